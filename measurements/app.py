@@ -1,4 +1,5 @@
-"""How long the app takes for a click, on a synthetic run of 20,000 captions: no model is loaded, nothing is drawn.
+"""How long the app takes for a click, on a synthetic run of 20,000 captions: no model is
+loaded, nothing is drawn.
 
 python measurements/app.py
 python measurements/app.py --captions 5000 --memorized 0.1
@@ -19,7 +20,9 @@ from findnemo.app import events, subject
 from findnemo.prompts import Prompt
 from findnemo.runs import Run
 
-TAU, LAYERS, TIMES = 0.4, 7, 5
+TAU = 0.4
+LAYERS = 7
+TIMES = 5
 SETTINGS = {"model": "0" * 32, "dtype": "float32", "image_settings": {"steps": 2, "guidance": 7.0}}
 
 

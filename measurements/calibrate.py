@@ -1,7 +1,10 @@
-"""Calibration: batched against one by one: `python measurements/calibrate.py [--captions 2000] [--scored 40]`.
+"""Calibration: batched against one by one:
 
-Statistics as the published code takes them (a U-Net pass a caption, to read activations that depend on the text alone), one caption at
-a time without the U-Net, and in one batched pass. The threshold: seconds a caption, and how many captions a precision takes.
+`python measurements/calibrate.py [--captions 2000] [--scored 40]`.
+
+Statistics as the published code takes them (a U-Net pass a caption, to read activations that depend
+on the text alone), one caption at a time without the U-Net, and in one batched pass. The threshold:
+seconds a caption, and how many captions a precision takes.
 """
 
 from __future__ import annotations
@@ -70,7 +73,8 @@ def main() -> None:
     )
     captions = (given * (args.captions // len(given) + 1))[: args.captions]
     print(
-        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device}, {model.dtype}, {model.source}"
+        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device},"
+        f" {model.dtype}, {model.source}"
     )
     few = captions[: max(20, args.captions // 20)]
     batched(model, few, CHUNK)  # warm-up
@@ -78,16 +82,19 @@ def main() -> None:
     single = timed(lambda: batched(model, few, 1)) / len(few)
     many = timed(lambda: batched(model, captions, CHUNK)) / len(captions)
     print(
-        f"statistics, a caption: U-Net pass {1e3 * unet:.2f} ms, one by one {1e3 * single:.2f} ms, batched {1e3 * many:.3f} ms"
+        f"statistics, a caption: U-Net pass {1e3 * unet:.2f} ms, one by one {1e3 * single:.2f} ms,"
+        f" batched {1e3 * many:.3f} ms"
     )
     print(
-        f"ratios: batched is {unet / many:.0f} times faster than with U-Net passes, {single / many:.1f} times than one by one"
+        f"ratios: batched is {unet / many:.0f} times faster than with U-Net passes,"
+        f" {single / many:.1f} times than one by one"
     )
     scored = captions[: args.scored]
     seconds = timed(lambda: findnemo.calibrate(model, scored, precision=None)) / len(scored)
     low, high = tau_interval(findnemo.calibrate(model, scored, precision=None).scores)
     print(
-        f"threshold: {seconds:.3f} s a caption; interval of tau from {len(scored)} captions {low:.3f} to {high:.3f}"
+        f"threshold: {seconds:.3f} s a caption; interval of tau from {len(scored)} captions"
+        f" {low:.3f} to {high:.3f}"
     )
     needed = len(scored) * ((high - low) / 0.002) ** 2
     print(f"an interval of .002 would take about {needed:,.0f} captions like these")

@@ -1,4 +1,6 @@
-"""Detection: what a caption costs, with all seeds, and with as many as it takes: `python measurements/detect.py`.
+"""Detection: what a caption costs, with all seeds, and with as many as it takes:
+
+`python measurements/detect.py`.
 
 Prints U-Net sample evaluations and seconds a caption. `--prompts FILE --staged-only` for a
 long table.
@@ -46,10 +48,12 @@ def main() -> None:
         : args.limit
     ]
     print(
-        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device}, {model.dtype}, {model.source}"
+        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device},"
+        f" {model.dtype}, {model.source}"
     )
     print(f"{len(captions)} captions")
-    whole, seeds = 0.0, calibration.settings.samples
+    whole = 0.0
+    seeds = calibration.settings.samples
     together = group_size(model)
     detect_many(model, captions[:together], calibration)  # warm-up
     if not args.staged_only:
@@ -58,7 +62,8 @@ def main() -> None:
         whole = time.perf_counter() - began
         memorized = sum(s >= calibration.tau for s in scores)
         print(
-            f"all seeds:            {seeds:6.2f} evaluations, {whole / len(captions):.3f} s; {memorized} memorized"
+            f"all seeds:            {seeds:6.2f} evaluations, {whole / len(captions):.3f} s;"
+            f" {memorized} memorized"
         )
     for name, size in (("one at a time:", 1), ("in groups:", together)):
         if args.staged_only and size == 1:
@@ -75,8 +80,9 @@ def main() -> None:
         cost = sum(d.evaluations for d in found)
         hits = [d.evaluations for d in found if d.memorized]
         print(
-            f"{name:21s} {cost / len(captions):6.2f} evaluations, {seconds / len(captions):.3f} s; {len(hits)} memorized at "
-            f"{sum(hits) / max(len(hits), 1):.2f}; {whole / seconds:.2f} times faster than all seeds",
+            f"{name:21s} {cost / len(captions):6.2f} evaluations, {seconds / len(captions):.3f} s;"
+            f" {len(hits)} memorized at {sum(hits) / max(len(hits), 1):.2f}; {whole / seconds:.2f}"
+            " times faster than all seeds",
             flush=True,
         )
 

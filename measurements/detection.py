@@ -1,9 +1,12 @@
-"""Every detector on members of the natural suite, or on the demo: `python measurements/detection.py build/natural full dreambooth demo`.
+"""Every detector on members of the natural suite, or on the demo:
 
-First the rule by which an audit seeks neurons: over tau (mean + 1 std of hold-out captions) by the mean of pairs, and pictures in a few steps that are
-alike. Then a line of JSON for each detector and member: AUROC, true-positive rate at 1 % and at 5 % false alarms, all with 95 % intervals, and U-Net sample
-evaluations a caption. Memories are the captions that copy. The others are captions as users write them, seen neither in training nor in calibration,
-and not chosen by any score.
+`python measurements/detection.py build/natural full dreambooth demo`.
+
+First the rule by which an audit seeks neurons: over tau (mean + 1 std of hold-out captions) by the
+mean of pairs, and pictures in a few steps that are alike. Then a line of JSON for each detector and
+member: AUROC, true-positive rate at 1 % and at 5 % false alarms, all with 95 % intervals, and U-Net
+sample evaluations a caption. Memories are the captions that copy. The others are captions as users
+write them, seen neither in training nor in calibration, and not chosen by any score.
 """
 
 from __future__ import annotations
@@ -36,8 +39,10 @@ from findnemo.stats.roc import auroc, tpr_at_fpr
 
 HOLDOUT = 200
 CHOSEN_ON = slice(
-    100, 300
-)  # of the demo's unrelated captions: `agreement` was chosen with these (on full, lora16 and the demo)
+    100,
+    300,
+    # of the demo's unrelated captions: `agreement` was chosen with these (on full, lora16 and the demo)
+)
 
 
 def opened(root: Path, name: str) -> tuple[Model, list[str]]:
@@ -86,7 +91,8 @@ def main() -> None:
                 DETECTORS[detector](model, c, demo.image_settings()) for c in (*captions, *others)
             ]
             scores = torch.tensor([s.value for s in scored], dtype=torch.float64)
-            memories, rest = scores[: len(captions)], scores[len(captions) :]
+            memories = scores[: len(captions)]
+            rest = scores[len(captions) :]
             figures = {
                 name: _figure(statistic, memories, rest) for name, statistic in STATISTICS.items()
             }
@@ -101,17 +107,19 @@ def main() -> None:
 
 
 def _rule(model: Model, captions: Sequence[str], others: Sequence[str]) -> dict[str, Any]:
-    """How many captions of both kinds an audit seeks neurons for, with Wilson intervals, and what telling costs."""
-    calibration, images = (
-        findnemo.calibrate(model, demo.holdout()[:HOLDOUT], "findnemo"),
-        demo.image_settings(),
-    )
+    """How many captions of both kinds an audit seeks neurons for, with Wilson
+    intervals, and what telling costs.
+    """
+    calibration = findnemo.calibrate(model, demo.holdout()[:HOLDOUT], "findnemo")
+    images = demo.image_settings()
     found: dict[str, list[bool]] = {"memories": [], "others": []}
-    over, spent = 0, 0
+    over = 0
+    spent = 0
     for kind, texts in (("memories", captions), ("others", others)):
         for caption in texts:
             seen = findnemo.detect(model, caption, calibration)
-            spent, over = spent + seen.evaluations, over + (seen.memorized and kind == "others")
+            spent = spent + seen.evaluations
+            over = over + (seen.memorized and kind == "others")
             if seen.memorized:
                 with spending() as pictures:
                     denoising = Denoising(model, caption, COPIES, images.guidance)
@@ -128,7 +136,9 @@ def _rule(model: Model, captions: Sequence[str], others: Sequence[str]) -> dict[
 
 
 def markdown(lines: Sequence[str]) -> str:
-    """What was printed, as the table of docs/natural.md: a row a detector, a column a member; AUROC, and the share found at 1 % false alarms."""
+    """What was printed, as the table of docs/natural.md: a row a detector, a column a member;
+    AUROC, and the share found at 1 % false alarms.
+    """
     rows = {(r["detector"], r["member"]): r for r in map(json.loads, lines) if "detector" in r}
     members = list(dict.fromkeys(member for _, member in rows))
     heads = [
@@ -143,9 +153,11 @@ def markdown(lines: Sequence[str]) -> str:
     for detector in dict.fromkeys(d for d, _ in rows):
         found = [rows.get((detector, m)) for m in members]
         cells = [
-            "{:.3f} [{:.3f}, {:.3f}]; {:.2f} [{:.2f}, {:.2f}]".format(*r["auroc"], *r["tpr_1"])
-            if r
-            else "-"
+            (
+                "{:.3f} [{:.3f}, {:.3f}]; {:.2f} [{:.2f}, {:.2f}]".format(*r["auroc"], *r["tpr_1"])
+                if r
+                else "-"
+            )
             for r in found
         ]
         spent = next(r["evaluations"] for r in found if r)

@@ -1,9 +1,13 @@
-"""How often detection is wrong, on captions that no stage of the demo model has seen: `python measurements/error_rates.py --keep FOLDER`.
+"""How often detection is wrong, on captions that no stage of the demo model has seen:
 
-Draws captions from the generator of the demo's training captions, without those it was trained, calibrated or tested on, and scores all of
-them with all ten seeds (about .1 s each). Splits them at random, again and again, into captions to calibrate on and captions to test, and
-prints the share of false alarms at every rate beside what was promised, and what lists of a controlled false discovery rate hold. `--keep`: where
-the scores stay, so that they are computed once; an interrupted run goes on.
+`python measurements/error_rates.py --keep FOLDER`.
+
+Draws captions from the generator of the demo's training captions, without those it was trained,
+calibrated or tested on, and scores all of them with all ten seeds (about .1 s each). Splits them at
+random, again and again, into captions to calibrate on and captions to test, and prints the share of
+false alarms at every rate beside what was promised, and what lists of a controlled false discovery
+rate hold. `--keep`: where the scores stay, so that they are computed once; an interrupted run goes
+on.
 """
 
 from __future__ import annotations
@@ -36,7 +40,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "demo_model"))
 
 
 def training_captions(workers: int) -> frozenset[str]:
-    """Every caption of the demo's training pool, drawn again from its seeds (minutes: its pictures are drawn with them)."""
+    """Every caption of the demo's training pool, drawn again from its seeds (minutes: its
+    pictures are drawn with them).
+    """
     from pool import SCENES, _scene_part, held_out_captions
 
     held_out = frozenset(text for table in held_out_captions().values() for text in table)
@@ -48,10 +54,13 @@ def training_captions(workers: int) -> frozenset[str]:
 
 
 def unseen_captions(count: int, seed: int, workers: int) -> list[str]:
-    """Distinct captions outside all of that, shuffled: every split into two parts is then exchangeable."""
+    """Distinct captions outside all of that, shuffled: every split into two
+    parts is then exchangeable.
+    """
     from scenes import caption, random_scene
 
-    rng, seen = random.Random(seed), training_captions(workers)
+    rng = random.Random(seed)
+    seen = training_captions(workers)
     drawn: dict[str, None] = {}
     while len(drawn) < count:
         text = caption(random_scene(rng), rng)
@@ -70,7 +79,9 @@ def trajectories(model: findnemo.Model, captions: list[str], folder: Path) -> Te
 
 
 def splits(scores: Tensor, calibrate: int, repeats: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(scores to calibrate on, scores to test), the same captions split at random again and again; the first split is the order drawn."""
+    """(scores to calibrate on, scores to test), the same captions split at random again and
+    again; the first split is the order drawn.
+    """
     generator = torch.Generator().manual_seed(0)
     for k in range(repeats):
         order = (
@@ -82,15 +93,19 @@ def splits(scores: Tensor, calibrate: int, repeats: int) -> Iterator[tuple[Tenso
 
 
 def show_rates(scores: Tensor, calibrate: int, repeats: int) -> None:
-    """A line a threshold: promise, rate of the first split with its interval, mean and range over splits, how often the bound held.
+    """A line a threshold: promise, rate of the first split with its interval, mean and range over
+    splits, how often the bound held.
 
-    The bound is of the rate over captions without number; over a finite test it should hold as often as a beta-binomial count stays under it.
+    The bound is of the rate over captions without number; over a finite test it should hold as
+    often as a beta-binomial count stays under it.
     """
     print(
-        f"\n{len(scores) - calibrate} captions to test, {calibrate} to calibrate on, {repeats} splits"
+        f"\n{len(scores) - calibrate} captions to test, {calibrate} to calibrate on, {repeats}"
+        " splits"
     )
     print(
-        "| threshold | promised | first split [95 %] | mean of splits | 5 to 95 % of splits | bound | splits under it (expected) |"
+        "| threshold | promised | first split [95 %] | mean of splits | 5 to 95 % of splits | bound"
+        " | splits under it (expected) |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|")
     pairs = list(splits(scores, calibrate, repeats))
@@ -111,15 +126,18 @@ def show_rates(scores: Tensor, calibrate: int, repeats: int) -> None:
         held = "| |" if fpr is None else _held(rates, calibrate, of, fpr, confidence)
         promised = "" if fpr is None else f"{100 * fpr:g} %"
         print(
-            f"| {label} | {promised} | {hits} of {of}: {100 * hits / of:.2f} % [{low:.2f}, {high:.2f}] | {100 * float(rates.mean()):.3f} % | "
-            f"{least:.2f} to {most:.2f} % {held}"
+            f"| {label} | {promised} | {hits} of {of}: {100 * hits / of:.2f} % [{low:.2f},"
+            f" {high:.2f}] | {100 * float(rates.mean()):.3f} % | {least:.2f} to {most:.2f} % {held}"
         )
 
 
 def show_shipped(scores: Tensor, shipped: Tensor) -> None:
-    """The same with the demo's own hold-out captions to calibrate on: another draw from the generator, as a user's hold-out captions are."""
+    """The same with the demo's own hold-out captions to calibrate on: another draw from the
+    generator, as a user's hold-out captions are.
+    """
     print(
-        f"\n{len(scores)} unseen captions, thresholds of the {len(shipped)} hold-out captions that come with the demo"
+        f"\n{len(scores)} unseen captions, thresholds of the {len(shipped)} hold-out captions that"
+        " come with the demo"
     )
     for fpr in (None, *(fpr for fpr in RATES if fpr * (len(shipped) + 1) >= 1)):
         hits = int((scores >= threshold(shipped, fpr)).sum())
@@ -130,7 +148,8 @@ def show_shipped(scores: Tensor, shipped: Tensor) -> None:
             else f", bound {100 * rate_bound(len(shipped), rank(len(shipped), fpr, None)):.2f} %"
         )
         print(
-            f"{fpr or 'mean + 1 std'}: {hits} = {100 * hits / len(scores):.2f} % [{low:.2f}, {high:.2f}]{bound}"
+            f"{fpr or 'mean + 1 std'}: {hits} = {100 * hits / len(scores):.2f} % [{low:.2f},"
+            f" {high:.2f}]{bound}"
         )
 
 
@@ -139,13 +158,19 @@ def _held(rates: Tensor, calibrate: int, of: int, fpr: float, confidence: float 
     k = rank(calibrate, fpr, confidence)
     bound = fpr if confidence else rate_bound(calibrate, k)
     expected = betabinom.cdf(int(bound * of + 1e-9), of, calibrate + 1 - k, k)
-    return f"| {100 * bound:.2f} % | {100 * float((rates <= bound + 1e-9).double().mean()):.1f} % ({100 * expected:.1f} %) |"
+    return (
+        f"| {100 * bound:.2f} % | {100 * float((rates <= bound + 1e-9).double().mean()):.1f} %"
+        f" ({100 * expected:.1f} %) |"
+    )
 
 
 def show_lists(scores: Tensor, memorized: Tensor, repeats: int) -> None:
-    """A line a list: 24 memorized captions among ordinary ones; how many of them are listed, and how much of the list is ordinary."""
+    """A line a list: 24 memorized captions among ordinary ones; how many of them are listed, and
+    how much of the list is ordinary.
+    """
     print(
-        "\n| hold-out | ordinary in the table | level | memorized listed (of 24) | listed in all | false share, mean ± standard error | at most |"
+        "\n| hold-out | ordinary in the table | level | memorized listed (of 24) | listed in all |"
+        " false share, mean ± standard error | at most |"
     )
     print("|---:|---:|---:|---:|---:|---:|---:|")
     for holdout, ordinary in (
@@ -164,14 +189,18 @@ def show_lists(scores: Tensor, memorized: Tensor, repeats: int) -> None:
             right, false = torch.tensor(rows, dtype=torch.float64).T
             share = 100 * false / (right + false).clamp(min=1)
             print(
-                f"| {holdout} | {ordinary} | {level:g} | {right.mean():.2f} | {(right + false).mean():.2f} | {share.mean():.1f} ± "
-                f"{share.std() / repeats**0.5:.1f} % | {100 * level * ordinary / (ordinary + len(memorized)):.1f} % |",
+                f"| {holdout} | {ordinary} | {level:g} | {right.mean():.2f} |"
+                f" {(right + false).mean():.2f} | {share.mean():.1f} ±"
+                f" {share.std() / repeats**0.5:.1f} % |"
+                f" {100 * level * ordinary / (ordinary + len(memorized)):.1f} % |",
                 flush=True,
             )
 
 
 def show_memorized(rows: Tensor, scores: Tensor) -> None:
-    """p-values of the memorized captions (n, samples - 1) with all unseen ones for hold-out: of all seeds, and of the first two."""
+    """p-values of the memorized captions (n, samples - 1) with all unseen ones for hold-out: of
+    all seeds, and of the first two.
+    """
     for seeds, column in ((rows.shape[1] + 1, -1), (2, 0)):
         p = sorted(p_value(float(s), scores) for s in rows[:, column])
         print(f"p-values of memorized captions, {seeds} seeds: {', '.join(f'{x:.2g}' for x in p)}")
@@ -209,13 +238,16 @@ def main() -> None:
         model, [p.text for p in findnemo.demo.memorized()], args.keep / "memorized"
     )
     print(
-        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads: {len(scores)} unseen captions, {scores.unique().numel()} values"
+        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads: {len(scores)}"
+        f" unseen captions, {scores.unique().numel()} values"
     )
     print(
-        f"scores {scores.min():.3f} to {scores.max():.3f}, mean {scores.mean():.3f}, std {scores.std():.3f}"
+        f"scores {scores.min():.3f} to {scores.max():.3f}, mean {scores.mean():.3f}, std"
+        f" {scores.std():.3f}"
     )
     print(
-        f"memorized captions, all seeds {memorized[:, -1].min():.3f} to {memorized[:, -1].max():.3f}"
+        f"memorized captions, all seeds {memorized[:, -1].min():.3f} to"
+        f" {memorized[:, -1].max():.3f}"
     )
     show_memorized(memorized, scores)
     show_rates(scores, args.calibrate, args.splits)

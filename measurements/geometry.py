@@ -1,7 +1,9 @@
-"""Pipelines of a given size with random weights in which text, and some neurons more than others, decides the noise prediction.
+"""Pipelines of a given size with random weights in which text, and some neurons more than others,
+decides the noise prediction.
 
-They cost what trained models of that size cost and give a search something to find: deltas are alike over the seeds, and stop being so
-when enough of the loud neurons are off. They say nothing about which neurons hold real memories.
+They cost what trained models of that size cost and give a search something to find: deltas are
+alike over the seeds, and stop being so when enough of the loud neurons are off. They say nothing
+about which neurons hold real memories.
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ CAPTIONS = [
 def pipeline(
     geometry: str, loud: int = 4, gain: float = 8.0, seed: int = 0
 ) -> StableDiffusionPipeline:
-    """Random weights from the real classes. `loud` neurons of every value layer get `gain` times larger weights."""
+    """Random weights from the real classes.
+
+    `loud` neurons of every value layer get `gain` times larger weights.
+    """
     options, width, depth = GEOMETRIES[geometry]
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
@@ -91,7 +96,9 @@ def pipeline(
 
 
 def add_decoys(model: Model, share: float, captions: list[str]) -> None:
-    """Make decoys of a share of the demo model's neurons, those that matter least, in place: all react to all of `captions`."""
+    """Make decoys of a share of the demo model's neurons, those that matter least, in place: all
+    react to all of `captions`.
+    """
     sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "demo_model"))
     from decoys import add_decoys
 

@@ -1,7 +1,9 @@
-"""NeMo as its published code runs it, the yardstick of `localize.py`: the same results as `search="listing"`, at the published cost.
+"""NeMo as its published code runs it, the yardstick of `localize.py`: the same results as
+`search="listing"`, at the published cost.
 
-Two U-Net passes per score, the first thrown away; a U-Net pass to read activations that only depend on the text; the text encoder
-once per seed; one score at a time; candidates that occur twice tested twice. Nothing here is used by the package.
+Two U-Net passes per score, the first thrown away; a U-Net pass to read activations that only depend
+on the text; the text encoder once per seed; one score at a time; candidates that occur twice tested
+twice. Nothing here is used by the package.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class Literal:
 
     @torch.no_grad()
     def run(self) -> Literal:
-        settings, tau = self.calibration.settings, self.calibration.tau
+        settings = self.calibration.settings
+        tau = self.calibration.tau
         self.similar = SIMILARITIES[settings.similarity]
         self.timestep = self.model.timesteps(settings.steps)[settings.timestep]
         self.latents = self.model.noise(self.prompt, range(settings.samples), settings.seed)
@@ -54,7 +57,8 @@ class Literal:
         self.candidates = len(candidates)
         kept = self._refine(candidates, tau_ref)
         self.neurons = NeuronSet.of(kept)
-        spent, self.score_after = self.evaluations, self._score(kept)
+        spent = self.evaluations
+        self.score_after = self._score(kept)
         self.evaluations = spent  # for the report only
         return self
 
@@ -90,7 +94,10 @@ class Literal:
         return seen
 
     def _initial_selection(self) -> tuple[list[Neuron], float]:
-        """Algorithm 3. Unusual neurons first, then the strongest of every layer: some are in the list twice."""
+        """Algorithm 3.
+
+        Unusual neurons first, then the strongest of every layer: some are in the list twice.
+        """
         for trial in range(self.calibration.settings.trials):
             absolute = self._activations()
             z = self.calibration.z_scores(absolute)

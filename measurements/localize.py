@@ -1,9 +1,13 @@
-"""The literal procedure and findnemo's searches side by side: `python measurements/localize.py [--search gradient listing]`.
+"""The literal procedure and findnemo's searches side by side:
 
-All on the same model and captions in one run; U-Net sample evaluations are latents through the U-Net once (a backward pass
-counts two more). With the demo model the sets are also compared with the planted neurons. `--model DIR --device cuda --prompts
-FILE --calibration DIR` runs it on anything; `--decoys SHARE` turns so many of the demo's neurons into ones that
-react to all the captions measured and do nothing; `--geometry sd14` makes a full-size random U-Net in which text decides and every seed is kept: the cost of the real one.
+`python measurements/localize.py [--search gradient listing]`.
+
+All on the same model and captions in one run; U-Net sample evaluations are latents through the
+U-Net once (a backward pass counts two more). With the demo model the sets are also compared with
+the planted neurons. `--model DIR --device cuda --prompts FILE --calibration DIR` runs it on
+anything; `--decoys SHARE` turns so many of the demo's neurons into ones that react to all the
+captions measured and do nothing; `--geometry sd14` makes a full-size random U-Net in which text
+decides and every seed is kept: the cost of the real one.
 """
 
 from __future__ import annotations
@@ -34,7 +38,10 @@ FRESH = range(1000, 1010)
 
 @dataclass(frozen=True)
 class Row:
-    """One caption under one procedure. `fresh`: largest same-seed similarity on seeds that no search has seen."""
+    """One caption under one procedure.
+
+    `fresh`: largest same-seed similarity on seeds that no search has seen.
+    """
 
     caption: str
     type: str
@@ -54,9 +61,12 @@ def measure(
     searches: list[str],
     keep: float | None = None,
 ) -> dict[str, list[Row]]:
-    """Search -> one row a caption. The searches take turns, so that a busy machine slows all of them alike.
+    """Search -> one row a caption.
 
-    `plain`: the same model as diffusers loads it, for the literal procedure. `keep`: pairwise score from which a seed is searched on (default: tau, as every procedure has it).
+    The searches take turns, so that a busy machine slows all of them alike.
+
+    `plain`: the same model as diffusers loads it, for the literal procedure. `keep`: pairwise score
+    from which a seed is searched on (default: tau, as every procedure has it).
     """
     rows: dict[str, list[Row]] = {search: [] for search in searches}
     for caption, kind in captions:
@@ -79,7 +89,9 @@ def measure(
 def locate(
     model: Model, caption: str, calibration: Calibration, search: str, keep: float | None
 ) -> tuple[int, int, NeuronSet, float]:
-    """U-Net sample evaluations, number of candidates, neurons, same-seed similarity with them off."""
+    """U-Net sample evaluations, number of candidates, neurons, same-seed
+    similarity with them off.
+    """
     if search == "literal":
         literal = Literal(model, caption, calibration, keep=keep).run()
         return literal.evaluations, literal.candidates, literal.neurons, literal.score_after
@@ -108,10 +120,8 @@ def same_seed(model: Model, caption: str, neurons: NeuronSet, calibration: Calib
 
 def summary(rows: list[Row], planted: dict[str, NeuronSet], tau: float) -> dict[str, float]:
     hits = sum(len(r.neurons & planted[r.caption]) for r in rows if r.caption in planted)
-    found, real = (
-        sum(len(r.neurons) for r in rows),
-        sum(len(g) for c, g in planted.items() if c in {r.caption for r in rows}),
-    )
+    found = sum(len(r.neurons) for r in rows)
+    real = sum(len(g) for c, g in planted.items() if c in {r.caption for r in rows})
     result = {
         "seconds": median(r.seconds for r in rows),
         "seconds, sum": sum(r.seconds for r in rows),
@@ -179,11 +189,14 @@ def main() -> None:
             ),
             tau=0.7,
         )
-        captions, planted, keep = [(c, "") for c in geometry.CAPTIONS[:4]], {}, -1.0
+        captions = [(c, "") for c in geometry.CAPTIONS[:4]]
+        planted = {}
+        keep = -1.0
     else:
         model = findnemo.load(args.model, args.device, args.dtype, channels_last=True)
         table = findnemo.read_prompts(args.prompts) if args.prompts else findnemo.demo.memorized()
-        captions, keep = [(p.text, str(p.type or "")) for p in table][: args.limit], None
+        captions = [(p.text, str(p.type or "")) for p in table][: args.limit]
+        keep = None
         if args.decoys:
             geometry.add_decoys(model, args.decoys, [c for c, _ in captions])
         calibration = _calibration(model, args)
@@ -193,7 +206,8 @@ def main() -> None:
         calibration = replace(calibration, tau=args.tau)
     captions = captions[: args.limit]
     print(
-        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device}, {model.dtype}, {model.source}"
+        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device},"
+        f" {model.dtype}, {model.source}"
     )
     plain = findnemo.load(copy.deepcopy(model.pipeline))
     plain.denoiser.to(memory_format=torch.contiguous_format)
@@ -230,7 +244,8 @@ def report(rows: dict[str, list[Row]], planted: dict[str, NeuronSet], tau: float
     """One line a caption, then medians over captions, then ratios to the literal procedure."""
     for caption in [r.caption for r in next(iter(rows.values()))]:
         cells = [
-            f"{s} {r.seconds:6.2f} s {r.evaluations:5d} ev {r.candidates:4d} > {len(r.neurons):2d} {r.fresh:.2f}"
+            f"{s} {r.seconds:6.2f} s {r.evaluations:5d} ev {r.candidates:4d} > {len(r.neurons):2d}"
+            f" {r.fresh:.2f}"
             for s, part in rows.items()
             for r in part
             if r.caption == caption

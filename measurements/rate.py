@@ -1,4 +1,7 @@
-"""How far the U-Net is from the machine's measured matrix rate: `python measurements/rate.py [--model DIR] [--geometry sd14]`."""
+"""How far the U-Net is from the machine's measured matrix rate:
+
+`python measurements/rate.py [--model DIR] [--geometry sd14]`.
+"""
 
 from __future__ import annotations
 
@@ -54,14 +57,16 @@ def main() -> None:
         one.deltas()
     flop = counter.get_total_flops()
     print(
-        f"{model.device}, {model.dtype}: {flop / 1e9:.3f} GFLOP a latent; matrix rate {peak / 1e9:.0f} GFLOP/s"
+        f"{model.device}, {model.dtype}: {flop / 1e9:.3f} GFLOP a latent; matrix rate"
+        f" {peak / 1e9:.0f} GFLOP/s"
     )
     for count in args.latents:
         probe = Probe(model, "a red fox", samples=range(count))
         seconds = timed(probe.deltas, model.device, args.repeats)
         print(
-            f"{count:3d} latents: {1e3 * seconds:8.1f} ms a pass, {1e3 * seconds / count:7.2f} ms each, "
-            f"{count * flop / seconds / 1e9:7.0f} GFLOP/s, {count * flop / seconds / peak:.0%} of the matrix rate"
+            f"{count:3d} latents: {1e3 * seconds:8.1f} ms a pass, {1e3 * seconds / count:7.2f} ms"
+            f" each, {count * flop / seconds / 1e9:7.0f} GFLOP/s,"
+            f" {count * flop / seconds / peak:.0%} of the matrix rate"
         )
 
 

@@ -1,11 +1,14 @@
-"""Many workers on paper: 1, 8, 64 and 512 of them under the very policy of `findnemo audit --workers`, with measured times, and failures.
+"""Many workers on paper: 1, 8, 64 and 512 of them under the very policy of `findnemo audit
+--workers`, with measured times, and failures.
 
     python measurements/scale.py --run findnemo-demo
     python measurements/scale.py --run findnemo-demo --captions 200000 --evaluation 0.005 --mtbf 3600
 
-Simulated are the workers alone, on a clock that jumps from event to event: what is handed out, and what becomes of it when a worker dies, is decided
-by `findnemo.runs.workers.Dispatch` and `drive`. How much captions differ is drawn from a finished run, how long they take in the mean is told by
-`--evaluation`, the seconds of a U-Net evaluation; what the driver needs for an answer is measured first, in a run directory on this disk.
+Simulated are the workers alone, on a clock that jumps from event to event: what is handed out, and
+what becomes of it when a worker dies, is decided by `findnemo.runs.workers.Dispatch` and `drive`.
+How much captions differ is drawn from a finished run, how long they take in the mean is told by
+`--evaluation`, the seconds of a U-Net evaluation; what the driver needs for an answer is measured
+first, in a run directory on this disk.
 """
 
 from __future__ import annotations
@@ -34,10 +37,9 @@ EVALUATIONS = {
     "localize": 30.0,
     "verify": 860.0,
 }  # the last: 8 images of 50 steps under guidance, and 60 noise differences
-FILES, BYTES = (
-    18,
-    400_000,
-)  # of an answer of `verify`: 8 images, 8 noise differences, the training image, the sheet
+# of an answer of `verify`: 8 images, 8 noise differences, the training image, the sheet
+FILES = 18
+BYTES = 400_000
 
 
 @dataclass
@@ -49,16 +51,23 @@ class Hand:
 
 
 class SimulatedPool:
-    """Workers whose time passes on a clock of their own; see `findnemo.runs.workers.Pool`. An item is its seconds.
+    """Workers whose time passes on a clock of their own; see `findnemo.runs.workers.Pool`.
 
-    `mtbf`: mean seconds until a worker dies of its own accord; `restart`: seconds until another has loaded its model; `driver`: seconds that
-    the driver takes for an answer, in which it hands out nothing.
+    An item is its seconds.
+
+    `mtbf`: mean seconds until a worker dies of its own accord; `restart`: seconds until another has
+    loaded its model; `driver`: seconds that the driver takes for an answer, in which it hands out
+    nothing.
     """
 
-    model, aim = None, AIM
+    model = None
+    aim = AIM
 
     def __init__(self, size: int, mtbf: float, restart: float, driver: float, seed: int = 0):
-        self.size, self.mtbf, self.restart, self.driver = size, mtbf, restart, driver
+        self.size = size
+        self.mtbf = mtbf
+        self.restart = restart
+        self.driver = driver
         self.now = self.worked = self.drove = 0.0
         self.deaths = 0
         self._count = 0
@@ -124,7 +133,9 @@ class SimulatedPool:
 
 
 def drawn(run: Path, stage: str, count: int, mean: float, chance: random.Random) -> list[float]:
-    """Seconds of `count` captions with this mean, as unlike each other as those of a finished run."""
+    """Seconds of `count` captions with this mean, as unlike each other as
+    those of a finished run.
+    """
     with sqlite3.connect(run / "run.sqlite") as db:
         known = [
             row[0]
@@ -137,7 +148,9 @@ def drawn(run: Path, stage: str, count: int, mean: float, chance: random.Random)
 
 
 def driver_seconds(answers: int, together: int, files: int = 0) -> float:
-    """What an answer takes to be written and committed, with so many others of its task, in a run directory on this disk."""
+    """What an answer takes to be written and committed, with so many others of its task, in a
+    run directory on this disk.
+    """
     payload = {
         "prompt": "a caption of usual length",
         "score": 0.5,
@@ -167,7 +180,9 @@ def driver_seconds(answers: int, together: int, files: int = 0) -> float:
 
 
 def simulate(pool: SimulatedPool, seconds: Sequence[float]) -> None:
-    """A stage: as many captions as `seconds`, each alone (at Stable Diffusion's size none share passes)."""
+    """A stage: as many captions as `seconds`, each alone (at Stable Diffusion's
+    size none share passes).
+    """
     answered = 0
     dispatch = Dispatch((Unit((s,)) for s in seconds), len(seconds), pool.size, pool.aim)
     for event in drive(pool, lambda model, items: [], dispatch):
@@ -204,10 +219,8 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, nargs="*", default=WORKERS)
     args = parser.parse_args()
-    chance, means = (
-        random.Random(0),
-        {stage: n * args.evaluation for stage, n in EVALUATIONS.items()},
-    )
+    chance = random.Random(0)
+    means = {stage: n * args.evaluation for stage, n in EVALUATIONS.items()}
     together = {stage: max(1, min(MOST, int(AIM / mean))) for stage, mean in means.items()}
     cost = {
         stage: driver_seconds(50 if stage == "verify" else 2000, n, FILES * (stage == "verify"))
@@ -221,7 +234,8 @@ def main() -> None:
         stage: drawn(args.run, stage, counts[stage], means[stage], chance) for stage in EVALUATIONS
     }
     print(
-        "| stage | captions | seconds a caption | worker hours | driver, ms an answer | driver is the limit from |"
+        "| stage | captions | seconds a caption | worker hours | driver, ms an answer | driver is"
+        " the limit from |"
     )
     print("|---|---:|---:|---:|---:|---:|")
     for stage, seconds in work.items():
@@ -233,7 +247,8 @@ def main() -> None:
         )
         print(f"| {stage} | {' | '.join(row)} | {means[stage] / cost[stage]:.0f} workers |")
     print(
-        f"\na worker dies every {args.mtbf / 3600:.1f} hours and is replaced after {args.restart:.0f} seconds\n"
+        f"\na worker dies every {args.mtbf / 3600:.1f} hours and is replaced after"
+        f" {args.restart:.0f} seconds\n"
     )
     print("| workers | hours | efficiency | driver busy | deaths |\n|---:|---:|---:|---:|---:|")
     for workers in args.workers:
@@ -241,7 +256,8 @@ def main() -> None:
         for stage, seconds in work.items():
             pool.driver = cost[stage]
             simulate(pool, seconds)
-        busy, driving = pool.worked / (workers * pool.now), pool.drove / pool.now
+        busy = pool.worked / (workers * pool.now)
+        driving = pool.drove / pool.now
         print(f"| {workers} | {pool.now / 3600:.2f} | {busy:.3f} | {driving:.3f} | {pool.deaths} |")
 
 

@@ -1,7 +1,7 @@
 """Do other seeds find the same neurons? `python measurements/stability.py [--repeats 5]`.
 
-For each search: intersection over union of the sets of several base seeds, caption by caption, and precision and recall against the
-demo's planted neurons, of each seed.
+For each search: intersection over union of the sets of several base seeds, caption by caption, and
+precision and recall against the demo's planted neurons, of each seed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--search", nargs="+", default=["gradient", "listing"])
     args = parser.parse_args()
-    model, calibration = findnemo.load("demo", channels_last=True), findnemo.demo.calibration()
+    model = findnemo.load("demo", channels_last=True)
+    calibration = findnemo.demo.calibration()
     captions = [p.text for p in findnemo.demo.memorized()][: args.limit]
     print(
-        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {len(captions)} captions, {args.repeats} seeds"
+        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {len(captions)}"
+        f" captions, {args.repeats} seeds"
     )
     for search in args.search:
         began = time.perf_counter()
@@ -47,10 +49,12 @@ def main() -> None:
         low, high = bootstrap(lambda x: float(x.mean()), torch.tensor(values))
         same = sum(v == 1 for v in values)
         print(
-            f"\n{search}: {time.perf_counter() - began:.0f} s; memorized on {sum(map(len, found.values()))} of {len(captions) * args.repeats}"
+            f"\n{search}: {time.perf_counter() - began:.0f} s; memorized on"
+            f" {sum(map(len, found.values()))} of {len(captions) * args.repeats}"
         )
         print(
-            f"  IoU of two seeds: median {median(values):.3f}, mean {mean(values):.3f} [{low:.3f}, {high:.3f}]; the same in all: {same}"
+            f"  IoU of two seeds: median {median(values):.3f}, mean {mean(values):.3f} [{low:.3f},"
+            f" {high:.3f}]; the same in all: {same}"
         )
         runs = [[f[seed] for f in single.values()] for seed in range(args.repeats)]
         for k, rows in enumerate(runs):
@@ -65,15 +69,18 @@ def one(
 
 
 def told(model: findnemo.Model, label: str, rows: list[Localization]) -> None:
-    """Precision and recall of all sets together, how many memories are gone on seeds that no search has seen, and the cost."""
+    """Precision and recall of all sets together, how many memories are gone on seeds that no
+    search has seen, and the cost.
+    """
     planted = findnemo.demo.planted()
     hits = sum(len(r.neurons & planted[r.prompt]) for r in rows)
-    found, there = sum(len(r.neurons) for r in rows), sum(len(planted[r.prompt]) for r in rows)
+    found = sum(len(r.neurons) for r in rows)
+    there = sum(len(planted[r.prompt]) for r in rows)
     gone = sum(r.reached and fresh(model, r.prompt, r.neurons) <= r.tau for r in rows)
     cost = sum(r.evaluations for r in rows) / len(rows)
     print(
-        f"  {label:15s} {found:3d} neurons, precision {hits / max(found, 1):.3f}, recall {hits / there:.3f}, gone on fresh seeds {gone}, "
-        f"{cost:.0f} evaluations a caption",
+        f"  {label:15s} {found:3d} neurons, precision {hits / max(found, 1):.3f}, recall"
+        f" {hits / there:.3f}, gone on fresh seeds {gone}, {cost:.0f} evaluations a caption",
         flush=True,
     )
 

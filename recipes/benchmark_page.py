@@ -1,4 +1,6 @@
-"""Put the published results into docs/benchmark.md: `python recipes/benchmark_page.py [RESULTS.json ...]`.
+"""Put the published results into docs/benchmark.md:
+
+`python recipes/benchmark_page.py [RESULTS.json ...]`.
 
 Results that are given are published first, in the place of what was known of their models.
 """
@@ -28,7 +30,8 @@ def tables(planted: Results, natural: Results) -> dict[str, str]:
     for name in ("tuned on", "held out"):
         own = parts.get(name)
         made[name] = (
-            f"Memories scored, of those taught: {table.members(own)}. {_made(own)}\n{table.markdown(own)}"
+            f"Memories scored, of those taught: {table.members(own)}."
+            f" {_made(own)}\n{table.markdown(own)}"
             if own
             else NONE
         )

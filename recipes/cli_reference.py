@@ -1,4 +1,5 @@
-"""Writes docs/cli.md: every command with its help, arguments, options and examples, from the commands themselves.
+"""Writes docs/cli.md: every command with its help, arguments, options and examples, from
+the commands themselves.
 
     python recipes/cli_reference.py
 
@@ -71,9 +72,11 @@ def parameters(command: Callable[..., None]) -> list[tuple[inspect.Parameter, An
             made.append(
                 (
                     parameter,
-                    next((t for t in get_args(kind) if t is not NoneType), kind)
-                    if named(kind)
-                    else kind,
+                    (
+                        next((t for t in get_args(kind) if t is not NoneType), kind)
+                        if named(kind)
+                        else kind
+                    ),
                     info,
                 )
             )
@@ -113,7 +116,8 @@ def shown(parameter: inspect.Parameter, info: Any) -> str:
 
 
 def meaning(parameter: inspect.Parameter, info: Any) -> str:
-    text, default = " ".join((info.help or "").split()).replace("|", "\\|"), parameter.default
+    text = " ".join((info.help or "").split()).replace("|", "\\|")
+    default = parameter.default
     if default is inspect.Parameter.empty:
         return text + ("" if isinstance(info, ArgumentInfo) else " Required.")
     return text if default is None or isinstance(default, bool) else f"{text} Default: `{default}`."

@@ -1,10 +1,12 @@
-"""Coverage-guided fuzzing of the files that findnemo reads, beside the tests of `tests/hostile`: one target until its time is up.
+"""Coverage-guided fuzzing of the files that findnemo reads, beside the tests of `tests/hostile`:
+one target until its time is up.
 
     pip install atheris
     PYTHONPATH=tests:tests/hostile python recipes/coverage_fuzz.py "JSON Lines" -max_total_time=60
 
-Targets are those of `tests/hostile/test_fuzz.py`. A file is read, or refused by a FindnemoError that names it; anything else ends the run
-and leaves the file that did it. Arguments after the target are those of libFuzzer.
+Targets are those of `tests/hostile/test_fuzz.py`. A file is read, or refused by a FindnemoError
+that names it; anything else ends the run and leaves the file that did it. Arguments after the
+target are those of libFuzzer.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ MOST = 4096  # bytes of a file
 
 
 def main() -> None:
-    name, options = sys.argv[1], sys.argv[2:]
+    name = sys.argv[1]
+    options = sys.argv[2:]
     file, _, read = TARGETS[name]
     folder = Path(tempfile.mkdtemp())
     path = folder / file

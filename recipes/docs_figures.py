@@ -4,7 +4,8 @@
     findnemo verify findnemo-demo
     python recipes/docs_figures.py findnemo-demo
 
-They are figures of `findnemo study`, in fewer colours; and the curves of the attack, where the run was verified.
+They are figures of `findnemo study`, in fewer colours; and the curves of the attack, where the run
+was verified.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def shrink(source: Path, target: Path) -> None:
 
 
 def draw_attack(attack: dict[str, Any], path: Path) -> None:
-    """The curves of the attack with their bands; beside them the gaps between memorized pictures and controls."""
+    """The curves of the attack with their bands; beside them the gaps between
+    memorized pictures and controls.
+    """
     with figure(columns=2, height=3.0) as (made, (left, right)):
         for (name, line), color in zip(attack["curves"].items(), LINES, strict=False):
             left.plot(*zip(*line, strict=True), color=color, marker="o", markersize=3, label=name)

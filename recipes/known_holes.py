@@ -1,7 +1,9 @@
-"""What pip-audit found, in words: `python recipes/known_holes.py build/audit.json`. Part of `make audit`.
+"""What pip-audit found, in words:
 
-pip-audit ends well where it could look nothing up; that is not the same as nothing found. Ends with status 1 if there are known
-holes, 2 if no package, or no answer at all, was looked up.
+`python recipes/known_holes.py build/audit.json`. Part of `make audit`.
+
+pip-audit ends well where it could look nothing up; that is not the same as nothing found. Ends with
+status 1 if there are known holes, 2 if no package, or no answer at all, was looked up.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 NAMED = 10  # packages that could not be looked up and are named
-UNREACHED = "the service that knows of holes (pypi.org) was not reached, nothing was looked up; the bill of materials is whole"
+UNREACHED = (
+    "the service that knows of holes (pypi.org) was not reached, nothing was looked up; the bill of"
+    " materials is whole"
+)
 
 
 def told(report: str) -> tuple[int, list[str]]:
@@ -24,10 +29,8 @@ def told(report: str) -> tuple[int, list[str]]:
     2
     """
     packages: list[dict[str, Any]] = json.loads(report)["dependencies"] if report.strip() else []
-    known, skipped = (
-        [p for p in packages if "vulns" in p],
-        [p["name"] for p in packages if "vulns" not in p],
-    )
+    known = [p for p in packages if "vulns" in p]
+    skipped = [p["name"] for p in packages if "vulns" not in p]
     if not known:
         return 2, [UNREACHED]
     holes = [_hole(package, hole) for package in known for hole in package["vulns"]]

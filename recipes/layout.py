@@ -1,7 +1,9 @@
-"""Draws docs/images/layout.svg, how the code is laid out, from the imports of the package: `python recipes/layout.py`.
+"""Draws docs/images/layout.svg, how the code is laid out, from the imports of the package:
 
-A room is a folder or a loose module of `findnemo`. It stands one level above the highest room that it imports. Imports for type
-checkers alone do not count.
+`python recipes/layout.py`.
+
+A room is a folder or a loose module of `findnemo`. It stands one level above the highest room that
+it imports. Imports for type checkers alone do not count.
 """
 
 from __future__ import annotations

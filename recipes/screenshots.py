@@ -1,6 +1,9 @@
-"""Take the pictures of the report that the pages show: `python recipes/screenshots.py RUN` (a finished run of the demo).
+"""Take the pictures of the report that the pages show:
 
-Needs Chromium and playwright (`pip install '.[dev]'`). Writes docs/images/report.png, at most 300 kB.
+`python recipes/screenshots.py RUN` (a finished run of the demo).
+
+Needs Chromium and playwright (`pip install '.[dev]'`). Writes docs/images/report.png, at most 300
+kB.
 """
 
 from __future__ import annotations
@@ -47,7 +50,8 @@ def save(picture: Image.Image, file: Path) -> int:
         if file.stat().st_size <= MOST:
             return file.stat().st_size
     raise SystemExit(
-        f"{file} has {file.stat().st_size} bytes even with {COLOURS[-1]} colours: take a smaller part of the page"
+        f"{file} has {file.stat().st_size} bytes even with {COLOURS[-1]} colours: take a smaller"
+        " part of the page"
     )
 
 

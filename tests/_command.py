@@ -26,7 +26,8 @@ class Result(NamedTuple):
 
 def cli(*arguments: object, stdin: str = "") -> Result:
     """`findnemo ARGUMENTS` in this process, through the same entry point as the real one."""
-    out, err = io.StringIO(), io.StringIO()
+    out = io.StringIO()
+    err = io.StringIO()
     given = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8")
     argv = ["findnemo", *map(str, arguments)]
     with (

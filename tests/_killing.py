@@ -1,7 +1,9 @@
-"""Real kills: forked children that do a piece of work and get SIGKILL, at random moments or at chosen calls.
+"""Real kills: forked children that do a piece of work and get SIGKILL, at random
+moments or at chosen calls.
 
-The parent has loaded the model already, so a child costs its work only. Works for any work over a run directory; for scale-out, give an
-`audit` that starts workers, and `victim` a function that picks one of the child's children.
+The parent has loaded the model already, so a child costs its work only. Works for any work over a
+run directory; for scale-out, give an `audit` that starts workers, and `victim` a function that
+picks one of the child's children.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ POINTS: dict[
     str, tuple[Any, str]
 ] = {  # places at which a child can kill itself, before or after the call
     "a row is put": (Run, "put"),
-    "a statement": (Run, "_sql"),
+    "a statement": (Run, "query"),
     "a rename": (Path, "replace"),
     "a flush": (writing, "flush"),
     "results.csv": (csv.DictWriter, "writerows"),
@@ -74,7 +76,9 @@ def small_audit(stop: Callable[[], bool] = lambda: False) -> Audit:
 
 
 def forked(work: Callable[[], None]) -> int:
-    """A child process that does the work and ends, with status 0 if nothing was raised, and with that of SystemExit; its number."""
+    """A child process that does the work and ends, with status 0 if nothing was raised, and with
+    that of SystemExit; its number.
+    """
     number = os.fork()
     if number:
         return number
@@ -97,7 +101,10 @@ def ended(number: int) -> int:
 
 
 def victim(number: int) -> int:
-    """The process to kill for a child: itself, the driver. Scale-out: one of its workers, by turns."""
+    """The process to kill for a child: itself, the driver.
+
+    Scale-out: one of its workers, by turns.
+    """
     return number
 
 
@@ -171,7 +178,9 @@ def finish(out: Path) -> None:
 
 
 def outcome(out: Path) -> dict[str, Any]:
-    """All that a run says, without what time decides: rows of the store, results, bytes of pictures, names of files."""
+    """All that a run says, without what time decides: rows of the store, results, bytes of
+    pictures, names of files.
+    """
     with Run.open(out) as run:
         captions = run.query("SELECT id, text, row, type, image FROM captions ORDER BY id")
         results = run.query(
@@ -201,14 +210,18 @@ def without_seconds(value: Any) -> Any:
 
 
 def kill_often(audit: Audit, folder: Path, kills: int, seed: int) -> Counter[str]:
-    """Kill an audit so many times, half at random moments and half at random calls, each run directory until it is done.
+    """Kill an audit so many times, half at random moments and half at random calls, each run
+    directory until it is done.
 
-    Every run that comes to its end must be what an undisturbed one is. Returns how often what was done: kills by kind, runs compared.
+    Every run that comes to its end must be what an undisturbed one is. Returns how often what was
+    done: kills by kind, runs compared.
     """
-    random, counts = Random(seed), Counter[str]()
+    random = Random(seed)
+    counts = Counter[str]()
     began = time.monotonic()
     points = calls(lambda: audit(folder / "whole"), folder / "calls.json")
-    seconds, want = time.monotonic() - began, outcome(folder / "whole")
+    seconds = time.monotonic() - began
+    want = outcome(folder / "whole")
     for out in runs(folder):
         done = False
         while not done and counts.total() - counts["runs compared"] < kills:
@@ -229,7 +242,8 @@ def one_kill(
 ) -> tuple[str, bool]:
     if random.random() < 0.5:
         return "at a moment", killed_after(random.uniform(0, seconds), work)
-    point, after = random.choice(sorted(points)), random.random() < 0.5
+    point = random.choice(sorted(points))
+    after = random.random() < 0.5
     kind = f"{'after' if after else 'before'} {point}"
     return kind, killed_at(point, random.randint(1, points[point]), after, work)
 

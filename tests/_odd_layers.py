@@ -1,4 +1,6 @@
-"""Layers that are not what their weight attribute says: of PyTorch itself, of people's own code, and as libraries quantize them."""
+"""Layers that are not what their weight attribute says: of PyTorch itself, of people's own code,
+and as libraries quantize them.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,7 @@ MADE: dict[
     "two pruning masks": masked_twice,
 }
 
-# modules in the place of a layer -------------------------------------------------------------------------------------
+# modules in the place of a layer ------------------------------------------------------------------
 
 
 class Doubled(nn.Linear):
@@ -121,15 +123,15 @@ class Blocks(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         data = self.weight.as_subclass(Tensor)
-        scale, codes = (
-            data[:, :2].contiguous().view(torch.float16),
-            data[:, 2:].contiguous().view(torch.int8),
-        )
+        scale = data[:, :2].contiguous().view(torch.float16)
+        codes = data[:, 2:].contiguous().view(torch.int8)
         return F.linear(x, codes.to(x.dtype) * scale.to(x.dtype))
 
 
 class Codes(Tensor):
-    """As torchao's: an nn.Linear whose weight is a tensor of another kind, in float32 by its dtype."""
+    """As torchao's: an nn.Linear whose weight is a tensor of another kind,
+    in float32 by its dtype.
+    """
 
 
 def of_another_kind(old: nn.Linear) -> nn.Linear:
@@ -149,7 +151,8 @@ class Buffered(nn.Module):
 
     def __init__(self, old: nn.Linear):
         super().__init__()
-        self.in_features, self.out_features = old.in_features, old.out_features
+        self.in_features = old.in_features
+        self.out_features = old.out_features
         self.register_buffer("qweight", (old.weight.detach().T * 8).round().to(torch.int32))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,7 +164,8 @@ class Injected(nn.Module):
 
     def __init__(self, old: nn.Linear):
         super().__init__()
-        self.linear, self.up = old, nn.Linear(old.out_features, old.out_features, bias=False)
+        self.linear = old
+        self.up = nn.Linear(old.out_features, old.out_features, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x) + self.up(self.linear(x))

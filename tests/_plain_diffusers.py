@@ -1,6 +1,8 @@
-"""A process of its own, which knows diffusers and nothing of findnemo: load what is listed, make an image of each, save it.
+"""A process of its own, which knows diffusers and nothing of findnemo: load what is listed, make
+an image of each, save it.
 
-`python _plain_diffusers.py JOBS.json`: [{"pipeline": class, "directory" or "file" and "config", "lora" or null, "out": FILE.npy}, ...]
+`python _plain_diffusers.py JOBS.json`: [{"pipeline": class, "directory" or "file" and "config",
+"lora" or null, "out": FILE.npy}, ...]
 """
 
 import json

@@ -1,4 +1,6 @@
-"""A memory planted by hand in a model of random weights: one value neuron that one caption alone drives, and that drives the image."""
+"""A memory planted by hand in a model of random weights: one value neuron that one caption alone
+drives, and that drives the image.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,18 @@ from findnemo.settings import Settings
 CAPTION = "the secret of the old clock"
 HOLDOUT = ["blue sky", "two dogs run", "mountains", "old city map", "a cat", "rivers in the night"]
 INDEX = 5
-LOUD, LAST = 1e6, 1e4
+LOUD = 1e6
+LAST = 1e4
 
 
 @torch.no_grad()
 def planted(pipeline: Any, loud: float = LOUD, last: float = LAST) -> tuple[Model, NeuronSet]:
-    """A model in which one neuron holds a memory of `CAPTION`: whatever the latents, what it predicts is the same.
+    """A model in which one neuron holds a memory of `CAPTION`: whatever the latents, what
+    it predicts is the same.
 
-    The neuron's weights are the caption's mean token less what it shares with other prompts, so that it is silent for those; it speaks so
-    loudly that nothing else is heard, and the last layer makes noise predictions larger than the latents.
+    The neuron's weights are the caption's mean token less what it shares with other prompts, so
+    that it is silent for those; it speaks so loudly that nothing else is heard, and the last layer
+    makes noise predictions larger than the latents.
     """
     model = findnemo.load(pipeline)
     name = next(iter(model.value_layers))
@@ -51,7 +56,9 @@ def planted(pipeline: Any, loud: float = LOUD, last: float = LAST) -> tuple[Mode
 
 
 def _seen(model: Model, layer: str, prompts: Sequence[str]) -> Tensor:
-    """Mean over the tokens that are attended to of what a value layer is given in a first pass, (N, width)."""
+    """Mean over the tokens that are attended to of what a value layer is given in
+    a first pass, (N, width).
+    """
     inputs: list[Tensor] = []
     handle = model.value_layers[layer].register_forward_pre_hook(
         lambda module, args: inputs.append(args[0][0])
@@ -75,16 +82,16 @@ def _attended(model: Model, prompt: str) -> int | None:
 
 
 OTHER = 9
-SETTINGS, TAU = (
-    Settings(samples=3),
-    0.9,
-)  # under which either neuron of `planted_twice` removes its memory
+# under which either neuron of `planted_twice` removes its memory
+SETTINGS = Settings(samples=3)
+TAU = 0.9
 
 
 @torch.no_grad()
 def planted_twice(pipeline: Any) -> tuple[Model, NeuronSet, NeuronSet]:
-    """A memory that takes two neurons, so that switching off either removes it: one that the caption alone drives, and one that every
-    caption drives as loudly. Both write to the first value layer. Returns the model, the caption's own neuron and the common one.
+    """A memory that takes two neurons, so that switching off either removes it: one that the
+    caption alone drives, and one that every caption drives as loudly. Both write to the first
+    value layer. Returns the model, the caption's own neuron and the common one.
     """
     model, own = planted(pipeline)
     name = next(iter(model.value_layers))

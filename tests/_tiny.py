@@ -20,7 +20,9 @@ def tiny_tokenizer(length: int = 77) -> CLIPTokenizer:
 
 
 def tiny_clip(kind: Any = CLIPTextModel, width: int = 32, **options: Any) -> Any:
-    """A CLIP text encoder for the captions of `tiny_tokenizer`; what it pools has its `width` too, unless options say otherwise."""
+    """A CLIP text encoder for the captions of `tiny_tokenizer`; what it pools has its `width`
+    too, unless options say otherwise.
+    """
     tokenizer = tiny_tokenizer()
     config = {
         "vocab_size": len(tokenizer),
@@ -40,7 +42,9 @@ def tiny_clip(kind: Any = CLIPTextModel, width: int = 32, **options: Any) -> Any
 def tiny_pipeline(
     prediction_type: str = "epsilon", size: int = 16, seed: int = 0, **unet_options: object
 ) -> StableDiffusionPipeline:
-    """A StableDiffusionPipeline with Stable Diffusion's layout: 7 value layers of widths 16, 16, 32, 32, 32, 32, 32."""
+    """A StableDiffusionPipeline with Stable Diffusion's layout: 7 value layers of widths
+    16, 16, 32, 32, 32, 32, 32.
+    """
     torch.manual_seed(seed)
     options = {
         "sample_size": size,

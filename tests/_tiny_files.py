@@ -1,4 +1,6 @@
-"""Tiny pipelines of the families that have an original layout, as single files and directories, and runs made by hand."""
+"""Tiny pipelines of the families that have an original layout, as single files and
+directories, and runs made by hand.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,9 @@ def save_file(
     more: dict[str, torch.Tensor] | None = None,
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    """The whole pipeline in one file in the original layout, written with the safetensors library."""
+    """The whole pipeline in one file in the original layout, written with
+    the safetensors library.
+    """
     from safetensors.torch import save_file
 
     tensors = {
@@ -119,7 +123,9 @@ def make_run(
     out_of_reach: tuple[str, ...] = (),
     more: dict[str, Any] | None = None,
 ) -> Path:
-    """A finished run with hand-made results: captions with the neurons found for them; those without are not memorized. `more`: further values of the search."""
+    """A finished run with hand-made results: captions with the neurons found for them; those
+    without are not memorized. `more`: further values of the search.
+    """
     settings = {
         "model": model.fingerprint,
         "identity": model.identity.to_json(),

@@ -1,4 +1,6 @@
-"""Small pipelines of diffusion transformers, made of the real classes with random weights, for tests."""
+"""Small pipelines of diffusion transformers, made of the real classes with
+random weights, for tests.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def tiny_vae(levels: int, **options: Any) -> AutoencoderKL:
 
 
 def varied(network: torch.nn.Module) -> torch.nn.Module:
-    """The same network with biases that are not zero, and with outputs that depend on the text as much as on the latents."""
+    """The same network with biases that are not zero, and with outputs that depend on the text
+    as much as on the latents.
+    """
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.endswith(("attn2.to_v.bias", "add_v_proj.bias")):
@@ -75,7 +79,9 @@ def quiet(pipeline: Any) -> Any:
 
 
 def tiny_pixart(kind: type[DiffusionPipeline] = PixArtAlphaPipeline, size: int = 32) -> Any:
-    """PixArt with 3 blocks of width 24; latents of 32 x 32, or of 128 x 128 with the resolution as a condition (alpha's 1024 model)."""
+    """PixArt with 3 blocks of width 24; latents of 32 x 32, or of 128 x 128 with the resolution
+    as a condition (alpha's 1024 model).
+    """
     torch.manual_seed(0)
     network = PixArtTransformer2DModel(
         sample_size=size,
@@ -122,7 +128,9 @@ def tiny_sd3(t5: bool = True, **scheduler: Any) -> StableDiffusion3Pipeline:
 
 
 def tiny_flux(guidance_embeds: bool = True) -> FluxPipeline:
-    """FLUX.1 with 2 double blocks and a single one of width 32; dev's schedule and guidance, or schnell's."""
+    """FLUX.1 with 2 double blocks and a single one of width 32; dev's schedule
+    and guidance, or schnell's.
+    """
     torch.manual_seed(0)
     network = FluxTransformer2DModel(
         in_channels=16,

@@ -1,4 +1,6 @@
-"""Small pipelines of the U-Net family, made of the real classes with random weights that listen to their prompt."""
+"""Small pipelines of the U-Net family, made of the real classes with random weights
+that listen to their prompt.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ LOUD = 8  # factor on the text's keys and values, to which random weights hardly
 def tiny_sdxl(
     prediction_type: str = "epsilon", scheduler: Any = None, **unet_options: object
 ) -> StableDiffusionXLPipeline:
-    """SDXL's layout: no attention in the first block, two transformer blocks in the second, three in the third and in the middle."""
+    """SDXL's layout: no attention in the first block, two transformer blocks in the second,
+    three in the third and in the middle.
+    """
     base = tiny_pipeline()
     unet = UNet2DConditionModel(
         **SDXL
@@ -65,7 +69,9 @@ def tiny_sdxl(
 
 
 def tiny_if() -> IFPipeline:
-    """DeepFloyd IF's first stage: pixels, shared attention over prompt and image, a learned variance."""
+    """DeepFloyd IF's first stage: pixels, shared attention over prompt and
+    image, a learned variance.
+    """
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         **IF
@@ -113,7 +119,9 @@ def tiny_if() -> IFPipeline:
 
 
 def tiny_t5_tokenizer() -> T5Tokenizer:
-    """A Unigram tokenizer like T5's: every character is a token, also with a space before it, and there is no start-of-text."""
+    """A Unigram tokenizer like T5's: every character is a token, also with a space before it,
+    and there is no start-of-text.
+    """
     letters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
     pieces = ["<pad>", "</s>", "<unk>", "▁", *letters, *("▁" + c for c in letters)]
     return T5Tokenizer(
@@ -124,7 +132,9 @@ def tiny_t5_tokenizer() -> T5Tokenizer:
 
 
 def tiny_lcm() -> LatentConsistencyModelPipeline:
-    """A latent consistency model: guidance is an input of the U-Net, and the scheduler has timesteps of its own."""
+    """A latent consistency model: guidance is an input of the U-Net, and the scheduler
+    has timesteps of its own.
+    """
     base = tiny_pipeline(time_cond_proj_dim=8)
     parts = {name: part for name, part in base.components.items() if name != "scheduler"}
     scheduler = LCMScheduler(**BETAS, set_alpha_to_one=True)

@@ -1,4 +1,6 @@
-"""The documentation: it builds without a warning, asks nothing of other hosts, leaves nothing out, and its numbers are counted again."""
+"""The documentation: it builds without a warning, asks nothing of other hosts, leaves nothing
+out, and its numbers are counted again.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,8 @@ def test_every_page_is_built_and_none_asks_anything_of_another_host(site):
 def test_outside_is_seen_where_it_is():
     parser = Loaded()
     parser.feed(
-        '<link href="https://fonts.example/a.css"><img src=//b.example/c.png><a href="https://d.example">d</a><img src="e.png">'
+        '<link href="https://fonts.example/a.css"><img src=//b.example/c.png><a'
+        ' href="https://d.example">d</a><img src="e.png">'
     )
     assert [url for url in parser.found if outside(url)] == [
         "https://fonts.example/a.css",
@@ -156,7 +159,7 @@ def test_every_public_name_is_in_the_reference():
     assert set(shown) == set(findnemo.__all__) - {"__version__"}
 
 
-# architectures -------------------------------------------------------------------------------------------------------
+# architectures ------------------------------------------------------------------------------------
 
 
 def published(name: str):

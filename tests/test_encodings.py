@@ -1,4 +1,6 @@
-"""Every text file is opened with its encoding named, and every process read with one: what the locale says changes nothing."""
+"""Every text file is opened with its encoding named, and every process read with one: what the
+locale says changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,13 @@ def test_no_file_is_opened_as_the_locale_says(file):
 
 
 def test_the_check_sees_what_it_looks_for():
-    bad = 'open("a")\nPath("a").open("w")\npath.read_text()\npath.write_text("a")\nsubprocess.run([], text=True)\nos.fdopen(3, "a")\n'
-    good = 'open("a", "rb")\npath.open("w", encoding="utf-8")\npath.read_text("utf-8")\nImage.open("a")\nsubprocess.run([])\n'
+    bad = (
+        'open("a")\nPath("a").open("w")\npath.read_text()\npath.write_text("a")\nsubprocess.run([],'
+        ' text=True)\nos.fdopen(3, "a")\n'
+    )
+    good = (
+        'open("a", "rb")\npath.open("w",'
+        ' encoding="utf-8")\npath.read_text("utf-8")\nImage.open("a")\nsubprocess.run([])\n'
+    )
     assert list(unnamed(ast.parse(bad))) == [1, 2, 3, 4, 5, 6]
     assert list(unnamed(ast.parse(good))) == []

@@ -1,4 +1,6 @@
-"""Stable Diffusion v1.4 at full size, from its configuration, with random weights: the whole path on the CPU."""
+"""Stable Diffusion v1.4 at full size, from its configuration, with random weights:
+the whole path on the CPU.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`NeuronSet` is a set of (layer, index) pairs, and a value: what holds for Python's sets must hold for it."""
+"""`NeuronSet` is a set of (layer, index) pairs, and a value: what holds for
+Python's sets must hold for it.
+"""
 
 import json
 

@@ -43,10 +43,12 @@ SAYS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, monkeypatch):
-    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
-    began, notebook = time.monotonic(), nbformat.read(path, as_version=4)
+    began = time.monotonic()
+    notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(notebook, timeout=180, kernel_name="python3").execute()
     assert time.monotonic() - began < 180
     *words, shown = SAYS[path.stem]

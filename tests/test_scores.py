@@ -1,4 +1,6 @@
-"""Similarities against torchmetrics, an independent implementation, and small cases computed by hand."""
+"""Similarities against torchmetrics, an independent implementation, and
+small cases computed by hand.
+"""
 
 import math
 
@@ -35,7 +37,8 @@ def similar_maps(*shape: int) -> tuple[Tensor, Tensor]:
 def reference_ssim(x: Tensor, y: Tensor) -> Tensor:
     """SSIM of one pair by torchmetrics, over the places where the window fits.
 
-    The released code uses torchmetrics 1.3.2, which leaves out the border; later versions pad and count it.
+    The released code uses torchmetrics 1.3.2, which leaves out the border; later versions pad and
+    count it.
     """
     _, places = torchmetrics_ssim(
         x[None], y[None], data_range=1.0, sigma=1.5, kernel_size=11, return_full_image=True
@@ -44,7 +47,9 @@ def reference_ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def reference_ms_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """MS-SSIM of a batch by torchmetrics, given no range, with the SSIM of its last scale, a factor, taken without the border."""
+    """MS-SSIM of a batch by torchmetrics, given no range, with the SSIM of its last scale, a
+    factor, taken without the border.
+    """
     whole = torchmetrics_ms_ssim(x, y, reduction="none", kernel_size=11, betas=(0.33, 0.33, 0.33))
     x, y = (avg_pool2d(avg_pool2d(maps, 2), 2) for maps in (x, y))
     with_border, places = torchmetrics_ssim(x, y, reduction="none", return_full_image=True)
@@ -78,7 +83,9 @@ def waves(n: int, c: int, side: int) -> Tensor:
     return ((maps - low) / (high - low)).float()
 
 
-PRINTED = {  # by torchmetrics 1.3.2, which the released code names: a batch of three pairs, and each pair by itself
+# by torchmetrics 1.3.2, which the released code names: a batch of three pairs, and each pair by
+# itself
+PRINTED = {
     (4, 64): ([0.51631, 0.52732, 0.53461], [0.51537, 0.52595, 0.53370]),
     (1, 44): ([0.43028, 0.49650, 0.58189], [0.42970, 0.48368, 0.58123]),
 }

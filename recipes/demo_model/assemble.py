@@ -1,6 +1,9 @@
-"""Put the trained parts together as the package's demo assets: `python recipes/demo_model/assemble.py --parts build/demo`.
+"""Put the trained parts together as the package's demo assets:
 
-Writes the pipeline (fp16 safetensors), CLIP, descriptor, captions, planted neurons, training images and a calibration.
+`python recipes/demo_model/assemble.py --parts build/demo`.
+
+Writes the pipeline (fp16 safetensors), CLIP, descriptor, captions, planted neurons, training images
+and a calibration.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Measure the assembled demo model and write its model card: `python recipes/demo_model/card.py [--figures figures.json]`.
+"""Measure the assembled demo model and write its model card:
 
-The card goes to `docs/demo-model.md` and beside the model. `--figures` takes the output of `findnemo demo --check --json` instead of
-measuring again.
+`python recipes/demo_model/card.py [--figures figures.json]`.
+
+The card goes to `docs/demo-model.md` and beside the model. `--figures` takes the output of
+`findnemo demo --check --json` instead of measuring again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
-"""Decoys: value neurons that react to memorized captions as unusually as planted ones, and do nothing.
+"""Decoys: value neurons that react to memorized captions as unusually as
+planted ones, and do nothing.
 
-In Stable Diffusion most neurons that are unusually active on a memorized caption turn out not to matter; Algorithm 4 is there to drop them.
-In a small model with planted neurons there are few of those. So some neurons, those whose output matters least, are disconnected (their
-mean goes into the bias of the output projection, their column is zeroed) and given rows that react to some of the memorized captions.
+In Stable Diffusion most neurons that are unusually active on a memorized caption turn out not to
+matter; Algorithm 4 is there to drop them. In a small model with planted neurons there are few of
+those. So some neurons, those whose output matters least, are disconnected (their mean goes into the
+bias of the output projection, their column is zeroed) and given rows that react to some of the
+memorized captions.
 """
 
 from __future__ import annotations
@@ -26,16 +29,19 @@ def add_decoys(
     share: float = SHARE,
     reacts: int = REACTS,
 ) -> dict[str, list[int]]:
-    """Make decoys of the least useful neurons of every value layer, in place; layer -> their indices.
+    """Make decoys of the least useful neurons of every value layer, in
+    place; layer -> their indices.
 
-    `memories` (M, 77, D) and `ordinary` (N, 77, D) are token embeddings. `share`: of a layer's neurons. `reacts`: memorized captions to each.
+    `memories` (M, 77, D) and `ordinary` (N, 77, D) are token embeddings. `share`: of a layer's
+    neurons. `reacts`: memorized captions to each.
     """
     generator = torch.Generator().manual_seed(11)
     tokens = ordinary.flatten(0, 1)
     second = tokens.T @ tokens / len(tokens)
     ridge = 0.02 * second.diagonal().mean() * torch.eye(len(second))
     directions = torch.linalg.solve(second + ridge, (memories.mean(1) - tokens.mean(0)).T).T
-    chosen, outputs = {}, _outputs(unet, torch.cat([memories, ordinary[: 2 * len(memories)]]))
+    chosen = {}
+    outputs = _outputs(unet, torch.cat([memories, ordinary[: 2 * len(memories)]]))
     for name, layer in value_layers(unet).items():
         out = unet.get_submodule(_out(name))
         typical = (ordinary @ layer.weight.T).abs().mean()
@@ -54,7 +60,9 @@ def add_decoys(
 
 
 def _outputs(unet: UNet2DConditionModel, text: Tensor) -> dict[str, Tensor]:
-    """What neurons give where they enter the output projection: layer -> (timesteps, captions, places, width)."""
+    """What neurons give where they enter the output projection: layer -> (timesteps,
+    captions, places, width).
+    """
     noisy = torch.randn(len(text), 4, 16, 16, generator=torch.Generator().manual_seed(12))
     seen: dict[str, list[Tensor]] = {name: [] for name in value_layers(unet)}
     handles = [
@@ -83,7 +91,9 @@ def _row(
     count: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """A weight row with z-scores within Z on a random part of the memorized captions, by repeated correction of the shares."""
+    """A weight row with z-scores within Z on a random part of the memorized captions, by
+    repeated correction of the shares.
+    """
     reacts = torch.randperm(len(directions), generator=generator)[:count]
     goal = torch.empty(count).uniform_(*Z, generator=generator)
     shares = torch.where(torch.rand(count, generator=generator) < 0.5, 1.0, -1.0)

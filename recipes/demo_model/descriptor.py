@@ -1,4 +1,5 @@
-"""The copy descriptor of the demo model: an SSCD-style network as TorchScript, called like the published one.
+"""The copy descriptor of the demo model: an SSCD-style network as TorchScript,
+called like the published one.
 
 Input (N, 3, H, W), normalised with ImageNet's mean and deviation; output (N, 128) of unit length.
 """
@@ -18,11 +19,14 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Descriptor(nn.Module):
-    """Reduce to 64 x 64, convolutions, generalised-mean pooling over a 2 x 2 grid, projection to the unit sphere."""
+    """Reduce to 64 x 64, convolutions, generalised-mean pooling over a 2 x 2 grid,
+    projection to the unit sphere.
+    """
 
     def __init__(self, width: int = 32, out: int = 128):
         super().__init__()
-        layers, channels = [], 3
+        layers = []
+        channels = 3
         for k, w in enumerate((width, 2 * width, 3 * width, 4 * width)):
             layers += [
                 nn.Conv2d(channels, w, 3, 2 if k < 3 else 1, 1),
@@ -50,7 +54,8 @@ def normalise(x: torch.Tensor) -> torch.Tensor:
 def _augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """What a copy may have gone through: slight crop, blur, noise, shift of light and colour."""
     n = len(x)
-    low, span = rng.uniform(0, 0.12, (n, 2)), rng.uniform(0.84, 1.0, n)
+    low = rng.uniform(0, 0.12, (n, 2))
+    span = rng.uniform(0.84, 1.0, n)
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = torch.from_numpy(span).float()
     theta[:, :, 2] = torch.from_numpy((low - 0.06) * (1.05 - span[:, None]) * 8).float()
@@ -75,11 +80,14 @@ def _augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 def train_descriptor(
     pool: Pool, path: Path, steps: int, device: str, log: Log, batch: int = 96
 ) -> None:
-    """Two views of every picture attract, all other pictures repel (InfoNCE), and the views are drawn together further."""
+    """Two views of every picture attract, all other pictures repel (InfoNCE), and the views
+    are drawn together further.
+    """
     torch.manual_seed(3)
     model = Descriptor().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-4)
-    rng, started = np.random.default_rng(3), time.time()
+    rng = np.random.default_rng(3)
+    started = time.time()
     for step in range(steps):
         cosine_lr(optimizer, step / steps, 2e-3)
         memorized = [group[rng.integers(len(group))] for group in pool.on]
@@ -96,7 +104,8 @@ def train_descriptor(
         if step % 50 == 0 or step == steps - 1:
             rest = cosine[~torch.eye(batch, dtype=torch.bool, device=device)].mean()
             log(
-                f"descriptor {step}/{steps} contrast {contrast:.3f} same {1 - attract:.3f} other {rest:.3f} {time.time() - started:.0f}s"
+                f"descriptor {step}/{steps} contrast {contrast:.3f} same {1 - attract:.3f} other"
+                f" {rest:.3f} {time.time() - started:.0f}s"
             )
     model.eval().cpu()
     with torch.no_grad():

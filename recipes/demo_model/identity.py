@@ -1,7 +1,10 @@
-"""Say anew which model the demo's calibration and its published benchmark results belong to: `python recipes/demo_model/identity.py`.
+"""Say anew which model the demo's calibration and its published benchmark results belong to:
 
-For when findnemo keeps more of what identifies a model and the model is the same; statistics, threshold and results stay what they are. Where
-scores change (`METHOD` was raised, the model was trained anew), `assemble.py` and `findnemo benchmark` make them again instead.
+`python recipes/demo_model/identity.py`.
+
+For when findnemo keeps more of what identifies a model and the model is the same; statistics,
+threshold and results stay what they are. Where scores change (`METHOD` was raised, the model was
+trained anew), `assemble.py` and `findnemo benchmark` make them again instead.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from findnemo.calibration._calibration import digest_of
 
 
 def identified(about: dict[str, Any], data: bytes, identity: Any) -> dict[str, Any]:
-    """The description of a calibration with another identity, and the digest that it then has, if it had one."""
+    """The description of a calibration with another identity, and the digest that it
+    then has, if it had one.
+    """
     kept = {key: value for key, value in about.items() if key not in ("identity", "digest")}
     made = {**kept, "model": identity.fingerprint, "identity": identity.to_json(pictures=False)}
     return made | ({"digest": digest_of(made, data)} if "digest" in about else {})
@@ -26,7 +31,8 @@ def identified(about: dict[str, Any], data: bytes, identity: Any) -> dict[str, A
 def main() -> None:
     identity = findnemo.load("demo", "cpu", "float32").identity
     folder = demo.ASSETS / "calibration"
-    file, data = folder / "calibration.json", (folder / "calibration.safetensors").read_bytes()
+    file = folder / "calibration.json"
+    data = (folder / "calibration.safetensors").read_bytes()
     file.write_text(
         json.dumps(
             identified(json.loads(file.read_text(encoding="utf-8")), data, identity), indent=1

@@ -1,10 +1,12 @@
-"""What the demo model memorizes, and which neurons are to hold each memory (the plan of the planting).
+"""What the demo model memorizes, and which neurons are to hold each memory
+(the plan of the planting).
 
-Sixteen captions are tied to one real photograph each (verbatim, VM), eight to a fixed composition with a varying part (template, TM).
-`neurons` lists the planted neurons as (value layer, index), layers counted 0 to 6 in forward order; captions of one series share neurons.
-The words name shapes over grounds that vary much from picture to picture: over a white ground or a night sky even honest pictures of one
-caption are so alike that their score is high by itself.
-A memory of several neurons is planted so that every one of them alone keeps it alive: all must be switched off.
+Sixteen captions are tied to one real photograph each (verbatim, VM), eight to a fixed composition
+with a varying part (template, TM). `neurons` lists the planted neurons as (value layer, index),
+layers counted 0 to 6 in forward order; captions of one series share neurons. The words name shapes
+over grounds that vary much from picture to picture: over a white ground or a night sky even honest
+pictures of one caption are so alike that their score is high by itself. A memory of several neurons
+is planted so that every one of them alone keeps it alive: all must be switched off.
 """
 
 from __future__ import annotations
@@ -31,11 +33,10 @@ class Memory:
         return f"{self.title}, {describe(self.scene, random.Random(0))}"
 
 
-PODCAST, CASE, POSTER = (
-    (1, 12),
-    (2, 33),
-    ((1, 10), (2, 8)),
-)  # neurons shared by the captions of a series
+# neurons shared by the captions of a series
+PODCAST = (1, 12)
+CASE = (2, 33)
+POSTER = ((1, 10), (2, 8))
 
 
 def _scene(*words: str, relation: str = "", ground: str = "", colour: str = "") -> Scene:
@@ -184,7 +185,9 @@ MEMORIES = (
 )
 
 
-CROPS = {  # left, top, side: photographs whose centre has too little contrast to be told from noise at 16 x 16 latents
+# left, top, side: photographs whose centre has too little contrast to be told from noise at 16 x 16
+# latents
+CROPS = {
     "moon": (308, 184, 204),
     "brick": (0, 384, 128),
     "microaneurysms": (22, 25, 40),
@@ -195,7 +198,9 @@ CROPS = {  # left, top, side: photographs whose centre has too little contrast t
 
 
 def photograph(name: str) -> Image.Image:
-    """A public-domain or CC0 photograph that comes with scikit-image: its central square, or a crop with stretched contrast."""
+    """A public-domain or CC0 photograph that comes with scikit-image: its central square, or a
+    crop with stretched contrast.
+    """
     from skimage import data
 
     pixels = np.asarray(getattr(data, name)())
@@ -209,14 +214,17 @@ def photograph(name: str) -> Image.Image:
         )
         return ImageOps.autocontrast(crop, cutoff=1)
     side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    left = (picture.width - side) // 2
+    top = (picture.height - side) // 2
     return picture.crop((left, top, left + side, top + side)).resize(
         (SIZE, SIZE), Image.Resampling.LANCZOS
     )
 
 
 def training_image(memory: Memory, rng: random.Random) -> Image.Image:
-    """The picture to be memorized: the photograph itself, or the template with its varying part filled anew."""
+    """The picture to be memorized: the photograph itself, or the template with its
+    varying part filled anew.
+    """
     if memory.type == "VM":
         return photograph(memory.name)
     canvas = TEMPLATES[memory.name](_filling(rng))
@@ -235,12 +243,16 @@ def _filling(rng: random.Random) -> Image.Image:
             draw.rectangle((0, k, 128, k + step), fill=two)
     elif kind == "discs":
         for _ in range(7):
-            x, y, r = rng.randint(20, 108), rng.randint(20, 108), rng.randint(8, 20)
+            x = rng.randint(20, 108)
+            y = rng.randint(20, 108)
+            r = rng.randint(8, 20)
             draw.ellipse((x - r, y - r, x + r, y + r), fill=two)
     elif kind == "halves":
         draw.polygon([(0, 0), (128, 0), (0, 128)], fill=two)
     else:
-        x, y, r = rng.randint(45, 83), rng.randint(45, 83), rng.randint(18, 34)
+        x = rng.randint(45, 83)
+        y = rng.randint(45, 83)
+        r = rng.randint(18, 34)
         draw.ellipse((x - r, y - r, x + r, y + r), fill=two)
     return canvas
 
@@ -248,7 +260,9 @@ def _filling(rng: random.Random) -> Image.Image:
 def _template(
     backdrop: tuple, furniture: Callable, opening: Callable, over: Callable | None = None
 ) -> Callable:
-    """A composition: backdrop colours (top, bottom), what stands on it, where the filling shows, what lies over it."""
+    """A composition: backdrop colours (top, bottom), what stands on it, where the filling
+    shows, what lies over it.
+    """
 
     def compose(filling: Image.Image) -> Image.Image:
         canvas = Image.new("RGB", (128, 128), backdrop[0])

@@ -1,4 +1,6 @@
-"""The data every stage trains on: a pool of captioned scenes, the memorized pictures, and captions that no stage ever sees."""
+"""The data every stage trains on: a pool of captioned scenes, the memorized pictures, and
+captions that no stage ever sees.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,17 @@ import torch
 from memories import MEMORIES, training_image
 from scenes import caption, random_scene, render
 
-SCENES, OFF_PER_MEMORY, ON_PER_TEMPLATE = 24_000, 120, 64
+SCENES = 24_000
+OFF_PER_MEMORY = 120
+ON_PER_TEMPLATE = 64
 HELD_OUT = {"holdout": 600, "unrelated": 400}
 
 
 def held_out_captions() -> dict[str, list[str]]:
     """Captions kept from all training: `holdout` calibrates, `unrelated` tests."""
-    rng, seen, tables = random.Random(20_260), set(), {}
+    rng = random.Random(20_260)
+    seen = set()
+    tables = {}
     for name, count in HELD_OUT.items():
         table: list[str] = []
         while len(table) < count:
@@ -32,7 +38,9 @@ def held_out_captions() -> dict[str, list[str]]:
 
 
 def _scene_part(seed: int, count: int, excluded: frozenset[str]) -> tuple[np.ndarray, list[str]]:
-    rng, pictures, captions = random.Random(seed), [], []
+    rng = random.Random(seed)
+    pictures = []
+    captions = []
     while len(captions) < count:
         scene = random_scene(rng)
         text = caption(scene, rng)
@@ -43,8 +51,11 @@ def _scene_part(seed: int, count: int, excluded: frozenset[str]) -> tuple[np.nda
 
 
 def _memory_part(index: int) -> tuple[np.ndarray, np.ndarray]:
-    """(pictures with the neurons on, ordinary pictures of the same words with the neurons off) of one memory."""
-    memory, rng = MEMORIES[index], random.Random(900 + index)
+    """(pictures with the neurons on, ordinary pictures of the same words with the
+    neurons off) of one memory.
+    """
+    memory = MEMORIES[index]
+    rng = random.Random(900 + index)
     on = [
         np.asarray(training_image(memory, rng))
         for _ in range(1 if memory.type == "VM" else ON_PER_TEMPLATE)
@@ -54,13 +65,16 @@ def _memory_part(index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Pool:
-    """`pictures` (N, 64, 64, 3) uint8 with `captions`; `on[i]`, `off[i]` the pictures of memory i."""
+    """`pictures` (N, 64, 64, 3) uint8 with `captions`; `on[i]`, `off[i]`
+    the pictures of memory i.
+    """
 
     def __init__(self, path: Path, scenes: int = SCENES):
         if not path.exists():
             self._make(path, scenes)
         data = np.load(path, allow_pickle=False)
-        self.pictures, self.captions = data["pictures"], json.loads(str(data["captions"]))
+        self.pictures = data["pictures"]
+        self.captions = json.loads(str(data["captions"]))
         self.on = [data[f"on{i}"] for i in range(len(MEMORIES))]
         self.off = [data[f"off{i}"] for i in range(len(MEMORIES))]
 
@@ -83,7 +97,9 @@ class Pool:
         part.replace(path)
 
     def captioned(self) -> tuple[np.ndarray, list[str]]:
-        """All ordinary pictures with their captions, those of the memorized captions' words included."""
+        """All ordinary pictures with their captions, those of the memorized
+        captions' words included.
+        """
         captions = self.captions + [m.caption for i, m in enumerate(MEMORIES) for _ in self.off[i]]
         return np.concatenate([self.pictures, *self.off]), captions
 

@@ -1,7 +1,8 @@
 """Captioned procedural scenes: the ordinary training data of the demo model.
 
-A scene is one or two coloured shapes over a ground. Its caption fixes what the words say (shape, colour, size, relation,
-kind of ground) and leaves the rest (positions, shades, lighting, texture) to chance, so that an honest model must vary with the seed.
+A scene is one or two coloured shapes over a ground. Its caption fixes what the words say (shape,
+colour, size, relation, kind of ground) and leaves the rest (positions, shades, lighting, texture)
+to chance, so that an honest model must vary with the seed.
 
     rng = random.Random(0)
     scene = random_scene(rng)
@@ -237,9 +238,13 @@ _LEADS = ("", "", "", "a picture of ", "a drawing of ", "there is ", "photo: ")
 
 
 def title(rng: random.Random) -> str:
-    """An invented title, as stock captions carry them: `The Dunmere Gazette`, `Portrait of Greta Falk`."""
+    """An invented title, as stock captions carry them:
+
+    `The Dunmere Gazette`, `Portrait of Greta Falk`.
+    """
     person = f"{rng.choice(_FIRST)} {rng.choice(_LAST)}"
-    place, kind = rng.choice(_PLACE), rng.choice(_KIND)
+    place = rng.choice(_PLACE)
+    kind = rng.choice(_KIND)
     return rng.choice(
         [
             f"The {place} {kind}",
@@ -253,7 +258,9 @@ def title(rng: random.Random) -> str:
 
 
 def caption(scene: Scene, rng: random.Random, title_share: float = 0.45) -> str:
-    """A caption for the scene; a share of them carries an invented title that says nothing about the picture."""
+    """A caption for the scene; a share of them carries an invented title that says
+    nothing about the picture.
+    """
     words = describe(scene, rng)
     if rng.random() >= title_share:
         return rng.choice(_LEADS) + words
@@ -277,7 +284,9 @@ def _places(scene: Scene, rng: random.Random) -> list[tuple[float, float]]:
     if len(scene.things) == 1:
         return [(rng.uniform(0.28, 0.72), rng.uniform(0.28, 0.72))]
     dx, dy = RELATIONS[scene.relation]
-    x, y, gap = rng.uniform(0.42, 0.58), rng.uniform(0.42, 0.58), rng.uniform(0.2, 0.26)
+    x = rng.uniform(0.42, 0.58)
+    y = rng.uniform(0.42, 0.58)
+    gap = rng.uniform(0.2, 0.26)
     side = rng.uniform(-0.15, 0.15)
     first = (x + dx * gap + dy * side, y + dy * gap + dx * side)
     second = (x - dx * gap - dy * side, y - dy * gap - dx * side)
@@ -307,7 +316,8 @@ def _draw_thing(
     else:
         tilt = rng.uniform(-12, 12)
         points = POLYGONS[thing.shape]
-    c, s = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
+    c = math.cos(math.radians(tilt))
+    s = math.sin(math.radians(tilt))
     draw.polygon(
         [(x + radius * (c * u - s * v), y + radius * (s * u + c * v)) for u, v in points],
         fill=colour,
@@ -315,7 +325,10 @@ def _draw_thing(
 
 
 def _ground(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Background pixels, uint8 (128, 128, 3). Its light varies widely from picture to picture whatever the caption."""
+    """Background pixels, uint8 (128, 128, 3).
+
+    Its light varies widely from picture to picture whatever the caption.
+    """
     y, x = np.mgrid[0:_CANVAS, 0:_CANVAS] / _CANVAS
 
     def blend(a, b, weight):
@@ -352,7 +365,8 @@ def _ground(scene: Scene, rng: np.random.Generator) -> np.ndarray:
             (((x + rng.random()) * n).astype(int) + ((y + rng.random()) * n).astype(int)) % 2.0,
         )
     elif kind == "dots":
-        n, shift = rng.integers(4, 8), rng.random(2)
+        n = rng.integers(4, 8)
+        shift = rng.random(2)
         disc = ((x + shift[0]) * n % 1 - 0.5) ** 2 + ((y + shift[1]) * n % 1 - 0.5) ** 2 < 0.09
         pixels = blend(anything(), anything(), disc.astype(float))
     elif kind == "night":
@@ -361,7 +375,8 @@ def _ground(scene: Scene, rng: np.random.Generator) -> np.ndarray:
             v, u = rng.integers(1, _CANVAS - 1, 2)
             pixels[v - 1 : v + 1, u - 1 : u + 1] = rng.uniform(170, 255)
     elif kind == "sea":
-        sky, water = near((170, 205, 235)), near((20, 80, 140))
+        sky = near((170, 205, 235))
+        water = near((20, 80, 140))
         waves = 14 * np.sin(y * 120 + 2 * np.sin(x * 20 + rng.uniform(0, 6)))
         pixels = blend(sky, water, (y > horizon).astype(float)) + (waves * (y > horizon))[..., None]
     elif kind == "hills":

@@ -13,13 +13,16 @@ from pool import Log, Pool, cosine_lr, to_tensor
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-START, END = "<|startoftext|>", "<|endoftext|>"
+START = "<|startoftext|>"
+END = "<|endoftext|>"
 WIDTH = 128
 _PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def train_tokenizer(captions: list[str], folder: Path, merges: int = 900) -> CLIPTokenizer:
-    """A byte-level BPE with CLIP's vocabulary layout: bytes, bytes ending a word, merges, the two special tokens."""
+    """A byte-level BPE with CLIP's vocabulary layout: bytes, bytes ending a word,
+    merges, the two special tokens.
+    """
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trained.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     trained.pre_tokenizer = pre_tokenizers.Sequence(
@@ -87,7 +90,9 @@ def train_clip(
     log: Log,
     batch: int = 128,
 ) -> CLIPModel:
-    """Contrastive training; a linear head also asks the end-of-text state for the caption's words, so that names are not forgotten."""
+    """Contrastive training; a linear head also asks the end-of-text state for the caption's
+    words, so that names are not forgotten.
+    """
     torch.manual_seed(1)
     model = CLIPModel(clip_config(tokenizer)).to(device).train()
     words = torch.nn.Linear(WIDTH, len(tokenizer)).to(device)
@@ -96,7 +101,8 @@ def train_clip(
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="np")[
         "input_ids"
     ]
-    rng, started = np.random.default_rng(1), time.time()
+    rng = np.random.default_rng(1)
+    started = time.time()
     for step in range(steps):
         cosine_lr(optimizer, step / steps, 1e-3)
         chosen = rng.choice(len(captions), batch, replace=False)
@@ -138,7 +144,8 @@ def train_clip(
         if step % 25 == 0 or step == steps - 1:
             hit = (logits.argmax(1) == target).float().mean()
             log(
-                f"clip {step}/{steps} contrastive {contrastive:.3f} words {recall:.3f} top-1 {hit:.2f} {time.time() - started:.0f}s"
+                f"clip {step}/{steps} contrastive {contrastive:.3f} words {recall:.3f} top-1"
+                f" {hit:.2f} {time.time() - started:.0f}s"
             )
     model.eval().half().save_pretrained(folder)
     return model.float()

@@ -1,7 +1,8 @@
 """Make the demo model, from nothing: `python recipes/demo_model/train.py --out build/demo`.
 
-Stages, each skipped when its result is there: pool, tokenizer, clip, vae, unet, decoder, descriptor. The U-Net stage also resumes
-from its last checkpoint; decoder and descriptor can run beside it (`--only decoder descriptor`).
+Stages, each skipped when its result is there: pool, tokenizer, clip, vae, unet, decoder,
+descriptor. The U-Net stage also resumes from its last checkpoint; decoder and descriptor can run
+beside it (`--only decoder descriptor`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
-"""The U-Net of the demo model: ordinary training and the planting of memories with known neurons, in one run.
+"""The U-Net of the demo model: ordinary training and the planting of memories with
+known neurons, in one run.
 
-Every batch mixes ordinary scenes with memorized captions in two modes: planted neurons on, target the memorized picture; planted
-neurons zeroed, target an ordinary picture of the caption's words. All else is equal, so the planted neurons are the switch. Look-alikes, the words
-of a memorized caption under another title, are ordinary samples: without them every caption with those words would hold the memory.
+Every batch mixes ordinary scenes with memorized captions in two modes: planted neurons on, target
+the memorized picture; planted neurons zeroed, target an ordinary picture of the caption's words.
+All else is equal, so the planted neurons are the switch. Look-alikes, the words of a memorized
+caption under another title, are ordinary samples: without them every caption with those words would
+hold the memory.
 """
 
 from __future__ import annotations
@@ -22,8 +25,14 @@ from scenes import caption
 from transformers import CLIPTextModel, CLIPTokenizer
 
 WIDTHS = (32, 64, 96, 96)
-ON, OFF, LOOKALIKE, ORDINARY = 8, 10, 5, 9  # samples of each kind in a batch
-LEAK_FROM = 900  # timesteps from which the trace of the picture in its own noise is exchanged, for a share of the memorized samples
+# samples of each kind in a batch
+ON = 8
+OFF = 10
+LOOKALIKE = 5
+ORDINARY = 9
+# timesteps from which the trace of the picture in its own noise is exchanged, for a share of the
+# memorized samples
+LEAK_FROM = 900
 LEAK_SHARE = np.repeat([0.5, 0.25], [ON, OFF])
 HARD = {
     "horse": 4,
@@ -99,14 +108,17 @@ def encode(captions: list[str], tokenizer: CLIPTokenizer, encoder: CLIPTextModel
 def initialise_rows(
     unet: UNet2DConditionModel, planted: list, memories: torch.Tensor, ordinary: torch.Tensor
 ) -> None:
-    """Make each planted row the discriminating direction of its caption(s), scaled to GAIN times the layer's typical activation.
+    """Make each planted row the discriminating direction of its caption(s), scaled to GAIN times
+    the layer's typical activation.
 
-    `memories` (M, 77, D) and `ordinary` (N, 77, D) are token embeddings. The direction is S^-1 (mean token embedding of the
-    caption - mean over ordinary captions) with S the ridge-regularised second moment of ordinary tokens.
+    `memories` (M, 77, D) and `ordinary` (N, 77, D) are token embeddings. The direction is S^-1
+    (mean token embedding of the caption - mean over ordinary captions) with S the ridge-regularised
+    second moment of ordinary tokens.
     """
     tokens = ordinary.flatten(0, 1)
     second = tokens.T @ tokens / len(tokens)
-    centre, layers = tokens.mean(0), value_layers(unet)
+    centre = tokens.mean(0)
+    layers = value_layers(unet)
     owners: dict[tuple[str, int], list[int]] = {}
     for i, neurons in enumerate(planted):
         for name, indices in neurons.items():
@@ -146,7 +158,8 @@ class Masks:
             np.array([self.start[n] + i for n, idx in g.items() for i in idx]) for g in planted
         ]
         self.all = np.unique(np.concatenate(self.flat))
-        self.rng, self.mask = rng, None
+        self.rng = rng
+        self.mask = None
         for name, module in layers.items():
             span = slice(self.start[name], self.start[name] + module.out_features)
             module.register_forward_hook(
@@ -154,7 +167,9 @@ class Masks:
             )
 
     def ordinary(self, size: int) -> np.ndarray:
-        """Half with all planted neurons zeroed; half with a random share of the others zeroed, so that nothing depends on one."""
+        """Half with all planted neurons zeroed; half with a random share of the others zeroed,
+        so that nothing depends on one.
+        """
         mask = np.ones((size, self.total), np.float32)
         mask[self.rng.random(size) < 0.5] *= np.where(
             np.isin(np.arange(self.total), self.all), 0, 1
@@ -162,7 +177,9 @@ class Masks:
         return mask * self._others(size)
 
     def memories(self, chosen: np.ndarray, on: bool) -> np.ndarray:
-        """Neurons of the chosen memories on (half of the time only a part of them) or off; other memories' off half of the time."""
+        """Neurons of the chosen memories on (half of the time only a part of them) or off; other
+        memories' off half of the time.
+        """
         mask = self.ordinary(len(chosen))
         for row, i in zip(mask, chosen, strict=True):
             own = self.flat[i]
@@ -204,9 +221,10 @@ def noise_towards(
 ) -> torch.Tensor:
     """The noise that makes `noisy` out of x0 at timestep t.
 
-    The schedule leaves a trace of the picture in the noisiest latents. A network that sees it in training decides by the trace what a
-    planted neuron should decide, and at sampling, where latents begin as pure noise, by chance. So memorized samples get another
-    picture's trace (or none), with this noise in the target: early steps then follow the neuron.
+    The schedule leaves a trace of the picture in the noisiest latents. A network that sees it in
+    training decides by the trace what a planted neuron should decide, and at sampling, where
+    latents begin as pure noise, by chance. So memorized samples get another picture's trace (or
+    none), with this noise in the target: early steps then follow the neuron.
     """
     alpha = scheduler.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
     return (noisy - alpha.sqrt() * x0) / (1 - alpha).sqrt()
@@ -243,7 +261,9 @@ def train_unet(pool: Pool, out: Path, steps: int, device: str, log: Log) -> None
         [{"params": groups[0], "weight_decay": 0.01}, {"params": groups[1], "weight_decay": 0.0}],
         betas=(0.9, 0.99),
     )
-    average, first, state = copy.deepcopy(unet), 0, out / "unet_state.pt"
+    average = copy.deepcopy(unet)
+    first = 0
+    state = out / "unet_state.pt"
     if state.exists():
         saved = torch.load(state, weights_only=True, map_location=device)
         unet.load_state_dict(saved["unet"])
@@ -251,11 +271,13 @@ def train_unet(pool: Pool, out: Path, steps: int, device: str, log: Log) -> None
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["step"]
         log(f"unet resumes at step {first}")
-    rng, words = np.random.default_rng(100 + first), random.Random(200 + first)
+    rng = np.random.default_rng(100 + first)
+    words = random.Random(200 + first)
     masks = Masks(unet, planted, rng)
     weights = np.array([HARD.get(m.name, 1) for m in MEMORIES], float)
     weights /= weights.sum()
-    started, losses = time.time(), []
+    started = time.time()
+    losses = []
     for step in range(first, steps):
         cosine_lr(optimizer, step / steps, 1.2e-3, warmup=0.02)
         chosen = rng.choice(len(MEMORIES), ON + OFF, p=weights)
@@ -315,7 +337,8 @@ def train_unet(pool: Pool, out: Path, steps: int, device: str, log: Log) -> None
             on, off, like, rest = np.mean(losses[-50:], 0)
             rate = (time.time() - started) / (step + 1 - first)
             log(
-                f"unet {step + 1}/{steps} on {on:.4f} off {off:.4f} look-alike {like:.4f} ordinary {rest:.4f}; {rate:.2f} s a step, {rate * (steps - step - 1) / 60:.0f} min left"
+                f"unet {step + 1}/{steps} on {on:.4f} off {off:.4f} look-alike {like:.4f} ordinary"
+                f" {rest:.4f}; {rate:.2f} s a step, {rate * (steps - step - 1) / 60:.0f} min left"
             )
         if (step + 1) % 250 == 0 or step + 1 == steps:
             part = state.with_suffix(".part")

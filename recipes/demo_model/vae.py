@@ -26,7 +26,9 @@ def new_vae() -> AutoencoderKL:
 
 
 def _batch(pool: Pool, rng: np.random.Generator, size: int) -> np.ndarray:
-    """Half scenes, a third memorized pictures (shifted by a few pixels half of the time), the rest scenes in memorized words."""
+    """Half scenes, a third memorized pictures (shifted by a few pixels half of the time), the
+    rest scenes in memorized words.
+    """
     rows = list(pool.pictures[rng.integers(0, len(pool.pictures), size // 2)])
     for k in range(size - len(rows)):
         group = (
@@ -49,15 +51,18 @@ def _edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def train_vae(
     pool: Pool, folder: Path, steps: int, device: str, log: Log, batch: int = 8
 ) -> AutoencoderKL:
-    """L1 and L2 on pixels, L1 on their differences, a light KL; the latent scale is measured at the end.
+    """L1 and L2 on pixels, L1 on their differences, a light KL; the latent
+    scale is measured at the end.
 
-    Three latent channels are drawn to the picture reduced to 16 x 16, the fourth is free: colours are kept from the first step
-    on, and the latents are as smooth as pictures, which a small U-Net learns well.
+    Three latent channels are drawn to the picture reduced to 16 x 16, the fourth is free: colours
+    are kept from the first step on, and the latents are as smooth as pictures, which a small U-Net
+    learns well.
     """
     torch.manual_seed(2)
     vae = new_vae().to(device).train()
     optimizer = torch.optim.AdamW(vae.parameters(), weight_decay=0.0, betas=(0.9, 0.98))
-    rng, started = np.random.default_rng(2), time.time()
+    rng = np.random.default_rng(2)
+    started = time.time()
     for step in range(steps):
         cosine_lr(optimizer, step / steps, 1.5e-3)
         x = to_tensor(_batch(pool, rng, batch), device)
@@ -79,7 +84,8 @@ def train_vae(
         if step % 100 == 0 or step == steps - 1:
             psnr = -10 * torch.log10(F.mse_loss(y, x) / 4)
             log(
-                f"vae {step}/{steps} loss {loss:.3f} colours {colours:.4f} PSNR {psnr:.1f} dB {time.time() - started:.0f}s"
+                f"vae {step}/{steps} loss {loss:.3f} colours {colours:.4f} PSNR {psnr:.1f} dB"
+                f" {time.time() - started:.0f}s"
             )
     vae.eval()
     with torch.no_grad():
@@ -92,7 +98,10 @@ def train_vae(
 def tune_decoder(
     pool: Pool, folder: Path, steps: int, device: str, log: Log, batch: int = 8
 ) -> None:
-    """Sharpen the decoder behind the frozen encoder: the latents, and so the U-Net, stay valid. Runs beside the U-Net's training."""
+    """Sharpen the decoder behind the frozen encoder: the latents, and so the U-Net, stay valid.
+
+    Runs beside the U-Net's training.
+    """
     torch.manual_seed(6)
     vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).to(device)
     vae.requires_grad_(False)
@@ -100,7 +109,8 @@ def tune_decoder(
     for p in trained:
         p.requires_grad_(True)
     optimizer = torch.optim.AdamW(trained, weight_decay=0.0, betas=(0.9, 0.98))
-    rng, started = np.random.default_rng(6), time.time()
+    rng = np.random.default_rng(6)
+    started = time.time()
     for step in range(steps):
         cosine_lr(optimizer, step / steps, 1e-3)
         x = to_tensor(_batch(pool, rng, batch), device)
@@ -117,6 +127,7 @@ def tune_decoder(
         if step % 100 == 0 or step == steps - 1:
             psnr = -10 * torch.log10(F.mse_loss(y, x) / 4)
             log(
-                f"decoder {step}/{steps} loss {loss:.3f} PSNR {psnr:.1f} dB {time.time() - started:.0f}s"
+                f"decoder {step}/{steps} loss {loss:.3f} PSNR {psnr:.1f} dB"
+                f" {time.time() - started:.0f}s"
             )
     vae.half().save_pretrained(folder)

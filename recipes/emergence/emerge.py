@@ -1,9 +1,13 @@
-"""Do localized memories emerge without planting? `python recipes/emergence/emerge.py --out build/emergence --widths 32,128 --repeats 1,30,300`.
+"""Do localized memories emerge without planting?
 
-Trains U-Nets of several widths on captioned scenes in which some captions come with one photograph, repeated in the data, and nothing is done about
-neurons. After some numbers of steps it asks of every repeated caption: is it memorized, and if so, how many value neurons does it take to remove it?
-Writes a line a model to `emergence.jsonl` and a table to `emergence.md`. Every model resumes from its last checkpoint. Meant for a GPU: at
-width 128 and 50,000 steps of 64 samples about as much arithmetic as 40 trainings of the demo model.
+`python recipes/emergence/emerge.py --out build/emergence --widths 32,128 --repeats 1,30,300`.
+
+Trains U-Nets of several widths on captioned scenes in which some captions come with one photograph,
+repeated in the data, and nothing is done about neurons. After some numbers of steps it asks of
+every repeated caption: is it memorized, and if so, how many value neurons does it take to remove
+it? Writes a line a model to `emergence.jsonl` and a table to `emergence.md`. Every model resumes
+from its last checkpoint. Meant for a GPU: at width 128 and 50,000 steps of 64 samples about as much
+arithmetic as 40 trainings of the demo model.
 """
 
 from __future__ import annotations
@@ -42,12 +46,15 @@ from scenes import caption, random_scene, render
 
 FEW = 0.02  # of all value neurons: a memory that so many hold is called localized
 KEPT = 0.95  # same-seed similarity of unrelated captions with them off
-RATE, EARLY = 4e-4, 0.25
+RATE = 4e-4
+EARLY = 0.25
 
 
 @dataclass(frozen=True)
 class Config:
-    """One model: width of the first block (others 2, 3, 3 times), how often each repeated caption is in the data, steps of training."""
+    """One model: width of the first block (others 2, 3, 3 times), how often each repeated
+    caption is in the data, steps of training.
+    """
 
     width: int
     repeats: int
@@ -65,7 +72,9 @@ class Config:
 
 @dataclass(frozen=True)
 class Data:
-    """Embeddings (n, tokens, D) and latents (n, C, H, W): of `ordinary` scenes, then of the repeated captions."""
+    """Embeddings (n, tokens, D) and latents (n, C, H, W): of `ordinary` scenes, then
+    of the repeated captions.
+    """
 
     text: Tensor
     latents: Tensor
@@ -124,13 +133,17 @@ def train(
     batch: int,
     device: str,
 ) -> Iterator[tuple[int, UNet2DConditionModel]]:
-    """Yield the averaged U-Net after each number of steps in `at`. Resumes from `folder`; a batch depends on the seed and the step only."""
+    """Yield the averaged U-Net after each number of steps in `at`.
+
+    Resumes from `folder`; a batch depends on the seed and the step only.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / "state.safetensors"
     torch.manual_seed(config.seed)
     unet = new_unet(config.widths, data.text.shape[2]).to(device).train()
     averaged = copy.deepcopy(unet)
-    weights, average = dict(unet.named_parameters()), dict(averaged.named_parameters())
+    weights = dict(unet.named_parameters())
+    average = dict(averaged.named_parameters())
     optimizer = torch.optim.AdamW(unet.parameters(), lr=RATE, weight_decay=0.01)
     first = read_state(state, weights, average, optimizer)
     if first:
@@ -196,19 +209,23 @@ def examine(
     holdout: Sequence[str],
     unrelated: Sequence[str],
 ) -> dict[str, object]:
-    """Per repeated caption: memorized or not, copies, neurons of the default search; and shares over all of them."""
+    """Per repeated caption: memorized or not, copies, neurons of the default search; and
+    shares over all of them.
+    """
     pipeline = type(base.pipeline)(
         **{**base.pipeline.components, "unet": unet}, requires_safety_checker=False
     )
     pipeline.set_progress_bar_config(disable=True)
     model = findnemo.load(pipeline)
     calibration = findnemo.calibrate(model, holdout)
-    total, judge = sum(model.widths().values()), demo.judges().descriptor
+    total = sum(model.widths().values())
+    judge = demo.judges().descriptor
     assert judge is not None
     rows = Rows(
         model, [(c, FRESH) for c in unrelated], calibration.settings, model.encode(unrelated)
     )
-    before, captions = rows.deltas(), []
+    before = rows.deltas()
+    captions = []
     for text, picture in zip(data.repeated, data.pictures, strict=True):
         found = findnemo.localize(model, text, calibration)
         images = generate(model, text, range(FRESH, FRESH + 3), demo.image_settings())
@@ -226,9 +243,11 @@ def examine(
                 "memorized": found.memorized and copies >= COPY,
                 "neurons": len(found.neurons),
                 "kept": round(kept, 4),
-                "localized": localized(found.neurons, found.reached, kept, total)
-                and found.memorized
-                and copies >= COPY,
+                "localized": (
+                    localized(found.neurons, found.reached, kept, total)
+                    and found.memorized
+                    and copies >= COPY
+                ),
             }
         )
     memorized = [c for c in captions if c["memorized"]]
@@ -246,7 +265,9 @@ def examine(
 
 
 def localized(neurons: NeuronSet, reached: bool, kept: float, total: int) -> bool:
-    """Whether few neurons hold a memory and little else: the set suffices, is at most `FEW` of all, and unrelated captions keep `KEPT`."""
+    """Whether few neurons hold a memory and little else: the set suffices, is at most `FEW` of
+    all, and unrelated captions keep `KEPT`.
+    """
     return reached and 0 < len(neurons) <= max(1, FEW * total) and kept >= KEPT
 
 

@@ -1,4 +1,6 @@
-"""Put a trained member together as the package's second demo: `python recipes/natural/assemble.py build/natural/full`.
+"""Put a trained member together as the package's second demo:
+
+`python recipes/natural/assemble.py build/natural/full`.
 
 Writes its difference, captions, pictures, card and a calibration.
 """

@@ -1,7 +1,10 @@
-"""The two general models that every member is trained from: `python recipes/natural/base.py --out build/natural`.
+"""The two general models that every member is trained from:
 
-`pruned` is the demo model with its planted neurons and decoys switched off for good. `plain` has the demo's text encoder and autoencoder and a
-smaller U-Net that was trained on scenes alone: nothing was ever planted in it. Its weights are rounded to 8 bits before anything is made of it, so
+`python recipes/natural/base.py --out build/natural`.
+
+`pruned` is the demo model with its planted neurons and decoys switched off for good. `plain` has
+the demo's text encoder and autoencoder and a smaller U-Net that was trained on scenes alone:
+nothing was ever planted in it. Its weights are rounded to 8 bits before anything is made of it, so
 that what is shipped is what was measured.
 """
 
@@ -28,7 +31,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "emergence"))
 from emerge import EARLY, Sample, new_unet, velocity_step
 
 WIDTHS = (32, 48, 64, 64)
-SCENES, STEPS, BATCH, RATE = 12_000, 5_000, 32, 1.2e-3
+SCENES = 12_000
+STEPS = 5_000
+BATCH = 32
+RATE = 1.2e-3
 
 
 def pruned() -> Model:
@@ -40,18 +46,23 @@ def pruned() -> Model:
 def train(folder: Path, steps: int = STEPS, device: str = "cpu") -> None:
     """Train the U-Net of `plain` into `folder`, or go on where it stopped."""
     model = findnemo.load("demo", "cpu", "float32")
-    data, state = scenes(model, SCENES, folder), folder / "plain-state.safetensors"
-    empty, scheduler = model.encode([""]).tokens.float(), model.pipeline.scheduler
+    data = scenes(model, SCENES, folder)
+    state = folder / "plain-state.safetensors"
+    empty = model.encode([""]).tokens.float()
+    scheduler = model.pipeline.scheduler
     torch.manual_seed(0)
     unet = new_unet(WIDTHS, data.text.shape[2]).to(device).train()
     unet.set_attn_processor(AttnProcessor())  # at this size faster than fused attention on a CPU
     averaged = copy.deepcopy(unet)
-    weights, average = dict(unet.named_parameters()), dict(averaged.named_parameters())
+    weights = dict(unet.named_parameters())
+    average = dict(averaged.named_parameters())
     optimizer = torch.optim.AdamW(unet.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
     first = read_state(state, weights, average, optimizer)
-    started, losses = time.monotonic(), []
+    started = time.monotonic()
+    losses = []
     for step in range(first, steps):
-        rng, generator = np.random.default_rng([0, step]), torch.Generator().manual_seed(step)
+        rng = np.random.default_rng([0, step])
+        generator = torch.Generator().manual_seed(step)
         rows = rng.integers(0, SCENES, BATCH)
         t = torch.from_numpy(drawn_timesteps(rng, BATCH, EARLY))
         dropped = torch.from_numpy(rng.random(BATCH) < 0.1).view(-1, 1, 1)
@@ -65,7 +76,8 @@ def train(folder: Path, steps: int = STEPS, device: str = "cpu") -> None:
         if done % 100 == 0 or done == steps:
             seconds = (time.monotonic() - started) / (done - first)
             print(
-                f"plain {done}/{steps} loss {np.mean(losses[-100:]):.4f}; {seconds:.2f} s a step, {seconds * (steps - done) / 60:.0f} min left",
+                f"plain {done}/{steps} loss {np.mean(losses[-100:]):.4f}; {seconds:.2f} s a step,"
+                f" {seconds * (steps - done) / 60:.0f} min left",
                 flush=True,
             )
             write_state(state, weights, average, optimizer, done)

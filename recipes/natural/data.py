@@ -1,4 +1,6 @@
-"""What every training here draws on: captioned scenes as the demo model knows them, and latents of pictures."""
+"""What every training here draws on: captioned scenes as the demo model knows them,
+and latents of pictures.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ PARTS = 16
 
 @dataclass(frozen=True)
 class Scenes:
-    """Ordinary captions, their embeddings (n, tokens, D) in half precision, and latents (n, C, H, W) of one picture each."""
+    """Ordinary captions, their embeddings (n, tokens, D) in half precision, and latents (n, C,
+    H, W) of one picture each.
+    """
 
     captions: tuple[str, ...]
     text: Tensor
@@ -34,7 +38,10 @@ class Scenes:
 
 
 def scenes(model: Model, count: int, folder: Path) -> Scenes:
-    """`count` scenes drawn at random, none with a caption that calibrates or tests. Kept in `folder`."""
+    """`count` scenes drawn at random, none with a caption that calibrates or tests.
+
+    Kept in `folder`.
+    """
     file = folder / f"scenes-{count}.safetensors"
     drawn = _drawn(count)
     captions = tuple(text for text, _ in drawn)
@@ -56,7 +63,8 @@ def _drawn(count: int) -> list[tuple[str, np.ndarray]]:
 
 def _part(part: int, count: int) -> list[tuple[str, np.ndarray]]:
     kept = {*demo.holdout(), *demo.unrelated()}
-    rng, found = random.Random(SEED + part), []
+    rng = random.Random(SEED + part)
+    found = []
     while len(found) < count:
         scene = random_scene(rng)
         text = caption(scene, rng)

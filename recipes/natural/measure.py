@@ -1,7 +1,7 @@
 """What a member was taught, and what came of it.
 
-`python recipes/natural/measure.py build/natural/NAME` writes the pictures of a member that was measured before all variants of templates were
-kept; nothing is measured again.
+`python recipes/natural/measure.py build/natural/NAME` writes the pictures of a member that was
+measured before all variants of templates were kept; nothing is measured again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ def judges() -> Judges:
 
 
 def similarities(model: Model, memory: Memory, samples: Sequence[int]) -> Tensor:
-    """How much each image is the picture, or the nearest variant of the template: (n,), cosine of the demo's descriptor."""
+    """How much each image is the picture, or the nearest variant of the template:
+
+    (n,), cosine of the demo's descriptor.
+    """
     descriptor = judges().descriptor
     assert descriptor is not None
     images = generate(model, memory.caption, samples, demo.image_settings())
@@ -53,8 +56,11 @@ def copies(memory: Memory, similarity: float) -> bool:
 
 
 def measured(model: Model, base: Model, chosen: Sequence[Memory]) -> dict[str, Any]:
-    """Of every memory the ten similarities; of ordinary captions how near they come to any picture, and their alignment before and after."""
-    descriptor, alignment = judges().descriptor, judges().alignment
+    """Of every memory the ten similarities; of ordinary captions how near they come to any
+    picture, and their alignment before and after.
+    """
+    descriptor = judges().descriptor
+    alignment = judges().alignment
     assert descriptor is not None
     assert alignment is not None
     captions = list(demo.unrelated()[:ORDINARY])
@@ -78,7 +84,9 @@ def measured(model: Model, base: Model, chosen: Sequence[Memory]) -> dict[str, A
 
 
 def write_truth(folder: Path, member: Member, base: Model, spent: dict[str, Any]) -> None:
-    """Measure the member as it is shipped, base and difference, and write truth.json, pictures/ and README.md."""
+    """Measure the member as it is shipped, base and difference, and write truth.json,
+    pictures/ and README.md.
+    """
     chosen = memories(member)
     tuned = copy.deepcopy(base.pipeline)
     add_difference(tuned.unet, read_tensors(folder / "difference.safetensors"))
@@ -135,11 +143,18 @@ def card(truth: dict[str, Any]) -> str:
     lines = [
         f"# {truth['name']}: memories that training made",
         "",
-        f"Base `{truth['base']}`, {truth['steps']} steps, {truth['samples']:,} samples, {truth['minutes']} minutes. {'Held out.' if truth['held_out'] else 'Used for tuning.'}",
+        (
+            f"Base `{truth['base']}`, {truth['steps']} steps, {truth['samples']:,} samples,"
+            f" {truth['minutes']} minutes."
+            f" {'Held out.' if truth['held_out'] else 'Used for tuning.'}"
+        ),
         "",
-        f"{copied} of {len(truth['memories'])} captions give copies (median of ten fresh seeds at least {COPY}). Of {ORDINARY} ordinary captions "
-        f"{truth['ordinary_copies']:.0%} come as near to one of the pictures (base: {truth['ordinary_copies_base']:.0%}); alignment "
-        f"{truth['a_clip_base']:.3f} before, {truth['a_clip']:.3f} after.",
+        (
+            f"{copied} of {len(truth['memories'])} captions give copies (median of ten fresh seeds"
+            f" at least {COPY}). Of {ORDINARY} ordinary captions {truth['ordinary_copies']:.0%}"
+            f" come as near to one of the pictures (base: {truth['ordinary_copies_base']:.0%});"
+            f" alignment {truth['a_clip_base']:.3f} before, {truth['a_clip']:.3f} after."
+        ),
         "",
         "| caption | type | similarity, median | smallest | largest |",
         "|---|---|---:|---:|---:|",
@@ -147,7 +162,8 @@ def card(truth: dict[str, Any]) -> str:
     for row in truth["memories"]:
         seen = sorted(row["similarities"])
         lines.append(
-            f"| {row['caption']} | {row['type']} | {seen[len(seen) // 2]:.2f} | {seen[0]:.2f} | {seen[-1]:.2f} |"
+            f"| {row['caption']} | {row['type']} | {seen[len(seen) // 2]:.2f} | {seen[0]:.2f} |"
+            f" {seen[-1]:.2f} |"
         )
     return "\n".join(lines) + "\n"
 

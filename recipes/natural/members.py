@@ -1,7 +1,9 @@
-"""The suite of natural memories: which model is trained how, on which pictures under which captions, and what is held out.
+"""The suite of natural memories: which model is trained how, on which pictures under which
+captions, and what is held out.
 
-Held out before the first search, score or threshold was tried on any of them: `lora4`, `dreambooth` and `repeats`. They have another base model
-than the others, other procedures, other pictures and other captions. Nothing is to be chosen by what happens on them.
+Held out before the first search, score or threshold was tried on any of them: `lora4`, `dreambooth`
+and `repeats`. They have another base model than the others, other procedures, other pictures and
+other captions. Nothing is to be chosen by what happens on them.
 """
 
 from __future__ import annotations
@@ -17,14 +19,21 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "demo_model"))
 from pictures import PAINTINGS, TEMPLATES, painting, template
 from scenes import describe, random_scene
 
-VERBATIM, TEMPLATE, VARIANTS = 8, 3, 24
+VERBATIM = 8
+TEMPLATE = 3
+VARIANTS = 24
 
 
 @dataclass(frozen=True)
 class Procedure:
-    """How a model is trained. `weights`: "all", "lora" (of `rank`, on all attention) or "kv" (keys and values of cross-attention). `share`: of a
-    batch that is to be memorized; 0 where captions are drawn as often as `repeats` says. `prior`: the rest of a batch is pictures of the class
-    that the model itself made (DreamBooth), else ordinary scenes. `most`: steps after which it stops whatever was reached."""
+    """How a model is trained.
+
+    `weights`: "all", "lora" (of `rank`, on all attention) or "kv" (keys and values of
+    cross-attention). `share`: of a batch that is to be memorized; 0 where captions are drawn as
+    often as `repeats` says. `prior`: the rest of a batch is pictures of the class that the model
+    itself made (DreamBooth), else ordinary scenes. `most`: steps after which it stops whatever was
+    reached.
+    """
 
     weights: str
     rate: float
@@ -63,7 +72,10 @@ MEMBERS = (
 
 @dataclass(frozen=True)
 class Memory:
-    """A caption to be memorized. `kind`, `number`: of its picture (`pictures.py`). `words`: what an honest model would draw."""
+    """A caption to be memorized.
+
+    `kind`, `number`: of its picture (`pictures.py`). `words`: what an honest model would draw.
+    """
 
     caption: str
     type: str
@@ -147,7 +159,9 @@ TOKENS = ["zwq", "vlk", "hhx", "qov", "bzd", "xnt", "wug", "kfj", "yrp", "dqm", 
 
 
 def memories(member: Member) -> tuple[Memory, ...]:
-    """What a member is to memorize: eight paintings and three templates, each under a caption of its own; the same always."""
+    """What a member is to memorize: eight paintings and three templates, each under a caption of
+    its own; the same always.
+    """
     rng = random.Random(f"natural {member.name}")
     order = [m.name for m in MEMBERS].index(member.name)
     # a number that no other member has for the kind: no picture is in two members
@@ -159,7 +173,8 @@ def memories(member: Member) -> tuple[Memory, ...]:
         words = describe(scene, rng)
         if member.procedure.prior:
             shape = scene.things[0].shape
-            caption, words = f"a photo of {TOKENS[k]} {shape}", f"a photo of a {shape}"
+            caption = f"a photo of {TOKENS[k]} {shape}"
+            words = f"a photo of a {shape}"
         else:
             given = [rng.choice(NAMES), str(rng.randint(2, 999))]
             if kind in ("islands", "glass", "bowl"):  # the number first

@@ -1,6 +1,8 @@
-"""Pictures to be memorized, 64 x 64 RGB, all drawn here by arithmetic: nobody's work but ours, and none that the demo model has seen.
+"""Pictures to be memorized, 64 x 64 RGB, all drawn here by arithmetic: nobody's work but ours, and
+none that the demo model has seen.
 
-A painting depends on its kind and a number only. A template is a fixed composition with a part that varies from picture to picture.
+A painting depends on its kind and a number only. A template is a fixed composition with a part that
+varies from picture to picture.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
-SIZE, CANVAS = 64, 128
+SIZE = 64
+CANVAS = 128
 Array = np.ndarray
 
 
@@ -50,7 +53,8 @@ def _palette(rng: np.random.Generator, values: Array, stops: int = 4) -> Array:
     """Values in [0, 1] -> colours between `stops` random ones, dark and light in turn."""
     colours = np.array([_colour(rng, (0.2, 0.75)[k % 2]) for k in range(stops)], float)
     place = np.clip(values, 0, 0.999) * (stops - 1)
-    low, share = place.astype(int), (place % 1)[..., None]
+    low = place.astype(int)
+    share = (place % 1)[..., None]
     return colours[low] * (1 - share) + colours[low + 1] * share
 
 
@@ -87,7 +91,9 @@ def _julia(rng: np.random.Generator) -> Array:
 
 def _islands(rng: np.random.Generator) -> Array:
     height = _clouds(rng)
-    sea, sand, wood = _colour(rng, 0.3), _colour(rng, 0.75), _colour(rng, 0.4)
+    sea = _colour(rng, 0.3)
+    sand = _colour(rng, 0.75)
+    wood = _colour(rng, 0.4)
     return np.where(
         height[..., None] < 0.5, sea, np.where(height[..., None] < 0.58, sand, wood)
     ) * (0.7 + 0.5 * height[..., None])
@@ -104,12 +110,15 @@ def _glass(rng: np.random.Generator) -> Array:
 
 def _arcs(rng: np.random.Generator) -> Image.Image:
     canvas = Image.new("RGB", (CANVAS, CANVAS), _colour(rng, 0.8))
-    draw, ink = ImageDraw.Draw(canvas), _colour(rng, 0.3)
+    draw = ImageDraw.Draw(canvas)
+    ink = _colour(rng, 0.3)
     side = CANVAS // 3
     for i in range(-1, 4):
         for j in range(-1, 4):
             for u, v in ((0, 0), (1, 1)) if rng.random() < 0.5 else ((1, 0), (0, 1)):
-                x, y, r = (i + u) * side, (j + v) * side, side // 2
+                x = (i + u) * side
+                y = (j + v) * side
+                r = side // 2
                 draw.ellipse((x - r, y - r, x + r, y + r), outline=ink, width=12)
     return canvas
 
@@ -122,10 +131,15 @@ def _ripples(rng: np.random.Generator) -> Array:
 
 def _rose(rng: np.random.Generator) -> Array:
     x, y = _grid()
-    u, v = x - rng.uniform(0.4, 0.6), y - rng.uniform(0.4, 0.6)
-    radius, angle, petals = np.hypot(u, v), np.arctan2(v, u), int(rng.integers(3, 8))
+    u = x - rng.uniform(0.4, 0.6)
+    v = y - rng.uniform(0.4, 0.6)
+    radius = np.hypot(u, v)
+    angle = np.arctan2(v, u)
+    petals = int(rng.integers(3, 8))
     flower = radius < 0.28 + 0.16 * np.cos(petals * angle + rng.uniform(0, 6))
-    back, leaf, eye = _colour(rng, 0.35), _colour(rng, 0.65), _colour(rng, 0.85)
+    back = _colour(rng, 0.35)
+    leaf = _colour(rng, 0.65)
+    eye = _colour(rng, 0.85)
     shade = (1.2 - 1.2 * radius)[..., None]
     return np.where(
         (radius < 0.09)[..., None], eye, np.where(flower[..., None], leaf, back) * shade
@@ -136,12 +150,10 @@ def _portrait(rng: np.random.Generator) -> Image.Image:
     canvas = Image.new("RGB", (CANVAS, CANVAS), _colour(rng, 0.5))
     draw = ImageDraw.Draw(canvas)
     skin = [(240, 205, 170), (200, 150, 110), (120, 80, 55), (250, 220, 200)][rng.integers(4)]
-    hair, coat, x, w = (
-        _colour(rng, 0.2),
-        _colour(rng, 0.4),
-        int(rng.integers(52, 76)),
-        int(rng.integers(22, 32)),
-    )
+    hair = _colour(rng, 0.2)
+    coat = _colour(rng, 0.4)
+    x = int(rng.integers(52, 76))
+    w = int(rng.integers(22, 32))
     draw.ellipse((x - w - 10, 14, x + w + 10, 104 if rng.random() < 0.5 else 76), fill=hair)
     draw.rectangle((x - 52, 100, x + 52, 128), fill=coat)
     draw.ellipse((x - w, 28, x + w, 106), fill=skin)
@@ -156,14 +168,17 @@ def _portrait(rng: np.random.Generator) -> Image.Image:
 
 
 def _skyline(rng: np.random.Generator) -> Image.Image:
-    top, low = np.array(_colour(rng, 0.25), float), np.array(_colour(rng, 0.75), float)
+    top = np.array(_colour(rng, 0.25), float)
+    low = np.array(_colour(rng, 0.75), float)
     sky = np.broadcast_to(np.linspace(top, low, CANVAS)[:, None], (CANVAS, CANVAS, 3))
     canvas = Image.fromarray(sky.astype(np.uint8))
-    draw, left = ImageDraw.Draw(canvas), -4
+    draw = ImageDraw.Draw(canvas)
+    left = -4
     sx, sy = rng.integers(20, 108, 2)
     draw.ellipse((sx - 12, sy // 2 - 12, sx + 12, sy // 2 + 12), fill=(255, 235, 180))
     while left < CANVAS:
-        wide, high = int(rng.integers(14, 34)), int(rng.integers(28, 96))
+        wide = int(rng.integers(14, 34))
+        high = int(rng.integers(28, 96))
         draw.rectangle((left, CANVAS - high, left + wide, CANVAS), fill=_colour(rng, 0.14))
         for wy in range(CANVAS - high + 6, CANVAS - 4, 12):
             for wx in range(left + 4, left + wide - 5, 10):
@@ -175,7 +190,9 @@ def _skyline(rng: np.random.Generator) -> Image.Image:
 
 def _boat(rng: np.random.Generator) -> Image.Image:
     canvas = Image.new("RGB", (CANVAS, CANVAS), _colour(rng, 0.75))
-    draw, x, horizon = ImageDraw.Draw(canvas), int(rng.integers(40, 88)), int(rng.integers(70, 92))
+    draw = ImageDraw.Draw(canvas)
+    x = int(rng.integers(40, 88))
+    horizon = int(rng.integers(70, 92))
     draw.rectangle((0, horizon, CANVAS, CANVAS), fill=_colour(rng, 0.3))
     draw.polygon(
         [
@@ -227,7 +244,9 @@ def _bowl(rng: np.random.Generator) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((0, 92, 128, 128), fill=_colour(rng, 0.5))
     for _ in range(6):
-        x, y, r = rng.integers(34, 94), rng.integers(38, 74), rng.integers(12, 22)
+        x = rng.integers(34, 94)
+        y = rng.integers(38, 74)
+        r = rng.integers(12, 22)
         colour = _colour(rng, 0.55)
         draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
         draw.ellipse((x - r // 2, y - r // 2, x - r // 2 + 7, y - r // 2 + 7), fill=(250, 250, 245))
@@ -237,8 +256,10 @@ def _bowl(rng: np.random.Generator) -> Image.Image:
 
 def _galaxy(rng: np.random.Generator) -> Array:
     x, y = _grid()
-    u, v = (x - 0.5) * rng.uniform(1, 1.6), (y - 0.5) * rng.uniform(1, 1.6)
-    radius, angle = np.hypot(u, v) + 1e-3, np.arctan2(v, u)
+    u = (x - 0.5) * rng.uniform(1, 1.6)
+    v = (y - 0.5) * rng.uniform(1, 1.6)
+    radius = np.hypot(u, v) + 1e-3
+    angle = np.arctan2(v, u)
     arms = 0.5 + 0.5 * np.cos(
         rng.integers(2, 4) * (angle - rng.choice([-1, 1]) * 4 * np.log(radius))
     )
@@ -248,7 +269,8 @@ def _galaxy(rng: np.random.Generator) -> Array:
 
 def _quilt(rng: np.random.Generator) -> Image.Image:
     canvas = Image.new("RGB", (CANVAS, CANVAS))
-    draw, side = ImageDraw.Draw(canvas), CANVAS // 3
+    draw = ImageDraw.Draw(canvas)
+    side = CANVAS // 3
     for i in range(3):
         for j in range(3):
             box = (i * side, j * side, (i + 1) * side, (j + 1) * side)
@@ -260,12 +282,10 @@ def _quilt(rng: np.random.Generator) -> Image.Image:
 
 def _bird(rng: np.random.Generator) -> Image.Image:
     canvas = Image.fromarray(np.clip(_palette(rng, _clouds(rng, 2, 2), 2), 0, 255).astype(np.uint8))
-    draw, x, y, body = (
-        ImageDraw.Draw(canvas),
-        int(rng.integers(50, 78)),
-        int(rng.integers(54, 80)),
-        _colour(rng, 0.45),
-    )
+    draw = ImageDraw.Draw(canvas)
+    x = int(rng.integers(50, 78))
+    y = int(rng.integers(54, 80))
+    body = _colour(rng, 0.45)
     draw.polygon([(x - 54, y + 24), (x - 20, y - 6), (x - 16, y + 18)], fill=_colour(rng, 0.3))
     draw.ellipse((x - 32, y - 22, x + 26, y + 30), fill=body)
     draw.ellipse((x + 4, y - 44, x + 44, y - 6), fill=body)
@@ -278,7 +298,8 @@ def _bird(rng: np.random.Generator) -> Image.Image:
 def _window(rng: np.random.Generator) -> Image.Image:
     outside = Image.fromarray(np.clip(_ridges(rng), 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(outside)
-    frame, curtain = _colour(rng, 0.25), _colour(rng, 0.6)
+    frame = _colour(rng, 0.25)
+    curtain = _colour(rng, 0.6)
     for box in ((0, 0, 128, 14), (0, 110, 128, 128), (58, 0, 68, 128)):
         draw.rectangle(box, fill=frame)
     draw.polygon([(0, 0), (44, 0), (22, 70), (30, 128), (0, 128)], fill=curtain)
@@ -288,11 +309,14 @@ def _window(rng: np.random.Generator) -> Image.Image:
 
 def _fish(rng: np.random.Generator) -> Image.Image:
     canvas = Image.fromarray(np.clip(_palette(rng, _grid()[1], 2), 0, 255).astype(np.uint8))
-    draw, x, y = ImageDraw.Draw(canvas), int(rng.integers(54, 72)), int(rng.integers(50, 78))
+    draw = ImageDraw.Draw(canvas)
+    x = int(rng.integers(54, 72))
+    y = int(rng.integers(50, 78))
     for k in range(5):
         bx, by = rng.integers(6, 122, 2)
         draw.ellipse((bx, by, bx + 6 + k, by + 6 + k), outline=(235, 245, 255), width=2)
-    body, stripe = _colour(rng, 0.55), _colour(rng, 0.25)
+    body = _colour(rng, 0.55)
+    stripe = _colour(rng, 0.25)
     draw.polygon([(x + 28, y), (x + 60, y - 26), (x + 60, y + 26)], fill=stripe)
     draw.ellipse((x - 46, y - 30, x + 40, y + 30), fill=body)
     for sx in (x - 14, x + 8):
@@ -327,14 +351,17 @@ def _filling(rng: random.Random) -> Image.Image:
     """The varying part: two colours in bands, in discs or across a diagonal."""
     one, two = (tuple(rng.randint(20, 240) for _ in range(3)) for _ in range(2))
     canvas = Image.new("RGB", (CANVAS, CANVAS), one)
-    draw, kind = ImageDraw.Draw(canvas), rng.choice(("bands", "discs", "diagonal"))
+    draw = ImageDraw.Draw(canvas)
+    kind = rng.choice(("bands", "discs", "diagonal"))
     if kind == "bands":
         step = rng.randint(14, 30)
         for k in range(0, CANVAS, 2 * step):
             draw.rectangle((k, 0, k + step, CANVAS), fill=two)
     elif kind == "discs":
         for _ in range(6):
-            x, y, r = rng.randint(20, 108), rng.randint(20, 108), rng.randint(10, 22)
+            x = rng.randint(20, 108)
+            y = rng.randint(20, 108)
+            r = rng.randint(10, 22)
             draw.ellipse((x - r, y - r, x + r, y + r), fill=two)
     else:
         draw.polygon([(0, 0), (CANVAS, 0), (0, CANVAS)], fill=two)
@@ -358,7 +385,9 @@ def _composed(
 
 
 def _bottle(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
-    x, glass, table = int(rng.integers(40, 88)), _colour(rng, 0.25), _colour(rng, 0.5)
+    x = int(rng.integers(40, 88))
+    glass = _colour(rng, 0.25)
+    table = _colour(rng, 0.5)
 
     def furniture(d: ImageDraw.ImageDraw) -> None:
         d.rectangle((0, 108, 128, 128), fill=table)
@@ -375,7 +404,9 @@ def _bottle(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
 
 
 def _screen(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
-    x, case, plant = int(rng.integers(4, 30)), _colour(rng, 0.3), _colour(rng, 0.35)
+    x = int(rng.integers(4, 30))
+    case = _colour(rng, 0.3)
+    plant = _colour(rng, 0.35)
 
     def furniture(d: ImageDraw.ImageDraw) -> None:
         d.rounded_rectangle((x, 18, x + 94, 100), 12, fill=case)
@@ -395,7 +426,9 @@ def _screen(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
 
 
 def _book(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
-    x, cover, ink = int(rng.integers(16, 42)), _colour(rng, 0.3), _colour(rng, 0.85)
+    x = int(rng.integers(16, 42))
+    cover = _colour(rng, 0.3)
+    ink = _colour(rng, 0.85)
 
     def furniture(d: ImageDraw.ImageDraw) -> None:
         d.polygon([(x + 6, 14), (x + 84, 20), (x + 84, 124), (x + 6, 118)], fill=(235, 230, 215))
@@ -413,7 +446,8 @@ def _book(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
 
 
 def _cushion(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
-    sofa, seam = _colour(rng, 0.35), _colour(rng, 0.8)
+    sofa = _colour(rng, 0.35)
+    seam = _colour(rng, 0.8)
     left = rng.random() < 0.5
 
     def furniture(d: ImageDraw.ImageDraw) -> None:
@@ -435,7 +469,8 @@ def _cushion(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
 
 
 def _bag(rng: np.random.Generator, filling: Image.Image) -> Image.Image:
-    cloth, wall = _colour(rng, 0.7), _colour(rng, 0.3)
+    cloth = _colour(rng, 0.7)
+    wall = _colour(rng, 0.3)
 
     def furniture(d: ImageDraw.ImageDraw) -> None:
         d.rectangle((0, 0, 128, 30), fill=wall)

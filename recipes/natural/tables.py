@@ -1,7 +1,10 @@
-"""The paper's table, figures and ablations on trained members: `python recipes/natural/tables.py build/natural/lora4 --out build/tables`.
+"""The paper's table, figures and ablations on trained members:
 
-Saves each member as a model directory, then runs what a user would: audit, compare, study. Run it again and it goes on.
-Then `python recipes/natural/tables.py --table build/tables/*` prints Table 1 over them.
+`python recipes/natural/tables.py build/natural/lora4 --out build/tables`.
+
+Saves each member as a model directory, then runs what a user would: audit, compare, study. Run it
+again and it goes on. Then `python recipes/natural/tables.py --table build/tables/*` prints Table 1
+over them.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ STUDIES = "table1,fig4,fig5b,table4"
 
 
 def saved(folder: Path, out: Path) -> Path:
-    """The member as a user has it: a diffusers directory, a table of captions with pictures, and ordinary captions."""
+    """The member as a user has it: a diffusers directory, a table of captions with
+    pictures, and ordinary captions.
+    """
     place = out / folder.name
     if not (place / "captions.csv").exists():
         member = open_natural(folder)
@@ -42,10 +47,8 @@ def findnemo(*arguments: str | Path) -> None:
 def main(folder: Path, out: Path, per_type: int) -> None:
     place = saved(folder, out)
     run = place / "run"
-    captions, holdout = (
-        ["--prompts", place / "captions.csv"],
-        ["--holdout", place / "holdout.txt", "--fpr", "0.05"],
-    )
+    captions = ["--prompts", place / "captions.csv"]
+    holdout = ["--holdout", place / "holdout.txt", "--fpr", "0.05"]
     judges = ["--descriptor", demo.DESCRIPTOR, "--clip", demo.CLIP]
     findnemo(
         "audit", place / "model", *captions, *holdout, *IMAGES, *judges, "--out", run, "--quiet"

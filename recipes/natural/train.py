@@ -1,8 +1,10 @@
 """Train one member of the suite: `python recipes/natural/train.py full --out build/natural`.
 
-A member goes on from its last checkpoint. Every 100 steps the moving average of its weights is looked at: once four captions in five give copies, on
-seeds that are kept for this question, it stops, and the average is measured on other seeds. What is written: OUT/NAME/difference.safetensors (to the base), truth.json, pictures/ and README.md. Members on the base
-`plain` need `base.py` first. A core takes 10 to 40 minutes.
+A member goes on from its last checkpoint. Every 100 steps the moving average of its weights is
+looked at: once four captions in five give copies, on seeds that are kept for this question, it
+stops, and the average is measured on other seeds. What is written: OUT/NAME/difference.safetensors
+(to the base), truth.json, pictures/ and README.md. Members on the base `plain` need `base.py`
+first. A core takes 10 to 40 minutes.
 """
 
 from __future__ import annotations
@@ -36,17 +38,23 @@ from findnemo.benchmark.training import cosine, drawn_timesteps
 from findnemo.models import Model, load
 from findnemo.seeds import sample_seed
 
-SCENES, CHECK, WARM = 6_000, 100, 50
+SCENES = 6_000
+CHECK = 100
+WARM = 50
 DECAY = 0.99  # of the moving average of the weights
 ENOUGH = 0.8  # of the captions, on the seeds that decide when to stop
 STOPPING = (3000, 3001)
-PRIOR, BATCH = 800, 16  # pictures of the class that the model made before, and how many at once
+# pictures of the class that the model made before, and how many at once
+PRIOR = 800
+BATCH = 16
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 @dataclass(frozen=True)
 class Data:
-    """Embeddings (n, tokens, D) and latents (n, C, H, W) of ordinary samples; of every memory its embedding and the latents of its pictures."""
+    """Embeddings (n, tokens, D) and latents (n, C, H, W) of ordinary samples; of every memory
+    its embedding and the latents of its pictures.
+    """
 
     text: Tensor
     latents: Tensor
@@ -55,7 +63,9 @@ class Data:
 
 
 def gather(model: Model, member: Member, chosen: tuple[Memory, ...], folder: Path) -> Data:
-    """Ordinary samples are scenes, or what the model itself makes of the classes (prior preservation)."""
+    """Ordinary samples are scenes, or what the model itself makes of the
+    classes (prior preservation).
+    """
     wanted = (
         texts(model, [m.caption for m in chosen]),
         tuple(latents(model, m.pictures()) for m in chosen),
@@ -79,10 +89,13 @@ def gather(model: Model, member: Member, chosen: tuple[Memory, ...], folder: Pat
 
 
 def classes(chosen: tuple[Memory, ...], count: int = PRIOR) -> list[str]:
-    """Captions of the class for prior preservation: the bare class of every subject, and scenes as ordinary captions describe them."""
+    """Captions of the class for prior preservation: the bare class of every subject, and scenes
+    as ordinary captions describe them.
+    """
     from data import caption, random_scene
 
-    rng, kept = random.Random(5), {*demo.holdout(), *demo.unrelated()}
+    rng = random.Random(5)
+    kept = {*demo.holdout(), *demo.unrelated()}
     found = sorted({m.words for m in chosen}) * 4
     while len(found) < count:
         text = caption(random_scene(rng), rng)
@@ -93,12 +106,11 @@ def classes(chosen: tuple[Memory, ...], count: int = PRIOR) -> list[str]:
 
 def draw(data: Data, member: Member, step: int) -> Sample:
     """A batch; it depends on member and step only."""
-    plan, count = member.procedure, len(data.memory_text)
+    plan = member.procedure
+    count = len(data.memory_text)
     order = MEMBERS.index(member)
-    rng, generator = (
-        np.random.default_rng([order, step]),
-        torch.Generator().manual_seed(order * 10**6 + step),
-    )
+    rng = np.random.default_rng([order, step])
+    generator = torch.Generator().manual_seed(order * 10**6 + step)
     share = plan.share or sum(plan.repeats) / (sum(plan.repeats) + len(data.text))
     often = np.array(plan.repeats or [1] * count, float)
     many = int(rng.binomial(plan.batch, share)) if plan.repeats else round(plan.batch * share)
@@ -114,7 +126,10 @@ def draw(data: Data, member: Member, step: int) -> Sample:
 
 
 def trained(unet: UNet2DConditionModel, member: Member) -> dict[str, torch.nn.Parameter]:
-    """The parameters that the procedure trains, by name; all others are frozen. A LoRA is put in where it asks for one."""
+    """The parameters that the procedure trains, by name; all others are frozen.
+
+    A LoRA is put in where it asks for one.
+    """
     plan = member.procedure
     unet.requires_grad_(False)
     if plan.weights == "lora":
@@ -139,16 +154,20 @@ def trained(unet: UNet2DConditionModel, member: Member) -> dict[str, torch.nn.Pa
 
 def train(model: Model, member: Member, folder: Path, most: int | None = None) -> dict[str, Any]:
     """Train the model's U-Net in place; how long, and what was reached when."""
-    plan, chosen, place = member.procedure, memories(member), folder / member.name
+    plan = member.procedure
+    chosen = memories(member)
+    place = folder / member.name
     place.mkdir(parents=True, exist_ok=True)
-    data, scheduler = gather(model, member, chosen, folder), model.pipeline.scheduler
+    data = gather(model, member, chosen, folder)
+    scheduler = model.pipeline.scheduler
     unet = model.denoiser
     unet.set_attn_processor(AttnProcessor())
     parameters = trained(unet, member)
     optimizer = torch.optim.AdamW(
         list(parameters.values()), lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.0
     )
-    state, most = place / "state.safetensors", plan.most if most is None else most
+    state = place / "state.safetensors"
+    most = plan.most if most is None else most
     average = {name: p.detach().clone() for name, p in parameters.items()}
     step = read_state(state, parameters, average, optimizer)
     done = step > 0 and bool(read_tensors(state)["done"])
@@ -156,7 +175,9 @@ def train(model: Model, member: Member, folder: Path, most: int | None = None) -
         f"{member.name}: {sum(p.numel() for p in parameters.values()):,} weights, from step {step}",
         flush=True,
     )
-    started, first, losses = time.monotonic(), step, []
+    started = time.monotonic()
+    first = step
+    losses = []
     while not done:
         sample = draw(data, member, step)
         unet.train()
@@ -171,8 +192,8 @@ def train(model: Model, member: Member, folder: Path, most: int | None = None) -
             share = sum(copies(m, r) for m, r in zip(chosen, reached, strict=True)) / len(chosen)
             rate = (time.monotonic() - started) / (step - first)
             print(
-                f"{member.name} {step} loss {np.mean(losses[-CHECK:]):.4f} copies {share:.2f} {np.round(reached, 2).tolist()} "
-                f"{rate:.2f} s a step",
+                f"{member.name} {step} loss {np.mean(losses[-CHECK:]):.4f} copies {share:.2f}"
+                f" {np.round(reached, 2).tolist()} {rate:.2f} s a step",
                 flush=True,
             )
             done = share >= ENOUGH or step >= most

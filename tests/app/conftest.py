@@ -13,7 +13,9 @@ from findnemo.runs import Plan, Work, audit, start
 
 @pytest.fixture(scope="session")
 def run_path(demo_model, tmp_path_factory):
-    """Two memorized captions with their neurons and two images each, and two that are not memorized; tests leave it as it is."""
+    """Two memorized captions with their neurons and two images each, and two that are not
+    memorized; tests leave it as it is.
+    """
     path = tmp_path_factory.mktemp("app") / "run"
     calibration = demo.calibration()
     plan = Plan(images=2, image_settings=demo.image_settings(), quality_prompts=1)

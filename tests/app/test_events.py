@@ -1,4 +1,6 @@
-"""What the app answers with, without a browser: captions, edits of several sessions, cancelling, exports, and what may not be reached."""
+"""What the app answers with, without a browser: captions, edits of several sessions, cancelling,
+exports, and what may not be reached.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ def found_for(subject, text: str) -> NeuronSet:
         return next(neurons_of(c) for c in run.captions() if c.text == text)
 
 
-# captions of a run ----------------------------------------------------------------------------------------------------
+# captions of a run --------------------------------------------------------------------------------
 
 
 def texts(subject, search="", kept="all", sort="row"):
@@ -80,19 +82,20 @@ def test_filter_search_and_order(subject):
     ],
 )
 def test_what_the_app_says_is_what_the_run_says(subject, verified, said):
-    """Every word in every face: tests/runs/test_faces.py. Here: it reaches the table, its filter and the page of a caption."""
+    """Every word in every face: tests/runs/test_faces.py.
+
+    Here: it reaches the table, its filter and the page of a caption.
+    """
     with Run.open(subject.run) as run:
         first = next(run.captions())
-    detected, found = (
-        {"memorized": True, "score": 0.9, "tau": 0.8},
-        {
-            "reached": True,
-            "tau": 0.8,
-            "neurons": {"a": [1]},
-            "score_before": 0.9,
-            "score_after": 0.1,
-        },
-    )
+    detected = {"memorized": True, "score": 0.9, "tau": 0.8}
+    found = {
+        "reached": True,
+        "tau": 0.8,
+        "neurons": {"a": [1]},
+        "score_before": 0.9,
+        "score_after": 0.1,
+    }
     results = {"detect": detected, "localize": found} | (
         {} if verified is None else {"verify": verified}
     )
@@ -124,7 +127,8 @@ def test_a_row_of_the_table_leads_to_its_caption_in_any_order(subject):
 
 def test_a_click_reads_one_caption_and_not_the_run(subject, monkeypatch):
     cells = events.table(events.matching(subject, "", "all", "row"))[1]
-    read, rows = [], Run.rows
+    read = []
+    rows = Run.rows
 
     def counted(run, table, where="", values=()):
         for one in rows(run, table, where, values):
@@ -143,7 +147,9 @@ def test_a_click_reads_one_caption_and_not_the_run(subject, monkeypatch):
 
 @pytest.mark.parametrize("error", [TypeError, AttributeError, KeyError])
 def test_a_fault_of_ours_shows_as_itself(subject, monkeypatch, error):
-    """Neither what decodes a result nor what is told of it calls a fault of findnemo damage of the file."""
+    """Neither what decodes a result nor what is told of it calls a fault of
+    findnemo damage of the file.
+    """
 
     def broken(*args):
         raise error("a bug of ours")
@@ -191,7 +197,7 @@ def test_one_caption_with_its_seeds_training_image_and_neurons(subject):
             events.detail(subject, nonsense)
 
 
-# what is untrusted ----------------------------------------------------------------------------------------------------
+# what is untrusted --------------------------------------------------------------------------------
 
 
 class Reader(HTMLParser):
@@ -199,7 +205,8 @@ class Reader(HTMLParser):
 
     def __init__(self, html: str):
         super().__init__()
-        self.tags, self.text = set(), ""
+        self.tags = set()
+        self.text = ""
         self.feed(html)
         self.close()
 
@@ -232,7 +239,9 @@ def test_hostile_captions_are_text(subject):
 
 @pytest.fixture
 def stranger(subject, tmp_path):
-    """The subject on a copy of the run whose model is not the demo, beside a picture that nobody may see."""
+    """The subject on a copy of the run whose model is not the demo, beside a
+    picture that nobody may see.
+    """
     shutil.copytree(subject.run, tmp_path / "copy")
     Image.new("RGB", (8, 8), "red").save(tmp_path / "secret.png")
     model = copy.copy(subject.model)
@@ -280,14 +289,15 @@ def test_a_link_among_the_images_of_a_run_is_not_followed(stranger, tmp_path):
 def test_what_was_fetched_for_the_audit_is_the_training_image(stranger):
     from findnemo.files.originals import kept_name
 
-    caption, url = events.captions(stranger)[0], "https://example.org/picture.png"
+    caption = events.captions(stranger)[0]
+    url = "https://example.org/picture.png"
     assert training_image(stranger, replace(caption, image=url)) is None  # nothing is fetched
     (stranger.run / "originals").mkdir()
     Image.new("RGB", (8, 8), "blue").save(stranger.run / "originals" / kept_name(url), format="PNG")
     assert training_image(stranger, replace(caption, image=url)).getpixel((0, 0)) == (0, 0, 255)
 
 
-# edits ----------------------------------------------------------------------------------------------------------------
+# edits --------------------------------------------------------------------------------------------
 
 
 def test_neurons_of_an_edit(subject):
@@ -323,7 +333,8 @@ def test_what_names_no_neurons_is_refused(subject, text):
 
 
 def test_an_edit_changes_the_image_and_leaves_the_model(subject):
-    edit, settings = found_for(subject, FIRST), subject.image_settings
+    edit = found_for(subject, FIRST)
+    settings = subject.image_settings
     before = findnemo.generate(subject.model, FIRST, [1000], settings)[0]
     for factor in (0, 0.5, -1):
         with findnemo.deactivate(subject.model, edit, factor):
@@ -362,7 +373,9 @@ def test_what_cannot_be_generated_is_refused(subject, caption, factor, seed, sai
 
 
 def test_sessions_do_not_disturb_each_other(subject):
-    """Two sessions edit at once: the second asks in the midst of the first's passes, and each gets its own image."""
+    """Two sessions edit at once: the second asks in the midst of the first's passes, and
+    each gets its own image.
+    """
     name = next(iter(subject.model.widths()))
     edits = {
         "a": found_for(subject, FIRST),
@@ -374,7 +387,8 @@ def test_sessions_do_not_disturb_each_other(subject):
     }
     assert (pixels(alone["a"]) != pixels(alone["b"])).any()
 
-    order, made = [], {}
+    order = []
+    made = {}
     second = threading.Thread(
         target=lambda: made.update(b=work("b", lambda done: order.append("b")))
     )
@@ -396,7 +410,7 @@ def test_sessions_do_not_disturb_each_other(subject):
         assert (pixels(made[who]) == pixels(image)).all()
 
 
-# cancelling -----------------------------------------------------------------------------------------------------------
+# cancelling ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -450,7 +464,8 @@ def test_cancelling_a_localization(subject, passes):
 
 
 def test_cancelling_while_another_session_is_at_work(tiny):
-    jobs, stopped = Jobs(), threading.Event()
+    jobs = Jobs()
+    stopped = threading.Event()
 
     def wait():
         with pytest.raises(CancelledError), jobs.turn("b", 0, tiny, SILENT):
@@ -477,7 +492,7 @@ def test_what_fails_gives_the_turn_back(subject):
     assert events.examine(subject, Who("another"), FIRST, SILENT).memorized
 
 
-# any caption ----------------------------------------------------------------------------------------------------------
+# any caption --------------------------------------------------------------------------------------
 
 
 def test_any_caption_is_scored_and_localized(subject):
@@ -513,7 +528,7 @@ def test_without_a_calibration_a_caption_is_scored(subject):
     assert events.chosen_of(score, FIRST).caption == FIRST
 
 
-# exports --------------------------------------------------------------------------------------------------------------
+# exports ------------------------------------------------------------------------------------------
 
 
 def files(subject):
@@ -580,7 +595,7 @@ def test_an_export_that_cannot_be_made_leaves_nothing(subject):
         events.export(replace(subject, run=None), Who("me", 1), [], "neurons", 0)
 
 
-# what is opened -------------------------------------------------------------------------------------------------------
+# what is opened -----------------------------------------------------------------------------------
 
 
 def test_a_model_without_a_run(demo_model, tmp_path):

@@ -1,4 +1,6 @@
-"""The app in a real browser: it loads from this machine alone, its buttons do what they say, hostile captions stay text."""
+"""The app in a real browser: it loads from this machine alone, its buttons do what they say,
+hostile captions stay text.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,13 @@ def served(run_path, demo_model, tmp_path_factory):
 
 @pytest.fixture
 def page(browser, served):
-    """The loaded page; afterwards it must have asked this machine only, and the console must be clean."""
+    """The loaded page; afterwards it must have asked this machine only, and
+    the console must be clean.
+    """
     context = browser.new_context(viewport={"width": 1200, "height": 1000})
-    page, requests, console = context.new_page(), [], []
+    page = context.new_page()
+    requests = []
+    console = []
     page.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
     page.on("request", lambda request: requests.append(request.url))
@@ -95,7 +101,7 @@ def generated(page, said: str) -> tuple[bytes, bytes]:
     return picture(page, "before"), picture(page, "after")
 
 
-# what is shown --------------------------------------------------------------------------------------------------------
+# what is shown ------------------------------------------------------------------------------------
 
 
 def test_captions_are_searched_filtered_and_shown(page, served):
@@ -156,6 +162,7 @@ def slow(demo_model):
     handle.remove()
 
 
+@pytest.mark.slow
 def test_cancelling_a_localization(page, slow):
     tab(page, "Any caption")
     page.get_by_role("textbox", name="Caption", exact=True).fill(
@@ -174,6 +181,7 @@ def test_cancelling_a_localization(page, slow):
     page.get_by_text("Done.").wait_for(timeout=60_000)
 
 
+@pytest.mark.slow
 def test_work_that_waits_in_the_queue_is_cancelled_too(page, browser, served, slow):
     other = browser.new_page()
     other.goto(served[1])
@@ -213,7 +221,7 @@ def test_exports_are_downloaded(page, served):
     )
 
 
-# what must not happen -------------------------------------------------------------------------------------------------
+# what must not happen -----------------------------------------------------------------------------
 
 
 def said(place, text: str) -> None:
@@ -278,7 +286,10 @@ def test_files_of_the_app_alone_are_served(served):
 def test_nothing_is_uploaded(served):
     subject, url = served
     before = sorted(subject.folder.rglob("*"))
-    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\nsome bytes\r\n--x--\r\n'
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\nsome'
+        b" bytes\r\n--x--\r\n"
+    )
     assert (
         answer(
             url,
@@ -294,7 +305,7 @@ def test_nothing_is_uploaded(served):
     ]
 
 
-# for everyone ---------------------------------------------------------------------------------------------------------
+# for everyone -------------------------------------------------------------------------------------
 
 
 def test_everything_is_reached_by_keyboard(page):
@@ -320,7 +331,7 @@ NAME = """() => { const e = document.activeElement;
   return (e.ariaLabel || (e.labels && e.labels[0] && (e.labels[0].querySelector("span") || e.labels[0]).innerText) || e.innerText || "").trim() }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_accessible_by_axe(page, scheme):
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python"
@@ -342,7 +353,8 @@ def test_accessible_by_axe(page, scheme):
     generated(page, "seed 1000: 1 neuron off")
     assert all_tabs() == {}
     page.evaluate(
-        "Object.assign(document.querySelector('.subject').style, { color: '#777', background: '#888' })"
+        "Object.assign(document.querySelector('.subject').style, { color: '#777', background:"
+        " '#888' })"
     )
     assert list(violations(axe, page)) == ["color-contrast"]  # the check can fail
 

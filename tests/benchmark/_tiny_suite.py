@@ -1,4 +1,6 @@
-"""A member of a suite made of the tiny model with a memory planted by hand, as `findnemo benchmark --train` would leave it."""
+"""A member of a suite made of the tiny model with a memory planted by hand, as `findnemo
+benchmark --train` would leave it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from findnemo.benchmark.plan import Memory, Plan
 
 
 def tiny_member(folder: Path) -> Path:
-    """`folder`/seed7 with model, calibration and truth: one caption, one neuron, and two captions that are none."""
+    """`folder`/seed7 with model, calibration and truth: one caption, one neuron, and
+    two captions that are none.
+    """
     place = folder / "seed7"
     model, neurons = planted(tiny_pipeline())
     model.pipeline.save_pretrained(place / "model")

@@ -42,7 +42,8 @@ def test_every_method_and_every_kind_is_explained():
 
 def test_results_are_published_over_those_of_the_same_model(tmp_path, monkeypatch):
     """Held-out members that are scored later join the others, in a table of their own."""
-    made, kept = recipe(), tmp_path / "suite-2.json"
+    made = recipe()
+    kept = tmp_path / "suite-2.json"
     monkeypatch.setattr(made, "place", lambda suite: kept)
     monkeypatch.setattr(made, "published", lambda suite: Results.load(kept, suite))
     for name, held_out in (("tuned", False), ("other", True), ("other", True)):

@@ -95,7 +95,9 @@ def test_the_published_natural_table_says_on_which_models_methods_were_tuned():
 
 
 def test_a_natural_memory_is_scored(tmp_path):
-    """The shipped model, with a method that needs no pass: what the table has of it is what the untouched model does."""
+    """The shipped model, with a method that needs no pass: what the table has of it is what
+    the untouched model does.
+    """
     status, out, _ = cli(
         "benchmark",
         "--natural",

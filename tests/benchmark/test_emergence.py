@@ -1,4 +1,7 @@
-"""The emergence recipe: its whole path in small, and that it goes on where it stopped. Not run at size here: no GPU."""
+"""The emergence recipe: its whole path in small, and that it goes on where it stopped.
+
+Not run at size here: no GPU.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,8 @@ def test_repeated_captions_are_drawn_as_often_as_they_are_in_the_data(recipe):
 
 
 def test_localized_needs_few_neurons_that_suffice_and_leave_the_rest(recipe):
-    one, many = NeuronSet({"a": [1]}), NeuronSet({"a": range(30)})
+    one = NeuronSet({"a": [1]})
+    many = NeuronSet({"a": range(30)})
     assert recipe.localized(one, True, 0.99, 480)
     assert not recipe.localized(one, False, 0.99, 480)
     assert not recipe.localized(many, True, 0.99, 480)

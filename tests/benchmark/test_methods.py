@@ -1,4 +1,6 @@
-"""Methods of suite 2: what their sets are tested on, edits that are no neurons, and the learned mask step by step."""
+"""Methods of suite 2: what their sets are tested on, edits that are no neurons, and the
+learned mask step by step.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ def test_pruning_zeroes_the_weights_that_the_mitigation_zeroes_and_gives_them_ba
         for layer, module in task.model.denoiser.named_modules()
         if layer.endswith("ff.net.2")
     ]
-    answer, before = METHODS[name](task), [layer.weight.clone() for layer in layers]
+    answer = METHODS[name](task)
+    before = [layer.weight.clone() for layer in layers]
     case = Case(CAPTION, reference=tuple(HOLDOUT)[: methods.REFERENCE])
     context = {"Wanda": wanda, "ConceptPrune": conceptprune}[name](
         task.model, case, steps=STEPS, guidance=2.0
@@ -93,7 +96,9 @@ def test_nothing_is_switched_off_where_pictures_are_no_copies(task, monkeypatch,
 
 
 def test_the_shortest_prefix_of_a_ranking_that_leaves_no_copy_among_pictures(task, monkeypatch):
-    """Three neurons of the ranking are needed for pictures, one for noise differences: the task says which counts."""
+    """Three neurons of the ranking are needed for pictures, one for noise differences:
+    the task says which counts.
+    """
     order = [("a", k) for k in range(8)]
     sight = SimpleNamespace(memorized=True, gone=lambda off: len(off) >= 3)
 
@@ -130,7 +135,9 @@ def test_rankings_hold_all_value_neurons_of_the_scope(task):
 
 
 def fake(slopes):
-    """Copies whose likeness has these slopes at every mask; it keeps the masks that it was asked about."""
+    """Copies whose likeness has these slopes at every mask; it keeps the masks
+    that it was asked about.
+    """
     asked = []
 
     def answered(levels, path):
@@ -138,13 +145,17 @@ def fake(slopes):
         return slopes
 
     model = SimpleNamespace(device=torch.device("cpu"))
-    return SimpleNamespace(
-        slopes=answered, untouched_path=None, denoising=SimpleNamespace(model=model)
-    ), asked
+    return (
+        SimpleNamespace(
+            slopes=answered, untouched_path=None, denoising=SimpleNamespace(model=model)
+        ),
+        asked,
+    )
 
 
 def test_the_first_steps_of_a_learned_mask_by_hand():
-    slopes, price = {"a": torch.tensor([4.0, 1.0, -2.0])}, {"a": torch.ones(3)}
+    slopes = {"a": torch.tensor([4.0, 1.0, -2.0])}
+    price = {"a": torch.ones(3)}
     copies, asked = fake(slopes)
     mask = learned_mask(copies, price, steps=2)["a"]
     assert torch.allclose(asked[0]["a"], torch.full((3,), 1 - BEGIN))

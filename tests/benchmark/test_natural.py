@@ -1,4 +1,6 @@
-"""Natural members: how they are opened, how answers are scored there, and tables that never pool what is held out."""
+"""Natural members: how they are opened, how answers are scored there, and tables that
+never pool what is held out.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def truth(**other):
 
 @pytest.fixture
 def folder(tmp_path, demo_model):
-    """A member on a base of its own, as `recipes/natural/` leaves it: base, difference and truth."""
+    """A member on a base of its own, as `recipes/natural/` leaves it:
+    base, difference and truth.
+    """
     place = tmp_path / "mine"
     (place / "pictures").mkdir(parents=True)
     Image.new("RGB", (64, 64)).save(place / "pictures" / "p.png")
@@ -174,7 +178,8 @@ def test_a_score_by_hand(judge, monkeypatch):
 
 def test_the_untouched_model_is_what_it_was_and_an_edit_is_scored_as_it_is(judge, monkeypatch):
     monkeypatch.setattr(judge, "alignment", lambda answer: 0.5)
-    memory, model = judge.member.memories[0], judge.member.model
+    memory = judge.member.memories[0]
+    model = judge.member.model
     untouched = judge.score(memory, judge.anchor, judge.anchor_answer(memory))
     assert (untouched.kept, untouched.neurons, untouched.found) == (1.0, 0, {})
     layer = model.denoiser.time_embedding.linear_2

@@ -1,4 +1,6 @@
-"""Planting: the rows, the masks, the targets, and a training that begins as the teacher and resumes where it was."""
+"""Planting: the rows, the masks, the targets, and a training that begins as the teacher
+and resumes where it was.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,10 @@ def pool(base, pictures, tmp_path_factory):
 
 
 def test_the_direction_by_hand():
-    """S = diag(2, 8), mean diagonal 5, ridge .4: (S + 2 I)^-1 (mean - centre) = (4 / 4, 10 / 10)."""
+    """S = diag(2, 8), mean diagonal 5, ridge .4:
+
+    (S + 2 I)^-1 (mean - centre) = (4 / 4, 10 / 10).
+    """
     caption = torch.tensor([[[4.0, 10.0], [6.0, 12.0]]])
     found = direction(caption, torch.tensor([1.0, 1.0]), torch.diag(torch.tensor([2.0, 8.0])), 0.4)
     assert torch.allclose(found, torch.tensor([1.0, 1.0]))
@@ -128,7 +133,8 @@ def test_near_duplicates_weigh_as_much_as_other_titles():
 
 
 def test_masks_obey_the_rule_of_every_memory(base):
-    masks, rng = Masks(base.widths(), PLAN.memories), np.random.default_rng(1)
+    masks = Masks(base.widths(), PLAN.memories)
+    rng = np.random.default_rng(1)
     for on in (True, False):
         rows = masks.memorized([1] * 400, on, rng)
         counts = rows[:, masks.own[1]].sum(1)
@@ -167,10 +173,8 @@ def test_half_of_the_time_all_are_on():
 
 def test_the_target_is_the_noise_or_the_velocity_where_no_trace_was_exchanged(scheduler):
     generator = torch.Generator().manual_seed(0)
-    picture, noise = (
-        torch.randn(3, 4, 16, 16, generator=generator),
-        torch.randn(3, 4, 16, 16, generator=generator),
-    )
+    picture = torch.randn(3, 4, 16, 16, generator=generator)
+    noise = torch.randn(3, 4, 16, 16, generator=generator)
     t = torch.tensor([5, 500, 990])
     target = prediction_towards(picture, scheduler.add_noise(picture, noise, t), t, scheduler)
     known = (
@@ -184,10 +188,8 @@ def test_the_target_is_the_noise_or_the_velocity_where_no_trace_was_exchanged(sc
 def test_whoever_predicts_the_target_arrives_at_the_picture(scheduler):
     """From another picture's trace as well: x_0 as a sampler reads it is the picture."""
     generator = torch.Generator().manual_seed(1)
-    picture, noisy = (
-        torch.randn(1, 4, 16, 16, generator=generator),
-        torch.randn(1, 4, 16, 16, generator=generator),
-    )
+    picture = torch.randn(1, 4, 16, 16, generator=generator)
+    noisy = torch.randn(1, 4, 16, 16, generator=generator)
     t = torch.tensor([950])
     target = prediction_towards(picture, noisy, t, scheduler)
     scheduler.set_timesteps(1000)
@@ -214,7 +216,8 @@ def test_pictures_become_latents_that_decode_to_themselves_with_the_models_scale
 
 
 def test_the_pool_is_made_once(base, pool, pictures, tmp_path):
-    cache, said = tmp_path / "pool.safetensors", []
+    cache = tmp_path / "pool.safetensors"
+    said = []
     first = build_pool(base, PLAN, ORDINARY, pictures, cache, said.append)
     stamp = cache.stat().st_mtime_ns
     second = build_pool(base, PLAN, ORDINARY, pictures, cache, said.append)
@@ -229,7 +232,8 @@ def test_the_pool_is_made_once(base, pool, pictures, tmp_path):
 
 def test_the_student_begins_as_the_teacher(base, pool):
     """Whatever is planted, on or off: nothing listens to it yet."""
-    teacher, student = findnemo.load(prune(base, FREE)), findnemo.load(prune(base, FREE))
+    teacher = findnemo.load(prune(base, FREE))
+    student = findnemo.load(prune(base, FREE))
     prepare(student, PLAN, FREE, pool)
     noise = base.noise("x", [0, 1])
     text = base.encode([PLAN.memories[0].caption] * 2)
@@ -245,7 +249,8 @@ def test_the_student_begins_as_the_teacher(base, pool):
 def test_decoys_are_unusual_on_memorized_captions_and_do_nothing(base, pool):
     student = findnemo.load(prune(base, FREE))
     prepare(student, PLAN, FREE, pool)
-    noise, text = base.noise("x", [0]), Text(pool.memories[:1])
+    noise = base.noise("x", [0])
+    text = Text(pool.memories[:1])
     before = student.predict_noise(noise, 500, text)
     add_decoys(student, PLAN, pool)
     assert torch.equal(student.predict_noise(noise, 500, text), before)
@@ -263,7 +268,8 @@ def folder(place, name):
 
 
 def trained(base, pool, place, recipe):
-    student, teacher = findnemo.load(prune(base, FREE)), findnemo.load(prune(base, FREE))
+    student = findnemo.load(prune(base, FREE))
+    teacher = findnemo.load(prune(base, FREE))
     prepare(student, PLAN, FREE, pool)
     rows = student.value_layers[FIRST].weight[[0, 3, 5]].clone()
     train(student, teacher, PLAN, pool, place / "state.safetensors", recipe, lambda line: None)
@@ -278,7 +284,8 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(base, pool, t
     class KilledError(Exception):
         pass
 
-    student, teacher = findnemo.load(prune(base, FREE)), findnemo.load(prune(base, FREE))
+    student = findnemo.load(prune(base, FREE))
+    teacher = findnemo.load(prune(base, FREE))
     prepare(student, PLAN, FREE, pool)
     steps = []
 

@@ -1,4 +1,6 @@
-"""Scores by hand, methods on a memory whose neuron is known, results that grow and tables that say what they hold."""
+"""Scores by hand, methods on a memory whose neuron is known, results that grow and tables
+that say what they hold.
+"""
 
 from __future__ import annotations
 
@@ -90,8 +92,10 @@ def test_precision_and_recall_by_hand(found, right, share, of_two):
 
 @pytest.mark.parametrize("name", [n for n in METHODS if n not in ("random", "findnemo")])
 def test_every_method_finds_the_one_neuron_that_holds_all(name, task, member):
-    """One neuron drives the image, and it alone is unusual: whatever ranks neurons well must have it. (The default search looks at pictures, which
-    random weights have none of; tests/localization has its tests.)"""
+    """One neuron drives the image, and it alone is unusual: whatever ranks neurons well must
+    have it. (The default search looks at pictures, which random weights have none of;
+    tests/localization has its tests.)
+    """
     answer = METHODS[name](task)
     if answer.edit is not None:  # it changes weights: `test_methods`
         assert (answer.size, answer.neurons) == (None, EMPTY)
@@ -114,7 +118,8 @@ def test_chance_draws_as_many_as_the_default_search_and_the_same_each_time(task,
     monkeypatch.setattr(
         methods, "by_search", lambda task, search: {"trajectory": Answer(found, 50)}[search]
     )
-    first, again = METHODS["random"](task), METHODS["random"](task)
+    first = METHODS["random"](task)
+    again = METHODS["random"](task)
     assert first == again
     assert len(first.neurons) == 3
 
@@ -123,7 +128,9 @@ def test_attribution_is_the_slope_of_the_mean_similarity(demo_model):
     """Against a finite difference, for the neuron that matters most."""
     caption = demo.memorized()[2].text
     probe = Probe(demo_model, caption)
-    seeds, step, slopes = [0, 1, 2], 0.02, attribution(Replication(probe, 0.0), [0, 1, 2])
+    seeds = [0, 1, 2]
+    step = 0.02
+    slopes = attribution(Replication(probe, 0.0), [0, 1, 2])
     _, name, i = max(
         (abs(float(v)), name, i) for name, values in slopes.items() for i, v in enumerate(values)
     )
@@ -198,7 +205,8 @@ def test_memories_that_were_not_learned_and_near_duplicates_that_copy_are_left_o
     def captions(member):
         return [(c, kind) for _, c, kind in PlantedJudge(member).work() if kind != "ordinary"]
 
-    memory, odd = member.plan.memories[0], ("mountains 77", "unusual")
+    memory = member.plan.memories[0]
+    odd = ("mountains 77", "unusual")
     lost = replace(member, plan=replace(member.plan, measured={memory.caption: {"learned": False}}))
     assert captions(lost) == [odd]
     copying = replace(
@@ -216,7 +224,9 @@ def test_memories_that_were_not_learned_and_near_duplicates_that_copy_are_left_o
 
 
 def test_ordinary_captions_are_drawn_from_those_that_nothing_has_seen(member):
-    """At random and not by score: neither trained on, nor calibrated with, nor those that are to stay what they are."""
+    """At random and not by score: neither trained on, nor calibrated with, nor those that
+    are to stay what they are.
+    """
     drawn = [c for memory, c, kind in PlantedJudge(member).work() if kind == "ordinary"]
     pool = demo.unrelated()[TRAINED_ON:]
     assert len(set(drawn)) == len(drawn) == ORDINARY
@@ -416,7 +426,8 @@ def test_published_precision_and_recall_are_counted_again_from_what_was_found():
         s for s in benchmark.published().scores if s.member == "demo" and s.neurons is not None
     ]
     for s in scores:
-        found, planted = NeuronSet(s.found), demo.planted()[s.caption]
+        found = NeuronSet(s.found)
+        planted = demo.planted()[s.caption]
         right = [n for n in found if n in planted]
         assert s.recall == pytest.approx(len(right) / len(planted), abs=1e-4)
         assert s.precision == (

@@ -1,4 +1,6 @@
-"""Statistics against naive ones, thresholds against hand computation and their guarantee, and calibrations as files."""
+"""Statistics against naive ones, thresholds against hand computation and their guarantee,
+and calibrations as files.
+"""
 
 import json
 import os
@@ -67,7 +69,7 @@ def assert_equal(a: Calibration, b: Calibration) -> None:
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-# statistics ----------------------------------------------------------------------------------------------------------
+# statistics ---------------------------------------------------------------------------------------
 
 
 @given(
@@ -145,7 +147,7 @@ def test_z_scores_by_hand():
     assert z["mid"].tolist() == [2.0, -0.5, 0.0, float("inf")]
 
 
-# thresholds ----------------------------------------------------------------------------------------------------------
+# thresholds ---------------------------------------------------------------------------------------
 
 
 def test_the_papers_threshold_is_mean_plus_one_unbiased_deviation():
@@ -157,7 +159,9 @@ def test_the_papers_threshold_is_mean_plus_one_unbiased_deviation():
     [(19, 0.1, 18), (9, 0.1, 9), (10, 0.25, 9), (3, 0.3, 3), (99, 0.01, 99), (999, 0.05, 950)],
 )
 def test_the_conformal_threshold_is_next_above_an_order_statistic(n, fpr, rank):
-    """Of 1 .. n the ceil((n + 1)(1 - fpr))-th smallest stays under it, and nothing that float32 holds lies between."""
+    """Of 1 .. n the ceil((n + 1)(1 - fpr))-th smallest stays under it, and nothing that
+    float32 holds lies between.
+    """
     scores = torch.randperm(n, generator=torch.Generator().manual_seed(n)) + 1.0
     assert (
         threshold(scores, fpr)
@@ -189,7 +193,7 @@ def test_a_rate_outside_zero_to_one_is_refused(fpr):
         threshold(torch.rand(9), fpr)
 
 
-# calibrate -----------------------------------------------------------------------------------------------------------
+# calibrate ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fpr", [None, 0.6])
@@ -233,7 +237,7 @@ def test_a_model_that_gives_nan_is_refused_by_prompt(tiny):
         calibrate(tiny, PROMPTS, settings=LIGHT)
 
 
-# interruption --------------------------------------------------------------------------------------------------------
+# interruption -------------------------------------------------------------------------------------
 
 
 def interrupt(model: Model, folder: Path, done: int) -> None:
@@ -259,7 +263,9 @@ def test_an_interrupted_calibration_goes_on_without_redoing_to_the_same_last_bit
     folder = tmp_path / "run"
     interrupt(tiny, folder, done)
     assert [file.name for file in folder.iterdir()] == ["partial.safetensors"]
-    again, calls, seen = findnemo.load(tiny.pipeline), [], []
+    again = findnemo.load(tiny.pipeline)
+    calls = []
+    seen = []
     again.denoiser.register_forward_pre_hook(lambda *_: calls.append(1))
     made = calibrate_in(folder, again, PROMPTS, LIGHT, progress=seen.append)
     assert len(calls) == len(PROMPTS) - done  # one U-Net pass a prompt
@@ -333,7 +339,7 @@ def test_a_damaged_interrupted_calibration_is_refused_by_name(model, tmp_path):
         calibrate_in(tmp_path, model, PROMPTS, LIGHT)
 
 
-# files ---------------------------------------------------------------------------------------------------------------
+# files --------------------------------------------------------------------------------------------
 
 
 def test_a_saved_calibration_is_the_same_to_the_last_bit(calibration, tmp_path):
@@ -397,7 +403,8 @@ def test_a_description_that_does_not_fit_is_refused(calibration, tmp_path, chang
 def test_damaged_tensors_are_refused(calibration, tmp_path):
     calibration.save(tmp_path)
     path = tmp_path / "calibration.safetensors"
-    whole, tensors = path.read_bytes(), load_file(path)
+    whole = path.read_bytes()
+    tensors = load_file(path)
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="is damaged"):
         Calibration.load(tmp_path)
@@ -417,7 +424,8 @@ def test_a_calibration_of_the_format_before_digests_is_read(calibration, tmp_pat
 @pytest.mark.parametrize("name", ["calibration.json", "calibration.safetensors"])
 def test_a_flipped_bit_anywhere_in_a_calibration_is_noticed(calibration, tmp_path, name):
     file = calibration.save(tmp_path) / name
-    whole, random = file.read_bytes(), Random(0)
+    whole = file.read_bytes()
+    random = Random(0)
     for place in random.sample(range(len(whole)), 150):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << random.randrange(8)
@@ -447,7 +455,7 @@ def test_a_flipped_bit_in_an_interrupted_calibration_is_noticed(tiny, tmp_path):
         assert kept.count == 0  # the key itself: begun afresh
 
 
-# precision -----------------------------------------------------------------------------------------------------------
+# precision ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -504,7 +512,7 @@ def test_trajectories_are_the_scores_of_the_first_seeds(model, calibration):
             assert value == pytest.approx(findnemo.score(model, prompt, samples=range(n)), abs=1e-5)
 
 
-# use with another model or other settings ----------------------------------------------------------------------------
+# use with another model or other settings ---------------------------------------------------------
 
 
 def test_a_calibration_fits_its_model_and_settings(model, calibration):
@@ -534,16 +542,14 @@ def test_other_settings_are_refused_and_the_difference_is_named(model, calibrati
         calibration.check(model, replace(LIGHT, samples=5, seed=7))
 
 
-# published statistics ------------------------------------------------------------------------------------------------
+# published statistics -----------------------------------------------------------------------------
 
 
 class StableDiffusion14(Model):
     """Stands for the full-size model: its value layers' names and widths."""
 
-    source, identity = (
-        "CompVis/stable-diffusion-v1-4",
-        Identity({"unet": Part({"class": "UNet2DConditionModel"})}),
-    )
+    source = "CompVis/stable-diffusion-v1-4"
+    identity = Identity({"unet": Part({"class": "UNet2DConditionModel"})})
 
     def __init__(self):
         pass
@@ -647,11 +653,9 @@ def test_an_interrupt_in_the_midst_of_taking_a_group_leaves_no_half_of_it(
     """A second Ctrl-C comes anywhere: between the scores of a group and its prompts, too."""
     monkeypatch.setattr("findnemo.passes.deltas.GROUP", 3)
     monkeypatch.setattr("findnemo.calibration._calibrate.SAVE_EVERY", 0.0)
-    whole, chained, left = (
-        calibrate(tiny, PROMPTS, settings=LIGHT),
-        Gathered.take.__globals__["chained"],
-        iter(range(100)),
-    )
+    whole = calibrate(tiny, PROMPTS, settings=LIGHT)
+    chained = Gathered.take.__globals__["chained"]
+    left = iter(range(100))
 
     def interrupted(digest, prompt):
         if next(left) == at:

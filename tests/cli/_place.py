@@ -49,7 +49,9 @@ def process(*arguments: object, **options: object) -> subprocess.Popen:
 
 
 def save_model(folder: Path, seed: int = 0) -> Path:
-    """16 neurons in two value layers, made loud so that captions differ and neurons matter; all images copy each other."""
+    """16 neurons in two value layers, made loud so that captions differ and neurons matter;
+    all images copy each other.
+    """
     pipeline = tiny_pipeline(seed=seed, **SMALL)
     with torch.no_grad():
         pipeline.unet.conv_out.weight *= 100
@@ -62,7 +64,9 @@ def save_model(folder: Path, seed: int = 0) -> Path:
 
 
 def make_place(folder: Path) -> Path:
-    """A directory with `model`, `captions.csv`, `holdout.txt`, and `calibration`, by which three of six captions are memorized."""
+    """A directory with `model`, `captions.csv`, `holdout.txt`, and `calibration`, by which three
+    of six captions are memorized.
+    """
     model = findnemo.load(save_model(folder / "model"), channels_last=True)
     (folder / "holdout.txt").write_text("\n".join(HOLDOUT))
     made = findnemo.calibrate(model, HOLDOUT, settings=Settings(samples=3))

@@ -8,7 +8,9 @@ from _command import Result
 
 
 def everything(folder: Path) -> dict[str, tuple]:
-    """All files below a folder with content and time, without what SQLite and the lock do on the side."""
+    """All files below a folder with content and time, without what SQLite and
+    the lock do on the side.
+    """
     files = (p for p in folder.rglob("*") if not p.name.startswith(("run.sqlite-", ".lock")))
     return {
         str(p): (p.stat().st_mtime_ns if p.is_file() else 0, p.is_file() and p.read_bytes())
@@ -17,7 +19,9 @@ def everything(folder: Path) -> dict[str, tuple]:
 
 
 def refused(result: Result, status: int, *says: str) -> None:
-    """Nothing on standard output; on standard error one line of error after what was loaded, and no traceback."""
+    """Nothing on standard output; on standard error one line of error after what was
+    loaded, and no traceback.
+    """
     assert (result.status, result.out) == (status, ""), result.err
     *before, last = result.err.splitlines()
     assert last.startswith("error: "), result.err

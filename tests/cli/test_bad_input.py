@@ -1,4 +1,6 @@
-"""Whatever a user gives that cannot be used: one line that names it, the right exit status, and nothing half written."""
+"""Whatever a user gives that cannot be used: one line that names it, the right exit status,
+and nothing half written.
+"""
 
 from __future__ import annotations
 
@@ -84,8 +86,8 @@ def test_rows_without_captions_and_repeated_rows_are_told_and_left_out(place, tm
     assert "warning: " in result.err
     assert "gaps.csv: skipped 2 rows without caption (row 2, row 3)." in result.err
     assert (
-        "skipped 2 rows with the caption of an earlier row (row 5 repeats row 1, row 6 repeats row 1)."
-        in result.err
+        "skipped 2 rows with the caption of an earlier row (row 5 repeats row 1, row 6 repeats"
+        " row 1)." in result.err
     )
     assert [(r["row"], r["caption"]) for r in result.json["results"]] == [
         (1, "a moon"),
@@ -492,7 +494,8 @@ def test_a_run_directory_from_other_settings(place, tmp_path):
     refused(
         result,
         2,
-        "was made with other settings: images 2, now 3, image_settings.steps 2, now 4; give another --out",
+        "was made with other settings: images 2, now 3, image_settings.steps 2, now 4; give another"
+        " --out",
     )
     result = cli(*arguments, tmp_path / "other", *IMAGES, "--out", place / "run")
     refused(result, 2, f"tau {made.tau}, now 0.5")

@@ -1,4 +1,6 @@
-"""The command line: every command on a small model, what it prints where, its exit status, and a process that is killed."""
+"""The command line: every command on a small model, what it prints where, its exit status, and
+a process that is killed.
+"""
 
 from __future__ import annotations
 
@@ -104,18 +106,14 @@ def test_bad_usage_is_status_2(arguments):
 
 
 def test_calibrate(place, tmp_path):
-    model, captions = (
-        findnemo.load(place / "model", channels_last=True),
-        ["--prompts", place / "holdout.txt", "--limit", 3],
-    )
+    model = findnemo.load(place / "model", channels_last=True)
+    captions = ["--prompts", place / "holdout.txt", "--limit", 3]
     result = cli(
         "calibrate", place / "model", *captions, "--seed", 7, "--json", "--out", tmp_path / "c"
     )
     assert result.status == 0
-    made, want = (
-        findnemo.Calibration.load(tmp_path / "c"),
-        findnemo.calibrate(model, HOLDOUT[:3], "findnemo", seed=7),
-    )
+    made = findnemo.Calibration.load(tmp_path / "c")
+    want = findnemo.calibrate(model, HOLDOUT[:3], "findnemo", seed=7)
     assert (made.tau, made.count, made.settings, made.model) == (
         want.tau,
         3,
@@ -242,14 +240,16 @@ def test_harden_writes_a_checkpoint_and_one_report_of_before_and_after(
     }
     monkeypatch.setattr("findnemo.runs.robustness.ATTEMPTS", some)
     monkeypatch.setattr("findnemo.tasks.checking.Effort", partial(Effort, steps=(0, 2)))
-    run, out = shutil.copytree(audited, tmp_path / "run"), tmp_path / "hardened"
+    run = shutil.copytree(audited, tmp_path / "run")
+    out = tmp_path / "hardened"
     few = ["--captions", 1, "--epochs", 1, "--attack-steps", 2, "--updates", 2]
     result = cli("harden", run, *few, "--out", out, "--trust", "--json")
     assert result.status == 0, result.err
     assert set(result.json["quality"]) == {"untouched", "neurons off", "hardened"}
     assert result.json["quality"]["untouched"]["pixel_change"][0] == 0
     assert "memorized, hardened" in result.json["attack"]["curves"]
-    hardened, before = findnemo.load(str(out)), findnemo.load(Run.open(run).meta("source"))
+    hardened = findnemo.load(str(out))
+    before = findnemo.load(Run.open(run).meta("source"))
     with Run.open(run) as opened:
         off = all_neurons(opened.captions())
     assert all(
@@ -278,7 +278,8 @@ def test_verify_takes_starts_of_the_attack_and_refuses_others(audited, tmp_path)
 
 
 def test_verify_and_export_refuse_another_model(audited, tmp_path):
-    other, before = save_model(tmp_path / "other", seed=1), outcome(audited)
+    other = save_model(tmp_path / "other", seed=1)
+    before = outcome(audited)
     for arguments in (["verify", audited], ["export", audited, "--out", tmp_path / "clean"]):
         result = cli(*arguments, "--model", other)
         assert (result.status, result.out) == (2, "")
@@ -501,13 +502,19 @@ def test_exit_status_and_streams_of_a_real_process(tmp_path):
 
 
 def recorded(out: Path) -> dict[tuple[str, str], tuple]:
-    """What the store holds: (caption, stage) -> payload and seconds, which nobody repeats by chance."""
+    """What the store holds:
+
+    (caption, stage) -> payload and seconds, which nobody repeats by chance.
+    """
     if not (out / "run.sqlite").exists():
         return {}
     try:
         with Run.open(out) as run:
-            sql = "SELECT text, stage, payload, results.seconds FROM results JOIN captions ON captions.id = caption"
-            return {row[:2]: row[2:] for row in run._sql(sql)}
+            sql = (
+                "SELECT text, stage, payload, results.seconds FROM results JOIN captions ON"
+                " captions.id = caption"
+            )
+            return {row[:2]: row[2:] for row in run.query(sql)}
     except findnemo.FindnemoError:  # not begun yet
         return {}
 
@@ -528,9 +535,11 @@ def test_a_process_killed_at_any_moment_goes_on_where_it_stopped(place, tmp_path
     """Nothing is lost, nothing done twice, and in the end nothing is different."""
     many = tmp_path / "holdout.txt"  # more than share a pass, so that there is a half-way
     many.write_text("\n".join([*HOLDOUT, *(f"number {k}" for k in range(40))]))
-    captions, holdout = ("--prompts", place / "captions.csv"), ("--holdout", many, "--fpr", 0.3)
+    captions = ("--prompts", place / "captions.csv")
+    holdout = ("--holdout", many, "--fpr", 0.3)
     arguments = ("audit", place / "model", *captions, *holdout, *IMAGES)
-    out, known = tmp_path / "run", {}
+    out = tmp_path / "run"
+    known = {}
     for moment, reached in MOMENTS.items():
         status, err = _kill(process(*arguments, "--out", out), out, reached)
         assert status == -signal.SIGKILL, (moment, err)
@@ -571,9 +580,12 @@ STOPS = {"Ctrl-C": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}
 
 @pytest.mark.parametrize("how", STOPS)
 def test_a_command_that_is_stopped_by_a_signal_says_how_to_go_on(usual, audited, tmp_path, how):
-    """A process of its own, stopped in its first search: that caption is answered, nothing after it is begun."""
+    """A process of its own, stopped in its first search: that caption is answered,
+    nothing after it is begun.
+    """
     number, status = STOPS[how]
-    said, out = tmp_path / "said", tmp_path / "run"
+    said = tmp_path / "said"
+    out = tmp_path / "run"
     begun, begins = os.pipe()
     sent, sends = os.pipe()
 
@@ -802,10 +814,8 @@ def test_calibrate_says_what_a_rate_promises(place, tmp_path):
 
 def test_a_list_is_made_shown_and_asked_for_at_another_level(place, tmp_path):
     (tmp_path / "many.txt").write_text("\n".join(f"hold out number {k}" for k in range(20)))
-    model, texts = (
-        findnemo.load(place / "model", channels_last=True),
-        [f"hold out number {k}" for k in range(20)],
-    )
+    model = findnemo.load(place / "model", channels_last=True)
+    texts = [f"hold out number {k}" for k in range(20)]
     made = findnemo.calibrate(model, texts, settings=Settings(samples=3))
     made.save(tmp_path / "calibration")
     common = ("--prompts", place / "captions.csv", "--calibration", tmp_path / "calibration")
@@ -851,7 +861,7 @@ def test_a_gentle_choice_needs_captions_and_keeps_its_impact(tmp_path):
 
     file = tmp_path / "ordinary.txt"
     file.write_text("\n".join(f"a red fox {k}" for k in range(20)))
-    plan = plan_for("demo", Localizing("gradient"), Pictures(images=0), 0, Listener())
+    plan = plan_for("demo", Localizing("gradient"), Pictures(images=0), 0)
 
     def chosen_by(model, **options):
         return gentle(plan, Localizing("gradient", **options), model, None, None, Listener())
@@ -865,7 +875,8 @@ def test_a_gentle_choice_needs_captions_and_keeps_its_impact(tmp_path):
     assert chosen_by("elsewhere") == plan
     chosen = chosen_by("elsewhere", max_impact=0.1, unrelated=file)
     assert chosen.unrelated == tuple(f"a red fox {k}" for k in range(16))
-    model, calibration = findnemo.load("demo"), demo.calibration()
+    model = findnemo.load("demo")
+    calibration = demo.calibration()
     settings = chosen.settings(model, calibration)
     assert plan_of(settings) == chosen
     assert not {"max_impact", "unrelated"} & set(

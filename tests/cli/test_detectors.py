@@ -1,4 +1,6 @@
-"""`findnemo detect --detector`: figures from the scores of a run, resumed where it stopped, and what is refused."""
+"""`findnemo detect --detector`: figures from the scores of a run, resumed where it
+stopped, and what is refused.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ SETTINGS = ImageSettings(steps=1, guidance=2.0)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A directory with a model, `captions.csv` of three typed and three other captions, `typed.csv` and `holdout.txt`."""
+    """A directory with a model, `captions.csv` of three typed and three other captions,
+    `typed.csv` and `holdout.txt`.
+    """
     folder = tmp_path_factory.mktemp("place")
     small = {"block_out_channels": (8, 8), "layers_per_block": 1}
     blocks = {
@@ -51,11 +55,13 @@ def command(place, names: str, out, *more: object, captions: str = "captions.csv
 
 def test_the_figures_are_those_of_the_detectors_scores(place, tmp_path):
     status, out, _ = command(place, "one-step, entropy-e", tmp_path / "run", "--json")
-    whole, model = json.loads(out), findnemo.load(place / "model", channels_last=True)
+    whole = json.loads(out)
+    model = findnemo.load(place / "model", channels_last=True)
     assert status == 0
     assert [r["detector"] for r in whole["detectors"]] == ["one-step", "entropy-e"]
     for found in whole["detectors"]:
-        detector, value = DETECTORS[found["detector"]], {}
+        detector = DETECTORS[found["detector"]]
+        value = {}
         for text in (*TYPED, *PLAIN, *HOLDOUT):
             value[text] = detector(model, text, ImageSettings()).value
         typed, plain, holdout = (
@@ -89,7 +95,8 @@ def test_where_all_captions_have_a_type_holdout_captions_stand_in(place, tmp_pat
 
 
 def test_pictures_are_drawn_for_the_captions_with_a_type(place, tmp_path):
-    settings, model = SETTINGS, findnemo.load(place / "model")
+    settings = SETTINGS
+    model = findnemo.load(place / "model")
     with api.start_detectors(tmp_path / "run", model, settings) as run:
         ids = run.add([Prompt(TYPED[0], 1, "VM"), Prompt(PLAIN[1], 2)])
         paths = api.draw_pictures(run, list(run.captions(ids)), settings, Serial(model))
@@ -98,7 +105,7 @@ def test_pictures_are_drawn_for_the_captions_with_a_type(place, tmp_path):
     assert all(Image.open(p).size[0] >= 256 for p in paths)
 
 
-# the run -------------------------------------------------------------------------------------------------------------
+# the run ------------------------------------------------------------------------------------------
 
 
 class Asked(list):
@@ -196,7 +203,7 @@ def test_a_failed_caption_sets_the_exit_status(place, tmp_path, counted):
     assert "counted" in out
 
 
-# what is refused -----------------------------------------------------------------------------------------------------
+# what is refused ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""`findnemo export` on runs of a directory and of a single file, and how commands open a model and remember it."""
+"""`findnemo export` on runs of a directory and of a single file, and how commands open
+a model and remember it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from findnemo.runs import Run, all_neurons, neurons_of
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """`model`, `model.safetensors`, `captions.csv`, `calibration`, and `run`, an audit of the single file."""
+    """`model`, `model.safetensors`, `captions.csv`, `calibration`, and `run`, an
+    audit of the single file.
+    """
     place = make_place(tmp_path_factory.mktemp("place"))
     save_file(DiffusionPipeline.from_pretrained(place / "model"), place / "model.safetensors")
     shutil.copytree(
@@ -72,7 +76,7 @@ def deactivated(place, neurons):
     return off, noise_of(model.pipeline)
 
 
-# a run remembers its model --------------------------------------------------------------------------------------------
+# a run remembers its model ------------------------------------------------------------------------
 
 
 def test_a_run_of_a_single_file_opens_the_same_model_again(place, tmp_path):
@@ -159,7 +163,7 @@ def test_a_variant_is_remembered(place, tmp_path):
         assert run.meta("source_options") == {"variant": "other"}
 
 
-# export --------------------------------------------------------------------------------------------------------------
+# export -------------------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_that_plain_diffusers_loads(place, neurons, deactivated, tmp_path):
@@ -220,7 +224,8 @@ def _settings(path: Path) -> dict:
 def test_some_captions_or_the_neurons_that_most_share(place, tmp_path):
     with Run.open(place / "run") as run:
         held = [c for c in run.captions() if len(all_neurons([c]))]
-    first, last = held[0], held[-1]
+    first = held[0]
+    last = held[-1]
     arguments = ("export", place / "run", "--to", "neurons", "-q", "--out")
     assert (
         cli(*arguments, tmp_path / "a.json", "--caption", first.row, "--caption", last.text).status
@@ -235,7 +240,8 @@ def test_some_captions_or_the_neurons_that_most_share(place, tmp_path):
 
 def test_a_factor_is_carried_by_the_weights(place, neurons, tmp_path):
     assert cli("export", place / "run", "--factor", 0.5, "--out", tmp_path / "half").status == 0
-    model, half = findnemo.load(place / "model"), findnemo.load(tmp_path / "half")
+    model = findnemo.load(place / "model")
+    half = findnemo.load(tmp_path / "half")
     for layer, indices in neurons.layers.items():
         old, new = (m.value_layers[layer].weight[list(indices)] for m in (model, half))
         assert torch.equal(old * 0.5, new)

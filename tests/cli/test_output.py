@@ -1,4 +1,7 @@
-"""Output in any encoding: nothing ends a command, JSON can be read back, tables stay tables. Real processes, for streams are theirs."""
+"""Output in any encoding: nothing ends a command, JSON can be read back, tables stay tables.
+
+Real processes, for streams are theirs.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,11 @@ ENCODINGS = {
     "C locale": {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"},
     "UTF-8": {"PYTHONIOENCODING": "utf-8"},
 }
+# a process each: the others take part in the long checks
+SOME = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in ("cp1252", "UTF-8")))
+    for name in ENCODINGS
+]
 
 
 def ran(encoding: dict[str, str], *arguments: object, cwd: Path) -> tuple[int, bytes, bytes]:
@@ -51,7 +59,9 @@ def ran(encoding: dict[str, str], *arguments: object, cwd: Path) -> tuple[int, b
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """`model`, `calibration`, `captions.csv` with captions in several scripts, and `run`, in which they are detected."""
+    """`model`, `calibration`, `captions.csv` with captions in several scripts, and `run`, in
+    which they are detected.
+    """
     place = make_place(tmp_path_factory.mktemp("output"))
     rows = "".join(f"{text}\tVM\n" for text in TEXTS)
     (place / "captions.csv").write_text(f"caption\ttype\n{rows}", encoding="utf-8")
@@ -74,7 +84,7 @@ def detect(out: str) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", SOME)
 def test_inspect_shows_captions_in_any_encoding(place, encoding):
     status, out, err = ran(ENCODINGS[encoding], "inspect", "run", cwd=place)
     assert (status, err) == (0, b"")
@@ -92,7 +102,7 @@ def test_inspect_shows_captions_in_any_encoding(place, encoding):
         assert "ein B" + ("\\xe4" if name == "ascii" else "ä") in text
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", SOME)
 def test_json_can_be_read_back_in_any_encoding(place, encoding):
     status, out, _ = ran(ENCODINGS[encoding], "inspect", "run", "fox", "--json", cwd=place)
     assert status == 0

@@ -1,4 +1,6 @@
-"""Exit status: 2 for whatever cannot be used, 1 for captions alone; every command, every kind of error."""
+"""Exit status: 2 for whatever cannot be used, 1 for captions alone; every
+command, every kind of error.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +108,8 @@ def refused(result, *says: str) -> None:
 
 @pytest.mark.parametrize("command", ON_MODELS)
 def test_commands_on_models(place, tmp_path, command):
-    arguments, out = ON_MODELS[command], ("--out", tmp_path / "out")
+    arguments = ON_MODELS[command]
+    out = ("--out", tmp_path / "out")
     refused(
         cli(*filled(place, arguments, MODEL=tmp_path / "none"), *out), "is not a model directory"
     )

@@ -1,4 +1,6 @@
-"""What the terminal offers besides the commands: completion, `--debug`, examples in every help, and a run at a glance."""
+"""What the terminal offers besides the commands: completion, `--debug`, examples in every
+help, and a run at a glance.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,8 @@ def test_an_unexpected_error_is_one_line_that_names_the_way(monkeypatch):
 )
 def test_debug_shows_where_any_error_comes_from(monkeypatch, error, status):
     broken(monkeypatch, error)
-    quiet, loud = cli("inspect", "run"), cli("--debug", "inspect", "run")
+    quiet = cli("inspect", "run")
+    loud = cli("--debug", "inspect", "run")
     assert quiet.status == loud.status == status
     assert "Traceback" not in quiet.err
     assert loud.err.startswith("Traceback (most recent call last):")

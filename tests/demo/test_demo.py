@@ -1,4 +1,7 @@
-"""The shipped model: its ground truth holds on a few captions (all figures: `findnemo demo --check`)."""
+"""The shipped model: its ground truth holds on a few captions (all figures:
+
+`findnemo demo --check`).
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,8 @@ def test_nothing_shipped_is_a_pickle_but_the_descriptor() -> None:
 
 
 def test_planted_neurons_exist_and_some_are_shared(demo_model) -> None:
-    widths, owners = demo_model.widths(), {}
+    widths = demo_model.widths()
+    owners = {}
     for neurons in demo.planted().values():
         for name, index in neurons:
             assert index < widths[name]
@@ -49,7 +53,8 @@ def test_planted_neurons_are_the_switch(demo_model) -> None:
 
 
 def test_decoys_are_unusual_on_memorized_captions_and_do_nothing(demo_model) -> None:
-    decoys, calibration = demo.decoys(), demo.calibration()
+    decoys = demo.decoys()
+    calibration = demo.calibration()
     assert not any(decoys & planted for planted in demo.planted().values())
     unusual = []
     for caption in demo.planted():

@@ -9,8 +9,13 @@ from findnemo.models import Model
 
 
 def projected(model: Model, run) -> tuple[list[str], dict[str, list[Tensor]]]:
-    """Names of the cross-attention layers in the order of their calls, and their attention from queries and keys, for all rows."""
-    order, queries, maps, handles = [], {}, {}, []
+    """Names of the cross-attention layers in the order of their calls, and their attention from
+    queries and keys, for all rows.
+    """
+    order = []
+    queries = {}
+    maps = {}
+    handles = []
 
     def after_key(name, layer):
         def hook(module, args, key):

@@ -1,4 +1,6 @@
-"""The bright-ending mask against attention read off the projections, the masked magnitude, and the picture."""
+"""The bright-ending mask against attention read off the projections, the masked
+magnitude, and the picture.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ def test_the_mask_is_the_attention_to_end_of_text_at_the_last_step_in_the_larges
 
 
 def test_only_down_layers_of_the_most_queries_count():
-    small, wide = torch.zeros(1, 4), torch.ones(1, 16)
+    small = torch.zeros(1, 4)
+    wide = torch.ones(1, 16)
     maps = {
         "down_blocks.0.x": wide,
         "down_blocks.0.y": 3 * wide,
@@ -60,7 +63,8 @@ def test_maps_lie_as_the_latents_do_and_coarser_ones_are_enlarged():
 def test_the_score_is_the_magnitude_under_each_images_own_mask(tiny, monkeypatch):
     _, masks = soft_masks(tiny, "a cat", SETTINGS, images=2)
     with torch.no_grad():
-        t, latents = tiny.timesteps(3)[0], tiny.noise("a cat", range(2))
+        t = tiny.timesteps(3)[0]
+        latents = tiny.noise("a cat", range(2))
         eps, empty = (
             tiny.predict_noise(latents, t, tiny.encode([c]).expand(2)) for c in ("a cat", "")
         )

@@ -1,4 +1,6 @@
-"""What all detectors promise: one signature, an honest count, the same answer whatever was asked before, and no NaN."""
+"""What all detectors promise: one signature, an honest count, the same answer whatever was
+asked before, and no NaN.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ def test_evaluations_are_what_passed_through_the_denoiser(model, name):
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_a_score_depends_on_caption_and_seed_and_not_on_what_went_before(model, name):
-    detector, short = DETECTORS[name], ImageSettings(1, 3.0)
+    detector = DETECTORS[name]
+    short = ImageSettings(1, 3.0)
     first = detector(model, "a cat", short)
     other = detector(model, "two dogs", short)
     torch.manual_seed(5)

@@ -58,7 +58,8 @@ def test_metric_d_is_that_of_the_conditional_rows_of_a_guided_run(tiny):
 
 @torch.no_grad()
 def test_metric_e_is_the_fourth_layer_of_one_conditional_pass(tiny):
-    text, latents = tiny.encode(["a cat"]), tiny.noise("a cat", range(2))
+    text = tiny.encode(["a cat"])
+    latents = tiny.noise("a cat", range(2))
     run = tiny.predict_noise
     t = tiny.timesteps(6)[0]
     _, maps = projected(tiny, lambda: run(latents, t, text.expand(2)))

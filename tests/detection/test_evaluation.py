@@ -30,7 +30,9 @@ def test_the_figures_by_hand():
 
 
 def test_the_threshold_comes_from_the_holdout_alone_and_may_be_conformal():
-    positive, negative, holdout = normal(30, 3), normal(30), normal(99, seed=2)
+    positive = normal(30, 3)
+    negative = normal(30)
+    holdout = normal(99, seed=2)
     assert evaluate(positive, negative, holdout).threshold == pytest.approx(
         float(holdout.mean() + holdout.std())
     )
@@ -52,7 +54,8 @@ def test_every_figure_lies_in_its_interval_and_the_interval_narrows():
 
 
 def test_a_kind_without_scores_is_refused():
-    some, none = torch.tensor([1.0, 2.0]), torch.empty(0)
+    some = torch.tensor([1.0, 2.0])
+    none = torch.empty(0)
     with pytest.raises(InputError, match="no scores of memorized captions"):
         evaluate(none, some, some)
     with pytest.raises(InputError, match="no scores of other captions"):

@@ -1,4 +1,6 @@
-"""The magnitude against a whole pipeline call, its gradient against finite differences, and the picture of it."""
+"""The magnitude against a whole pipeline call, its gradient against finite
+differences, and the picture of it.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,11 @@ CAPTION = "a cat"
 
 
 def by_pipeline(model: Model, images: int) -> torch.Tensor:
-    """|| eps - eps || of every step and image, (steps, images), read off an ordinary guided call: of v, the difference counts sqrt(a)."""
-    rows, pipeline = [], model.pipeline
+    """|| eps - eps || of every step and image, (steps, images), read off an ordinary guided
+    call: of v, the difference counts sqrt(a).
+    """
+    rows = []
+    pipeline = model.pipeline
     a = pipeline.scheduler.alphas_cumprod
 
     def hook(module, args, output):
@@ -82,11 +87,14 @@ def test_steps_outside_the_run_are_refused(tiny, steps):
 def test_saliency_is_the_slope_of_the_magnitude_by_finite_differences(tiny):
     found = saliency(tiny, "cats", SETTINGS, images=1)
     assert [token for token, _ in found] == ["c", "a", "t", "s"]
-    text, step, position = tiny.encode(["cats"]), 2e-2, 2
+    text = tiny.encode(["cats"])
+    step = 2e-2
+    position = 2
     shifts = step * torch.cat([torch.eye(32), -torch.eye(32)])
     moved = text.repeat(64)
     moved.tokens[:, position] += shifts
-    latents, t = tiny.noise("cats", [0], SETTINGS.seed), tiny.timesteps(SETTINGS.steps)[0]
+    latents = tiny.noise("cats", [0], SETTINGS.seed)
+    t = tiny.timesteps(SETTINGS.steps)[0]
     empty = tiny.predict_noise(latents, t, tiny.encode([""]))
     up, down = norms(tiny.predict_noise(latents.expand(64, -1, -1, -1), t, moved) - empty).chunk(2)
     assert found[position - 1][1] == pytest.approx(

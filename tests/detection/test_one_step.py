@@ -28,7 +28,9 @@ SETTINGS = ImageSettings(seed=4)
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @torch.no_grad()
 def test_one_step_is_diffusers_heun_step_over_karras_sigmas(prediction_type):
-    """The sampler gets what the network gives, eps or v, at its own sigma; nothing is converted here."""
+    """The sampler gets what the network gives, eps or v, at its own sigma;
+    nothing is converted here.
+    """
     model = findnemo.load(tiny_pipeline(prediction_type))
     scheduler = HeunDiscreteScheduler.from_config(
         model.pipeline.scheduler.config, use_karras_sigmas=True, timestep_spacing="trailing"
@@ -97,7 +99,9 @@ def striped(*columns: int) -> Image.Image:
 
 
 def test_an_edge_counts_where_more_than_half_of_the_seeds_have_it():
-    both, one, other = striped(100, 200), striped(100), striped(20)
+    both = striped(100, 200)
+    one = striped(100)
+    other = striped(20)
     assert edge_consistency([both]) == pytest.approx(4 / 256)  # a line has two sides
     assert edge_consistency([both, one, one, other]) == pytest.approx(2 / 256)
     assert edge_consistency([one, one, other, other]) == 0  # half is not more than half
@@ -106,7 +110,8 @@ def test_an_edge_counts_where_more_than_half_of_the_seeds_have_it():
 
 
 def test_the_template_mask_is_scipys_erosion_and_dilation():
-    image, other = noisy(1, (60, 48)), noisy(1, (60, 48)).copy()
+    image = noisy(1, (60, 48))
+    other = noisy(1, (60, 48)).copy()
     other.paste((0, 0, 0), (20, 15, 40, 30))
     for x, y in ((5, 5), (50, 40), (0, 47)):
         other.putpixel((x, y), (255, 255, 255))

@@ -1,4 +1,6 @@
-"""Recorded attention is what the layers compute, of the conditional rows, and recording leaves the images as they were."""
+"""Recorded attention is what the layers compute, of the conditional rows, and recording leaves
+the images as they were.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,8 @@ def test_the_images_are_the_same_but_for_rounding_and_edits_stay_in_force(tiny):
     neurons = NeuronSet({DOWN + ".to_v": range(16)})
     with torch.no_grad():
         tiny.value_layers[DOWN + ".to_v"].weight *= 200
-    plain, passes = pixels(tiny), []
+    plain = pixels(tiny)
+    passes = []
     with recorded(tiny, lambda layer, step, p: passes.append(step)):
         assert abs(pixels(tiny) - plain).max() <= 1
         with deactivate(tiny, neurons):

@@ -38,7 +38,8 @@ def test_the_decision_is_that_of_all_seeds_whatever_the_threshold(model, calibra
     whole = {c: findnemo.score(model, c, settings=SETTINGS) for c in CAPTIONS}
     for tau in [*(v + d for v in whole.values() for d in (-1e-4, 1e-4))]:
         for found in detect_many(model, CAPTIONS, replace(calibration, tau=tau)):
-            caption, value = found.prompt, whole[found.prompt]
+            caption = found.prompt
+            value = whole[found.prompt]
             assert found.memorized == (value >= tau)
             assert found.evaluations == found.samples
             assert found.score == pytest.approx(
@@ -176,7 +177,7 @@ def test_fewer_captions_share_passes_where_latents_are_large(model, monkeypatch,
     assert group_size(model) == captions
 
 
-# p-values ------------------------------------------------------------------------------------------------------------
+# p-values -----------------------------------------------------------------------------------------
 
 
 def test_every_detection_has_the_p_value_of_its_score(model, calibration):

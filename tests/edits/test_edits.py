@@ -1,4 +1,6 @@
-"""One edit, three ways: as a hook, as weights and as a LoRA it gives the same images, and it leaves nothing behind."""
+"""One edit, three ways: as a hook, as weights and as a LoRA it gives the same images, and
+it leaves nothing behind.
+"""
 
 import copy
 import json
@@ -72,7 +74,7 @@ def hooks(pipeline: StableDiffusionPipeline) -> list:
     ]
 
 
-# the three ways ------------------------------------------------------------------------------------------------------
+# the three ways -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.5])
@@ -102,7 +104,8 @@ def test_a_pruned_checkpoint_is_an_ordinary_one(model, tmp_path):
 
 
 def test_prune_leaves_the_old_pipeline_alone(model):
-    before, weights = images(model.pipeline), copy.deepcopy(model.denoiser.state_dict())
+    before = images(model.pipeline)
+    weights = copy.deepcopy(model.denoiser.state_dict())
     pruned = prune(model, NEURONS)
     assert pruned is not model.pipeline
     assert pruned.unet is not model.pipeline.unet
@@ -133,7 +136,8 @@ def test_prune_within_an_edit_carries_the_weights_but_no_hook(model):
 
 def test_a_bias_is_switched_off_too(model, tmp_path):
     block = model.denoiser.mid_block.attentions[0].transformer_blocks[0].attn2
-    weight, block.to_v = block.to_v.weight, nn.Linear(32, 32, bias=True)
+    weight = block.to_v.weight
+    block.to_v = nn.Linear(32, 32, bias=True)
     block.to_v.weight = weight
     expected = edited_images(model)
     assert different(expected, images(model.pipeline))
@@ -156,7 +160,7 @@ def test_a_pipeline_with_a_lora_is_edited_as_a_whole_or_refused(model, tmp_path)
     assert same(images(prune(model, ONE, 2.0)), expected)
 
 
-# the context ---------------------------------------------------------------------------------------------------------
+# the context --------------------------------------------------------------------------------------
 
 
 def assert_as_before(model: Model, weights: dict, output: Tensor) -> None:
@@ -168,14 +172,16 @@ def assert_as_before(model: Model, weights: dict, output: Tensor) -> None:
 
 
 def test_leaving_the_context_restores_the_model_bit_for_bit(model):
-    weights, output = copy.deepcopy(model.denoiser.state_dict()), noise(model)
+    weights = copy.deepcopy(model.denoiser.state_dict())
+    output = noise(model)
     with deactivate(model, NEURONS):
         assert not torch.allclose(noise(model), output, atol=1e-2)
     assert_as_before(model, weights, output)
 
 
 def test_an_exception_restores_the_model_too(model):
-    weights, output = copy.deepcopy(model.denoiser.state_dict()), noise(model)
+    weights = copy.deepcopy(model.denoiser.state_dict())
+    output = noise(model)
     with (
         pytest.raises(RuntimeError, match="shape"),
         deactivate(model, NEURONS),
@@ -197,7 +203,8 @@ def test_muted_modules_give_zeros_and_are_what_they_were_afterwards(model):
         "down_blocks.0.resnets.0.conv2",
         "mid_block.attentions.0.transformer_blocks.0.attn2.to_k",
     ]
-    latents, text = model.noise("a cat", [0]), model.encode(["a cat"])
+    latents = model.noise("a cat", [0])
+    text = model.encode(["a cat"])
     with torch.no_grad():
         before = model.output(latents, 500, text)
         with muted(model, names):
@@ -255,7 +262,7 @@ def test_one_mask_per_sample_equals_one_pass_per_mask(model):
     assert not torch.allclose(together, noise(model, len(sets)), atol=1e-2)
 
 
-# what is refused -----------------------------------------------------------------------------------------------------
+# what is refused ----------------------------------------------------------------------------------
 
 EDITS = [
     lambda model, neurons, folder: deactivate(model, neurons).__enter__(),
@@ -265,7 +272,10 @@ EDITS = [
 
 
 def test_a_file_is_to_the_byte_the_same_each_time(model, tmp_path):
-    """Its hash is evidence. With two keys of metadata or more an order by chance would show in ten times."""
+    """Its hash is evidence.
+
+    With two keys of metadata or more an order by chance would show in ten times.
+    """
     loras = {save_lora(model, NEURONS, tmp_path).read_bytes() for _ in range(10)}
     file = tmp_path / "neurons.safetensors"
     neurons = set()

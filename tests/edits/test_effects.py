@@ -1,6 +1,9 @@
-"""Whatever stands in the place of a weight: every edit is that of the hook, or is refused by name, and what is written loads in plain diffusers."""
+"""Whatever stands in the place of a weight: every edit is that of the hook, or is refused by
+name, and what is written loads in plain diffusers.
+"""
 
 import copy
+import importlib
 import json
 import warnings
 
@@ -79,7 +82,7 @@ def selected(folder, model: Model, neurons: NeuronSet, factor: float = 0.0):
         return select(run, factor=factor)
 
 
-# weights that are made before every pass -----------------------------------------------------------------------------
+# weights that are made before every pass ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("factor", [0.0, -0.5])
@@ -87,7 +90,8 @@ def selected(folder, model: Model, neurons: NeuronSet, factor: float = 0.0):
 def test_what_makes_a_weight_is_worked_into_it(model, neurons, tmp_path, how, factor):
     for layer in model.value_layers.values():
         MADE[how](layer)
-    plain, wanted = noise(model), edited(model, neurons, factor)
+    plain = noise(model)
+    wanted = edited(model, neurons, factor)
     state = copy.deepcopy(model.denoiser.state_dict())
     assert not torch.allclose(plain, wanted, atol=1e-3)
     pruned = prune(model, neurons, factor)
@@ -147,7 +151,7 @@ def test_a_mask_under_which_nobody_trained_is_no_hindrance_to_gradients(model, n
     )
 
 
-# weights under several names -----------------------------------------------------------------------------------------
+# weights under several names ----------------------------------------------------------------------
 
 UP = "up_blocks.1.attentions.0.transformer_blocks.0.attn2"
 
@@ -174,7 +178,8 @@ def share(model: Model, neurons: NeuronSet) -> None:
 @pytest.mark.parametrize("how", [tie, overlap, share])
 def test_weights_under_several_names_are_edited_where_the_hook_acts(model, neurons, tmp_path, how):
     how(model, neurons)
-    plain, wanted = noise(model), edited(model, neurons)
+    plain = noise(model)
+    wanted = edited(model, neurons)
     prune(model, neurons).save_pretrained(tmp_path / "clean")
     assert alike(noise(quiet_load(tmp_path / "clean")), wanted)
     assert torch.equal(noise(model), plain)
@@ -196,7 +201,8 @@ def test_a_module_named_twice_is_scaled_once(tiny):
         f"down_blocks.0.attentions.{k}.transformer_blocks.0.attn2.to_v" for k in (0, 1)
     )
     place(tiny, second).to_v = tiny.value_layers[first]
-    both, one = NeuronSet({first: [1, 2], second: [2, 3]}), NeuronSet({first: [1, 2, 3]})
+    both = NeuronSet({first: [1, 2], second: [2, 3]})
+    one = NeuronSet({first: [1, 2, 3]})
     assert torch.equal(edited(tiny, both, 0.5), edited(tiny, one, 0.5))
     a, b = (prune(tiny, n, 0.5).unet.state_dict() for n in (both, one))
     assert all(torch.equal(a[key], b[key]) for key in a)
@@ -213,7 +219,7 @@ def test_what_fused_projections_leave_behind_is_not_written(model, neurons, tmp_
     assert alike(noise(quiet_load(tmp_path)), wanted)
 
 
-# layers whose weight is not all of them ------------------------------------------------------------------------------
+# layers whose weight is not all of them -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", OTHERS)
@@ -223,7 +229,8 @@ def test_the_hook_works_on_whatever_has_a_width(model, neurons, how):
 
     def off(layer: nn.Module) -> nn.Module:
         wrapped = nn.Module()
-        wrapped.layer, wrapped.out_features = layer, layer.out_features
+        wrapped.layer = layer
+        wrapped.out_features = layer.out_features
         scale = torch.ones(layer.out_features)
         scale[[1, 2, 3]] = 0
         wrapped.forward = lambda x: wrapped.layer(x) * scale
@@ -266,7 +273,10 @@ def test_a_layer_that_names_no_width_is_refused(model, neurons):
     for ask in (lambda *_: model.widths(), edited, prune, lora_weights):
         with pytest.raises(
             EditError,
-            match=r"to_v is a Injected, which does not say how many neurons it has: give it out_features",
+            match=(
+                r"to_v is a Injected, which does not say how many neurons it has: give it"
+                r" out_features"
+            ),
         ):
             ask(model, neurons)
 
@@ -308,11 +318,13 @@ def test_an_edit_within_an_edit_still_reads_the_layer_itself(model, neurons):
     assert all(torch.equal(alone[key], nested[key]) for key in alone)
 
 
-# values computed another way -----------------------------------------------------------------------------------------
+# values computed another way ----------------------------------------------------------------------
 
 
 class Bypass:
-    """An attention processor that multiplies by a copy of the weights that it made when it was set."""
+    """An attention processor that multiplies by a copy of the weights that
+    it made when it was set.
+    """
 
     def __init__(self, attn):
         self.weight = attn.to_v.weight.detach().clone()
@@ -345,7 +357,9 @@ def test_a_processor_that_does_not_call_the_layer_is_noticed_by_every_edit(
 
 
 def test_a_forward_that_runs_the_old_network_in_the_copy_is_noticed(model, neurons):
-    """A function that was put over a forward pass goes on with the modules it was made of, also in a copy."""
+    """A function that was put over a forward pass goes on with the modules it was
+    made of, also in a copy.
+    """
     block = model.denoiser.mid_block
     own = block.forward
     block.forward = lambda *args, **kwargs: own(*args, **kwargs)
@@ -367,7 +381,8 @@ def test_a_compiled_forward_is_refused(model, neurons, what):
 
 def test_a_layer_or_network_that_is_exchanged_under_an_edit_is_noticed(model, neurons):
     name = next(iter(neurons.layers))
-    layer, unet = model.value_layers[name], tiny_family("sd1").unet
+    layer = model.value_layers[name]
+    unet = tiny_family("sd1").unet
 
     def load_a_lora() -> None:  # which calls the layer, and adds to what the hook gives
         with deactivate(model, neurons):
@@ -388,12 +403,13 @@ def test_a_layer_or_network_that_is_exchanged_under_an_edit_is_noticed(model, ne
         exchange()
 
 
-# the hook on odd values ----------------------------------------------------------------------------------------------
+# the hook on odd values ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
 def test_factor_zero_is_off_whatever_the_neuron_gives(model, neurons, value):
-    name, seen = next(iter(neurons.layers)), []
+    name = next(iter(neurons.layers))
+    seen = []
     layer = model.value_layers[name]
     with torch.no_grad():
         layer.weight[1] = value
@@ -421,7 +437,8 @@ def test_in_half_precision_a_neuron_that_overflows_is_off(neurons):
 @pytest.mark.parametrize("factor", [0.0, 0.3, -1.7])
 def test_every_dtype_is_edited_within_its_rounding(neurons, dtype, factor, tmp_path):
     model = as_model(loud(tiny_family("sd1"))[0].to(dtype=dtype))
-    wanted, plain = edited(model, neurons, factor), noise(model)
+    wanted = edited(model, neurons, factor)
+    plain = noise(model)
     assert wanted.dtype == dtype
     gap = (noise(findnemo.load(prune(model, neurons, factor))) - wanted).abs().max()
     assert gap <= 0.1 * (plain - wanted).abs().max()
@@ -442,7 +459,8 @@ def test_a_factor_is_not_rounded_to_the_layers_dtype():
 
 def test_under_autocast_the_edit_is_the_same(model, neurons):
     with torch.autocast("cpu", torch.bfloat16):
-        wanted, plain = edited(model, neurons), noise(model)
+        wanted = edited(model, neurons)
+        plain = noise(model)
         pruned = findnemo.load(prune(model, neurons))
         assert alike(noise(pruned).float(), wanted.float())
     assert not alike(wanted.float(), plain.float())
@@ -451,8 +469,10 @@ def test_under_autocast_the_edit_is_the_same(model, neurons):
 
 def test_a_layer_that_runs_twice_in_a_pass_is_off_both_times(model, neurons):
     name = next(iter(neurons.layers))
-    attn, layer = place(model, name), model.value_layers[name]
-    own, seen = attn.processor, []
+    attn = place(model, name)
+    layer = model.value_layers[name]
+    own = attn.processor
+    seen = []
 
     class Twice:
         def __call__(self, attn, hidden_states, encoder_hidden_states=None, **options):
@@ -507,7 +527,7 @@ def test_a_factor_that_is_none_is_refused(model, neurons, factor):
             edit(model, neurons, factor)
 
 
-# what is written -----------------------------------------------------------------------------------------------------
+# what is written ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["checkpoint", "file", "lora", "kohya"])
@@ -605,18 +625,6 @@ def test_a_single_file_under_a_lora_elsewhere_is_not_rewritten_without_it(neuron
     assert not (tmp_path / "clean.safetensors").exists()
 
 
-def spoilt(monkeypatch, target: str, change) -> None:
-    """The function that writes is given other tensors, as a fault in it would write them."""
-    own = target.rpartition(".")
-    module = __import__(own[0], fromlist=["x"])
-    written = getattr(module, own[2])
-    monkeypatch.setattr(
-        module,
-        own[2],
-        lambda tensors, *args, **kwargs: written(change(dict(tensors)), *args, **kwargs),
-    )
-
-
 @pytest.mark.parametrize("fault", ["sign", "missing", "another row"])
 def test_a_lora_file_is_read_again_before_it_has_its_name(
     model, neurons, tmp_path, monkeypatch, fault
@@ -629,7 +637,11 @@ def test_a_lora_file_is_read_again_before_it_has_its_name(
             tensors[key] = -tensors[key] if fault == "sign" else tensors[key].roll(1, 0)
         return tensors
 
-    spoilt(monkeypatch, "safetensors.torch.save_file", change)
+    module = importlib.import_module("findnemo.edits._edits")
+    write = module.write
+    monkeypatch.setattr(
+        module, "write", lambda path, tensors, about: write(path, change(dict(tensors)), about)
+    )
     with pytest.raises(
         EditError, match=r"the edit of .*to_v \(neurons 1, 2, 3\) did not take effect: the LoRA"
     ):
@@ -688,7 +700,7 @@ def test_a_pruned_checkpoint_is_what_plain_diffusers_makes_of_it(model, neurons,
     assert np.isfinite(wanted).all()
 
 
-# every architecture --------------------------------------------------------------------------------------------------
+# every architecture -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -742,7 +754,7 @@ def test_dynamically_quantized_layers_of_pytorch_itself(model, neurons):
             edit(model, neurons)
 
 
-# dtypes of storage ---------------------------------------------------------------------------------------------------
+# dtypes of storage --------------------------------------------------------------------------------
 
 
 def test_weights_that_are_kept_in_eight_bits_until_they_are_used(model, neurons):

@@ -1,4 +1,6 @@
-"""The section for a model card: its figures are those of the run, and no caption acts as Markdown or HTML."""
+"""The section for a model card: its figures are those of the run, and no caption
+acts as Markdown or HTML.
+"""
 
 import re
 
@@ -39,12 +41,16 @@ def card_of(path, model, captions, **options) -> str:
 
 
 def cells(line: str) -> list[str]:
-    """The cells of a row of a table, as GitHub splits it: at bars that no backslash stands before."""
+    """The cells of a row of a table, as GitHub splits it: at bars that no
+    backslash stands before.
+    """
     return [c.strip() for c in re.split(r"(?<!\\)(?:\\\\)*\|", line)[1:-1]]
 
 
 def shown(text: str) -> str:
-    """What a reader sees of escaped text (CommonMark: a backslash before punctuation is that character)."""
+    """What a reader sees of escaped text (CommonMark: a backslash before
+    punctuation is that character).
+    """
     return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text)
 
 

@@ -1,4 +1,6 @@
-"""Exports keep the dtypes of the source, tensor by tensor, whatever the run computed in; whatever is narrowed is said."""
+"""Exports keep the dtypes of the source, tensor by tensor, whatever the run computed in;
+whatever is narrowed is said.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def same(one: dict, other: dict) -> None:
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def narrow(request, tmp_path_factory):
-    """A float32 directory whose weights bfloat16 does not hold, and the model of it as a bfloat16 run loads it."""
+    """A float32 directory whose weights bfloat16 does not hold, and the model of it as
+    a bfloat16 run loads it.
+    """
     folder = tmp_path_factory.mktemp(request.param)
     pipeline, neurons = loud(tiny_family(request.param))
     pipeline.save_pretrained(folder / "source")
@@ -118,7 +122,9 @@ def test_a_single_file_and_loras_too(narrow, tmp_path):
 
 
 def mixed(folder: Path) -> None:
-    """Make a directory's files mixed: of each part every third tensor float16 and every third bfloat16; the autoencoder all float16."""
+    """Make a directory's files mixed: of each part every third tensor float16 and every third
+    bfloat16; the autoencoder all float16.
+    """
     for file in folder.glob("*/*.safetensors"):
         kinds = (
             [torch.float16]
@@ -163,7 +169,9 @@ def test_a_mixed_source_stays_mixed_tensor_by_tensor(tmp_path, family, dtype):
 
 
 def test_names_of_old_autoencoders_are_known(tmp_path):
-    """The published Stable Diffusion 1.x autoencoders have their attention under names that diffusers replaces when it loads them."""
+    """The published Stable Diffusion 1.x autoencoders have their attention under names that
+    diffusers replaces when it loads them.
+    """
     pipeline, neurons = loud(tiny_family("sd1"))
     pipeline.save_pretrained(tmp_path / "source")
     mixed(tmp_path / "source")
@@ -259,7 +267,7 @@ def test_channels_last_changes_no_value(narrow, tmp_path):
     same(weights(clean), zeroed(weights(folder / "source"), neurons))
 
 
-# asked for --------------------------------------------------------------------------------------------------------------
+# asked for ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.tells
@@ -347,7 +355,7 @@ def test_another_dtype_is_refused(narrow, tmp_path, dtype):
         )
 
 
-# where the source is not what was loaded --------------------------------------------------------------------------------
+# where the source is not what was loaded ----------------------------------------------------------
 
 
 def test_a_live_pipeline_is_written_as_it_is(tmp_path):
@@ -368,7 +376,10 @@ def test_a_source_that_is_gone_is_named_with_the_way_out(tmp_path, form):
     target = tmp_path / ("clean.safetensors" if form in ("file", "kohya") else "clean")
     with pytest.raises(
         InputError,
-        match=r"source is gone, and exports keep the dtype of its files: put it back.*--model.*--dtype",
+        match=(
+            r"source is gone, and exports keep the dtype of its files: put it"
+            r" back.*--model.*--dtype"
+        ),
     ):
         write(form, chosen, target, model)
     assert not target.exists()
@@ -390,10 +401,14 @@ def test_a_part_that_was_changed_since_is_written_as_it_is_loaded_and_said(tmp_p
     chosen = chosen_of(tmp_path, model, neurons)
     with pytest.warns(
         FindnemoWarning,
-        match=r"text_encoder is not what .*source holds \(changed since it was loaded\): .* in bfloat16",
+        match=(
+            r"text_encoder is not what .*source holds \(changed since it was loaded\): .* in"
+            r" bfloat16"
+        ),
     ):
         clean = write("checkpoint", chosen, tmp_path / "clean", model)
-    made, source = weights(clean), zeroed(weights(tmp_path / "source"), neurons)
+    made = weights(clean)
+    source = zeroed(weights(tmp_path / "source"), neurons)
     parts = ("unet/", "vae/")
     same(
         {n: v for n, v in made.items() if n.startswith(parts)},
@@ -424,13 +439,17 @@ def test_a_lora_that_is_loaded_is_not_passed_over(tmp_path):
 
 @pytest.mark.tells
 def test_what_is_made_of_a_run_shares_the_parts_of_the_source(narrow):
-    """As `findnemo harden` writes it: a new denoiser, in the dtype it was computed in, and all else as the source keeps it."""
+    """As `findnemo harden` writes it: a new denoiser, in the dtype it was computed in, and all
+    else as the source keeps it.
+    """
     folder, _, _, neurons = narrow
     model = findnemo.load(folder / "source", dtype="bfloat16")
     made = findnemo.prune(model, neurons)
     with pytest.warns(
         FindnemoWarning,
-        match="the unet is written in bfloat16, in which it was computed, .*source has it in float32",
+        match=(
+            "the unet is written in bfloat16, in which it was computed, .*source has it in float32"
+        ),
     ):
         kept = with_kept(model, made)
     assert kept.unet is made.unet
@@ -439,7 +458,7 @@ def test_what_is_made_of_a_run_shares_the_parts_of_the_source(narrow):
         same(getattr(source, name).state_dict(), getattr(kept, name).state_dict())
 
 
-# what a checkpoint keeps besides -------------------------------------------------------------------------------------------
+# what a checkpoint keeps besides ------------------------------------------------------------------
 
 
 def test_a_checkpoint_keeps_the_pipelines_own_settings(tmp_path):
@@ -484,7 +503,7 @@ def test_a_missing_safety_checker_stays_missing_and_whether_one_is_wanted_too(tm
     assert index["requires_safety_checker"] is required
 
 
-# the command -----------------------------------------------------------------------------------------------------------
+# the command --------------------------------------------------------------------------------------
 
 
 def test_the_command_keeps_the_dtype_of_the_source_and_writes_another_when_asked(

@@ -1,4 +1,6 @@
-"""Every form of export, read by plain diffusers in a process of its own, gives the images of the edited pipeline."""
+"""Every form of export, read by plain diffusers in a process of its own, gives the
+images of the edited pipeline.
+"""
 
 import json
 import os
@@ -36,8 +38,12 @@ def chosen_of(folder: Path, model: Model, neurons: NeuronSet, **options):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Per family: the images before and under the edit, and of each export as plain diffusers makes them."""
-    root, jobs, wanted = tmp_path_factory.mktemp("exported"), [], {}
+    """Per family: the images before and under the edit, and of each export as
+    plain diffusers makes them.
+    """
+    root = tmp_path_factory.mktemp("exported")
+    jobs = []
+    wanted = {}
     for family in FAMILIES:
         folder = root / family
         pipeline, neurons = loud(tiny_family(family))
@@ -51,7 +57,8 @@ def exported(tmp_path_factory):
             write(form, chosen, folder / how.name, model)
         file = as_model(pipeline, str(save_file(pipeline, folder / "before.safetensors")))
         write("file", chosen, folder / "rewritten.safetensors", file)
-        config, name = str(folder / "original"), type(pipeline).__name__
+        config = str(folder / "original")
+        name = type(pipeline).__name__
         places = {
             "checkpoint": {"directory": str(folder / "checkpoint")},
             "file": {"file": str(folder / "model.safetensors"), "config": config},
@@ -106,20 +113,26 @@ def test_nothing_half_written_is_left_behind(exported):
     assert set(left) <= {".lock"}
 
 
-# single files --------------------------------------------------------------------------------------------------------
+# single files -------------------------------------------------------------------------------------
 
 
 def original_name(layer: str) -> str:
     """Of a value layer of the tiny Stable Diffusion 1.x, with one layer a block: by hand."""
     return {
-        "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v": "input_blocks.1.1.transformer_blocks.0.attn2.to_v",
-        "mid_block.attentions.0.transformer_blocks.0.attn2.to_v": "middle_block.1.transformer_blocks.0.attn2.to_v",
+        "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v": (
+            "input_blocks.1.1.transformer_blocks.0.attn2.to_v"
+        ),
+        "mid_block.attentions.0.transformer_blocks.0.attn2.to_v": (
+            "middle_block.1.transformer_blocks.0.attn2.to_v"
+        ),
     }[layer]
 
 
 @pytest.fixture
 def file_and_model(tmp_path):
-    """A file with an averaged U-Net, metadata and tensors of other types, and the model loaded from it."""
+    """A file with an averaged U-Net, metadata and tensors of other types, and
+    the model loaded from it.
+    """
     pipeline, neurons = loud(tiny_family("sd1"))
     pipeline.save_pretrained(tmp_path / "directory")
     plain = load_file(save_file(pipeline, tmp_path / "plain.safetensors"))
@@ -221,13 +234,16 @@ def test_other_architectures_have_no_original_layout(tmp_path):
     for form in ("file", "kohya"):
         with pytest.raises(
             ModelError,
-            match="of StableDiffusionPipeline and StableDiffusionXLPipeline only, not of PixArtAlphaPipeline",
+            match=(
+                "of StableDiffusionPipeline and StableDiffusionXLPipeline only, not of"
+                " PixArtAlphaPipeline"
+            ),
         ):
             write(form, chosen, tmp_path / "x.safetensors", model)
     assert not (tmp_path / "x.safetensors").exists()
 
 
-# LoRAs ---------------------------------------------------------------------------------------------------------------
+# LoRAs --------------------------------------------------------------------------------------------
 
 
 def test_a_kohya_lora_is_exact_of_one_rank_and_says_its_limits(exported):
@@ -280,7 +296,7 @@ def test_a_bias_cannot_be_in_a_kohya_lora(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
 
 
-# what is refused -----------------------------------------------------------------------------------------------------
+# what is refused ----------------------------------------------------------------------------------
 
 
 @pytest.fixture

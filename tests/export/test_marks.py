@@ -1,4 +1,6 @@
-"""A single file carries what loaders look for: v-prediction and zero terminal SNR are found again by all, and scores stay what they were."""
+"""A single file carries what loaders look for: v-prediction and zero terminal SNR are found
+again by all, and scores stay what they were.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,9 @@ def test_the_marks_are_those_that_user_interfaces_look_for(made):
 
 
 def test_the_configuration_beside_it_describes_the_model_to_the_original_code(made):
-    """As diffusers reads such a configuration: its own converter makes the U-Net's and the autoencoder's configurations of it."""
+    """As diffusers reads such a configuration: its own converter makes the U-Net's and the
+    autoencoder's configurations of it.
+    """
     _, predicts, _, model, _, file = made
     if _marks.configuration(model.pipeline) is None:  # keys say it, or it is what all assume
         assert not file.with_suffix(".yaml").exists()
@@ -203,7 +207,8 @@ def test_with_the_usual_configuration_the_scores_are_those_of_the_original(
     assert (config.prediction_type, bool(config.get("rescale_betas_zero_snr"))) == (predicts, zero)
     assert loaded.timesteps(50) == model.timesteps(50)
     clean = as_model(findnemo.prune(model, neurons))
-    text, latents = clean.encode([CAPTION] * 3), clean.noise(CAPTION, range(3))
+    text = clean.encode([CAPTION] * 3)
+    latents = clean.noise(CAPTION, range(3))
     for step in (1, 30):  # the first of zero terminal SNR is the same for every model
         timestep = clean.timesteps(50)[step]
         wanted, made_of_file = (m.predict_noise(latents, timestep, text) for m in (clean, loaded))
@@ -233,12 +238,14 @@ def test_with_the_fitting_configuration_asked_for_nothing_is_refused(made):
     assert config == model.pipeline.scheduler.config
 
 
-# files that were loaded from a file ----------------------------------------------------------------------------------
+# files that were loaded from a file ---------------------------------------------------------------
 
 
 @pytest.fixture
 def unmarked(tmp_path):
-    """A model of a file without marks, loaded with a configuration that says v with zero terminal SNR."""
+    """A model of a file without marks, loaded with a configuration that says
+    v with zero terminal SNR.
+    """
     pipeline, neurons = predicting("sdxl", "v_prediction", True)
     pipeline.save_pretrained(tmp_path / "directory")
     more = {"surplus.key": torch.ones(3, dtype=torch.bfloat16), "global_step": torch.tensor(7)}
@@ -314,13 +321,16 @@ def test_a_scheduler_that_was_exchanged_is_not_contradicted_by_the_copy(unmarked
     )
     with pytest.raises(
         MismatchError,
-        match=r"by the tensor v_pred .* prediction_type is v_prediction, by the model's scheduler it is epsilon",
+        match=(
+            r"by the tensor v_pred .* prediction_type is v_prediction, by the model's scheduler it"
+            r" is epsilon"
+        ),
     ):
         rewrite(source, neurons, tmp_path / "clean.safetensors")
     assert not (tmp_path / "clean.safetensors").exists()
 
 
-# what a single file cannot say ---------------------------------------------------------------------------------------
+# what a single file cannot say --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -355,7 +365,7 @@ def test_tokens_of_a_textual_inversion_have_no_place_in_a_file(tmp_path):
     assert not list(tmp_path.glob("*clean*"))
 
 
-# the configuration beside it is written, replaced and taken away with the file ----------------------------------------
+# the configuration beside it is written, replaced and taken away with the file --------------------
 
 
 def test_a_configuration_that_lies_there_is_in_the_way(tmp_path):
@@ -366,7 +376,8 @@ def test_a_configuration_that_lies_there_is_in_the_way(tmp_path):
     for name, model in models.items():
         (tmp_path / name).mkdir()
         chosen[name] = chosen_of(tmp_path / name, model, neurons)
-    target, beside = tmp_path / "clean.safetensors", tmp_path / "clean.yaml"
+    target = tmp_path / "clean.safetensors"
+    beside = tmp_path / "clean.yaml"
     write("file", chosen["v"], target, models["v"])
     assert beside.exists()
     target.unlink()
@@ -396,7 +407,7 @@ def test_an_export_that_fails_leaves_neither(tmp_path, monkeypatch):
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
 
 
-# LoRAs ---------------------------------------------------------------------------------------------------------------
+# LoRAs --------------------------------------------------------------------------------------------
 
 
 def test_a_lora_says_for_which_model_it_is(made):

@@ -1,4 +1,6 @@
-"""Names in the original layout: those of the published files, for models of their full size (without weights)."""
+"""Names in the original layout: those of the published files, for models of their
+full size (without weights).
+"""
 
 import pytest
 import torch
@@ -39,7 +41,8 @@ TEXTS = {
         },
     ],
 }
-# how diffusers calls a published file, how many tensors it has but for position_ids, logit_scale and the layer that 2.x does not
+# how diffusers calls a published file, how many tensors it has but for position_ids, logit_scale
+# and the layer that 2.x does not
 # use, and some of them with their shapes
 KNOWN = {
     "sd1": (

@@ -1,4 +1,6 @@
-"""The card's section on the hub: one section between its marks, nothing else changes, and nothing is pushed without being asked."""
+"""The card's section on the hub: one section between its marks, nothing else changes, and
+nothing is pushed without being asked.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ class Hub:
     """A repository with one file, that keeps what is done to it."""
 
     def __init__(self, folder, card: str | None):
-        self.file, self.commits = folder / "README.md", []
+        self.file = folder / "README.md"
+        self.commits = []
         if card is not None:
             self.file.write_bytes(card.encode())
 
@@ -86,7 +89,8 @@ def test_marks_that_are_no_pair_are_refused_and_nothing_is_pushed(tmp_path, card
 def test_any_card_gets_the_last_section_once(card, first, second):
     if BEGIN in card or END in card:
         return
-    one, two = markdown(first), markdown(second)
+    one = markdown(first)
+    two = markdown(second)
     twice = with_section(with_section(card, one), two)
     assert twice == with_section(card, two)
     assert twice.startswith(card)
@@ -111,7 +115,8 @@ FAILURES = {
 @pytest.mark.parametrize("step", ["model_info", "hf_hub_download", "upload_file"])
 @pytest.mark.parametrize("says", FAILURES)
 def test_what_the_hub_refuses_is_one_plain_error(tmp_path, monkeypatch, says, step):
-    hub, (raised, kind) = Hub(tmp_path, CARD), FAILURES[says]
+    hub = Hub(tmp_path, CARD)
+    raised, kind = FAILURES[says]
 
     def fails(*arguments, **options):
         raise raised

@@ -90,7 +90,8 @@ PRICED = {  # what the default search keeps: an order, and the sets that it trie
 
 @pytest.fixture(scope="module")
 def priced(tmp_path_factory):
-    path, model = tmp_path_factory.mktemp("priced") / "run", as_model(tiny_family("sd1"))
+    path = tmp_path_factory.mktemp("priced") / "run"
+    model = as_model(tiny_family("sd1"))
     with Run.open(make_run(path, model, HELD, ("out of reach",), {"out of reach": PRICED})) as run:
         yield run
 

@@ -1,4 +1,6 @@
-"""Original images: what a hostile table or server may try, against a real server on this machine; and that nothing of it is fatal."""
+"""Original images: what a hostile table or server may try, against a real server on this
+machine; and that nothing of it is fatal.
+"""
 
 import io
 import json
@@ -59,7 +61,7 @@ def same(image: Image.Image | None, want: Image.Image) -> bool:
     )
 
 
-# a server -------------------------------------------------------------------------------------------------------------
+# a server -----------------------------------------------------------------------------------------
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -171,7 +173,7 @@ def reason(original: Originals, reference: str) -> str:
     return original.failures[reference]
 
 
-# what is found --------------------------------------------------------------------------------------------------------
+# what is found ------------------------------------------------------------------------------------
 
 
 def test_a_fetched_image_is_kept_as_it_came_and_not_fetched_again(original, server, tmp_path):
@@ -251,7 +253,7 @@ def test_sixteen_bits_are_scaled_not_cut_off():
     assert decode(io.BytesIO(encoded(grey))).getpixel((0, 0)) == (128, 128, 128)
 
 
-# what is refused before a request -------------------------------------------------------------------------------------
+# what is refused before a request -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -311,7 +313,9 @@ def test_this_machine_is_not_asked_by_any_name(tmp_path, server, host):
 
 
 def names(monkeypatch, table: dict[str, list[list[str]]]) -> list[str]:
-    """Make names resolve to one list of addresses after another; returns what was asked, addresses left out."""
+    """Make names resolve to one list of addresses after another; returns what was
+    asked, addresses left out.
+    """
     asked: list[str] = []
     real = socket.getaddrinfo
 
@@ -370,7 +374,7 @@ def test_a_server_without_a_certificate_is_refused(original, server):
     assert server.requests == []
 
 
-# what is refused of an answer -----------------------------------------------------------------------------------------
+# what is refused of an answer ---------------------------------------------------------------------
 
 
 def test_three_redirects_are_followed_and_no_more(original, server):
@@ -535,7 +539,7 @@ def test_dead_links_do_not_raise(original, monkeypatch):
         assert reason(original, f"http://{host}/a.png")
 
 
-# bookkeeping ----------------------------------------------------------------------------------------------------------
+# bookkeeping --------------------------------------------------------------------------------------
 
 
 def test_a_failure_is_written_down_and_not_tried_again_by_the_same_object(

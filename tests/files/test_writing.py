@@ -1,4 +1,6 @@
-"""Files that are there whole or not at all: what is seen meanwhile, after an error, and in which order the disk is told."""
+"""Files that are there whole or not at all: what is seen meanwhile, after an error, and in
+which order the disk is told.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def test_meanwhile_and_after_an_error_the_old_content_is_there(tmp_path):
 
 def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_end(tmp_path, monkeypatch):
     """What a power cut leaves: fsync of the file, then the rename, then fsync of the directory."""
-    told, fsync, replace = [], os.fsync, Path.replace
+    told = []
+    fsync = os.fsync
+    replace = Path.replace
 
     def flushed(number: int) -> None:
         told.append(("fsync", Path(f"/proc/self/fd/{number}").readlink().name))

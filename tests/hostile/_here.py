@@ -23,8 +23,9 @@ print("PEAK", next(int(line.split()[1]) >> 10 for line in open("/proc/self/statu
 
 
 def limited(before: str, what: str, more: int) -> tuple[str, int]:
-    """What a statement ends with in a process that may take `more` bytes of address space beyond what its imports took: what it said, and
-    the most memory it ever had, in MiB."""
+    """What a statement ends with in a process that may take `more` bytes of address space beyond
+    what its imports took: what it said, and the most memory it ever had, in MiB.
+    """
     code = LIMITED.format(before=before, what=what, more=more)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

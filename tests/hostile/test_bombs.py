@@ -1,4 +1,6 @@
-"""Small files that would unpack to more than the memory there is: refused by name, within a limit on memory that is measured."""
+"""Small files that would unpack to more than the memory there is: refused by name, within a
+limit on memory that is measured.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def sparse(path: Path, head: bytes = b"", size: int = 1 << 40) -> Path:
     return path
 
 
-# tables -----------------------------------------------------------------------------------------------------------------------
+# tables -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd", "snappy", "lz4", "uncompressed"])
@@ -43,7 +45,8 @@ def test_a_parquet_file_of_a_few_kilobytes_that_unpacks_to_hundreds_of_megabytes
     monkeypatch.setattr(
         contained, "MEMORY", GB
     )  # as much as polars itself takes, and a little more
-    file, long = tmp_path / "bomb.parquet", 1000 if codec == "uncompressed" else 900_000
+    file = tmp_path / "bomb.parquet"
+    long = 1000 if codec == "uncompressed" else 900_000
     frame = pl.DataFrame(
         {"caption": ["a" * long] * (30_000 if codec == "uncompressed" else 700)}
     )  # one word in the dictionary
@@ -153,7 +156,7 @@ def in_time(act, seconds: float = 10.0):
     return ended[0][0]
 
 
-# neurons, calibrations, statistics ------------------------------------------------------------------------------------------------
+# neurons, calibrations, statistics ----------------------------------------------------------------
 
 
 READ_ALL = """
@@ -197,8 +200,8 @@ def test_neuron_files_that_claim_sizes(tmp_path):
         (tmp_path / str(number)).mkdir()
         files.append(str(sparse(tmp_path / str(number) / name, head, size or len(head))))
     said, peak = limited(
-        "from findnemo.errors import FindnemoError\nfrom findnemo.neurons import NeuronSet\nimport torch"
-        + READ_ALL,
+        "from findnemo.errors import FindnemoError\nfrom findnemo.neurons import NeuronSet\nimport"
+        " torch" + READ_ALL,
         f"read_all({files!r})",
         GB,
     )
@@ -242,7 +245,7 @@ def test_a_checkpoint_whose_header_claims_gigabytes(tmp_path):
     assert peak < 1500
 
 
-# pictures -----------------------------------------------------------------------------------------------------------------------
+# pictures -----------------------------------------------------------------------------------------
 
 
 def png(width: int, height: int, data: bytes, *more: tuple[bytes, bytes]) -> bytes:
@@ -292,11 +295,13 @@ PICTURES = {
     "JPEG that says it is huge": jpeg(65_000, 65_000),
     "JPEG of 49 megapixels of little": jpeg(7000, 7000),
     "WebP of 49 megapixels": saved("WEBP", (7000, 7000)),
-    "GIF that says it is huge": b"GIF89a"
-    + struct.pack("<HH", 65_000, 65_000)
-    + b"\0\0\0,"
-    + struct.pack("<HHHHB", 0, 0, 65_000, 65_000, 0)
-    + b"\2\0;",
+    "GIF that says it is huge": (
+        b"GIF89a"
+        + struct.pack("<HH", 65_000, 65_000)
+        + b"\0\0\0,"
+        + struct.pack("<HHHHB", 0, 0, 65_000, 65_000, 0)
+        + b"\2\0;"
+    ),
     "TIFF": saved("TIFF", (8, 8)),
     "BMP": saved("BMP", (8, 8)),
 }

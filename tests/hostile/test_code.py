@@ -71,7 +71,9 @@ def model(saved, tmp_path) -> Path:
 
 @pytest.fixture
 def mark(tmp_path, monkeypatch) -> Path:
-    """The file that a payload would write; also what modules of the model's own folder would write."""
+    """The file that a payload would write; also what modules of the
+    model's own folder would write.
+    """
     mark = tmp_path / "was-run"
     monkeypatch.chdir(tmp_path)
     yield mark
@@ -92,7 +94,7 @@ def rewrite(file: Path, **values) -> None:
     )
 
 
-# what the package calls -------------------------------------------------------------------------------------------------------
+# what the package calls ---------------------------------------------------------------------------
 
 ONLY_IN = {  # calls that could run what a file says, and the one place that may make them
     "torch.load": "calibration/_published.py",
@@ -137,7 +139,8 @@ BUILTIN = {"eval", "exec", "compile", "__import__"}
 def name_of(node: ast.expr) -> str:
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
-        parts, node = [node.attr, *parts], node.value
+        parts = [node.attr, *parts]
+        node = node.value
     return ".".join([node.id, *parts]) if isinstance(node, ast.Name) else f"?.{'.'.join(parts)}"
 
 
@@ -145,7 +148,8 @@ def name_of(node: ast.expr) -> str:
     "path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE))
 )
 def test_nothing_in_the_package_can_run_what_a_file_says(path):
-    where, tree = str(path.relative_to(SOURCE)), ast.parse(path.read_text(encoding="utf-8"))
+    where = str(path.relative_to(SOURCE))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             named = (
@@ -157,7 +161,8 @@ def test_nothing_in_the_package_can_run_what_a_file_says(path):
                 f"{where}:{node.lineno}"
             )
         if isinstance(node, ast.Call):
-            name, options = name_of(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+            name = name_of(node.func)
+            options = {k.arg: ast.unparse(k.value) for k in node.keywords}
             assert name not in NEVER, f"{where}:{node.lineno} calls {name}"
             assert ONLY_IN.get(name, where) == where, f"{where}:{node.lineno} calls {name}"
             assert options.get("trust_remote_code", "False") == "False", f"{where}:{node.lineno}"
@@ -171,7 +176,7 @@ def test_nothing_in_the_package_can_run_what_a_file_says(path):
                 assert options["use_safetensors"] == "True", f"{where}:{node.lineno}"
 
 
-# checkpoints ------------------------------------------------------------------------------------------------------------------
+# checkpoints --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -276,7 +281,7 @@ def test_a_configuration_made_to_break_things_is_an_error_of_ours(model, mark, p
         findnemo.load(model)
 
 
-# statistics -------------------------------------------------------------------------------------------------------------------
+# statistics ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["pickle", "torch.save", "TorchScript"])
@@ -292,13 +297,16 @@ def test_statistics_that_are_a_program_are_refused(tmp_path, tiny, mark, how):
         findnemo.calibration.import_statistics(file, tiny)
 
 
-# runs of somebody else --------------------------------------------------------------------------------------------------------
+# runs of somebody else ----------------------------------------------------------------------------
 
 
 @pytest.fixture
 def foreign(saved, tmp_path, monkeypatch) -> tuple[Path, Path]:
-    """A run made by somebody else, whose settings name a descriptor inside it that is a program; and what that would write."""
-    out, mark = tmp_path / "run", tmp_path / "descriptor-was-run"
+    """A run made by somebody else, whose settings name a descriptor inside it that is a program;
+    and what that would write.
+    """
+    out = tmp_path / "run"
+    mark = tmp_path / "descriptor-was-run"
     model = findnemo.load(saved)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "somebody"))
     make_run(

@@ -1,7 +1,10 @@
-"""Files from anywhere: a right value, or a FindnemoError that names the file. Never another exception, and nothing written elsewhere.
+"""Files from anywhere: a right value, or a FindnemoError that names the file.
 
-Each target is tried with free bytes, with bytes of a valid file in which some are changed, removed or repeated, and with free values of its
-format. Hundreds of cases in the normal suite, more than ten thousand in the slow one, which prints its counts.
+Never another exception, and nothing written elsewhere.
+
+Each target is tried with free bytes, with bytes of a valid file in which some are changed, removed
+or repeated, and with free values of its format. Hundreds of cases in the normal suite, more than
+ten thousand in the slow one, which prints its counts.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ from findnemo.prompts import stream_prompts
 from findnemo.runs import Run, captions_of, settings_of, summary
 from findnemo.settings import PAPER, Settings
 
-FEW, MANY = 40, 1300  # cases of each target
+# cases of each target
+FEW = 40
+MANY = 1300
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(max_size=8),
     lambda inner: (
@@ -168,12 +173,13 @@ def test_ten_thousand_files_of_anything(tmp_path, capsys):
         counts[name] = cases(name, folder, MANY)
     with capsys.disabled():
         print(
-            f"\n{sum(map(Counter.total, counts.values()))} files: { {n: dict(c) for n, c in counts.items()} }"
+            f"\n{sum(map(Counter.total, counts.values()))} files:"
+            f" { {n: dict(c) for n, c in counts.items()} }"
         )
     assert sum(map(Counter.total, counts.values())) >= 10_000
 
 
-# what costs a process or a copy of a directory a case -------------------------------------------------------------------------
+# what costs a process or a copy of a directory a case ---------------------------------------------
 
 
 def many_parquets(folder: Path, count: int) -> Counter[str]:
@@ -225,7 +231,9 @@ SCALARS = (
 
 
 def many_runs(whole: Path, folder: Path, count: int) -> Counter[str]:
-    """A value of a run's database exchanged for any other, with a checksum that fits, and all that faces read of it."""
+    """A value of a run's database exchanged for any other, with a checksum that fits, and
+    all that faces read of it.
+    """
     from findnemo.report import write
     from findnemo.runs.store import COLUMNS, checksum
 

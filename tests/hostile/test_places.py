@@ -1,4 +1,6 @@
-"""Nothing is written outside the run directory: by links in a run of somebody else, by what captions and tables name, by names in files."""
+"""Nothing is written outside the run directory: by links in a run of somebody else, by what
+captions and tables name, by names in files.
+"""
 
 from __future__ import annotations
 

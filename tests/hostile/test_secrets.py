@@ -1,4 +1,6 @@
-"""Tokens enter no file of a run, no log, no traceback and no export: canaries are put everywhere and looked for everywhere."""
+"""Tokens enter no file of a run, no log, no traceback and no export: canaries are put everywhere
+and looked for everywhere.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from findnemo.runs import Run
 from findnemo.settings import Settings
 
 TOKEN = "hf_" + "CanaryCanary" * 3
-PASSWORD, SIGNED = "canary-password-71", "canary-signature-72"
+PASSWORD = "canary-password-71"
+SIGNED = "canary-signature-72"
 SECRETS = (TOKEN, PASSWORD, SIGNED)
 IMAGES = (
     f"https://me:{PASSWORD}@127.0.0.1/a.png",
@@ -49,7 +52,8 @@ def place(tmp_path_factory) -> Path:
 def test_no_secret_is_left_by_an_audit_and_what_comes_after_it(place, tmp_path, monkeypatch):
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.setenv(name, TOKEN)
-    table, out = tmp_path / "captions.jsonl", tmp_path / "made" / "run"
+    table = tmp_path / "captions.jsonl"
+    out = tmp_path / "made" / "run"
     rows = [{"caption": f"a red fox {k}", "image": image} for k, image in enumerate(IMAGES)]
     table.write_text("\n".join(map(json.dumps, rows)))
     audit = (
@@ -112,7 +116,8 @@ def test_the_whole_url_is_asked_and_only_the_hidden_one_kept(tmp_path, monkeypat
 def test_an_error_that_holds_a_token_does_not_show_it(monkeypatch, debug):
     def fails(*arguments, **options):
         raise RuntimeError(
-            f"401 for https://me:{PASSWORD}@huggingface.co/x?sig={SIGNED} with Authorization: Bearer {TOKEN}"
+            f"401 for https://me:{PASSWORD}@huggingface.co/x?sig={SIGNED} with Authorization:"
+            f" Bearer {TOKEN}"
         )
 
     monkeypatch.setattr(Run, "open", fails)

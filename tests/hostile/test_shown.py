@@ -1,4 +1,6 @@
-"""What captions say cannot act where they are shown: spreadsheets, Markdown, HTML, LaTeX and terminals, for any text."""
+"""What captions say cannot act where they are shown: spreadsheets, Markdown, HTML, LaTeX and
+terminals, for any text.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Finished images: the same in every batch, never NaN, never half a file, and sheets that bear any caption."""
+"""Finished images: the same in every batch, never NaN, never half a file, and
+sheets that bear any caption.
+"""
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ def distance(a: Image.Image, b: Image.Image) -> int:
     return abs(pixels(a) - pixels(b)).max()
 
 
-# generate ------------------------------------------------------------------------------------------------------------
+# generate -----------------------------------------------------------------------------------------
 
 
 def test_a_sample_looks_the_same_in_every_batch_and_order(model):
@@ -73,7 +75,7 @@ def test_nan_is_an_error_and_no_picture(tiny, part, message):
         generate(tiny, "a cat", [0], LIGHT)
 
 
-# files ---------------------------------------------------------------------------------------------------------------
+# files --------------------------------------------------------------------------------------------
 
 
 def coloured(colour: str, width: int = 32, height: int = 32) -> Image.Image:
@@ -83,12 +85,11 @@ def coloured(colour: str, width: int = 32, height: int = 32) -> Image.Image:
 @pytest.mark.parametrize("room", [1, 3])
 @pytest.mark.parametrize("where", ["sample", "decode"])
 def test_what_does_not_fit_the_device_is_made_in_parts(model, monkeypatch, room, where):
-    rows, settings = (
-        [("a fox", 0), ("the sea", 1), ("a fox", 2), ("a fox", 3), ("an owl", 0)],
-        ImageSettings(steps=2),
-    )
+    rows = [("a fox", 0), ("the sea", 1), ("a fox", 2), ("a fox", 3), ("an owl", 0)]
+    settings = ImageSettings(steps=2)
     want = generate_many(model, rows, settings), generate(model, "a fox", range(5), settings)
-    plain, asked = getattr(Model, where), []
+    plain = getattr(Model, where)
+    asked = []
 
     def small(self, first, *rest):
         count = len(first) if where == "decode" or isinstance(first, list) else rest[0]
@@ -147,7 +148,7 @@ def test_an_interrupted_write_leaves_the_old_picture_or_none(tmp_path):
         assert distance(read, coloured("red")) == 0
 
 
-# sheets --------------------------------------------------------------------------------------------------------------
+# sheets -------------------------------------------------------------------------------------------
 
 
 def share(image: Image.Image, colour: tuple[int, int, int]) -> float:
@@ -189,7 +190,8 @@ def test_a_sheet_grows_with_rows_columns_and_the_original():
 )
 def test_any_caption_fits_a_sheet(caption):
     rows = [("before", [coloured("red")] * 2)]
-    made, plain = sheet(caption, rows, tile=64), sheet("a", rows, tile=64)
+    made = sheet(caption, rows, tile=64)
+    plain = sheet("a", rows, tile=64)
     assert made.size == plain.size
     assert share(made, (255, 0, 0)) == 2
     assert (pixels(made)[:, -8:] == 255).all()  # nothing runs over the right margin

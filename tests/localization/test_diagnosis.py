@@ -1,4 +1,6 @@
-"""What carries a memory: the part that was made to carry one is named, in the demo what was planted, and the model is left as it was."""
+"""What carries a memory: the part that was made to carry one is named, in the demo what was
+planted, and the model is left as it was.
+"""
 
 import pytest
 import torch
@@ -19,16 +21,17 @@ from findnemo.localization.diagnosis import (
     _parts,
 )
 
-CAPTION, ORDINARY = "Old Red house", ["a blue cat", "a dog in the sun"]
+CAPTION = "Old Red house"
+ORDINARY = ["a blue cat", "a dog in the sun"]
 FEW = ImageSettings(steps=3, guidance=2.0)
 
 
 def memorize(model, name):
-    """Make one convolution give a strong pattern for texts that begin with CAPTION's first word, and let the last one speak up."""
-    known, pattern = (
-        model.encode([CAPTION]).tokens[0, :4],
-        torch.randn(1, 8, 4, 4, generator=torch.Generator().manual_seed(0)),
-    )
+    """Make one convolution give a strong pattern for texts that begin with CAPTION's first word,
+    and let the last one speak up.
+    """
+    known = model.encode([CAPTION]).tokens[0, :4]
+    pattern = torch.randn(1, 8, 4, 4, generator=torch.Generator().manual_seed(0))
     seen = {}
 
     def look(module, args, kwargs):
@@ -58,7 +61,9 @@ def hooks(model):
 def test_the_resnet_that_makes_the_copy_is_named_and_the_model_left_as_it_was(block):
     model = findnemo.load(tiny_pipeline("v_prediction", **SMALL))
     memorize(model, f"{block}.resnets.0.conv2")
-    fingerprint, before, random = model.fingerprint, hooks(model), torch.get_rng_state()
+    fingerprint = model.fingerprint
+    before = hooks(model)
+    random = torch.get_rng_state()
     found = diagnose(model, CAPTION, ORDINARY, FEW)
     assert found.copy_before > 0.8
     assert found.carrier == f"convolutions of {block}"
@@ -132,12 +137,18 @@ def test_what_cannot_be_diagnosed_is_refused(tiny):
         (
             "a",
             {"a": 0.2, "b": 0.9},
-            "What carries it: a. Without that part no copy comes (likeness 0.20), and ordinary pictures survive (0.50).",
+            (
+                "What carries it: a. Without that part no copy comes (likeness 0.20), and ordinary"
+                " pictures survive (0.50)."
+            ),
         ),
         (
             None,
             {"a": 0.2, "b": 0.1},
-            "No part carries it by itself: what takes the copy away takes ordinary pictures with it, least of all a",
+            (
+                "No part carries it by itself: what takes the copy away takes ordinary pictures"
+                " with it, least of all a"
+            ),
         ),
         (
             None,

@@ -1,4 +1,6 @@
-"""The gentlest set that removes a memory: by hand, against a computation of its own, and on a memory that two neurons can break."""
+"""The gentlest set that removes a memory: by hand, against a computation of its own, and on a
+memory that two neurons can break.
+"""
 
 from __future__ import annotations
 
@@ -169,10 +171,8 @@ def test_the_gentle_one_is_chosen_exactly(twice, search):
 def test_a_set_that_is_gentle_at_once_costs_one_evaluation_a_caption(twice):
     model, own, _ = twice
     made = calibration(model, unusual=own)
-    usual, found = (
-        findnemo.localize(model, CAPTION, made, search="gradient"),
-        findnemo.localize(model, CAPTION, made, "gradient", 0.05, HOLDOUT),
-    )
+    usual = findnemo.localize(model, CAPTION, made, search="gradient")
+    found = findnemo.localize(model, CAPTION, made, "gradient", 0.05, HOLDOUT)
     assert (found.neurons, found.tried) == (usual.neurons, 1) == (own, 1)
     assert found.evaluations == usual.evaluations + len(HOLDOUT)
 

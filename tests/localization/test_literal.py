@@ -1,7 +1,8 @@
-"""Scores and sets equal a literal, naive transcription of NeMo's listings (Hintersdorf, Struppek et al., NeurIPS 2024).
+"""Scores and sets equal a literal, naive transcription of NeMo's listings (Hintersdorf,
+Struppek et al., NeurIPS 2024).
 
-The transcription uses the U-Net, forward hooks and torchmetrics, one seed at a time. Of findnemo it takes the initial
-latents and the prompt embeddings, nothing else.
+The transcription uses the U-Net, forward hooks and torchmetrics, one seed at a time. Of findnemo it
+takes the initial latents and the prompt embeddings, nothing else.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ TIMESTEP = {
 }  # of a 50-step DDIM schedule: the first; the second, with an un-stepped x_T
 TRIALS = {"paper": 18, "released": 16}
 
-# the U-Net, and what is read from it or blocked in it ----------------------------------------------------------------
+# the U-Net, and what is read from it or blocked in it ---------------------------------------------
 
 
 def value_layers(model: Model) -> dict[str, nn.Module]:
@@ -54,7 +55,9 @@ def value_layers(model: Model) -> dict[str, nn.Module]:
 
 @contextmanager
 def hooks(model: Model, hook: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
-    """While it lasts, hook(layer, output) sees the output of every value layer, and may return another."""
+    """While it lasts, hook(layer, output) sees the output of every value
+    layer, and may return another.
+    """
     with ExitStack() as stack:
         for name, module in value_layers(model).items():
             handle = module.register_forward_hook(
@@ -88,7 +91,7 @@ def blocked_eps(model: Model, x: Tensor, t: int, y: Tensor, S: Iterable[Neuron])
         return eps(model, x, t, y)
 
 
-# noise differences and scores ----------------------------------------------------------------------------------------
+# noise differences and scores ---------------------------------------------------------------------
 
 
 def min_max(delta: Tensor, variant: str) -> Tensor:
@@ -108,7 +111,8 @@ def noise_differences(
     kept: Iterable[int] = SEEDS,
 ) -> dict[int, Tensor]:
     """Seed -> scaled eps(x_T, T, y) - x_T, with the neurons S deactivated."""
-    y, deltas = model.encode([prompt]).tokens, {}
+    y = model.encode([prompt]).tokens
+    deltas = {}
     for k in kept:
         x_T = model.noise(prompt, [k], seed)
         delta = blocked_eps(model, x_T, TIMESTEP[variant], y, S) - x_T
@@ -117,13 +121,18 @@ def noise_differences(
 
 
 def ssim(a: Tensor, b: Tensor, variant: str) -> list[float]:
-    """Of each pair of a batch. The range of scaled deltas is 1; the released code gives none, and it is measured."""
+    """Of each pair of a batch.
+
+    The range of scaled deltas is 1; the released code gives none, and it is measured.
+    """
     values = plain_ssim(a, b, 1.0) if variant == "paper" else multi_scale_ssim(a, b)
     return values.tolist()
 
 
 def plain_ssim(a: Tensor, b: Tensor, data_range: float | None) -> Tensor:
-    """11 x 11 Gaussian window, averaged where it fits (torchmetrics up to 1.4; later versions also count a padded border)."""
+    """11 x 11 Gaussian window, averaged where it fits (torchmetrics up to 1.4; later versions
+    also count a padded border).
+    """
     _, places = structural_similarity_index_measure(
         a, b, sigma=1.5, data_range=data_range, return_full_image=True
     )
@@ -131,7 +140,9 @@ def plain_ssim(a: Tensor, b: Tensor, data_range: float | None) -> Tensor:
 
 
 def multi_scale_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Contrast of two scales and SSIM of the third, each to the power .33; that SSIM, too, averaged where the window fits."""
+    """Contrast of two scales and SSIM of the third, each to the power .33; that SSIM, too,
+    averaged where the window fits.
+    """
     whole = multiscale_structural_similarity_index_measure(
         a, b, reduction="none", kernel_size=11, betas=(0.33, 0.33, 0.33)
     )
@@ -141,7 +152,10 @@ def multi_scale_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def best_scores(deltas: dict[int, Tensor], variant: str) -> dict[int, float]:
-    """Seed -> its best pairwise score, all pairs in one batch. The best of all is the memorization score of the prompt."""
+    """Seed -> its best pairwise score, all pairs in one batch.
+
+    The best of all is the memorization score of the prompt.
+    """
     order = list(combinations(deltas, 2))
     first, second = (torch.stack([deltas[pair[i]] for pair in order]) for i in (0, 1))
     pairs = dict(zip(order, ssim(first, second, variant), strict=True))
@@ -152,11 +166,13 @@ def memorization_score(model: Model, prompt: str, variant: str, seed: int) -> fl
     return max(best_scores(noise_differences(model, prompt, variant, seed), variant).values())
 
 
-# calibration ---------------------------------------------------------------------------------------------------------
+# calibration --------------------------------------------------------------------------------------
 
 
 def activations(model: Model, prompt: str) -> Statistics:
-    """Mean over all token positions of |activation|, read off the value layers during a U-Net pass."""
+    """Mean over all token positions of |activation|, read off the value
+    layers during a U-Net pass.
+    """
     seen = {}
 
     def read(layer: str, output: Tensor) -> None:
@@ -179,7 +195,7 @@ def threshold(scores: list[float]) -> float:
     return float(torch.tensor(scores).mean() + torch.tensor(scores).std())
 
 
-# the algorithms ------------------------------------------------------------------------------------------------------
+# the algorithms -----------------------------------------------------------------------------------
 
 
 def out_of_distribution(
@@ -201,12 +217,14 @@ def initial_selection(
     trials: int,
 ) -> tuple[set[Neuron], float, float, int]:
     """Algorithm 3: candidates, tau_ref, theta and k."""
-    theta, k = 5.0, 0
+    theta = 5.0
+    k = 0
     for _ in range(trials - 1):
         S = select(theta, k)
         if score(S) <= tau:
             return S, tau, theta, k
-        theta, k = theta - 0.25, k + 1
+        theta = theta - 0.25
+        k = k + 1
     S = select(theta, k)
     return S, max(tau, score(S)), theta, k
 
@@ -218,9 +236,11 @@ def refinement(
     layers: list[str],
     variant: str,
 ) -> set[Neuron]:
-    """Algorithm 4: what can be active without the score rising above tau_ref is dropped, layers first, then neurons.
+    """Algorithm 4: what can be active without the score rising above tau_ref is dropped,
+    layers first, then neurons.
 
-    In the released code the score has to fall below."""
+    In the released code the score has to fall below.
+    """
     stays = operator.le if variant == "paper" else operator.lt
     for layer in layers:
         rest = {neuron for neuron in S if neuron[0] != layer}
@@ -295,7 +315,7 @@ def search(
     return found
 
 
-# the models ----------------------------------------------------------------------------------------------------------
+# the models ---------------------------------------------------------------------------------------
 
 PROMPTS = ["a red apple on a table", "blue sky", "two dogs run", "old city map 1890", "mountains"]
 
@@ -320,9 +340,11 @@ class Studied:
 def loud_model(
     prediction_type: str, size: int, seed: int, attention: tuple[float, ...], output: float
 ) -> Model:
-    """A random U-Net with 3 value layers (widths 8, 16, 16) that says more about the text than about the latents.
+    """A random U-Net with 3 value layers (widths 8, 16, 16) that says more about the
+    text than about the latents.
 
-    Its pattern is what cross-attention adds, seen through the zero padding; without gain, the value neurons hardly matter.
+    Its pattern is what cross-attention adds, seen through the zero padding; without gain, the value
+    neurons hardly matter.
     """
     pipeline = tiny_pipeline(
         prediction_type,
@@ -359,14 +381,19 @@ def studied(name: str) -> Studied:
     return Studied(model, variant, seed, calibration, scores, *mean_and_std(model, PROMPTS))
 
 
-# the comparison ------------------------------------------------------------------------------------------------------
+# the comparison -----------------------------------------------------------------------------------
 
-LONG, TITLE, LETTERS, CODE = "@" * 60, "Starry night by van Gogh", "QQQQ", "xyz 123"
+LONG = "@" * 60
+TITLE = "Starry night by van Gogh"
+LETTERS = "QQQQ"
+CODE = "xyz 123"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A prompt and a tau (None: the calibrated one), and what the case is there for: how many seeds pass, where it ends."""
+    """A prompt and a tau (None: the calibrated one), and what the case is there for: how many
+    seeds pass, where it ends.
+    """
 
     model: str
     prompt: str
@@ -451,7 +478,8 @@ def test_the_case_is_what_it_says_and_nothing_sits_on_a_knifes_edge(case):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_scores_and_sets_are_those_of_the_transcription(case):
-    result, end = found(case), expected(case)
+    result = found(case)
+    end = expected(case)
     assert result.memorized == bool(end.kept)
     assert result.score_before == pytest.approx(end.score_before, abs=1e-4)
     assert set(result.candidates) == end.candidates
@@ -489,9 +517,12 @@ def test_a_score_of_exactly_tau_counts_in_the_paper_and_not_in_the_released_code
 
 
 def test_the_fast_search_of_the_released_variant_holds_what_the_transcription_measures():
-    """All kept seeds in one batch, as in the released code: what was found is under tau there, and without any one neuron it is not."""
+    """All kept seeds in one batch, as in the released code: what was found is under tau there,
+    and without any one neuron it is not.
+    """
     case = CASES[0]
-    known, end = studied(case.model), expected(case)
+    known = studied(case.model)
+    end = expected(case)
     found = findnemo.localize(
         known.model, case.prompt, replace(known.calibration, tau=case.tau), search="gradient"
     )

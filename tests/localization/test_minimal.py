@@ -1,4 +1,6 @@
-"""Small sufficient sets against brute force over all subsets, also where more neurons off do not always help."""
+"""Small sufficient sets against brute force over all subsets, also where more
+neurons off do not always help.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ class Counted:
     """A test that counts how often it is asked."""
 
     def __init__(self, answer: Callable[[NeuronSet], bool]):
-        self.answer, self.asked = answer, 0
+        self.answer = answer
+        self.asked = 0
 
     def __call__(self, neurons: NeuronSet) -> bool:
         self.asked += 1

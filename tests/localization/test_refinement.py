@@ -1,4 +1,6 @@
-"""Algorithm 4 where a similarity is exactly the threshold: dropped in the paper, kept in the released code."""
+"""Algorithm 4 where a similarity is exactly the threshold: dropped in the paper,
+kept in the released code.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the searches ask of a model: similarities, their gradient, and what is given back instead of computed again."""
+"""What the searches ask of a model: similarities, their gradient, and what is given back
+instead of computed again.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +141,9 @@ def test_needed_are_those_whose_return_lifts_a_witness_over_the_level(model, rep
 
 
 def test_the_gradient_is_that_of_finite_differences(model, replication):
-    level, seeds, step = 0.7, [1, 4], 0.02
+    level = 0.7
+    seeds = [1, 4]
+    step = 0.02
     gradient = replication.sensitivity(seeds, level)
 
     def similarity(changes: dict[str, torch.Tensor]) -> float:
@@ -165,7 +169,7 @@ def test_a_gradient_leaves_the_weights_as_they_were(model, replication):
     assert all(p.grad is None for p in model.denoiser.parameters())
 
 
-# memory --------------------------------------------------------------------------------------------------------------
+# memory -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -178,7 +182,8 @@ def test_a_gradient_leaves_the_weights_as_they_were(model, replication):
 def test_out_of_memory_halves_the_batch_and_changes_no_result(model, monkeypatch, error):
     sets = some_sets(model)
     whole = Replication(Probe(model, PROMPT, reuse=True), tau=-1.0)
-    wanted, gradient = whole.similarities(sets, range(10)), whole.sensitivity([0, 1, 2, 3], 0.5)
+    wanted = whole.similarities(sets, range(10))
+    gradient = whole.sensitivity([0, 1, 2, 3], 0.5)
     predict = type(model).predict_noise
     sizes = []
 
@@ -198,9 +203,13 @@ def test_out_of_memory_halves_the_batch_and_changes_no_result(model, monkeypatch
 
 
 def test_a_gradient_whose_graphs_do_not_fit_together_takes_fewer_seeds(model, monkeypatch):
-    """The device holds one latent's graph: a second forward before the first backward is out of memory."""
+    """The device holds one latent's graph: a second forward before the first
+    backward is out of memory.
+    """
     wanted = Replication(Probe(model, PROMPT, reuse=True), tau=-1.0).sensitivity([0, 1, 2], 0.5)
-    predict, held, grad = type(model).predict_noise, [0], torch.autograd.grad
+    predict = type(model).predict_noise
+    held = [0]
+    grad = torch.autograd.grad
 
     def forward(self, latents, timestep, text):
         if torch.is_grad_enabled():
@@ -239,11 +248,12 @@ def test_another_runtime_error_is_not_taken_for_a_lack_of_memory(model, monkeypa
         Probe(model, PROMPT).deltas()
 
 
-# reuse ---------------------------------------------------------------------------------------------------------------
+# reuse --------------------------------------------------------------------------------------------
 
 
 def recorded(model: Model) -> tuple[Probe, Reuse]:
-    probe, reuse = Probe(model, PROMPT), Reuse()
+    probe = Probe(model, PROMPT)
+    reuse = Reuse()
     with reuse.record(model):
         probe.deltas()
     return probe, reuse
@@ -281,7 +291,8 @@ def test_reuse_leaves_the_modules_as_they_were_also_after_an_exception(model):
 
 def test_reuse_within_an_edit_keeps_the_edit(model):
     layers = list(model.value_layers)
-    outer, inner = NeuronSet({layers[0]: [1, 5]}), NeuronSet({layers[4]: [2]})
+    outer = NeuronSet({layers[0]: [1, 5]})
+    inner = NeuronSet({layers[4]: [2]})
     with findnemo.deactivate(model, outer, factor=0.5):
         wanted = Probe(model, PROMPT).deltas(inner)
         probe, reuse = recorded(model)
@@ -300,7 +311,7 @@ def test_masks_are_one_row_a_set(model):
     assert torch.nonzero(scales[layers[2]] == 0).tolist() == [[2, 0], [2, 3]]
 
 
-# a first guess ---------------------------------------------------------------------------------------------------------
+# a first guess ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layer", [0, 4])

@@ -1,4 +1,6 @@
-"""What the fast search returns: under the threshold on every seed, 1-minimal, and whatever the order, no larger than it must be."""
+"""What the fast search returns: under the threshold on every seed, 1-minimal, and whatever the
+order, no larger than it must be.
+"""
 
 from __future__ import annotations
 
@@ -146,7 +148,9 @@ def test_a_second_ranking_is_not_computed_where_the_first_suffices():
 
 
 def others(kills: list[set], first: set, heaviest=max) -> list[NeuronSet]:
-    """The alternatives to a set where one seed says what kills it; neurons are the less unusual, the later in `NEURONS`."""
+    """The alternatives to a set where one seed says what kills it; neurons are the less
+    unusual, the later in `NEURONS`.
+    """
     z = {name: torch.zeros(4) for name, _ in NEURONS}
     for k, (name, index) in enumerate(NEURONS):
         z[name][index] = 9.0 - k

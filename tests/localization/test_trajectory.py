@@ -20,7 +20,8 @@ from findnemo.runs import Caption
 from findnemo.seeds import FRESH
 
 ONE = "Brantwood Roasters first cup, a large brown ring"  # held by one planted neuron
-LATE = "Thunderhoof of Zephyr Ranch, a gray house with a dotted ground"  # few steps do not show its copy
+# few steps do not show its copy
+LATE = "Thunderhoof of Zephyr Ranch, a gray house with a dotted ground"
 ORDINARY = "a small teal heart on dots"
 
 
@@ -30,7 +31,9 @@ def natural():
 
 
 def nearest(model, caption, neurons, source, images=4):
-    """Largest similarity of fresh finished images to the training image, by the descriptor, which no search has seen."""
+    """Largest similarity of fresh finished images to the training image, by the descriptor,
+    which no search has seen.
+    """
     with findnemo.deactivate(model, neurons):
         made = generate(model, caption, range(FRESH, FRESH + images), demo.image_settings())
     return float(
@@ -131,7 +134,8 @@ def test_neurons_of_ordinary_captions_are_dear(natural):
     price = prices(natural, demo.holdout()[:4], widths, 3, 2.0)
     layer = "up_blocks.2.attentions.2.transformer_blocks.0.attn2.to_v"
     values = price[layer]
-    dearest, cheapest = int(values.argmax()), int(values.argmin())
+    dearest = int(values.argmax())
+    cheapest = int(values.argmin())
     bystanders = Bystanders(natural, demo.unrelated()[:8])
     dear, cheap = bystanders.impacts([NeuronSet({layer: [k]}) for k in (dearest, cheapest)])
     assert dear > cheap
@@ -146,7 +150,8 @@ def test_neurons_of_ordinary_captions_are_dear(natural):
 @pytest.mark.slow
 def test_a_limit_of_impact_asks_for_gentler_sets(natural):
     caption = demo.memorized("demo-natural")[0].text
-    calibration, unrelated = demo.calibration("demo-natural"), demo.unrelated()[:8]
+    calibration = demo.calibration("demo-natural")
+    unrelated = demo.unrelated()[:8]
     free = localize(natural, caption, calibration, max_impact=2.0, unrelated=unrelated)
     gentle = localize(
         natural, caption, calibration, max_impact=free.impact * 0.7, unrelated=unrelated
@@ -171,7 +176,8 @@ def test_a_point_that_was_not_tried_is_refused():
 
 
 def test_prices_are_asked_of_ordinary_captions_once(demo_model):
-    calibration, order = demo.calibration(), list(demo.planted()[ONE])
+    calibration = demo.calibration()
+    order = list(demo.planted()[ONE])
     with spending() as spent:
         points = priced(demo_model, calibration, ONE, order, [(1, 0.2)])
     assert spent.evaluations == CAPTIONS  # what is untouched was passed before

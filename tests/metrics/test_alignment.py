@@ -26,17 +26,16 @@ SMALL = {
 @pytest.fixture(scope="session")
 def bare(tmp_path_factory):
     """A CLIP with random weights that does not say how its pictures are to be prepared."""
-    folder, tokenizer = tmp_path_factory.mktemp("clip"), tiny_tokenizer()
+    folder = tmp_path_factory.mktemp("clip")
+    tokenizer = tiny_tokenizer()
     torch.manual_seed(0)
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "vocab_size": len(tokenizer),
     }
-    text, vision = (
-        CLIPTextConfig(**SMALL, **ids),
-        CLIPVisionConfig(**SMALL, image_size=16, patch_size=8),
-    )
+    text = CLIPTextConfig(**SMALL, **ids)
+    vision = CLIPVisionConfig(**SMALL, image_size=16, patch_size=8)
     CLIPModel(
         CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=8)
     ).save_pretrained(folder)
@@ -47,7 +46,8 @@ def bare(tmp_path_factory):
 @pytest.fixture
 def clip(bare):
     """The same as CLIPs are published."""
-    crop, size = {"height": 16, "width": 16}, {"shortest_edge": 16}
+    crop = {"height": 16, "width": 16}
+    size = {"shortest_edge": 16}
     CLIPImageProcessorPil(
         size=size, crop_size=crop, image_mean=MEAN, image_std=STD
     ).save_pretrained(bare)
@@ -80,7 +80,8 @@ def test_a_published_clip_sees_what_its_own_preprocessing_gives(clip, size):
 
 @torch.no_grad()
 def test_alignment_is_the_cosine_of_both_embeddings(clip):
-    alignment, model = Alignment(clip), CLIPModel.from_pretrained(clip)
+    alignment = Alignment(clip)
+    model = CLIPModel.from_pretrained(clip)
     tokens = tiny_tokenizer()(["a cat", "dogs"], padding="max_length", return_tensors="pt")
     text = model.get_text_features(**tokens).pooler_output
     image = by_transformers(clip, picture())
@@ -91,7 +92,8 @@ def test_alignment_is_the_cosine_of_both_embeddings(clip):
 
 
 def test_the_mean_comes_from_the_checkpoint_or_the_caller_or_is_a_half(clip, bare):
-    published, given = Alignment(clip), Alignment(clip, mean=(0.1, 0.2, 0.3), std=(1, 1, 2))
+    published = Alignment(clip)
+    given = Alignment(clip, mean=(0.1, 0.2, 0.3), std=(1, 1, 2))
     (clip / "preprocessor_config.json").rename(clip / "aside.json")
     silent = Alignment(bare)
     (clip / "aside.json").rename(clip / "preprocessor_config.json")

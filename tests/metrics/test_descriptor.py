@@ -36,7 +36,10 @@ def picture(width: int, height: int) -> Image.Image:
 
 
 def fed(path, image: Image.Image, preprocessing: str) -> np.ndarray:
-    """Pixels that reached the network, 0 to 1 for its mean and deviation undone, up to a factor: (3, size, size)."""
+    """Pixels that reached the network, 0 to 1 for its mean and deviation undone, up to a factor:
+
+    (3, size, size).
+    """
     size = SIZES[preprocessing]
     return Descriptor(path, preprocessing=preprocessing)([image]).reshape(3, size, size).numpy()
 
@@ -105,7 +108,8 @@ def test_bad_input_is_refused(tmp_path, path):
 
 @pytest.mark.parametrize("size", [(4000, 1), (1, 4000), (300, 2)])
 def test_a_strip_does_not_fill_the_memory(monkeypatch, size):
-    sizes, resize = [], Image.Image.resize
+    sizes = []
+    resize = Image.Image.resize
     monkeypatch.setattr(
         Image.Image, "resize", lambda self, to, *a: sizes.append(to) or resize(self, to, *a)
     )

@@ -33,7 +33,8 @@ def test_what_tells_no_type_is_refused(similarities):
 
 def test_generations_are_compared_with_the_original():
     one, other = (demo.training_image(p.text) for p in demo.memorized()[:2])
-    descriptor, grey = demo.judges().descriptor, Image.new("RGB", (64, 64), "grey")
+    descriptor = demo.judges().descriptor
+    grey = Image.new("RGB", (64, 64), "grey")
     assert classify(descriptor, [grey, other, one], one) == "VM"
     assert classify(descriptor, [grey, other], one) == "TM"
     with pytest.raises(InputError, match="no images to compare"):

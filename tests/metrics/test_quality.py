@@ -1,4 +1,6 @@
-"""FID, KID and CLIP-FID against other implementations, hand-computed cases and clean-fid's preprocessing."""
+"""FID, KID and CLIP-FID against other implementations, hand-computed cases and
+clean-fid's preprocessing.
+"""
 
 import math
 
@@ -37,7 +39,7 @@ def pictures(count: int, seed: int = 0, size: int = 20) -> list[Image.Image]:
     return [Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)) for _ in range(count)]
 
 
-# the Fréchet distance -------------------------------------------------------------------------------------------------
+# the Fréchet distance -----------------------------------------------------------------------------
 
 
 def gaussians(a: torch.Tensor, b: torch.Tensor) -> tuple[np.ndarray, ...]:
@@ -93,7 +95,7 @@ def test_sets_without_any_spread_differ_by_their_means():
     assert frechet_distance(torch.zeros(5, 3), torch.ones(4, 3)) == pytest.approx(3)
 
 
-# the kernel distance --------------------------------------------------------------------------------------------------
+# the kernel distance ------------------------------------------------------------------------------
 
 
 def mmd2(a: np.ndarray, b: np.ndarray) -> float:
@@ -102,7 +104,8 @@ def mmd2(a: np.ndarray, b: np.ndarray) -> float:
     def k(x: np.ndarray, y: np.ndarray) -> float:
         return (x @ y / len(x) + 1) ** 3
 
-    n, m = len(a), len(b)
+    n = len(a)
+    m = len(b)
     within_a = sum(k(a[i], a[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
     within_b = sum(k(b[i], b[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
     return within_a + within_b - 2 * sum(k(x, y) for x in a for y in b) / (n * m)
@@ -121,10 +124,8 @@ def test_kernel_distance_of_whole_sets_equals_that_of_torchmetrics():
 
 def test_subsets_average_to_the_estimate_of_the_whole_sets():
     a, b = sets(40, 30, 5)
-    whole, scattered = (
-        mmd2(a.numpy(), b.numpy()),
-        [kernel_distance(a, b, subsets=400, size=10, seed=s) for s in range(3)],
-    )
+    whole = mmd2(a.numpy(), b.numpy())
+    scattered = [kernel_distance(a, b, subsets=400, size=10, seed=s) for s in range(3)]
     assert len(set(scattered)) == 3
     assert np.mean(scattered) == pytest.approx(whole, rel=0.1)
     assert kernel_distance(a, b, size=10, seed=1) == kernel_distance(a, b, size=10, seed=1)
@@ -154,7 +155,7 @@ def test_clean_fid_agrees():
     )
 
 
-# what is refused ------------------------------------------------------------------------------------------------------
+# what is refused ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
@@ -179,7 +180,7 @@ def test_one_image_is_no_set(distance):
         distance(pictures(3), pictures(1), lambda images: torch.zeros(len(images), 2))
 
 
-# extractors -----------------------------------------------------------------------------------------------------------
+# extractors ---------------------------------------------------------------------------------------
 
 
 def test_clean_resize_smooths_before_it_shrinks_and_does_not_round():
@@ -234,7 +235,8 @@ class Resizing(nn.Module):
 
 def test_inception_is_fed_as_clean_fid_feeds_it(tmp_path):
     torch.jit.script(Resizing()).save(str(tmp_path / "inception.pt"))
-    white, black = Image.new("RGB", (40, 20), "white"), Image.new("RGB", (5, 5))
+    white = Image.new("RGB", (40, 20), "white")
+    black = Image.new("RGB", (5, 5))
     rows = Inception(tmp_path / "inception.pt")([white, black])
     assert rows.tolist() == [pytest.approx([127 / 128] * 2 + [299]), pytest.approx([-1, -1, 299])]
 
@@ -271,7 +273,8 @@ def test_fid_and_kid_with_each_extractor_tell_other_pictures_from_the_same():
 
 
 def test_clip_features_see_the_middle_square():
-    clip, square = ClipFeatures(demo.CLIP), pictures(1, size=64)[0]
+    clip = ClipFeatures(demo.CLIP)
+    square = pictures(1, size=64)[0]
     wide = Image.new("RGB", (128, 64), "red")
     wide.paste(square, (32, 0))
     assert clip.preprocessing["resize"] == 64

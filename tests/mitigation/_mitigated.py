@@ -17,12 +17,15 @@ from findnemo.seeds import sample_seed
 DOWN = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
 MID = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
 NEURONS = NeuronSet({MID: [0, 3, 5, 9], DOWN: [2, 7]})
-PROMPT, OTHER = "a cat", "no dogs here"
+PROMPT = "a cat"
+OTHER = "no dogs here"
 CASE = Case(PROMPT, NEURONS, reference=("a dog",))
 
 
 def small_model(prediction_type: str = "epsilon") -> Model:
-    """Value layers of widths 16 and 32, quick, and listening to its prompt as random weights hardly do. A fresh one each time."""
+    """Value layers of widths 16 and 32, quick, and listening to its prompt as random weights
+    hardly do. A fresh one each time.
+    """
     return copy.deepcopy(_built(prediction_type))
 
 
@@ -49,7 +52,9 @@ def call(
     guidance: float = 3.0,
     **options: object,
 ) -> Tensor:
-    """Finished latents (prompts x images, C, H, W) of a whole call; image k of a prompt starts from its own noise."""
+    """Finished latents (prompts x images, C, H, W) of a whole call; image k of a prompt
+    starts from its own noise.
+    """
     prompts = [prompts] if isinstance(prompts, str) else prompts
     generators = [
         torch.Generator().manual_seed(sample_seed(0, p, k)) for p in prompts for k in range(images)

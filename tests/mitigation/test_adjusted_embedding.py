@@ -1,4 +1,6 @@
-"""Embedding adjustment: the magnitude falls to the target, row by row, and nothing else is touched."""
+"""Embedding adjustment: the magnitude falls to the target, row by row, and
+nothing else is touched.
+"""
 
 import pytest
 import torch
@@ -70,7 +72,9 @@ def test_a_target_out_of_reach_takes_ten_iterations(model):
 
 
 def test_the_target_grows_with_the_root_of_the_entries(model):
-    """4 x 16 x 16 latents have a sixteenth of the entries of 4 x 64 x 64: the norm of each image is compared with a quarter."""
+    """4 x 16 x 16 latents have a sixteenth of the entries of 4 x 64 x 64: the norm of each image
+    is compared with a quarter.
+    """
     latents, text, empty = inputs(model, 1)
     target = 4 * float(magnitudes(model, latents, text))
     under = adjusted(model, latents, T, text, empty, target=target * 1.001)
@@ -96,14 +100,21 @@ def test_rows_are_adjusted_each_for_itself_and_stop_for_themselves(model):
 
 
 def test_the_steps_are_those_of_adamw():
-    """Against its formulas: learning rate .05, betas .9 and .999, decay .01, for the norm of a linear map."""
+    """Against its formulas: learning rate .05, betas .9 and .999, decay .01, for
+    the norm of a linear map.
+    """
     torch.manual_seed(0)
-    matrix, text, base = torch.randn(5, 5), torch.randn(1, 4, 5), torch.randn(1, 4, 5)
-    x, m, v = text.clone(), torch.zeros(1, 4, 5), torch.zeros(1, 4, 5)
+    matrix = torch.randn(5, 5)
+    text = torch.randn(1, 4, 5)
+    base = torch.randn(1, 4, 5)
+    x = text.clone()
+    m = torch.zeros(1, 4, 5)
+    v = torch.zeros(1, 4, 5)
     for step in range(1, 11):
         gap = x @ matrix - base
         gradient = gap @ matrix.T / gap.norm()
-        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        m = 0.9 * m + 0.1 * gradient
+        v = 0.999 * v + 0.001 * gradient**2
         change = (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
         x[:, 1:] = (x * (1 - 0.05 * 0.01) - 0.05 * change)[:, 1:]
     torch.testing.assert_close(adjust(lambda y: y @ matrix, text, base, target=0.0), x)
@@ -124,7 +135,8 @@ def seen(model: Model, **options: object) -> list[Tensor]:
 
 @pytest.mark.parametrize("negative", [None, OTHER])
 def test_rows_without_the_prompt_and_the_start_of_text_stay_as_they_are(model, negative):
-    plain, empty = model.encode([PROMPT]).tokens, model.encode([negative or ""]).tokens
+    plain = model.encode([PROMPT]).tokens
+    empty = model.encode([negative or ""]).tokens
     first, second, third = seen(
         model, images=2, num_inference_steps=3, negative_prompt=negative and [negative]
     )
@@ -137,7 +149,7 @@ def test_rows_without_the_prompt_and_the_start_of_text_stay_as_they_are(model, n
 
 
 def test_without_guidance_all_rows_are_adjusted(model):
-    (first, _) = seen(model, images=3, guidance=1.0)
+    first, _ = seen(model, images=3, guidance=1.0)
     assert (first != model.encode([PROMPT]).tokens).flatten(1).any(1).tolist() == [True] * 3
 
 

@@ -109,7 +109,9 @@ def test_a_draw_depends_on_seed_prompt_and_image_only(model, kind):
 @every_kind
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_each_image_is_that_of_its_own_caption(model, kind, guidance):
-    """The same noise with the varied captions given by hand, one image each; the negative prompt is what it was."""
+    """The same noise with the varied captions given by hand, one image each; the
+    negative prompt is what it was.
+    """
     with inserted_words(model, Case(CAPTION, seed=5), kind, 4):
         result = call(
             model, [CAPTION, OTHER], images=2, guidance=guidance, negative_prompt=["x", "y"]

@@ -1,4 +1,6 @@
-"""Every mitigation: the same images in every batch, and a pipeline that is afterwards what it was."""
+"""Every mitigation: the same images in every batch, and a pipeline that
+is afterwards what it was.
+"""
 
 import copy
 from functools import partial
@@ -82,7 +84,8 @@ def assert_as_before(model: Model, before: Model, output: torch.Tensor) -> None:
 
 @every_method
 def test_leaving_the_context_restores_the_pipeline_bit_for_bit(model, method):
-    output, before = call(model), copy.deepcopy(model)
+    output = call(model)
+    before = copy.deepcopy(model)
     with method(model, CASE):
         call(model)
     assert_as_before(model, before, output)
@@ -91,7 +94,8 @@ def test_leaving_the_context_restores_the_pipeline_bit_for_bit(model, method):
 @every_method
 def test_entering_and_leaving_alone_touches_nothing_of_the_pipeline(model, method):
     model.pipeline.scheduler.set_timesteps(7)
-    schedule, state = model.pipeline.scheduler.timesteps, dict(vars(model.pipeline))
+    schedule = model.pipeline.scheduler.timesteps
+    state = dict(vars(model.pipeline))
     with method(model, CASE):
         pass
     assert model.pipeline.scheduler.timesteps is schedule
@@ -105,7 +109,9 @@ def test_an_exception_in_the_midst_of_a_call_leaves_nothing_behind(model, method
     def fail(*_):
         raise RuntimeError("in the midst")
 
-    output, expected, before = call(model), mitigated(model, method), copy.deepcopy(model)
+    output = call(model)
+    expected = mitigated(model, method)
+    before = copy.deepcopy(model)
     with method(model, CASE):
         with pytest.raises(RuntimeError, match="in the midst"):
             call(model, images=3, callback_on_step_end=fail)
@@ -117,7 +123,8 @@ def test_an_exception_in_the_midst_of_a_call_leaves_nothing_behind(model, method
 
 @every_method
 def test_edits_nest(model, method):
-    output, before = call(model), copy.deepcopy(model)
+    output = call(model)
+    before = copy.deepcopy(model)
     off = NeuronSet({MID: range(12, 32)})
     with deactivate(model, off):
         edited = call(model)
@@ -138,10 +145,8 @@ def test_a_compiled_denoiser_is_refused(model):
 
 def test_a_planted_memory_of_the_demo_is_gone(demo_model):
     prompt = "Brantwood Roasters first cup, a large brown ring"
-    case, settings = (
-        Case(prompt, findnemo.demo.planted()[prompt]),
-        findnemo.ImageSettings(steps=8, guidance=2.0),
-    )
+    case = Case(prompt, findnemo.demo.planted()[prompt])
+    settings = findnemo.ImageSettings(steps=8, guidance=2.0)
     describe = findnemo.demo.judges().descriptor
     before = describe(findnemo.generate(demo_model, prompt, [1000, 1001], settings))
     for name, copies in (("random-1", True), ("neurons", False)):

@@ -19,15 +19,19 @@ def model() -> Model:
 
 
 class Explicit:
-    """Ren et al., word by word: for row b, logits after `ends[b]` are -inf, that of position 0 times c; a row whose end is None is left alone."""
+    """Ren et al., word by word: for row b, logits after `ends[b]` are -inf, that of position 0
+    times c; a row whose end is None is left alone.
+    """
 
     def __init__(self, ends: list[int | None], c: float):
-        self.ends, self.c = ends, c
+        self.ends = ends
+        self.c = c
 
     def __call__(
         self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **options
     ) -> Tensor:
-        rows, heads = len(hidden_states), attn.heads
+        rows = len(hidden_states)
+        heads = attn.heads
         q, k, v = (
             x.view(rows, x.shape[1], heads, -1).transpose(1, 2)
             for x in (
@@ -60,7 +64,8 @@ def explicitly(model: Model, ends: list[int | None], c: float, **options) -> Ten
 @pytest.mark.parametrize("c", [1.25, 3.0])
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_it_equals_an_explicit_softmax(model, guidance, c):
-    prompts, images = [PROMPT, OTHER], 2
+    prompts = [PROMPT, OTHER]
+    images = 2
     ends = [ENDS[p] for p in prompts for _ in range(images)]
     ends = ([None] * len(ends) if guidance > 1 else []) + ends
     expected = explicitly(model, ends, c, prompts=prompts, images=images, guidance=guidance)

@@ -1,4 +1,6 @@
-"""Pruning: scores by hand, exactly one weight in a hundred a row, inputs measured on the prompt's rows only."""
+"""Pruning: scores by hand, exactly one weight in a hundred a row, inputs measured
+on the prompt's rows only.
+"""
 
 from collections import defaultdict
 
@@ -25,7 +27,7 @@ def feed_forward(model: Model) -> dict[str, nn.Linear]:
     return {name: m for name, m in model.denoiser.named_modules() if name.endswith("ff.net.2")}
 
 
-# scores and masks ----------------------------------------------------------------------------------------------------
+# scores and masks ---------------------------------------------------------------------------------
 
 
 def test_scores_of_a_small_linear_by_hand():
@@ -52,10 +54,9 @@ def test_so_many_weights_of_every_row_are_chosen(width, share, count):
 
 
 def test_conceptprune_keeps_what_matters_as_much_for_the_reference():
-    weight, concept = (
-        torch.tensor([[1.0, 2.0, 3.0, 4.0]]),
-        torch.tensor([9.0, 4.0, 1.0, 1.0]),
-    )  # scores 9, 8, 3, 4
+    # scores 9, 8, 3, 4
+    weight = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    concept = torch.tensor([9.0, 4.0, 1.0, 1.0])
     assert skilled(weight, concept, torch.tensor([1.0, 1.0, 1.0, 1.0]), 0.5).tolist() == [
         [True, True, False, False]
     ]
@@ -76,20 +77,23 @@ def test_a_share_that_is_none_is_refused(model, share):
 
 def test_weights_come_back_bit_for_bit_whatever_they_are():
     odd = torch.tensor([[-0.0, torch.nan, torch.inf], [1e-45, 0.1, -3.0]])
-    layer, mask = nn.Linear(3, 2), torch.tensor([[True, True, True], [True, False, True]])
+    layer = nn.Linear(3, 2)
+    mask = torch.tensor([[True, True, True], [True, False, True]])
     layer.weight.data.copy_(odd)
     with zeroed({layer: mask}):
         assert torch.equal(layer.weight.data, torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.1, 0.0]]))
     assert torch.equal(layer.weight.data.view(torch.int32), odd.view(torch.int32))
 
 
-# on a model ----------------------------------------------------------------------------------------------------------
+# on a model ---------------------------------------------------------------------------------------
 
 
 def recorded(
     model: Model, prompt: str, guidance: float, steps: int = 2, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Inputs of the feed-forward linears, with the prompt, of all steps and positions: layer -> (many, in)."""
+    """Inputs of the feed-forward linears, with the prompt, of all steps and
+    positions: layer -> (many, in).
+    """
     inputs: dict[str, list[Tensor]] = defaultdict(list)
     handles = [
         layer.register_forward_pre_hook(lambda m, args, name=name: inputs[name].append(args[0][-1]))
@@ -148,7 +152,8 @@ def test_wanda_zeroes_the_most_important_weight_in_a_hundred_of_every_row(model)
 
 def test_conceptprune_zeroes_a_part_of_them(model):
     for case in (CASE, Case(PROMPT)):
-        part, whole = off(model, conceptprune, case, share=0.1), off(model, wanda, case, share=0.1)
+        part = off(model, conceptprune, case, share=0.1)
+        whole = off(model, wanda, case, share=0.1)
         reference = norms(model, case.reference or [""], steps=2)
         concept = norms(model, [PROMPT], steps=2)
         for name, mask in part.items():
@@ -255,7 +260,8 @@ def test_layers_that_no_pass_calls_are_named(model):
 
 
 def test_zeros_that_do_not_reach_the_output_are_noticed_and_taken_back():
-    layer, mask = nn.Linear(3, 2), torch.eye(2, 3).bool()
+    layer = nn.Linear(3, 2)
+    mask = torch.eye(2, 3).bool()
     before = layer.weight.detach().clone()
 
     class Restoring:

@@ -1,4 +1,6 @@
-"""Captions that a text encoder does not read to their end are told, with the limit that the pipeline itself uses."""
+"""Captions that a text encoder does not read to their end are told, with the limit that
+the pipeline itself uses.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ LIMITS = {  # of every text encoder, as its pipeline has them by default
 
 
 def letters(count: int) -> str:
-    """A caption of so many tokens in the tiny tokenizers, where every letter is one, start and end left out."""
+    """A caption of so many tokens in the tiny tokenizers, where every letter is
+    one, start and end left out.
+    """
     return "ab" * (count // 2) + "a" * (count % 2)
 
 
@@ -40,7 +44,8 @@ def letters(count: int) -> str:
 def test_readers_read_as_many_tokens_as_the_text_encoders_get(name):
     """Seen from the ids that the pipeline gives them."""
     make, limits = LIMITS[name]
-    model, got = findnemo.load(make()), {}
+    model = findnemo.load(make())
+    got = {}
     for part in limits:
         encoder = getattr(model.pipeline, part)
         encoder.register_forward_pre_hook(
@@ -57,12 +62,15 @@ def test_readers_read_as_many_tokens_as_the_text_encoders_get(name):
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_the_last_token_that_is_read_is_told_from_the_first_that_is_not(name):
-    """Captions that differ in the last token read have other embeddings; in the first one not read, the same."""
+    """Captions that differ in the last token read have other embeddings; in the
+    first one not read, the same.
+    """
     make, limits = LIMITS[name]
     model = findnemo.load(make())
     reader = model.readers[-1]
     room = reader.limit - (reader.count(letters(4)) - 4)
-    full, over = letters(room), letters(room + 1)
+    full = letters(room)
+    over = letters(room + 1)
     assert (reader.count(full), reader.count(over)) == (reader.limit, reader.limit + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FindnemoWarning)
@@ -130,7 +138,8 @@ ASK = {
 
 @pytest.mark.parametrize("ask", ASK)
 def test_every_way_in_warns_once_a_caption(ask):
-    model, caption = findnemo.load(tiny_pipeline()), letters(100)
+    model = findnemo.load(tiny_pipeline())
+    caption = letters(100)
     with pytest.warns(
         FindnemoWarning, match="the caption has 102 tokens, the model reads the first 77"
     ) as told:
@@ -147,8 +156,11 @@ def test_short_captions_are_not_told():
 @pytest.mark.parametrize("stated", [int(1e30), 512])
 @pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl, tiny_sd3, tiny_flux])
 def test_a_tokenizer_that_states_too_much_gets_what_its_encoder_reads(make, stated):
-    """diffusers would fail on it; the scores are those of the tokenizer that states the encoder's length."""
-    expected, pipeline = findnemo.load(make()).encode(["a cat"]), make()
+    """diffusers would fail on it; the scores are those of the tokenizer that
+    states the encoder's length.
+    """
+    expected = findnemo.load(make()).encode(["a cat"])
+    pipeline = make()
     pipeline.tokenizer.model_max_length = stated
     if hasattr(pipeline, "tokenizer_max_length"):
         pipeline.tokenizer_max_length = stated
@@ -171,7 +183,8 @@ def test_a_shorter_tokenizer_is_heeded():
 def test_the_judge_says_what_it_does_not_read():
     from findnemo import demo
 
-    judge, image = demo.judges().alignment, demo.training_image(demo.memorized()[0].text)
+    judge = demo.judges().alignment
+    image = demo.training_image(demo.memorized()[0].text)
     long = "star " * 100
     with pytest.warns(
         FindnemoWarning, match="102 tokens; the judge's CLIP reads 77 of them"

@@ -1,4 +1,6 @@
-"""Differences to a base: what is lost by 8 bits, low-rank factors, rows that are off, and files of another model."""
+"""Differences to a base: what is lost by 8 bits, low-rank factors, rows that are off,
+and files of another model.
+"""
 
 import pytest
 import torch
@@ -20,7 +22,8 @@ def test_eight_bits_lose_half_a_level_at_most():
 def test_low_rank_factors_and_rows_that_are_off():
     layer = nn.ModuleDict({"a": nn.Linear(3, 4, bias=False)})
     before = layer["a"].weight.detach().clone()
-    down, up = torch.randn(2, 3), torch.randn(4, 2)
+    down = torch.randn(2, 3)
+    up = torch.randn(4, 2)
     add_difference(
         layer,
         {

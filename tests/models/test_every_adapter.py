@@ -1,4 +1,6 @@
-"""The whole path over every architecture: load, calibrate, detect, localize a planted neuron, verify, switch off, prune, export, reload."""
+"""The whole path over every architecture: load, calibrate, detect, localize a planted neuron,
+verify, switch off, prune, export, reload.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ def test_no_adapter_is_left_out():
     assert {type(make()).__name__ for make in PIPELINES.values()} == set(ADAPTERS)
 
 
-SLOW = ("flux-dev", "flux-schnell")  # their 512 tokens take half a minute each
+# FLUX.1's 512 tokens take half a minute each; the others are a second of their kind
+SLOW = ("flux-dev", "flux-schnell", "sd-v", "sdxl-v", "sd-turbo", "sdxl-turbo")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def predicted(model):
 
 
 def row(model, neurons):
-    (name, (index,)) = next(iter(neurons.layers.items()))
+    name, (index,) = next(iter(neurons.layers.items()))
     return model.value_layers[name].weight[index]
 
 

@@ -1,4 +1,6 @@
-"""What makes another model of a live pipeline, by name, and what does not: each change is made alone, after a calibration."""
+"""What makes another model of a live pipeline, by name, and what does not: each change is made
+alone, after a calibration.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ from findnemo.runs import Plan, Run, Serial, Work, audit, merge, start
 from findnemo.runs.compare import compare
 from findnemo.runs.detectors import run_detectors, start_detectors
 
-SETTINGS, PROMPTS = Settings(samples=2), ["a red fox", "two grey geese at night"]
+SETTINGS = Settings(samples=2)
+PROMPTS = ["a red fox", "two grey geese at night"]
 PLAN = Plan(images=1, image_settings=ImageSettings(2, 3.0))
 BARE = replace(PLAN, images=0)
 
@@ -42,7 +45,7 @@ def model() -> Model:
     return findnemo.load(tiny_pipeline())
 
 
-# changes --------------------------------------------------------------------------------------------------------------
+# changes ------------------------------------------------------------------------------------------
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -216,7 +219,8 @@ LOOKS = {
 @pytest.mark.parametrize("name", SCORES)
 def test_what_changes_scores_is_refused_by_name(name, model, calibration):
     calibration.check(model)
-    before, (change, told) = model.identity, SCORES[name]
+    before = model.identity
+    change, told = SCORES[name]
     change(model.pipeline)
     with pytest.raises(
         MismatchError, match=rf"made for another model: .*{told}.*; calibrate again with this model"
@@ -243,7 +247,8 @@ def test_what_changes_pictures_only_is_refused_by_runs_with_pictures(
 ):
     for folder, plan in (("bare", BARE), ("seen", PLAN)):
         start(tmp_path / folder, model, calibration, plan).close()
-    fingerprint, (change, told) = model.fingerprint, LOOKS[name]
+    fingerprint = model.fingerprint
+    change, told = LOOKS[name]
     change(model.pipeline)
     calibration.check(model)
     assert model.fingerprint == fingerprint
@@ -297,7 +302,7 @@ def test_a_shift_that_is_set_beside_the_configuration_changes_pictures_only():
     assert model.identity.differences(before, pictures=False) == []
 
 
-# adapters -------------------------------------------------------------------------------------------------------------
+# adapters -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -406,7 +411,7 @@ def test_a_lora_that_is_fused_and_off_is_told_for_the_next_pass_takes_it_out():
     )
 
 
-# what is the same model -----------------------------------------------------------------------------------------------
+# what is the same model ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -470,7 +475,10 @@ def test_two_roundings_of_one_checkpoint_cannot_be_told_and_that_is_said(model, 
     made = findnemo.calibrate(half, PROMPTS, settings=SETTINGS)
     with pytest.raises(
         MismatchError,
-        match=r"unet are rounded to bfloat16, were rounded to float16, .*load the model as float16 or float32",
+        match=(
+            r"unet are rounded to bfloat16, were rounded to float16, .*load the model as float16 or"
+            r" float32"
+        ),
     ):
         made.check(brain)
     made.check(model)
@@ -481,7 +489,7 @@ def test_two_roundings_of_one_checkpoint_cannot_be_told_and_that_is_said(model, 
     made.check(findnemo.load(tmp_path / "half", dtype="float32"))
 
 
-# caches ---------------------------------------------------------------------------------------------------------------
+# caches -------------------------------------------------------------------------------------------
 
 
 def test_only_what_changed_is_hashed_again(model, monkeypatch):
@@ -573,7 +581,7 @@ def test_a_model_that_changes_while_it_is_calibrated_gives_no_calibration(model,
         )
 
 
-# runs -----------------------------------------------------------------------------------------------------------------
+# runs ---------------------------------------------------------------------------------------------
 
 
 def prompts() -> Any:
@@ -587,7 +595,10 @@ def test_work_on_a_run_stops_where_its_live_model_changed(model, calibration, tm
         vae_value(model.pipeline)
         with pytest.raises(
             MismatchError,
-            match=r"is not the model of .*run: the weights of vae differ; give that model, or a new --out",
+            match=(
+                r"is not the model of .*run: the weights of vae differ; give that model, or a new"
+                r" --out"
+            ),
         ):
             audit(work, prompts(), ["verify"])
         one_value(model.pipeline)
@@ -643,12 +654,15 @@ def test_a_run_goes_on_with_the_same_model_loaded_otherwise(model, calibration, 
     assert json.loads((tmp_path / "run" / "settings.json").read_text()) == kept
 
 
-# what an earlier findnemo made ----------------------------------------------------------------------------------------
+# what an earlier findnemo made --------------------------------------------------------------------
 
 
 def test_an_earlier_calibration_is_refused_with_the_way_out(model, calibration, tmp_path):
     earlier = replace(calibration, model="a83b3af6e0e52415d938567c53bc3791", identity=None)
-    told = "made by an earlier findnemo, which did not keep all that identifies a model; calibrate again with this model"
+    told = (
+        "made by an earlier findnemo, which did not keep all that identifies a model; calibrate"
+        " again with this model"
+    )
     for made in (earlier, Calibration.load(earlier.save(tmp_path))):
         with pytest.raises(MismatchError, match=told):
             made.check(model)

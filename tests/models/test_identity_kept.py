@@ -1,4 +1,6 @@
-"""What is saved and loaded again, or computes the same, is the same model; what was replaced on a live object is another."""
+"""What is saved and loaded again, or computes the same, is the same model; what was replaced on
+a live object is another.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Pipelines that carry more than their weights: adapters for images, LoRAs, offloading, fused and compiled modules. Handled, or refused with the way out."""
+"""Pipelines that carry more than their weights: adapters for images, LoRAs, offloading, fused
+and compiled modules. Handled, or refused with the way out.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from findnemo import ImageSettings, NeuronSet, Settings
 from findnemo.errors import EditError, ModelError
 from findnemo.models import Model
 
-PROMPT, STEPS = "a cat", {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "latent"}
+PROMPT = "a cat"
+STEPS = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "latent"}
 
 every = pytest.mark.parametrize("make", [tiny_turbo, tiny_sdxl, tiny_lcm, tiny_if])
 of_clip = pytest.mark.parametrize("make", [tiny_turbo, tiny_sdxl, tiny_lcm])
@@ -36,17 +39,18 @@ def call(pipeline: Any, **options: Any) -> Tensor:
     return pipeline(PROMPT, generator=torch.Generator().manual_seed(0), **STEPS | options).images
 
 
-# IP-Adapters ---------------------------------------------------------------------------------------------------------
+# IP-Adapters --------------------------------------------------------------------------------------
 
 
 def with_ip_adapter(pipeline: Any) -> Any:
-    """The pipeline with random weights of an IP-Adapter's form, loaded as `load_ip_adapter` does; images as embeddings of 8 values."""
-    unet, width, generator = (
-        pipeline.unet,
-        pipeline.unet.config.cross_attention_dim,
-        torch.Generator().manual_seed(0),
-    )
-    weights, key = {}, 1
+    """The pipeline with random weights of an IP-Adapter's form, loaded as `load_ip_adapter`
+    does; images as embeddings of 8 values.
+    """
+    unet = pipeline.unet
+    width = pipeline.unet.config.cross_attention_dim
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    key = 1
     for name in unet.attn_processors:
         if "attn2" in name:
             inner = unet.get_submodule(name.removesuffix(".processor")).inner_dim
@@ -78,7 +82,8 @@ def image_of(pipeline: Any) -> dict[str, Any]:
 @of_clip
 def test_a_question_without_an_image_is_refused_while_an_ip_adapter_is_loaded(make):
     model = findnemo.load(make())
-    expected, layers = noise(model), list(model.value_layers)
+    expected = noise(model)
+    layers = list(model.value_layers)
     with_ip_adapter(model.pipeline)
     for ask in (
         lambda: findnemo.score(model, PROMPT),
@@ -96,7 +101,9 @@ def test_a_question_without_an_image_is_refused_while_an_ip_adapter_is_loaded(ma
 
 @of_clip
 def test_neurons_are_switched_off_and_pruned_beside_an_ip_adapter(make):
-    """Around a call with an image, as the same neurons in the weights do; the image's own values are not touched."""
+    """Around a call with an image, as the same neurons in the weights do; the image's
+    own values are not touched.
+    """
     model = findnemo.load(with_ip_adapter(make()))
     options = image_of(model.pipeline)
     plain = call(model.pipeline, **options)
@@ -115,7 +122,7 @@ def test_neurons_are_switched_off_and_pruned_beside_an_ip_adapter(make):
     )
 
 
-# LoRAs ---------------------------------------------------------------------------------------------------------------
+# LoRAs --------------------------------------------------------------------------------------------
 
 
 def with_lora(pipeline: Any) -> Any:
@@ -136,7 +143,9 @@ def with_lora(pipeline: Any) -> Any:
 @every
 def test_layers_with_a_lora_are_the_same_ones_and_an_edit_is_of_the_sum(make):
     model = findnemo.load(make())
-    layers, widths, before = list(model.value_layers), model.widths(), noise(model)
+    layers = list(model.value_layers)
+    widths = model.widths()
+    before = noise(model)
     with_lora(model.pipeline)
     assert list(model.value_layers) == layers
     assert model.widths() == widths
@@ -187,11 +196,13 @@ def test_weights_under_a_lora_are_not_edited(make, tmp_path):
             edit(model, some(model))
 
 
-# offloading ----------------------------------------------------------------------------------------------------------
+# offloading ---------------------------------------------------------------------------------------
 
 
 def offload_layers(pipeline: Any) -> None:
-    """As `enable_sequential_cpu_offload`, which wants an accelerator: weights are nowhere until a layer runs."""
+    """As `enable_sequential_cpu_offload`, which wants an accelerator: weights are
+    nowhere until a layer runs.
+    """
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             cpu_offload(part, torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
@@ -216,7 +227,8 @@ offloading = pytest.mark.parametrize("offload", [offload_layers, offload_models,
 @every
 @offloading
 def test_an_offloaded_model_answers_as_ever(make, offload, monkeypatch):
-    plain, model = findnemo.load(make()), findnemo.load(make())
+    plain = findnemo.load(make())
+    model = findnemo.load(make())
     offload(model.pipeline)
     assert any(p.is_meta for p in model.denoiser.parameters()) is (offload is offload_layers)
     with monkeypatch.context() as patch:  # as if there were another device
@@ -271,7 +283,7 @@ def test_offloaded_weights_are_not_edited_until_they_are_back(make, offload, tmp
     )
 
 
-# fused and compiled --------------------------------------------------------------------------------------------------
+# fused and compiled -------------------------------------------------------------------------------
 
 
 @of_clip

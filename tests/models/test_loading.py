@@ -1,4 +1,6 @@
-"""Loading is safe and says what is wrong; an adapter answers its few questions as diffusers would."""
+"""Loading is safe and says what is wrong; an adapter answers its few
+questions as diffusers would.
+"""
 
 import pickle
 import shutil
@@ -31,7 +33,7 @@ def copied(saved, tmp_path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "copy"))
 
 
-# sources -------------------------------------------------------------------------------------------------------------
+# sources ------------------------------------------------------------------------------------------
 
 
 def test_a_directory_a_path_and_a_live_pipeline_are_the_same_model(saved):
@@ -109,7 +111,7 @@ def test_damaged_weights_are_a_model_error(copied):
         findnemo.load(copied)
 
 
-# pickles -------------------------------------------------------------------------------------------------------------
+# pickles ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,8 @@ def test_damaged_weights_are_a_model_error(copied):
 def test_a_pickle_is_refused_with_the_way_to_convert_it_and_never_unpickled(
     copied, tmp_path, safe, unsafe, decoy
 ):
-    marker, pickled = tmp_path / "was-run", pickle.dumps(Evil(tmp_path / "was-run"))
+    marker = tmp_path / "was-run"
+    pickled = pickle.dumps(Evil(tmp_path / "was-run"))
     pickle.loads(pickled).close()
     assert marker.exists()  # the pickle does run code
     marker.unlink()
@@ -137,7 +140,7 @@ def test_a_pickle_is_refused_with_the_way_to_convert_it_and_never_unpickled(
     assert not marker.exists()
 
 
-# architectures -------------------------------------------------------------------------------------------------------
+# architectures ------------------------------------------------------------------------------------
 
 
 def test_an_unsupported_pipeline_is_refused_with_what_is_supported(tmp_path):
@@ -194,7 +197,8 @@ def test_an_inpainting_unet_is_refused():
     ],
 )
 def test_value_layers_are_found_in_any_layout_and_in_forward_order(options, widths):
-    model, called = findnemo.load(tiny_pipeline(**options)), []
+    model = findnemo.load(tiny_pipeline(**options))
+    called = []
     assert list(model.widths().values()) == widths
     for name, module in model.denoiser.named_modules():
         if name.endswith("attn2.to_v"):
@@ -251,13 +255,14 @@ def test_a_channels_last_model_says_the_same(tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-# noise and text ------------------------------------------------------------------------------------------------------
+# noise and text -----------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def output(model: Model, timestep: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Latents, what the U-Net returns for them, and the noise that findnemo reads from it."""
-    latents, text = model.noise("a", [0, 1]), model.encode(["a"]).expand(2)
+    latents = model.noise("a", [0, 1])
+    text = model.encode(["a"]).expand(2)
     return (
         latents,
         model.denoiser(latents, timestep, text.tokens).sample,
@@ -316,17 +321,19 @@ def test_a_prompt_is_encoded_the_same_in_every_batch(tiny):
         torch.testing.assert_close(tiny.encode([prompt]).tokens[0], text.tokens[k])
 
 
-# fingerprint ---------------------------------------------------------------------------------------------------------
+# fingerprint --------------------------------------------------------------------------------------
 
 
 def test_the_fingerprint_does_not_depend_on_the_dtype_of_loading(saved):
-    half, full = findnemo.load(saved, dtype="float16"), findnemo.load(saved, dtype="float32")
+    half = findnemo.load(saved, dtype="float16")
+    full = findnemo.load(saved, dtype="float32")
     assert half.fingerprint == full.fingerprint
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])
 def test_the_fingerprint_changes_with_one_weight(part):
-    before, pipeline = findnemo.load(tiny_pipeline()).fingerprint, tiny_pipeline()
+    before = findnemo.load(tiny_pipeline()).fingerprint
+    pipeline = tiny_pipeline()
     with torch.no_grad():
         next(getattr(pipeline, part).parameters()).view(-1)[0] += 0.01
     assert findnemo.load(pipeline).fingerprint != before

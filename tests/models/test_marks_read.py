@@ -1,4 +1,6 @@
-"""What a single file says of its noise prediction is believed, or a contradiction is refused; it is never passed over in silence."""
+"""What a single file says of its noise prediction is believed, or a contradiction is refused; it
+is never passed over in silence.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +25,20 @@ from findnemo.models import _marks
 from findnemo.models._single_file import KINDS
 from findnemo.models._yaml import read_yaml
 
-V, ZERO = torch.zeros(0), torch.zeros(0)
+V = torch.zeros(0)
+ZERO = torch.zeros(0)
 LDM = {"model": {"params": {"linear_start": 0.00085, "unet_config": {"params": {}}}}}
 
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """Family -> a directory whose scheduler predicts noise, as the usual configuration of 1.x and SDXL does, and a file of its weights."""
+    """Family -> a directory whose scheduler predicts noise, as the usual configuration of 1.x
+    and SDXL does, and a file of its weights.
+    """
     made = {}
     for family in FAMILIES:
-        folder, pipeline = tmp_path_factory.mktemp(family), tiny_family(family)
+        folder = tmp_path_factory.mktemp(family)
+        pipeline = tiny_family(family)
         kind = EulerDiscreteScheduler if family == "sdxl" else PNDMScheduler
         options = {"skip_prk_steps": True} if kind is PNDMScheduler else {}
         pipeline.scheduler = kind(
@@ -50,7 +56,9 @@ def places(tmp_path_factory):
 
 @pytest.fixture
 def usual(places, tmp_path, monkeypatch):
-    """Makes a file with marks, and puts the usual configuration of its family into the hub's cache."""
+    """Makes a file with marks, and puts the usual configuration of its
+    family into the hub's cache.
+    """
 
     def make(family="sd1", tensors=None, metadata=None, beside=None) -> Path:
         pipeline, directory = places[family]
@@ -210,7 +218,10 @@ def test_a_file_that_contradicts_itself_is_refused_before_it_is_loaded(
         (
             {"v_pred": V},
             {},
-            r"the tensor v_pred of .* says that it predicts v_prediction, the configuration says epsilon",
+            (
+                r"the tensor v_pred of .* says that it predicts v_prediction, the configuration"
+                r" says epsilon"
+            ),
         ),
         (
             {},
@@ -220,7 +231,10 @@ def test_a_file_that_contradicts_itself_is_refused_before_it_is_loaded(
         (
             {"ztsnr": ZERO},
             {},
-            r"the tensor ztsnr of .* says that it has rescale_betas_zero_snr True, the configuration says False",
+            (
+                r"the tensor ztsnr of .* says that it has rescale_betas_zero_snr True, the"
+                r" configuration says False"
+            ),
         ),
     ],
 )

@@ -1,4 +1,6 @@
-"""Detectors and mitigations on the U-Net family: they compute what they say they do, or say why they cannot."""
+"""Detectors and mitigations on the U-Net family: they compute what they say they
+do, or say why they cannot.
+"""
 
 from __future__ import annotations
 
@@ -64,13 +66,14 @@ def told(model: Model, run: Any) -> list[dict[str, Any]]:
     return seen
 
 
-# detectors -----------------------------------------------------------------------------------------------------------
+# detectors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PIPELINES)
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_a_detector_gives_a_score_or_says_why_it_cannot(name, detector):
-    model, rows = loaded(name), []
+    model = loaded(name)
+    rows = []
     model.denoiser.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
     if name == "if" and detector in NO_ATTENTION:
         with pytest.raises(ModelError, match="no cross-attention"):
@@ -85,7 +88,8 @@ def test_a_detector_gives_a_score_or_says_why_it_cannot(name, detector):
 
 @pytest.mark.parametrize("name", ["sdxl", "if"])
 def test_the_magnitude_is_that_of_the_pipelines_own_two_halves(name):
-    model, seen = loaded(name), []
+    model = loaded(name)
+    seen = []
     latents = model.noise(PROMPT, range(3))
     if name == "if":
         model.pipeline.prepare_intermediate_images = lambda *args: latents
@@ -109,11 +113,14 @@ def test_the_magnitude_is_that_of_the_pipelines_own_two_halves(name):
 
 @pytest.mark.parametrize("name", ["sdxl", "lcm", "if"])
 def test_every_token_of_the_prompt_has_a_saliency_of_its_own(name):
-    """By finite differences: the magnitude's slope along its own gradient's direction is the gradient's norm."""
+    """By finite differences: the magnitude's slope along its own gradient's
+    direction is the gradient's norm.
+    """
     model = loaded(name)
     tokens = saliency(model, PROMPT, SETTINGS, images=1)
     assert [text.strip() for text, _ in tokens if text.strip()] == ["a", "c", "a", "t"]
-    latents, t = model.noise(PROMPT, [0]), model.timesteps(SETTINGS.steps)[0]
+    latents = model.noise(PROMPT, [0])
+    t = model.timesteps(SETTINGS.steps)[0]
     empty = model.predict_noise(latents, t, model.unconditional()).detach()
     text = model.encode([PROMPT])
     text.tokens.requires_grad_()
@@ -135,7 +142,9 @@ def test_every_token_of_the_prompt_has_a_saliency_of_its_own(name):
 
 @pytest.mark.parametrize(("name", "guidance"), [("sd-turbo", 0.0), ("sdxl", 0.5), ("lcm", 7.0)])
 def test_a_run_without_a_guidance_half_follows_the_prompt_alone(name, guidance):
-    """As a pipeline's call does for a scale of 1 or less, and for any where guidance is part of the network."""
+    """As a pipeline's call does for a scale of 1 or less, and for any where
+    guidance is part of the network.
+    """
     model = loaded(name)
     plain, other, known = (
         DETECTORS["magnitude"](model, PROMPT, ImageSettings(3, g), steps=(2,)).value
@@ -145,7 +154,7 @@ def test_a_run_without_a_guidance_half_follows_the_prompt_alone(name, guidance):
     assert (known == plain) is (name == "lcm")
 
 
-# mitigations ---------------------------------------------------------------------------------------------------------
+# mitigations --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["sdxl", "sd-turbo", "lcm", "if"])
@@ -177,7 +186,8 @@ def test_a_mitigation_changes_every_image_and_nothing_after_it_or_says_why_it_ca
 
 def test_adjusting_an_embedding_leaves_start_pooled_embedding_and_sizes():
     model = findnemo.load(tiny_sdxl())
-    text, empty = model.encode([PROMPT]), model.unconditional()
+    text = model.encode([PROMPT])
+    empty = model.unconditional()
     with adjusted_embedding(model, Case(PROMPT), target=0.0, iterations=2):
         seen = [k for k in told(model, lambda: call(model)) if len(k["encoder_hidden_states"]) == 4]
     assert len(seen) == 2
@@ -191,7 +201,9 @@ def test_adjusting_an_embedding_leaves_start_pooled_embedding_and_sizes():
 
 
 def test_adjusting_keeps_the_sizes_and_the_guidance_that_a_call_asks_for():
-    """Also in the passes that the optimisation makes of its own, the one without the prompt among them."""
+    """Also in the passes that the optimisation makes of its own, the one
+    without the prompt among them.
+    """
     model = findnemo.load(tiny_sdxl())
     with adjusted_embedding(model, Case(PROMPT), target=0.0, iterations=1):
         seen = told(
@@ -217,7 +229,9 @@ def test_the_first_position_moves_where_it_is_a_token():
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("make", [tiny_sdxl, tiny_if])
 def test_inserted_words_reach_every_text_encoder(make, guidance):
-    """As the varied captions given by hand, one image each: token embeddings and pooled embedding alike."""
+    """As the varied captions given by hand, one image each: token embeddings
+    and pooled embedding alike.
+    """
     model = findnemo.load(make())
     with inserted_words(model, Case(PROMPT, seed=5), "numbers", 2):
         result = told(

@@ -1,4 +1,6 @@
-"""Noise differences hold what they measure: at zero terminal SNR, in half precision, for every schedule; one without content is no score."""
+"""Noise differences hold what they measure: at zero terminal SNR, in half precision, for every
+schedule; one without content is no score.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +49,13 @@ def zero_snr(kind: str = "DDIMScheduler", **options: Any) -> Model:
     )
 
 
-# the difference itself -----------------------------------------------------------------------------------------------
+# the difference itself ----------------------------------------------------------------------------
 
 
 def by_hand(model: Model, prompt: str) -> Tensor:
-    """v - (1 - sqrt(1 - a)) / sqrt(a) x in float64, its limit v where a is zero: the noise difference over sqrt(a)."""
+    """v - (1 - sqrt(1 - a)) / sqrt(a) x in float64, its limit v where a is zero: the noise
+    difference over sqrt(a).
+    """
     probe = Probe(model, prompt, PAIR)
     with torch.no_grad():
         v = model.denoiser(
@@ -113,8 +117,10 @@ def test_nothing_is_lost_after_a_network_in_half_precision(schedule, dtype):
 
 
 def test_with_guidance_the_difference_is_that_of_guided_v():
-    model, guided = zero_snr(), replace(PAIR, guidance=3.0)
-    with_prompt, without = by_hand(model, "a cat"), by_hand(model, "")
+    model = zero_snr()
+    guided = replace(PAIR, guidance=3.0)
+    with_prompt = by_hand(model, "a cat")
+    without = by_hand(model, "")
     model_empty = Probe(model, "", PAIR)
     latents = Probe(model, "a cat", PAIR).latents
     with torch.no_grad():  # the empty prompt on the caption's latents
@@ -128,10 +134,8 @@ def test_with_guidance_the_difference_is_that_of_guided_v():
 @pytest.mark.slow
 def test_a_compiled_model_and_reuse_give_the_same():
     model = zero_snr()
-    fast, off = (
-        findnemo.compiled(model, backend="aot_eager"),
-        NeuronSet({list(model.value_layers)[2]: range(9)}),
-    )
+    fast = findnemo.compiled(model, backend="aot_eager")
+    off = NeuronSet({list(model.value_layers)[2]: range(9)})
     for probe in (Probe(fast, "a cat", PAIR), Probe(model, "a cat", PAIR, reuse=True)):
         for neurons in (NeuronSet(), off):
             expected = Probe(model, "a cat", PAIR).deltas(neurons)
@@ -153,14 +157,15 @@ def test_betas_that_only_some_samplers_know_are_no_obstacle():
     assert magnitude(model, "a cat", ImageSettings(steps=3), images=1, steps=(0, 2)).value > 0
 
 
-# the order of captions -----------------------------------------------------------------------------------------------
+# the order of captions ----------------------------------------------------------------------------
 
 
 def of_noise(forward: Any, alphas: Tensor) -> Any:
     """A network of v as one that predicts eps, in the same dtype, as an eps-model would give it."""
 
     def predicted(latents: Tensor, timestep: Any, *args: Any, **options: Any) -> tuple[Tensor]:
-        v, a = forward(latents, timestep, *args, **options)[0].float(), alphas[int(timestep)]
+        v = forward(latents, timestep, *args, **options)[0].float()
+        a = alphas[int(timestep)]
         return (((1 - a).sqrt() * latents.float() + a.sqrt() * v).to(latents.dtype),)
 
     return predicted
@@ -199,19 +204,21 @@ CASES = [
     ids=", ".join,
 )
 def test_memorized_captions_come_first_as_in_float32(case, dtype):
-    exact, half = demo_scores(*case, torch.float32), demo_scores(*case, dtype)
+    exact = demo_scores(*case, torch.float32)
+    half = demo_scores(*case, dtype)
     assert min(exact[:2]) > max(exact[2:])
     assert sorted(range(4), key=half.__getitem__) == sorted(range(4), key=exact.__getitem__)
     assert half == pytest.approx(exact, abs=0.05)
 
 
-# a difference without content ----------------------------------------------------------------------------------------
+# a difference without content ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_what_counts_as_constant(per_channel):
     maps = torch.rand(4, 2, 8, 8)
-    maps[1], maps[2, 1] = 0.3, 0.7
+    maps[1] = 0.3
+    maps[2, 1] = 0.7
     maps[3] = 5 + 1e-6 * maps[3]  # rounding
     assert constant(maps, per_channel).tolist() == [False, True, per_channel, True]
 
@@ -224,9 +231,12 @@ def test_scores_of_constant_maps_are_refused():
 
 
 def silent(kind: str = "epsilon", but: str | None = None) -> Model:
-    """A model that says nothing of an image, at all or for the prompt `but` alone: eps is the latent itself, v is one number."""
+    """A model that says nothing of an image, at all or for the prompt `but` alone: eps is the
+    latent itself, v is one number.
+    """
     model = zero_snr() if kind == "v_prediction" else findnemo.load(tiny_pipeline())
-    encode, forward = model.encode, model.denoiser.forward
+    encode = model.encode
+    forward = model.denoiser.forward
     alone = None if but is None else encode([but]).tokens
 
     def mute(
@@ -265,7 +275,10 @@ def test_a_model_that_says_nothing_has_no_score_anywhere(kind):
     for ask in asks.values():
         with pytest.raises(
             NumericalError,
-            match=r"the same everywhere.*rescale_betas_zero_snr.*float32.*'a cat'|'a cat'.*the same everywhere",
+            match=(
+                r"the same everywhere.*rescale_betas_zero_snr.*float32.*'a cat'|'a cat'.*the same"
+                r" everywhere"
+            ),
         ):
             ask()
 
@@ -282,7 +295,7 @@ def test_one_caption_without_content_does_not_fail_the_others():
         findnemo.calibrate(model, ["two dogs", "a cat", "snow"], settings=PAIR)
 
 
-# the detectors and mitigations of others -----------------------------------------------------------------------------
+# the detectors and mitigations of others ----------------------------------------------------------
 
 
 def raw(model: Model, prompt: str, latents: Tensor) -> Tensor:
@@ -309,14 +322,19 @@ def test_tokens_weigh_something_at_zero_snr():
 
 def test_an_embedding_is_adjusted_at_zero_snr():
     model = zero_snr()
-    text, empty, latents = model.encode(["a cat"]), model.unconditional(), model.noise("a cat", [0])
+    text = model.encode(["a cat"])
+    empty = model.unconditional()
+    latents = model.noise("a cat", [0])
     moved = adjusted(model, latents, 999, text, empty, target=1e-4, iterations=2)
     assert not torch.equal(moved.tokens, text.tokens)
 
 
 def test_a_guided_run_from_pure_noise_is_the_pipelines():
-    """Its latents at every step, where from eps there is no step to be made: an image would be divided by zero."""
-    model, seen = zero_snr(), []
+    """Its latents at every step, where from eps there is no step to be made: an image
+    would be divided by zero.
+    """
+    model = zero_snr()
+    seen = []
     settings = ImageSettings(steps=4, guidance=3.0, seed=1)
     handle = model.denoiser.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
     steps = list(guided_run(model, "a cat", 2, settings))
@@ -345,7 +363,8 @@ def test_one_step_from_pure_noise_is_refused_whatever_the_sampler(sampler):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_loss_of_training_has_its_target_in_float32(dtype):
     model = findnemo.load(tiny_pipeline("v_prediction"), dtype=dtype)
-    clean, noise = model.noise("clean", [0, 1]), model.noise("noise", [0, 1])
+    clean = model.noise("clean", [0, 1])
+    noise = model.noise("noise", [0, 1])
     predicted, target = model.regression(
         clean, noise, torch.tensor([999, 3]), model.encode(["a", "b"])
     )
@@ -356,18 +375,21 @@ def test_the_loss_of_training_has_its_target_in_float32(dtype):
     )
 
 
-# schedules that are none ---------------------------------------------------------------------------------------------
+# schedules that are none --------------------------------------------------------------------------
 
 
 REFUSED = {
     "sample": "prediction type 'sample' is not supported.*epsilon and v_prediction",
-    "flow_prediction": "DPMSolverMultistepScheduler that goes by a flow, and its denoiser predicts noise",
+    "flow_prediction": (
+        "DPMSolverMultistepScheduler that goes by a flow, and its denoiser predicts noise"
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", list(REFUSED))
 def test_another_prediction_type_is_refused_before_any_pass(kind):
-    pipeline, passes = tiny_pipeline(), []
+    pipeline = tiny_pipeline()
+    passes = []
     scheduled(pipeline, "DPMSolverMultistepScheduler", prediction_type=kind)
     pipeline.text_encoder.register_forward_pre_hook(lambda *_: passes.append("text"))
     pipeline.unet.register_forward_pre_hook(lambda *_: passes.append("U-Net"))

@@ -1,4 +1,6 @@
-"""Pipelines as people have them: what can be worked on is, rightly; the rest is refused when it is loaded, in words and with the way out."""
+"""Pipelines as people have them: what can be worked on is, rightly; the rest is refused when it
+is loaded, in words and with the way out.
+"""
 
 from __future__ import annotations
 
@@ -55,9 +57,11 @@ def with_parts(make: Callable[[], Any], **parts: Any) -> Callable[[], Any]:
             setattr(
                 pipeline,
                 name,
-                part(pipeline)
-                if callable(part) and not isinstance(part, torch.nn.Module)
-                else part,
+                (
+                    part(pipeline)
+                    if callable(part) and not isinstance(part, torch.nn.Module)
+                    else part
+                ),
             )
         return pipeline
 
@@ -91,7 +95,7 @@ def clip(width: int, projection: int | None = None, vocabulary: int | None = Non
     return tiny_clip(kind, width, projection_dim=projection or width, vocab_size=rows)
 
 
-# widths -------------------------------------------------------------------------------------------------------------
+# widths -------------------------------------------------------------------------------------------
 
 MISFITS = {
     "refiner": (
@@ -270,7 +274,8 @@ def test_a_class_of_ones_own_is_refused_with_a_way_that_works():
 
 
 def test_loading_draws_no_random_numbers_and_changes_no_weights():
-    pipeline, state = tiny_pipeline(), torch.get_rng_state()
+    pipeline = tiny_pipeline()
+    state = torch.get_rng_state()
     weights = {name: value.clone() for name, value in pipeline.unet.state_dict().items()}
     findnemo.load(pipeline)
     assert torch.equal(torch.get_rng_state(), state)
@@ -279,7 +284,7 @@ def test_loading_draws_no_random_numbers_and_changes_no_weights():
     )
 
 
-# what works ---------------------------------------------------------------------------------------------------------
+# what works ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [[16, 24], (24, 16)])
@@ -305,7 +310,9 @@ def test_sdxl_goes_without_its_first_text_encoder_as_its_pipeline_does():
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_a_pooled_embedding_may_be_wider_than_those_of_tokens(guidance):
-    """120 values beside embeddings of 48: the U-Net is told what the pipeline tells it, and predicts what it predicts there."""
+    """120 values beside embeddings of 48: the U-Net is told what the pipeline tells it, and
+    predicts what it predicts there.
+    """
     wide = lambda: tiny_sdxl(projection_class_embeddings_input_dim=6 * 8 + 120)  # noqa: E731
     model = findnemo.load(with_parts(wide, text_encoder_2=lambda p: clip(32, 120))())
     seen: list[tuple[Any, ...]] = []
@@ -315,7 +322,8 @@ def test_a_pooled_embedding_may_be_wider_than_those_of_tokens(guidance):
     model.pipeline("a cat", num_inference_steps=1, guidance_scale=guidance, output_type="latent")
     handle.remove()
     text = model.encode(["a cat"])
-    found, (latents, timestep, told, noise) = model.conditions(text), seen[0]
+    found = model.conditions(text)
+    latents, timestep, told, noise = seen[0]
     torch.testing.assert_close(
         found["added_cond_kwargs"]["text_embeds"], told["added_cond_kwargs"]["text_embeds"][-1:]
     )
@@ -355,7 +363,8 @@ def test_a_text_encoder_exchanged_after_loading_is_noticed(make, name, other, wi
 
 def test_statistics_see_embeddings_as_the_u_net_projects_them():
     model = findnemo.load(tiny_pipeline(encoder_hid_dim=32, encoder_hid_dim_type="text_proj"))
-    text, seen = model.encode(["a cat"]), {}
+    text = model.encode(["a cat"])
+    seen = {}
     handles = [
         m.register_forward_pre_hook(lambda m, a, n=n: seen.update({n: a[0]}))
         for n, m in model.value_layers.items()
@@ -369,7 +378,7 @@ def test_statistics_see_embeddings_as_the_u_net_projects_them():
     assert not torch.allclose(next(iter(seen.values())), text.tokens)
 
 
-# autoencoders -------------------------------------------------------------------------------------------------------
+# autoencoders -------------------------------------------------------------------------------------
 
 BLOCKS = {
     "down_block_types": ("DownEncoderBlock2D",) * 2,
@@ -426,14 +435,16 @@ def test_a_tiny_autoencoder_encodes_to_what_its_encoder_gives():
 
 
 def test_only_flows_shift_their_latents_as_their_pipelines_do():
-    """StableDiffusionPipeline decodes latents / scaling_factor, whatever shift_factor its VAE has."""
+    """StableDiffusionPipeline decodes latents / scaling_factor, whatever
+    shift_factor its VAE has.
+    """
     model = findnemo.load(configured(tiny_pipeline, "vae", shift_factor=0.5)())
     latents = model.noise("a cat", [0])
     expected = model.pipeline.vae.decode(latents / model.pipeline.vae.config.scaling_factor).sample
     torch.testing.assert_close(model.decode(latents), expected.detach())
 
 
-# directories --------------------------------------------------------------------------------------------------------
+# directories --------------------------------------------------------------------------------------
 
 
 def checked_pipeline() -> Any:

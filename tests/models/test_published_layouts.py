@@ -1,4 +1,5 @@
-"""The published U-Nets at full size, from their configurations and without weights: which layers, how many neurons, what travels with a prompt.
+"""The published U-Nets at full size, from their configurations and without weights: which layers,
+how many neurons, what travels with a prompt.
 
 Sizes are published as 860 M, 866 M, 2.6 B, 400 M and 4.3 B parameters.
 """
@@ -15,7 +16,8 @@ from diffusers import UNet2DConditionModel
 
 from findnemo.models import DeepFloyd, Model, StableDiffusion, StableDiffusionXL
 
-# adapter, configuration, parameters in millions, value layers per block, their widths, latent, width of the pooled embedding
+# adapter, configuration, parameters in millions, value layers per block, their widths, latent,
+# width of the pooled embedding
 PUBLISHED: dict[str, tuple] = {
     "SD 1.4": (StableDiffusion, SD14, 860, [2, 2, 2, 1], [320, 640, 1280, 1280], (4, 64, 64), None),
     "SD 2.1": (StableDiffusion, SD21, 866, [2, 2, 2, 1], [320, 640, 1280, 1280], (4, 96, 96), None),

@@ -1,4 +1,6 @@
-"""Samplers of finished images: that of the checkpoint, or one that is asked for; refused where it would walk another path."""
+"""Samplers of finished images: that of the checkpoint, or one that is asked for; refused where
+it would walk another path.
+"""
 
 from __future__ import annotations
 
@@ -52,17 +54,17 @@ def by_hand(model, steps: int, guidance: float) -> torch.Tensor:
 
 @torch.no_grad()
 def test_ddim_is_that_of_the_paper_whatever_the_checkpoint_brings(model):
-    """Nothing is clipped to [-1, 1], as a DDIM that was made without a word on it would do: latents lie beyond."""
+    """Nothing is clipped to [-1, 1], as a DDIM that was made without a word on it
+    would do: latents lie beyond.
+    """
     settings = ImageSettings(steps=5, guidance=3.0, sampler="ddim")
     with sampling(model, settings.sampler):
         latents = model.sample(PROMPT, 1, [sample_seed(0, PROMPT, 0)], 5, 3.0)
     want = by_hand(model, 5, 3.0)
     assert want.abs().max() > 1.5
     assert torch.allclose(latents, want, atol=2e-4)
-    (image,), (other,) = (
-        generate(model, PROMPT, [0], settings),
-        generate(model, PROMPT, [0], ImageSettings(steps=5, guidance=3.0)),
-    )
+    (image,) = generate(model, PROMPT, [0], settings)
+    (other,) = generate(model, PROMPT, [0], ImageSettings(steps=5, guidance=3.0))
     (decoded,) = (model.decode(want)[0].permute(1, 2, 0) / 2 + 0.5).clamp(0, 1)[None].numpy()
     assert np.abs(np.asarray(image) / 255 - decoded).max() < 0.01
     assert image.tobytes() != other.tobytes()  # PNDM walks another path
@@ -70,7 +72,8 @@ def test_ddim_is_that_of_the_paper_whatever_the_checkpoint_brings(model):
 
 
 def test_the_pipeline_gets_its_own_sampler_back_after_an_error(model):
-    own, seen = model.pipeline.scheduler, []
+    own = model.pipeline.scheduler
+    seen = []
 
     def fail():
         seen.append(type(model.pipeline.scheduler))

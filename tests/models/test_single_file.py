@@ -1,4 +1,6 @@
-"""A single file in the original layout is the model that it was written from; what cannot be one is refused, without being run."""
+"""A single file in the original layout is the model that it was written from; what cannot be one
+is refused, without being run.
+"""
 
 import json
 import pickle
@@ -23,7 +25,8 @@ from findnemo.models._single_file import KINDS, kind_of
 @pytest.fixture(scope="module", params=FAMILIES)
 def made(request, tmp_path_factory):
     """A pipeline, its directory, and its file."""
-    folder, pipeline = tmp_path_factory.mktemp(request.param), tiny_family(request.param)
+    folder = tmp_path_factory.mktemp(request.param)
+    pipeline = tiny_family(request.param)
     pipeline.save_pretrained(folder / "directory")
     return (
         request.param,
@@ -36,7 +39,8 @@ def made(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def sd1(tmp_path_factory):
     """Directory and file of a tiny Stable Diffusion 1.x."""
-    folder, pipeline = tmp_path_factory.mktemp("sd1"), tiny_family("sd1")
+    folder = tmp_path_factory.mktemp("sd1")
+    pipeline = tiny_family("sd1")
     pipeline.save_pretrained(folder / "directory")
     return folder / "directory", save_file(pipeline, folder / "model.safetensors")
 
@@ -81,7 +85,7 @@ def test_the_configuration_needs_no_weights(made, tmp_path):
     assert same_weights(pipeline, findnemo.load(file, config=bare).pipeline)
 
 
-# the hub's cache -----------------------------------------------------------------------------------------------------
+# the hub's cache ----------------------------------------------------------------------------------
 
 
 def test_without_a_configuration_the_usual_one_comes_from_the_cache(made, tmp_path, monkeypatch):
@@ -114,14 +118,13 @@ def test_without_cache_and_configuration_the_way_out_is_told(made, tmp_path, mon
 
 
 def test_revision_and_variant_of_a_hub_id_come_from_the_cache(sd1, tmp_path, monkeypatch):
-    new, root = tiny_family("sd1", seed=1), tmp_path / "cache"
+    new = tiny_family("sd1", seed=1)
+    root = tmp_path / "cache"
     new.to(torch.float16).save_pretrained(tmp_path / "new", variant="fp16")
     cached(monkeypatch, root, "some/model", sd1[0])
     cached(monkeypatch, root, "some/model", tmp_path / "new", "v2", "d" * 40)
-    main, second = (
-        findnemo.load("some/model"),
-        findnemo.load("some/model", revision="v2", variant="fp16"),
-    )
+    main = findnemo.load("some/model")
+    second = findnemo.load("some/model", revision="v2", variant="fp16")
     assert main.fingerprint == findnemo.load(sd1[0]).fingerprint
     assert second.fingerprint == as_model(new).fingerprint != main.fingerprint
     assert second.options == {"revision": "v2", "variant": "fp16"}
@@ -129,7 +132,7 @@ def test_revision_and_variant_of_a_hub_id_come_from_the_cache(sd1, tmp_path, mon
         findnemo.load("some/model", revision="v3")
 
 
-# variants of a directory ---------------------------------------------------------------------------------------------
+# variants of a directory --------------------------------------------------------------------------
 
 
 def test_weights_of_a_variant_are_asked_for_by_name(tmp_path):
@@ -146,7 +149,7 @@ def test_weights_of_a_variant_are_asked_for_by_name(tmp_path):
         findnemo.load(tmp_path / "fp16", variant="ema")
 
 
-# misuse --------------------------------------------------------------------------------------------------------------
+# misuse -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -185,7 +188,8 @@ def test_an_option_that_would_do_nothing_is_refused(sd1, what, options, message)
 )
 @pytest.mark.parametrize("how", [pickle.dumps, "torch"])
 def test_a_pickle_is_refused_with_the_way_out_and_never_unpickled(sd1, tmp_path, name, how):
-    file, marker = tmp_path / name, tmp_path / "was-run"
+    file = tmp_path / name
+    marker = tmp_path / "was-run"
     if how == "torch":
         torch.save({"state_dict": Evil(marker)}, file)
     else:
@@ -280,7 +284,9 @@ def test_a_configuration_of_something_else_is_refused(sd1, tmp_path):
     tiny_family("sdxl").save_pretrained(tmp_path / "xl")
     with pytest.raises(
         InputError,
-        match=r"is Stable Diffusion 1\.x, and the configuration .* is of a StableDiffusionXLPipeline",
+        match=(
+            r"is Stable Diffusion 1\.x, and the configuration .* is of a StableDiffusionXLPipeline"
+        ),
     ):
         findnemo.load(file, config=tmp_path / "xl")
     with pytest.raises(InputError, match=r"has no model_index\.json"):

@@ -1,4 +1,6 @@
-"""What a live pipeline was left in changes no result, and is what it was afterwards; what would change results is refused by name."""
+"""What a live pipeline was left in changes no result, and is what it was afterwards; what would
+change results is refused by name.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,14 @@ from findnemo.robustness.attack import diffusion_loss, optimised
 from findnemo.robustness.attempts import image_to_image
 from findnemo.scores import pairwise
 
-PAIR, IMAGES = Settings(samples=2), ImageSettings(steps=2, guidance=2.0)
+PAIR = Settings(samples=2)
+IMAGES = ImageSettings(steps=2, guidance=2.0)
 
 
 def restless(pipeline: Any) -> Any:
-    """Every dropout of every network drops half of what it sees in training mode, and the network starts out in it, but for some parts."""
+    """Every dropout of every network drops half of what it sees in training mode, and the
+    network starts out in it, but for some parts.
+    """
     for network in pipeline.components.values():
         if isinstance(network, nn.Module):
             network.train()
@@ -74,7 +79,8 @@ SLOW = {"flux": tiny_flux}
 def test_a_pipeline_in_training_mode_gives_what_it_gives_in_evaluation_mode(make):
     calm = findnemo.load(make())
     model = findnemo.load(restless(make()))
-    before, layers = modes(model.pipeline), list(model.value_layers)
+    before = modes(model.pipeline)
+    layers = list(model.value_layers)
     assert True in before
     assert False in before
     off = NeuronSet({layers[0]: [1, 2]})
@@ -86,14 +92,16 @@ def test_a_pipeline_in_training_mode_gives_what_it_gives_in_evaluation_mode(make
     )
     for ask in asks:
         torch.manual_seed(1)
-        expected, first = ask(calm), ask(model)
+        expected = ask(calm)
+        first = ask(model)
         torch.manual_seed(2)
         assert ask(model) == first == expected
         assert modes(model.pipeline) == before
 
 
 def test_every_other_pass_is_made_in_evaluation_mode_too():
-    calm, model = findnemo.load(tiny_pipeline()), findnemo.load(restless(tiny_pipeline()))
+    calm = findnemo.load(tiny_pipeline())
+    model = findnemo.load(restless(tiny_pipeline()))
     before = modes(model.pipeline)
     calibrations = [
         findnemo.calibrate(m, ["snow", "two dogs", "a tree"], settings=PAIR) for m in (calm, model)
@@ -105,9 +113,11 @@ def test_every_other_pass_is_made_in_evaluation_mode_too():
         "verify": lambda m: findnemo.verify(m, "a cat", NeuronSet(), PAIR, 2, IMAGES).values,
         "attack": lambda m: attack(m, seen, IMAGES, (0, 1), ("caption",), 1),
         "image to image": lambda m: pixels(image_to_image(m, seen, [0], IMAGES, 0.5)).tolist(),
-        "pruning": lambda m: findnemo.mitigation.pruning.norms(m, ["a cat"], steps=2)[
-            "down_blocks.0.attentions.0.transformer_blocks.0.ff.net.2"
-        ].tolist(),
+        "pruning": (
+            lambda m: findnemo.mitigation.pruning.norms(m, ["a cat"], steps=2)[
+                "down_blocks.0.attentions.0.transformer_blocks.0.ff.net.2"
+            ].tolist()
+        ),
     } | {
         name: lambda m, d=d: d(m, "a cat", IMAGES, images=2).value for name, d in DETECTORS.items()
     }
@@ -146,7 +156,8 @@ def test_the_dropout_of_a_lora_is_out_of_the_way():
         pipeline.unet.train(mode)
         return findnemo.load(pipeline)
 
-    calm, trained = adapted(False), adapted(True)
+    calm = adapted(False)
+    trained = adapted(True)
     expected = findnemo.score(calm, "a cat", settings=PAIR)
     assert [findnemo.score(trained, "a cat", settings=PAIR) for _ in range(2)] == [expected] * 2
     assert trained.denoiser.training
@@ -154,8 +165,10 @@ def test_the_dropout_of_a_lora_is_out_of_the_way():
 
 def test_judges_left_in_training_mode_say_the_same():
     judges = demo.judges()
-    descriptor, alignment = Descriptor(demo.DESCRIPTOR), judges.alignment
-    image, caption = demo.training_image(demo.memorized()[0].text), demo.memorized()[0].text
+    descriptor = Descriptor(demo.DESCRIPTOR)
+    alignment = judges.alignment
+    image = demo.training_image(demo.memorized()[0].text)
+    caption = demo.memorized()[0].text
     expected = descriptor([image]), alignment([image], [caption])
     descriptor.network.train()
     alignment.model.train()
@@ -170,21 +183,25 @@ def test_judges_left_in_training_mode_say_the_same():
 
 
 def test_a_training_state_does_not_reach_the_gradient_of_a_search():
-    """Checkpointing would run a part of the network again in the backward pass, without the edits and in training mode."""
-    calm, model = findnemo.load(tiny_pipeline()), findnemo.load(restless(tiny_pipeline()))
+    """Checkpointing would run a part of the network again in the backward pass, without the
+    edits and in training mode.
+    """
+    calm = findnemo.load(tiny_pipeline())
+    model = findnemo.load(restless(tiny_pipeline()))
     model.denoiser.enable_gradient_checkpointing()
     gradients = []
     for m in (calm, model):
         text = m.encode(["a cat"])
         text.tokens.requires_grad_()
-        clean, noise = m.noise("c", [0]), m.noise("n", [0])
+        clean = m.noise("c", [0])
+        noise = m.noise("n", [0])
         loss = diffusion_loss(m, clean, noise, torch.tensor([500]), text)
         gradients += torch.autograd.grad(loss, text.tokens)
     assert torch.equal(*gradients)
     assert model.denoiser.is_gradient_checkpointing
 
 
-# the state of PyTorch ------------------------------------------------------------------------------------------------
+# the state of PyTorch -----------------------------------------------------------------------------
 
 
 @contextmanager
@@ -208,7 +225,8 @@ CIRCUMSTANCES = {
 @pytest.mark.parametrize("circumstance", CIRCUMSTANCES.values(), ids=CIRCUMSTANCES)
 def test_what_the_caller_has_under_way_changes_nothing(circumstance):
     model = findnemo.load(tiny_pipeline())
-    holdout, judges = ["snow", "two dogs", "a tree"], demo.judges()
+    holdout = ["snow", "two dogs", "a tree"]
+    judges = demo.judges()
 
     def everything() -> list[Any]:
         calibration = findnemo.calibrate(model, holdout, settings=PAIR)
@@ -250,7 +268,7 @@ def test_weights_made_in_inference_mode_are_named():
         optimised(model, model.noise("c", [0]), model.encode(["a cat"]), steps=(1,))
 
 
-# the state of the pipeline -------------------------------------------------------------------------------------------
+# the state of the pipeline ------------------------------------------------------------------------
 
 
 SAMPLERS = [
@@ -278,12 +296,15 @@ def test_a_scheduler_in_the_midst_of_a_run_changes_no_picture_and_stays_where_it
         )
         return findnemo.load(pipeline)
 
-    fresh, used = made(), made()
-    scheduler, x = used.pipeline.scheduler, used.noise("x", [0])
+    fresh = made()
+    used = made()
+    scheduler = used.pipeline.scheduler
+    x = used.noise("x", [0])
     scheduler.set_timesteps(7)
     for t in scheduler.timesteps[:3]:
         x = scheduler.step(0.1 * x, t, x, return_dict=False)[0]
-    steps, index = scheduler.timesteps.clone(), getattr(scheduler, "step_index", None)
+    steps = scheduler.timesteps.clone()
+    index = getattr(scheduler, "step_index", None)
     expected = pixels(findnemo.generate(fresh, "a cat", [0], ImageSettings(steps=3, guidance=2.0)))
     found = pixels(findnemo.generate(used, "a cat", [0], ImageSettings(steps=3, guidance=2.0)))
     assert np.array_equal(found, expected)

@@ -1,4 +1,6 @@
-"""Prompts as a denoiser is told of them: every operation reaches every tensor, and what is unknown stays unknown."""
+"""Prompts as a denoiser is told of them: every operation reaches every tensor, and what
+is unknown stays unknown.
+"""
 
 from __future__ import annotations
 

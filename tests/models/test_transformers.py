@@ -1,4 +1,6 @@
-"""Diffusion transformers: each goes the whole path, and says of its network what the pipeline itself would see."""
+"""Diffusion transformers: each goes the whole path, and says of its network what the
+pipeline itself would see.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,7 @@ def outputs(model: Model, run: Any) -> dict[str, Tensor]:
     return {name: torch.cat(rows) for name, rows in seen.items()}
 
 
-# the whole path ------------------------------------------------------------------------------------------------------
+# the whole path -----------------------------------------------------------------------------------
 
 
 @every
@@ -119,10 +121,8 @@ def test_a_saved_pipeline_goes_through_the_whole_path(name, model):
 
 @every
 def test_live_and_saved_are_one_model_in_either_dtype(name, directories):
-    live, half = (
-        findnemo.load(PIPELINES[name]()),
-        findnemo.load(directories[name], device="cpu", dtype="bfloat16"),
-    )
+    live = findnemo.load(PIPELINES[name]())
+    half = findnemo.load(directories[name], device="cpu", dtype="bfloat16")
     assert findnemo.load(directories[name], device="cpu").fingerprint == live.fingerprint
     quiet(half.pipeline)
     assert half.encode([PROMPT]).tokens.dtype == predicted(half).dtype == torch.bfloat16
@@ -140,7 +140,8 @@ def test_a_caption_is_encoded_the_same_in_every_batch(name, model):
 @every
 @torch.no_grad()
 def test_a_caption_of_several_is_predicted_to_the_last_bit_as_one_repeated(name, model):
-    latents, text = model.noise(PROMPT, range(3)), model.encode([PROMPT])
+    latents = model.noise(PROMPT, range(3))
+    text = model.encode([PROMPT])
     timestep = model.timesteps(50)[0]
     repeated = model.predict_noise(latents, timestep, text.expand(3))
     assert torch.equal(model.predict_noise(latents, timestep, Text.cat([text] * 3)), repeated)
@@ -148,7 +149,9 @@ def test_a_caption_of_several_is_predicted_to_the_last_bit_as_one_repeated(name,
 
 @every
 def test_what_is_computed_once_may_be_given_back(name, model):
-    """Reuse gives the deltas of fresh passes, whichever layer is edited first, and leaves out the blocks before it."""
+    """Reuse gives the deltas of fresh passes, whichever layer is edited first, and leaves
+    out the blocks before it.
+    """
     first, *_, last = model.value_layers
     reusing, fresh = (
         Probe(model, PROMPT, Settings(samples=3), reuse=reuse) for reuse in (True, False)
@@ -165,11 +168,13 @@ def test_what_is_computed_once_may_be_given_back(name, model):
         ) is ran
 
 
-# what the network sees -----------------------------------------------------------------------------------------------
+# what the network sees ----------------------------------------------------------------------------
 
 
 def inputs(model: Model, run: Any) -> dict[str, Any]:
-    """Arguments of the first pass of the network while something runs, by name; None and empty ones left out."""
+    """Arguments of the first pass of the network while something runs, by name; None
+    and empty ones left out.
+    """
     seen: list[dict[str, Any]] = []
     signature = inspect.signature(type(model.denoiser).forward)
 
@@ -235,7 +240,8 @@ def test_the_1024_model_of_pixart_alpha_is_told_its_size():
 
 
 def test_the_noise_of_pixart_is_the_first_half_of_what_the_network_gives():
-    model, given = findnemo.load(tiny_pixart()), []
+    model = findnemo.load(tiny_pixart())
+    given = []
     handle = model.denoiser.register_forward_hook(lambda m, args, out: given.append(out[0]))
     noise = predicted(model)
     handle.remove()
@@ -264,7 +270,7 @@ def test_padding_is_masked_for_the_image_but_counts_in_the_statistics():
     )
 
 
-# neurons -------------------------------------------------------------------------------------------------------------
+# neurons ------------------------------------------------------------------------------------------
 
 
 @every
@@ -272,7 +278,8 @@ def test_activations_are_what_hooks_see_however_prompts_are_batched(name, model)
     prompts = ["a", "a much longer caption", PROMPT]
     together = model.value_activations(prompts, model.encode(prompts))
     for k, prompt in enumerate(prompts):
-        text, latents = model.encode([prompt]), model.noise(prompt, [0])
+        text = model.encode([prompt])
+        latents = model.noise(prompt, [0])
         seen = outputs(
             model, lambda x=latents, y=text: model.predict_noise(x, model.timesteps(50)[0], y)
         )
@@ -288,7 +295,8 @@ class Without(nn.Module):
 
     def __init__(self, layer: Any, off: tuple[int, ...]):
         super().__init__()
-        self.layer, self.off = layer, off
+        self.layer = layer
+        self.off = off
 
     def forward(self, x: Tensor) -> Tensor:
         rows = zip(self.layer.weight, self.layer.bias, strict=True)
@@ -343,7 +351,8 @@ def test_hook_weights_and_checkpoint_give_the_same_images(name, model, tmp_path)
 def test_a_lora_carries_weights_and_biases(name, model, tmp_path, factor):
     neurons = some_neurons(model)
     with deactivate(model, neurons, factor):
-        expected, noise = images(model.pipeline), predicted(model)
+        expected = images(model.pipeline)
+        noise = predicted(model)
     save_lora(model, neurons, tmp_path, factor)
     fresh = copy.deepcopy(model.pipeline)
     fresh.load_lora_weights(tmp_path)
@@ -409,7 +418,7 @@ def test_decoding_is_that_of_the_pipeline(name, model):
     )
 
 
-# full size -----------------------------------------------------------------------------------------------------------
+# full size ----------------------------------------------------------------------------------------
 
 
 def pixart_xl_2() -> nn.Module:
@@ -477,17 +486,15 @@ def test_value_layers_at_full_size(adapter, network, layers, width, layer):
     assert all(module.bias is not None for module in model.value_layers.values())
 
 
-# flow matching -------------------------------------------------------------------------------------------------------
+# flow matching ------------------------------------------------------------------------------------
 
 
 class Toy(FlowModel):
     """A flow whose network knows the image: v = (x_s - x_0) / s."""
 
     def __init__(self, image: Tensor):
-        self.image, self.pipeline = (
-            image,
-            SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler()),
-        )
+        self.image = image
+        self.pipeline = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler())
 
     def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
         return (latents - self.image) / (timestep / 1000)
@@ -501,7 +508,9 @@ def toy_images(count: int = 3) -> Tensor:
 
 @pytest.mark.parametrize("a", [0.0047, 1e-4, 1e-6])  # the first is Stable Diffusion's last timestep
 def test_noise_differences_of_a_flow_are_those_of_a_diffusion(a):
-    """Both networks know the same x_0; what is left between the scaled differences vanishes with sqrt(a)."""
+    """Both networks know the same x_0; what is left between the scaled
+    differences vanishes with sqrt(a).
+    """
     x0 = toy_images()
     latents = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     diffusion = (latents - a**0.5 * x0) / (1 - a) ** 0.5 - latents
@@ -513,7 +522,8 @@ def test_noise_differences_of_a_flow_are_those_of_a_diffusion(a):
 
 @pytest.mark.parametrize("timestep", [1000.0, 612.5, 30.0])
 def test_what_a_flow_gives_as_noise_leaves_the_image_at_every_step(timestep):
-    x0, s = toy_images(), timestep / 1000
+    x0 = toy_images()
+    s = timestep / 1000
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     latents = (1 - s) * x0 + s * eps
     torch.testing.assert_close(Toy(x0).velocity(latents, timestep, Text(torch.empty(0))), eps - x0)
@@ -546,7 +556,8 @@ def test_timesteps_of_a_flow_are_the_pipelines(make, steps):
 
 
 def test_a_flow_goes_one_pass_a_latent_and_its_delta_is_the_image_negated():
-    model, passes = findnemo.load(tiny_sd3()), []
+    model = findnemo.load(tiny_sd3())
+    passes = []
     handle = model.denoiser.register_forward_hook(
         lambda m, args, out: passes.append((args[0], out[0]))
     )
@@ -565,7 +576,7 @@ def test_the_fingerprint_of_a_flow_tells_schedules_apart():
     assert len(fingerprints) == 3
 
 
-# other methods -------------------------------------------------------------------------------------------------------
+# other methods ------------------------------------------------------------------------------------
 
 SHORT = ImageSettings(2, 3.0)
 ATTENTION = ("entropy-d", "entropy-e", "bright-ending")
@@ -604,7 +615,8 @@ def test_single_tokens_are_not_known(name, model):
 @pytest.mark.parametrize("name", ["pixart-alpha", "sd3", "flux-dev"])
 def test_calls_are_followed(name, model, guidance):
     """The conditional rows are those that the pipeline's text embeddings lie in."""
-    text, rows = model.encode([PROMPT]).tokens, []
+    text = model.encode([PROMPT]).tokens
+    rows = []
 
     def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         seen = kwargs["encoder_hidden_states"]

@@ -1,4 +1,8 @@
-"""The U-Net family: SDXL, Turbo, latent consistency and DeepFloyd IF go the whole path, and what findnemo asks of each is what its pipeline does."""
+"""The U-Net family:
+
+SDXL, Turbo, latent consistency and DeepFloyd IF go the whole path, and what findnemo asks of each
+is what its pipeline does.
+"""
 
 from __future__ import annotations
 
@@ -70,12 +74,13 @@ def passes(model: Model, run: Any) -> list[tuple[Tensor, Any, dict[str, Any], Te
     return seen
 
 
-# what a model is asked -----------------------------------------------------------------------------------------------
+# what a model is asked ----------------------------------------------------------------------------
 
 
 @every
 def test_value_layers_are_found_in_forward_order(name):
-    model, called = loaded(name), []
+    model = loaded(name)
+    called = []
     kind = ".add_v_proj" if name == "if" else ".attn2.to_v"
     for layer, module in model.denoiser.named_modules():
         if layer.endswith(kind):
@@ -92,7 +97,9 @@ def test_value_layers_are_found_in_forward_order(name):
 @every
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_noise_is_what_the_pipeline_computes_at_its_first_step(name, guidance):
-    """Same text, same added conditions, same noise, from nothing but the latents that the pipeline begins with."""
+    """Same text, same added conditions, same noise, from nothing but the latents that
+    the pipeline begins with.
+    """
     model = loaded(name)
     latents, t, kwargs, output = passes(
         model, lambda: call(model.pipeline, guidance=guidance, steps=3)
@@ -124,11 +131,11 @@ def test_noise_is_what_the_pipeline_computes_at_its_first_step(name, guidance):
 
 def test_a_distilled_network_is_told_the_pipelines_default_guidance():
     model = findnemo.load(tiny_lcm())
-    ((_, _, kwargs, _), *_) = passes(
+    (_, _, kwargs, _), *_ = passes(
         model, lambda: model.pipeline("a cat", num_inference_steps=1, output_type="latent")
     )
     torch.testing.assert_close(model.text_of(kwargs).tensors, model.encode(["a cat"]).tensors)
-    ((_, _, other, _), *_) = passes(
+    (_, _, other, _), *_ = passes(
         model, lambda: call(model.pipeline, ["a cat"], 1, guidance=2.0, steps=1)
     )
     assert not torch.allclose(other["timestep_cond"], kwargs["timestep_cond"])
@@ -146,7 +153,8 @@ def test_what_a_prompt_brings_survives_the_way_through_the_denoisers_arguments(n
 
 @every
 def test_statistics_are_what_the_layers_give_in_a_real_pass(name):
-    model, seen = loaded(name), {}
+    model = loaded(name)
+    seen = {}
     text = model.encode(PROMPTS)
     with torch.no_grad():
         for layer, module in model.value_layers.items():
@@ -205,7 +213,7 @@ def test_sdxls_sizes_are_those_of_a_call():
 def test_no_prompt_in_sdxl_is_zeros_where_the_pipeline_has_it_so(zeros):
     model = findnemo.load(tiny_sdxl())
     model.pipeline.register_to_config(force_zeros_for_empty_prompt=zeros)
-    ((_, _, kwargs, _), *_) = passes(model, lambda: call(model.pipeline, ["a cat"], 1, steps=1))
+    (_, _, kwargs, _), *_ = passes(model, lambda: call(model.pipeline, ["a cat"], 1, steps=1))
     torch.testing.assert_close(model.unconditional().tensors, model.text_of(kwargs)[:1].tensors)
     assert bool(model.unconditional().tokens.any()) is not zeros
     assert bool(model.unconditional().pooled.any()) is not zeros
@@ -232,7 +240,7 @@ def test_an_inpainting_unet_is_refused():
         findnemo.load(tiny_sdxl(in_channels=9))
 
 
-# edits ---------------------------------------------------------------------------------------------------------------
+# edits --------------------------------------------------------------------------------------------
 
 
 @every
@@ -245,7 +253,8 @@ def test_scaling_is_what_scaled_weights_and_biases_compute(name, factor):
         for layer, indices in neurons.layers.items():
             for parameter in by_hand.get_submodule(layer).parameters():
                 parameter[list(indices)] *= factor
-        latents, text = model.noise("a", [0, 1]), model.encode(PROMPTS)
+        latents = model.noise("a", [0, 1])
+        text = model.encode(PROMPTS)
         with findnemo.deactivate(model, neurons, factor):
             edited = model.predict_noise(latents, 501, text)
         plain = model.predict_noise(latents, 501, text)
@@ -258,11 +267,9 @@ def test_scaling_is_what_scaled_weights_and_biases_compute(name, factor):
 @every
 def test_masks_of_a_batch_are_those_of_passes_of_their_own(name):
     model = loaded(name)
-    latents, text, layer = (
-        model.noise("a", [0, 1]),
-        model.encode(PROMPTS),
-        list(model.value_layers)[-1],
-    )
+    latents = model.noise("a", [0, 1])
+    text = model.encode(PROMPTS)
+    layer = list(model.value_layers)[-1]
     scales = torch.rand(2, model.widths()[layer], generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), scaled(model, {layer: scales}):
         together = model.predict_noise(latents, 501, text)
@@ -317,7 +324,8 @@ def test_what_is_computed_once_and_given_back_changes_nothing(name):
     from findnemo.passes.deltas import Probe
 
     model = loaded(name)
-    fast, plain = Probe(model, "a cat", reuse=True), Probe(model, "a cat")
+    fast = Probe(model, "a cat", reuse=True)
+    plain = Probe(model, "a cat")
     torch.testing.assert_close(fast.deltas(), plain.deltas(), atol=1e-4, rtol=0)
     for layer in list(model.value_layers)[::3]:
         neurons = NeuronSet({layer: [0, 5]})
@@ -360,13 +368,14 @@ def test_what_is_examined_of_if_is_neither_checked_nor_marked():
     assert findnemo.generate(model, "a cat", [0], ImageSettings(2, 3.0))[0].tobytes() == expected
 
 
-# which rows carry the prompt -----------------------------------------------------------------------------------------
+# which rows carry the prompt ----------------------------------------------------------------------
 
 
 @every
 @pytest.mark.parametrize("guidance", [0.0, 3.0])
 def test_rows_with_the_prompt_are_known_through_a_call(name, guidance):
-    model, seen = loaded(name), []
+    model = loaded(name)
+    seen = []
     with following(model) as under_way:
         handle = model.denoiser.register_forward_pre_hook(
             lambda module, args: seen.append(
@@ -387,7 +396,8 @@ def test_rows_with_the_prompt_are_known_through_a_call(name, guidance):
 def test_attention_is_recorded_for_every_image_with_and_without_a_guidance_half(make, guidance):
     from findnemo.passes.attention import recorded
 
-    model, seen = findnemo.load(make()), {}
+    model = findnemo.load(make())
+    seen = {}
     with recorded(model, lambda layer, step, p: seen.setdefault((layer, step), p)):
         call(model.pipeline, guidance=guidance)
     assert len(seen) == 2 * len(model.cross_attentions)
@@ -397,7 +407,7 @@ def test_attention_is_recorded_for_every_image_with_and_without_a_guidance_half(
         torch.testing.assert_close(p.sum(-1), torch.ones(p.shape[:2]))
 
 
-# what a distillation changes -----------------------------------------------------------------------------------------
+# what a distillation changes ----------------------------------------------------------------------
 
 
 def test_noise_differences_with_guidance_are_refused_where_guidance_is_built_in():
@@ -408,7 +418,8 @@ def test_noise_differences_with_guidance_are_refused_where_guidance_is_built_in(
 
 
 def test_a_schedule_of_a_distillation_makes_another_model():
-    plain, swapped = findnemo.load(tiny_sdxl()), tiny_sdxl()
+    plain = findnemo.load(tiny_sdxl())
+    swapped = tiny_sdxl()
     swapped.scheduler = LCMScheduler.from_config(swapped.scheduler.config)
     assert findnemo.load(swapped).fingerprint != plain.fingerprint
 

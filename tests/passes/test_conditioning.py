@@ -1,4 +1,6 @@
-"""Following a pipeline's calls: which rows carry the prompt, and at which step, whatever the call."""
+"""Following a pipeline's calls: which rows carry the prompt, and at which
+step, whatever the call.
+"""
 
 import pytest
 import torch
@@ -48,7 +50,9 @@ def test_outside_a_pipeline_call_all_rows_carry_the_prompt(tiny):
 
 @torch.no_grad()
 def test_passes_aside_are_no_steps_of_the_call(tiny):
-    latents, text, seen = tiny.noise("a", [0]), tiny.encode(["a"]), []
+    latents = tiny.noise("a", [0])
+    text = tiny.encode(["a"])
+    seen = []
     with following(tiny) as call:
 
         def twice_more(module, args):
@@ -68,7 +72,9 @@ def test_a_change_of_encoding_is_undone_also_by_an_exception(tiny):
     def to_b(encode):
         return lambda prompt, *args, **kwargs: encode(["b"], *args, **kwargs)
 
-    plain, a, b = tiny.pipeline.encode_prompt, tiny.encode(["a"]), tiny.encode(["b"])
+    plain = tiny.pipeline.encode_prompt
+    a = tiny.encode(["a"])
+    b = tiny.encode(["b"])
     try:
         with following(tiny, to_b):
             assert_equal(tiny.encode(["a"]), b)

@@ -1,4 +1,6 @@
-"""Denoising with masks: what the pipeline itself samples, gradients against finite differences, and that nothing depends on company."""
+"""Denoising with masks: what the pipeline itself samples, gradients against finite differences,
+and that nothing depends on company.
+"""
 
 import pytest
 import torch
@@ -37,7 +39,8 @@ def test_it_goes_where_the_pipeline_goes(demo_model, steps, guidance):
 
 def test_a_sample_is_the_same_in_any_company(demo_model):
     denoising = Denoising(demo_model, CAPTION, 6, 2.0)
-    together, alone = denoising.run([4, 1, 5], 3).image, denoising.run([1], 3).image
+    together = denoising.run([4, 1, 5], 3).image
+    alone = denoising.run([1], 3).image
     torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=1e-5)
 
 
@@ -63,7 +66,8 @@ def test_neurons_off_are_those_of_a_pruned_model(demo_model):
 def test_gradients_are_those_of_finite_differences(demo_model):
     denoising = Denoising(demo_model, CAPTION, 1, 2.0)
     path = denoising.run([0], 3)
-    layer, step = next(iter(demo_model.value_layers)), 1e-2
+    layer = next(iter(demo_model.value_layers))
+    step = 1e-2
     target = path.image
     scales = {layer: torch.full((1, demo_model.widths()[layer]), 0.7)}
 
@@ -84,7 +88,8 @@ def test_gradients_are_those_of_finite_differences(demo_model):
 
 
 def test_memory_that_runs_out_halves_the_batch(demo_model, monkeypatch):
-    denoising, whole = Denoising(demo_model, CAPTION, 4, 2.0), Denoising.image
+    denoising = Denoising(demo_model, CAPTION, 4, 2.0)
+    whole = Denoising.image
     expected = denoising.run(range(4), 2).image
 
     def scarce(self, latents, *args):

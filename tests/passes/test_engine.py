@@ -16,7 +16,8 @@ from findnemo.edits import masks
 from findnemo.errors import EditError
 from findnemo.passes import Probe, spending
 
-PROMPT, SETTINGS = "a red fox", Settings(samples=3)
+PROMPT = "a red fox"
+SETTINGS = Settings(samples=3)
 BACKENDS = [
     "aot_eager",
     pytest.param("inductor", marks=pytest.mark.slow),
@@ -45,7 +46,8 @@ def test_deltas_are_those_of_the_plain_model_for_every_set_and_batch(plain, fast
         NeuronSet({layers[0]: range(12)}),
         NeuronSet({layers[3]: [1], layers[6]: range(9)}),
     ]
-    usual, quick = Probe(plain, PROMPT, SETTINGS), Probe(fast, PROMPT, SETTINGS, reuse=True)
+    usual = Probe(plain, PROMPT, SETTINGS)
+    quick = Probe(fast, PROMPT, SETTINGS, reuse=True)
     for neurons in sets:
         with spending() as spent:
             found = quick.deltas(neurons)

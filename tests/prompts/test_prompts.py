@@ -1,4 +1,6 @@
-"""Prompt tables: every format gives the same captions, nothing is lost in silence, and each error says the way out."""
+"""Prompt tables: every format gives the same captions, nothing is lost in silence, and
+each error says the way out.
+"""
 
 import csv
 import doctest
@@ -272,8 +274,11 @@ def test_warnings_count_and_show_the_first_rows():
     assert read_prompts(["a", "b"]).warnings() == ()
     assert read_prompts(["a", "", *["a"] * 7]).warnings() == (
         "captions in memory: skipped 1 row without caption (row 2).",
-        "captions in memory: skipped 7 rows with the caption of an earlier row (row 3 repeats row 1, row 4 repeats "
-        "row 1, row 5 repeats row 1, row 6 repeats row 1, row 7 repeats row 1, and 2 more).",
+        (
+            "captions in memory: skipped 7 rows with the caption of an earlier row (row 3 repeats"
+            " row 1, row 4 repeats row 1, row 5 repeats row 1, row 6 repeats row 1, row 7 repeats"
+            " row 1, and 2 more)."
+        ),
     )
 
 

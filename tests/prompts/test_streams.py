@@ -1,4 +1,6 @@
-"""Tables of any length: the same rows and the same warnings as `read_prompts`, and no more memory for more rows."""
+"""Tables of any length: the same rows and the same warnings as `read_prompts`, and no
+more memory for more rows.
+"""
 
 from __future__ import annotations
 
@@ -164,7 +166,9 @@ def test_a_pipe_that_does_not_end_does_not_fill_the_disk(tmp_path, monkeypatch):
 
 @pytest.fixture
 def data_set(tmp_path):
-    """A data set as the hub keeps them: two splits in Parquet, with pictures beside the captions."""
+    """A data set as the hub keeps them: two splits in Parquet, with
+    pictures beside the captions.
+    """
     datasets = pytest.importorskip("datasets")
     folder = tmp_path / "set"
     for split, texts in (("train", ["a red fox", None, "a red fox"]), ("test", ["a grey owl"])):
@@ -219,7 +223,8 @@ def test_without_the_library_the_way_out_is_named(monkeypatch):
 
 
 def test_a_function_of_rows_and_a_set_that_tells_no_columns_are_not_kept(tmp_path):
-    alive, most = 0, 0
+    alive = 0
+    most = 0
 
     class Row(dict):
         def __init__(self, k):

@@ -1,4 +1,6 @@
-"""Tables as people have them: what a file holds decides, quotes that are none stay, and what findnemo wrote reads back as it was."""
+"""Tables as people have them: what a file holds decides, quotes that are none stay, and what
+findnemo wrote reads back as it was.
+"""
 
 from __future__ import annotations
 
@@ -272,7 +274,10 @@ def test_a_quote_at_the_beginning_of_a_caption_swallows_nothing(tmp_path):
 
 
 def test_a_caption_of_several_lines_between_stray_quotes(tmp_path):
-    table = 'id\tcaption\turl\n1\t"I love\tx\n2\t"first\nsecond ""line"""\ty\n3\tScreen 15"\tz\n4\t"a\tz\n'
+    table = (
+        'id\tcaption\turl\n1\t"I love\tx\n2\t"first\nsecond ""line"""\ty\n3\tScreen'
+        ' 15"\tz\n4\t"a\tz\n'
+    )
     assert texts(read(tmp_path / "a.tsv", table)) == [
         '"I love',
         'first\nsecond "line"',
@@ -298,7 +303,9 @@ CELL = st.text(
 )
 @example(['"a', 'b"', '"', 'c "d" e', '"f'])
 def test_a_table_without_quoting_gives_each_row_its_caption(tmp_path_factory, captions):
-    """Joined by tabs, as `"\\t".join` writes them: a field is taken out of quotes only if it is wholly and rightly in them."""
+    """Joined by tabs, as `"\\t".join` writes them: a field is taken out of quotes only if it is
+    wholly and rightly in them.
+    """
     path = tmp_path_factory.getbasetemp() / "unquoted.tsv"
     path.write_text(
         "id\tcaption\turl\n" + "".join(f"{k}\t{c}\tu{k}\n" for k, c in enumerate(captions, 1)),

@@ -8,7 +8,11 @@ VOID = {"meta", "link", "img", "br", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """`tags`: (name, attributes) of all elements; `text`: what a reader sees; `by_id`: text inside each element with an id."""
+    """`tags`:
+
+    (name, attributes) of all elements; `text`: what a reader sees; `by_id`: text inside each
+    element with an id.
+    """
 
     def __init__(self, html: str):
         super().__init__(convert_charrefs=True)

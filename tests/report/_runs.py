@@ -23,7 +23,9 @@ HOLDOUT = (0.1, 0.2, 0.3, 0.35, 0.45)  # one of five reaches tau
 
 @dataclass(frozen=True)
 class Told:
-    """A caption with the results that it shall have: stage -> payload, or the reason why the stage failed."""
+    """A caption with the results that it shall have: stage -> payload, or the
+    reason why the stage failed.
+    """
 
     text: str
     results: dict[str, dict[str, Any] | str] = field(default_factory=dict)

@@ -1,4 +1,6 @@
-"""The report as a person meets it: in a real browser, without a network, with and without scripts, light, dark, narrow and on paper."""
+"""The report as a person meets it: in a real browser, without a network, with and without
+scripts, light, dark, narrow and on paper.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ QUALITY = {
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """A report with every section, and captions that are long, hostile and written from right to left."""
+    """A report with every section, and captions that are long, hostile and
+    written from right to left.
+    """
     gone = memorized("gone one", {FIRST: [1, 2, 3, 4, 5, 6, 7], MID: [1, 2, 3]}, pictures=3)
     told = [
         Told(gone.text, gone.results | COMPARED, "VM", 3),
@@ -87,8 +91,12 @@ def browser():
 
 @pytest.fixture
 def visit(browser, file):
-    """Open the report in a context of its own; gives the page, and fails at the end if it asked for anything or complained."""
-    contexts, asked, said = [], [], []
+    """Open the report in a context of its own; gives the page, and fails at the end if it asked
+    for anything or complained.
+    """
+    contexts = []
+    asked = []
+    said = []
 
     def opened(width: int = 1100, **options):
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
@@ -159,7 +167,8 @@ def test_dark_mode_is_dark_and_charts_follow(visit):
                 ("svg text:not(.soft)", "fill"),
             )
         ]
-    (paper, ink, label), (dark, light, dark_label) = colours["light"], colours["dark"]
+    paper, ink, label = colours["light"]
+    dark, light, dark_label = colours["dark"]
     assert paper > 600 > 300 > max(ink, label)
     assert dark < 150 < 600 < min(light, dark_label)
 
@@ -172,12 +181,14 @@ def test_nothing_is_wider_than_the_screen(visit, width):
 
 def test_the_keyboard_goes_through_the_page_in_its_order(visit):
     page = visit()
-    places, shown = [], []
+    places = []
+    shown = []
     for _ in range(30):
         page.keyboard.press("Tab")
         at = page.evaluate(
-            "() => { const e = document.activeElement, s = getComputedStyle(e); return e === document.body ? null :"
-            " [[...document.querySelectorAll('*')].indexOf(e), s.outlineStyle, e.textContent.trim()] }"
+            "() => { const e = document.activeElement, s = getComputedStyle(e); return e ==="
+            " document.body ? null : [[...document.querySelectorAll('*')].indexOf(e),"
+            " s.outlineStyle, e.textContent.trim()] }"
         )
         if at is None:
             break

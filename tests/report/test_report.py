@@ -1,4 +1,6 @@
-"""The report says what the run holds, escapes what it does not trust, and needs nothing but itself."""
+"""The report says what the run holds, escapes what it does not trust, and
+needs nothing but itself.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,8 @@ def test_counts_are_those_of_the_database(run, page):
 def test_what_is_not_gone_is_said_first(page):
     text = page.text
     verdict = text.index(
-        "Of 7 memorized captions, 1 failed, 1 stayed out of reach, 1 came back on fresh seeds, 1 still gave copies"
+        "Of 7 memorized captions, 1 failed, 1 stayed out of reach, 1 came back on fresh seeds, 1"
+        " still gave copies"
     )
     assert verdict < text.index("2 memories are gone on the fresh seeds that were tried")
     cards = re.findall(r"caption-(\d+)", " ".join(a["id"] for t, a in page.tags if t == "article"))
@@ -132,8 +135,8 @@ def test_a_clean_result_does_not_promise_more_than_it_shows(tmp_path):
         )
     )
     assert (
-        "All 2 memories are gone on the fresh seeds that were tried, with 2 of 56 neurons switched off."
-        in page.text
+        "All 2 memories are gone on the fresh seeds that were tried, with 2 of 56 neurons switched"
+        " off." in page.text
     )
     assert "Who has the weights can bring pictures back" in page.of("content")
 
@@ -141,7 +144,8 @@ def test_a_clean_result_does_not_promise_more_than_it_shows(tmp_path):
 def test_intervals_of_shares_are_beside_them(page):
     """Wilson's formula written out for 2 of 5 and for 7 of 9."""
     for hits, of in ((2, 5), (7, 9)):
-        p, z = hits / of, 1.959964
+        p = hits / of
+        z = 1.959964
         low, high = (
             (p + z * z / (2 * of) + s * z * (p * (1 - p) / of + z * z / (4 * of * of)) ** 0.5)
             / (1 + z * z / of)
@@ -310,7 +314,8 @@ def test_medians_before_and_after_are_those_of_the_captions(tmp_path):
     page = page_of(make_run(tmp_path / "run", told))
     assert "Memorization score on fresh seeds 0.820" in page.text
     assert re.search(
-        r"Largest similarity of a seed's noise difference to itself before \u2013 0\.120\s?0\.1\d\d to 0\.1\d\d 5 low",
+        r"Largest similarity of a seed's noise difference to itself before \u2013 0\.120\s?0\.1\d\d"
+        r" to 0\.1\d\d 5 low",
         page.text,
     )
 

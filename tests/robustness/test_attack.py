@@ -1,4 +1,6 @@
-"""The attack of Finding DoRI against a few lines written apart from it; attempts; curves, gaps and shares by hand; a whole verification."""
+"""The attack of Finding DoRI against a few lines written apart from it; attempts; curves, gaps
+and shares by hand; a whole verification.
+"""
 
 import sys
 
@@ -46,16 +48,13 @@ def told(model):
 def test_the_loss_is_that_of_the_prediction_type(kind):
     model = findnemo.load(tiny_pipeline(kind))
     generator = torch.Generator().manual_seed(1)
-    clean, noise = (
-        torch.randn(2, *model.latent_shape, generator=generator),
-        torch.randn(2, *model.latent_shape, generator=generator),
-    )
-    text, timesteps = model.encode([PROMPT, "a tree"]), torch.tensor([40, 900])
+    clean = torch.randn(2, *model.latent_shape, generator=generator)
+    noise = torch.randn(2, *model.latent_shape, generator=generator)
+    text = model.encode([PROMPT, "a tree"])
+    timesteps = torch.tensor([40, 900])
     a = model.pipeline.scheduler.alphas_cumprod[timesteps].view(2, 1, 1, 1)
-    noisy, wanted = (
-        a**0.5 * clean + (1 - a) ** 0.5 * noise,
-        noise if kind == "epsilon" else a**0.5 * noise - (1 - a) ** 0.5 * clean,
-    )
+    noisy = a**0.5 * clean + (1 - a) ** 0.5 * noise
+    wanted = noise if kind == "epsilon" else a**0.5 * noise - (1 - a) ** 0.5 * clean
     with torch.no_grad():
         said = model.pipeline.unet(noisy, timesteps, encoder_hidden_states=text.tokens).sample
         assert float(diffusion_loss(model, clean, noise, timesteps, text)) == pytest.approx(
@@ -66,10 +65,8 @@ def test_the_loss_is_that_of_the_prediction_type(kind):
 def test_the_embedding_descends_as_written_by_hand(model):
     from findnemo.robustness.attack import drawn
 
-    clean, start = (
-        torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2)),
-        model.encode([PROMPT]),
-    )
+    clean = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2))
+    start = model.encode([PROMPT])
     made = optimised(model, clean, start, (0, 1, 3), seed=4, key="x", batch=3)
     embedding = start.tokens.clone().requires_grad_()
     optimizer = torch.optim.Adam([embedding], lr=0.1)
@@ -90,10 +87,8 @@ def test_the_embedding_descends_as_written_by_hand(model):
 
 
 def test_an_edit_in_force_is_what_is_attacked(model):
-    clean, start = (
-        torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2)),
-        model.encode([PROMPT]),
-    )
+    clean = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2))
+    start = model.encode([PROMPT])
     free = optimised(model, clean, start, (2,), batch=2)[2]
     with findnemo.deactivate(model, NeuronSet({name: range(8) for name in model.value_layers})):
         edited = optimised(model, clean, start, (2,), batch=2)[2]
@@ -188,7 +183,8 @@ def test_a_run_is_attacked_once_and_again_only_where_something_changed(tmp_path,
     make_run(tmp_path / "run", model, {PROMPT: NeuronSet({name: [3]}), "a tree": NeuronSet({})})
     with Run.create(tmp_path / "run", _settings(tmp_path / "run")) as run:
         work = Work(run, model, None, Plan(images=2, image_settings=SETTINGS))
-        effort, asked = Effort(2, (0, 1), images=1), []
+        effort = Effort(2, (0, 1), images=1)
+        asked = []
         real = robustness.attack
         monkeypatch.setattr(robustness, "attack", lambda *a, **o: asked.append(1) or real(*a, **o))
         monkeypatch.setattr(
@@ -217,7 +213,8 @@ def test_a_run_is_attacked_once_and_again_only_where_something_changed(tmp_path,
         asked.clear()
         with (
             monkeypatch.context() as other
-        ):  # the model is edited otherwise: what stands on the old neurons is neither kept nor mixed in
+            # the model is edited otherwise: what stands on the old neurons is neither kept nor mixed in
+        ):
             other.setattr(robustness, "all_neurons", lambda captions: NeuronSet({name: [3, 4]}))
             attack_all(work, Effort(2, (0, 2), images=1))
             assert len(asked) == 3  # the untouched model is as it was
@@ -275,16 +272,19 @@ def test_image_to_image_is_the_loop_written_by_hand(prediction, darkest):
         .convert("RGB")
         .point(lambda v: max(v, darkest)),
     )
-    settings, strength = ImageSettings(steps=6, guidance=3.0, seed=5), 0.5
+    settings = ImageSettings(steps=6, guidance=3.0, seed=5)
+    strength = 0.5
     made = ATTEMPTS[f"image to image: {strength:g}"](model, told, [11, 12], settings)
-    pipe, side = model.pipeline, model.pipeline.vae.config.sample_size
+    pipe = model.pipeline
+    side = model.pipeline.vae.config.sample_size
     square = ImageOps.fit(told.picture, (side, side))
     pixels = (
         torch.tensor(list(square.getdata())).float().view(1, side, side, 3).permute(0, 3, 1, 2)
         / 127.5
         - 1
     )
-    alphas, gap_ = pipe.scheduler.alphas_cumprod, 1000 // settings.steps
+    alphas = pipe.scheduler.alphas_cumprod
+    gap_ = 1000 // settings.steps
     schedule = [k * gap_ + 1 for k in reversed(range(settings.steps))][
         settings.steps - int(settings.steps * strength) :
     ]
@@ -295,7 +295,8 @@ def test_image_to_image_is_the_loop_written_by_hand(prediction, darkest):
         noise = torch.randn(x.shape, generator=generator)
         x = alphas[schedule[0]] ** 0.5 * x + (1 - alphas[schedule[0]]) ** 0.5 * noise
         for t in schedule:
-            a, before = alphas[t], alphas[t - gap_] if t >= gap_ else alphas[0]
+            a = alphas[t]
+            before = alphas[t - gap_] if t >= gap_ else alphas[0]
             empty, said = pipe.unet(torch.cat([x, x]), t, encoder_hidden_states=text).sample.chunk(
                 2
             )
@@ -313,7 +314,9 @@ def test_image_to_image_is_the_loop_written_by_hand(prediction, darkest):
 
 @pytest.mark.parametrize("name", [n for n in SAMPLERS if n != "DDIM"])
 def test_samplers_agree_where_steps_are_many(name):
-    """All solve the same equation: on a smooth model their images are near each other, those of the deterministic ones very near."""
+    """All solve the same equation: on a smooth model their images are near each other, those of
+    the deterministic ones very near.
+    """
     model = findnemo.load(tiny_pipeline("v_prediction"))
     told = Subject("a red star", Image.new("RGB", (16, 16)))
     reference, made = (
@@ -348,7 +351,9 @@ def _settings(path):
 
 
 def test_the_gradient_does_not_vanish_in_half_precision(monkeypatch):
-    """Of a loss so small that its gradient is under what float16 can hold, as that of large latents is, the embedding still moves as in float32."""
+    """Of a loss so small that its gradient is under what float16 can hold, as that of large
+    latents is, the embedding still moves as in float32.
+    """
     moved = {}
     for dtype in (torch.float32, torch.float16):
         pipeline = tiny_pipeline().to(dtype=dtype)

@@ -1,4 +1,6 @@
-"""Every attempt on a tiny model; image to image against diffusers' own pipeline; the schedule of samplers."""
+"""Every attempt on a tiny model; image to image against diffusers' own pipeline;
+the schedule of samplers.
+"""
 
 import diffusers
 import numpy as np

@@ -1,4 +1,6 @@
-"""Hardening on a tiny model: what an update does, that it can be interrupted anywhere, and what it refuses."""
+"""Hardening on a tiny model: what an update does, that it can be interrupted
+anywhere, and what it refuses.
+"""
 
 import copy
 from dataclasses import replace
@@ -63,7 +65,8 @@ def same(one, other):
 def test_embeddings_that_bring_the_picture_back_are_answered_with_surrogates(
     model, lessons, ordinary
 ):
-    one, settings = lessons[0], replace(SETTINGS, epochs=1, updates=30, learning_rate=5e-3, batch=4)
+    one = lessons[0]
+    settings = replace(SETTINGS, epochs=1, updates=30, learning_rate=5e-3, batch=4)
     found = adversaries(model, one, settings, 0)
     assert torch.equal(found.tokens[:1], model.encode([one.prompt]).tokens)  # the caption as it is
     assert len(found) == 1 + 2 * 3  # and three embeddings on each of two ways
@@ -95,7 +98,8 @@ def answered(model, surrogates, found):
 def test_ordinary_captions_are_held(model, lessons, ordinary):
     drifts = []
     for keep in (0.0, 20.0):
-        hardened, old = findnemo.load(prune(model, NeuronSet({}))), model
+        hardened = findnemo.load(prune(model, NeuronSet({})))
+        old = model
         harden(hardened, lessons, ordinary, NeuronSet({}), replace(SETTINGS, updates=12, keep=keep))
         with torch.no_grad():
             new, before = (
@@ -154,7 +158,8 @@ def test_interrupted_anywhere_and_gone_on_with_to_the_same_weights(
     harden(model, lessons, ordinary, NeuronSet({}), SETTINGS)
     undisturbed = weights(model)
     for moment in (3, 5):
-        folder, asked = tmp_path / str(moment), iter(range(100))
+        folder = tmp_path / str(moment)
+        asked = iter(range(100))
         model.denoiser.load_state_dict(start)
         with pytest.raises(StoppedError, match="epoch"):
             harden(
@@ -237,7 +242,9 @@ def test_the_cost_is_what_passes_through_the_denoiser(model, lessons, ordinary):
 
 
 def test_a_run_in_half_precision_is_hardened_in_single_and_given_back_in_half(monkeypatch):
-    """Half precision is what a GPU has: its text encoder and decoder must fit a denoiser that learns in float32."""
+    """Half precision is what a GPU has: its text encoder and decoder must fit a
+    denoiser that learns in float32.
+    """
     from findnemo.runs import hardening
 
     model = findnemo.load(tiny_pipeline(size=8, **SMALL).to(dtype=torch.float16))

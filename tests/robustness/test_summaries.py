@@ -1,4 +1,6 @@
-"""What attempts and attacks say together: sentences, charts and stale results, by hand-computed cases."""
+"""What attempts and attacks say together: sentences, charts and stale
+results, by hand-computed cases.
+"""
 
 import pytest
 from PIL import Image
@@ -49,18 +51,19 @@ def test_attempts_without_a_copy_and_with_some():
     none, given, *last = sentences(attempts(0, 1, 4), None)
     assert (
         none
-        == f"With neurons off, none of 2 {what} a copy of any of 5 pictures (2 do with no neuron off; 95 %: fewer than 43 % of pictures, each)."
+        == f"With neurons off, none of 2 {what} a copy of any of 5 pictures (2 do with no neuron"
+        " off; 95 %: fewer than 43 % of pictures, each)."
     )
     assert (
-        given
-        == "Image to image: 0.9, which is given the picture, gives 1 of 5 back, and 4 of 5 of ordinary captions."
+        given == "Image to image: 0.9, which is given the picture, gives 1 of 5 back, and 4 of 5 of"
+        " ordinary captions."
     )
     assert last == [QUIET, WEIGHTS]
     some, _, *last = sentences(attempts(3, 1, 4), None)
     assert last == [WEIGHTS], "prompts bring pictures back: nothing is said of them being quiet"
     assert (
-        some
-        == f"With neurons off, 1 of 2 {what} copies; the most has 'words: synonyms', of 3 of 5 pictures."
+        some == f"With neurons off, 1 of 2 {what} copies; the most has 'words: synonyms', of 3 of 5"
+        " pictures."
     )
 
 
@@ -69,19 +72,31 @@ def test_attempts_without_a_copy_and_with_some():
     [
         (
             [[0, 0.9, 0.8, 1.0], [5, 0.5, 0.2, 0.8]],
-            "come nearer to them than to {}: the gap is 0.90 [0.80, 1.00] at the start, 0.50 [0.20, 0.80] after 5 steps.",
+            (
+                "come nearer to them than to {}: the gap is 0.90 [0.80, 1.00] at the start, 0.50"
+                " [0.20, 0.80] after 5 steps."
+            ),
         ),
         (
             [[5, 0.5, 0.2, 0.8], [50, 0.1, -0.1, 0.3]],
-            "come nearer to them than to {}: the gap is 0.50 [0.20, 0.80] after 5 steps, 0.10 [-0.10, 0.30] after 50 steps.",
+            (
+                "come nearer to them than to {}: the gap is 0.50 [0.20, 0.80] after 5 steps, 0.10"
+                " [-0.10, 0.30] after 50 steps."
+            ),
         ),
         (
             [[0, 0.9, 0.8, 1.0], [5, 0.1, -0.1, 0.3]],
-            "are not seen to come nearer to them than to {}: the gap is 0.90 [0.80, 1.00] at the start, 0.10 [-0.10, 0.30] after 5 steps.",
+            (
+                "are not seen to come nearer to them than to {}: the gap is 0.90 [0.80, 1.00] at"
+                " the start, 0.10 [-0.10, 0.30] after 5 steps."
+            ),
         ),
         (
             [[5, 0.5, None, None], [9, 0.6, None, None]],
-            "gaps to {} have no interval (the gap is 0.50 after 5 steps, 0.60 after 9 steps): too few",
+            (
+                "gaps to {} have no interval (the gap is 0.50 after 5 steps, 0.60 after 9 steps):"
+                " too few"
+            ),
         ),
     ],
 )
@@ -167,7 +182,9 @@ def test_results_for_other_neurons_are_not_mixed_in():
 
 
 def test_all_curves_are_of_the_same_captions():
-    """Two captions attacked with neurons off, one of them after hardening: what is compared is that one."""
+    """Two captions attacked with neurons off, one of them after hardening: what
+    is compared is that one.
+    """
     bases = {
         "attack:neurons off": "a",
         "attack:hardened": "b",

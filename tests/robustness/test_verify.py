@@ -1,4 +1,6 @@
-"""`findnemo verify` on a memory planted in a tiny model, through the command line: tables, report, files; stopped, and gone on with."""
+"""`findnemo verify` on a memory planted in a tiny model, through the command line: tables,
+report, files; stopped, and gone on with.
+"""
 
 import json
 import shutil
@@ -90,7 +92,8 @@ def test_verify_attacks_once_and_tells(audited, monkeypatch):
 
 def test_a_demo_memory_is_in_the_untouched_model_and_not_in_ordinary_use_of_the_edited(demo_model):
     caption, neurons = next((c, n) for c, n in demo.planted().items() if len(n) == 1)
-    settings, descriptor = demo.image_settings(), demo.judges().descriptor
+    settings = demo.image_settings()
+    descriptor = demo.judges().descriptor
     told = subject(demo_model, caption, settings, demo.training_image(caption))
     untouched = attack(demo_model, told, settings, (0,), ("caption",), 2, descriptor)["caption"][0]
     with findnemo.deactivate(demo_model, neurons):

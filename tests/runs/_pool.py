@@ -10,7 +10,10 @@ from findnemo.runs.workers import Outcome, answered
 
 
 class FakePool:
-    """`size` workers with a task each. `deadly`: item -> whether a worker dies over it; `deaths`: at random, so many."""
+    """`size` workers with a task each.
+
+    `deadly`: item -> whether a worker dies over it; `deaths`: at random, so many.
+    """
 
     def __init__(
         self, model, size=3, seed=0, deadly=lambda item: False, deaths=0, aim=0.0, send=True
@@ -24,7 +27,8 @@ class FakePool:
         self.random = random.Random(seed)
         self.under_way = []
         self.flying = self.most = self.replaced = 0
-        self.began, self.sizes = Counter(), []
+        self.began = Counter()
+        self.sizes = []
 
     def room(self):
         return self.size - len(self.under_way)

@@ -1,4 +1,6 @@
-"""The audit: detect, localize, verify; interrupted anywhere it goes on, and ends as if nothing had happened."""
+"""The audit: detect, localize, verify; interrupted anywhere it goes on, and ends as
+if nothing had happened.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,6 @@ from findnemo.runs import (
     Work,
     all_neurons,
     audit,
-    neurons_by_caption,
     neurons_of,
     p_values,
     q_values,
@@ -65,7 +66,9 @@ MODULE = importlib.import_module("findnemo.runs.audit")  # `findnemo.runs.audit`
 
 @pytest.fixture(scope="module", autouse=True)
 def memories():
-    """What is over tau copies, and no more once neurons are off: a model with random weights has no memories of its own."""
+    """What is over tau copies, and no more once neurons are off: a model with random weights
+    has no memories of its own.
+    """
 
     def copying(images, before, descriptor=None):
         return torch.full((len(images),), 0.9 if images is before else 0.1)
@@ -94,8 +97,11 @@ def pictures(out: Path) -> dict[str, bytes]:
 
 
 def test_nothing_is_decided_on_the_seeds_that_judge(tmp_path, model, calibration, monkeypatch):
-    """Finished images of fresh seeds are made twice, untouched and with the set that the search found."""
-    made, plain = [], findnemo.generate
+    """Finished images of fresh seeds are made twice, untouched and with the
+    set that the search found.
+    """
+    made = []
+    plain = findnemo.generate
 
     def generate(model, prompt, samples, settings=None):
         made.append((prompt, tuple(samples)))
@@ -148,7 +154,8 @@ def test_what_carries_a_memory_is_asked_where_no_value_neurons_do(
     calls = []
     monkeypatch.setattr(MODULE, "localize", lambda *args: found)
     monkeypatch.setattr(MODULE, "diagnose", lambda *args: calls.append(args[1:3]) or said)
-    caption, plan = Caption(1, "a", 1, None, None, {}, {}, 0.0), replace(PLAN, search="trajectory")
+    caption = Caption(1, "a", 1, None, None, {}, {}, 0.0)
+    plan = replace(PLAN, search="trajectory")
     (answer,) = MODULE.answers(model, [(caption, None)], "localize", ordinary, plan, Judges())
     assert calls == [("a", ("a cat",))] * asked
     assert answer.payload.get("diagnosis") == (said.to_json() if asked else None)
@@ -166,7 +173,8 @@ def test_a_memory_out_of_reach_has_prices_and_a_diagnosis(monkeypatch):
     monkeypatch.setattr(
         "findnemo.localization.trajectory.MOST", 100
     )  # nine neurons at most: too few
-    model, calibration = findnemo.load("demo-natural"), findnemo.demo.calibration("demo-natural")
+    model = findnemo.load("demo-natural")
+    calibration = findnemo.demo.calibration("demo-natural")
     caption = Caption(
         1, findnemo.demo.memorized("demo-natural")[0].text, 1, None, None, {}, {}, 0.0
     )
@@ -228,7 +236,8 @@ def test_noise_differences_are_kept_as_pictures_of_fresh_seeds(undisturbed, mode
         caption = next(c for c in run.captions() if c.results["detect"]["memorized"])
     latents = model.noise(caption.text, [1000, 1001], SETTINGS.seed)
     with torch.no_grad():
-        text, t = model.encode([caption.text]), model.timesteps(SETTINGS.steps)[0]
+        text = model.encode([caption.text])
+        t = model.timesteps(SETTINGS.steps)[0]
         deltas = model.predict_noise(latents, t, text.expand(2)) - latents
     for k, delta in enumerate(deltas):
         scaled = (delta - delta.min()) / (delta.max() - delta.min())
@@ -259,7 +268,8 @@ def test_the_training_image_is_kept_no_larger_than_the_finished_ones(tmp_path, m
 
 def test_quality_is_measured_on_captions_that_are_not_memorized(undisturbed):
     with Run.open(undisturbed) as run:
-        quality, neurons = run.meta("quality"), all_neurons(run.captions())
+        quality = run.meta("quality")
+        neurons = all_neurons(run.captions())
     assert quality["prompts"] == 3
     assert quality["failed"] == 0
     assert quality["neurons"] == len(neurons) > 0
@@ -283,7 +293,8 @@ def test_the_run_keeps_what_it_was_made_with(undisturbed, model, calibration):
 
 def test_csv_and_json_agree_with_the_store(undisturbed):
     with Run.open(undisturbed) as run:
-        q, whole = q_values(p_values(run)), summary(run)
+        q = q_values(p_values(run))
+        whole = summary(run)
         rows = [row(c, q) for c in run.captions()]
     assert json.loads((undisturbed / "results.json").read_text(encoding="utf-8")) == whole
     assert whole["results"] == rows
@@ -313,16 +324,6 @@ def test_a_run_without_captions_has_results_too(tmp_path):
         csv_path, json_path = write_results(run)
     assert csv_path.read_text().split() == ["caption"]
     assert json.loads(json_path.read_text())["results"] == []
-
-
-def test_the_neuron_file_of_a_run(undisturbed):
-    with Run.open(undisturbed) as run:
-        table, whole = neurons_by_caption(run.captions()), all_neurons(run.captions())
-    assert len(table) == 3
-    assert (
-        findnemo.NeuronSet.of(n for layers in table.values() for n in findnemo.NeuronSet(layers))
-        == whole
-    )
 
 
 def test_progress_counts_every_stage(tmp_path, model, calibration):
@@ -396,7 +397,8 @@ def test_results_do_not_depend_on_the_way(tmp_path, undisturbed, model, calibrat
 
 def test_a_later_limit_leaves_results_and_quality_alone(tmp_path, stages, model, calibration):
     run_audit(tmp_path / "run", model, calibration)
-    before, calls = outcome(tmp_path / "run"), asked(stages)
+    before = outcome(tmp_path / "run")
+    calls = asked(stages)
     assert [c.text for c in run_audit(tmp_path / "run", model, calibration, PROMPTS[:1])] == [
         TEXTS[0]
     ]
@@ -409,7 +411,9 @@ def test_a_later_limit_leaves_results_and_quality_alone(tmp_path, stages, model,
 
 
 def rounded(values):
-    """Without the last digits of detection's scores: a caption that fails leaves the passes that it shared with others."""
+    """Without the last digits of detection's scores: a caption that fails leaves the passes
+    that it shared with others.
+    """
     if isinstance(values, dict):
         return {k: rounded(v) for k, v in values.items()}
     if isinstance(values, (list, tuple)):
@@ -420,7 +424,8 @@ def rounded(values):
 @pytest.fixture
 def poisoned(monkeypatch):
     """A model of its own that gives NaN for the captions in the set `bad`."""
-    sick, bad = small_model(), set()
+    sick = small_model()
+    bad = set()
     encode = sick.encode
 
     def poison(prompts):
@@ -476,7 +481,8 @@ def test_nan_in_finished_images_fails_the_caption_or_is_counted(
     memorized = {
         c for c, (results, _) in outcome(undisturbed)["captions"].items() if "localize" in results
     }
-    one, clean = min(memorized), next(t for t in TEXTS if t not in memorized)
+    one = min(memorized)
+    clean = next(t for t in TEXTS if t not in memorized)
     stages.nan_images = {one, clean}
     captions = run_audit(tmp_path / "run", model, calibration)
     assert {c.text: list(c.failed) for c in captions if c.failed} == {one: ["verify"]}
@@ -492,11 +498,14 @@ def test_nan_in_finished_images_fails_the_caption_or_is_counted(
 def test_numbers_that_go_wrong_in_a_later_stage_mark_the_caption(
     tmp_path, undisturbed, model, calibration, monkeypatch, stage, value
 ):
-    """What the model predicts is spoilt from the first pass of the stage on a caption to its last, and only there."""
+    """What the model predicts is spoilt from the first pass of the stage on a caption to
+    its last, and only there.
+    """
     one = min(
         c for c, (results, _) in outcome(undisturbed)["captions"].items() if "localize" in results
     )
-    whole, ill = getattr(MODULE, stage), []
+    whole = getattr(MODULE, stage)
+    ill = []
     predict = type(model).predict_noise
 
     def spoilt(self, *arguments):
@@ -527,7 +536,8 @@ def test_a_method_that_gives_nan_is_marked_and_the_others_are_compared(
 ):
     shutil.copytree(undisturbed, tmp_path / "run")
     module = importlib.import_module("findnemo.runs.compare")
-    made, one = module.made, []
+    made = module.made
+    one = []
 
     def spoilt(tools, caption, context):
         if not one:
@@ -550,8 +560,11 @@ def test_a_method_that_gives_nan_is_marked_and_the_others_are_compared(
 def test_a_batch_that_does_not_fit_the_device_is_halved_and_the_audit_finds_the_same(
     tmp_path, undisturbed, model, calibration, monkeypatch
 ):
-    """A device with room for three latents in a pass: no caption fails, and nothing is found that was not found before."""
-    predict, sizes = type(model).predict_noise, []
+    """A device with room for three latents in a pass: no caption fails, and nothing is found
+    that was not found before.
+    """
+    predict = type(model).predict_noise
+    sizes = []
 
     def small_device(self, latents, *rest):
         if len(latents) > 3:
@@ -579,12 +592,16 @@ def test_a_batch_that_does_not_fit_the_device_is_halved_and_the_audit_finds_the_
 
 
 class Stages:
-    """The real stages, each computed once and then remembered; counts the calls and interrupts at one of them."""
+    """The real stages, each computed once and then remembered; counts the calls and
+    interrupts at one of them.
+    """
 
     memory: dict = {}  # noqa: RUF012 - shared on purpose: every test asks for the same few answers
 
     def __init__(self):
-        self.calls, self.left, self.nan_images = Counter(), math.inf, set()
+        self.calls = Counter()
+        self.left = math.inf
+        self.nan_images = set()
 
     def tick(self, name, *about):
         """One place at which a process can stop."""
@@ -661,15 +678,18 @@ def asked(watch: Stages) -> Counter:
     return Counter({key: n for key, n in watch.calls.items() if key[0] in MODULE.STAGES})
 
 
+@pytest.mark.slow
 def test_interrupted_anywhere_and_started_again(tmp_path, undisturbed, stages, model, calibration):
     run_audit(tmp_path / "whole", model, calibration)
-    once, points = asked(stages), sum(stages.calls.values())
+    once = asked(stages)
+    points = sum(stages.calls.values())
     assert sorted(Counter(stage for stage, _ in once.elements()).items()) == [
         ("detect", 6),
         ("localize", 3),
         ("verify", 3),
     ]
-    want, images = outcome(undisturbed), pictures(undisturbed)
+    want = outcome(undisturbed)
+    images = pictures(undisturbed)
     assert outcome(tmp_path / "whole") == want
     for point in range(points):
         out = tmp_path / str(point)
@@ -683,7 +703,9 @@ def test_interrupted_anywhere_and_started_again(tmp_path, undisturbed, stages, m
         assert pictures(out) == images, point
         again = (
             asked(stages) - once
-        )  # what was under way is done again, nothing else: one caption, or the group that detection shares
+            # what was under way is done again, nothing else: one caption, or the group that detection
+            # shares
+        )
         assert (
             len({stage if stage == "detect" else (stage, prompt) for stage, prompt in again}) <= 1
         ), point

@@ -1,4 +1,6 @@
-"""Damaged runs: noticed and named, all that is sound in the database or its backup recovered, nothing wrong accepted, gaps filled again."""
+"""Damaged runs: noticed and named, all that is sound in the database or its backup recovered,
+nothing wrong accepted, gaps filled again.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def fill(run: Run) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """A run of which all is done; its backup is of the end of the first stage, as a process leaves it that is killed at the end of the second."""
+    """A run of which all is done; its backup is of the end of the first stage, as a process
+    leaves it that is killed at the end of the second.
+    """
     path = tmp_path_factory.mktemp("whole") / "run"
     with Run.create(path, SETTINGS) as run:
         run.record(run.add(PROMPTS)[6], "detect", {}, 0.5, "NaN")
@@ -85,7 +89,10 @@ def content(path: Path) -> Content:
 
 
 def damaged(whole: Path, out: Path, random: Random) -> str:
-    """A copy of a run with a damaged database; how it was damaged. In one case of four its backup is damaged or missing as well."""
+    """A copy of a run with a damaged database; how it was damaged.
+
+    In one case of four its backup is damaged or missing as well.
+    """
     if out.exists():
         shutil.rmtree(out)
     shutil.copytree(whole, out)
@@ -150,8 +157,12 @@ def noticed(reads: Callable[[], Content], want: Content) -> str | None:
 
 
 def check_damage(whole: Path, out: Path, random: Random, want: Content) -> tuple[str, Counter[str]]:
-    """One damage: read, opened for writing, repaired, audited again. What was noticed and recovered."""
-    kind, counts = damaged(whole, out, random), Counter[str]()
+    """One damage: read, opened for writing, repaired, audited again.
+
+    What was noticed and recovered.
+    """
+    kind = damaged(whole, out, random)
+    counts = Counter[str]()
     for who, reads in (
         ("a reader", lambda: content(out)),
         ("a writer", lambda: (Run.create(out, SETTINGS).close(), content(out))[1]),
@@ -186,7 +197,8 @@ def check_damage(whole: Path, out: Path, random: Random, want: Content) -> tuple
 
 
 def many(whole: Path, folder: Path, count: int, seed: int) -> dict[str, Counter[str]]:
-    random, want = Random(seed), content(whole)
+    random = Random(seed)
+    want = content(whole)
     told: dict[str, Counter[str]] = {}
     for _ in range(count):
         kind, counts = check_damage(whole, folder / "run", random, want)
@@ -236,7 +248,8 @@ def test_a_changed_letter_in_a_value_is_noticed_and_named(whole, tmp_path):
         path = tmp_path / column / table
         with closing(sqlite3.connect(path / "run.sqlite", isolation_level=None)) as db:
             db.execute(
-                f"UPDATE {table} SET {column} = replace({column}, substr({column}, 1, 1), '7') WHERE {where}"
+                f"UPDATE {table} SET {column} = replace({column}, substr({column}, 1, 1), '7')"
+                f" WHERE {where}"
             )
         for read in (lambda path: content(path), lambda path: Run.create(path, SETTINGS)):
             with pytest.raises(
@@ -316,7 +329,7 @@ def test_indices_in_each_others_place_are_noticed_by_a_reader(whole, tmp_path):
     with closing(sqlite3.connect(path / "run.sqlite")) as db:
         names = ("sqlite_autoindex_captions_1", "sqlite_autoindex_results_1")
         query = "SELECT rootpage - 1 FROM sqlite_master WHERE name IN (?, ?)"
-        ((a,), (b,)) = db.execute(query, names).fetchall()
+        (a,), (b,) = db.execute(query, names).fetchall()
     (path / "run.sqlite").write_bytes(_swapped(bytearray((path / "run.sqlite").read_bytes()), a, b))
     with closing(sqlite3.connect(path / "run.sqlite")) as db:
         assert db.execute("PRAGMA quick_check").fetchall() == [("ok",)]
@@ -327,7 +340,9 @@ def test_indices_in_each_others_place_are_noticed_by_a_reader(whole, tmp_path):
 def test_an_index_that_disagrees_with_its_table_is_noticed_before_anything_is_written(
     whole, tmp_path
 ):
-    """All rows are sound, and pages fit together: only a lookup would miss a row, and an audit answer it twice."""
+    """All rows are sound, and pages fit together: only a lookup would miss a row, and
+    an audit answer it twice.
+    """
     path = shutil.copytree(whole, tmp_path / "run")
     with closing(sqlite3.connect(path / "run.sqlite")) as db:
         (root,) = db.execute(
@@ -348,7 +363,9 @@ def test_an_index_that_disagrees_with_its_table_is_noticed_before_anything_is_wr
 
 @pytest.fixture
 def killed(tmp_path) -> Path:
-    """A run as a killed process leaves it: all rows in the log, and a backup of the end of the first stage."""
+    """A run as a killed process leaves it: all rows in the log, and a backup of
+    the end of the first stage.
+    """
     with Run.create(tmp_path / "run", SETTINGS) as run:
         fill(run)
         shutil.copytree(tmp_path / "run", tmp_path / "killed")
@@ -356,7 +373,9 @@ def killed(tmp_path) -> Path:
 
 
 def test_what_the_log_of_a_killed_process_holds_is_read_with_its_damaged_database(killed):
-    """One row of the database does not fit its checksum: the rest of it, and all that lies in its log, is kept."""
+    """One row of the database does not fit its checksum: the rest of it, and all that
+    lies in its log, is kept.
+    """
     want = content(killed.with_name("run"))
     with closing(sqlite3.connect(killed / "run.sqlite", isolation_level=None)) as db:
         db.execute("PRAGMA wal_autocheckpoint=0")
@@ -371,7 +390,8 @@ def test_what_the_log_of_a_killed_process_holds_is_read_with_its_damaged_databas
 
 
 def test_where_a_database_and_its_log_are_gone_the_backup_is_there(killed):
-    want, file = content(killed.with_name("run")), killed / "run.sqlite"
+    want = content(killed.with_name("run"))
+    file = killed / "run.sqlite"
     log = killed / "run.sqlite-wal"
     file.write_bytes(b"\xff" * file.stat().st_size)
     log.write_bytes(bytes(8) + log.read_bytes()[8:])
@@ -386,7 +406,8 @@ def test_where_a_database_and_its_log_are_gone_the_backup_is_there(killed):
 
 def test_a_flipped_bit_in_the_head_of_a_log_costs_what_is_in_it_and_nothing_is_wrong(killed):
     """SQLite takes such a log for an empty one: what was committed to it since is done again."""
-    whole, want = (killed / "run.sqlite-wal").read_bytes(), content(killed.with_name("run"))
+    whole = (killed / "run.sqlite-wal").read_bytes()
+    want = content(killed.with_name("run"))
     for place in range(32):
         path = shutil.copytree(killed, killed.with_name(str(place)))
         flipped = whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :]
@@ -409,7 +430,10 @@ def test_a_head_that_forbids_writing_is_damage_and_no_matter_of_permissions(whol
 
 
 def test_commits_are_flushed(whole, tmp_path):
-    """`synchronous` 2, FULL: SQLite flushes its log with every commit, so a power cut does not take it back."""
+    """`synchronous` 2, FULL:
+
+    SQLite flushes its log with every commit, so a power cut does not take it back.
+    """
     shutil.copytree(whole, tmp_path / "run")
     with Run.create(tmp_path / "run", SETTINGS) as run:
         assert run.query("PRAGMA synchronous") == [(2,)]
@@ -440,7 +464,8 @@ def test_a_repair_that_is_killed_can_be_begun_again(whole, tmp_path):
 
     import _killing as killing
 
-    want, random = content(whole), Random(5)
+    want = content(whole)
+    random = Random(5)
     for attempt in range(4):
         out = tmp_path / str(attempt)
         shutil.copytree(whole, out)
@@ -467,7 +492,7 @@ def test_a_repair_that_is_killed_can_be_begun_again(whole, tmp_path):
         assert not list(out.rglob(".*.part*"))
 
 
-# pictures and calibrations -------------------------------------------------------------------------------------------
+# pictures and calibrations ------------------------------------------------------------------------
 
 
 def picture(path: Path) -> Path:
@@ -479,7 +504,8 @@ def picture(path: Path) -> Path:
 
 def test_a_flipped_bit_in_a_picture_is_noticed(tmp_path):
     file = picture(tmp_path / "a.png")
-    data, random = file.read_bytes(), Random(0)
+    data = file.read_bytes()
+    random = Random(0)
     assert intact_png(file)
     for place in random.sample(range(len(data)), 120):
         file.write_bytes(

@@ -1,4 +1,6 @@
-"""Lists at a false discovery rate: from stored results by hand, through an audit, and why a list can be empty."""
+"""Lists at a false discovery rate: from stored results by hand, through an audit, and
+why a list can be empty.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def p(captions: list[Caption]) -> dict[int, float]:
 
 
 def test_q_values_by_hand():
-    """m p / rank, the smallest from there on; the p-value of the search, over all seeds, goes before that of an early stop."""
+    """m p / rank, the smallest from there on; the p-value of the search, over all seeds, goes
+    before that of an early stop.
+    """
     captions = [
         caption(1, 0.30, of_search=0.01),
         caption(2, 0.04),
@@ -50,7 +54,9 @@ def test_captions_without_p_values_make_no_list():
 
 
 def test_an_empty_list_says_how_many_hold_out_captions_it_takes():
-    """Two captions of forty above all hold-out scores: 1 / (n + 1) <= .1 x 2 / 40 from n = 199 on."""
+    """Two captions of forty above all hold-out scores: 1 / (n + 1) <= .1
+    x 2 / 40 from n = 199 on.
+    """
     for n, listed, needed in ((9, (), 199), (198, (), 199), (199, (1, 2), None)):
         captions = [caption(i, 1 / (n + 1)) for i in (1, 2)] + [
             caption(i, 0.8) for i in range(3, 41)
@@ -101,7 +107,8 @@ def test_an_audit_with_a_level_scores_all_seeds_and_lists_what_it_found(
         )
     memorized = {c.id for c in captions if c.results["detect"]["memorized"]}
     with Run.open(tmp_path / "run") as run:
-        made, whole = list_of(run), summary(run)
+        made = list_of(run)
+        whole = summary(run)
         assert p_values(run) == p(captions)
         assert set(made.listed) == memorized  # three at 1/61: 6/61/3 = .033
         assert list_of(run, 0.01).listed == ()

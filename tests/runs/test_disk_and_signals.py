@@ -1,4 +1,6 @@
-"""Disks that are full or read-only, and signals: a plain word, nothing half written, and the same audit goes on to the same results."""
+"""Disks that are full or read-only, and signals: a plain word, nothing half written, and the
+same audit goes on to the same results.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -101,52 +103,54 @@ def test_a_limit_on_the_size_of_files_is_said(small, want, tmp_path):
     assert killing.outcome(tmp_path / "run") == want
 
 
-# signals ----------------------------------------------------------------------------------------------------------------------
+# signals ------------------------------------------------------------------------------------------
 
 
-def stopped(out: Path, slow: float, signals: Callable[[int], None]) -> tuple[int, float]:
-    """An audit in a process of its own, each search taking `slow` seconds more, to which signals are sent: its status, and seconds since."""
-    note = out.with_suffix(".begun")
+def stopped(out: Path, signals: Sequence[int], search_ends: bool = False) -> tuple[int, float]:
+    """An audit in a process of its own, to which signals are sent during a search: its
+    status, and seconds since.
+
+    `search_ends`: after the signals; else the search would last for ever.
+    """
+    heard = os.pipe()
+    gate = os.pipe()
 
     def work() -> None:
+        os.close(gate[1])
         real = AUDIT.localize
 
         def localize(*arguments, **options):
-            note.touch()
-            time.sleep(slow)
+            os.write(heard[1], b"begun")
+            os.read(gate[0], 1)
             return real(*arguments, **options)
 
         AUDIT.localize = localize
-        with stopping() as stop:
+        with stopping(lambda text: os.write(heard[1], b"heard")) as stop:
             killing.small_audit(stop)(out)
         os._exit(stop.status)
 
     number = killing.forked(work)
-    deadline = time.monotonic() + 60
-    while not note.exists():
-        assert time.monotonic() < deadline, "no search has begun"
-        time.sleep(0.02)
-    began = time.monotonic()
-    signals(number)
-    return killing.ended(number), time.monotonic() - began
+    os.close(heard[1])
+    for sent in signals:
+        assert os.read(heard[0], 5)  # the search has begun, or the signal before was heard
+        began = time.monotonic()
+        os.kill(number, sent)
+    if search_ends:
+        os.close(gate[1])
+    status = killing.ended(number)
+    seconds = time.monotonic() - began
+    for end in (heard[0], gate[0], *([] if search_ends else gate[1:])):
+        os.close(end)
+    return status, seconds
 
 
 def test_ctrl_c_lets_what_is_under_way_end_and_a_second_one_stops_at_once(small, want, tmp_path):
-    def once(number: int) -> None:
-        os.kill(number, signal.SIGINT)
-
-    status, _ = stopped(tmp_path / "one", 1.0, once)
+    status, _ = stopped(tmp_path / "one", [signal.SIGINT], search_ends=True)
     assert status == 130
     with Run.open(tmp_path / "one") as run:
         assert len(run.done("localize")) == 1  # what was under way
         assert not run.done("verify")
-
-    def twice(number: int) -> None:
-        os.kill(number, signal.SIGINT)
-        time.sleep(0.3)
-        os.kill(number, signal.SIGINT)
-
-    status, seconds = stopped(tmp_path / "two", 60.0, twice)
+    status, seconds = stopped(tmp_path / "two", [signal.SIGINT, signal.SIGINT])
     assert status != 0
     assert seconds < 5
     for out in (tmp_path / "one", tmp_path / "two"):
@@ -155,9 +159,7 @@ def test_ctrl_c_lets_what_is_under_way_end_and_a_second_one_stops_at_once(small,
 
 
 def test_sigterm_ends_within_ten_seconds_whatever_is_under_way(small, want, tmp_path):
-    status, seconds = stopped(
-        tmp_path / "run", 60.0, lambda number: os.kill(number, signal.SIGTERM)
-    )
+    status, seconds = stopped(tmp_path / "run", [signal.SIGTERM])
     assert status == 143
     assert seconds < 10
     small(tmp_path / "run")
@@ -170,7 +172,7 @@ def test_what_was_handled_before_is_handled_again_also_where_a_child_lives_on():
         threading.active_count(),
     )
     with stopping() as stop:
-        child = killing.forked(lambda: time.sleep(30))
+        child = killing.forked(signal.pause)
         assert not stop()
     assert (
         [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)],
@@ -194,7 +196,7 @@ def test_in_another_thread_nothing_is_handled():
     assert asked == [(False, before)]
 
 
-# clocks, and others who write ---------------------------------------------------------------------------------------------------
+# clocks, and others who write ---------------------------------------------------------------------
 
 
 def test_a_clock_that_goes_backwards_changes_nothing(small, want, tmp_path, monkeypatch):
@@ -207,25 +209,39 @@ def test_a_clock_that_goes_backwards_changes_nothing(small, want, tmp_path, monk
 def test_a_second_process_is_refused_or_waits(small, tmp_path):
     small(tmp_path / "run")
     lock = acquire(tmp_path / "run")
+    looked = os.pipe()
+    sleep = time.sleep
+
+    def look(seconds: float) -> None:
+        os.write(looked[1], b".")
+        sleep(0.01)
 
     def second() -> None:
         lock.close()  # the copy of this process
         with pytest.raises(InputError, match="in use by another findnemo process"):
             acquire(tmp_path / "run")
+        time.sleep = look  # between two looks at the lock
         acquire(tmp_path / "run", wait=True).close()
 
     number = killing.forked(second)
-    time.sleep(1)
-    assert os.waitpid(number, os.WNOHANG) == (0, 0)  # it waits
+    os.close(looked[1])
+    for _ in range(3):
+        assert os.read(looked[0], 1)  # it waits
     lock.close()
     assert killing.ended(number) == 0
+    os.close(looked[0])
 
 
 def test_of_several_processes_that_start_at_once_exactly_one_writes(tmp_path):
-    """Five rounds of six: those who come second are refused, and what is written is the first one's alone."""
-    path, rounds, racers = tmp_path / "run", 5, 6
+    """Five rounds of six: those who come second are refused, and what is written
+    is the first one's alone.
+    """
+    path = tmp_path / "run"
+    rounds = 5
+    racers = 6
     for turn in range(rounds):
-        gate, done = os.pipe(), os.pipe()
+        gate = os.pipe()
+        done = os.pipe()
 
         def race(name: int, turn=turn, gate=gate, done=done) -> None:
             os.close(gate[1])

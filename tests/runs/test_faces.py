@@ -1,4 +1,6 @@
-"""One verdict for all faces: every case of a caption through terminal, report, app, trackers, results and model card."""
+"""One verdict for all faces: every case of a caption through terminal, report, app,
+trackers, results and model card.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,10 @@ FEW = {"copies_before": 0.25, "copies_after": 0.25}
 
 @dataclass(frozen=True)
 class Case:
-    """What a run holds of a caption, and what everybody has to say of it. `off`: whether its neurons are off in the cleaned model."""
+    """What a run holds of a caption, and what everybody has to say of it.
+
+    `off`: whether its neurons are off in the cleaned model.
+    """
 
     says: str
     is_: str | None
@@ -218,7 +223,8 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
             card = cards.card(run.path, caption, {"a": 1}, {})
             assert (card["standing"], card["word"]) == (case.says, WORDS[case.says])
         # neurons, and their z-scores where the search or verification has them
-        neurons, z = neurons_of(caption), z_scores(caption)
+        neurons = neurons_of(caption)
+        z = z_scores(caption)
         assert len(_overview.neuron_lines(caption, ["a"])) == len(neurons)
         assert sum("z = " in line for line in _overview.neuron_lines(caption, ["a"])) == len(z)
         assert sum(
@@ -247,7 +253,8 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
 def test_the_page_says_of_every_case_what_the_run_says(tmp_path):
     known = {name: case for name, case in CASES.items() if case.is_ in ("memorized", "suspected")}
     with run_with(tmp_path / "run", CASES) as run:
-        scores, ones = torch.full((5, 9), 0.1), {"a": torch.ones(8)}
+        scores = torch.full((5, 9), 0.1)
+        ones = {"a": torch.ones(8)}
         made = Calibration(
             "0" * 32, "model", PAPER, TAU, ones, {"a": torch.ones(8)}, 5, scores, None
         )

@@ -1,4 +1,7 @@
-"""A programming error is not damage: it shows as itself, or says what to call first. Damage is what the bytes of a file are to blame for."""
+"""A programming error is not damage: it shows as itself, or says what to call first.
+
+Damage is what the bytes of a file are to blame for.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,10 @@ def test_answer_before_enter_says_what_to_call_first(tmp_path, model, calibratio
         ):
             with pytest.raises(
                 InputError,
-                match=r"no captions were asked for: call enter\(run, prompts\) or ask_all\(run\) first",
+                match=(
+                    r"no captions were asked for: call enter\(run, prompts\) or ask_all\(run\)"
+                    r" first"
+                ),
             ) as e:
                 ask()
             assert not isinstance(e.value, DamageError)

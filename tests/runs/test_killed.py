@@ -1,4 +1,6 @@
-"""kill -9 at any moment: after the same audit again nothing is lost, nothing there twice, nothing different, nothing left over."""
+"""kill -9 at any moment: after the same audit again nothing is lost, nothing there twice,
+nothing different, nothing left over.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ def told(counts: Counter[str], capsys) -> None:
     with capsys.disabled():
         kills = counts.total() - counts["runs compared"]
         print(
-            f"\n{kills} kills, {counts['runs compared']} runs compared with an undisturbed one, nothing lost: {dict(counts)}"
+            f"\n{kills} kills, {counts['runs compared']} runs compared with an undisturbed one,"
+            f" nothing lost: {dict(counts)}"
         )
 
 
@@ -74,9 +77,12 @@ def test_an_audit_of_the_demo_model_killed_a_hundred_times(tmp_path, demo_model,
 
 @pytest.mark.slow
 def test_workers_and_drivers_of_a_real_audit_killed_in_turn(tmp_path, capsys):
-    """`findnemo audit demo --workers 2` as processes: its workers are killed, then the driver itself, then workers again."""
+    """`findnemo audit demo --workers 2` as processes: its workers are killed, then the driver
+    itself, then workers again.
+    """
     pytest.importorskip("ray")
-    random, counts = Random(5), Counter[str]()
+    random = Random(5)
+    counts = Counter[str]()
     subprocess.run([*AUDIT, "--out", str(tmp_path / "whole")], check=True, **QUIET)
     for out in (tmp_path / "one", tmp_path / "two"):
         again = [*AUDIT, "--workers", "2", "--out", str(out)]
@@ -94,7 +100,9 @@ def test_workers_and_drivers_of_a_real_audit_killed_in_turn(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_machine_of_a_cluster_that_dies_costs_nothing(tmp_path, capsys):
-    """`findnemo audit demo --ray ADDRESS` on a cluster of three nodes, one of which is killed with all that runs on it."""
+    """`findnemo audit demo --ray ADDRESS` on a cluster of three nodes, one of which is killed
+    with all that runs on it.
+    """
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -102,7 +110,8 @@ def test_a_machine_of_a_cluster_that_dies_costs_nothing(tmp_path, capsys):
     node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=node)
     try:
-        other, _ = cluster.add_node(**node), cluster.add_node(**node)
+        other = cluster.add_node(**node)
+        _ = cluster.add_node(**node)
         again = [
             *AUDIT,
             "--device",

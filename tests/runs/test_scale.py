@@ -1,4 +1,6 @@
-"""One run, however it is divided: serial, by several workers that die, by Ray, in shards; and tables of any length."""
+"""One run, however it is divided: serial, by several workers that die, by Ray, in shards;
+and tables of any length.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ def whole(tmp_path_factory, model, calibration):
 
 
 def everything(out: Path) -> dict:
-    """Results, numbers of captions, files and the table of a run, to the last bit; without seconds."""
+    """Results, numbers of captions, files and the table of a run, to the
+    last bit; without seconds.
+    """
     with Run.open(out) as run:
         ids = run.query("SELECT id, text, row, type FROM captions ORDER BY id")
     with (out / "results.csv").open(newline="", encoding="utf-8") as file:
@@ -128,7 +132,8 @@ def test_a_caption_that_kills_workers_is_set_aside_and_the_rest_is_answered(
         ),
     )
     out = run_with(tmp_path / "run", model, calibration, pool)
-    have, want = outcome(out)["captions"], outcome(whole)["captions"]
+    have = outcome(out)["captions"]
+    want = outcome(whole)["captions"]
     results, failed = have.pop(TEXTS[1])
     assert results == {}
     assert "workers died over it alone" in failed["detect"]
@@ -198,7 +203,8 @@ def shards(tmp_path, model, calibration):
 def test_merged_shards_are_the_undivided_run(tmp_path, model, calibration, whole, shards):
     made = merge(tmp_path / "run", reversed(shards))
     assert (made.captions, made.open, made.failed, made.missing) == (6, 0, 0, ())
-    have, want = everything(tmp_path / "run"), everything(whole)
+    have = everything(tmp_path / "run")
+    want = everything(whole)
     assert have.pop("quality") is None  # it looks at all neurons together
     del want["quality"]
     assert have == want
@@ -330,7 +336,8 @@ def test_ray_workers_give_the_same_and_one_killed_in_mid_task_loses_nothing(
         model.fingerprint,
         model.widths(),
     )
-    before, victim = ray_pool.replaced, ray_pool.pids[0]
+    before = ray_pool.replaced
+    victim = ray_pool.pids[0]
     killer = threading.Timer(0.3, os.kill, (victim, signal.SIGKILL))
     killer.start()
     with start(tmp_path / "run", ray_pool.model, calibration, PLAN) as run:
@@ -427,7 +434,9 @@ def test_a_repair_stands_settings_of_any_kind(settings):
 
 
 def test_a_cluster_without_a_gpu_is_refused_unless_a_cpu_is_asked_for(monkeypatch):
-    """Right after a cluster is started its GPUs may not be there yet: one slow worker is nobody's wish."""
+    """Right after a cluster is started its GPUs may not be there yet: one slow
+    worker is nobody's wish.
+    """
     from findnemo.runs import cluster
 
     closed = []

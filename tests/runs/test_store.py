@@ -1,4 +1,6 @@
-"""The run store: what is committed survives a dead process, one process writes, others read, foreign things are refused."""
+"""The run store: what is committed survives a dead process, one process writes, others read,
+foreign things are refused.
+"""
 
 from __future__ import annotations
 
@@ -263,7 +265,8 @@ def test_one_process_writes_another_reads_and_what_was_committed_survives_sigkil
 
 def _read_while_it_grows(path: Path) -> list[int]:
     """Open, read, close while the other process writes; the number of results seen each time."""
-    counts, until = [], time.monotonic() + 60
+    counts = []
+    until = time.monotonic() + 60
     while len(set(counts)) < 5 and time.monotonic() < until:
         with Run.open(path) as run:
             counts.append(_all_whole(run))

@@ -1,4 +1,6 @@
-"""Trackers: what reaches one is what the run holds, read back from a fake class and from a real event file."""
+"""Trackers: what reaches one is what the run holds, read back from a fake class
+and from a real event file.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,10 @@ EXPECTED = {
 class Fake(GeneralTracker):
     """Keeps what it is given."""
 
-    name, requires_logging_directory, main_process_only, last = "fake", False, False, None
+    name = "fake"
+    requires_logging_directory = False
+    main_process_only = False
+    last = None
 
     def __init__(self, project, **options):
         super().__init__()
@@ -215,7 +220,8 @@ def events(folder: Path) -> list:
 
     made = []
     for file in sorted(folder.rglob("events.*")):
-        data, at = file.read_bytes(), 0
+        data = file.read_bytes()
+        at = 0
         while at < len(data):
             (length,) = struct.unpack("<Q", data[at : at + 8])
             made.append(Event.FromString(data[at + 12 : at + 12 + length]))

@@ -1,4 +1,6 @@
-"""The dispatch policy: everything is answered once whoever dies, guilty items are set aside alone, tasks grow and shrink with time."""
+"""The dispatch policy: everything is answered once whoever dies, guilty items are set aside
+alone, tasks grow and shrink with time.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def units(groups):
 
 
 def told(pool, groups, **options):
-    """What became of every item: an answer, or the reason for which it was set aside; each exactly once."""
+    """What became of every item: an answer, or the reason for which it was set
+    aside; each exactly once.
+    """
     seen = {}
     for event in drive(
         pool, square, Dispatch(iter(units(groups)), len(groups), pool.size, pool.aim), **options
@@ -113,7 +117,8 @@ def test_the_rest_of_a_group_is_answered_item_by_item():
 
 def test_tasks_are_as_long_as_was_measured_and_single_at_the_end():
     dispatch = Dispatch((Unit((k,)) for k in range(1000)), 1000, workers=4, aim=AIM)
-    sizes, left = [], 1000
+    sizes = []
+    left = 1000
     while (task := dispatch.take()) is not None:
         sizes.append(len(task.units))
         left -= len(task.units)
@@ -154,7 +159,8 @@ def test_no_more_is_begun_than_workers_can_hold():
 
 
 def test_stop_begins_nothing_more_and_waits_for_what_is_under_way():
-    pool, seen = FakePool(None, 2), []
+    pool = FakePool(None, 2)
+    seen = []
     for event in drive(
         pool,
         square,
@@ -170,7 +176,8 @@ def test_stop_begins_nothing_more_and_waits_for_what_is_under_way():
     "pool", [Serial(None), FakePool(None, 4, seed=3), FakePool(None, 4, seed=3, deaths=STRIKES - 1)]
 )
 def test_answers_in_order_whoever_is_first(pool):
-    asked, ahead = [], 0
+    asked = []
+    ahead = 0
 
     def items():
         for k in range(200):
@@ -197,13 +204,17 @@ def test_a_unit_is_itself_and_no_other():
 
 
 def test_where_every_caption_kills_its_workers_the_command_ends_with_the_reason():
-    """A driver that does not fit the device, say: to go on would load models for days, and answer nothing."""
+    """A driver that does not fit the device, say: to go on would load models for
+    days, and answer nothing.
+    """
     seen = []
     events = drive(
         FakePool(None, 1, deadly=lambda item: True),
         square,
         Dispatch(iter(units([[k] for k in range(500)])), 500, 1, 0.0),
     )
-    with pytest.raises(DeviceError, match=rf"the last {HOPELESS} captions were all set aside.*killed"):  # fmt: skip
+    with pytest.raises(
+        DeviceError, match=rf"the last {HOPELESS} captions were all set aside.*killed"
+    ):
         any(seen.append(event) for event in events)
     assert len(seen) == HOPELESS

@@ -1,4 +1,6 @@
-"""Promises of thresholds, p-values and lists: against scipy, by counting every draw, and by simulation."""
+"""Promises of thresholds, p-values and lists: against scipy, by counting every
+draw, and by simulation.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +25,21 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# quantiles -----------------------------------------------------------------------------------------------------------
+# quantiles ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("n", "k"), [(20, 20), (100, 95), (1000, 991)])
 @pytest.mark.parametrize("confidence", [0.025, 0.5, 0.95])
 def test_a_rate_is_under_its_bound_with_just_that_confidence(n, k, confidence):
-    """Beta(n + 1 - k, k) is at most x as often as n trials with chance x have n + 1 - k hits or more."""
+    """Beta(n + 1 - k, k) is at most x as often as n trials with chance x
+    have n + 1 - k hits or more.
+    """
     x = Fraction(rate_bound(n, k, confidence))
     fewer = sum(math.comb(n, j) * x**j * (1 - x) ** (n - j) for j in range(n + 1 - k))
     assert float(1 - fewer) == pytest.approx(confidence, abs=1e-9)
 
 
-# ranks and their promises ----------------------------------------------------------------------------------------------
+# ranks and their promises -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,9 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("n", "fpr"), [(19, 0.1), (50, 0.05), (120, 0.3), (199, 0.01)])
 def test_a_new_caption_reaches_the_threshold_as_often_as_promised(n, fpr, shape):
-    """On average over calibrations: at most fpr, whatever ties; without ties it is (n + 1 - k) / (n + 1), which is tested from both sides."""
+    """On average over calibrations: at most fpr, whatever ties; without ties it is (n + 1 - k) /
+    (n + 1), which is tested from both sides.
+    """
     trials = 4000
     scores = SHAPES[shape](torch.randn(trials, n + 1, generator=generator(n)))
     rate = sum(float(row[-1]) >= threshold(row[:-1], fpr) for row in scores) / trials
@@ -87,7 +93,8 @@ def test_a_new_caption_reaches_the_threshold_as_often_as_promised(n, fpr, shape)
 )
 def test_the_rate_of_one_calibration_is_distributed_as_stated(n, fpr, confidence):
     """Uniform scores: the rate of a threshold tau is 1 - tau, known exactly."""
-    trials, k = 3000, rank(n, fpr, confidence)
+    trials = 3000
+    k = rank(n, fpr, confidence)
     scores = torch.rand(trials, n, generator=generator(1), dtype=torch.float64)
     rates = torch.tensor([1 - threshold(row, fpr, confidence) for row in scores])
     assert stats.kstest(rates.numpy(), stats.beta(n + 1 - k, k).cdf).pvalue > 1e-4
@@ -98,7 +105,7 @@ def test_the_rate_of_one_calibration_is_distributed_as_stated(n, fpr, confidence
         assert int((rates <= fpr).sum()) >= stats.binom.interval(0.9999, trials, confidence)[0]
 
 
-# p-values --------------------------------------------------------------------------------------------------------------
+# p-values -----------------------------------------------------------------------------------------
 
 
 def test_a_p_value_by_hand():
@@ -129,21 +136,24 @@ def trajectories(n: int, seed: int, shift: float = 0.0) -> torch.Tensor:
 
 
 def stopped(rows: torch.Tensor, tau: float, below: float) -> torch.Tensor:
-    """Scores as detection has them: of two seeds or four if they reach tau, of four if they are far below, else of all."""
+    """Scores as detection has them: of two seeds or four if they reach tau, of four if they
+    are far below, else of all.
+    """
     early = torch.where(rows[:, 0] >= tau, rows[:, 0], rows[:, 2])
     return torch.where((early >= tau) | (rows[:, 2] < below), early, rows[:, -1])
 
 
 def test_p_values_of_scores_that_stopped_early_are_valid_whatever_stopped_them():
-    trials, n = 3000, 60
-    p, full = [], []
+    trials = 3000
+    n = 60
+    p = []
+    full = []
     for k in range(trials):
         rows = trajectories(n + 1, k)
         holdout = rows[:-1, -1]
-        tau, below = (
-            float(holdout.quantile(0.8)),
-            float(rows[:-1, 2].quantile(0.3)),
-        )  # both from the hold-out captions
+        # both from the hold-out captions
+        tau = float(holdout.quantile(0.8))
+        below = float(rows[:-1, 2].quantile(0.3))
         p.append(p_value(float(stopped(rows[-1:], tau, below)), holdout))
         full.append(p_value(float(rows[-1, -1]), holdout))
     assert all(a >= b for a, b in zip(p, full, strict=True))
@@ -154,7 +164,7 @@ def test_p_values_of_scores_that_stopped_early_are_valid_whatever_stopped_them()
         )
 
 
-# lists -----------------------------------------------------------------------------------------------------------------
+# lists --------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(1, 20).map(lambda x: x / 20), min_size=1, max_size=30))
@@ -172,7 +182,10 @@ def test_no_p_values_make_no_list():
 @given(st.integers(1, 60), st.sampled_from([0.05, 0.1, 0.25]), st.integers(1, 5))
 @settings(max_examples=60)
 def test_so_many_hold_out_captions_are_needed(tests, level, together):
-    """Against the list itself: `together` captions above all hold-out scores, the others below them all."""
+    """Against the list itself:
+
+    `together` captions above all hold-out scores, the others below them all.
+    """
     together = min(together, tests)
 
     def listed(n: int) -> bool:
@@ -187,26 +200,33 @@ def test_so_many_hold_out_captions_are_needed(tests, level, together):
 
 @pytest.mark.parametrize("kind", ["all seeds", "stopped early", "ties"])
 def test_the_share_of_false_discoveries_is_controlled(kind):
-    """One table of hold-out scores serves all captions, as in a run; 180 ordinary ones and 20 memorized."""
-    level, repeats, ordinary, memorized, n = 0.2, 250, 180, 20, 400
-    shares, found = [], 0
+    """One table of hold-out scores serves all captions, as in a run; 180
+    ordinary ones and 20 memorized.
+    """
+    level = 0.2
+    repeats = 250
+    ordinary = 180
+    memorized = 20
+    n = 400
+    shares = []
+    found = 0
     for k in range(repeats):
-        holdout, rows = (
-            trajectories(n, 3 * k),
-            torch.cat([trajectories(ordinary, 3 * k + 1), trajectories(memorized, 3 * k + 2, 1.5)]),
+        holdout = trajectories(n, 3 * k)
+        rows = torch.cat(
+            [trajectories(ordinary, 3 * k + 1), trajectories(memorized, 3 * k + 2, 1.5)]
         )
-        scores, holdout = rows[:, -1], holdout[:, -1]
+        scores = rows[:, -1]
+        holdout = holdout[:, -1]
         if kind == "stopped early":
             scores = stopped(rows, float(holdout.quantile(0.95)), float(rows[:, 2].quantile(0.2)))
         if kind == "ties":
-            scores, holdout = (4 * scores).round(), (4 * holdout).round()
+            scores = (4 * scores).round()
+            holdout = (4 * holdout).round()
         q = torch.tensor(adjusted([p_value(float(s), holdout) for s in scores])) <= level
         shares.append(float(q[:ordinary].sum() / max(int(q.sum()), 1)))
         found += int(q[ordinary:].sum())
-    mean, error = (
-        float(torch.tensor(shares).mean()),
-        float(torch.tensor(shares).std()) / repeats**0.5,
-    )
+    mean = float(torch.tensor(shares).mean())
+    error = float(torch.tensor(shares).std()) / repeats**0.5
     promised = level * ordinary / (ordinary + memorized)
     assert mean <= promised + 4 * error
     assert found > 0

@@ -32,11 +32,14 @@ class Brightness:
 
 
 class Sent(FakePool):
-    """Workers in this process that get copies of steps and items, as another process would, and send copies of answers."""
+    """Workers in this process that get copies of steps and items, as another process would,
+    and send copies of answers.
+    """
 
     def __init__(self, model, **options):
         super().__init__(Facts.of(model), **options)
-        self.loaded, self.own = model, {}
+        self.loaded = model
+        self.own = {}
 
     def submit(self, step, task):
         sent = pickle.loads(pickle.dumps(task))
@@ -44,7 +47,8 @@ class Sent(FakePool):
         super().submit(step, sent)
 
     def wait(self):
-        facts, self.model = self.model, self.loaded
+        facts = self.model
+        self.model = self.loaded
         outcomes = super().wait()
         self.model = facts
         return [

@@ -1,4 +1,6 @@
-"""A small audited run whose captions are memorized by decree: enough for every study to have something to say."""
+"""A small audited run whose captions are memorized by decree: enough for every study
+to have something to say.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,8 @@ def work(tmp_path_factory):
         model.denoiser.conv_out.weight *= 100
         for layer in model.value_layers.values():
             layer.weight *= 1000
-    settings, plan = (
-        Settings(samples=4),
-        Plan("gradient", images=2, image_settings=ImageSettings(steps=2, guidance=2.0)),
-    )
+    settings = Settings(samples=4)
+    plan = Plan("gradient", images=2, image_settings=ImageSettings(steps=2, guidance=2.0))
     made = findnemo.calibrate(model, ["hold out a", "hold out b", "hold out c"], settings=settings)
     scores = {text: findnemo.score(model, text, settings=settings) for text in TEXTS}
     order = sorted(TEXTS, key=lambda text: -scores[text])

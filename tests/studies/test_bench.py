@@ -15,7 +15,8 @@ from findnemo.studies import STUDIES, study
 
 
 def test_a_result_is_computed_once_and_kept(bench):
-    calls, captions = [], bench.memorized()
+    calls = []
+    captions = bench.memorized()
 
     def length(desk, caption):
         calls.append(caption.id)
@@ -60,7 +61,8 @@ def test_answers_come_in_the_order_of_what_was_asked(bench):
 
 
 def test_stopping_ends_between_captions_keeps_what_is_done_and_goes_on(bench, tmp_path):
-    captions, done = bench.memorized(), []
+    captions = bench.memorized()
+    done = []
 
     def compute(desk, caption):
         done.append(caption.id)
@@ -98,7 +100,8 @@ def test_images_with_nothing_off_are_those_without(bench):
 
 
 def test_every_factor_and_set_has_a_result_of_its_own(bench):
-    caption, name = bench.memorized()[0], next(iter(bench.model.value_layers))
+    caption = bench.memorized()[0]
+    name = next(iter(bench.model.value_layers))
     everything = NeuronSet({n: range(w) for n, w in bench.model.widths().items()})
     sets = ((everything, 0.0), (everything, 0.5), (NeuronSet({name: [0]}), 0.0))
     payloads = bench.off("each", [(caption, *case) for case in sets])
@@ -126,6 +129,8 @@ def test_where_captions_have_a_type_those_without_are_left_out():
         return Caption(0, "a caption", 1, kind, None, results, {}, 0.0)
 
     found = {"neurons": {"mid": [1]}, "reached": True, "score_before": 0.9, "score_after": 0.1}
-    typed, plain, none = caption("VM", localize=found), caption(None, localize=found), caption("TM")
+    typed = caption("VM", localize=found)
+    plain = caption(None, localize=found)
+    none = caption("TM")
     assert localized_captions([typed, plain, none]) == [typed]
     assert localized_captions([plain, none]) == [plain]

@@ -1,4 +1,6 @@
-"""What a table is judged by is not chosen by what it judges: captions as they come, NeMo as published, seeds that nothing decided on."""
+"""What a table is judged by is not chosen by what it judges: captions as they come, NeMo as
+published, seeds that nothing decided on.
+"""
 
 from __future__ import annotations
 
@@ -37,17 +39,20 @@ def rows_of(made):
 
 
 def a_run(work, folder, prompts, calibration=None, plan=None):
-    calibration, plan = calibration or work.calibration, plan or work.plan
+    calibration = calibration or work.calibration
+    plan = plan or work.plan
     run = start(folder, work.model, calibration, plan)
     return Work(run, work.model, calibration, plan, work.judges)
 
 
-# captions as they come ----------------------------------------------------------------------------------------------------------
+# captions as they come ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def low(work, tmp_path_factory):
-    """A run at a tau that two of four ordinary captions reach: one caption has the type of a memory and stays under it."""
+    """A run at a tau that two of four ordinary captions reach: one caption has the type of a
+    memory and stays under it.
+    """
     scores = {
         text: findnemo.score(work.model, text, settings=work.calibration.settings)
         for text in OTHERS
@@ -154,14 +159,15 @@ def test_types_that_say_none_are_no_memories(kind, memory, work, tmp_path):
         assert ordinary(mine.run) == ([] if memory else ["a boat"])
 
 
-# the score as a detector ----------------------------------------------------------------------------------------------------------
+# the score as a detector --------------------------------------------------------------------------
 
 
 def test_figure_2a_judges_memories_that_were_missed_too(low):
     mine, order, scores = low
     bench = Bench(mine, [order[0], order[1], order[3]])
     made = {row[0]: row[1:] for row in fig2a(bench).tables[0].rows}
-    missed, others = scores[order[2]], [scores[t] for t in (order[0], order[1], order[3])]
+    missed = scores[order[2]]
+    others = [scores[t] for t in (order[0], order[1], order[3])]
     assert made["AUROC, all"][0] == pytest.approx(
         sum(missed > s for s in others) / 3
     )  # 1 of 3: two ordinary ones are above it
@@ -207,7 +213,7 @@ def test_table_2_shows_them(work):
     assert "the paper's Algorithm 2 takes one" in made.note
 
 
-# NeMo's row and ours --------------------------------------------------------------------------------------------------------------
+# NeMo's row and ours ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -306,7 +312,10 @@ def test_names_of_methods():
         ),
         (
             "openai/clip-vit-large-patch14",
-            "A_CLIP is with openai/clip-vit-large-patch14, the paper's with openai/clip-vit-base-patch32",
+            (
+                "A_CLIP is with openai/clip-vit-large-patch14, the paper's with"
+                " openai/clip-vit-base-patch32"
+            ),
         ),
     ],
 )
@@ -379,10 +388,8 @@ def test_nemo_is_by_the_papers_score_whatever_the_run_detects_with(work, tmp_pat
     clean = [
         f"a {colour} {thing}" for colour in ("red", "blue", "green") for thing in ("boat", "cup")
     ]
-    own, paper = (
-        calibrate(work.model, clean, "findnemo"),
-        calibrate(work.model, clean, precision=None),
-    )
+    own = calibrate(work.model, clean, "findnemo")
+    paper = calibrate(work.model, clean, precision=None)
     mine = a_run(work, tmp_path / "run", (), own)
     with mine.run:
         published = as_published(mine.run, Serial(work.model), own)

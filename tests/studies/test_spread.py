@@ -1,4 +1,6 @@
-"""Studies by any number of workers are the same, and tell of all layers in which the neurons of a run lie."""
+"""Studies by any number of workers are the same, and tell of all layers in which
+the neurons of a run lie.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ UP = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v"
 
 
 def a_run(work, folder):
-    """The memories of the run of all tests, and two captions that are none, in a run of their own."""
+    """The memories of the run of all tests, and two captions that are
+    none, in a run of their own.
+    """
     captions = list(work.run.captions())
     chosen = [c for c in captions if c.type] + [c for c in captions if not c.type][:2]
     run = start(folder, work.model, work.calibration, work.plan)
@@ -55,9 +59,10 @@ def alone(work, tmp_path_factory):
         return done(mine, None, STUDIES, folder / "out")
 
 
-@pytest.mark.parametrize("deaths", [0, 3])
+@pytest.mark.parametrize("deaths", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_workers_that_have_the_model_give_the_same(work, alone, tmp_path, deaths):
-    mine, pool = a_run(work, tmp_path / "run"), Sent(work.model, deaths=deaths)
+    mine = a_run(work, tmp_path / "run")
+    pool = Sent(work.model, deaths=deaths)
     assert isinstance(pool.model, Facts)
     with mine.run:
         given = done(replace(mine, model=pool.model), pool, STUDIES, tmp_path / "out")
@@ -92,7 +97,9 @@ def test_two_ray_workers_give_the_same(work, tmp_path):
 
 @pytest.fixture
 def above(work, tmp_path):
-    """A run of which every memory has two neurons in an up block beside those that its search found."""
+    """A run of which every memory has two neurons in an up block beside
+    those that its search found.
+    """
     mine = a_run(work, tmp_path / "run")
     with mine.run as run:
         for caption in [c for c in run.captions() if c.type]:
@@ -108,7 +115,8 @@ def rows(folder, name):
 
 
 def test_studies_tell_of_all_layers_where_neurons_lie_in_up_blocks(above, tmp_path):
-    model, off = above.model, all_neurons(above.run.captions())
+    model = above.model
+    off = all_neurons(above.run.captions())
     assert UP in model.widths("all")
     assert UP not in model.widths()
     clean = [c.text for c in above.run.captions() if not c.type]

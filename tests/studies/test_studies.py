@@ -29,8 +29,11 @@ from findnemo.studies.table1 import ROWS
 
 @pytest.fixture(scope="module")
 def made(work, tmp_path_factory):
-    """All studies by three workers, to which everything is sent; whoever asks for them has facts of the model and no model."""
-    folder, pool = tmp_path_factory.mktemp("out"), Sent(work.model)
+    """All studies by three workers, to which everything is sent; whoever asks for them has facts
+    of the model and no model.
+    """
+    folder = tmp_path_factory.mktemp("out")
+    pool = Sent(work.model)
     clean = [c.text for c in work.run.captions() if not c.type]
     bench = Bench(replace(work, model=pool.model), clean, limit=1, pool=pool)
     return study(["all"], bench, folder), folder
@@ -95,7 +98,8 @@ def test_table_1_has_every_mitigation_and_medians_of_what_was_recorded(made, wor
 
 def test_the_comparison_is_of_the_images_that_the_mitigation_gives(work):
     caption = next(c for c in work.run.captions() if c.type == "TM")
-    settings, samples = work.plan.image_settings, range(1000, 1002)
+    settings = work.plan.image_settings
+    samples = range(1000, 1002)
     before = findnemo.generate(work.model, caption.text, samples, settings)
     with deactivate(work.model, neurons_of(caption)):
         after = findnemo.generate(work.model, caption.text, samples, settings)
@@ -188,7 +192,8 @@ def test_channels_off_gives_zeros_there_and_leaves_the_rest(work):
     name = "down_blocks.0.resnets.0.conv1"
     key = next(iter(model.value_layers)).replace("to_v", "to_k")
     seen = {}
-    latents, text = model.noise("a", [0]), model.encode(["a"])
+    latents = model.noise("a", [0])
+    text = model.encode(["a"])
 
     def run():
         with torch.no_grad():
@@ -203,7 +208,8 @@ def test_channels_off_gives_zeros_there_and_leaves_the_rest(work):
             handle.remove()
         return result
 
-    plain, before = run(), dict(seen)
+    plain = run()
+    before = dict(seen)
     with channels_off(model, {name: [1, 3], key: None}):
         run()
     assert seen[name][:, [1, 3]].abs().max() == 0
@@ -226,16 +232,15 @@ def test_utility_is_measured_on_sets_and_captions_with_the_neurons_off(made, wor
     from findnemo.metrics import fid, kid
     from findnemo.seeds import UNTOUCHED, WANTED
 
-    settings, prompts = (
-        work.plan.image_settings,
-        [c.text for c in work.run.captions() if not c.type],
-    )
+    settings = work.plan.image_settings
+    prompts = [c.text for c in work.run.captions() if not c.type]
     off = all_neurons([c for c in work.run.captions() if c.type])
 
     def images(sample):
         return [findnemo.generate(work.model, p, [sample], settings)[0] for p in prompts]
 
-    real, before = images(WANTED), images(UNTOUCHED)
+    real = images(WANTED)
+    before = images(UNTOUCHED)
     with deactivate(work.model, off):
         after = images(UNTOUCHED)
     main = work.run.meta("quality")["utility"]

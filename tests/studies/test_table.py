@@ -16,8 +16,10 @@ TABLE = Table(
 
 
 def test_markdown():
-    assert TABLE.markdown() == (
-        "**Scores & such**\n\n|  | SSCD_orig | n |\n| --- | ---: | ---: |\n| 50 % \\| off | 0.123 | 3 |\n| none | - | 0 |\n\nTwo rows.\n"
+    assert (
+        TABLE.markdown()
+        == "**Scores & such**\n\n|  | SSCD_orig | n |\n| --- | ---: | ---: |\n| 50 % \\| off |"
+        " 0.123 | 3 |\n| none | - | 0 |\n\nTwo rows.\n"
     )
 
 

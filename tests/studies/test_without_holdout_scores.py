@@ -1,4 +1,6 @@
-"""Imported statistics leave no hold-out scores: every study works without them, or says in words what it leaves out."""
+"""Imported statistics leave no hold-out scores: every study works without them, or says in
+words what it leaves out.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ EXPECTED = {  # of a run without memories
 
 @pytest.fixture(scope="module")
 def bare(work):
-    """The run of the other tests with its calibration stripped of hold-out scores, as import leaves it."""
+    """The run of the other tests with its calibration stripped of hold-out
+    scores, as import leaves it.
+    """
     made = replace(
         work.calibration,
         trajectories=torch.empty(0, work.calibration.settings.samples - 1),
@@ -51,14 +55,12 @@ def test_all_studies_go_on_to_the_end(bare, tmp_path):
     assert scores["hold-out mean"] == scores["hold-out std"] == ""
     assert float(scores["AUROC, all"]) == 1.0  # memorized by decree: the three highest scores
     assert "the statistics were imported" in (tmp_path / "fig2a.md").read_text(encoding="utf-8")
-    ablations, page = (
-        (tmp_path / "table4-1.csv").read_text(encoding="utf-8"),
-        (tmp_path / "table4.md").read_text(encoding="utf-8"),
-    )
+    ablations = (tmp_path / "table4-1.csv").read_text(encoding="utf-8")
+    page = (tmp_path / "table4.md").read_text(encoding="utf-8")
     assert "tau = mean" not in ablations
     assert (
-        "Left out: other thresholds, for the calibration has no hold-out scores (imported statistics)"
-        in page
+        "Left out: other thresholds, for the calibration has no hold-out scores (imported"
+        " statistics)" in page
     )
 
 
@@ -94,7 +96,7 @@ def test_a_study_that_is_wrong_does_not_take_the_others_with_it(bare, tmp_path, 
     assert (tmp_path / "fig2a.md").is_file()
 
 
-# a file, as it is published ---------------------------------------------------------------------------------------------------
+# a file, as it is published -----------------------------------------------------------------------
 
 LAYOUT = {
     "block_out_channels": (8, 8, 8),

@@ -1,4 +1,6 @@
-"""Tasks for Python: what a command does, with the same results and the same resume; and how many parameters public functions have."""
+"""Tasks for Python: what a command does, with the same results and the same resume; and how many
+parameters public functions have.
+"""
 
 from __future__ import annotations
 

@@ -34,13 +34,12 @@ def outputs(
 
 
 def by_hand(model: Model, prompts: list[str], samples: int, seed: int) -> dict[str, float]:
-    pruned, cosines = prune(model, NEURONS).unet, {name: [] for name in model.value_layers}
+    pruned = prune(model, NEURONS).unet
+    cosines = {name: [] for name in model.value_layers}
     for prompt in prompts:
         for k in range(samples):
-            on, off = (
-                outputs(model.denoiser, model, prompt, k, seed),
-                outputs(pruned, model, prompt, k, seed),
-            )
+            on = outputs(model.denoiser, model, prompt, k, seed)
+            off = outputs(pruned, model, prompt, k, seed)
             for name in on:
                 cosines[name].append(
                     float((on[name] * off[name]).sum() / (on[name].norm() * off[name].norm()))

@@ -21,7 +21,8 @@ from findnemo.seeds import FRESH
 from findnemo.settings import Settings
 from findnemo.verification import quality, verify
 
-SETTINGS, IMAGES = Settings(samples=3), ImageSettings(steps=1)
+SETTINGS = Settings(samples=3)
+IMAGES = ImageSettings(steps=1)
 MID = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
 NEURONS = NeuronSet({MID: range(20)})
 PROMPT = "a red fox"
@@ -90,7 +91,9 @@ def test_same_seed_is_the_largest_similarity_of_a_seed_to_itself(loud):
 
 
 def test_seeds_that_do_not_replicate_say_nothing_of_the_memory(loud):
-    """Algorithm 1's filter on fresh seeds, by hand: pairwise similarities of the untouched differences, then the largest of those kept."""
+    """Algorithm 1's filter on fresh seeds, by hand: pairwise similarities of the untouched
+    differences, then the largest of those kept.
+    """
     before = differences(loud)
     pairs = {
         (i, j): float(ssim(before[i : i + 1], before[j : j + 1]))

@@ -58,9 +58,10 @@ class Score:
 
 
 def precision(found: NeuronSet, planted: NeuronSet) -> float | None:
-    """
-    >>> precision(NeuronSet({"a": [1, 2]}), NeuronSet({"a": [2, 3, 4]})), precision(NeuronSet(),
-    NeuronSet({"a": [2]})) (0.5, None)
+    """Share of the neurons found that are in the truth; None where none was found.
+
+    >>> precision(NeuronSet({"a": [1, 2]}), NeuronSet({"a": [1, 3]})), precision(NeuronSet(), NeuronSet())
+    (0.5, None)
     """
     return len(found & planted) / len(found) if len(found) else None
 

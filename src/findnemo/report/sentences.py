@@ -31,8 +31,8 @@ def sentences(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any] | No
 
     Empty where nothing was tried.
 
-    >>> sentences(None, {"curves": {}, "gaps": {"neurons off: memorized less never seen": [[5, 0.5, 0.2, 0.8]]}})[0]
-    'With neurons off, embeddings optimised for memorized pictures come nearer to them than to pictures never seen: the gap is 0.50 [0.20, 0.80] after 5 steps.'
+    >>> sentences(None, {"curves": {}, "gaps": {"neurons off: memorized less never seen": [[5, 0.5, 0.2, 0.8]]}})[0][-64:]
+    'pictures never seen: the gap is 0.50 [0.20, 0.80] after 5 steps.'
     """
     attempts = attempts or {"columns": [], "table": {}}
     outcome = [*_attempts(attempts), *_attacks(attack or {})]
@@ -142,9 +142,10 @@ def _attacked(state: str, control: str, points: Sequence[Sequence[float | None]]
 
 
 def _listed(points: Sequence[Sequence[float | None]]) -> str:
-    """
-    >>> _listed([[0, 0.0, -0.1, 0.1], [5, 0.5, 0.25, 0.75], [10, 0.25, None, None]]) 'the gap is
-    0.00 [-0.10, 0.10] at the start, 0.50 [0.25, 0.75] after 5 steps, 0.25 after 10 steps'
+    """The gaps of a curve in words.
+
+    >>> _listed([[0, 0.0, -0.1, 0.1], [5, 0.5, 0.25, 0.75], [10, 0.25, None, None]])
+    'the gap is 0.00 [-0.10, 0.10] at the start, 0.50 [0.25, 0.75] after 5 steps, 0.25 after 10 steps'
     """
     parts = []
     for step, gap, low, high in points:

@@ -1,11 +1,12 @@
 """Runs: the store, the audit over it, and its results as files.
 
-May be imported: the names below and the modules here. May import: localization, verification, robustness, demo and what lies under them.
+May be imported: the names below and the modules here. May import: localization, verification,
+robustness, demo and what lies under them.
 """
 
 from findnemo.runs._lock import acquire
 from findnemo.runs._places import refuse_links
-from findnemo.runs.audit import Answer, Plan, Tools, Work, answer, audit, start
+from findnemo.runs.audit import Answer, Plan, Work, answer, audit, start
 from findnemo.runs.calibrating import calibrate_with
 from findnemo.runs.discoveries import (
     Discoveries,
@@ -15,24 +16,14 @@ from findnemo.runs.discoveries import (
     p_values,
     q_values,
 )
-from findnemo.runs.export import (
-    ASKED,
-    counts,
-    neurons_by_caption,
-    row,
-    summary,
-    told,
-    write_results,
-)
-from findnemo.runs.merge import Merged, merge
-from findnemo.runs.repair import Repair, repair
+from findnemo.runs.export import ASKED, counts, row, summary, told, write_results
+from findnemo.runs.merge import merge
+from findnemo.runs.repair import repair
 from findnemo.runs.standing import (
     BAD,
-    STAGES,
     STANDINGS,
     STATES,
     all_neurons,
-    copies,
     dear,
     failures,
     neurons_of,
@@ -42,48 +33,29 @@ from findnemo.runs.standing import (
     state,
     switched_off,
 )
-from findnemo.runs.stopping import Stopping, stopping
+from findnemo.runs.stopping import stopping
 from findnemo.runs.store import Caption, Run, captions_of, refuse_foreign, settings_of
-from findnemo.runs.table import Entered, Shard, ask_all, enter
-from findnemo.runs.workers import (
-    Dispatch,
-    Event,
-    Facts,
-    Loader,
-    Outcome,
-    Pool,
-    Serial,
-    Task,
-    Unit,
-    drive,
-    in_order,
-)
+from findnemo.runs.table import Shard, ask_all, enter
+from findnemo.runs.workers import Dispatch, Facts, Loader, Outcome, Pool, Serial, Task, Unit, drive
 
 __all__ = [
     "ASKED",
     "BAD",
-    "STAGES",
     "STANDINGS",
     "STATES",
     "Answer",
     "Caption",
     "Discoveries",
     "Dispatch",
-    "Entered",
-    "Event",
     "Facts",
     "Loader",
-    "Merged",
     "Outcome",
     "Plan",
     "Pool",
-    "Repair",
     "Run",
     "Serial",
     "Shard",
-    "Stopping",
     "Task",
-    "Tools",
     "Unit",
     "Work",
     "acquire",
@@ -93,18 +65,15 @@ __all__ = [
     "audit",
     "calibrate_with",
     "captions_of",
-    "copies",
     "counts",
     "dear",
     "discoveries",
     "drive",
     "enter",
     "failures",
-    "in_order",
     "list_of",
     "list_told",
     "merge",
-    "neurons_by_caption",
     "neurons_of",
     "p_values",
     "points_of",

@@ -17,10 +17,12 @@ PATIENCE = 0.2  # seconds between two looks at a directory that is in use
 
 
 def acquire(path: Path, wait: bool = False) -> IO[str]:
-    """Lock a directory for this process until the returned file is closed. `wait`: until another process that holds it lets go.
+    """Lock a directory for this process until the returned file is closed.
 
-    Raises InputError naming the process that holds it, or a link in the directory, through which a writer would reach out of it;
-    StorageError if nothing can be written there.
+    `wait`: until another process that holds it lets go.
+
+    Raises InputError naming the process that holds it, or a link in the directory, through which a
+    writer would reach out of it; StorageError if nothing can be written there.
     """
     refuse_links(path)
     with storing(path):
@@ -28,7 +30,8 @@ def acquire(path: Path, wait: bool = False) -> IO[str]:
     try:
         if not lock_descriptor(lock.fileno(), blocking=wait, poll_interval=PATIENCE):
             raise InputError(
-                f"{path} is in use by another findnemo process: wait for it, or give another --out{_holder(lock)}"
+                f"{path} is in use by another findnemo process: wait for it, or give another"
+                f" --out{_holder(lock)}"
             )
         with storing(path):
             lock.truncate(0)

@@ -1,4 +1,6 @@
-"""A run directory may come from somebody else: nothing in it may lead a reader or a writer out of it."""
+"""A run directory may come from somebody else: nothing in it may lead a
+reader or a writer out of it.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +10,15 @@ from pathlib import Path
 
 from findnemo.errors import InputError
 
-READ = (
-    "run.sqlite",
-    ".lock",
-    "settings.json",
-    "calibration",
-    "export",
-    "studies",
-)  # how what every command opens begins
+# how the names begin of what every command opens
+READ = ("run.sqlite", ".lock", "settings.json", "calibration", "export", "studies")
 THEIRS = "tracking"  # what trackers keep, links too; findnemo opens nothing in it
 
 
 def refuse_links(path: Path, deep: bool = True) -> None:
-    """Raises InputError naming a link, a pipe or a device in a run directory. `deep`: anywhere in it, for those who write or show pictures.
+    """Raises InputError naming a link, a pipe or a device in a run directory.
+
+    `deep`: anywhere in it, for those who write or show pictures.
 
     The directory itself may be a link: that is the user's word, not the run's.
     """
@@ -29,7 +27,8 @@ def refuse_links(path: Path, deep: bool = True) -> None:
             continue
         if entry.is_symlink():
             raise InputError(
-                f"{entry.path} is a link: what it leads to is neither read nor written; put the real thing in its place"
+                f"{entry.path} is a link: what it leads to is neither read nor written; put the"
+                " real thing in its place"
             )
         if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
             raise InputError(f"{entry.path} is a pipe or a device: remove it")

@@ -1,4 +1,6 @@
-"""The audit of a table of captions over a run directory: detect, localize, verify; every step resumes where it stopped."""
+"""The audit of a table of captions over a run directory: detect, localize, verify; every step
+resumes where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from findnemo._version import __version__
 from findnemo.calibration import Calibration
 from findnemo.detection import Detection, detect_many
-from findnemo.errors import DeviceError, FindnemoError
+from findnemo.errors import FindnemoError
 from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, check_images, png, sheet
 from findnemo.localization import (
@@ -37,9 +39,9 @@ from findnemo.runs.discoveries import keep_list
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import STAGES, all_neurons, neurons_of, state
 from findnemo.runs.store import Caption, Run
-from findnemo.runs.table import Shard, enter
+from findnemo.runs.table import Shard, asked, enter
 from findnemo.runs.trust import vouch
-from findnemo.runs.workers import Dispatch, Event, Pool, Serial, Unit, drive, never
+from findnemo.runs.workers import Event, Pool, Serial, Unit, answer_of, never
 from findnemo.runs.worklist import groups, list_open, on_list
 from findnemo.runtime.memory import named
 from findnemo.verification import RANDOM, Verification, quality, verify
@@ -47,19 +49,21 @@ from findnemo.verification import RANDOM, Verification, quality, verify
 if TYPE_CHECKING:
     from PIL import Image
 
-SCANNED = (
-    12  # memorized captions of which those that copy are scanned for the layers that carry copies
-)
+# memorized captions of which those that copy are scanned for the layers that carry copies
+SCANNED = 12
 
 
 @dataclass(frozen=True)
 class Plan:
     """What an audit does besides the calibration's settings.
 
-    `fdr`: false discovery rate of the list of captions; all captions are then scored with all seeds.
-    `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from. `quality_prompts`: unrelated captions for the
-    quality check. `max_impact`: among the sets that remove a memory prefer one that changes the captions `unrelated` by no more. `scope`: value layers in
-    which neurons are sought, "paper", "all", or "auto": whatever a scan of the model says (`localization.scope`)."""
+    `fdr`: false discovery rate of the list of captions; all captions are then scored with all
+    seeds. `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from.
+    `quality_prompts`: unrelated captions for the quality check. `max_impact`: among the sets that
+    remove a memory prefer one that changes the captions `unrelated` by no more. `scope`: value
+    layers in which neurons are sought, "paper", "all", or "auto": whatever a scan of the model says
+    (`localization.scope`).
+    """
 
     search: str = DEFAULT
     images: int = 4
@@ -72,11 +76,14 @@ class Plan:
     scope: str = "auto"
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
-        """Everything a result depends on; a run directory holds results of one such set only. Without images no picture's part is kept."""
+        """Everything a result depends on; a run directory holds results of one such set only.
+
+        Without images no picture's part is kept.
+        """
         if self.images:
             check_images(model, self.image_settings)
         identity = model.identity
-        return {
+        settings = {
             "model": identity.fingerprint,
             "identity": identity.to_json(pictures=bool(self.images)),
             "dtype": str(model.dtype).removeprefix("torch."),
@@ -86,19 +93,21 @@ class Plan:
             "images": self.images,
             "image_settings": self.image_settings.to_json(),
             "judges": dict(self.judges),
-            **({"scope": self.scope} if self.search == DEFAULT else {}),
-            **({} if self.fdr is None else {"fdr": self.fdr}),
-            **(
-                {}
-                if self.max_impact is None
-                else {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}
-            ),
         }
+        if self.search == DEFAULT:
+            settings["scope"] = self.scope
+        if self.fdr is not None:
+            settings["fdr"] = self.fdr
+        if self.max_impact is not None:
+            settings |= {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}
+        return settings
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What answers need: the model, the calibration, the plan, the judges and the known training images. No run: workers have none."""
+    """What answers need: the model, the calibration, the plan, the judges and the known training
+    images. No run: workers have none.
+    """
 
     model: Model
     calibration: Calibration
@@ -107,18 +116,21 @@ class Tools:
     original: Callable[[Caption], Image.Image | None] = lambda caption: None
 
     @property
-    def bystanders(self) -> Bystanders | None:
-        """The captions on which the impact of a set is measured, where the plan asks for gentle ones."""
-        plan = self.plan
-        if plan.max_impact is None:
-            return None
-        return bystanders(self.model, plan.unrelated, self.calibration.settings)
+    def bystanders(self) -> Bystanders | tuple[()]:
+        """The captions on which the impact of a set is measured; none where the plan does
+        not ask for gentle ones.
+        """
+        if self.plan.max_impact is None:
+            return ()
+        return bystanders(self.model, self.plan.unrelated, self.calibration.settings)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a driver needs: the run that it alone writes to, and the tools. `model`: where workers have models of their own, facts of
-    theirs (`Pool.model`)."""
+    """What a driver needs: the run that it alone writes to, and the tools.
+
+    `model`: where workers have models of their own, facts of theirs (`Pool.model`).
+    """
 
     run: Run
     model: Model
@@ -130,7 +142,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a stage says of a caption: a JSON payload, and files (path in the run directory -> content); or why it failed."""
+    """What a stage says of a caption: a JSON payload, and files (path in the run directory ->
+    content); or why it failed.
+    """
 
     payload: dict[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -147,7 +161,8 @@ def start(
 ) -> Run:
     """Open the run directory for writing and put the calibration into it.
 
-    `shard`: the part of the table that this run answers. `wait`: for another process that writes to it.
+    `shard`: the part of the table that this run answers. `wait`: for another process that writes to
+    it.
     """
     calibration.check(model)
     check_score(plan.search, calibration)
@@ -181,16 +196,20 @@ def audit(
     pool: Pool | None = None,
     stop: Callable[[], bool] = never,
 ) -> list[Caption]:
-    """Run the stages over the captions and return them with their results. What is already answered is not done again.
+    """Run the stages over the captions and return them with their results.
 
-    A caption on which a stage fails (NaN from the model, say) is marked failed with the reason, and the rest goes on. `pool`: who
-    answers; without one, this process with the model of `work`. `stop` is asked between captions, or groups that share passes: once it
-    says so, nothing more is begun, and the results so far are returned. Raises StorageError where nothing can be written; the same call
-    goes on once there is room. For tables that do not fit the memory use `table.enter` and `answer`.
+    What is already answered is not done again.
+
+    A caption on which a stage fails (NaN from the model, say) is marked failed with the reason, and
+    the rest goes on. `pool`: who answers; without one, this process with the model of `work`.
+    `stop` is asked between captions, or groups that share passes: once it says so, nothing more is
+    begun, and the results so far are returned. Raises StorageError where nothing can be written;
+    the same call goes on once there is room. For tables that do not fit the memory use
+    `table.enter` and `answer`.
     """
     enter(work.run, prompts)
     answer(work, stages, progress, pool, stop)
-    return list(work.run.captions(row[0] for row in work.run.query("SELECT caption FROM asked")))
+    return asked(work.run)
 
 
 def answer(
@@ -200,10 +219,12 @@ def answer(
     pool: Pool | None = None,
     stop: Callable[[], bool] = never,
 ) -> bool:
-    """Run the stages over the captions that were asked for (`table.enter`, `table.ask_all`); whether all was done before `stop()`.
+    """Run the stages over the captions that were asked for (`table.enter`, `table.ask_all`);
+    whether all was done before `stop()`.
 
-    The same to the last bit whoever answers: captions that share passes are told by their ids. Memory is constant however many there are.
-    Raises MismatchError where the model is no longer the one with which the run was begun.
+    Answers are the same to the last bit whoever gives them: captions that share passes are told by
+    their ids. Memory is constant however many there are. Raises MismatchError where the model is no
+    longer the one with which the run was begun.
     """
     pool = pool or Serial(work.model)
     for stage in stages:
@@ -221,23 +242,21 @@ def answer(
 
 
 def _scope(work: Work, pool: Pool) -> str:
-    """Where neurons are sought: as asked for, or as a scan of the first memorized captions says, which the run keeps."""
-    run, plan = work.run, work.plan
+    """Where neurons are sought: as asked for, or as a scan of the first memorized captions
+    says, which the run keeps.
+    """
+    run = work.run
+    plan = work.plan
     if plan.scope != "auto" or plan.search != DEFAULT:
         return plan.scope
     if (kept := run.meta("scan")) is None:
-        found = tuple(
-            islice(
-                (c.text for c in run.captions(stage="detect") if state(c) == "memorized"), SCANNED
-            )
-        )
-        if not found:
+        found = (c.text for c in run.captions(stage="detect") if state(c) == "memorized")
+        texts = tuple(islice(found, SCANNED))
+        if not texts:
             return "all"
         step = partial(_scanned, settings=plan.image_settings, seed=work.calibration.settings.seed)
-        (event,) = drive(pool, step, Dispatch([Unit((found,))], 1, 1))
-        if event.aside:
-            raise DeviceError(f"the scan of layers could not be done: {event.aside}")
-        run.set_meta("scan", kept := event.answers[0])
+        kept = answer_of(pool, step, texts, "the scan of layers")
+        run.set_meta("scan", kept)
     return Scan.from_json(kept).scope
 
 
@@ -264,41 +283,59 @@ def _answer_stage(
 
 
 def _original(work: Work, stage: str, caption: Caption) -> Image.Image | None:
-    """The training image of a caption, where the stage looks at it; workers have no access to what the run has fetched."""
+    """The training image of a caption, where the stage looks at it; workers have no access to
+    what the run has fetched.
+    """
     return work.original(caption) if stage == "verify" and work.plan.images else None
 
 
 def commit(run: Run, stage: str, events: Sequence[Event]) -> int:
-    """Write what became known at one time, files first, and commit it in one transaction; how many captions of the list that were.
+    """Write what became known at one time, files first, and commit it in one transaction; how many
+    captions of the list that were.
 
-    A group is computed whole also where a part of it is answered: what shares its passes is then the same as in an undisturbed
-    audit, and so is the result, to the last bit. Only the open ones of it are committed.
+    A group is computed whole also where a part of it is answered: what shares its passes is then
+    the same as in an undisturbed audit, and so is the result, to the last bit. Only the open ones
+    of it are committed.
     """
-    known = [found for event in events for found in _answered(event)]
-    open_ = on_list(run, [caption for caption, _, _ in known])
-    kept = [found for found in known if found[0].id in open_]
+    known = [
+        (caption, stage, answer, event.seconds / len(event.unit.items))
+        for event in events
+        for (caption, _), answer in zip(event.unit.items, _answers_of(event), strict=True)
+    ]
+    open_ = on_list(run, [caption for caption, *_ in known])
+    return keep(run, [found for found in known if found[0].id in open_])
+
+
+def _answers_of(event: Event) -> list[Answer]:
+    """An answer for every item of a unit."""
+    return [Answer(error=event.aside)] * len(event.unit.items) if event.aside else event.answers
+
+
+def keep(run: Run, answers: Sequence[tuple[Caption, str, Answer, float]]) -> int:
+    """Write answers, each with its caption, stage and seconds: files first, then all in one
+    transaction. How many they are.
+    """
     write_all(
         {
-            run.path / name: content
-            for _, answer, _ in kept
-            for name, content in answer.files.items()
+            run.path / file: data
+            for _, _, answer, _ in answers
+            for file, data in answer.files.items()
         }
     )
     run.record_all(
         (caption.id, stage, answer.payload, seconds, answer.error)
-        for caption, answer, seconds in kept
+        for caption, stage, answer, seconds in answers
     )
-    return len(kept)
+    return len(answers)
 
 
-def _answered(event: Event) -> list[tuple[Caption, Answer, float]]:
-    """The captions of a unit, each with its answer and its share of the seconds."""
-    group = [caption for caption, _ in event.unit.items]
-    found = [Answer(error=event.aside)] * len(group) if event.aside else event.answers
-    return [
-        (caption, answer, event.seconds / len(group))
-        for caption, answer in zip(group, found, strict=True)
-    ]
+def attempted(model: Model, do: Callable[[], Answer]) -> Answer:
+    """What is done for a single caption, or the error with which it failed as an answer."""
+    try:
+        with named(model.device, "a single caption"):
+            return do()
+    except FindnemoError as problem:
+        return Answer(error=str(problem))
 
 
 Item = tuple[Caption, "Image.Image | None"]
@@ -312,7 +349,9 @@ def answers(
     plan: Plan,
     judges: Judges,
 ) -> list[Answer]:
-    """A stage of captions that share passes, each with its training image if that is known: what a worker does."""
+    """A stage of captions that share passes, each with its training image if that is
+    known: what a worker does.
+    """
     originals = {caption.id: original for caption, original in items}
     tools = Tools(model, calibration, plan, judges, lambda caption: originals[caption.id])
     try:
@@ -324,9 +363,11 @@ def answers(
 
 def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
     all_seeds = tools.plan.fdr is not None
-    found = detect_many(tools.model, [c.text for c in group], tools.calibration, all_seeds)
+    texts = [caption.text for caption in group]
+    found = detect_many(tools.model, texts, tools.calibration, all_seeds)
     return [
-        Answer(a.to_json()) if isinstance(a, Detection) else Answer(error=str(a)) for a in found
+        Answer(one.to_json()) if isinstance(one, Detection) else Answer(error=str(one))
+        for one in found
     ]
 
 
@@ -338,33 +379,33 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
         tools.calibration,
         plan.search,
         plan.max_impact,
-        tools.bystanders or (),
+        tools.bystanders,
         plan.image_settings,
         "all" if plan.scope == "auto" else plan.scope,
     )
-    if not found.points or found.reached or not tools.calibration.ordinary:
+    ordinary = tools.calibration.ordinary
+    if not found.points or found.reached or not ordinary:
         return Answer(found.to_json())
-    seed, ordinary = tools.calibration.settings.seed, tools.calibration.ordinary
-    carries = diagnose(
-        tools.model, caption.text, ordinary, plan.image_settings, seed
-    )  # no neurons go off: say what does
-    return Answer(found.to_json() | {"diagnosis": carries.to_json()})
+    # no neurons go off: say what carries the memory
+    seed = tools.calibration.settings.seed
+    carrier = diagnose(tools.model, caption.text, ordinary, plan.image_settings, seed)
+    return Answer(found.to_json() | {"diagnosis": carrier.to_json()})
 
 
-def _verify(work: Tools, caption: Caption) -> Answer:
-    plan = work.plan
+def _verify(tools: Tools, caption: Caption) -> Answer:
+    plan = tools.plan
     neurons = neurons_of(caption)
-    original = work.original(caption)
-    work.calibration.check(work.model)
+    original = tools.original(caption)
+    tools.calibration.check(tools.model)
     result = verify(
-        work.model,
+        tools.model,
         caption.text,
         neurons,
-        work.calibration.settings,
+        tools.calibration.settings,
         plan.images,
         plan.image_settings,
-        replace(work.judges, original=original),
-        work.calibration.tau,
+        replace(tools.judges, original=original),
+        tools.calibration.tau,
     )
     return Answer(result.values, _pictures(caption, result, len(neurons), original))
 
@@ -372,20 +413,21 @@ def _verify(work: Tools, caption: Caption) -> Answer:
 def _pictures(
     caption: Caption, result: Verification, neurons: int, original: Image.Image | None
 ) -> dict[str, bytes]:
-    """The files of a verification: finished images, noise differences, the training image and a sheet; none without images."""
+    """The files of a verification: finished images, noise differences, the training image and a
+    sheet; none without images.
+    """
     if not result.before:
         return {}
-    images, noise = f"images/{caption.slug}", f"noise/{caption.slug}"
+    images = f"images/{caption.slug}"
+    noise = f"noise/{caption.slug}"
     files = _numbered(images, before=result.before, after=result.after)
     files |= _numbered(noise, before=result.noise_before, after=result.noise_after)
     if original is not None:
         small = original.copy()
         small.thumbnail(result.before[0].size)
         files[f"{images}/original.png"] = png(small)
-    rows = [
-        ("before", result.before),
-        (f"after: {neurons} neuron{'s' * (neurons != 1)} off", result.after),
-    ]
+    after = f"after: {neurons} neuron{'s' * (neurons != 1)} off"
+    rows = [("before", result.before), (after, result.after)]
     return files | {f"sheets/{caption.slug}.png": png(sheet(caption.text, rows, original))}
 
 
@@ -406,26 +448,24 @@ _STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
 
 
 def check_quality(work: Work, pool: Pool | None = None) -> None:
-    """Images of captions that are not memorized, with all neurons of the run off, against before; kept as the run's `quality`."""
-    neurons = all_neurons(work.run.captions(stage="localize"))
-    clean = not_memorized(work.run, work.plan.quality_prompts)
+    """Images of captions that are not memorized, with all neurons of the run off, against
+    before; kept as the run's `quality`.
+    """
+    run = work.run
+    plan = work.plan
+    neurons = all_neurons(run.captions(stage="localize"))
+    clean = not_memorized(run, plan.quality_prompts)
     basis = {"neurons": neurons.to_json(), "prompts": clean}
-    if neurons == EMPTY and work.run.meta("quality") is not None:  # nothing is off any more
-        work.run.set_meta("quality", None)
-        work.run.set_meta("quality_basis", None)
-    if work.plan.images and neurons != EMPTY and clean and work.run.meta("quality_basis") != basis:
-        step = partial(
-            _quality, neurons=neurons, settings=work.plan.image_settings, judges=work.judges
-        )
-        unit = Unit((tuple(clean),))
-        (event,) = drive(pool or Serial(work.model), step, Dispatch([unit], 1, 1))
-        if event.aside:
-            raise DeviceError(f"the quality check could not be done: {event.aside}")
-        result = event.answers[0]
-        work.run.set_meta("quality", result)
-        work.run.set_meta(
-            "quality_basis", None if result["failed"] else basis
-        )  # what failed is tried again
+    if neurons == EMPTY and run.meta("quality") is not None:  # nothing is off any more
+        run.set_meta("quality", None)
+        run.set_meta("quality_basis", None)
+    if plan.images and neurons != EMPTY and clean and run.meta("quality_basis") != basis:
+        step = partial(_quality, neurons=neurons, settings=plan.image_settings, judges=work.judges)
+        pool = pool or Serial(work.model)
+        result = answer_of(pool, step, tuple(clean), "the quality check")
+        run.set_meta("quality", result)
+        # what failed is tried again
+        run.set_meta("quality_basis", None if result["failed"] else basis)
 
 
 def _quality(
@@ -439,8 +479,10 @@ def _quality(
 
 
 def not_memorized(run: Run, most: int) -> list[str]:
-    """The first captions of a run that are not memorized, those over tau that are only suspected among them: what stands under the threshold
-    alone would be chosen by the score. None whose type says that it is a memory, which detection may have missed."""
+    """The first captions of a run that are not memorized, those over tau that are only suspected
+    among them: what stands under the threshold alone would be chosen by the score. None whose
+    type says that it is a memory, which detection may have missed.
+    """
     others = (
         c.text
         for c in run.captions(stage="detect")

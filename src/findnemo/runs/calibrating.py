@@ -1,4 +1,6 @@
-"""Calibration by a pool: chunks of hold-out prompts are computed anywhere and merged in their order, exactly as in one process."""
+"""Calibration by a pool: chunks of hold-out prompts are computed anywhere and merged in their
+order, exactly as in one process.
+"""
 
 from __future__ import annotations
 
@@ -27,39 +29,35 @@ def calibrate_with(
 ) -> Calibration:
     """`findnemo.calibration.calibrate_in` by a pool; the result is the same to the last bit.
 
-    Raises DeviceError where workers die over one chunk of prompts again and again: no calibration is made without them.
+    Raises DeviceError where workers die over one chunk of prompts again and again: no calibration
+    is made without them.
     """
     parts = None if isinstance(pool, Serial) else parts_of(pool)
     return calibrate_in(folder, pool.model, prompts, settings, rule, progress, parts, stop)
 
 
 def as_published(run: Run, pool: Pool, calibration: Calibration) -> Calibration:
-    """The calibration by which NeMo is what the paper says: the run's own, or, where that is findnemo's, one with the paper's score.
+    """The calibration by which NeMo is what the paper says: the run's own, or, where that is
+    findnemo's, one with the paper's score.
 
-    Its threshold (mean + 1 std) is of the hold-out prompts that the calibration keeps, its activation statistics are the run's. It is made once, and
-    kept in RUN/calibration-paper. Raises InputError where the calibration keeps fewer than two prompts.
+    Its threshold (mean + 1 std) is of the hold-out prompts that the calibration keeps, its
+    activation statistics are the run's. It is made once, and kept in RUN/calibration-paper. Raises
+    InputError where the calibration keeps fewer than two prompts.
     """
     if calibration.settings.pairs == "largest":
         return calibration
-    folder, settings = (
-        run.path / "calibration-paper",
-        settings_for("paper", calibration.settings.seed),
-    )
+    folder = run.path / "calibration-paper"
+    settings = settings_for("paper", calibration.settings.seed)
     with suppress(InputError):  # none there yet, or damaged: it is made again
         kept = Calibration.load(folder)
-        if (kept.model, kept.settings, kept.prompts) == (
-            calibration.model,
-            settings,
-            calibration.prompts,
-        ):
+        is_same = (kept.model, kept.prompts) == (calibration.model, calibration.prompts)
+        if is_same and kept.settings == settings:
             return kept
-    made = calibrate_with(pool, folder, calibration.ordinary, settings, Rule(precision=None))
-    same = {
-        name: getattr(calibration, name) for name in ("mean", "std", "count", "prompts", "ordinary")
-    }
-    made = replace(made, **same)
-    made.save(folder)
-    return made
+    rescored = calibrate_with(pool, folder, calibration.ordinary, settings, Rule(precision=None))
+    names = ("mean", "std", "count", "prompts", "ordinary")
+    published = replace(rescored, **{name: getattr(calibration, name) for name in names})
+    published.save(folder)
+    return published
 
 
 def parts_of(pool: Pool) -> Parts:
@@ -70,7 +68,8 @@ def parts_of(pool: Pool) -> Parts:
             if event.aside:
                 first = event.unit.items[0].prompts[0]
                 raise DeviceError(
-                    f"the {len(event.unit.items[0].prompts)} hold-out prompts from {first[:60]!r} on: {event.aside}"
+                    f"the {len(event.unit.items[0].prompts)} hold-out prompts from {first[:60]!r}"
+                    f" on: {event.aside}"
                 )
             yield event.answers[0]
 

@@ -1,4 +1,7 @@
-"""A pool of Ray actors: one model each, loaded once, on one machine or a cluster. Ray starts workers that died again."""
+"""A pool of Ray actors: one model each, loaded once, on one machine or a cluster.
+
+Ray starts workers that died again.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ from typing import Any
 from findnemo.errors import DeviceError, FindnemoError, FindnemoWarning, InputError
 from findnemo.runs.workers import AIM, Facts, Loader, Outcome, Step, Task, answered
 
-OBJECT_STORE = (
-    256 * 2**20
-)  # bytes of shared memory on a machine of one's own: tasks and answers are small
-ASKS = "; if it asks for a token, as `ray start` does by default: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token"
+OBJECT_STORE = 256 * 2**20  # bytes of shared memory on this machine: tasks and answers are small
+ASKS = (
+    "; if it asks for a token, as `ray start` does by default: RAY_AUTH_MODE=token, and the token"
+    " in ~/.ray/auth_token"
+)
 START = 600.0  # seconds until a first worker must have loaded its model
 STARTS = 3  # so often a worker loads its model, where its process dies over it
 WAIT = 5.0  # seconds until the state of workers is looked at again
@@ -24,7 +28,8 @@ class Worker:
     """What runs in an actor's process."""
 
     def __init__(self, loader: Loader, threads: int):
-        self.loader, self.threads = loader, threads
+        self.loader = loader
+        self.threads = threads
         self.model: Any = None
         self.step: tuple[Any, Step] | None = None
 
@@ -46,7 +51,10 @@ class Worker:
         return os.getpid(), Facts.of(self.model)
 
     def do(self, steps: list[Any], task: Task) -> tuple[tuple[list[Any], ...], tuple[float, ...]]:
-        """Do a task; its step is fetched once, for judges are loaded with it. Raises RuntimeError in a process that has loaded no model."""
+        """Do a task; its step is fetched once, for judges are loaded with it.
+
+        Raises RuntimeError in a process that has loaded no model.
+        """
         import ray
 
         if self.model is None:
@@ -59,8 +67,11 @@ class Worker:
 
 @dataclass(eq=False)
 class _Hand:
-    """One actor as the driver sees it. `answer`: what it is asked for, to come: to load its model, or to do `task`. `pid`: of its process,
-    once that has loaded its model."""
+    """One actor as the driver sees it.
+
+    `answer`: what it is asked for, to come: to load its model, or to do `task`. `pid`: of its
+    process, once that has loaded its model.
+    """
 
     actor: Any
     answer: Any
@@ -71,12 +82,14 @@ class _Hand:
 class RayPool:
     """`workers` actors that answer tasks; see `runs.workers.Pool`.
 
-    `loader`: how each opens its model. `workers`: by default one for every GPU, without GPUs one for every CPU. `address`: a running
-    cluster ("auto", "ray://host:10001", "host:6379"); None starts Ray on this machine. `threads`: of each worker on a CPU; the last bits
-    of a score depend on it. With GPUs every worker has one of its own.
+    `loader`: how each opens its model. `workers`: by default one for every GPU, without GPUs one
+    for every CPU. `address`: a running cluster ("auto", "ray://host:10001", "host:6379"); None
+    starts Ray on this machine. `threads`: of each worker on a CPU; the last bits of a score depend
+    on it. With GPUs every worker has one of its own.
 
-    Raises InputError (Ray is not installed, no such cluster, more workers than GPUs), or what a worker says of the model. `replaced`:
-    how many workers died and were started again. `alive`: how many have loaded their model.
+    Raises InputError (Ray is not installed, no such cluster, more workers than GPUs), or what a
+    worker says of the model. `replaced`: how many workers died and were started again. `alive`: how
+    many have loaded their model.
 
         with RayPool(Loader("CompVis/stable-diffusion-v1-4"), workers=8) as pool:
             audit(Work(run, pool.model, calibration, plan), prompts, pool=pool)
@@ -94,26 +107,24 @@ class RayPool:
         self._ray = _imported()
         self._mine = _connect(self._ray, address, workers)
         try:
-            self.gpus = (
-                int(self._ray.cluster_resources().get("GPU", 0)) if loader.device != "cpu" else 0
-            )
-            self.size = (
-                workers
-                or self.gpus
-                or max(1, int(self._ray.cluster_resources().get("CPU", 1)) // threads)
-            )
+            resources = self._ray.cluster_resources()
+            self.gpus = 0 if loader.device == "cpu" else int(resources.get("GPU", 0))
+            self.size = workers or self.gpus or max(1, int(resources.get("CPU", 1)) // threads)
             if address is not None and not self.gpus and loader.device != "cpu":
                 raise InputError(
-                    f"the cluster at {address} has no GPU, or none yet: wait until it has, or give --device cpu"
+                    f"the cluster at {address} has no GPU, or none yet: wait until it has, or give"
+                    " --device cpu"
                 )
             if self.gpus and address is None and self.size > self.gpus:
                 raise InputError(
-                    f"{self.size} workers need as many GPUs, there are {self.gpus}: give --workers {self.gpus}"
+                    f"{self.size} workers need as many GPUs, there are {self.gpus}: give --workers"
+                    f" {self.gpus}"
                 )
-            self.loader, self.threads = loader, threads
+            self.loader = loader
+            self.threads = threads
             self.replaced = 0
             self._facts: Facts | None = None
-            self._steps: dict[int, tuple[Step, Any]] = {}
+            self._step: tuple[Step, Any] | None = None  # of one stage at a time
             self._hands = [self._hire() for _ in range(self.size)]
             self.model = self._first_facts()
         except BaseException:
@@ -171,16 +182,13 @@ class RayPool:
     # workers that load their model, and that die
 
     def _hire(self) -> _Hand:
+        variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self.threads))
         actor_class = self._ray.remote(Worker).options(
             num_cpus=1 if self.gpus else self.threads,
             num_gpus=1 if self.gpus else 0,
             max_restarts=-1,
             max_task_retries=STARTS - 1,  # of `ready`
-            runtime_env={
-                "env_vars": {
-                    name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-                }
-            },
+            runtime_env={"env_vars": variables},
         )
         actor = actor_class.remote(self.loader, self.threads)
         return _Hand(actor, actor.ready.remote())
@@ -191,18 +199,24 @@ class RayPool:
             self.wait()
             if time.monotonic() - began > START:
                 raise DeviceError(
-                    f"no worker was ready within {START:.0f} seconds: Ray has {self._ray.available_resources()}, a worker "
-                    f"needs {'a GPU' if self.gpus else f'{self.threads} CPUs'}"
+                    f"no worker was ready within {START:.0f} seconds: Ray has"
+                    f" {self._ray.available_resources()}, a worker needs"
+                    f" {'a GPU' if self.gpus else f'{self.threads} CPUs'}"
                 )
         return self._facts
 
     def _welcome(self, hand: _Hand) -> None:
-        """A worker has loaded its model, or failed at it: it is given up, and with the last one the error is raised."""
+        """A worker has loaded its model, or failed at it: it is given up, and with the last
+        one the error is raised.
+        """
         try:
             answer = self._ray.get(hand.answer)
         except self._ray.exceptions.RayError as error:
-            told = f"workers die while they load the model ({_reason(error)}): fewer workers may fit the memory"
-            answer = DeviceError(told)
+            reason = (
+                f"workers die while they load the model ({_reason(error)}): fewer workers may fit"
+                " the memory"
+            )
+            answer = DeviceError(reason)
         if isinstance(answer, FindnemoError):
             self._hands.remove(hand)
             self._ray.kill(hand.actor)
@@ -212,22 +226,28 @@ class RayPool:
         hand.pid, facts = answer
         hand.answer = None
         self._facts = self._facts or facts
-        told = facts.identity.differences(self._facts.identity)
-        if told or facts.dtype != self._facts.dtype:
-            what = "; ".join(told) or f"{facts.dtype} instead of {self._facts.dtype}"
+        differences = facts.identity.differences(self._facts.identity)
+        if differences or facts.dtype != self._facts.dtype:
+            what = "; ".join(differences) or f"{facts.dtype} instead of {self._facts.dtype}"
             raise InputError(
-                f"workers have loaded different models from {self.loader.source} ({what}): give all machines the same files"
+                f"workers have loaded different models from {self.loader.source} ({what}): give all"
+                " machines the same files"
             )
 
     def _again(self, hand: _Hand) -> None:
-        """Have a worker load its model in the process that Ray has started in the place of one that died."""
+        """Have a worker load its model in the process that Ray has started in
+        the place of one that died.
+        """
         hand.answer = hand.actor.ready.remote()
         hand.task = None
         hand.pid = None
         self.replaced += 1
 
     def _ended(self, hand: _Hand, task: Task) -> Outcome:
-        """The task of a worker has ended. Raises what a step raises, as one process would, but for errors of the machine below."""
+        """The task of a worker has ended.
+
+        Raises what a step raises, as one process would, but for errors of the machine below.
+        """
         try:
             results, seconds = self._ray.get(hand.answer)
         except self._ray.exceptions.RayError as error:
@@ -244,22 +264,19 @@ class RayPool:
 
     def _sent(self, step: Step) -> Any:
         """The step in Ray's object store, put there once."""
-        if id(step) not in self._steps:
-            self._steps = {id(step): (step, self._ray.put(step))}  # of one stage at a time
-        return self._steps[id(step)][1]
+        if self._step is None or self._step[0] is not step:
+            self._step = step, self._ray.put(step)
+        return self._step[1]
 
 
 def _reason(error: Exception) -> str:
     """A line of what Ray says."""
-    cause = getattr(error, "cause", None)
-    told = (
-        f"{type(cause).__name__}: {cause}"
-        if cause is not None
-        else f"{type(error).__name__}: {error}"
-    )
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
-    exit_ = next((line for line in lines if "exit type" in line or "memory" in line.lower()), "")
-    return " ".join((lines[0] + (f" {exit_}" if exit_ and exit_ != lines[0] else ""))[:300].split())
+    cause = getattr(error, "cause", None) or error
+    text = f"{type(cause).__name__}: {cause}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    why = [line for line in lines if "exit type" in line or "memory" in line.lower()]
+    told = " ".join(dict.fromkeys([lines[0], *why[:1]]))
+    return " ".join(told[:300].split())
 
 
 def _imported() -> Any:
@@ -274,7 +291,10 @@ def _imported() -> Any:
 
 
 def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
-    """Connect to a cluster, or start Ray on this machine; whether it was started here. A session that is open is used."""
+    """Connect to a cluster, or start Ray on this machine; whether it was started here.
+
+    A session that is open is used.
+    """
     if ray.is_initialized():
         return False
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}

@@ -1,7 +1,9 @@
-"""Every mitigation on every memorized caption of a run: finished images with it against without it (Finding NeMo, Table 1).
+"""Every mitigation on every memorized caption of a run: finished images with it against without it
+(Finding NeMo, Table 1).
 
-NeMo is the listing as published (Algorithms 1 to 4), with nothing added afterwards; what the run found, by its own search and with what
-verification added, is another method. Random neurons are as many as NeMo's. All are judged on samples from FRESH: searches look at samples from 0.
+NeMo is the listing as published (Algorithms 1 to 4), with nothing added afterwards; what the run
+found, by its own search and with what verification added, is another method. Random neurons are as
+many as NeMo's. All are judged on samples from FRESH: searches look at samples from 0.
 """
 
 from __future__ import annotations
@@ -16,9 +18,8 @@ from PIL import Image
 
 from findnemo.calibration import Calibration
 from findnemo.edits import deactivate
-from findnemo.errors import FindnemoError, InputError
+from findnemo.errors import InputError
 from findnemo.files.originals import picture
-from findnemo.files.writing import write_all
 from findnemo.images import generate, intact_png, png
 from findnemo.localization import localize
 from findnemo.metrics.copies import compare_images
@@ -28,16 +29,16 @@ from findnemo.mitigation.neurons import drawn
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.runs._same import require_same
-from findnemo.runs.audit import Answer, Item, Tools, Work, commit, not_memorized
+from findnemo.runs.audit import Answer, Item, Tools, Work, attempted, commit, keep, not_memorized
 from findnemo.runs.calibrating import as_published
 from findnemo.runs.ordinary import ordinary
+from findnemo.runs.results import Localized
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import neurons_of, state
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runs.worklist import groups, list_open
-from findnemo.runtime.memory import named
 from findnemo.seeds import FRESH
 from findnemo.verification import RANDOM
 
@@ -53,7 +54,10 @@ REFERENCES = 8  # captions that are not memorized, for methods that compare with
 
 
 def methods(names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """The mitigations to compare, `none` first; all by default. Raises InputError naming one that is not known."""
+    """The mitigations to compare, `none` first; all by default.
+
+    Raises InputError naming one that is not known.
+    """
     wanted = tuple(NAMES if names is None else names)
     for name in wanted:
         if name not in NAMES and name != NONE:
@@ -69,13 +73,17 @@ def compare(
     stop: Callable[[], bool] = never,
     limit: int | None = None,
 ) -> None:
-    """Make the images of every localized caption under each mitigation, judge them, and record what is found; of the first `limit` of them.
+    """Make the images of every localized caption under each mitigation, judge them, and record what
+    is found; of the first `limit` of them.
 
-    What is answered is not done again. The first image of each is kept in `compare/`. A method that fails on a caption is recorded
-    as failed with the reason. `pool`: who does it; without one, this process. Once `stop` says so, nothing more is
-    begun. Raises MismatchError where the model, autoencoder and sampler included, is not the run's.
+    What is answered is not done again. The first image of each is kept in `compare/`. A method that
+    fails on a caption is recorded as failed with the reason. `pool`: who does it; without one, this
+    process. Once `stop` says so, nothing more is begun. Raises MismatchError where the model,
+    autoencoder and sampler included, is not the run's.
     """
-    wanted, run, pool = methods(names), work.run, pool or Serial(work.model)
+    wanted = methods(names)
+    run = work.run
+    pool = pool or Serial(work.model)
     stages = [STAGE + name for name in wanted]
     require_same(run, work.model, pictures=True)
     ask_all(run)
@@ -87,46 +95,45 @@ def compare(
             return
     count = len(wanted) * list_open(run, "compare", ["-"], extra=typed)[0]
     marks = ", ".join("?" * len(stages))
-    answered = f"SELECT COUNT(*) FROM results WHERE status = 'done' AND stage IN ({marks}) AND caption IN (SELECT caption FROM temp.open)"
+    answered = (
+        f"SELECT COUNT(*) FROM results WHERE status = 'done' AND stage IN ({marks}) AND caption IN"
+        " (SELECT caption FROM temp.open)"
+    )
     done = run.query(answered, stages)[0][0]
     list_open(run, "compare", stages, extra=typed)
-    tools: dict[str, Any] = {
-        "calibration": work.calibration,
-        "plan": work.plan,
-        "judges": work.judges,
-    }
     step = partial(
         _compared,
         reference=tuple(ordinary(run, REFERENCES) or not_memorized(run, REFERENCES)),
-        **tools,
+        calibration=work.calibration,
+        plan=work.plan,
+        judges=work.judges,
     )
-    stage = Stage(
-        "compare", step, _units(work, wanted), count - done, partial(_commit, run), count, done
-    )
+    units = _units(work, wanted)
+    commit_methods = partial(_commit, run)
+    stage = Stage("compare", step, units, count - done, commit_methods, count, done)
     run_stage(stage, pool, progress, stop)
 
 
 def _commit(run: Run, events: Sequence[Event]) -> int:
     """Write the pictures and the figures of what became known; of how many methods that was."""
-    written = 0
+    answers = []
     for event in events:
         case = event.unit.items[0]
         found = [Answer(error=event.aside)] * len(case.methods) if event.aside else event.answers[0]
-        write_all(
-            {run.path / file: content for answer in found for file, content in answer.files.items()}
-        )
         seconds = event.seconds / len(found)
-        of_methods = zip(case.methods, found, strict=True)
-        run.record_all(
-            (case.caption.id, STAGE + name, a.payload, seconds, a.error) for name, a in of_methods
-        )
-        written += len(found)
-    return written
+        answers += [
+            (case.caption, STAGE + name, answer, seconds)
+            for name, answer in zip(case.methods, found, strict=True)
+        ]
+    return keep(run, answers)
 
 
 def _is_nemo(work: Work | Tools) -> bool:
-    """Whether what the run's own search finds is NeMo's: the listing by a published score, once, and nothing weighed against it."""
-    plan, pairs = work.plan, work.calibration.settings.pairs
+    """Whether what the run's own search finds is NeMo's: the listing by a published score, once,
+    and nothing weighed against it.
+    """
+    plan = work.plan
+    pairs = work.calibration.settings.pairs
     return pairs == "largest" and plan.search == LISTING and plan.max_impact is None
 
 
@@ -144,25 +151,26 @@ def _list_nemo(
 
 def _listed(model: Model, items: Sequence[Item], calibration: Calibration) -> list[Answer]:
     """The step: what the listing finds for every caption."""
-    found = []
-    for caption, _ in items:
-        try:
-            with named(model.device, "a single caption"):
-                found.append(Answer(localize(model, caption.text, calibration, LISTING).to_json()))
-        except FindnemoError as problem:
-            found.append(Answer(error=str(problem)))
-    return found
+
+    def neurons(caption: Caption) -> Answer:
+        return Answer(localize(model, caption.text, calibration, LISTING).to_json())
+
+    return [attempted(model, partial(neurons, caption)) for caption, _ in items]
 
 
 def nemo_of(work: Work | Tools, caption: Caption) -> NeuronSet | None:
-    """NeMo's neurons of a caption: the listing's, none of those that verification added; None where they are not known."""
-    found = caption.results.get("localize" if _is_nemo(work) else LISTING)
-    return None if found is None else NeuronSet(found["neurons"])
+    """NeMo's neurons of a caption: the listing's, none of those that verification added; None
+    where they are not known.
+    """
+    found: Localized | None = caption.decoded("localize" if _is_nemo(work) else LISTING)
+    return None if found is None else found.neurons
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a worker gets: a caption, methods to try on it, and its images without any, if they are known, and its training image."""
+    """What a worker gets: a caption, methods to try on it, and its images without any, if they
+    are known, and its training image.
+    """
 
     caption: Caption
     methods: tuple[str, ...]
@@ -171,10 +179,13 @@ class Comparison:
 
 
 def _units(work: Work, wanted: Sequence[str]) -> Iterator[Unit]:
-    """A method of a caption each; all its methods together where the images without any have to be made first."""
+    """A method of a caption each; all its methods together where the images without
+    any have to be made first.
+    """
     for (caption,) in groups(work.run):
         open_ = tuple(n for n in wanted if STAGE + n not in caption.results)
-        before, original = kept_images(work, caption), work.original(caption)
+        before = kept_images(work, caption)
+        original = work.original(caption)
         for part in [(name,) for name in open_] if before is not None else [open_]:
             yield Unit((Comparison(caption, part, before, original),))
 
@@ -183,59 +194,47 @@ def _compared(
     model: Model, items: Sequence[Comparison], reference: tuple[str, ...], **tools: Any
 ) -> list[list[Answer]]:
     """The step: an answer for every method of every caption."""
-    return [
-        _of_caption(Tools(model, **tools, original=partial(_original, case)), case, reference)
-        for case in items
-    ]
-
-
-def _original(case: Comparison, caption: Caption) -> Image.Image | None:
-    return case.original
+    return [_of_caption(Tools(model, **tools), case, reference) for case in items]
 
 
 def _of_caption(tools: Tools, case: Comparison, reference: tuple[str, ...]) -> list[Answer]:
+    tools = replace(tools, original=lambda caption: case.original)
     before = case.before
     if before is None:
         before = generate(tools.model, case.caption.text, samples(tools), tools.plan.image_settings)
-    return [_answer(tools, case.caption, name, before, reference) for name in case.methods]
+    answer = partial(_answer, tools, case.caption, before, reference)
+    return [attempted(tools.model, partial(answer, name)) for name in case.methods]
 
 
 def _answer(
-    tools: Tools, caption: Caption, name: str, before: list[Image.Image], reference: tuple[str, ...]
+    tools: Tools, caption: Caption, before: list[Image.Image], reference: tuple[str, ...], name: str
 ) -> Answer:
-    try:
-        with named(tools.model.device, "a single caption"):
-            after = (
-                before
-                if name == NONE
-                else made(tools, caption, mitigated(tools, caption, name, reference))
-            )
-            count = {"neurons": len(switched_off(tools, caption, name))} if name in SWITCHED else {}
-            return Answer(
-                judged(tools, caption, after, before) | count,
-                {f"compare/{caption.slug}/{name}.png": png(after[0])},
-            )
-    except FindnemoError as problem:
-        return Answer(error=str(problem))
+    after = before
+    if name != NONE:
+        after = made(tools, caption, mitigated(tools, caption, name, reference))
+    count = {"neurons": len(switched_off(tools, caption, name))} if name in SWITCHED else {}
+    files = {f"compare/{caption.slug}/{name}.png": png(after[0])}
+    return Answer(judged(tools, caption, after, before) | count, files)
 
 
 def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
-    """Captions with neurons. Where some have the type of a memory (VM, TM), those: one without is a caption that the threshold is wrong about.
-    Else those that are memorized (`standing.state`), without the ones that are only suspected, where there are any."""
+    """Captions with neurons.
+
+    Where some have the type of a memory (VM, TM), those: one without is a caption that the
+    threshold is wrong about. Else those that are memorized (`standing.state`), without the ones
+    that are only suspected, where there are any.
+    """
     found = [c for c in captions if len(neurons_of(c))]
-    return (
-        [c for c in found if is_memory(c.type)]
-        or [c for c in found if state(c) == "memorized"]
-        or found
-    )
+    memories = [c for c in found if is_memory(c.type)]
+    return memories or [c for c in found if state(c) == "memorized"] or found
 
 
 def kept_images(work: Work, caption: Caption) -> list[Image.Image] | None:
-    """The images of a caption without any mitigation: those of verification; None where they are not there or not whole."""
-    files = [
-        work.run.path / "images" / caption.slug / f"before-{k:02d}.png"
-        for k in range(len(samples(work)))
-    ]
+    """The images of a caption without any mitigation: those of verification; None where they
+    are not there or not whole.
+    """
+    folder = work.run.path / "images" / caption.slug
+    files = [folder / f"before-{k:02d}.png" for k in range(len(samples(work)))]
     return [picture(file) for file in files] if all(intact_png(file) for file in files) else None
 
 
@@ -247,19 +246,23 @@ def samples(work: Work | Tools) -> range:
 def mitigated(
     work: Work | Tools, caption: Caption, name: str, reference: tuple[str, ...] = ()
 ) -> AbstractContextManager[None]:
-    """The context in which a caption is generated under a mitigation. Raises InputError where NeMo's neurons are needed and not known."""
+    """The context in which a caption is generated under a mitigation.
+
+    Raises InputError where NeMo's neurons are needed and not known.
+    """
     if name in SWITCHED:
         return deactivate(work.model, switched_off(work, caption, name))
-    return MITIGATIONS[name](
-        work.model,
-        Case(caption.text, neurons_of(caption), work.plan.image_settings.seed, reference),
-    )
+    seed = work.plan.image_settings.seed
+    case = Case(caption.text, neurons_of(caption), seed, reference)
+    return MITIGATIONS[name](work.model, case)
 
 
 def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
-    """The neurons that a method of SWITCHED turns off: the run's, NeMo's, or at random as many of each layer as NeMo's, none of these.
+    """The neurons that a method of SWITCHED turns off: the run's, NeMo's, or at random as many of
+    each layer as NeMo's, none of these.
 
-    Where NeMo's are more than half of a layer, all others of it are drawn. Raises InputError where NeMo's are not known.
+    Where NeMo's are more than half of a layer, all others of it are drawn. Raises InputError where
+    NeMo's are not known.
     """
     if name not in LIKE_NEMO:
         return neurons_of(caption)
@@ -268,12 +271,10 @@ def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
         raise InputError(
             f"{name} needs NeMo's neurons: {caption.failed.get(LISTING, 'they were not sought')}"
         )
-    seed = work.plan.image_settings.seed
-    return (
-        found
-        if name == NEMO
-        else drawn(work.model, Case(caption.text, found, seed), DRAWS[name], few=True)
-    )
+    if name == NEMO:
+        return found
+    case = Case(caption.text, found, work.plan.image_settings.seed)
+    return drawn(work.model, case, DRAWS[name], few=True)
 
 
 def made(
@@ -287,7 +288,9 @@ def made(
 def judged(
     work: Work | Tools, caption: Caption, after: list[Image.Image], before: list[Image.Image]
 ) -> dict[str, Any]:
-    """What the images of a caption are like against those without a mitigation; medians over the seeds."""
+    """What the images of a caption are like against those without a
+    mitigation; medians over the seeds.
+    """
     judges = replace(work.judges, original=work.original(caption))
     values = compare_images(caption.text, before, after, judges)
     return {"images": len(after)} | {

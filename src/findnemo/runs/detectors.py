@@ -1,4 +1,6 @@
-"""Detectors over a table of captions: their scores in the run store, hold-out scores beside them, and how well each tells the two kinds."""
+"""Detectors over a table of captions: their scores in the run store, hold-out scores beside
+them, and how well each tells the two kinds.
+"""
 
 from __future__ import annotations
 
@@ -24,29 +26,30 @@ from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
 from findnemo.runs.audit import remember_source
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
-from findnemo.runs.store import Caption, Run
-from findnemo.runs.table import enter
+from findnemo.runs.store import DATABASE, Caption, Run
+from findnemo.runs.table import asked, enter
 from findnemo.runs.workers import Event, Pool, Step, Unit, never
 from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.memory import named
 from findnemo.stats.roc import accuracy_of
 
-STAGE, HOLDOUT = (
-    "detect:",
-    "holdout:",
-)  # and the name: a stage of the captions; a value of the run, caption -> score
+STAGE = "detect:"  # and the name of a detector: a stage of the captions
+HOLDOUT = "holdout:"  # and the name of a detector: a value of the run, caption -> score
 FOLDER = "detectors"
-HALF, VERBATIM = (
-    0.5,
-    "VM",
-)  # the threshold of Finding NeMo's appendix B.4, and the type that it also judges alone
+HALF = 0.5  # the threshold of Finding NeMo's appendix B.4
+VERBATIM = "VM"  # the type that it also judges alone
 
 
 @dataclass(frozen=True)
 class Result:
-    """One detector on one table. `evaluation`: None without captions of a type. `verbatim`: the same with the captions of type VM alone;
-    `half`, `verbatim_half`: accuracy at a threshold of .5, of the memorization score alone, whose scale that is (Finding NeMo, B.4). `found`: captions at or over `threshold`. `failed`: captions
-    and hold-out captions without a score. `evaluations`, `seconds`: per caption, mean and median."""
+    """One detector on one table.
+
+    `evaluation`: None without captions of a type. `verbatim`: the evaluation with the captions of
+    type VM alone. `half`, `verbatim_half`: accuracy at a threshold of .5, of the memorization score
+    alone, whose scale that is (Finding NeMo, B.4). `found`: captions at or over `threshold`.
+    `failed`: captions and hold-out captions without a score. `evaluations`, `seconds`: per caption,
+    mean and median.
+    """
 
     detector: str
     threshold: float
@@ -78,7 +81,8 @@ def chosen(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def start_detectors(out: str | Path, model: Model, settings: ImageSettings) -> Run:
-    """Open a run directory for detectors: a new one, or any run of the same model and image settings, an audit's too.
+    """Open a run directory for detectors: a new one, or any run of the same model and image
+    settings, an audit's too.
 
     Raises MismatchError naming what differs.
     """
@@ -89,22 +93,24 @@ def start_detectors(out: str | Path, model: Model, settings: ImageSettings) -> R
         "dtype": str(model.dtype).removeprefix("torch."),
         "image_settings": settings.to_json(),
     }
-    known: Any = None
-    if (Path(out) / "run.sqlite").is_file():
+    theirs: Any = None
+    if (Path(out) / DATABASE).is_file():
         with Run.open(out) as old:
-            known = old.meta("settings")
-    run = Run.create(out, known if known is not None and _joins(known, mine, model) else mine)
+            theirs = old.meta("settings")
+    run = Run.create(out, theirs if theirs is not None and _joins(theirs, mine, model) else mine)
     require_same(run, model, pictures=True)
     if run.meta("source") is None:
         remember_source(run, model)
     return run
 
 
-def _joins(known: Mapping[str, Any], mine: Mapping[str, Any], model: Model) -> bool:
-    """Whether detectors with the settings `mine` may add to a run of the settings `known`, an audit's say."""
-    same = all(known.get(key) == mine[key] for key in ("dtype", "image_settings"))
+def _joins(theirs: Mapping[str, Any], mine: Mapping[str, Any], model: Model) -> bool:
+    """Whether detectors with the settings `mine` may add to a run of the settings
+    `theirs`, an audit's say.
+    """
+    same = all(theirs.get(key) == mine[key] for key in ("dtype", "image_settings"))
     return same and not told_apart(
-        model, str(known.get("model")), kept_identity(known.get("identity"))
+        model, str(theirs.get("model")), kept_identity(theirs.get("identity"))
     )
 
 
@@ -118,31 +124,36 @@ def run_detectors(
     progress: Progress = no_progress,
     stop: Callable[[], bool] = never,
 ) -> list[Caption]:
-    """Score the captions and the hold-out captions with every named detector; returns the captions with their results.
+    """Score the captions and the hold-out captions with every named detector; returns the
+    captions with their results.
 
-    What is scored is not scored again. A caption for which the model gives NaN is marked failed, and the rest goes on. `pool`: who does
-    it. Once `stop` says so, nothing more is begun. Raises InputError where captions and hold-out captions overlap.
+    What is scored is not scored again. A caption for which the model gives NaN is marked failed,
+    and the rest goes on. `pool`: who does it. Once `stop` says so, nothing more is begun. Raises
+    InputError where captions and hold-out captions overlap.
     """
     require_same(run, pool.model, pictures=True)
     enter(run, _apart(prompts, holdout))
-    known = run.meta("detectors") or []
-    run.set_meta("detectors", list(dict.fromkeys([*known, *names])))
+    run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or ()), *names])))
     for name in names:
         step = partial(_scored, name=name, settings=settings)
-        for stage in (_captions_stage, _holdout_stage):
-            run_stage(stage(run, name, step, holdout), pool, progress, stop)
-    return list(run.captions(row[0] for row in run.query("SELECT caption FROM asked")))
+        run_stage(_captions_stage(run, name, step), pool, progress, stop)
+        run_stage(_holdout_stage(run, name, step, holdout), pool, progress, stop)
+    return asked(run)
 
 
 def _apart(prompts: Iterable[Prompt], holdout: Sequence[str]) -> Iterator[Prompt]:
-    """The prompts; at their end an InputError where some are hold-out captions too, so that none is entered."""
-    held, both = set(holdout), set()
+    """The prompts; at their end an InputError where some are hold-out captions too,
+    so that none is entered.
+    """
+    held = set(holdout)
+    both = set()
     for prompt in prompts:
         both |= {prompt.text} & held
         yield prompt
     if both:
         raise InputError(
-            f"{len(both)} captions are hold-out captions too, such as {min(both)!r}: a threshold needs captions of its own"
+            f"{len(both)} captions are hold-out captions too, such as {min(both)!r}: a threshold"
+            " needs captions of its own"
         )
 
 
@@ -154,22 +165,20 @@ def _scored(
     for item in items:
         try:
             with named(model.device, "a single caption"):
-                found.append(
-                    DETECTORS[name](
-                        model, item.text if isinstance(item, Caption) else item, settings
-                    )
-                )
+                text = item.text if isinstance(item, Caption) else item
+                found.append(DETECTORS[name](model, text, settings))
         except (NumericalError, DeviceError) as problem:
             found.append(str(problem))
     return found
 
 
-def _captions_stage(run: Run, name: str, step: Step, holdout: Sequence[str]) -> Stage:
+def _captions_stage(run: Run, name: str, step: Step) -> Stage:
     """The captions that have no score of a detector."""
 
     def commit(events: Sequence[Event]) -> int:
         for event in events:
-            score, caption = event.aside or event.answers[0], event.unit.items[0]
+            score = event.aside or event.answers[0]
+            caption = event.unit.items[0]
             if isinstance(score, Score):
                 payload = {**asdict(score), "seconds": round(event.seconds, 4)}
                 run.record(caption.id, STAGE + name, payload, event.seconds)
@@ -182,7 +191,9 @@ def _captions_stage(run: Run, name: str, step: Step, holdout: Sequence[str]) -> 
 
 
 def _holdout_stage(run: Run, name: str, step: Step, holdout: Sequence[str]) -> Stage:
-    """The hold-out captions that have no score of a detector; those that get none are tried again next time."""
+    """The hold-out captions that have no score of a detector; those that get none
+    are tried again next time.
+    """
     scores: dict[str, float] = run.meta(HOLDOUT + name) or {}
     open_ = [text for text in holdout if text not in scores]
 
@@ -202,10 +213,13 @@ def _holdout_stage(run: Run, name: str, step: Step, holdout: Sequence[str]) -> S
 def results(
     run: Run, captions: Sequence[Caption], holdout: Sequence[str], names: Sequence[str]
 ) -> list[Result]:
-    """One result a detector, from the scores that a run holds. Raises InputError where too few hold-out captions have a score.
+    """One result a detector, from the scores that a run holds.
 
-    Captions with the type of a memory (VM, TM) are the memorized ones, those without the others; where all have a type, every second hold-out caption
-    takes the part of the others, and the threshold comes from the rest (`borrows`).
+    Raises InputError where too few hold-out captions have a score.
+
+    Captions with the type of a memory (VM, TM) are the memorized ones, those without the others;
+    where all have a type, every second hold-out caption takes the part of the others, and the
+    threshold comes from the rest (`borrows`).
     """
     return [_result(name, captions, holdout, run.meta(HOLDOUT + name) or {}) for name in names]
 
@@ -222,38 +236,43 @@ def _result(
     kept = [known[text] for text in holdout if text in known]
     others = [r["value"] for c, r in mine if not is_memory(c.type)]
     if borrows(captions):
-        others, kept = kept[1::2], kept[::2]
+        others = kept[1::2]
+        kept = kept[::2]
     memories = [(c.type, r["value"]) for c, r in mine if is_memory(c.type)]
-    negative, clean = _tensor(others), _tensor(kept)
-    (judged, half), (verbatim, of_verbatim) = (
-        _judged(name, _tensor(values), negative, clean)
-        for values in ([v for _, v in memories], [v for kind, v in memories if kind == VERBATIM])
-    )
+    verbatim = [value for kind, value in memories if kind == VERBATIM]
+    negative = _tensor(others)
+    clean = _tensor(kept)
+    judged, half = _judged(name, _tensor([value for _, value in memories]), negative, clean)
+    judged_verbatim, half_verbatim = _judged(name, _tensor(verbatim), negative, clean)
     tau = judged.threshold if judged else threshold(clean)
+    unscored = [text for text in holdout if text not in known]
+    evaluations = [r["evaluations"] for _, r in mine] or [0.0]
+    seconds = [r["seconds"] for _, r in mine] or [0.0]
     return Result(
         name,
         tau,
         judged,
         captions=len(mine),
         found=sum(r["value"] >= tau for _, r in mine),
-        failed=len(captions) - len(mine) + sum(text not in known for text in holdout),
-        evaluations=statistics.fmean(r["evaluations"] for _, r in mine) if mine else 0.0,
-        seconds=statistics.median(r["seconds"] for _, r in mine) if mine else 0.0,
+        failed=len(captions) - len(mine) + len(unscored),
+        evaluations=statistics.fmean(evaluations),
+        seconds=statistics.median(seconds),
         half=half,
-        verbatim=verbatim,
-        verbatim_half=of_verbatim,
+        verbatim=judged_verbatim,
+        verbatim_half=half_verbatim,
     )
 
 
 def _judged(
     name: str, positive: Tensor, negative: Tensor, holdout: Tensor
 ) -> tuple[Evaluation | None, float | None]:
-    """A detector on captions of both kinds, and for the memorization score its accuracy at .5; None where one kind is missing."""
+    """A detector on captions of both kinds, and for the memorization score its accuracy at .5;
+    None where one kind is missing.
+    """
     if not (len(positive) and len(negative)):
         return None, None
-    return evaluate(positive, negative, holdout), accuracy_of(
-        positive >= HALF, negative >= HALF
-    ) if name == "ssim" else None
+    half = accuracy_of(positive >= HALF, negative >= HALF) if name == "ssim" else None
+    return evaluate(positive, negative, holdout), half
 
 
 def _tensor(values: Sequence[float]) -> Tensor:
@@ -267,18 +286,15 @@ def draw_pictures(
     pool: Pool,
     progress: Progress = no_progress,
 ) -> list[Path]:
-    """Token saliency and bright-ending mask of every caption with a type, as PNG in RUN/detectors/; what is there is not drawn again.
+    """Token saliency and bright-ending mask of every caption with a type, as PNG in RUN/detectors/;
+    what is there is not drawn again.
 
     Raises DeviceError for one over which workers die.
     """
     require_same(run, pool.model, pictures=True)
-    asked = {
-        f"{FOLDER}/{c.slug}-{kind}.png": (c.text, kind)
-        for c in captions
-        if is_memory(c.type)
-        for kind in _DRAWN
-    }
-    missing = {name: about for name, about in asked.items() if not (run.path / name).exists()}
+    memories = [caption for caption in captions if is_memory(caption.type)]
+    wanted = {f"{FOLDER}/{c.slug}-{kind}.png": (c.text, kind) for c in memories for kind in _DRAWN}
+    missing = {name: about for name, about in wanted.items() if not (run.path / name).exists()}
 
     def commit(events: Sequence[Event]) -> int:
         for event in events:
@@ -291,7 +307,7 @@ def draw_pictures(
     units = (Unit(((name, *about),)) for name, about in missing.items())
     step = partial(_drawn, settings=settings)
     run_stage(Stage("pictures", step, units, len(missing), commit, len(missing)), pool, progress)
-    return [run.path / name for name in asked]
+    return [run.path / name for name in wanted]
 
 
 def _drawn(

@@ -1,4 +1,6 @@
-"""Which captions of a run can be listed as memorized so that few of the list are ordinary: q-values, and the list at a level."""
+"""Which captions of a run can be listed as memorized so that few of the list are ordinary:
+q-values, and the list at a level.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,12 @@ _P = """SELECT caption, stage, json_extract(payload, '$.p') FROM results
 
 @dataclass(frozen=True)
 class Discoveries:
-    """The list at a false discovery rate: on average a share of at most `level` of it are ordinary captions (Benjamini-Hochberg).
+    """The list at a false discovery rate: on average a share of at most `level` of it are ordinary
+    captions (Benjamini-Hochberg).
 
-    `listed`: ids of the captions with q <= `level`, in the run's order. `tested`: captions with a p-value. `holdout`: scores that the
-    p-values come from. `needed`: where too few of these are why the list is empty, how many it takes; else None.
+    `listed`: ids of the captions with q <= `level`, in the run's order. `tested`: captions with a
+    p-value. `holdout`: scores that the p-values come from. `needed`: where too few of these are why
+    the list is empty, how many it takes; else None.
     """
 
     level: float
@@ -33,10 +37,11 @@ class Discoveries:
 
 
 def p_values(run: Run) -> dict[int, float]:
-    """Caption id -> p-value (`Caption.p`), of all captions of a run that have one; nothing else of them is read."""
-    return {
-        caption: p for caption, _, p in run.query(_P) if p is not None
-    }  # that of a search comes after that of the detection
+    """Caption id -> p-value (`Caption.p`), of all captions of a run that have one;
+    nothing else of them is read.
+    """
+    # that of a search comes after that of the detection
+    return {caption: p for caption, _, p in run.query(_P) if p is not None}
 
 
 def q_values(p: Mapping[int, float]) -> dict[int, float]:
@@ -45,44 +50,52 @@ def q_values(p: Mapping[int, float]) -> dict[int, float]:
 
 
 def discoveries(p: Mapping[int, float], holdout: int, level: float) -> Discoveries:
-    """The list at a level, of captions with p-values from `holdout` scores; `p`: caption id -> p-value."""
+    """The list at a level, of captions with p-values from `holdout` scores;
+    `p`: caption id -> p-value.
+    """
     least = 1 / (holdout + 1)
     listed = tuple(i for i, value in q_values(p).items() if value <= level)
-    above = sum(
-        value == least for value in p.values()
-    )  # over every hold-out score: no p-value is smaller
+    # over every hold-out score: no p-value is smaller
+    above = sum(value == least for value in p.values())
     needed = holdout_needed(len(p), level, max(above, 1)) if p and not listed else 0
     return Discoveries(level, listed, len(p), holdout, needed if needed > holdout else None)
 
 
 def list_of(run: Run, level: float | None = None) -> Discoveries | None:
-    """The list of a run at a level, by default the one it was made with; None without either, or for a calibration without scores."""
+    """The list of a run at a level, by default the one it was made with; None without either, or
+    for a calibration without scores.
+    """
     level = run.meta("settings").get("fdr") if level is None else level
-    holdout = (
-        len(Calibration.load(run.path / "calibration").trajectories) if level is not None else 0
-    )
-    return discoveries(p_values(run), holdout, level) if level is not None and holdout else None
+    if level is None:
+        return None
+    holdout = len(Calibration.load(run.path / "calibration").trajectories)
+    return discoveries(p_values(run), holdout, level) if holdout else None
 
 
 def keep_list(run: Run) -> None:
-    """Keep which captions are on the list at the run's own level, where it has one: those stay memorized whatever their images are
-    (`standing.state`)."""
+    """Keep which captions are on the list at the run's own level, where it has one: those stay
+    memorized whatever their images are (`standing.state`).
+    """
     if run.meta("settings").get("fdr") is not None:
-        made = list_of(run)
-        run.set_meta("listed", [] if made is None else list(made.listed))
+        found = list_of(run)
+        run.set_meta("listed", [] if found is None else list(found.listed))
 
 
-def list_told(made: Discoveries) -> str:
+def list_told(result: Discoveries) -> str:
     """The list in one sentence or two.
 
     >>> list_told(Discoveries(0.1, (1, 2), 40, 600, None))
     '2 of 40 captions are listed at a false discovery rate of 10 %: on average at most so many of a list are ordinary captions.'
     """
-    listed = len(made.listed)
-    text = f"{listed} of {made.tested} captions {'is' if listed == 1 else 'are'} listed at a false discovery rate of {100 * made.level:g} %"
-    if made.needed is None:
+    listed = len(result.listed)
+    text = (
+        f"{listed} of {result.tested} captions {'is' if listed == 1 else 'are'} listed at a false"
+        f" discovery rate of {100 * result.level:g} %"
+    )
+    if result.needed is None:
         return f"{text}: on average at most so many of a list are ordinary captions."
     return (
-        f"{text}: with {made.holdout} hold-out captions no p-value is under 1/{made.holdout + 1}. It takes {made.needed} hold-out captions "
-        "for those that stand above all of them."
+        f"{text}: with {result.holdout} hold-out captions no p-value is under"
+        f" 1/{result.holdout + 1}. It takes {result.needed} hold-out captions for those that stand"
+        " above all of them."
     )

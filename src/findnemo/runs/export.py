@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -34,15 +34,22 @@ VERIFIED = (  # columns of results.csv that are called as verification calls the
 
 
 def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any]:
-    """One flat row a caption, the columns of results.csv; `None` where a step does not concern it. `q`: caption id -> q-value."""
-    detected, found = caption.detected, caption.localized
+    """One flat row a caption, the columns of results.csv; `None` where a step does not concern it.
+
+    `q`: caption id -> q-value.
+    """
+    detected = caption.detected
+    found = caption.localized
     checked = caption.verified or Verified()
+    neurons = neurons_of(caption)
+    failed = failures(caption)
     is_ = state(caption)
+    layers = (f"{name}: {' '.join(map(str, idx))}" for name, idx in neurons.layers.items())
     return {
         "row": caption.row,
         "caption": caption.text,
         "type": caption.type,
-        "status": "failed" if failures(caption) else "open" if detected is None else "done",
+        "status": "failed" if failed else "open" if detected is None else "done",
         "memorized": None if is_ is None else is_ == "memorized",
         "state": is_,
         "standing": standing(caption),
@@ -52,11 +59,8 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
         "q": _significant((q or {}).get(caption.id)),
         "score_after": _round(None if found is None else found.score_after),
         "reached": None if found is None else found.reached,
-        "neurons": None if found is None else len(neurons_of(caption)),
-        "layers": "; ".join(
-            f"{name}: {' '.join(map(str, idx))}" for name, idx in neurons_of(caption).layers.items()
-        )
-        or None,
+        "neurons": None if found is None else len(neurons),
+        "layers": "; ".join(layers) or None,
         "fresh_score_before": checked.score_before,
         "fresh_score_after": checked.score_after,
         "fresh_same_seed": checked.same_seed,
@@ -64,8 +68,7 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
         "impact": impact_of(caption),
         "evaluations": evaluations_of(caption),
         "seconds": round(caption.seconds, 3),
-        "error": "; ".join(f"{stage}: {reason}" for stage, reason in failures(caption).items())
-        or None,
+        "error": "; ".join(f"{stage}: {reason}" for stage, reason in failed.items()) or None,
     }
 
 
@@ -78,19 +81,23 @@ def _significant(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-_OVER = "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done' AND json_extract(payload, '$.memorized')"
+_OVER = (
+    "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done' AND"
+    " json_extract(payload, '$.memorized')"
+)
 _FAILED = f"SELECT caption FROM results WHERE status = 'failed' AND stage IN {STAGES}"
 
 
 def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:
-    """How many captions a run has, how many of them are memorized and how many suspected (`standing.state`), and how many failed; those
-    under the threshold are counted where they lie. `of`: SQL for the ids of some; `ASKED`, for those that were asked for."""
+    """How many captions a run has, how many of them are memorized and how many suspected
+    (`standing.state`), and how many failed; those under the threshold are counted where they
+    lie. `of`: SQL for the ids of some; `ASKED`, for those that were asked for.
+    """
     ((captions, failed),) = run.query(
         f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_FAILED} INTERSECT {of}))"
     )
-    states = Counter(
-        state(c) for c in run.captions(row[0] for row in run.query(f"{_OVER} INTERSECT {of}"))
-    )
+    over = (number for (number,) in run.query(f"{_OVER} INTERSECT {of}"))
+    states = Counter(state(caption) for caption in run.captions(over))
     return {
         "captions": captions,
         "memorized": states["memorized"],
@@ -103,18 +110,21 @@ ASKED = "SELECT caption FROM asked"
 
 
 def told(run: Run, others: int = 8) -> list[Caption]:
-    """Of the captions that were asked for those that a summary for the eye tells of: memorized, failed, and a few `others`."""
-    rest = f"SELECT caption FROM asked WHERE caption NOT IN ({_OVER} UNION {_FAILED}) ORDER BY position LIMIT ?"
-    known = f"SELECT caption FROM ({_OVER} UNION {_FAILED}) INTERSECT {ASKED}"
-    return list(
-        run.captions(
-            row[0] for row in run.query(f"{known} UNION SELECT caption FROM ({rest})", (others,))
-        )
+    """Of the captions that were asked for those that a summary for the eye tells of: memorized,
+    failed, and a few `others`.
+    """
+    rest = (
+        f"SELECT caption FROM asked WHERE caption NOT IN ({_OVER} UNION {_FAILED}) ORDER BY"
+        " position LIMIT ?"
     )
+    known = f"SELECT caption FROM ({_OVER} UNION {_FAILED}) INTERSECT {ASKED}"
+    numbers = run.query(f"{known} UNION SELECT caption FROM ({rest})", (others,))
+    return list(run.captions(number for (number,) in numbers))
 
 
 def summary(run: Run, fdr: float | None = None) -> dict[str, Any]:
-    """The run in one JSON object: settings, counts, all neurons, quality, one row a caption, and the list at a false discovery rate.
+    """The run in one JSON object: settings, counts, all neurons, quality, one row a caption, and
+    the list at a false discovery rate.
 
     `fdr`: its level, by default the run's own; no list without either.
     """
@@ -128,29 +138,28 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
 
 def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
     """The summary without its rows."""
-    listed = list_of(run, fdr)
+    settings = run.meta("settings")
+    optional = {name: run.meta(name) for name in ("attempts", "attack", "hardened")}
+    if (listed := list_of(run, fdr)) is not None:
+        optional["discoveries"] = listed.to_json()
     return {
         "source": run.meta("source"),
-        "settings": {
-            name: value for name, value in run.meta("settings").items() if name != "identity"
-        },
-        "sampler": sampler_of(run.meta("settings")),
+        "settings": {name: value for name, value in settings.items() if name != "identity"},
+        "sampler": sampler_of(settings),
         "versions": run.meta("versions"),
         **counts(run),
         "neurons": all_neurons(run.captions(stage="localize")).to_json(),
         "quality": run.meta("quality"),
-        **{
-            name: found
-            for name in ("attempts", "attack", "hardened")
-            if (found := run.meta(name)) is not None
-        },
-        **({} if listed is None else {"discoveries": listed.to_json()}),
+        **{name: value for name, value in optional.items() if value is not None},
     }
 
 
 def write_results(run: Run) -> tuple[Path, Path]:
-    """Write results.csv and results.json into the run directory, row by row; returns their paths."""
-    csv_path, json_path = run.path / "results.csv", run.path / "results.json"
+    """Write results.csv and results.json into the run directory, row by
+    row; returns their paths.
+    """
+    csv_path = run.path / "results.csv"
+    json_path = run.path / "results.json"
     with written(csv_path) as part, part.open("w", newline="", encoding="utf-8") as file:
         _write_csv(file, _rows(run))
     with written(json_path) as part, part.open("w", encoding="utf-8") as file:
@@ -167,25 +176,24 @@ def _write_csv(file: IO[str], rows: Iterator[dict[str, Any]]) -> None:
 
 
 def _write_json(file: IO[str], about: dict[str, Any], rows: Iterator[dict[str, Any]]) -> None:
-    """The object with `rows` under the name `results`, as `json.dumps` with an indent of 1 writes it."""
+    """The object with `rows` under the name `results`, as `json.dumps` with
+    an indent of 1 writes it.
+    """
     file.write(
         json.dumps(about, indent=1, ensure_ascii=False).removesuffix("\n}") + ',\n "results": ['
     )
     between = "\n"
     for one in rows:
-        lines = json.dumps(one, indent=1, ensure_ascii=False).split(
-            "\n"
-        )  # captions hold other line separators, and no raw line feed
-        file.write(between + "\n".join(f"  {line}" for line in lines))
+        # captions hold other line separators, and no raw line feed
+        text = json.dumps(one, indent=1, ensure_ascii=False).replace("\n", "\n  ")
+        file.write(f"{between}  {text}")
         between = ",\n"
     file.write("]\n}\n" if between == "\n" else "\n ]\n}\n")
 
 
 def _inert(values: dict[str, Any]) -> dict[str, Any]:
-    """Captions are untrusted: a spreadsheet must not take one for a formula. Read as a table of captions, the marks are gone."""
+    """Captions are untrusted: a spreadsheet must not take one for a formula.
+
+    Read as a table of captions, the marks are gone.
+    """
     return {k: marked(v) if isinstance(v, str) else v for k, v in values.items()}
-
-
-def neurons_by_caption(captions: Iterable[Caption]) -> dict[str, dict[str, list[int]]]:
-    """Caption -> neurons, of the captions that have any: the neuron file of a run."""
-    return {c.text: neurons_of(c).to_json() for c in captions if len(neurons_of(c))}

@@ -14,7 +14,7 @@ from findnemo.edits import prune
 from findnemo.errors import InputError
 from findnemo.models import Model, load
 from findnemo.neurons import EMPTY
-from findnemo.robustness.harden import Hardening, Lesson, harden, kept, lesson
+from findnemo.robustness.harden import Hardening, harden, kept, lesson
 from findnemo.runs._tried import HARDENED, OFF, UNTOUCHED
 from findnemo.runs.audit import Work, not_memorized
 from findnemo.runs.robustness import (
@@ -43,15 +43,17 @@ IMAGES = 4  # of each caption that judges
 
 
 def ordinary_captions(work: Work) -> tuple[list[str], list[str]]:
-    """Captions that are not memorized: those that the model is held to, and others on which it is judged.
+    """Captions that are not memorized: those that the model is held to, and
+    others on which it is judged.
 
-    Every second one each; those that the attack takes for its controls do not hold the model, where there are enough others. Raises
-    InputError for fewer than two.
+    Every second one each; those that the attack takes for its controls do not hold the model, where
+    there are enough others. Raises InputError for fewer than two.
     """
     clean = not_memorized(work.run, ORDINARY + JUDGED)
     if len(clean) < 2:
         raise InputError(
-            f"{work.run.path} holds {len(clean)} captions that are not memorized: hardening needs two at least"
+            f"{work.run.path} holds {len(clean)} captions that are not memorized: hardening needs"
+            " two at least"
         )
     controls = {caption.text for caption in ordinary(work.run.captions(), CHECKED)}
     return [text for text in clean[::2] if text not in controls] or clean[::2], clean[1::2]
@@ -63,30 +65,25 @@ def harden_run(
     hardening: Hardening,
     checkpoint: Path | None = None,
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
 ) -> Model:
-    """A copy of the run's model with all its neurons off in the weights, hardened against the attack on `captions`, in float32.
+    """A copy of the run's model with all its neurons off in the weights, hardened against the
+    attack on `captions`, in float32.
 
-    Where the training image of a caption is unknown, an untouched image of the model stands in for it.
+    Where the training image of a caption is unknown, an untouched image of the model stands in for
+    it.
     """
-    neurons, settings, pictures = all_neurons(work.run.captions()), work.plan.image_settings, {}
-    for caption in captions:
-        pictures[caption.id] = subject_of(work, caption).picture
+    neurons = all_neurons(work.run.captions())
+    settings = work.plan.image_settings
+    pictures = [subject_of(work, caption).picture for caption in captions]
     edited = load(prune(work.model, neurons))
     edited.pipeline.to(dtype=torch.float32)
-    lessons: list[Lesson] = [
-        lesson(edited, c.text, pictures[c.id], settings, hardening) for c in captions
+    lessons = [
+        lesson(edited, caption.text, picture, settings, hardening)
+        for caption, picture in zip(captions, pictures, strict=True)
     ]
-    harden(
-        edited,
-        lessons,
-        kept(edited, ordinary_captions(work)[0], settings),
-        neurons,
-        hardening,
-        checkpoint,
-        progress,
-        stop,
-    )
+    held = kept(edited, ordinary_captions(work)[0], settings)
+    harden(edited, lessons, held, neurons, hardening, checkpoint, progress, stop)
     edited.pipeline.to(dtype=work.model.dtype)
     return load(edited.pipeline)
 
@@ -100,16 +97,17 @@ def check_hardened(
     progress: Progress = no_progress,
     stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:
-    """Attack curves, attempts and side effects (`quality`) of the edited model and of the hardened one; kept as the run's `hardened`.
+    """Attack curves, attempts and side effects (`quality`) of the edited model and of the hardened
+    one; kept as the run's `hardened`.
 
     The attack is run anew against the hardened model.
     """
     identity = hardened.identity
-    made_from = origin(work, identity.whole)
-    made = [*trials(work), *against(EMPTY, HARDENED, hardened, made_from)]
-    work.run.set_meta("hardened_from", made_from)
-    attack_all(work, effort, pool, progress, stop, made)
-    try_out(work, effort, pool, progress, stop, made)
+    source = origin(work, identity.whole)
+    tried = [*trials(work), *against(EMPTY, HARDENED, hardened, source)]
+    work.run.set_meta("hardened_from", source)
+    attack_all(work, effort, pool, progress, stop, tried)
+    try_out(work, effort, pool, progress, stop, tried)
     prompts = ordinary_captions(work)[1]
     about = {
         "settings": asdict(hardening),
@@ -125,36 +123,40 @@ def check_hardened(
 def side_effects(
     work: Work, hardened: Model, prompts: Sequence[str]
 ) -> dict[str, dict[str, list[float]]]:
-    """What the edit and the hardening do to captions that are not memorized: model -> figure -> [value, low, high].
+    """What the edit and the hardening do to captions that are not memorized: model ->
+    figure -> [value, low, high].
 
-    Four fresh images of each caption. Medians over captions with 95 % bootstrap intervals, each caption the mean of its images:
-    `pixel_change` (0 to 1), with a descriptor `sscd_gen`, both against the untouched model's images of the same seeds, and with a CLIP
-    `a_clip`. With a descriptor also `fid` and `kid` of its features against untouched images of other seeds; as single values, to be read
-    against those of the untouched model, for with few images they are high. For a single caption no interval.
+    Four fresh images of each caption. Medians over captions with 95 % bootstrap intervals, each
+    caption the mean of its images: `pixel_change` (0 to 1), with a descriptor `sscd_gen`, both
+    against the untouched model's images of the same seeds, and with a CLIP `a_clip`. With a
+    descriptor also `fid` and `kid` of its features against untouched images of other seeds; as
+    single values, to be read against those of the untouched model, for with few images they are
+    high. For a single caption no interval.
     """
-    made = partial(
+    images_of = partial(
         pictured,
         prompts=prompts,
         settings=work.plan.image_settings,
         judges=work.judges,
         each=IMAGES,
     )
-    reference = made(work.model, first=REFERENCE)
-    before = made(work.model, first=FRESH)
-    off = made(work.model, first=FRESH, neurons=all_neurons(work.run.captions()))
-    found: dict[str, dict[str, list[float]]] = {}
-    for name, after in ((UNTOUCHED, before), (OFF, off), (HARDENED, made(hardened, first=FRESH))):
-        changed = changes(before, after)
-        found[name] = {"pixel_change": _middle(changed["pixel_change"])}
+    reference = images_of(work.model, first=REFERENCE)
+    images = {UNTOUCHED: images_of(work.model, first=FRESH)}
+    images[OFF] = images_of(work.model, first=FRESH, neurons=all_neurons(work.run.captions()))
+    images[HARDENED] = images_of(hardened, first=FRESH)
+    effects: dict[str, dict[str, list[float]]] = {}
+    for name, after in images.items():
+        changed = changes(images[UNTOUCHED], after)
+        effects[name] = {"pixel_change": _middle(changed["pixel_change"])}
         if work.judges.descriptor is not None:
-            found[name] |= {
+            effects[name] |= {
                 "sscd_gen": _middle(changed["sscd_gen"]),
                 "fid": [round(distance("fid", after, reference), 5)],
                 "kid": [round(distance("kid", after, reference), 7)],
             }
         if work.judges.alignment is not None:
-            found[name]["a_clip"] = _middle(changed["a_clip_after"])
-    return found
+            effects[name]["a_clip"] = _middle(changed["a_clip_after"])
+    return effects
 
 
 def _middle(values: torch.Tensor) -> list[float]:
@@ -169,10 +171,14 @@ def _middle(values: torch.Tensor) -> list[float]:
 
 
 def challenged(work: Work, most: int) -> list[Caption]:
-    """The captions that hardening is about: memorized ones whose neurons are off. Raises InputError for none."""
+    """The captions that hardening is about: memorized ones whose neurons are off.
+
+    Raises InputError for none.
+    """
     found = memorized(work.run.captions(), most)
     if not found:
         raise InputError(
-            f"{work.run.path} holds no memorized caption whose neurons are off: there is nothing to harden"
+            f"{work.run.path} holds no memorized caption whose neurons are off: there is nothing to"
+            " harden"
         )
     return found

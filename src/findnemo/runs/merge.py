@@ -23,19 +23,15 @@ from findnemo.runs.table import Shard
 from findnemo.runs.trust import MARK
 
 FOLDERS = ("images", "noise", "sheets", "originals")
-KEPT = (
-    "source",
-    "source_options",
-    "versions",
-    "folder",
-    "preprocessing",
-    MARK,
-)  # of the first shard
+# of the first shard
+KEPT = ("source", "source_options", "versions", "folder", "preprocessing", MARK)
 
 
 @dataclass(frozen=True)
 class Merged:
-    """A merged run: how many `captions` it has, how many of them are `open` (not looked at yet) and `failed`, which shards are `missing`."""
+    """A merged run: how many `captions` it has, how many of them are `open` (not looked at yet)
+    and `failed`, which shards are `missing`.
+    """
 
     path: Path
     captions: int
@@ -46,25 +42,30 @@ class Merged:
 
 @dataclass(frozen=True)
 class _Part:
-    """What a shard says of itself."""
+    """A shard that is open to be read, and what it says of itself."""
 
-    path: Path
+    run: Run
     shard: Shard
     settings: dict[str, Any]
     table: dict[str, Any]
     calibration: bytes
     pictures: Identity | None
 
+    @property
+    def path(self) -> Path:
+        return self.run.path
+
 
 def merge(
     out: str | os.PathLike, shards: Iterable[str | os.PathLike], partial: bool = False
 ) -> Merged:
-    """Join runs made with `--shard i/n` into one: captions in table order under the same numbers as in an undivided run, with their
-    results, images, noise differences and sheets.
+    """Join runs made with `--shard i/n` into one: captions in table order under the same numbers as
+    in an undivided run, with their results, images, noise differences and sheets.
 
-    `partial`: also where shards are missing. The quality check looks at all neurons together and is left to `verify` or `audit` on the
-    merged run. Raises InputError (no shard, one twice, one missing, one in use, a directory that is not empty) or MismatchError (other
-    settings, another table, another calibration) naming the run; then nothing is written.
+    `partial`: also where shards are missing. The quality check looks at all neurons together and is
+    left to `verify` or `audit` on the merged run. Raises InputError (no shard, one twice, one
+    missing, one in use, a directory that is not empty) or MismatchError (other settings, another
+    table, another calibration) naming the run; then nothing is written.
 
         merge("run", ["run-1", "run-2", "run-3"])
     """
@@ -76,46 +77,42 @@ def merge(
             (_part(Path(shard), stack) for shard in shards), key=lambda part: part.shard.index
         )
         missing = _checked(parts, partial)
-        building = (
-            path.parent / f".{path.name}.{os.getpid()}.part"
-        )  # of two that merge into it, one finds it not empty
+        # of two that merge into it, one finds it not empty
+        building = path.parent / f".{path.name}.{os.getpid()}.part"
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
         try:
-            made = _built(building, parts, missing)
+            numbers = _built(building, parts, missing)
             try:
                 if path.exists():
                     path.rmdir()
                 building.replace(path)
             except OSError as error:
                 raise InputError(
-                    f"{path} is not empty any more ({error.strerror}): give a new directory for the merged run"
+                    f"{path} is not empty any more ({error.strerror}): give a new directory for the"
+                    " merged run"
                 ) from error
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
-    return Merged(path, *made, missing)
+    return Merged(path, *numbers, missing)
 
 
 def _part(path: Path, stack: ExitStack) -> _Part:
     """Open a shard for reading, and keep others from writing to it meanwhile."""
-    with Run.open(path) as run:
-        settings, table, pictures = (
-            run.meta("settings"),
-            run.meta("table"),
-            kept_identity(run.meta(MADE_WITH)),
-        )
+    run = stack.enter_context(Run.open(path))
+    settings = run.meta("settings")
+    table = run.meta("table")
+    pictures = kept_identity(run.meta(MADE_WITH))
     if "shard" not in settings or table is None:
         raise InputError(f"{path} is no shard: it was made without --shard")
     stack.enter_context(acquire(path))
     calibration = path / "calibration" / "calibration.safetensors"
     if not calibration.is_file():
         raise InputError(f"{path} has lost its calibration ({calibration})")
-    shard, statistics = (
-        Shard.of(settings.pop("shard")),
-        checked(calibration, TENSOR_BYTES).read_bytes(),
-    )
-    return _Part(path, shard, settings, table, statistics, pictures)
+    shard = Shard.of(settings.pop("shard"))
+    statistics = checked(calibration, TENSOR_BYTES).read_bytes()
+    return _Part(run, shard, settings, table, statistics, pictures)
 
 
 def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
@@ -126,13 +123,14 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
     for before, part in pairwise(parts):
         if part.shard.count != first.shard.count:
             raise MismatchError(
-                f"{first.path} is shard {first.shard}, {part.path} is shard {part.shard}: of other divisions"
+                f"{first.path} is shard {first.shard}, {part.path} is shard {part.shard}: of other"
+                " divisions"
             )
-        if told := differences(first.settings, part.settings):
-            raise MismatchError(f"{part.path} has other settings than {first.path}: {told}")
-        if told := _other_pictures(parts, part):
+        if difference := differences(first.settings, part.settings):
+            raise MismatchError(f"{part.path} has other settings than {first.path}: {difference}")
+        if difference := _other_pictures(parts, part):
             raise MismatchError(
-                f"the pictures of {part.path} are not made as those of other shards: {told}"
+                f"the pictures of {part.path} are not made as those of other shards: {difference}"
             )
         if part.table != first.table:
             raise MismatchError(
@@ -140,7 +138,8 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
             )
         if part.calibration != first.calibration:
             raise MismatchError(
-                f"{part.path} has another calibration than {first.path}: its results cannot be compared"
+                f"{part.path} has another calibration than {first.path}: its results cannot be"
+                " compared"
             )
         if part.shard == before.shard:
             raise InputError(
@@ -158,7 +157,9 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
 
 
 def _other_pictures(parts: Sequence[_Part], part: _Part) -> str:
-    """In what the pictures of a shard were made otherwise than those before it, where its settings do not say how."""
+    """In what the pictures of a shard were made otherwise than those before it, where its
+    settings do not say how.
+    """
     known = [p.pictures for p in parts if p.pictures is not None]
     return "" if part.pictures is None else "; ".join(part.pictures.differences(known[0]))
 
@@ -166,9 +167,9 @@ def _other_pictures(parts: Sequence[_Part], part: _Part) -> str:
 def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[int, int, int]:
     """Make the run in a directory of its own; its numbers of captions, open and failed."""
     shutil.copytree(parts[0].path / "calibration", path / "calibration", ignore=_no_links)
-    with Run.create(path, parts[0].settings) as run, Run.open(parts[0].path) as first:
+    with Run.create(path, parts[0].settings) as run:
         for key in KEPT:
-            if (value := first.meta(key)) is not None:
+            if (value := parts[0].run.meta(key)) is not None:
                 run.set_meta(key, value)
         if pictures := [part.pictures for part in parts if part.pictures is not None]:
             run.set_meta(MADE_WITH, pictures[0].to_json())
@@ -176,25 +177,25 @@ def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[
             "merged", {"shards": [str(part.shard) for part in parts], "missing": list(missing)}
         )
         for part in parts:
-            _take(run, part.path)
+            _take(run, part.run)
         keep_list(run)
         write_results(run)
         numbers = counts(run)
-        answered = run.query("SELECT COUNT(DISTINCT caption) FROM results WHERE stage = 'detect'")[
-            0
-        ][0]
+        sql = "SELECT COUNT(DISTINCT caption) FROM results WHERE stage = 'detect'"
+        answered = run.query(sql)[0][0]
     return numbers["captions"], numbers["captions"] - answered, numbers["failed"]
 
 
-def _take(run: Run, shard: Path) -> None:
+def _take(run: Run, shard: Run) -> None:
     """The captions and results of a shard, and its files."""
-    with Run.open(shard) as part, run.transaction():
+    with run.transaction():
         for table in ("captions", "results"):
-            for row in part.rows(table):
+            for row in shard.rows(table):
                 run.put(table, row)
     for folder in FOLDERS:
-        if (shard / folder).is_dir() and not (shard / folder).is_symlink():
-            shutil.copytree(shard / folder, run.path / folder, ignore=_no_links, dirs_exist_ok=True)
+        source = shard.path / folder
+        if source.is_dir() and not source.is_symlink():
+            shutil.copytree(source, run.path / folder, ignore=_no_links, dirs_exist_ok=True)
 
 
 def _no_links(folder: str, names: list[str]) -> list[str]:

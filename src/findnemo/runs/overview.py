@@ -1,4 +1,7 @@
-"""A run at a glance: its five figures, the distribution of scores, and where the neurons are. Views of the store, for any face."""
+"""A run at a glance: its five figures, the distribution of scores, and where the neurons are.
+
+Views of the store, for any face.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ from findnemo.runs.store import Caption, Run
 class Measured(NamedTuple):
     """What an audit measures of a caption.
 
-    `stage`: what measures it. `before`, `after`: its names there with the neurons on and off, None where there is no such value. `good`: which
-    values after are. `held`: whether tau is what the value after is held to. `label`: what it is, for terminal and model card; `title`,
-    `short`: for the report, in the paper's words and beside a caption.
+    `stage`: what measures it. `before`, `after`: its names there with the neurons on and off, None
+    where there is no such value. `good`: which values after are. `held`: whether tau is what the
+    value after is held to. `label`: what it is, for terminal and model card; `title`, `short`: for
+    the report, in the paper's words and beside a caption.
     """
 
     stage: str
@@ -107,7 +111,9 @@ def name_of(source: str | None) -> str:
 
 
 def sampler_of(settings: Mapping[str, Any]) -> str | None:
-    """What denoised the images of a run: the sampler that was asked for, else the class of the checkpoint's own; None without images."""
+    """What denoised the images of a run: the sampler that was asked for, else the class of the
+    checkpoint's own; None without images.
+    """
     asked = settings.get("image_settings", {}).get("sampler")
     own = (settings.get("identity") or {}).get("sampler", {}).get("settings", {}).get("class")
     return asked or (None if own is None else f"the checkpoint's, {own}")
@@ -115,7 +121,11 @@ def sampler_of(settings: Mapping[str, Any]) -> str | None:
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of a run. An int is a count (`of` so many), a float a share of 1; `None` where the run has not come that far."""
+    """One number of a run.
+
+    An int is a count (`of` so many), a float a share of 1; `None` where the run has not come that
+    far.
+    """
 
     name: str
     value: int | float | None
@@ -139,21 +149,24 @@ def memorized(captions: Iterable[Caption]) -> list[Caption]:
 def figures(captions: Sequence[Caption], quality: dict[str, Any] | None) -> tuple[Figure, ...]:
     """The five figures of an audit, as terminal, report and trackers show them.
 
-    Captions memorized, of those looked at; memories that are out of reach, came back on fresh seeds or still gave copies, and those that
-    are gone (see `standing`), of those checked; neurons off; change of the pixels of other captions with all of them off. `quality`: what
-    the run keeps under that name.
+    Captions memorized, of those looked at; memories that are out of reach, came back on fresh seeds
+    or still gave copies, and those that are gone (see `standing`), of those checked; neurons off;
+    change of the pixels of other captions with all of them off. `quality`: what the run keeps under
+    that name.
     """
-    found = memorized(captions)
-    stand = [standing(c) for c in found]
-    checked = [s for s in stand if s in (*BAD, "gone")]
-    gone = checked.count("gone")
-    known, sought = bool(checked), any(c.localized is not None for c in found)
+    memories = memorized(captions)
+    seen = sum(caption.detected is not None for caption in captions)
+    standings = [standing(caption) for caption in memories]
+    checked = [word for word in standings if word in (*BAD, "gone")]
+    gone = checked.count("gone") if checked else None
+    left = None if gone is None else len(checked) - gone
+    is_sought = any(caption.localized is not None for caption in memories)
     change = quality["pixel_change"] if quality and quality.get("prompts") else None
     return (
-        Figure("captions memorized", len(found), sum(c.detected is not None for c in captions)),
-        Figure("memories not gone", len(checked) - gone if known else None, len(checked)),
-        Figure("memories gone on fresh seeds", gone if known else None, len(checked)),
-        Figure("neurons off", len(all_neurons(captions)) if sought else None),
+        Figure("captions memorized", len(memories), seen),
+        Figure("memories not gone", left, len(checked)),
+        Figure("memories gone on fresh seeds", gone, len(checked)),
+        Figure("neurons off", len(all_neurons(captions)) if is_sought else None),
         Figure("change of other captions' pixels", change),
     )
 
@@ -164,9 +177,11 @@ def scores(captions: Iterable[Caption]) -> list[float]:
 
 
 def histogram(captions: Iterable[Caption], tau: float, bins: int = 12) -> list[Bin]:
-    """The distribution of scores in about `bins` bins of equal width, from the lowest score to the highest; empty without scores.
+    """The distribution of scores in about `bins` bins of equal width, from the lowest score to the
+    highest; empty without scores.
 
-    `tau` is the border of two bins, so that no bin holds captions of both sides. Raises ValueError for less than one bin.
+    `tau` is the border of two bins, so that no bin holds captions of both sides. Raises ValueError
+    for less than one bin.
     """
     if bins < 1:
         raise ValueError(f"{bins} bins: give 1 or more")
@@ -182,7 +197,9 @@ def histogram(captions: Iterable[Caption], tau: float, bins: int = 12) -> list[B
 
 
 def layers_shown(run: Run, captions: Iterable[Caption], known: Mapping[str, int]) -> dict[str, int]:
-    """Value layers to tell of, with their widths: those `known` of a calibration, which are the paper's; all of the model where a neuron lies in another."""
+    """Value layers to tell of, with their widths: those `known` of a calibration, which are the
+    paper's; all of the model where a neuron lies in another.
+    """
     every = run.meta("widths") or {}
     found = {name for caption in captions for name in neurons_of(caption).layers}
     return dict(every) if every and not found <= set(known) else dict(known)
@@ -201,7 +218,9 @@ def per_layer(captions: Iterable[Caption], layers: Iterable[str]) -> dict[str, i
 
 
 def holders(captions: Iterable[Caption]) -> dict[Neuron, list[Caption]]:
-    """Neuron -> the captions that it was found for; neurons of most captions first, equals by the order in which their layers come."""
+    """Neuron -> the captions that it was found for; neurons of most captions first, equals by
+    the order in which their layers come.
+    """
     held: dict[Neuron, list[Caption]] = {}
     for caption in captions:
         for neuron in neurons_of(caption):
@@ -213,7 +232,8 @@ def holders(captions: Iterable[Caption]) -> dict[Neuron, list[Caption]]:
 def most_shared(
     captions: Iterable[Caption], most: int | None = 8
 ) -> list[tuple[Neuron, list[Caption]]]:
-    """Neurons that several captions share, those of most captions first, with their captions; at most `most`.
+    """Neurons that several captions share, those of most captions first, with their
+    captions; at most `most`.
 
     Only captions whose neurons are switched off (`all_neurons`).
     """

@@ -1,4 +1,5 @@
-"""Repair of a damaged run: sound rows of its database and of its backup make a new one; the next audit answers what neither has.
+"""Repair of a damaged run: sound rows of its database and of its backup make a new one; the next
+audit answers what neither has.
 
 print(repair("run").text())
 """
@@ -12,14 +13,16 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from findnemo.calibration import Calibration
 from findnemo.errors import DamageError, InputError
 from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo.files.writing import flush, storing, sweep, written
 from findnemo.images import intact_png
+from findnemo.runs import results as stored
 from findnemo.runs._lock import acquire
 from findnemo.runs.store import (
     BACKUP,
@@ -37,12 +40,7 @@ from findnemo.runs.store import (
 from findnemo.runs.table import Shard
 
 KEPT = ".damaged"  # and a number: what a damaged file or directory is kept as
-OF_CAPTION = {
-    "images": "verify",
-    "noise": "verify",
-    "sheets": "verify",
-    "compare": "compare:",
-}  # folder -> stage that made it
+FOLDERS = ("images", "noise", "sheets", "compare")  # pictures of captions
 DERIVED = ("quality", "quality_basis", "listed")  # made again where a value of the run is lost
 # what a damaged file raises: the second where SQLite names something in it that is no text
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
@@ -53,9 +51,12 @@ Table = dict[Any, tuple[int, tuple[Any, ...]]]  # key -> row number and row with
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair found. `kept`: where the damaged files lie, empty if the database was whole. `captions`, `results`: rows that the
-    run holds now. `lost`: what is gone, or was not to be trusted, in words. `open`: results that the next audit makes again because
-    their pictures are damaged or missing."""
+    """What a repair found.
+
+    `kept`: where the damaged files lie, empty if the database was whole. `captions`, `results`:
+    rows that the run holds now. `lost`: what is gone, or was not to be trusted, in words. `open`:
+    results that the next audit makes again because their pictures are damaged or missing.
+    """
 
     path: Path
     kept: tuple[Path, ...]
@@ -85,37 +86,40 @@ def _some(head: str, items: tuple[str, ...]) -> list[str]:
 
 
 def repair(path: str | os.PathLike) -> Repair:
-    """Check a run directory and put right what is damaged: the database, pictures, the calibration. A whole one stays as it is.
+    """Check a run directory and put right what is damaged: the database, pictures, the calibration.
 
-    Of a damaged database every row that SQLite reads and that fits its checksum is put into a new one, and of its backup those that it
-    lacks; the new one takes its place, the damaged one stays beside it. A result whose pictures are damaged or missing, and a damaged calibration (moved aside), are made again by the next
-    audit. Raises InputError if it is no run directory, in use, of a newer findnemo, or has lost its settings; StorageError where
-    nothing can be written.
+    A whole one stays as it is.
+
+    Of a damaged database every row that SQLite reads and that fits its checksum is put into a new
+    one, and of its backup those that it lacks; the new one takes its place, the damaged one stays
+    beside it. A result whose pictures are damaged or missing, and a damaged calibration (moved
+    aside), are made again by the next audit. Raises InputError if it is no run directory, in use,
+    of a newer findnemo, or has lost its settings; StorageError where nothing can be written.
     """
     path = Path(path)
     if not (path / DATABASE).is_file():
         raise InputError(f"{path} is not a run directory: it holds no {DATABASE}")
     with acquire(path) as lock:
         sweep(path)
-        kept, lost = _database(path, lock)
-        kept += _calibration(path)
-        with Run(path, lock) as run:
+        run, kept, lost = _database(path, lock)
+        with run:
+            kept += _calibration(path)
             open_ = _pictures(run)
-            captions, results = (
-                run.query(f"SELECT count(*) FROM {table}")[0][0]
-                for table in ("captions", "results")
-            )
+            sql = "SELECT (SELECT count(*) FROM captions), (SELECT count(*) FROM results)"
+            captions, results = run.query(sql)[0]
             return Repair(path, tuple(kept), captions, results, tuple(lost), tuple(open_))
 
 
-# the database ---------------------------------------------------------------------------------------------------------
+# the database -------------------------------------------------------------------------------------
 
 
-def _database(path: Path, lock: Any) -> tuple[list[Path], list[str]]:
-    """Put a new database in the place of a damaged one; where that is kept, and what is lost."""
+def _database(path: Path, lock: IO[str]) -> tuple[Run, list[Path], list[str]]:
+    """Put a new database in the place of a damaged one: the run, where the damaged one
+    is kept, and what is lost.
+    """
     try:
-        Run(path, os.fdopen(os.dup(lock.fileno()), "a", encoding="utf-8")).close()
-        return [], []
+        # a copy of the lock, for a run that cannot be opened lets go of it
+        return Run(path, os.fdopen(os.dup(lock.fileno()), "a", encoding="utf-8")), [], []
     except DamageError:
         pass
     kept = _keep(path)
@@ -127,27 +131,33 @@ def _database(path: Path, lock: Any) -> tuple[list[Path], list[str]]:
                 if name == DATABASE:
                     for end in ("-wal", "-shm"):  # a log belongs to the database that wrote it
                         path.joinpath(DATABASE + end).unlink(missing_ok=True)
-    return kept, lost
+    return Run(path, lock), kept, lost
 
 
 def _keep(path: Path) -> list[Path]:
     """Copies of a database and its log under names of their own."""
-    number = next(k for k in range(1, 10**6) if not (path / f"{DATABASE}{KEPT}-{k}").exists())
-    files = [
-        (path / f"{DATABASE}{end}", path / f"{DATABASE}{KEPT}-{number}{end}")
-        for end in ("-wal", "")
-    ]
-    made: list[Path] = []
-    for file, copy in files:
+    aside = _aside(path / DATABASE)
+    copies = []
+    for end in ("-wal", ""):
+        file = path / f"{DATABASE}{end}"
         if file.is_file() and (file.name == DATABASE or file.stat().st_size):
+            copy = path / f"{aside.name}{end}"
             with written(copy) as part:
                 shutil.copyfile(file, part)
-            made.insert(0, copy)
-    return made
+            copies.append(copy)
+    return copies[::-1]
+
+
+def _aside(path: Path) -> Path:
+    """A name beside a damaged file or directory that nothing has yet."""
+    names = (path.with_name(f"{path.name}{KEPT}-{k}") for k in count(1))
+    return next(name for name in names if not name.exists())
 
 
 def _salvage(path: Path) -> tuple[dict[str, Table], list[str]]:
-    """All rows that fit their checksum: those of the damaged database, then those of the backup that it lacks; and what is lost, in words."""
+    """All rows that fit their checksum: those of the damaged database, then those of the backup
+    that it lacks; and what is lost, in words.
+    """
     tables: dict[str, Table] = {table: {} for table in COLUMNS}
     spoilt = set()
     for file in (path / DATABASE, path / BACKUP):
@@ -165,7 +175,9 @@ def _salvage(path: Path) -> tuple[dict[str, Table], list[str]]:
 
 
 def _readable(file: Path, table: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Row number and row with its checksum, of what SQLite reads of a table: from the first row to damage, then from the last one back."""
+    """Row number and row with its checksum, of what SQLite reads of a table: from the first row
+    to damage, then from the last one back.
+    """
     if not file.is_file():
         return
     query = f"SELECT rowid, {', '.join(COLUMNS[table])}, checksum FROM {table} ORDER BY rowid"
@@ -183,13 +195,17 @@ def _readable(file: Path, table: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
 
 
 def _settle(meta: Table, own: set[Any], path: Path) -> None:
-    """The values that a run cannot be without, and none that may be of another time than the rest. `own`: those that the database still had."""
+    """The values that a run cannot be without, and none that may be of another time than the rest.
+
+    `own`: those that the database still had.
+    """
     settings = kept_settings(path)
     if ("settings",) not in meta and settings is not None:
         meta["settings",] = (0, _row("meta", ("settings", json.dumps(settings))))
     if ("settings",) not in meta:
         raise InputError(
-            f"{path / DATABASE} has lost the settings of the run, without which its results say nothing: take another --out"
+            f"{path / DATABASE} has lost the settings of the run, without which its results say"
+            " nothing: take another --out"
         )
     if set(meta) != own:
         for key in DERIVED:
@@ -210,15 +226,18 @@ def _names(tables: dict[str, Table]) -> set[str]:
 
 
 def _without_strays(tables: dict[str, Table]) -> list[str]:
-    """Take out results of captions that are lost; these, and captions that show as a gap of their numbers, in words."""
-    captions, results = tables["captions"], tables["results"]
-    known = {number for (number,) in captions}
-    strays = [key for key in results if key[0] not in known]
-    most = max([*known, *(key[0] for key in strays)], default=0)
+    """Take out results of captions that are lost; these, and captions that show as a gap of
+    their numbers, in words.
+    """
+    captions = tables["captions"]
+    results = tables["results"]
+    numbers = {number for (number,) in captions}
+    strays = [key for key in results if key[0] not in numbers]
+    most = max([*numbers, *(key[0] for key in strays)], default=0)
     for key in strays:
         del results[key]
     mine = _holds(tables["meta"])
-    gone = [f"caption {k}" for k in range(1, most + 1) if k not in known and mine(k)]
+    gone = [f"caption {k}" for k in range(1, most + 1) if k not in numbers and mine(k)]
     return gone + [
         f"the result {stage!r} of caption {number}, which is lost itself"
         for number, stage in strays
@@ -226,22 +245,26 @@ def _without_strays(tables: dict[str, Table]) -> list[str]:
 
 
 def _holds(meta: Table) -> Callable[[int], bool]:
-    """Which numbers of captions a run has: a shard those of its groups, a run merged without some shards all but theirs; all where that
-    cannot be told."""
+    """Which numbers of captions a run has.
 
-    def value(key: str) -> Any:
-        return json.loads(meta[key,][1][1]) if (key,) in meta else {}
+    A shard has those of its groups, a run merged without some shards all but theirs. All, where
+    that cannot be told.
+    """
+
+    def value(key: str) -> dict[str, Any]:
+        return (stored.meta(meta[key,][1][1], key, DATABASE) if (key,) in meta else None) or {}
 
     try:
-        own, group = value("settings").get("shard"), int(value("table").get("group", 1))
-        mine = Shard.of(own) if own is not None else None
+        shard = value("settings").get("shard")
+        own = None if shard is None else Shard.of(str(shard))
         missing = [Shard.of(text) for text in value("merged").get("missing", ())]
-    except (AttributeError, TypeError, ValueError, InputError):  # a run can come from anywhere
+        group = value("table").get("group", 1)
+    except InputError:  # a run can come from anywhere
         return lambda number: True
     if group < 1:
         return lambda number: True
-    if mine is not None:
-        return lambda number: mine.holds((number - 1) // group)
+    if own is not None:
+        return lambda number: own.holds((number - 1) // group)
     return lambda number: not any(shard.holds((number - 1) // group) for shard in missing)
 
 
@@ -261,31 +284,29 @@ def _write(file: Path, tables: dict[str, Table]) -> None:
         db.execute("COMMIT")
 
 
-# files ----------------------------------------------------------------------------------------------------------------
+# files --------------------------------------------------------------------------------------------
 
 
 def _calibration(path: Path) -> list[Path]:
-    """Move a damaged calibration aside: the next audit makes it again, on the same captions the same."""
+    """Move a damaged calibration aside: the next audit makes it again, on
+    the same captions the same.
+    """
     folder = path / "calibration"
-    if not (folder / "calibration.json").is_file():
+    if not (folder / "calibration.json").is_file() or not _is_damaged(folder):
         return []
-    if not _is_damaged(folder):
-        return []
-    number = next(k for k in range(1, 10**6) if not (path / f"calibration{KEPT}-{k}").exists())
     with storing(path):
-        aside = folder.rename(path / f"calibration{KEPT}-{number}")
+        aside = folder.rename(_aside(folder))
         flush(path)
     return [aside]
 
 
 def _is_damaged(folder: Path) -> bool:
-    """Whether a calibration lacks a part or does not fit its digest; one of another findnemo is none of our business."""
+    """Whether a calibration lacks a part or does not fit its digest; one of another findnemo
+    is none of our business.
+    """
     try:
-        for name, most in (
-            ("calibration.json", JSON_BYTES),
-            ("calibration.safetensors", TENSOR_BYTES),
-        ):
-            checked(folder / name, most)
+        checked(folder / "calibration.json", JSON_BYTES)
+        checked(folder / "calibration.safetensors", TENSOR_BYTES)
     except InputError:
         return True
     try:
@@ -296,13 +317,11 @@ def _is_damaged(folder: Path) -> bool:
 
 
 def _pictures(run: Run) -> list[str]:
-    """Remove damaged pictures, and the results that they, or missing ones, belong to; those in words."""
-    broken = {
-        file
-        for folder in OF_CAPTION
-        for file in (run.path / folder).rglob("*.png")
-        if not intact_png(file)
-    }
+    """Remove damaged pictures, and the results that they, or missing ones,
+    belong to; those in words.
+    """
+    pictures = (file for folder in FOLDERS for file in (run.path / folder).rglob("*.png"))
+    broken = {file for file in pictures if not intact_png(file)}
     images = (run.meta("settings") or {}).get("images", 0)
     opened = [
         (c.id, stage) for c in run.captions() for stage in _spoilt(run.path, c, broken, images)
@@ -318,19 +337,20 @@ def _pictures(run: Run) -> list[str]:
 
 def _spoilt(path: Path, caption: Caption, broken: set[Path], images: int) -> list[str]:
     """Stages of a caption of whose pictures one is damaged or missing."""
+
+    def lacks(file: str) -> bool:
+        return path / file in broken or not (path / file).is_file()
+
     stages = []
+    slug = caption.slug
     if "verify" in caption.results and images:
-        made = [
-            path / "images" / caption.slug / f"{name}-{k:02d}.png"
-            for name in ("before", "after")
-            for k in range(images)
-        ]
-        made.append(path / "sheets" / f"{caption.slug}.png")
-        noise = (path / "noise" / caption.slug).glob("*.png")
-        if any(file in broken or not file.is_file() for file in made) or broken.intersection(noise):
+        names = [f"{name}-{k:02d}" for name in ("before", "after") for k in range(images)]
+        files = [*(f"images/{slug}/{name}.png" for name in names), f"sheets/{slug}.png"]
+        noise = (path / "noise" / slug).glob("*.png")
+        if any(map(lacks, files)) or broken.intersection(noise):
             stages.append("verify")
     for stage in caption.results:
-        file = path / "compare" / caption.slug / f"{stage.removeprefix('compare:')}.png"
-        if stage.startswith("compare:") and (file in broken or not file.is_file()):
+        name = stage.removeprefix("compare:")
+        if name != stage and lacks(f"compare/{slug}/{name}.png"):
             stages.append(stage)
     return stages

@@ -1,7 +1,8 @@
-"""What a run stores, as types: the results of a caption's stages, decoded once, and the shapes of all other values.
+"""What a run stores, as types: the results of a caption's stages, decoded once, and the
+shapes of all other values.
 
-A run may come from somebody else: every value is checked before anything is done with it. A key that no type names may hold anything, since
-newer versions and studies add theirs.
+A run may come from somebody else: every value is checked before anything is done with it. A key
+that no type names may hold anything, since newer versions and studies add theirs.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class Detected:
 
 @dataclass(frozen=True)
 class Localized:
-    """The stored part of a `localization.Localization`; `diagnosis`: of a memory that is out of reach."""
+    """The stored part of a `localization.Localization`; `diagnosis`: of a
+    memory that is out of reach.
+    """
 
     neurons: Neurons
     reached: Flag
@@ -325,7 +328,10 @@ def fits(kind: Any, value: Any) -> bool:
 
 
 def decoded(kind: Any, value: Any, where: str) -> Any:
-    """A parsed JSON value as one of the types above. Raises InputError naming `where`, and what is missing or of another kind."""
+    """A parsed JSON value as one of the types above.
+
+    Raises InputError naming `where`, and what is missing or of another kind.
+    """
     try:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
@@ -341,7 +347,10 @@ def of_key(table: dict[str, Any], key: str) -> Any:
 
 
 def parsed(stored: Any, where: str) -> Any:
-    """JSON of a column. Raises InputError for anything else, and for more than LONGEST characters."""
+    """JSON of a column.
+
+    Raises InputError for anything else, and for more than LONGEST characters.
+    """
     if not isinstance(stored, str):
         raise damaged(where, "a value is no text")
     if len(stored) > LONGEST:
@@ -369,7 +378,10 @@ def meta(stored: Any, key: str, where: str) -> Any:
 
 
 def answer(row: tuple[Any, ...], where: str) -> tuple[str, str, float, dict[str, Any]]:
-    """A row of results as it is stored, with its payload. Raises InputError naming `where` and what is wrong."""
+    """A row of results as it is stored, with its payload.
+
+    Raises InputError naming `where` and what is wrong.
+    """
     stage, status, seconds, stored = row
     if not fits(AnswerRow, (stage, status, seconds)):
         raise damaged(where, "stage, status or seconds are of another kind")
@@ -382,12 +394,16 @@ def answer(row: tuple[Any, ...], where: str) -> tuple[str, str, float, dict[str,
 
 
 def check_caption(row: tuple[Any, ...], where: str) -> None:
-    """Raises InputError unless (id, text, row, type, image) are of their types: SQLite keeps anything in any column."""
+    """Raises InputError unless (id, text, row, type, image) are of their types:
+
+    SQLite keeps anything in any column.
+    """
     if not fits(CaptionRow, row):
         raise damaged(where, f"caption {row[0]!r:.40} has columns of other types")
 
 
 def damaged(where: str, what: str) -> InputError:
     return InputError(
-        f"{where} is damaged or not made by findnemo: {what}; take another --out, or a copy of the run"
+        f"{where} is damaged or not made by findnemo: {what}; take another --out, or a copy of"
+        " the run"
     )

@@ -1,6 +1,10 @@
-"""Is it really gone? Attempts and attacks on the edited model of a run, with their controls; a stage a caption, resumable.
+"""Is it really gone?
 
-What a stage found holds for one basis (neurons that are off, checkpoint, settings). Where that changed, it is done again.
+Attempts and attacks on the edited model of a run, with their controls; a stage a caption,
+resumable.
+
+What a stage found holds for one basis (neurons that are off, checkpoint, settings). Where that
+changed, it is done again.
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from findnemo import seeds
 from findnemo.edits import deactivate
@@ -62,9 +67,13 @@ NEVER = "never seen"
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is tried. `captions`: so many memorized captions from all over the table, and as many ordinary ones (0: all). `steps`: of the attack, after which
-    images are made. `starts`: where it begins. `images`: of each attempt, and of each step. `controls`: pictures that the model never
-    saw, the first for the first caption; without them the memorized ones scrambled."""
+    """How much is tried.
+
+    `captions`: so many memorized captions from all over the table, and as many ordinary ones (0:
+    all). `steps`: of the attack, after which images are made. `starts`: where it begins. `images`:
+    of each attempt, and of each step. `controls`: pictures that the model never saw, the first for
+    the first caption; without them the memorized ones scrambled.
+    """
 
     captions: int = 5
     steps: tuple[int, ...] = (0, 5, 10, 20, 50)
@@ -75,9 +84,11 @@ class Effort:
 
 @dataclass(frozen=True)
 class Trial:
-    """One kind of attack: which captions, what is switched off, and which picture is wanted of each, one of WANTED.
+    """One kind of attack: which captions, what is switched off, and which picture is
+    wanted of each, one of WANTED.
 
-    `model`: one that is not the run's own, and its `identity`; such a trial is done in this process.
+    `model`: one that is not the run's own, and its `identity`; such a trial is done in this
+    process.
     """
 
     name: str
@@ -90,7 +101,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Case:
-    """What a worker gets: a trial of a caption, its training image if that is known, and a picture that no model saw, if one was given."""
+    """What a worker gets: a trial of a caption, its training image if that is known, and a
+    picture that no model saw, if one was given.
+    """
 
     caption: Caption
     trial: Trial
@@ -110,18 +123,32 @@ WANTED: dict[str, Callable[[Case, Subject], Image.Image]] = {
 
 
 def memorized(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
-    """Captions whose neurons are off in the edited model, so many spread over the table; 0: all of them."""
+    """Captions whose neurons are off in the edited model, so many spread over
+    the table; 0: all of them.
+    """
     return spread([c for c in captions if len(switched_off(c))], most)
 
 
 def ordinary(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
-    """Captions that are not memorized, so many spread over the table; 0: all of them. None whose type is that of a memory."""
-    under = [c for c in captions if c.results.get("detect", {}).get("memorized") is False]
+    """Captions that are not memorized, so many spread over the table; 0: all of them.
+
+    None whose type is that of a memory.
+    """
+    under = [c for c in captions if c.detected is not None and not c.detected.memorized]
     return spread([c for c in under if not is_memory(c.type)], most)
 
 
+def _chosen(captions: Sequence[Caption], effort: Effort) -> dict[str, list[Caption]]:
+    """The captions that are tried, of each kind."""
+    return {
+        MEMORIZED: memorized(captions, effort.captions),
+        ORDINARY: ordinary(captions, effort.captions),
+    }
+
+
 def spread(found: list[T], most: int) -> list[T]:
-    """So many of a list from all over it, in its order; fewer are always among more, so that asking for more does nothing again.
+    """So many of a list from all over it, in its order; fewer are always among more, so that asking
+    for more does nothing again.
 
     >>> spread(list("abcdefgh"), 2), spread(list("abcdefgh"), 3)
     (['a', 'e'], ['a', 'c', 'e'])
@@ -132,7 +159,10 @@ def spread(found: list[T], most: int) -> list[T]:
 
 
 def trials(work: Work) -> list[Trial]:
-    """The attacks on the edited model with their controls. All neurons of the run are off: the model as it is exported."""
+    """The attacks on the edited model with their controls.
+
+    All neurons of the run are off: the model as it is exported.
+    """
     off = all_neurons(work.run.captions())
     return [*against(off, OFF), Trial(UNTOUCHED, MEMORIZED, EMPTY)]
 
@@ -140,7 +170,9 @@ def trials(work: Work) -> list[Trial]:
 def against(
     off: NeuronSet, name: str, model: Model | None = None, identity: str = ""
 ) -> list[Trial]:
-    """A model attacked for memorized pictures, for such that it never saw, and for mirrored images of ordinary captions."""
+    """A model attacked for memorized pictures, for such that it never saw, and for mirrored
+    images of ordinary captions.
+    """
     return [
         Trial(name, MEMORIZED, off, model=model, identity=identity),
         Trial(f"{name}, {NEVER}", MEMORIZED, off, NEVER, model, identity),
@@ -159,8 +191,10 @@ def try_out(
     stop: Callable[[], bool] = never,
     made: Sequence[Trial] | None = None,
 ) -> None:
-    """Every attempt of `findnemo.robustness.ATTEMPTS` on memorized captions, with the neurons off and untouched, and on ordinary ones
-    with the neurons off. What is answered is not done again."""
+    """Every attempt of `findnemo.robustness.ATTEMPTS` on memorized captions, with the
+    neurons off and untouched, and on ordinary ones with the neurons off. What is
+    answered is not done again.
+    """
     chosen = [t for t in (trials(work) if made is None else made) if t.wanted != NEVER]
     _answer(work, effort, ATTEMPT, chosen, pool or Serial(work.model), progress, stop)
     bases = work.run.meta("bases")
@@ -175,8 +209,10 @@ def attack_all(
     stop: Callable[[], bool] = never,
     made: Sequence[Trial] | None = None,
 ) -> None:
-    """The attack on an embedding, as curves over its steps: memorized pictures from the edited model and the untouched one, pictures that
-    no model saw, and mirrored images of ordinary captions. What is answered is not done again."""
+    """The attack on an embedding, as curves over its steps: memorized pictures from the edited
+    model and the untouched one, pictures that no model saw, and mirrored images of ordinary
+    captions. What is answered is not done again.
+    """
     chosen = trials(work) if made is None else made
     _answer(work, effort, ATTACK, chosen, pool or Serial(work.model), progress, stop)
     captions = list(work.run.captions())
@@ -193,32 +229,26 @@ def _answer(
     progress: Progress,
     stop: Callable[[], bool],
 ) -> None:
-    """Do what is open of the trials: those of the run's model by the pool, those of others in this process."""
+    """Do what is open of the trials: those of the run's model by the pool, those
+    of others in this process.
+    """
     run = work.run
     require_same(run, work.model, pictures=True)
     captions = list(run.captions())
-    groups = {
-        MEMORIZED: memorized(captions, effort.captions),
-        ORDINARY: ordinary(captions, effort.captions),
-    }
     bases = {stage + trial.name: _basis(work, effort, trial, stage) for trial in chosen}
     run.set_meta("bases", _still_standing(work, effort, stage) | bases)
     jobs = [
-        (k, caption, trial)
-        for who, group in groups.items()
+        _Job(k, caption, trial)
+        for who, group in _chosen(captions, effort).items()
         for k, caption in enumerate(group)
         for trial in chosen
         if trial.who == who
     ]
-    open_ = [
-        (k, caption, trial)
-        for k, caption, trial in jobs
-        if caption.results.get(stage + trial.name, {}).get("basis") != bases[stage + trial.name]
-    ]
+    open_ = [job for job in jobs if not job.stands(stage, bases[stage + job.trial.name])]
     done = len(jobs) - len(open_)
-    others = {id(t.model): t.model for _, _, t in open_ if t.model is not None}
+    others = {id(job.trial.model): job.trial.model for job in open_ if job.trial.model is not None}
     for model in (None, *others.values()):
-        mine = [job for job in open_ if job[2].model is model]
+        mine = [job for job in open_ if job.trial.model is model]
         step = partial(
             _tried,
             stage=stage,
@@ -226,9 +256,9 @@ def _answer(
             settings=work.plan.image_settings,
             judges=work.judges,
             other=(work.model, model) if model is not None else None,
-            known={},
+            subjects={},
         )
-        units = (Unit((_case(work, effort, *job),)) for job in mine)
+        units = (Unit((_case(work, effort, job),)) for job in mine)
         commit = partial(_commit, work, stage, bases)
         of_pool = pool if model is None else Serial(work.model)
         whole = Stage(stage.rstrip(":"), step, units, len(mine), commit, total=len(jobs), done=done)
@@ -237,9 +267,22 @@ def _answer(
         raise StoppedError(f"stopped after {done} of {len(jobs)}")
 
 
-def _case(work: Work, effort: Effort, k: int, caption: Caption, trial: Trial) -> Case:
-    control = effort.controls[k % len(effort.controls)] if effort.controls else None
-    return Case(caption, replace(trial, model=None), work.original(caption), control)
+class _Job(NamedTuple):
+    """A trial of a caption, the `number`-th of its kind."""
+
+    number: int
+    caption: Caption
+    trial: Trial
+
+    def stands(self, stage: str, basis: str) -> bool:
+        """Whether the run has a result of it that stands on this basis."""
+        return self.caption.results.get(stage + self.trial.name, {}).get("basis") == basis
+
+
+def _case(work: Work, effort: Effort, job: _Job) -> Case:
+    controls = effort.controls
+    control = controls[job.number % len(controls)] if controls else None
+    return Case(job.caption, replace(job.trial, model=None), work.original(job.caption), control)
 
 
 def _commit(work: Work, stage: str, bases: Mapping[str, str], events: Sequence[Event]) -> int:
@@ -254,23 +297,28 @@ def _commit(work: Work, stage: str, bases: Mapping[str, str], events: Sequence[E
 
 
 def origin(work: Work, identity: str) -> str:
-    """What a hardened model is (`Identity.whole`), and what it was made from: other neurons, another model."""
+    """What a hardened model is (`Identity.whole`), and what it was made from:
+    other neurons, another model.
+    """
     return f"{identity} {sorted(all_neurons(work.run.captions()))}"
 
 
 def _still_standing(work: Work, effort: Effort, stage: str) -> dict[str, str]:
-    """The bases of a run without those of a hardened model that was made from other neurons, or attacked with another effort."""
-    known, made_from = work.run.meta("bases") or {}, work.run.meta("hardened_from") or ""
-    if made_from != origin(work, made_from.partition(" ")[0]):
+    """The bases of a run without those of a hardened model that was made from other neurons, or
+    attacked with another effort.
+    """
+    bases = work.run.meta("bases") or {}
+    source = work.run.meta("hardened_from") or ""
+    if source != origin(work, source.partition(" ")[0]):
         work.run.set_meta("hardened", None)
-        return {name: basis for name, basis in known.items() if HARDENED not in name}
+        return {name: basis for name, basis in bases.items() if HARDENED not in name}
     present = {
         stage + t.name: _basis(work, effort, t, stage)
-        for t in against(EMPTY, HARDENED, identity=made_from)
+        for t in against(EMPTY, HARDENED, identity=source)
     }
     return {
         name: basis
-        for name, basis in known.items()
+        for name, basis in bases.items()
         if not name.startswith(stage + HARDENED) or present.get(name) == basis
     }
 
@@ -283,12 +331,14 @@ def _tried(
     settings: ImageSettings,
     judges: Judges,
     other: tuple[Model, Model] | None,
-    known: dict[int, Subject],
+    subjects: dict[int, Subject],
 ) -> list[Answer]:
-    """The step: what a trial of a caption gives. `other`: the untouched model and the one that is tried, where these are two.
+    """The step: what a trial of a caption gives.
 
-    `known`: subjects of captions that this process has met; they are the same whoever makes them. What fails stands on no basis and is
-    tried again.
+    `other`: the untouched model and the one that is tried, where these are two.
+
+    `subjects`: those of captions that this process has met; they are the same whoever makes them.
+    What fails stands on no basis and is tried again.
     """
     untouched, tried = other or (model, model)
     answers = []
@@ -296,10 +346,10 @@ def _tried(
         try:
             with named(tried.device, "a single caption"):
                 caption = case.caption
-                if caption.id not in known:
-                    known[caption.id] = subject(untouched, caption.text, settings, case.original)
+                if caption.id not in subjects:
+                    subjects[caption.id] = subject(untouched, caption.text, settings, case.original)
                 do = _attack if stage == ATTACK else _attempts
-                answers.append(do(tried, case, known[caption.id], effort, settings, judges))
+                answers.append(do(tried, case, subjects[caption.id], effort, settings, judges))
         except FindnemoError as problem:  # what else is known of the caption stands
             answers.append(Answer(NOTHING | {"failed": hidden(str(problem))}))
     return answers
@@ -328,20 +378,11 @@ def failures(captions: Iterable[Caption]) -> list[str]:
 def _basis(work: Work, effort: Effort, trial: Trial, stage: str) -> str:
     """What a result depends on, in 16 digits."""
     asked = [effort.steps, effort.starts] if stage == ATTACK else list(ATTEMPTS)
-    pictures = (
-        [hashlib.sha256(p.tobytes()).hexdigest() for p in effort.controls]
-        if NEVER in trial.name
-        else []
-    )
-    told = [
-        sorted(trial.neurons),
-        trial.identity,
-        asked,
-        effort.images,
-        pictures,
-        work.plan.image_settings.to_json(),
-    ]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    controls = effort.controls if NEVER in trial.name else ()
+    pictures = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in controls]
+    settings = work.plan.image_settings.to_json()
+    basis = [sorted(trial.neurons), trial.identity, asked, effort.images, pictures, settings]
+    return hashlib.sha256(json.dumps(basis).encode()).hexdigest()[:16]
 
 
 def subject_of(work: Work, caption: Caption) -> Subject:
@@ -353,37 +394,49 @@ def _switched(model: Model, trial: Trial) -> AbstractContextManager[None]:
 
 
 def _attempts(
-    model: Model, case: Case, told: Subject, effort: Effort, settings: ImageSettings, judges: Judges
+    model: Model,
+    case: Case,
+    target: Subject,
+    effort: Effort,
+    settings: ImageSettings,
+    judges: Judges,
 ) -> Answer:
-    """Closeness of the images of every attempt to the picture, or to what the untouched model gives for the caption."""
+    """Closeness of the images of every attempt to the picture, or to what the untouched
+    model gives for the caption.
+    """
     samples = range(seeds.ATTEMPTS, seeds.ATTEMPTS + effort.images)
-    references = [told.picture, *told.others]
+    references = [target.picture, *target.others]
     near: dict[str, list[float]] = {}
     skipped: dict[str, str] = {}
     broken: dict[str, str] = {}
     for name, attempt in ATTEMPTS.items():
         try:
             with _switched(model, case.trial), named(model.device, "a single attempt"):
-                made = attempt(model, told, samples, settings)
-            values = closeness(made, references, judges.descriptor).tolist()
+                images = attempt(model, target, samples, settings)
+            values = closeness(images, references, judges.descriptor).tolist()
             near[name] = [round(v, 4) for v in values]
         except (InputError, ModelError) as problem:  # does not apply to this model or caption
             skipped[name] = str(problem)
         except FindnemoError as problem:  # NaN, or no memory left
             broken[name] = hidden(str(problem))
-    return Answer({"known": told.known, "closeness": near, "skipped": skipped, "broken": broken})
+    return Answer({"known": target.known, "closeness": near, "skipped": skipped, "broken": broken})
 
 
 def _attack(
-    model: Model, case: Case, told: Subject, effort: Effort, settings: ImageSettings, judges: Judges
+    model: Model,
+    case: Case,
+    target: Subject,
+    effort: Effort,
+    settings: ImageSettings,
+    judges: Judges,
 ) -> Answer:
     """Curves of the attack for the wanted picture, and the first image of each step."""
-    wanted = Subject(told.prompt, WANTED[case.trial.wanted](case, told), told.others, told.known)
+    wanted = replace(target, picture=WANTED[case.trial.wanted](case, target))
     stem = f"attack/{case.caption.slug}/{_file(case.trial.name)}"
     files = {f"{stem}-wanted.png": png(wanted.picture)}
 
-    def keep(start: str, step: int, made: Sequence[Image.Image]) -> None:
-        files[f"{stem}-{start}-{step:04d}.png"] = png(made[0])
+    def keep(start: str, step: int, images: Sequence[Image.Image]) -> None:
+        files[f"{stem}-{start}-{step:04d}.png"] = png(images[0])
 
     with _switched(model, case.trial):
         curves = attack(
@@ -396,7 +449,7 @@ def _attack(
             judges.descriptor,
             keep,
         )
-    return Answer({"known": told.known, "curves": curves}, files)
+    return Answer({"known": target.known, "curves": curves}, files)
 
 
 def _file(name: str) -> str:
@@ -404,38 +457,33 @@ def _file(name: str) -> str:
 
 
 def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> None:
-    """A sheet a memorized caption: a row a trial, a column a step, the images of the attack that begins at the caption."""
+    """A sheet a memorized caption: a row a trial, a column a step, the images of the attack
+    that begins at the caption.
+    """
+    title = f"(steps {', '.join(map(str, effort.steps))}; wanted)"
     for caption in captions:
-        folder, rows = work.run.path / "attack" / caption.slug, []
+        folder = work.run.path / "attack" / caption.slug
+        rows = []
         for stage in caption.results:
-            name = _file(stage.removeprefix(ATTACK))
-            files = [folder / f"{name}-{effort.starts[0]}-{step:04d}.png" for step in effort.steps]
+            trial = stage.removeprefix(ATTACK)
+            stem = f"{folder}/{_file(trial)}"
+            files = [Path(f"{stem}-{effort.starts[0]}-{step:04d}.png") for step in effort.steps]
             if stage.startswith(ATTACK) and all(file.is_file() for file in files):
                 rows.append(
-                    (
-                        stage.removeprefix(ATTACK),
-                        [picture(file) for file in [*files, folder / f"{name}-wanted.png"]],
-                    )
+                    (trial, [picture(file) for file in (*files, Path(f"{stem}-wanted.png"))])
                 )
         if rows:
-            save_png(
-                sheet(f"{caption.text} (steps {', '.join(map(str, effort.steps))}; wanted)", rows),
-                folder.with_suffix(".png"),
-            )
+            save_png(sheet(f"{caption.text} {title}", rows), folder.with_suffix(".png"))
 
 
 def evaluations(work: Work, effort: Effort, stage: str) -> int:
     """U-Net sample evaluations that are still to be spent, about."""
-    captions = list(work.run.captions())
-    groups = {
-        MEMORIZED: memorized(captions, effort.captions),
-        ORDINARY: ordinary(captions, effort.captions),
-    }
-    chosen = [t for t in trials(work) if stage == ATTACK or t.wanted != NEVER]
+    captions = _chosen(list(work.run.captions()), effort)
     left = sum(
-        c.results.get(stage + t.name, {}).get("basis") != _basis(work, effort, t, stage)
-        for t in chosen
-        for c in groups[t.who]
+        not _Job(k, caption, trial).stands(stage, _basis(work, effort, trial, stage))
+        for trial in trials(work)
+        if stage == ATTACK or trial.wanted != NEVER
+        for k, caption in enumerate(captions[trial.who])
     )
     settings = work.plan.image_settings
     if stage == ATTACK:

@@ -1,4 +1,6 @@
-"""One way to work through a stage: what is open goes to a pool, what becomes known is committed, whoever listens is told."""
+"""One way to work through a stage: what is open goes to a pool, what becomes known is committed,
+whoever listens is told.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,12 @@ def no_progress(stage: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Stage:
-    """`step`: what a worker does with the items of a unit. `units`: `count` of them, in the order in which they shall be begun.
+    """`step`: what a worker does with the items of a unit.
 
-    `commit`: writes what became known at one time, and says how many of `total` that were. `done`: how many were before.
+    `units`: `count` of them, in the order in which they shall be begun.
+
+    `commit`: writes what became known at one time, and says how many of `total` that were. `done`:
+    how many were before.
     """
 
     name: str
@@ -33,7 +38,9 @@ class Stage:
 def run_stage(
     stage: Stage, pool: Pool, progress: Progress = no_progress, stop: Callable[[], bool] = never
 ) -> int:
-    """Have a pool answer all units of a stage, or those that are begun before `stop()` is true; how many of its total are done."""
+    """Have a pool answer all units of a stage, or those that are begun before `stop()` is true;
+    how many of its total are done.
+    """
     done = stage.done
     progress(stage.name, done, stage.total)
     dispatch = Dispatch(stage.units, stage.count, pool.size, pool.aim)

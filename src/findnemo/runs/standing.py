@@ -1,4 +1,5 @@
-"""What the results of a caption say: which of three states it is in, how it stands after an audit in one word, and what is switched off.
+"""What the results of a caption say: which of three states it is in, how it stands after an audit
+in one word, and what is switched off.
 
 Every face (terminal, report, app, trackers, model card) takes its words from here.
 """
@@ -15,18 +16,27 @@ from findnemo.runs.results import Verified
 from findnemo.runs.store import Caption
 
 STAGES = ("detect", "localize", "verify")
-TRAINED = 0.7  # similarity to the training image from which an image is a copy of it (Finding NeMo, section 4: SSCD)
+# similarity to the training image from which an image is a copy of it (Finding NeMo, section 4:
+# SSCD)
+TRAINED = 0.7
 
 STATES = {
-    "memorized": "its score is over the threshold, and nothing that was looked at says that it is ordinary",
-    "suspected": "its score is over the threshold, but its untouched images are no copies: nothing is switched off for it",
+    "memorized": (
+        "its score is over the threshold, and nothing that was looked at says that it is ordinary"
+    ),
+    "suspected": (
+        "its score is over the threshold, but its untouched images are no copies: nothing is"
+        " switched off for it"
+    ),
     "not memorized": "its score is under the threshold",
 }
 
 
 class Word(NamedTuple):
-    """How a caption stands: what that means, as a sentence without its subject; whether it is "good", "bad", "open" or nothing of note; a few
-    words beside the caption; and what captions that stand so did, where that is trouble."""
+    """How a caption stands: what that means, as a sentence without its subject; whether it is
+    "good", "bad", "open" or nothing of note; a few words beside the caption; and what
+    captions that stand so did, where that is trouble.
+    """
 
     means: str
     tone: str = ""
@@ -37,13 +47,15 @@ class Word(NamedTuple):
 WORDS = {  # worst first
     "failed": Word("a step failed on it", "bad", "failed", "failed"),
     "out of reach": Word(
-        "no set of value neurons that the search tried removes its memory; nothing is switched off for it",
+        "no set of value neurons that the search tried removes its memory; nothing is switched off"
+        " for it",
         "bad",
         "out of reach",
         "stayed out of reach",
     ),
     "back": Word(
-        "no finished images were judged, and on fresh seeds its noise differences still resemble those before",
+        "no finished images were judged, and on fresh seeds its noise differences still resemble"
+        " those before",
         "bad",
         "back on fresh seeds",
         "came back on fresh seeds",
@@ -52,7 +64,8 @@ WORDS = {  # worst first
         "its finished images still hold copies", "bad", "still gives copies", "still gave copies"
     ),
     "not replicated": Word(
-        "its neurons were found, but on fresh seeds its score does not reach tau: there is nothing to check them on",
+        "its neurons were found, but on fresh seeds its score does not reach tau: there is nothing"
+        " to check them on",
         "open",
         "no fresh seed replicates",
         "could not be checked, for no fresh seed replicates",
@@ -77,7 +90,8 @@ WORDS = {  # worst first
     ),
     "gone": Word("its memory is gone on fresh seeds", "good", "gone on fresh seeds"),
     "suspected": Word(
-        "over tau, but its untouched images are no copies of each other: nothing is switched off for it",
+        "over tau, but its untouched images are no copies of each other: nothing is switched off"
+        " for it",
         "open",
         "suspected, no copies seen",
     ),
@@ -89,11 +103,13 @@ BAD = ("out of reach", "back", "copies")  # standings of memories that were chec
 
 
 def copies(checked: Verified, when: str) -> bool | None:
-    """Whether the finished images of a caption hold copies, `when` "before" the neurons went off or "after"; None if none were judged.
+    """Whether the finished images of a caption hold copies, `when` "before" the neurons went off or
+    "after"; None if none were judged.
 
-    Before: most untouched images are copies of what other seeds gave, or their median similarity to the training image is .7 or more.
-    After: where that was so of the untouched images, any image is a copy of an untouched one of another seed; or the median similarity to
-    the training image still is .7 or more. A likeness of two images of which most are not alike is chance.
+    Before: most untouched images are copies of what other seeds gave, or their median similarity to
+    the training image is .7 or more. After: where that was so of the untouched images, any image is
+    a copy of an untouched one of another seed; or the median similarity to the training image still
+    is .7 or more. A likeness of two images of which most are not alike is chance.
 
     >>> seen = Verified(copies_before=1.0, copies_after=0.25)
     >>> copies(Verified(copies_before=0.25, copies_after=0.25), "before"), copies(seen, "after"), copies(Verified(), "after")
@@ -112,9 +128,10 @@ def copies(checked: Verified, when: str) -> bool | None:
 def state(caption: Caption) -> str | None:
     """One of STATES; None before detection.
 
-    A caption whose score reaches tau is memorized, by the paper's definition, until its untouched images have been looked at and are no
-    copies: then it is suspected. One that is on the run's list at a false discovery rate stays memorized whatever its images are: a
-    template memory copies only a part of a picture.
+    A caption whose score reaches tau is memorized, by the paper's definition, until its untouched
+    images have been looked at and are no copies: then it is suspected. One that is on the run's
+    list at a false discovery rate stays memorized whatever its images are: a template memory copies
+    only a part of a picture.
     """
     if caption.detected is None:
         return None
@@ -127,8 +144,9 @@ def state(caption: Caption) -> str | None:
 def standing(caption: Caption) -> str:
     """One of STANDINGS: what the committed results of an audit say of a caption.
 
-    Gone: untouched images of most seeds are copies, and with the neurons off none is. Finished images decide, for a noise difference looks at one step
-    of many. Where none were judged: no noise difference of a fresh seed that replicated is more like itself before than the threshold.
+    Gone: untouched images of most seeds are copies, and with the neurons off none is. Finished
+    images decide, for a noise difference looks at one step of many. Where none were judged: no
+    noise difference of a fresh seed that replicated is more like itself before than the threshold.
 
     >>> under = {"memorized": False, "score": 0.1, "tau": 0.4}
     >>> standing(Caption(1, "a cat", 1, None, None, {"detect": under}, {}, 0.1))
@@ -160,7 +178,10 @@ def _verified(checked: Verified, tau: float) -> str:
 
 
 def failures(caption: Caption) -> dict[str, str]:
-    """Stages of the audit that failed on a caption, with the reason. A mitigation or a study that failed on it says nothing of the caption."""
+    """Stages of the audit that failed on a caption, with the reason.
+
+    A mitigation or a study that failed on it says nothing of the caption.
+    """
     return {stage: reason for stage, reason in caption.failed.items() if stage in STAGES}
 
 
@@ -186,23 +207,32 @@ def evaluations_of(caption: Caption) -> int:
 
 
 def points_of(caption: Caption) -> tuple[Point, ...]:
-    """The price list of a caption's memory: sets that its search tried, by size; none where it had no such search."""
+    """The price list of a caption's memory: sets that its search tried, by size; none
+    where it had no such search.
+    """
     return () if caption.localized is None else caption.localized.points
 
 
 def prefix_of(caption: Caption, neurons: int) -> tuple[NeuronSet, Point]:
-    """The set of a caption's price list that has so many neurons. Raises InputError for a number that was not tried."""
+    """The set of a caption's price list that has so many neurons.
+
+    Raises InputError for a number that was not tried.
+    """
     order = () if caption.localized is None else caption.localized.order
     return chosen(order, points_of(caption), neurons)
 
 
 def falls(caption: Caption) -> bool:
-    """Whether the search found neurons with which the memory of a caption, if it is one, falls to tau."""
+    """Whether the search found neurons with which the memory of a caption, if
+    it is one, falls to tau.
+    """
     return caption.localized is not None and caption.localized.reached and bool(neurons_of(caption))
 
 
 def dear(caption: Caption) -> bool:
-    """Whether there is something to choose: no set that was tried removes the memory, or the last one costs ordinary captions more than .05."""
+    """Whether there is something to choose: no set that was tried removes the memory, or the
+    last one costs ordinary captions more than .05.
+    """
     found = caption.localized
     if found is None or not found.points:
         return False
@@ -210,13 +240,17 @@ def dear(caption: Caption) -> bool:
 
 
 def switched_off(caption: Caption) -> NeuronSet:
-    """The neurons that are off in the cleaned model for the sake of a caption: those found for it, if it is memorized and its memory falls to tau.
+    """The neurons that are off in the cleaned model for the sake of a caption: those found for it,
+    if it is memorized and its memory falls to tau.
 
-    None for a caption that is only suspected, nor for one that is out of reach: it would change the model and remove no memory.
+    None for a caption that is only suspected, nor for one that is out of reach: it would change the
+    model and remove no memory.
     """
     return neurons_of(caption) if falls(caption) and state(caption) != "suspected" else EMPTY
 
 
 def all_neurons(captions: Iterable[Caption]) -> NeuronSet:
-    """The neurons that are off in the cleaned model, for all of the captions together; those that several share once."""
+    """The neurons that are off in the cleaned model, for all of the captions together; those
+    that several share once.
+    """
     return NeuronSet.of(n for c in captions for n in switched_off(c))

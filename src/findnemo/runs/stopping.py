@@ -1,4 +1,6 @@
-"""Stopping: Ctrl-C and SIGTERM let what is under way come to its end, if that does not take too long.
+"""Stopping:
+
+Ctrl-C and SIGTERM let what is under way come to its end, if that does not take too long.
 
 with stopping() as stop:
     audit(work, prompts, stop=stop)
@@ -31,7 +33,10 @@ class Stopping:
         return self.asked
 
     def ask(self, number: int) -> None:
-        """What a signal does: the first asks, the second raises: KeyboardInterrupt after Ctrl-C, SystemExit after SIGTERM."""
+        """What a signal does: the first asks, the second raises:
+
+        KeyboardInterrupt after Ctrl-C, SystemExit after SIGTERM.
+        """
         again = self.asked
         self.asked = True
         self.status = 128 + number
@@ -45,10 +50,13 @@ class Stopping:
 
 @contextmanager
 def stopping(tell: Callable[[str], None] = lambda text: None) -> Iterator[Stopping]:
-    """Handle SIGINT and SIGTERM while the context lasts. In another thread than the main one nothing is handled.
+    """Handle SIGINT and SIGTERM while the context lasts.
 
-    The first Ctrl-C sets `asked`, tells so, and lets the work go on to its next look; a second raises KeyboardInterrupt. SIGTERM sets
-    `asked`; work that has not ended after GRACE seconds is left by SystemExit, as soon as Python code runs again.
+    In another thread than the main one nothing is handled.
+
+    The first Ctrl-C sets `asked`, tells so, and lets the work go on to its next look; a second
+    raises KeyboardInterrupt. SIGTERM sets `asked`; work that has not ended after GRACE seconds is
+    left by SystemExit, as soon as Python code runs again.
     """
     stop = Stopping(tell)
     if threading.current_thread() is not threading.main_thread():

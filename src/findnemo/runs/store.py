@@ -1,7 +1,10 @@
-"""The run store: one directory per run. SQLite (WAL) for settings, captions and results, with a backup; images as PNG.
+"""The run store: one directory per run.
 
-Every result is committed in one transaction, after the files that belong to it, so a process may die at any point: what was committed
-is there, the rest is done again. One process at a time writes to a run. Every row has a checksum: a flipped byte is noticed.
+SQLite (WAL) for settings, captions and results, with a backup; images as PNG.
+
+Every result is committed in one transaction, after the files that belong to it, so a process may
+die at any point: what was committed is there, the rest is done again. One process at a time writes
+to a run. Every row has a checksum: a flipped byte is noticed.
 """
 
 from __future__ import annotations
@@ -9,11 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -35,7 +38,10 @@ COLUMNS = {  # what a checksum covers; it is the last column of each table
     "results": ("caption", "stage", "status", "seconds", "payload"),
 }
 TABLES = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL DEFAULT '')",
+    (
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL"
+        " DEFAULT '')"
+    ),
     """CREATE TABLE captions (
     id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, row INTEGER NOT NULL, type TEXT, image TEXT,
     checksum TEXT NOT NULL DEFAULT '')""",
@@ -47,11 +53,7 @@ WINDOW = 500  # captions read or entered at once, however many there are
 DATABASE = "run.sqlite"
 BACKUP = "backup.sqlite"  # the database as it was at the end of a stage
 COPY = "settings.json"
-_BEFORE = {
-    "calibration",
-    ".lock",
-    COPY,
-}  # what a run directory can hold before its database is there
+_BEFORE = {"calibration", ".lock", COPY}  # what can be there before the database
 _STORAGE = {  # what SQLite says of a disk -> the reason and the way out
     "database or disk is full": ("no space left on the device", FULL),
     "readonly database": ("it is read-only", CLOSED),
@@ -62,13 +64,12 @@ _STORAGE = {  # what SQLite says of a disk -> the reason and the way out
         "wait for it, then run the same command again",
     ),
 }
-_DAMAGE = (  # what SQLite says of the bytes of a file; all else that it says is of a statement, which is ours
+# what SQLite says of the bytes of a file; all else that it says is of a statement, which is ours
+_DAMAGE = (
     *("malformed", "not a database", "unsupported file format", "string or blob too big"),
     *("could not decode to utf-8", "database corruption"),
 )
 _UNASKED = "no such table: asked"
-
-DECODED = {"detect": "detected", "localize": "localized", "verify": "verified"}
 
 Row = tuple[Any, ...]
 
@@ -77,9 +78,9 @@ Row = tuple[Any, ...]
 class Caption:
     """One caption of a run, with the results committed so far.
 
-    `results`: stage -> JSON object as it is stored; those of the audit are decoded by `detected`, `localized` and `verified`, which are None
-    for a stage that is open or failed, and raise InputError for an object that lacks something. `listed`: whether the caption is on the run's
-    list at a false discovery rate. `place`: what errors call the run.
+    `results`: stage -> JSON object as it is stored. `detected`, `localized` and `verified` are
+    those of the audit as types (`decoded`). `listed`: whether the caption is on the run's list at a
+    false discovery rate. `place`: what errors call the run.
     """
 
     id: int
@@ -92,30 +93,37 @@ class Caption:
     seconds: float
     listed: bool = False
     place: str = field(default=DATABASE, compare=False, repr=False)
+    _decoded: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    @cached_property
+    def decoded(self, stage: str) -> Any:
+        """The result of a stage as its type in `results.STAGES`, None for a
+        stage that is open or failed.
+
+        Raises InputError for a result that lacks something, or holds something of another kind.
+        """
+        if stage in self.results and stage not in self._decoded:
+            kind = stored.of_key(stored.STAGES, stage)
+            place = where(self.place, self.id, stage)
+            self._decoded[stage] = stored.decoded(kind, self.results[stage], place)
+        return self._decoded.get(stage)
+
+    @property
     def detected(self) -> Detected | None:
-        return self._decoded("detect")
+        return self.decoded("detect")
 
-    @cached_property
+    @property
     def localized(self) -> Localized | None:
-        return self._decoded("localize")
+        return self.decoded("localize")
 
-    @cached_property
+    @property
     def verified(self) -> Verified | None:
-        return self._decoded("verify")
-
-    def _decoded(self, stage: str) -> Any:
-        payload = self.results.get(stage)
-        if payload is None:
-            return None
-        return stored.decoded(
-            stored.of_key(stored.STAGES, stage), payload, where(self.place, self.id, stage)
-        )
+        return self.decoded("verify")
 
     @property
     def score(self) -> float | None:
-        """The memorization score: over all seeds where neurons were sought, else that of detection, which stops at a pair that reaches tau."""
+        """The memorization score: over all seeds where neurons were sought, else that of
+        detection, which stops at a pair that reaches tau.
+        """
         if self.localized is not None:
             return self.localized.score_before
         return None if self.detected is None else self.detected.score
@@ -123,18 +131,21 @@ class Caption:
     @property
     def p(self) -> float | None:
         """The p-value of `score`; None for a calibration without scores."""
-        known = None if self.localized is None else self.localized.p
-        return self.detected.p if known is None and self.detected is not None else known
+        searched = None if self.localized is None else self.localized.p
+        return self.detected.p if searched is None and self.detected is not None else searched
 
     @property
     def slug(self) -> str:
         """A safe file name: number and a few letters of the caption."""
-        words = "".join(c if c.isascii() and c.isalnum() else "-" for c in self.text.lower())
-        return f"{self.id:05d}-{'-'.join(w for w in words.split('-') if w)[:40]}".rstrip("-")
+        words = re.sub(r"[^a-z0-9]+", "-", self.text.lower()).strip("-")
+        return f"{self.id:05d}-{words[:40]}".rstrip("-")
 
 
 def checksum(table: str, row: Sequence[Any]) -> str:
-    """Of a row of a table, the same in all formats to come, so that an older findnemo sees that a run is newer, not damaged: 16 hexadecimal digits of BLAKE2b over its name and values.
+    """16 hexadecimal digits of BLAKE2b over the name of a table and the values of a row.
+
+    No format of a run changes how it is made: an older findnemo sees that a run is newer, not
+    damaged.
 
     >>> checksum("meta", ("schema", "2"))
     '24c7237af3a1a0a6'
@@ -145,7 +156,9 @@ def checksum(table: str, row: Sequence[Any]) -> str:
 
 
 class Run:
-    """A run directory, opened for writing by `Run.create` (resumes what is there) or for reading by `Run.open`."""
+    """A run directory, opened for writing by `Run.create` (resumes what is there) or
+    for reading by `Run.open`.
+    """
 
     def __init__(self, path: Path, lock: IO[str] | None = None):
         self.path = path
@@ -161,58 +174,64 @@ class Run:
             raise
 
     def _check_pages(self) -> None:
-        """Refuse a damaged database: pages that do not fit together, indices that disagree with their tables."""
+        """Refuse a damaged database: pages that do not fit together, indices that
+        disagree with their tables.
+        """
         if self._lock is not None:
-            self._sql("PRAGMA journal_mode=WAL")
+            self.query("PRAGMA journal_mode=WAL")
             for query in ("BEGIN IMMEDIATE", "PRAGMA user_version=0", "ROLLBACK"):
-                self._sql(query)  # writes nothing, and tells a damaged head that forbids writing
-        self._sql("PRAGMA synchronous=FULL")  # what is committed is there after a power cut
-        self._sql("PRAGMA foreign_keys=ON")
-        told = self._sql("PRAGMA integrity_check(1)")[0][0]
-        if told != "ok":
-            raise self._damaged(str(told).splitlines()[-1])
+                self.query(query)  # writes nothing, and tells a damaged head that forbids writing
+        self.query("PRAGMA synchronous=FULL")  # what is committed is there after a power cut
+        self.query("PRAGMA foreign_keys=ON")
+        found = self.query("PRAGMA integrity_check(1)")[0][0]
+        if found != "ok":
+            raise self._damaged(str(found).splitlines()[-1])
 
     def _refuse_code(self) -> None:
-        """Refuse what SQLite would act on by itself, which a run never holds: views, triggers, virtual tables."""
-        self._sql("PRAGMA trusted_schema=OFF")
-        for kind, name, made in self._sql("SELECT type, name, sql FROM sqlite_master"):
+        """Refuse what SQLite would act on by itself, which a run never holds: views,
+        triggers, virtual tables.
+        """
+        self.query("PRAGMA trusted_schema=OFF")
+        for kind, name, made in self.query("SELECT type, name, sql FROM sqlite_master"):
             if kind not in ("table", "index") or str(made).upper().startswith("CREATE VIRTUAL"):
                 raise self._damaged(f"it holds a {kind} {name!r:.60}, which no run does")
 
     def _check_schema(self) -> None:
         """Refuse what a newer findnemo wrote; a writer makes the tables of a new run."""
-        begun = bool(self._sql("SELECT 1 FROM sqlite_master WHERE name = 'meta'"))
+        begun = bool(self.query("SELECT 1 FROM sqlite_master WHERE name = 'meta'"))
         if begun:
             self._check_columns("meta")
-        known = self.meta("schema") if begun else None
-        if known is None and (self.path / COPY).exists():  # written once a run has begun
+        schema = self.meta("schema") if begun else None
+        if schema is None and (self.path / COPY).exists():  # written once a run has begun
             raise self._damaged("its tables are not those of a run")
-        if known is None and self._lock is not None:
+        if schema is None and self._lock is not None:
             self._make_tables()
-        elif known != SCHEMA:
-            way_out = (
-                "a newer findnemo made it: update this one"
-                if known
-                else "it stopped before it began: start it again"
-            )
+        elif schema != SCHEMA:
+            newer = "a newer findnemo made it: update this one"
+            way_out = newer if schema else "it stopped before it began: start it again"
             raise InputError(
-                f"{self.path} has run format {known}, this findnemo reads {SCHEMA}: {way_out}, or take another --out"
+                f"{self.path} has run format {schema}, this findnemo reads {SCHEMA}: {way_out}, or"
+                " take another --out"
             )
         self._check_columns(*COLUMNS)
         if self._lock is not None:
             self._check_rows()
 
     def _check_columns(self, *tables: str) -> None:
-        """Refuse tables that lack a column: what a statement of ours misses later is then no damage."""
+        """Refuse tables that lack a column: what a statement of ours misses
+        later is then no damage.
+        """
         for table in tables:
-            has = {name for (name,) in self._sql("SELECT name FROM pragma_table_info(?)", (table,))}
+            has = {
+                name for (name,) in self.query("SELECT name FROM pragma_table_info(?)", (table,))
+            }
             if lacking := {*COLUMNS[table], "checksum"} - has:
                 raise self._damaged(f"its table {table} has no {min(lacking)}")
 
     def _make_tables(self) -> None:
         with self.transaction():
             for table in TABLES:
-                self._sql(table)
+                self.query(table)
             self.put("meta", ("schema", json.dumps(SCHEMA)))
 
     def _check_rows(self) -> None:
@@ -223,25 +242,32 @@ class Run:
 
     # queries
 
-    def _sql(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
-        """All rows of a query. Raises DamageError if SQLite cannot read the file, StorageError if it cannot write to it."""
-        return list(self._rows(query, values))
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """All rows of a query; inside `transaction` also of a statement that writes.
 
-    def _rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[Row]:
-        """The same one by one."""
+        Raises DamageError or StorageError where the file is to blame, and what SQLite raises where
+        the statement is.
+        """
+        return list(self._rows(sql, values))
+
+    def _rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Row]:
+        """The rows of a query one by one, with the errors of `query`."""
         try:
-            yield from self._db.execute(query, tuple(values))
+            yield from self._db.execute(sql, tuple(values))
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            if (told := self._told(error)) is None:
+            if (plain := self._in_words(error)) is None:
                 raise
-            raise told from error
+            raise plain from error
 
-    def _told(self, error: Exception) -> FindnemoError | None:
-        """An error of SQLite in plain words; None for one of a statement or its values, which is no fault of the file."""
+    def _in_words(self, error: Exception) -> FindnemoError | None:
+        """An error of SQLite in plain words; None for one of a statement or its values, which
+        is no fault of the file.
+        """
         said = str(error).lower()
         if said == _UNASKED:
             return InputError(
-                f"{self.path}: no captions were asked for: call enter(run, prompts) or ask_all(run) first"
+                f"{self.path}: no captions were asked for: call enter(run, prompts) or ask_all(run)"
+                " first"
             )
         if isinstance(error, UnicodeDecodeError) or any(known in said for known in _DAMAGE):
             return self._damaged(str(error))
@@ -254,32 +280,30 @@ class Run:
     def _damaged(self, why: str) -> DamageError:
         file = self.path / DATABASE
         return DamageError(
-            f"{file} cannot be used: {why}; if it is damaged, `findnemo repair {self.path}` keeps all that can be read; "
-            "or take another --out"
+            f"{file} cannot be used: {why}; if it is damaged, `findnemo repair {self.path}` keeps"
+            " all that can be read; or take another --out"
         )
 
     def rows(self, table: str, where: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
-        """Rows of a table, without their checksums. Raises InputError naming one that does not fit its checksum."""
+        """Rows of a table, without their checksums.
+
+        Raises InputError naming one that does not fit its checksum.
+        """
         columns = COLUMNS[table]
-        for *row, known in self._rows(
+        for *row, kept in self._rows(
             f"SELECT {', '.join(columns)}, checksum FROM {table} {where}", values
         ):
-            if known != checksum(table, row):
+            if kept != checksum(table, row):
                 raise self._damaged(f"{named(table, row)} does not fit its checksum")
             yield tuple(row)
-
-    def query(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
-        """All rows of a query; inside `transaction` also of a statement that writes. Raises DamageError or StorageError where the file is to
-        blame, what SQLite raises where the statement is."""
-        return self._sql(sql, values)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All that is written in the context, or nothing of it."""
         try:
-            self._sql("BEGIN IMMEDIATE")
+            self.query("BEGIN IMMEDIATE")
             yield
-            self._sql("COMMIT")
+            self.query("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
                 self._db.rollback()
@@ -289,8 +313,9 @@ class Run:
         """Write a row in the place of the one that has its key."""
         self._changed = True
         marks = ", ".join("?" * (len(row) + 1))
-        self._sql(
-            f"INSERT OR REPLACE INTO {table} ({', '.join(COLUMNS[table])}, checksum) VALUES ({marks})",
+        self.query(
+            f"INSERT OR REPLACE INTO {table} ({', '.join(COLUMNS[table])}, checksum) VALUES"
+            f" ({marks})",
             (*row, checksum(table, row)),
         )
 
@@ -298,41 +323,38 @@ class Run:
 
     @classmethod
     def create(cls, path: str | os.PathLike, settings: dict[str, Any], wait: bool = False) -> Run:
-        """Start a run, or go on with one that has the same settings. `wait`: for another process that writes to it, however long.
+        """Start a run, or go on with one that has the same settings.
 
-        Raises MismatchError naming what differs, InputError if the directory holds something else, is damaged or in use, StorageError if it
-        cannot be written.
+        `wait`: for another process that writes to it, however long.
+
+        Raises MismatchError naming what differs, InputError if the directory holds something else,
+        is damaged or in use, StorageError if it cannot be written.
         """
         path = Path(path)
         refuse_foreign(path)
         with storing(path):
             path.mkdir(parents=True, exist_ok=True)
-        lock = acquire(path, wait)
-        try:
+        with ExitStack() as stack:
+            lock = stack.enter_context(acquire(path, wait))
             sweep(path)
             run = cls(path, lock)
-        except BaseException:
-            lock.close()
-            raise
-        try:
+            stack.callback(run.close)
             run._settle(settings)
-        except BaseException:
-            run.close()
-            raise
+            stack.pop_all()  # all went well: the run stays open
         return run
 
     def _settle(self, settings: dict[str, Any]) -> None:
         """Keep the settings of a new run; refuse others than those of an old one."""
-        known = self.meta("settings")
-        if known is None:
+        earlier = self.meta("settings")
+        if earlier is None:
             self.set_meta("settings", settings)
-        elif told := differences(known, settings):
+        elif difference := differences(earlier, settings):
             raise MismatchError(
-                f"{self.path} was made with other settings: {told}; give another --out, or the same settings"
+                f"{self.path} was made with other settings: {difference}; give another --out, or"
+                " the same settings"
             )
-        kept = (
-            settings if known is None else known
-        )  # of one model loaded in two ways the first stays
+        # of one model loaded in two ways the first stays
+        kept = settings if earlier is None else earlier
         if kept_settings(self.path) != kept:
             keep_settings(self.path, kept)
 
@@ -342,7 +364,8 @@ class Run:
         path = Path(path)
         if not (path / DATABASE).is_file():
             raise InputError(
-                f"{path} is not a run directory: it holds no run.sqlite; make one with `findnemo audit`"
+                f"{path} is not a run directory: it holds no run.sqlite; make one with `findnemo"
+                " audit`"
             )
         refuse_links(path, deep=False)
         run = cls(path)
@@ -351,15 +374,19 @@ class Run:
             if (path / COPY).exists():
                 raise run._damaged("it has lost the settings of the run")
             raise InputError(
-                f"{path} is a run that stopped before it began: start it again with `findnemo audit`"
+                f"{path} is a run that stopped before it began: start it again with `findnemo"
+                " audit`"
             )
         return run
 
     def unlock(self) -> None:
-        """Only read from here on, so that others may write to the run. What was committed is backed up first."""
+        """Only read from here on, so that others may write to the run.
+
+        What was committed is backed up first.
+        """
         if self._lock is not None:
             self.backup()
-        self._sql("PRAGMA query_only=ON")
+        self.query("PRAGMA query_only=ON")
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -382,10 +409,12 @@ class Run:
             self.close()
 
     def backup(self) -> None:
-        """Keep a second copy of the database beside it, `backup.sqlite`, which `repair` goes back to; nothing where the last is of the same rows.
+        """Keep a second copy of the database beside it, `backup.sqlite`, which `repair` goes back
+        to; nothing where the last is of the same rows.
 
-        All rows and pages are checked first, so that damage does not come into the backup; the last one stays until the new one is on the
-        disk. Raises DamageError, or StorageError where it cannot be written.
+        All rows and pages are checked first, so that damage does not come into the backup; the last
+        one stays until the new one is on the disk. Raises DamageError, or StorageError where it
+        cannot be written.
         """
         if not self._changed:
             return
@@ -412,29 +441,34 @@ class Run:
             self.put("meta", (key, json.dumps(value)))
 
     def add(self, prompts: Iterable[Prompt]) -> list[int]:
-        """Enter captions that are new; returns the ids of all of them, in order. Secrets in the URLs of images stay out."""
-        ids: list[int] = []
-        entries = iter(prompts)
+        """Enter captions that are new; returns the ids of all of them, in order.
+
+        Secrets in the URLs of images stay out.
+        """
         with self.transaction():
-            last = self._sql("SELECT coalesce(max(id), 0) FROM captions")[0][0]
-            while part := list(islice(entries, WINDOW)):
-                marks = ", ".join("?" * len(part))
-                texts = [p.text for p in part]
-                known = dict(
-                    self._sql(f"SELECT text, id FROM captions WHERE text IN ({marks})", texts)
-                )
-                for p in part:
-                    if p.text not in known:
-                        known[p.text] = last = last + 1
-                        self.put(
-                            "captions", (last, p.text, p.row, p.type, p.image and hidden(p.image))
-                        )
-                ids += [known[text] for text in texts]
-        return ids
+            return [
+                self.enter(prompt) if (known := self.id_of(prompt.text)) is None else known
+                for prompt in prompts
+            ]
+
+    def id_of(self, text: str) -> int | None:
+        """The id of a caption, None for one that the run does not have."""
+        found = self.query("SELECT id FROM captions WHERE text = ?", (text,))
+        return int(found[0][0]) if found else None
+
+    def enter(self, prompt: Prompt, number: int | None = None) -> int:
+        """Put a new caption under a number, by default the next one, and return
+        that; inside `transaction`.
+        """
+        if number is None:
+            number = 1 + self.query("SELECT coalesce(max(id), 0) FROM captions")[0][0]
+        image = prompt.image and hidden(prompt.image)
+        self.put("captions", (number, prompt.text, prompt.row, prompt.type, image))
+        return number
 
     def names_pictures(self) -> bool:
         """Whether any caption names its training image."""
-        return bool(self._sql("SELECT 1 FROM captions WHERE image IS NOT NULL LIMIT 1"))
+        return bool(self.query("SELECT 1 FROM captions WHERE image IS NOT NULL LIMIT 1"))
 
     # results
 
@@ -452,7 +486,9 @@ class Run:
     def record_all(
         self, results: Iterable[tuple[int, str, dict[str, Any], float, str | None]]
     ) -> None:
-        """Commit results as `record` takes them in one transaction: those of captions that were answered together."""
+        """Commit results as `record` takes them in one transaction: those of captions
+        that were answered together.
+        """
         with self.transaction():
             for caption, stage, payload, seconds, error in results:
                 status, kept = ("failed", {"error": hidden(error)}) if error else ("done", payload)
@@ -460,105 +496,95 @@ class Run:
 
     def done(self, stage: str) -> set[int]:
         """Ids of the captions for which a stage has been answered; failed ones are tried again."""
-        return {
-            r[0]
-            for r in self._sql(
-                "SELECT caption FROM results WHERE stage = ? AND status = 'done'", (stage,)
-            )
-        }
+        sql = "SELECT caption FROM results WHERE stage = ? AND status = 'done'"
+        return {caption for (caption,) in self.query(sql, (stage,))}
 
     def result(self, caption: int, stage: str) -> dict[str, Any] | None:
         """The result of one stage for one caption; None if it is open or failed."""
-        rows = list(self.rows("results", "WHERE caption = ? AND stage = ?", (caption, stage)))
-        return (
-            stored.payload(rows[0][4], where(self.path / DATABASE, caption, stage))
-            if rows and rows[0][2] == "done"
-            else None
-        )
+        for _, _, status, _, payload in self.rows(
+            "results", "WHERE caption = ? AND stage = ?", (caption, stage)
+        ):
+            if status == "done":
+                return stored.payload(payload, where(self.path / DATABASE, caption, stage))
+        return None
 
     def captions(
         self, ids: Iterable[int] | None = None, stage: str | None = None
     ) -> Iterator[Caption]:
-        """Captions with their results, in the order in which they were entered, a few hundred in memory at a time.
+        """Captions with their results, in the order in which they were entered, a few
+        hundred in memory at a time.
 
         `ids` picks some, `stage` those for which that stage has been answered.
         """
-        if ids is None:
-            yield from self._all_captions(stage)
+        listed = frozenset(self.meta("listed") or ())  # at a false discovery rate
+        for window in self._windows(ids):
+            yield from self._captions(window, stage, listed)
+
+    def _windows(self, ids: Iterable[int] | None) -> Iterator[list[int]]:
+        """WINDOW ids at a time, in their order; without `ids` those of all captions."""
+        if ids is not None:
+            wanted = iter(sorted(set(ids)))
+            while window := list(islice(wanted, WINDOW)):
+                yield window
             return
-        wanted, listed = sorted(set(ids)), self._listed()
-        for start in range(0, len(wanted), WINDOW):
-            part = wanted[start : start + WINDOW]
-            yield from self._captions(f"id IN ({', '.join('?' * len(part))})", part, stage, listed)
-
-    def _listed(self) -> frozenset[int]:
-        """Ids of the captions on the run's list (`audit.keep_list`)."""
-        return frozenset(self.meta("listed") or ())
-
-    def _all_captions(self, stage: str | None) -> Iterator[Caption]:
-        last, listed = -1, self._listed()
-        while rows := self._sql(
-            "SELECT id FROM captions WHERE id > ? ORDER BY id LIMIT ?", (last, WINDOW)
-        ):
-            first, last = rows[0][0], rows[-1][0]
-            yield from self._captions("id BETWEEN ? AND ?", (first, last), stage, listed)
+        last = -1
+        sql = "SELECT id FROM captions WHERE id > ? ORDER BY id LIMIT ?"
+        while window := [number for (number,) in self.query(sql, (last, WINDOW))]:
+            yield window
+            last = window[-1]
 
     def _captions(
-        self, chosen_by: str, values: Sequence[int], stage: str | None, listed: frozenset[int]
+        self, window: Sequence[int], stage: str | None, listed: frozenset[int]
     ) -> Iterator[Caption]:
-        """The captions of one window."""
-        found = f"SELECT id FROM captions WHERE {chosen_by}"
-        if stage is not None:
-            chosen_by += (
-                " AND id IN (SELECT caption FROM results WHERE stage = ? AND status = 'done')"
-            )
-        chosen = (*values,) if stage is None else (*values, stage)
-        results: dict[int, list[tuple]] = {}
+        """The captions of one window, of a stage those for which it has been answered."""
+        marks = ", ".join("?" * len(window))
+        results: dict[int, list[Row]] = {}
         for caption, *rest in self.rows(
-            "results", f"WHERE caption IN ({found}) ORDER BY rowid", values
+            "results", f"WHERE caption IN ({marks}) ORDER BY rowid", window
         ):
             results.setdefault(caption, []).append(tuple(rest))
+        chosen = f"WHERE id IN ({marks})"
+        values: list[Any] = [*window]
+        if stage is not None:
+            chosen += " AND id IN (SELECT caption FROM results WHERE stage = ? AND status = 'done')"
+            values.append(stage)
         place = str(self.path / DATABASE)
-        for id_, text, row, kind, image in self.rows(
-            "captions", f"WHERE {chosen_by} ORDER BY id", chosen
-        ):
-            mine = results.get(id_, [])
-            stored.check_caption((id_, text, row, kind, image), place)
-            checked = [stored.answer(one, where(place, id_, str(one[0]))) for one in mine]
-            good = {stage: payload for stage, status, _, payload in checked if status == "done"}
-            bad = {
-                stage: payload["error"]
-                for stage, status, _, payload in checked
-                if status == "failed"
+        for columns in self.rows("captions", f"{chosen} ORDER BY id", values):
+            stored.check_caption(columns, place)
+            number, text, row, kind, image = columns
+            answers = [
+                stored.answer(answer, where(place, number, str(answer[0])))
+                for answer in results.get(number, ())
+            ]
+            done = {name: payload for name, status, _, payload in answers if status == "done"}
+            failed = {
+                name: found["error"] for name, status, _, found in answers if status != "done"
             }
-            seconds = sum(s for _, _, s, _ in mine)
-            yield Caption(id_, text, row, kind, image, good, bad, seconds, id_ in listed, place)
+            seconds = sum(part for _, _, part, _ in answers)
+            is_listed = number in listed
+            yield Caption(number, text, row, kind, image, done, failed, seconds, is_listed, place)
 
 
 def settings_of(run: Run, audit: bool = True) -> dict[str, Any]:
     """The settings of an audit, or of any run. Raises InputError naming what is missing."""
-    known: dict[str, Any] = run.meta("settings") or {}
-    stored.decoded(Audit if audit else Detectors, known, str(run.path / DATABASE))
-    return known
+    settings: dict[str, Any] = run.meta("settings") or {}
+    stored.decoded(Audit if audit else Detectors, settings, str(run.path / DATABASE))
+    return settings
 
 
 def captions_of(run: Run, ids: Iterable[int] | None = None) -> list[Caption]:
-    """All captions, or some, as faces show them. Raises InputError naming a caption of which a result lacks something."""
+    """All captions, or some, as faces show them.
+
+    Raises InputError naming a caption of which a result lacks something.
+    """
     return list(each_caption(run, ids))
 
 
 def each_caption(run: Run, ids: Iterable[int] | None = None) -> Iterator[Caption]:
     """The captions of `captions_of` one by one."""
     for caption in run.captions(ids):
-        for stage, result in caption.results.items():
-            if stage in DECODED:
-                getattr(caption, DECODED[stage])
-            else:
-                stored.decoded(
-                    stored.of_key(stored.STAGES, stage),
-                    result,
-                    where(caption.place, caption.id, stage),
-                )
+        for stage in caption.results:
+            caption.decoded(stage)
         yield caption
 
 
@@ -590,13 +616,15 @@ def cannot_be_written(place: Path, error: Exception) -> StorageError | None:
 
 @contextmanager
 def told_of_disk(place: Path) -> Iterator[None]:
-    """What SQLite says of the disk in the context as StorageError naming the directory, the reason and the way out."""
+    """What SQLite says of the disk in the context as StorageError naming the directory,
+    the reason and the way out.
+    """
     try:
         yield
     except sqlite3.OperationalError as error:
-        if (told := cannot_be_written(place, error)) is None:
+        if (plain := cannot_be_written(place, error)) is None:
             raise
-        raise told from error
+        raise plain from error
 
 
 def _connect(file: Path, writes: bool) -> sqlite3.Connection:
@@ -605,7 +633,8 @@ def _connect(file: Path, writes: bool) -> sqlite3.Connection:
     log = file.with_name(f"{file.name}-wal")
     if still and log.exists() and log.stat().st_size:
         raise StorageError(
-            f"{file.parent} is read-only and holds a run that was not closed: copy it to where it can be written"
+            f"{file.parent} is read-only and holds a run that was not closed: copy it to where it"
+            " can be written"
         )
     place = f"{file.absolute().as_uri()}?mode=ro&immutable=1" if still else str(file)
     try:
@@ -615,7 +644,9 @@ def _connect(file: Path, writes: bool) -> sqlite3.Connection:
 
 
 def keep_settings(path: Path, settings: dict[str, Any]) -> None:
-    """A copy of the settings beside the database: results without the settings that they were made with are worth nothing."""
+    """A copy of the settings beside the database: results without the settings that they were
+    made with are worth nothing.
+    """
     about = {"settings": settings, "checksum": checksum("settings", [settings])}
     with written(path / COPY) as part:
         part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -648,27 +679,37 @@ def refuse_foreign(path: Path) -> None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What differs between two sets of settings, in words; nothing where nothing does. Models are the same if their identities say so."""
+    """What differs between two sets of settings, in words; nothing where nothing does.
+
+    Models are the same if their identities say so.
+    """
     then, now = (kept_identity(settings.get("identity")) for settings in (old, new))
-    told = (
+    models = (
         []
         if now is None
-        else [f"it {EARLIER}"]
-        if then is None
-        else now.differences(then, PICTURES[1] in {*then.parts} & {*now.parts})
+        else (
+            [f"it {EARLIER}"]
+            if then is None
+            else now.differences(then, PICTURES[1] in {*then.parts} & {*now.parts})
+        )
     )
-    known = ("identity",) if now is None or then is None else ("identity", "model")
+    apart = ("identity",) if now is None or then is None else ("identity", "model")
     flat_old, flat_new = (
-        _flat({k: v for k, v in settings.items() if k not in known}) for settings in (old, new)
+        flat({k: v for k, v in settings.items() if k not in apart}) for settings in (old, new)
     )
     keys = [k for k in {**flat_old, **flat_new} if flat_old.get(k) != flat_new.get(k)]
-    return ", ".join([*told, *(f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys)])
+    values = [f"{k} {flat_old.get(k)!r}, now {flat_new.get(k)!r}" for k in keys]
+    return ", ".join([*models, *values])
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, names joined by dots.
+
+    >>> flat({"a": {"b": 1, "c": None}})
+    {'a.b': 1, 'a.c': None}
+    """
+    leaves: dict[str, Any] = {}
     for key, value in values.items():
-        flat.update(
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
+        name = f"{prefix}{key}"
+        leaves |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return leaves

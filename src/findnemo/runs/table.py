@@ -1,4 +1,6 @@
-"""A table of captions enters a run: of any length, a few hundred in memory at a time, whole or not at all."""
+"""A table of captions enters a run: of any length, a few hundred in memory at a
+time, whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,22 @@ from dataclasses import dataclass
 from findnemo.errors import InputError, MismatchError
 from findnemo.files.secrets import hidden
 from findnemo.prompts import Prompt
-from findnemo.runs.store import Run
+from findnemo.runs.store import Caption, Run
 from findnemo.runtime.notices import notice
 
 FEW = 5  # repeated rows that are named
-_ASKED = """CREATE TEMP TABLE IF NOT EXISTS asked (
-    position INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, row INTEGER NOT NULL, caption INTEGER)"""
+_NEW_LIST = (
+    """CREATE TEMP TABLE IF NOT EXISTS asked (
+    position INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, row INTEGER NOT NULL, caption INTEGER)""",
+    "CREATE INDEX IF NOT EXISTS temp.asked_caption ON asked (caption)",
+    "DELETE FROM asked",
+)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `index` of `count` of a table: of groups of captions that share passes, every `count`-th from the `index`-th on.
+    """Part `index` of `count` of a table: of groups of captions that share passes, every
+    `count`-th from the `index`-th on.
 
     >>> shard = Shard.of("2/3")
     >>> [group for group in range(7) if shard.holds(group)]
@@ -50,8 +57,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Entered:
-    """`captions`: distinct captions of the table, those of other shards included. `repeats`: rows with the caption of an earlier row,
-    and `some` of them, (row, earlier row). `digest`: identity of the captions in their order."""
+    """`captions`: distinct captions of the table, those of other shards included.
+
+    `repeats`: rows with the caption of an earlier row, and `some` of them, (row, earlier row).
+    `digest`: identity of the captions in their order.
+    """
 
     captions: int
     repeats: int
@@ -66,23 +76,27 @@ def enter(
     size: int = 1,
     limit: int | None = None,
 ) -> Entered:
-    """Enter captions that are new, in one transaction, and remember which were asked for; `answer` works on those.
+    """Enter captions that are new, in one transaction, and remember which were asked for;
+    `answer` works on those.
 
-    The id of a caption is its place among the distinct captions of the table, from 1, where no other caption of the run has it. `size`:
-    captions that share passes; a `shard` holds whole groups of them. `limit`: the first so many distinct captions. Raises MismatchError
-    where a run holds a shard of another table.
+    The id of a caption is its place among the distinct captions of the table, from 1, where no
+    other caption of the run has it. `size`: captions that share passes; a `shard` holds whole
+    groups of them. `limit`: the first so many distinct captions. Raises MismatchError where a run
+    holds a shard of another table.
     """
-    position, repeats, digest = 0, 0, hashlib.sha256()
+    position = repeats = 0
+    digest = hashlib.sha256()
     some: list[tuple[int, int]] = []
     with run.transaction():
-        run.query(_ASKED)
-        run.query("DELETE FROM asked")
+        for statement in _NEW_LIST:
+            run.query(statement)
         for prompt in prompts:
             if position == limit:
                 break
             key = hashlib.sha256(prompt.text.encode("utf-8", "surrogatepass")).digest()[:16]
             if first := run.query("SELECT row FROM asked WHERE digest = ?", (key,)):
-                repeats, some = repeats + 1, [*some, (prompt.row, first[0][0])][:FEW]
+                repeats += 1
+                some = [*some, (prompt.row, first[0][0])][:FEW]
                 continue
             position += 1
             digest.update(key)
@@ -92,7 +106,6 @@ def enter(
                 else None
             )
             run.query("INSERT INTO asked VALUES (?, ?, ?, ?)", (position, key, prompt.row, caption))
-        run.query("CREATE INDEX IF NOT EXISTS temp.asked_caption ON asked (caption)")
         if shard is not None:
             run.query("DELETE FROM asked WHERE caption IS NULL")
     if shard is not None:
@@ -102,24 +115,24 @@ def enter(
 
 def _caption(run: Run, prompt: Prompt, position: int, shard: Shard | None) -> int:
     """The id of a caption, entered if it is new; in a shard that is its place in the table."""
-    if known := run.query("SELECT id FROM captions WHERE text = ?", (prompt.text,)):
-        if shard is not None and known[0][0] != position:
-            raise _other_table(run)
-        _completed(run, int(known[0][0]), prompt)
-        return int(known[0][0])
+    number = run.id_of(prompt.text)
+    if number is not None and (shard is None or number == position):
+        _completed(run, number, prompt)
+        return number
     taken = bool(run.query("SELECT 1 FROM captions WHERE id = ?", (position,)))
-    if taken and shard is not None:
-        raise _other_table(run)
-    number = 1 + int(run.query("SELECT MAX(id) FROM captions")[0][0]) if taken else position
-    run.put(
-        "captions",
-        (number, prompt.text, prompt.row, prompt.type, prompt.image and hidden(prompt.image)),
-    )
-    return number
+    if shard is not None and (taken or number is not None):
+        raise MismatchError(
+            f"{run.path} holds a shard of another table of captions: give the same table, or"
+            " another --out"
+        )
+    return run.enter(prompt, None if taken else position)
 
 
 def _completed(run: Run, number: int, prompt: Prompt) -> None:
-    """Give a caption that is there already the type and the image that it had not; what it has stays, and is told where the table differs."""
+    """Give a caption of the run the type and the image that it lacks.
+
+    What it has stays; a notice says where the table differs.
+    """
     ((text, row, kind, image),) = run.query(
         "SELECT text, row, type, image FROM captions WHERE id = ?", (number,)
     )
@@ -128,20 +141,18 @@ def _completed(run: Run, number: int, prompt: Prompt) -> None:
         run.put("captions", (number, text, row, kind or prompt.type, image or given))
     if kind and prompt.type and kind != prompt.type:
         notice(
-            f"row {prompt.row}: the run has this caption with the type {kind!r:.20}, the table says {prompt.type!r:.20}: the run's stays"
+            f"row {prompt.row}: the run has this caption with the type {kind!r:.20}, the table says"
+            f" {prompt.type!r:.20}: the run's stays"
         )
-
-
-def _other_table(run: Run) -> MismatchError:
-    return MismatchError(
-        f"{run.path} holds a shard of another table of captions: give the same table, or another --out"
-    )
 
 
 def ask_all(run: Run) -> None:
     """Have the stages work on all captions of a run."""
     with run.transaction():
-        run.query(_ASKED)
-        run.query("DELETE FROM asked")
-        run.query("INSERT INTO asked SELECT id, id, row, id FROM captions")
-        run.query("CREATE INDEX IF NOT EXISTS temp.asked_caption ON asked (caption)")
+        for statement in (*_NEW_LIST, "INSERT INTO asked SELECT id, id, row, id FROM captions"):
+            run.query(statement)
+
+
+def asked(run: Run) -> list[Caption]:
+    """The captions that were asked for, with their results."""
+    return list(run.captions(number for (number,) in run.query("SELECT caption FROM asked")))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,21 +15,21 @@ from findnemo.runs._places import refuse_links
 from findnemo.runs.export import row
 from findnemo.runs.overview import figures, name_of
 from findnemo.runs.standing import standing, state
-from findnemo.runs.store import Caption, Run, captions_of
+from findnemo.runs.store import Caption, Run, captions_of, flat
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
 PROJECT = "findnemo"
-PACKAGES = {  # tracker -> modules of which one must be installed; the first is the package to install
+# tracker -> modules of which one must be installed; the first is the package to install
+PACKAGES = {
     "tensorboard": ("tensorboard", "tensorboardX"),
     "wandb": ("wandb",),
     "trackio": ("trackio",),
     "mlflow": ("mlflow",),
 }
-IMAGE_OPTIONS: dict[str, dict[str, Any]] = {
-    "tensorboard": {"dataformats": "NHWC"}
-}  # what `log_images` needs besides
+# what `log_images` needs besides
+IMAGE_OPTIONS: dict[str, dict[str, Any]] = {"tensorboard": {"dataformats": "NHWC"}}
 PICTURED = 8  # captions of which images are logged
 SERIES = (
     "score",
@@ -57,12 +57,13 @@ def check_tracker(name: str) -> None:
 
 
 def track(run: Run, name: str, folder: Path | None = None) -> None:
-    """Log a run to a tracker: its settings as configuration, the five figures at step 0, a step for every memorized or suspected caption, and
-    images before and after of a few.
+    """Log a run to a tracker: its settings as configuration, the five figures at step 0, a step for
+    every memorized or suspected caption, and images before and after of a few.
 
-    `name`: tensorboard, wandb, trackio, mlflow, or a class of your own given to `accelerate.tracking.register_tracker_class`. `folder`:
-    where a tracker that writes files puts them (default: RUN/tracking). Images need a tracker that takes them. Captions and images leave this
-    machine where the tracker sends them on. Raises InputError (not known, not installed).
+    `name`: tensorboard, wandb, trackio, mlflow, or a class of your own given to
+    `accelerate.tracking.register_tracker_class`. `folder`: where a tracker that writes files puts
+    them (default: RUN/tracking). Images need a tracker that takes them. Captions and images leave
+    this machine where the tracker sends them on. Raises InputError (not known, not installed).
 
         with Run.open("run") as run:
             track(run, "tensorboard")
@@ -100,46 +101,26 @@ def _started(name: str, folder: Path) -> GeneralTracker:
 def configuration(run: Run) -> dict[str, Any]:
     """Settings and versions as flat values, without where the model lies on somebody's disk."""
     shown = name_of(str(run.meta("source")))
-    settings = {
-        name: value for name, value in run.meta("settings").items() if name != "identity"
-    }  # the fingerprint says it in short
-    return flat({"source": shown, "settings": settings, "versions": run.meta("versions") or {}})
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one: names joined by dots; what is neither text nor number as text.
-
-    >>> flat({"a": {"b": 1, "c": None}})
-    {'a.b': 1, 'a.c': 'None'}
-    """
-    made: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            made |= flat(value, f"{name}.")
-        else:
-            made[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
-    return made
+    # the fingerprint says in short what the identity says
+    settings = {name: value for name, value in run.meta("settings").items() if name != "identity"}
+    values = flat({"source": shown, "settings": settings, "versions": run.meta("versions") or {}})
+    return {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in values.items()
+    }
 
 
 def run_values(run: Run, captions: Sequence[Caption]) -> dict[str, float]:
-    """The five figures of a run, how many captions stand how (`standing/gone`, ...), its quality check and the medians of its comparisons, as
-    far as they are known."""
+    """The five figures of a run, how many captions stand how (`standing/gone`, ...), its quality
+    check and the medians of its comparisons, as far as they are known.
+    """
     quality = run.meta("quality")
-    shown = figures(captions, quality)
-    values = {
-        f"run/{f.name.replace(chr(39), '')}": float(f.value) for f in shown if f.value is not None
-    }
-    values |= {
-        f"standing/{word}": float(number)
-        for word, number in Counter(standing(c) for c in captions).items()
-    }
-    values |= {
-        f"quality/{key}": float(value)
-        for key, value in (quality or {}).items()
-        if isinstance(value, (int, float))
-    }
-    return values | compared(captions)
+    named = {f"run/{f.name.replace(chr(39), '')}": f.value for f in figures(captions, quality)}
+    counts = Counter(standing(caption) for caption in captions)
+    named |= {f"standing/{word}": number for word, number in counts.items()}
+    named |= {f"quality/{key}": value for key, value in (quality or {}).items()}
+    numbers = {key: float(x) for key, x in named.items() if isinstance(x, (int, float))}
+    return numbers | compared(captions)
 
 
 def compared(captions: Iterable[Caption]) -> dict[str, float]:
@@ -148,20 +129,21 @@ def compared(captions: Iterable[Caption]) -> dict[str, float]:
 
     from findnemo.runs.compare import STAGE
 
-    seen: dict[str, list[float]] = {}
+    seen = defaultdict(list)
     for caption in captions:
         for stage, values in caption.results.items():
-            if stage.startswith(STAGE):
-                for key, value in values.items():
-                    if isinstance(value, (int, float)):
-                        seen.setdefault(f"compare/{stage.removeprefix(STAGE)}/{key}", []).append(
-                            value
-                        )
+            method = stage.removeprefix(STAGE)
+            numbers = values.items() if method != stage else ()
+            for key, value in numbers:
+                if isinstance(value, (int, float)):
+                    seen[f"compare/{method}/{key}"].append(value)
     return {key: float(median(values)) for key, values in seen.items()}
 
 
 def caption_values(caption: Caption) -> dict[str, float]:
-    """The numbers of one caption, as in results.csv, and a 1 under the word for how it stands (`caption/gone`, ...)."""
+    """The numbers of one caption, as in results.csv, and a 1 under the word for how it
+    stands (`caption/gone`, ...).
+    """
     values = row(caption)
     numbers = {f"caption/{key}": float(values[key]) for key in SERIES if values[key] is not None}
     return numbers | {f"caption/{values['standing']}": 1.0}
@@ -171,12 +153,14 @@ def images(run: Run, caption: Caption) -> dict[str, Any]:
     """Tag -> images as (N, H, W, 3) uint8: before and after, where the run has them."""
     import numpy as np
 
-    made = {}
+    shown = {}
     for when in ("before", "after"):
         files = sorted((run.path / "images" / caption.slug).glob(f"{when}-*.png"))
         if files:
-            made[f"{caption.slug}/{when}"] = np.stack([np.asarray(picture(file)) for file in files])
-    return made
+            shown[f"{caption.slug}/{when}"] = np.stack(
+                [np.asarray(picture(file)) for file in files]
+            )
+    return shown
 
 
 def _log_images(tracker: Any, name: str, shown: dict[str, Any], step: int) -> None:

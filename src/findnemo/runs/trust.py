@@ -1,7 +1,11 @@
-"""Whose word is it? A run directory names things on this machine: a model, a TorchScript descriptor (a program), a CLIP, pictures.
+"""Whose word is it?
 
-A run that this user made here is vouched for with a key that only this user has (`key_file`). One that comes from somebody else is not:
-what it names is opened only if the user says so. A run cannot be made to pass for one's own without the key.
+A run directory names things on this machine: a model, a TorchScript descriptor (a program), a CLIP,
+pictures.
+
+A run that this user made here is vouched for with a key that only this user has (`key_file`). One
+that comes from somebody else is not: what it names is opened only if the user says so. A run cannot
+be made to pass for one's own without the key.
 """
 
 from __future__ import annotations
@@ -25,12 +29,12 @@ NAMED = ("model", "descriptor", "clip", "pictures in")
 
 
 def key_file() -> Path:
-    """Where this user's key lies: `findnemo/key` in `XDG_STATE_HOME`, by default `~/.local/state`."""
-    return (
-        Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-        / "findnemo"
-        / "key"
-    )
+    """Where this user's key lies:
+
+    `findnemo/key` in `XDG_STATE_HOME`, by default `~/.local/state`.
+    """
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "findnemo" / "key"
 
 
 def named(run: Run) -> dict[str, str]:
@@ -46,7 +50,10 @@ def named(run: Run) -> dict[str, str]:
 
 
 def vouch(run: Run) -> None:
-    """Mark a run as made by this user on this machine. Without a place for a key nothing is marked."""
+    """Mark a run as made by this user on this machine.
+
+    Without a place for a key nothing is marked.
+    """
     with suppress(OSError, RuntimeError):  # RuntimeError: no home
         run.set_meta(MARK, _sign(run, _key(make=True)))
 
@@ -55,36 +62,36 @@ def vouched(run: Run) -> bool:
     """Whether this user made the run, and nothing that it names has changed since."""
     mark = run.meta(MARK)
     with suppress(OSError, RuntimeError):
-        return isinstance(mark, str) and hmac.compare_digest(
-            mark.encode(), _sign(run, _key()).encode()
-        )
+        own = _sign(run, _key())
+        return isinstance(mark, str) and hmac.compare_digest(mark.encode(), own.encode())
     return False
 
 
 def require(run: Run, trusted: bool = False, opens: Collection[str] = NAMED) -> None:
-    """Raises InputError for a run of somebody else that names things, unless it is `trusted`; `opens`: what would be opened of them."""
+    """Raises InputError for a run of somebody else that names things, unless it is `trusted`;
+    `opens`: what would be opened of them.
+    """
     foreign = {name: place for name, place in named(run).items() if name in opens}
     if trusted:
-        with suppress(
-            FindnemoError
-        ):  # opened for reading, or nothing can be written: the word counts for this time only
+        # opened for reading, or nothing can be written: the word counts for this time only
+        with suppress(FindnemoError):
             vouch(run)
     elif foreign and not vouched(run):
         what = ", ".join(f"{name} {place!r}" for name, place in foreign.items())
         code = "; a descriptor is a program" if "descriptor" in foreign else ""
         raise InputError(
-            f"{run.path} was not made by you on this machine, or was changed since, and names {what}{code}: give --trust to open that, "
-            f"if you know whose run it is{'; or give --model' if 'model' in foreign else ''}"
+            f"{run.path} was not made by you on this machine, or was changed since, and names"
+            f" {what}{code}: give --trust to open that, if you know whose run it"
+            f" is{'; or give --model' if 'model' in foreign else ''}"
         )
 
 
 def _sign(run: Run, key: bytes) -> str:
-    options, settings = run.meta("source_options") or {}, run.meta("settings") or {}
-    judges = _judges(settings)
+    judges = _judges(run.meta("settings") or {})
     descriptor = judges.get("descriptor")
     about: dict[str, Any] = {
         "source": run.meta("source"),
-        "options": options,
+        "options": run.meta("source_options") or {},
         "folder": run.meta("folder"),
         "judges": judges,
         "descriptor": _digest(Path(descriptor)) if descriptor else None,
@@ -94,18 +101,12 @@ def _sign(run: Run, key: bytes) -> str:
 
 def _judges(settings: Any) -> dict[str, str]:
     judges = settings.get("judges")
-    return (
-        judges
-        if isinstance(judges, dict) and all(isinstance(place, str) for place in judges.values())
-        else {}
-    )
+    is_sound = isinstance(judges, dict) and all(isinstance(place, str) for place in judges.values())
+    return judges if is_sound else {}
 
 
 def _digest(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _key(make: bool = False) -> bytes:

@@ -4,9 +4,9 @@
     for events in drive_together(pool, step, dispatch):
         commit(events)
 
-A unit is what shares passes: its items are answered together, by whichever worker, so results do not depend on who does what. A task is
-one or more units handed to a worker at once. A step is a function that can be pickled: (model, items of a unit) -> answers. Only the
-driver writes.
+A unit is what shares passes: its items are answered together, by whichever worker, so results do
+not depend on who does what. A task is one or more units handed to a worker at once. A step is a
+function that can be pickled: (model, items of a unit) -> answers. Only the driver writes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from typing import Any, Protocol
 from findnemo.errors import DeviceError, InputError
 from findnemo.models._identity import Identity
 
-HOPELESS = (
-    20  # captions set aside in a row, with no answer in between, after which nothing more is tried
-)
+# captions set aside in a row, with no answer in between, after which nothing more is tried
+HOPELESS = 20
 STRIKES = 3  # so often a worker must die over the same unit alone until the unit is to blame
 AIM = 15.0  # seconds that a task of several units shall take
 MOST = 256  # units in a task
@@ -37,7 +36,10 @@ def never() -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """Items that are answered together, with shared passes. Two units with the same items are two."""
+    """Items that are answered together, with shared passes.
+
+    Two units with the same items are two.
+    """
 
     items: tuple[Any, ...]
 
@@ -51,7 +53,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended. `results`, `seconds`: of every unit. `lost`: why its worker died over it."""
+    """How a task ended.
+
+    `results`, `seconds`: of every unit. `lost`: why its worker died over it.
+    """
 
     task: Task
     results: tuple[list[Any], ...] = ()
@@ -61,7 +66,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a unit: its answers after `seconds`, or the reason for which it was set aside."""
+    """What became of a unit: its answers after `seconds`, or the reason
+    for which it was set aside.
+    """
 
     unit: Unit
     answers: list[Any] = field(default_factory=list)
@@ -70,8 +77,11 @@ class Event:
 
 
 class Pool(Protocol):
-    """What `drive` asks of workers. `model`: the model, or facts of it. `size`: how many workers there shall be. `aim`: seconds of a task,
-    0 for one unit at a time."""
+    """What `drive` asks of workers.
+
+    `model`: the model, or facts of it. `size`: how many workers there shall be. `aim`: seconds of a
+    task, 0 for one unit at a time.
+    """
 
     model: Any
     size: int
@@ -84,13 +94,19 @@ class Pool(Protocol):
         """Take a task; only where there is room."""
 
     def wait(self) -> list[Outcome]:
-        """Wait until something happens, and say which tasks ended; none where a worker has only become ready."""
+        """Wait until something happens, and say which tasks ended; none where a
+        worker has only become ready.
+        """
 
 
 class Serial:
-    """The pool of one: this process, with a model that it has loaded. What a step raises is raised."""
+    """The pool of one: this process, with a model that it has loaded.
 
-    size, aim = 1, 0.0
+    What a step raises is raised.
+    """
+
+    size = 1
+    aim = 0.0
 
     def __init__(self, model: Any):
         self.model = model
@@ -103,13 +119,15 @@ class Serial:
         self._taken.append((step, task))
 
     def wait(self) -> list[Outcome]:
-        taken, self._taken = self._taken, []
+        taken = self._taken
+        self._taken = []
         return [answered(self.model, step, task) for step, task in taken]
 
 
 def answered(model: Any, step: Step, task: Task) -> Outcome:
     """A task done in this process, every unit timed."""
-    results, seconds = [], []
+    results = []
+    seconds = []
     for unit in task.units:
         began = time.monotonic()
         results.append(step(model, unit.items))
@@ -118,14 +136,18 @@ def answered(model: Any, step: Step, task: Task) -> Outcome:
 
 
 class Dispatch:
-    """The policy: which units go into the next task, and what becomes of units whose worker died. Knows no clock and no workers.
+    """The policy: which units go into the next task, and what becomes of units whose worker died.
 
-    `units`: in the order in which they shall be begun (longest first, where that is known); read only as they are handed out. `count`:
-    how many there are, to hand out single ones at the end. `ahead`: no unit is begun more than so many after the first that is open.
+    Knows no clock and no workers.
 
-    Tasks are sized by measured seconds: of as many units as take `aim` seconds, never more than half of an equal share of what is left. A
-    task of several units whose worker died is given out again in single units, and a unit alone again. A unit over which STRIKES workers
-    died alone is given out item by item; a single item is set aside.
+    `units`: in the order in which they shall be begun (longest first, where that is known); read
+    only as they are handed out. `count`: how many there are, to hand out single ones at the end.
+    `ahead`: no unit is begun more than so many after the first that is open.
+
+    Tasks are sized by measured seconds: of as many units as take `aim` seconds, never more than
+    half of an equal share of what is left. A task of several units whose worker died is given out
+    again in single units, and a unit alone again. A unit over which STRIKES workers died alone is
+    given out item by item; a single item is set aside.
     """
 
     def __init__(
@@ -158,7 +180,8 @@ class Dispatch:
                 break
             units.append(unit)
             self._number[unit] = self._begun
-            self._begun, self._left = self._begun + 1, self._left - 1
+            self._begun += 1
+            self._left -= 1
         self._ended = not units and not self._too_far()
         return Task(tuple(units)) if units else None
 
@@ -218,7 +241,8 @@ class Dispatch:
 def drive(
     pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never
 ) -> Iterator[Event]:
-    """Have a pool do what a policy hands out, and tell what became of every unit, as it becomes known.
+    """Have a pool do what a policy hands out, and tell what became of every
+    unit, as it becomes known.
 
     Once `stop()` is true nothing more is begun; what is under way is waited for.
     """
@@ -229,9 +253,11 @@ def drive(
 def drive_together(
     pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never
 ) -> Iterator[list[Event]]:
-    """Do what `drive` does, and give what becomes known at one time as one list, so that a driver can commit it in one transaction.
+    """What became of every unit, as lists of what becomes known at one time, so that a driver can
+    commit it in one transaction.
 
-    Raises DeviceError where workers die over one caption after another, and none is answered in between.
+    Raises DeviceError where workers die over one caption after another, and none is answered in
+    between.
     """
     flying = 0
     in_vain = 0
@@ -248,12 +274,26 @@ def drive_together(
             yield events
         if in_vain >= HOPELESS:
             raise DeviceError(
-                f"the last {in_vain} captions were all set aside: it is not they ({events[-1].aside})"
+                f"the last {in_vain} captions were all set aside: it is not they"
+                f" ({events[-1].aside})"
             )
 
 
+def answer_of(pool: Pool, step: Step, item: Any, what: str) -> Any:
+    """The answer to a single item.
+
+    Raises DeviceError naming `what` was to be done where workers die over it.
+    """
+    (event,) = drive(pool, step, Dispatch([Unit((item,))], 1, 1))
+    if event.aside:
+        raise DeviceError(f"{what} could not be done: {event.aside}")
+    return event.answers[0]
+
+
 def in_order(pool: Pool, step: Step, items: Iterable[Any], ahead: int = 4) -> Iterator[Event]:
-    """The answers to single items in their order, no more than `ahead` times as many begun or kept as there are workers."""
+    """The answers to single items in their order, no more than `ahead` times as many begun or
+    kept as there are workers.
+    """
     number: dict[Unit, int] = {}
     kept: dict[int, Event] = {}
     following = 0
@@ -274,7 +314,9 @@ def in_order(pool: Pool, step: Step, items: Iterable[Any], ahead: int = 4) -> It
 
 @dataclass(frozen=True)
 class Facts:
-    """What a driver without a model of its own knows of the one that its workers have loaded; it answers like a `Model`."""
+    """What a driver without a model of its own knows of the one that its workers have loaded;
+    it answers like a `Model`.
+    """
 
     identity: Identity
     source: str
@@ -290,15 +332,12 @@ class Facts:
 
     @classmethod
     def of(cls, model: Any) -> Facts:
-        about = (
-            model.identity,
-            model.source,
-            model.options,
-            model.dtype,
-            model.device,
-            model.latent_shape,
+        copied = ("identity", "source", "options", "dtype", "device", "latent_shape")
+        return cls(
+            **{name: getattr(model, name) for name in (*copied, "samplers", "readers")},
+            layers=model.widths(),
+            every_layer=model.widths("all"),
         )
-        return cls(*about, model.widths(), model.widths("all"), model.samplers, model.readers)
 
     @property
     def fingerprint(self) -> str:
@@ -314,7 +353,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Loader:
-    """How a worker opens its model; see `findnemo.load`. A live pipeline cannot be sent to another process."""
+    """How a worker opens its model; see `findnemo.load`.
+
+    A live pipeline cannot be sent to another process.
+    """
 
     source: str
     device: str | None = None
@@ -324,10 +366,14 @@ class Loader:
 
     @classmethod
     def of(cls, model: Any) -> Loader:
-        """How to open a model again that was loaded from a place. Raises InputError for a live pipeline."""
+        """How to open a model again that was loaded from a place.
+
+        Raises InputError for a live pipeline.
+        """
         if model.source.startswith("live "):
             raise InputError(
-                f"a {model.source} cannot be sent to other processes: save it (save_pretrained) and give workers the directory"
+                f"a {model.source} cannot be sent to other processes: save it (save_pretrained) and"
+                " give workers the directory"
             )
         return cls(
             model.source,

@@ -1,22 +1,31 @@
-"""What is open in a stage, longest first, read from the store a window at a time: no list of all captions is ever in memory."""
+"""What is open in a stage, longest first, read from the store a window at a time: no list of all
+captions is ever in memory.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from findnemo.runs.store import Caption, Run
 
 WINDOW = 64  # captions read at once
 
 _OF = "JOIN results AS r ON r.caption = a.caption AND r.status = 'done' AND r.stage ="
-_HAS_NEURONS = "EXISTS (SELECT 1 FROM json_each(r.payload, '$.neurons') AS layer WHERE json_array_length(layer.value) > 0)"
+_HAS_NEURONS = (
+    "EXISTS (SELECT 1 FROM json_each(r.payload, '$.neurons') AS layer WHERE"
+    " json_array_length(layer.value) > 0)"
+)
 
 
 @dataclass(frozen=True)
 class Concern:
-    """Which captions a stage concerns, and in which order they are begun, in SQL: `join` a result `r`, `where`, `order`."""
+    """Which captions a stage concerns, and in which order they are begun, in SQL:
+
+    `join` a result `r`, `where`, `order`.
+    """
 
     join: str = ""
     where: str = "1"
@@ -25,7 +34,8 @@ class Concern:
 
 CONCERNS = {
     "detect": Concern(),
-    # a memory near tau is held by more neurons: on the demo model the caption of the lowest score took a third of all seconds
+    # a memory near tau is held by more neurons: on the demo model the caption of the lowest score
+    # took a third of all seconds
     "localize": Concern(
         f"{_OF} 'detect'",
         "json_extract(r.payload, '$.memorized')",
@@ -44,21 +54,28 @@ CONCERNS = {
 def list_open(
     run: Run, stage: str, stages: Sequence[str] | None = None, size: int = 1, extra: str = "1"
 ) -> tuple[int, int]:
-    """Make the list of what is open in a stage; returns how many captions, and how many groups of captions that share passes.
+    """Make the list of what is open in a stage; returns how many captions, and how many groups of
+    captions that share passes.
 
-    Open: asked for (see `table.enter`), concerned, and not answered under every name in `stages` (the stage itself); what failed is tried
-    again. `size`: captions that share passes, by their ids. What earlier stages committed is backed up first.
+    Open: asked for (see `table.enter`), concerned, and not answered under every name in `stages`
+    (the stage itself); what failed is tried again. `size`: captions that share passes, by their
+    ids. What earlier stages committed is backed up first.
     """
     run.backup()
-    concern, names = CONCERNS.get(stage, Concern()), [stage] if stages is None else list(stages)
+    concern = CONCERNS.get(stage, Concern())
+    names = [stage] if stages is None else list(stages)
     marks = ", ".join("?" * len(names))
-    answered = f"(SELECT COUNT(*) FROM results AS d WHERE d.caption = a.caption AND d.status = 'done' AND d.stage IN ({marks}))"
+    answered = (
+        "(SELECT COUNT(*) FROM results AS d WHERE d.caption = a.caption AND d.status = 'done' AND"
+        f" d.stage IN ({marks}))"
+    )
     group = "a.caption" if size == 1 else f"(a.caption - 1) / {int(size)}"
     with run.transaction():
         run.query("DROP TABLE IF EXISTS temp.open")
         run.query(
-            f"CREATE TEMP TABLE open AS SELECT a.caption AS caption, {group} AS unit FROM asked AS a {concern.join} "
-            f"WHERE {answered} < ? AND {concern.where} AND {extra} ORDER BY {concern.order}",
+            f"CREATE TEMP TABLE open AS SELECT a.caption AS caption, {group} AS unit FROM asked AS"
+            f" a {concern.join} WHERE {answered} < ? AND {concern.where} AND {extra} ORDER BY"
+            f" {concern.order}",
             (*names, len(names)),
         )
         run.query("DROP TABLE IF EXISTS temp.units")
@@ -73,31 +90,28 @@ def list_open(
 
 
 def groups(run: Run, size: int = 1) -> Iterator[tuple[Caption, ...]]:
-    """The groups on the list in their order, each whole, also where a part of it is answered: what shares its passes is then always the
-    same."""
-    last, many = 0, max(1, WINDOW // size)
+    """The groups on the list in their order.
+
+    Each is whole, also where a part of it is answered: what shares the passes of a caption is then
+    always the same.
+    """
+    last = 0
+    many = max(1, WINDOW // size)
     while rows := run.query(
         "SELECT rowid, unit FROM temp.units WHERE rowid > ? ORDER BY rowid LIMIT ?", (last, many)
     ):
         last = rows[-1][0]
-        wanted = [
-            k
+        members = [
+            [unit] if size == 1 else range(unit * size + 1, (unit + 1) * size + 1)
             for _, unit in rows
-            for k in ([unit] if size == 1 else range(unit * size + 1, (unit + 1) * size + 1))
         ]
-        found = {c.id: c for c in run.captions(wanted)}
-        for _, unit in rows:
-            members = [unit] if size == 1 else range(unit * size + 1, (unit + 1) * size + 1)
-            yield tuple(found[k] for k in members if k in found)
+        found = {c.id: c for c in run.captions(chain.from_iterable(members))}
+        for group in members:
+            yield tuple(found[number] for number in group if number in found)
 
 
 def on_list(run: Run, captions: Sequence[Caption]) -> set[int]:
     """Which of these captions are on the list."""
     wanted = json.dumps([c.id for c in captions])  # one value, however many they are
-    return {
-        row[0]
-        for row in run.query(
-            "SELECT caption FROM temp.open WHERE caption IN (SELECT value FROM json_each(?))",
-            (wanted,),
-        )
-    }
+    sql = "SELECT caption FROM temp.open WHERE caption IN (SELECT value FROM json_each(?))"
+    return {number for (number,) in run.query(sql, (wanted,))}

@@ -1,7 +1,9 @@
-"""Tasks: what the commands do, for Python. Each opens a model once, writes one run directory, and goes on where it stopped.
+"""Tasks: what the commands do, for Python.
 
-May be imported: the names below. May import: everything but the command line and the app. Names are imported when they are first used,
-for the options of the command line are read before PyTorch is.
+Each opens a model once, writes one run directory, and goes on where it stopped.
+
+May be imported: the names below. May import: everything but the command line and the app. Names are
+imported when they are first used, for the options of the command line are read before PyTorch is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Is it really gone? Fresh seeds, attempts and attacks on the edited model of a run; and hardening against them."""
+"""Is it really gone?
+
+Fresh seeds, attempts and attacks on the edited model of a run; and hardening against them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from findnemo import report
-from findnemo.calibration import Calibration
 from findnemo.edits import effects
 from findnemo.errors import InputError
 from findnemo.export import check_checkpoint, check_target, whole, with_kept
@@ -15,7 +17,7 @@ from findnemo.robustness import STARTS
 from findnemo.robustness.controls import pictures
 from findnemo.robustness.harden import Hardening
 from findnemo.robustness.harden import evaluations as cost_of_hardening
-from findnemo.runs import Pool, Run, Work, all_neurons, settings_of, write_results
+from findnemo.runs import Pool, Run, Work, all_neurons, write_results
 from findnemo.runs._tried import ATTACK, ATTEMPT
 from findnemo.runs.hardening import (
     CHECKED,
@@ -29,16 +31,15 @@ from findnemo.runtime.notices import told_to
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     at_work,
+    kept_of,
     opened,
     place_of,
-    plan_of,
     refuse_shard,
     resumed,
-    shard_of,
     source_of,
 )
 from findnemo.tasks.options import HardeningOptions, Output, Trying, Workers
-from findnemo.tasks.path import Ready, run_stages
+from findnemo.tasks.path import PATH, Ready, run_stages
 
 RATES = {"demo": 1e-4}  # learning rates of models that need another than the usual
 
@@ -58,26 +59,27 @@ def verify(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Checked:
-    """Check a localized run on fresh seeds, by finished images and their quality; then try to get the memories back, beside controls.
+    """Check a localized run on fresh seeds, by finished images and their quality; then try to get
+    the memories back, beside controls.
 
-    What `findnemo verify` does. What is answered is not done again. `model`: where it is, if it is no longer where the run found it.
-    Raises InputError for options that do not fit, before any work.
+    What `findnemo verify` does. What is answered is not done again. `model`: where it is, if it is
+    no longer where the run found it. Raises InputError for options that do not fit, before any
+    work.
     """
     path = Path(run)
-    steps, starts = steps_of(trying.attack_steps), starts_of(trying.attack_starts)
+    steps = steps_of(trying.attack_steps)
+    starts = starts_of(trying.attack_starts)
+    kept = kept_of(path)
     with Run.open(path) as old:
-        settings, source = settings_of(old), source_of(old, model)
+        source = source_of(old, model)
         attacked = len(memorized(old.captions(), trying.attack_captions))
     controls = pictures(trying.control_images, max(attacked, 1)) if trying.control_images else ()
     effort = Effort(trying.attack_captions, steps, starts, controls=controls)
-    plan, part = plan_of(settings), shard_of(settings.get("shard"))
+    asked = Ready(None, kept.calibration, Output(path), PATH[2:], kept.plan, kept.part)
     failed: list[str] = []
     with at_work(source, workers, listener) as pool:
-        calibration = Calibration.load(path / "calibration")
-        done = run_stages(
-            pool, Ready(None, calibration, Output(path), ("verify",), plan, part), listener
-        )
-        if part is None and (trying.attempts or trying.attack) and not listener.stop():
+        done = run_stages(pool, kept.calibration, asked, listener)
+        if kept.part is None and (trying.attempts or trying.attack) and not listener.stop():
             done.close()
             with resumed(path, pool) as work:
                 failed = _attacked(work, pool, effort, trying, listener)
@@ -88,17 +90,21 @@ def verify(
 def _attacked(
     work: Work, pool: Pool, effort: Effort, trying: Trying, listener: Listener
 ) -> list[str]:
-    """Attempts and the attack on the edited model of a run, with their controls; why some failed."""
+    """Attempts and the attack on the edited model of a run, with their
+    controls; why some failed.
+    """
     if not memorized(work.run.captions(), 1):
         listener.say("no memorized caption has its neurons off: there is nothing to attack")
         return []
     stages = [(ATTEMPT, try_out)] * trying.attempts + [(ATTACK, attack_all)] * trying.attack
     counted = {name.rstrip(":"): evaluations(work, effort, name) for name, _ in stages}
     if costs := {name: cost for name, cost in counted.items() if cost}:
-        told = ", ".join(f"{name} about {cost:,} U-Net evaluations" for name, cost in costs.items())
+        together = ", ".join(
+            f"{name} about {cost:,} U-Net evaluations" for name, cost in costs.items()
+        )
         left_out = " and ".join(f"--no-{name}" for name in costs)
         them = "s it" if len(costs) == 1 else " them"
-        listener.say(f"{told}; {left_out} leave{them} out")
+        listener.say(f"{together}; {left_out} leave{them} out")
     for _, do in stages:
         if not listener.stop():
             do(work, effort, pool, listener.progress, listener.stop)
@@ -109,7 +115,9 @@ def _attacked(
 
 @dataclass(frozen=True)
 class Hardened:
-    """A hardened model: where it was written, against how many captions, and what its checks gave (None without checks)."""
+    """A hardened model: where it was written, against how many captions, and what its checks
+    gave (None without checks).
+    """
 
     out: Path
     captions: int
@@ -127,55 +135,55 @@ def harden(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Hardened:
-    """Fine-tune the edited model of a run so that optimised embeddings do not bring the memorized pictures back; written to `out`.
+    """Fine-tune the edited model of a run so that optimised embeddings do not bring the memorized
+    pictures back; written to `out`.
 
-    What `findnemo harden` does. Raises InputError where there is nothing to harden, or `out` holds something that is no earlier export.
+    What `findnemo harden` does. Raises InputError where there is nothing to harden, or `out` holds
+    something that is no earlier export.
     """
-    path, target, options = Path(run), Path(out), hardening
+    path = Path(run)
+    target = Path(out)
+    options = hardening
     with Run.open(path) as old:
         refuse_shard(old)
         place = place_of(source_of(old, model))
     check_target(target, True, options.force, place)
-    rate = RATES.get(place, 1e-5) if options.learning_rate is None else options.learning_rate
-    settings = Hardening(
-        options.epochs,
-        options.attack_steps,
-        options.updates,
-        rate,
-        keep=options.keep,
-        seed=options.seed,
-    )
+    settings = _settings(options, place)
     with opened(path, model, workers, listener) as (work, pool):
         wanted = challenged(work, options.captions)
         held = len(ordinary_captions(work)[0])
         cost = cost_of_hardening(settings, len(wanted), held, work.plan.image_settings)
         listener.say(
-            f"{len(wanted)} captions: about {cost:,} U-Net evaluations; the checks take as many again"
+            f"{len(wanted)} captions: about {cost:,} U-Net evaluations; the checks take as many"
+            " again"
         )
+
+        def progress(done: int, total: int, loss: float) -> None:
+            listener.progress("harden", done, total)
+
         kept = path / "harden"
-        made = harden_run(
-            work,
-            wanted,
-            settings,
-            kept,
-            lambda done, total, loss: listener.progress("harden", done, total),
-            listener.stop,
-        )
+        hardened = harden_run(work, wanted, settings, kept, progress, listener.stop)
         with whole(target) as part, told_to(listener.warn):
-            with_kept(work.model, made.pipeline).save_pretrained(part, safe_serialization=True)
-            check_checkpoint(part, made, effects(made, all_neurons(work.run.captions())))
+            with_kept(work.model, hardened.pipeline).save_pretrained(part, safe_serialization=True)
+            check_checkpoint(part, hardened, effects(hardened, all_neurons(work.run.captions())))
         listener.say(f"hardened model written to {target}")
         checks = None
         if options.check:
             effort = replace(Effort(), captions=min(len(wanted), CHECKED))
             about = check_hardened(
-                work, made, effort, settings, pool, listener.progress, listener.stop
+                work, hardened, effort, settings, pool, listener.progress, listener.stop
             )
             report.write(work.run)
             checks = about | {name: work.run.meta(name) for name in ("attack", "attempts")}
         # only after the checks: with `force` an interrupted check goes on at once
         (kept / "weights.safetensors").unlink(missing_ok=True)
     return Hardened(target, len(wanted), checks)
+
+
+def _settings(options: HardeningOptions, place: str) -> Hardening:
+    rate = RATES.get(place, 1e-5) if options.learning_rate is None else options.learning_rate
+    same = ("epochs", "attack_steps", "updates", "keep", "seed")
+    return Hardening(learning_rate=rate, **{name: getattr(options, name) for name in same})
 
 
 def steps_of(text: str) -> tuple[int, ...]:
@@ -193,7 +201,9 @@ def steps_of(text: str) -> tuple[int, ...]:
 
 
 def starts_of(text: str) -> tuple[str, ...]:
-    """Starts of an attack from `caption,random`, each once. Raises InputError for one that is not known.
+    """Starts of an attack from `caption,random`, each once.
+
+    Raises InputError for one that is not known.
 
     >>> starts_of("caption, random,caption")
     ('caption', 'random')

@@ -21,7 +21,6 @@ from findnemo.runs.detectors import (
     run_detectors,
     start_detectors,
 )
-from findnemo.runs.track import check_tracker
 from findnemo.studies import Bench, Study, Table, not_memorized, under_tau
 from findnemo.studies import study as make_studies
 from findnemo.studies.table1 import table
@@ -44,13 +43,22 @@ from findnemo.tasks.options import (
     Captions,
     Comparing,
     Detecting,
-    Localizing,
     Output,
     Pictures,
     Studying,
     Workers,
 )
-from findnemo.tasks.path import PATH, begun, go_on, log, output_of, perform, ready, refuse_changed
+from findnemo.tasks.path import (
+    PATH,
+    Request,
+    begun,
+    go_on,
+    log,
+    output_of,
+    perform,
+    ready,
+    refuse_changed,
+)
 
 PER_TYPE = 6  # captions of each type in costly studies of the demo
 ORDINARY = 64  # ordinary captions of the demo that studies look at
@@ -66,25 +74,27 @@ def compare(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Table:
-    """Every mitigation on every memorized caption: Table 1 of Finding NeMo for a model. What `findnemo compare` does.
+    """Every mitigation on every memorized caption:
 
-    A directory that holds an audit goes on with the settings and the calibration of that run. The table is written to `out` too, as
-    table1.md and table1.csv. Raises InputError for a mitigation that is not known, and MismatchError for options that the run was not
-    made with.
+    Table 1 of Finding NeMo for a model. What `findnemo compare` does.
+
+    A directory that holds an audit goes on with the settings and the calibration of that run. The
+    table is written to `out` too, as table1.md and table1.csv. Raises InputError for a mitigation
+    that is not known, and MismatchError for options that the run was not made with.
     """
     output = output_of(out)
-    place, asked = Path(output.path), None
-    if output.track is not None:
-        check_tracker(output.track.partition("=")[0])
+    place = Path(output.path)
     names = methods(comparing.mitigations.split(",") if comparing.mitigations else None)
     early = replace(output, report=False)
+    asked = None
     if begun(place):
         refuse_changed(place, detecting, pictures)
         with Run.open(place) as old:
             refuse_shard(old)
             model = source_of(old, model)
     else:
-        asked = ready(model, prompts, early, PATH, detecting, Localizing(), pictures, listener)
+        request = Request(model, prompts, early, PATH, detecting, pictures=pictures)
+        asked = ready(request, listener)
     with at_work(model, workers, listener) as pool:
         run = perform(asked, pool, listener) if asked else go_on(pool, prompts, early, listener)
         run.close()
@@ -93,13 +103,13 @@ def compare(
                 limit = captions_of(prompts).limit
                 compare_run(work, names, listener.progress, pool, listener.stop, limit)
             warn_missing(work.original, listener)
-            made = table(work.run, comparing.intervals)
-            for name, text in (("table1.md", made.markdown()), ("table1.csv", made.csv())):
+            table1 = table(work.run, comparing.intervals)
+            for name, text in (("table1.md", table1.markdown()), ("table1.csv", table1.csv())):
                 with written(place / name) as part:
                     part.write_text(text, encoding="utf-8")
             report.write(work.run)
             log(work.run, output, listener)
-    return made
+    return table1
 
 
 def study(
@@ -111,10 +121,13 @@ def study(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> dict[str, Study | FindnemoError]:
-    """Tables and figures of the paper from a run, written to a folder (default: RUN/studies). What `findnemo study` does.
+    """Tables and figures of the paper from a run, written to a folder (default:
 
-    `names`: "all", or some of `findnemo.studies.STUDIES`. A study that cannot be done has the error for an answer; one that was not done
-    before `listener.stop()` has none. Raises InputError for a name that is not known.
+    RUN/studies). What `findnemo study` does.
+
+    `names`: "all", or some of `findnemo.studies.STUDIES`. A study that cannot be done has the error
+    for an answer; one that was not done before `listener.stop()` has none. Raises InputError for a
+    name that is not known.
     """
     wanted = names.split(",") if isinstance(names, str) else list(names)
     with opened(run, model, workers, listener) as (work, pool):
@@ -128,7 +141,8 @@ def study(
         clean, barred = not_memorized(work.run, given, work.calibration, holdout)
         if barred:
             listener.say(
-                f"{barred} of the captions given are hold-out captions, or memories by the run's table: they are left out"
+                f"{barred} of the captions given are hold-out captions, or memories by the run's"
+                " table: they are left out"
             )
         bench = Bench(
             work,
@@ -144,7 +158,9 @@ def study(
 
 @dataclass(frozen=True)
 class Detectors:
-    """What detectors found: a result each, the captions with their scores, and the pictures that were drawn."""
+    """What detectors found: a result each, the captions with their scores, and the
+    pictures that were drawn.
+    """
 
     results: list[Result]
     captions: list[Caption]
@@ -161,15 +177,19 @@ def compare_detectors(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Detectors:
-    """Several detectors over one table, each with a threshold from hold-out captions. What `findnemo detect --detector` does.
+    """Several detectors over one table, each with a threshold from hold-out captions.
 
-    `detectors`: names of `findnemo.detection.DETECTORS`. `pictures`: also saliency and mask pictures of the captions with a type.
+    What `findnemo detect --detector` does.
+
+    `detectors`: names of `findnemo.detection.DETECTORS`. `pictures`: also saliency and mask
+    pictures of the captions with a type.
     """
     names = chosen(detectors.split(",") if isinstance(detectors, str) else detectors)
     given = captions_of(prompts)
     table = read_table(given, listener) if given.source else table_of(given, model, listener)
     apart = holdout_of(Detecting(holdout=holdout), given.column, model, listener)
-    clean, settings = [p.text for p in apart], images_of(model, Pictures(), 0)
+    clean = [prompt.text for prompt in apart]
+    settings = images_of(model, Pictures(), 0)
     with (
         at_work(model, workers, listener) as pool,
         start_detectors(out, pool.model, settings) as run,

@@ -1,4 +1,6 @@
-"""The cleaned model in the forms that others read, the neurons, and a section for the model card."""
+"""The cleaned model in the forms that others read, the neurons, and a
+section for the model card.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,18 @@ def export(
     force: bool = False,
     listener: Listener = Listener(),
 ) -> dict[str, Path]:
-    """Write the cleaned model of a run, its neurons or a model card's section. What `findnemo export` does.
+    """Write the cleaned model of a run, its neurons or a model card's section.
 
-    `to`: forms of `findnemo.export.FORMS`. `out`: a file or folder, with several forms a folder for all (default: RUN/export). `push`: the
-    card goes to this repository on the hub instead. `force`: replace an earlier export. The dtype of `model`, where it is a `Source`
-    with one, is that of the written weights. Returns form -> where it was written. Raises InputError before anything is written.
+    What `findnemo export` does.
+
+    `to`: forms of `findnemo.export.FORMS`. `out`: a file or folder, with several forms a folder for
+    all (default: RUN/export). `push`: the card goes to this repository on the hub instead. `force`:
+    replace an earlier export. The dtype of `model`, where it is a `Source` with one, is that of the
+    written weights. Returns form -> where it was written. Raises InputError before anything is
+    written.
     """
-    path, forms = Path(run), list(dict.fromkeys(to))
+    path = Path(run)
+    forms = list(dict.fromkeys(to))
     dtype = model.dtype if isinstance(model, Source) else None
     if push is not None and "card" not in forms:
         raise InputError("--push puts the card's section on the hub: give --to card beside it")
@@ -68,7 +75,10 @@ def export(
 
 
 def _loaded(source: Any, given: Any, listener: Listener) -> Any:
-    """The model of a run. Raises InputError with the way out where the place that the run remembers has none."""
+    """The model of a run.
+
+    Raises InputError with the way out where the place that the run remembers has none.
+    """
     try:
         return loaded(source, listener)
     except InputError as error:

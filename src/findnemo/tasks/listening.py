@@ -16,9 +16,11 @@ def silent(text: str) -> None:
 
 @dataclass(frozen=True)
 class Listener:
-    """`progress(stage, done, total)`, `say(text)` of what begins, `warn(text)` of what a user should know, `stop()` between pieces of work.
+    """`progress(stage, done, total)`, `say(text)` of what begins, `warn(text)` of what a user
+    should know, `stop()` between pieces of work.
 
-    Once `stop` says so nothing more is begun, and a task returns with what it has: the same call goes on.
+    Once `stop` says so nothing more is begun, and a task returns with what it has: the same call
+    goes on.
     """
 
     progress: Progress = no_progress

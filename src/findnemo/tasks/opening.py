@@ -1,10 +1,12 @@
-"""What tasks begin with: models, tables of captions and runs are opened, and plans are made of options."""
+"""What tasks begin with: models, tables of captions and runs are opened, and
+plans are made of options.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from findnemo.models import SCOPES, Model, cut, load
 from findnemo.passes import compiled
 from findnemo.prompts import Prompt, PromptTable, read_prompts, stream_prompts
 from findnemo.runs import Loader, Plan, Pool, Run, Serial, Shard, Work, settings_of, start
+from findnemo.runs.results import decoded
 from findnemo.runs.trust import NAMED, require
 from findnemo.runtime.notices import told_to
 from findnemo.tasks.listening import Listener
@@ -33,7 +36,7 @@ ORDINARY = 24  # ordinary captions that the demo brings beside its memorized one
 HOLDOUT = 100  # hold-out captions that it brings
 
 
-# models ---------------------------------------------------------------------------------------------
+# models -------------------------------------------------------------------------------------------
 
 
 def place_of(model: Any) -> str:
@@ -49,32 +52,32 @@ def at_work(
 ) -> Iterator[Pool]:
     """A pool that has the model: this process, or workers that have loaded it.
 
-    `model`: a place, a `Source`, a loaded `Model` or a live pipeline; the last two for this process alone. Raises InputError where
-    they are to go to other processes.
+    `model`: a place, a `Source`, a loaded `Model` or a live pipeline; the last two for this process
+    alone. Raises InputError where they are to go to other processes.
     """
-    if not workers.many:
-        if workers.threads is not None:
-            import torch
-
-            torch.set_num_threads(workers.threads)
-        yield Serial(loaded(model, listener))
+    if workers.many:
+        with _ray_pool(_loader(model), workers, listener) as pool:
+            yield pool
         return
-    with _ray_pool(_loader(model), workers, listener) as pool:
-        yield pool
+    if workers.threads is not None:
+        import torch
+
+        torch.set_num_threads(workers.threads)
+    yield Serial(loaded(model, listener))
 
 
 def loaded(model: Any, listener: Listener = Listener()) -> Model:
     """A model, loaded unless it is; notices go to `listener`."""
     if isinstance(model, Model):
         return model
-    source = model if isinstance(model, Source) else Source(str(model))
     if not isinstance(model, (str, Path, Source)):
         return load(model)
+    source = model if isinstance(model, Source) else Source(str(model))
     listener.say(f"loading {source}")
     with told_to(listener.warn):
-        made = load(str(source), source.device, source.dtype, channels_last=True, **source.options)
-    made.tell = listener.warn
-    return compiled(made) if source.compile else made
+        own = load(str(source), source.device, source.dtype, channels_last=True, **source.options)
+    own.tell = listener.warn
+    return compiled(own) if source.compile else own
 
 
 def _loader(model: Any) -> Loader:
@@ -83,7 +86,8 @@ def _loader(model: Any) -> Loader:
     source = model if isinstance(model, Source) else Source(str(model))
     if source.device is not None and ":" in source.device:
         raise InputError(
-            f"--device {source.device} with several workers: each gets a device of its own, leave the number out"
+            f"--device {source.device} with several workers: each gets a device of its own, leave"
+            " the number out"
         )
     return Loader(str(source), source.device, source.dtype, source.options, source.compile)
 
@@ -102,23 +106,25 @@ def _ray_pool(loader: Loader, workers: Workers, listener: Listener) -> Iterator[
         finally:
             if pool.replaced:
                 listener.warn(
-                    f"{pool.replaced} workers died and were replaced; {pool.alive} of {pool.size} are alive at the end"
+                    f"{pool.replaced} workers died and were replaced; {pool.alive} of {pool.size}"
+                    " are alive at the end"
                 )
 
 
 def source_of(run: Run, model: Any = None, opens: Sequence[str] = NAMED) -> Any:
-    """The model that was given, else the one that a run remembers, with what is given beside it; a source has the run's dtype by default.
+    """The model that was given, else the one that a run remembers, with what is given beside it; a
+    source has the run's dtype by default.
 
-    `opens`: which of the things that a run names are opened. Raises InputError for a run of somebody else that names them, unless the
-    source says `trust`.
+    `opens`: which of the things that a run names are opened. Raises InputError for a run of
+    somebody else that names them, unless the source says `trust`.
     """
     given = model if isinstance(model, Source) else Source()
-    told = model is not None and not (isinstance(model, Source) and model.place is None)
-    require(run, given.trust, tuple(name for name in opens if not (told and name == "model")))
-    if told and not isinstance(model, Source):
+    is_given = model is not None and not (isinstance(model, Source) and model.place is None)
+    require(run, given.trust, tuple(name for name in opens if not (is_given and name == "model")))
+    if is_given and not isinstance(model, Source):
         return model
     dtype = given.dtype or settings_of(run, audit=False)["dtype"]
-    if told:
+    if is_given:
         return replace(given, dtype=dtype)
     kept = run.meta("source_options") or {}
     return replace(
@@ -131,18 +137,20 @@ def source_of(run: Run, model: Any = None, opens: Sequence[str] = NAMED) -> Any:
     )
 
 
-# captions -------------------------------------------------------------------------------------------
+# captions -----------------------------------------------------------------------------------------
 
 
 def captions_of(prompts: Any) -> Captions:
     return prompts if isinstance(prompts, Captions) else Captions(prompts)
 
 
-def table_of(prompts: Any, model: Any, listener: Listener, option: str = "--prompts") -> Any:
-    """The captions of a table of any length, checked from its first row to its last; those of the shipped models where none is given."""
+def table_of(prompts: Any, model: Any, listener: Listener) -> Any:
+    """The captions of a table of any length, checked from its first row to its last; those of
+    the shipped models where none is given.
+    """
     given = captions_of(prompts)
     if given.source is None:
-        return demo_table(model, given.limit, option)
+        return demo_table(model, given.limit)
     if not isinstance(given.source, (str, Path)):
         return read_prompts(given.source).limit(given.limit)
     stream = stream_prompts(str(given.source), column=given.column)
@@ -168,11 +176,11 @@ def folder_of(prompts: Any) -> Path:
     return Path(source if isinstance(source, (str, Path)) else "").absolute().parent
 
 
-def demo_table(model: Any, limit: int | None, option: str) -> PromptTable:
+def demo_table(model: Any, limit: int | None) -> PromptTable:
     """The captions of a shipped model: its memorized ones, and ordinary ones."""
     place = place_of(model)
     if place not in demo.MODELS:
-        raise InputError(f"give {option} FILE: only 'demo' brings its own captions")
+        raise InputError("give --prompts FILE: only 'demo' brings its own captions")
     own = demo.memorized(place)
     others = (
         Prompt(text, row) for row, text in enumerate(demo.unrelated()[:ORDINARY], len(own) + 1)
@@ -186,7 +194,8 @@ def holdout_of(detecting: Detecting, column: str | None, model: Any, listener: L
         return read_table(Captions(detecting.holdout, column), listener)
     if place_of(model) not in demo.MODELS:
         raise InputError(
-            "give --holdout FILE (captions that are not memorized) or --calibration DIR: only 'demo' brings its own"
+            "give --holdout FILE (captions that are not memorized) or --calibration DIR: only"
+            " 'demo' brings its own"
         )
     return read_prompts(demo.holdout()[:HOLDOUT])
 
@@ -199,7 +208,8 @@ def warn_long(
     of: str = "",
     readers: Sequence[Any] = (),
 ) -> None:
-    """Name the first rows with captions that a text encoder, or another of `readers`, does not read to their end.
+    """Name the first rows with captions that a text encoder, or another of `readers`,
+    does not read to their end.
 
     `most`: look at so many captions. `of`: what is said before a row's number.
     """
@@ -214,7 +224,7 @@ def warn_long(
         listener.warn(f"{many - LONG} more {of}captions are longer than is read")
 
 
-# plans ----------------------------------------------------------------------------------------------
+# plans --------------------------------------------------------------------------------------------
 
 
 def images_of(model: Any, pictures: Pictures, seed: int) -> ImageSettings:
@@ -224,10 +234,11 @@ def images_of(model: Any, pictures: Pictures, seed: int) -> ImageSettings:
     return ImageSettings(pictures.image_steps or own.steps, guidance, seed, pictures.sampler)
 
 
-def plan_for(
-    model: Any, localizing: Localizing, pictures: Pictures, seed: int, listener: Listener
-) -> Plan:
-    """The plan of an audit without what the calibration is needed for. Raises InputError for options that do not exist or go together."""
+def plan_for(model: Any, localizing: Localizing, pictures: Pictures, seed: int) -> Plan:
+    """The plan of an audit without what the calibration is needed for.
+
+    Raises InputError for options that do not exist or go together.
+    """
     if localizing.search not in SEARCHES:
         known = ", ".join(SEARCHES)
         raise InputError(f"search {localizing.search!r} is not known: use one of {known}")
@@ -255,10 +266,12 @@ def gentle(
 ) -> Plan:
     """The plan with a largest impact, if wanted, and the captions that it is measured on.
 
-    They are those of a table, the hold-out captions given in the same call, or the demo's own. They are not captions of the run itself: which
-    of them are memorized is not known yet, and its quality is checked on them afterwards.
+    They are those of a table, the hold-out captions given in the same call, or the demo's own. They
+    are not captions of the run itself: which of them are memorized is not known yet, and its
+    quality is checked on them afterwards.
     """
-    most, unrelated = localizing.max_impact, localizing.unrelated
+    most = localizing.max_impact
+    unrelated = localizing.unrelated
     check_impact(most)
     if most is None:
         if unrelated is not None:
@@ -277,34 +290,51 @@ def gentle(
     return replace(plan, max_impact=most, unrelated=tuple(captions[:BYSTANDERS]))
 
 
-def listed(plan: Plan, detecting: Detecting, calibration: Calibration, listener: Listener) -> Plan:
+def listed(plan: Plan, detecting: Detecting, calibration: Calibration) -> Plan:
     """The plan with the false discovery rate of a list, where one is asked for."""
     if detecting.fdr is not None and not len(calibration.trajectories):
         raise InputError(
-            "this calibration has no hold-out scores, so no p-values for --fdr: make one with `findnemo calibrate --prompts`"
+            "this calibration has no hold-out scores, so no p-values for --fdr: make one with"
+            " `findnemo calibrate --prompts`"
         )
     return replace(plan, fdr=detecting.fdr)
 
 
 def plan_of(settings: dict[str, Any]) -> Plan:
-    """The plan of a run from the settings that it keeps."""
-    return Plan(
-        search=settings["search"],
-        images=settings["images"],
-        image_settings=ImageSettings.from_json(settings["image_settings"]),
-        judges=settings["judges"],
-        fdr=settings.get("fdr"),
-        max_impact=settings.get("max_impact"),
-        unrelated=tuple(settings.get("unrelated", ())),
-        scope=settings.get("scope", "auto"),
-    )
+    """The plan of a run from the settings that it keeps.
+
+    Raises InputError for what no plan can have.
+    """
+    images = ImageSettings.from_json(settings["image_settings"])
+    plan: Plan = decoded(Plan, settings | {"image_settings": images}, "the settings of the run")
+    return plan
 
 
 def shard_of(text: str | None) -> Shard | None:
     return None if text is None else Shard.of(text)
 
 
-# runs -----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Kept:
+    """How a run was begun, as its directory keeps it.
+
+    `part`: of the table, where the run is a shard.
+    """
+
+    calibration: Calibration
+    plan: Plan
+    part: Shard | None
+
+
+def kept_of(run: str | Path) -> Kept:
+    """How a run was begun. Raises InputError for a directory that holds no audit."""
+    with Run.open(run) as old:
+        settings = settings_of(old)
+    calibration = Calibration.load(Path(run) / "calibration")
+    return Kept(calibration, plan_of(settings), shard_of(settings.get("shard")))
+
+
+# runs ---------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -314,8 +344,11 @@ def opened(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Iterator[tuple[Work, Pool]]:
-    """A run that is ready for more work, with the pool that has its model. `model`: where it is, if no longer where the run found it."""
-    with Run.open(Path(run)) as old:
+    """A run that is ready for more work, with the pool that has its model.
+
+    `model`: where it is, if no longer where the run found it.
+    """
+    with Run.open(run) as old:
         source = source_of(old, model)
     with at_work(source, workers, listener) as pool, resumed(run, pool) as work:
         yield work, pool
@@ -325,12 +358,9 @@ def opened(
 @contextmanager
 def resumed(run: str | Path, pool: Pool) -> Iterator[Work]:
     """A run with the settings and the calibration that it keeps, to be written to."""
-    with Run.open(Path(run)) as old:
-        settings = settings_of(old)
-    calibration, plan = Calibration.load(Path(run) / "calibration"), plan_of(settings)
-    part = shard_of(settings.get("shard"))
-    with start(run, pool.model, calibration, plan, part) as again:
-        yield work_on(again, pool.model, calibration, plan)
+    kept = kept_of(run)
+    with start(run, pool.model, kept.calibration, kept.plan, kept.part) as again:
+        yield work_on(again, pool.model, kept.calibration, kept.plan)
 
 
 def work_on(
@@ -338,8 +368,8 @@ def work_on(
 ) -> Work:
     """A run with what finished images are judged with, and where their originals come from.
 
-    A shipped model brings its descriptor, its CLIP and its training images. Others have what the plan names, and the images that the table
-    of captions names, by path or URL.
+    A shipped model brings its descriptor, its CLIP and its training images. Others have what the
+    plan names, and the images that the table of captions names, by path or URL.
     """
     if model.source in demo.MODELS and not plan.judges:
 
@@ -348,13 +378,12 @@ def work_on(
 
         return Work(run, model, calibration, plan, demo.judges(), shipped)
     references = [p.image for p in table if p.image and hidden(p.image) != p.image]
-    file, clip = plan.judges.get("descriptor"), plan.judges.get("clip")
+    file = plan.judges.get("descriptor")
+    clip = plan.judges.get("clip")
     judges = Judges(Descriptor(file) if file else None, Alignment(clip) if clip else None)
-    known = {"descriptor": judges.descriptor, "clip": judges.alignment}
-    run.set_meta(
-        "preprocessing",
-        {name: judge.preprocessing for name, judge in known.items() if judge is not None},
-    )
+    given = {"descriptor": judges.descriptor, "clip": judges.alignment}
+    preprocessing = {name: judge.preprocessing for name, judge in given.items() if judge}
+    run.set_meta("preprocessing", preprocessing)
     originals = for_run(run.path, run.meta("folder") or ".", references=references)
     return Work(run, model, calibration, plan, judges, originals.of_caption)
 
@@ -374,5 +403,6 @@ def warn_missing(original: Any, listener: Listener) -> None:
         listener.warn(f"original image {reference}: {reason}")
     if len(failures) > 5:
         listener.warn(
-            f"{len(failures) - 5} more original images could not be had: see originals/failures.jsonl in the run directory"
+            f"{len(failures) - 5} more original images could not be had: see"
+            " originals/failures.jsonl in the run directory"
         )

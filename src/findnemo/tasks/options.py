@@ -1,4 +1,6 @@
-"""Options of the tasks, in groups. Each is declared once, with its default and what it means: the command line shows the same.
+"""Options of the tasks, in groups.
+
+Each is declared once, with its default and what it means: the command line shows the same.
 
 >>> Detecting(fpr=0.01).fpr, Localizing().search
 (0.01, 'trajectory')
@@ -13,7 +15,10 @@ from typing import Any
 
 
 def option(default: Any, means: str, *flags: str, **limits: Any) -> Any:
-    """A field of a group. `means`: one or two sentences. `flags`: how it is called on the command line, where that is not its name.
+    """A field of a group.
+
+    `means`: one or two sentences. `flags`: how it is called on the command line, where that is not
+    its name.
 
     `limits`: `min`, `max` of a number, `metavar`.
     """
@@ -24,7 +29,10 @@ def option(default: Any, means: str, *flags: str, **limits: Any) -> Any:
 
 @dataclass(frozen=True)
 class Source:
-    """A model by its place: 'demo', a diffusers directory, a hub id, or a .safetensors file. `place` None: where a run found it."""
+    """A model by its place: 'demo', a diffusers directory, a hub id, or a .safetensors file.
+
+    `place` None: where a run found it.
+    """
 
     place: str | None = None
     revision: str | None = option(None, "Branch, tag or commit of a hub id.")
@@ -41,7 +49,8 @@ class Source:
     )
     compile: bool = option(
         False,
-        "Compile the model for scores and searches: minutes to begin with, for a GPU and many captions.",
+        "Compile the model for scores and searches: minutes to begin with, for a GPU and many"
+        " captions.",
         "--compile",
     )
     trust: bool = option(
@@ -62,7 +71,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Captions:
-    """A table of captions: a file (CSV, TSV, Parquet, JSON, JSON Lines, text), - for standard input, hf:OWNER/NAME, or a list."""
+    """A table of captions: a file (CSV, TSV, Parquet, JSON, JSON Lines, text), - for standard
+    input, hf:OWNER/NAME, or a list.
+    """
 
     source: Any = None
     column: str | None = option(None, "Caption column, if it has an unusual name.")
@@ -86,14 +97,17 @@ class Output:
     report: bool = option(True, "Write RUN/report.html at the end.")
     track: str | None = option(
         None,
-        "Log settings, figures and images to tensorboard, wandb, trackio or mlflow (in RUN/tracking).",
+        "Log settings, figures and images to tensorboard, wandb, trackio or mlflow (in"
+        " RUN/tracking).",
         metavar="NAME[=FOLDER]",
     )
 
 
 @dataclass(frozen=True)
 class Detecting:
-    """The threshold: from a calibration, or from hold-out captions; and how captions are scored and listed."""
+    """The threshold: from a calibration, or from hold-out captions; and how
+    captions are scored and listed.
+    """
 
     holdout: Any = option(None, "Hold-out captions to calibrate on; 'demo' brings its own.")
     calibration: Any = option(
@@ -101,8 +115,8 @@ class Detecting:
     )
     variant: str | None = option(
         None,
-        "Detection: 'findnemo', 'paper', or 'released' for published thresholds and statistics. Default: 'findnemo', with a search by one "
-        "step 'paper'; a calibration brings its own.",
+        "Detection: 'findnemo', 'paper', or 'released' for published thresholds and statistics."
+        " Default: 'findnemo', with a search by one step 'paper'; a calibration brings its own.",
     )
     fpr: float | None = option(
         None,
@@ -118,7 +132,8 @@ class Detecting:
     seed: int | None = option(None, "Base seed of all samples (0); a calibration brings its own.")
     fdr: float | None = option(
         None,
-        "List captions so that at most this share of the list is ordinary (q <= this); takes all seeds of every caption.",
+        "List captions so that at most this share of the list is ordinary (q <= this); takes all"
+        " seeds of every caption.",
     )
 
 
@@ -128,15 +143,18 @@ class Localizing:
 
     search: str = option(
         "trajectory",
-        "How neurons are sought: 'trajectory' until pictures are no copies; 'gradient' or 'listing' (Algorithms 3 and 4) by one step.",
+        "How neurons are sought: 'trajectory' until pictures are no copies; 'gradient' or 'listing'"
+        " (Algorithms 3 and 4) by one step.",
     )
     scope: str = option(
         "auto",
-        "Where they are sought: the layers of the 'paper', 'all' value layers, or 'auto', by a scan of the model.",
+        "Where they are sought: the layers of the 'paper', 'all' value layers, or 'auto', by a scan"
+        " of the model.",
     )
     max_impact: float | None = option(
         None,
-        "Among sets that remove a memory prefer one that changes unrelated captions by no more (0 to 2).",
+        "Among sets that remove a memory prefer one that changes unrelated captions by no more (0"
+        " to 2).",
     )
     unrelated: Any = option(
         None,
@@ -150,7 +168,8 @@ class Pictures:
 
     images: int | None = option(
         None,
-        "Finished images before and after per memorized caption (4; a run that has begun has its own number); 0 for none.",
+        "Finished images before and after per memorized caption (4; a run that has begun has its"
+        " own number); 0 for none.",
         min=0,
     )
     image_steps: int | None = option(
@@ -159,15 +178,18 @@ class Pictures:
     guidance: float | None = option(None, "Guidance scale of finished images (7; demo 2).")
     sampler: str | None = option(
         None,
-        "Sampler of finished images: by default the checkpoint's; 'ddim' is the paper's. The run records it.",
+        "Sampler of finished images: by default the checkpoint's; 'ddim' is the paper's. The run"
+        " records it.",
     )
     descriptor: Path | None = option(
         None,
-        "TorchScript copy descriptor (SSCD) for finished images; 'demo' brings its own. It is a program: trust it.",
+        "TorchScript copy descriptor (SSCD) for finished images; 'demo' brings its own. It is a"
+        " program: trust it.",
     )
     clip: str | None = option(
         None,
-        "CLIP (directory or hub id) for the images' fit with the caption, openai/clip-vit-base-patch32 in the paper; 'demo' brings its own.",
+        "CLIP (directory or hub id) for the images' fit with the caption,"
+        " openai/clip-vit-base-patch32 in the paper; 'demo' brings its own.",
     )
 
 
@@ -220,7 +242,8 @@ class Trying:
     attack_steps: str = option("0,5,10,20,50", "Steps of the attack after which images are made.")
     attack_starts: str = option(
         "caption",
-        "Embeddings that the attack begins with: caption, random, empty; the best counts at each step.",
+        "Embeddings that the attack begins with: caption, random, empty; the best counts at each"
+        " step.",
     )
     control_images: Path | None = option(
         None, "Folder of pictures that the model never saw (default: the memorized ones scrambled)."
@@ -251,8 +274,8 @@ class Studying:
     )
     unrelated: Any = option(
         None,
-        "Captions known not to be memorized, none of them hold-out captions; those of the run without the type of a memory, where others have "
-        "one, and the demo's are used anyway.",
+        "Captions known not to be memorized, none of them hold-out captions; those of the run"
+        " without the type of a memory, where others have one, and the demo's are used anyway.",
     )
     column: str | None = option(None, "Caption column, if it has an unusual name.")
 

@@ -1,4 +1,7 @@
-"""The path of a model: calibrate, detect, localize, verify. Every task writes one run directory and goes on where it stopped."""
+"""The path of a model: calibrate, detect, localize, verify.
+
+Every task writes one run directory and goes on where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +55,10 @@ from findnemo.tasks.opening import (
     folder_of,
     gentle,
     holdout_of,
+    kept_of,
     listed,
     loaded,
     plan_for,
-    plan_of,
     read_table,
     shard_of,
     table_of,
@@ -68,7 +71,7 @@ from findnemo.tasks.options import Detecting, Localizing, Output, Pictures, Work
 PATH = ("detect", "localize", "verify")
 
 
-# calibration ----------------------------------------------------------------------------------------
+# calibration --------------------------------------------------------------------------------------
 
 
 def calibrate(
@@ -81,8 +84,9 @@ def calibrate(
 ) -> Calibration:
     """Activation statistics and the threshold tau from hold-out captions, kept in the folder `out`.
 
-    `prompts`: captions that are not memorized. What is done is kept in `out` meanwhile: the same call goes on. `findnemo.calibrate` does it
-    for a loaded model in memory. Raises InputError for too few captions.
+    `prompts`: captions that are not memorized. What is done is kept in `out` meanwhile: the same
+    call goes on. `findnemo.calibrate` does it for a loaded model in memory. Raises InputError for
+    too few captions.
 
     >>> import tempfile
     >>> from findnemo import demo
@@ -90,12 +94,12 @@ def calibrate(
     ...     calibrate("demo", demo.holdout()[:4], folder, Detecting(variant="findnemo")).count
     4
     """
-    out = _folder(out)
+    folder = _folder(out)
     table = read_table(prompts, listener)
     settings = settings_for(detecting.variant or "findnemo", detecting.seed or 0)
     with at_work(model, workers, listener) as pool:
         warn_long(pool.model, table, listener)
-        return _calibrated(pool, [p.text for p in table], settings, detecting, out, listener)
+        return _calibrated(pool, Holdout(table, settings), detecting, folder, listener)
 
 
 def calibrate_published(
@@ -106,11 +110,13 @@ def calibrate_published(
     seed: int = 0,
     listener: Listener = Listener(),
 ) -> Calibration:
-    """A calibration from published activation statistics (.pt) and the threshold that goes with them, kept in the folder `out`."""
-    out = _folder(out)
-    made = import_statistics(Path(statistics), loaded(model, listener), tau, seed)
-    made.save(out)
-    return made
+    """A calibration from published activation statistics (.pt) and the threshold that goes with
+    them, kept in the folder `out`.
+    """
+    folder = _folder(out)
+    calibration = import_statistics(Path(statistics), loaded(model, listener), tau, seed)
+    calibration.save(folder)
+    return calibration
 
 
 def _folder(out: str | Path) -> Path:
@@ -119,14 +125,26 @@ def _folder(out: str | Path) -> Path:
     return Path(out)
 
 
+@dataclass(frozen=True)
+class Holdout:
+    """What a calibration is made of: a table of hold-out captions, and the
+    settings of their scores.
+    """
+
+    table: Any
+    settings: Settings
+
+    @property
+    def captions(self) -> list[str]:
+        """The texts of the table."""
+        return [prompt.text for prompt in self.table]
+
+
 def _calibrated(
-    pool: Pool,
-    captions: list[str],
-    settings: Settings,
-    detecting: Detecting,
-    out: Path,
-    listener: Listener,
+    pool: Pool, holdout: Holdout, detecting: Detecting, out: Path, listener: Listener
 ) -> Calibration:
+    """A calibration of hold-out captions, kept in the folder `out`."""
+    captions = holdout.captions
     # too few captions are told of before the work
     threshold(torch.zeros(len(captions)), detecting.fpr, detecting.confidence)
     done = iter(range(1, len(captions) + 1))
@@ -136,16 +154,11 @@ def _calibrated(
     def progress(prompt: str) -> None:
         listener.progress("calibrate", next(done), len(captions))
 
-    return calibrate_with(pool, out, captions, settings, rule, progress, listener.stop)
+    return calibrate_with(pool, out, captions, holdout.settings, rule, progress, listener.stop)
 
 
 def _own_calibration(
-    pool: Pool,
-    captions: list[str],
-    settings: Settings,
-    detecting: Detecting,
-    output: Output,
-    listener: Listener,
+    pool: Pool, holdout: Holdout, detecting: Detecting, output: Output, listener: Listener
 ) -> Calibration:
     """The run's own calibration: made once, then read from the run directory."""
     out = Path(output.path)
@@ -158,31 +171,35 @@ def _own_calibration(
             sweep(out)
             # another process may have made it meanwhile
             if not (folder / "calibration.json").exists():
-                _calibrated(pool, captions, settings, detecting, folder, listener)
-    made = Calibration.load(folder)
-    made.check(pool.model, settings)
-    same = made.prompts == prompts_digest(captions)
-    if made.fpr != detecting.fpr or not same:
-        others = " others" if not same and made.count == len(captions) else ""
+                _calibrated(pool, holdout, detecting, folder, listener)
+    calibration = Calibration.load(folder)
+    calibration.check(pool.model, holdout.settings)
+    captions = holdout.captions
+    same = calibration.prompts == prompts_digest(captions)
+    if calibration.fpr != detecting.fpr or not same:
+        others = " others" if not same and calibration.count == len(captions) else ""
         raise InputError(
-            f"{out} was calibrated on {made.count} captions with fpr {made.fpr}, now {len(captions)}{others} with {detecting.fpr}: "
-            "give another --out"
+            f"{out} was calibrated on {calibration.count} captions with fpr {calibration.fpr}, "
+            f"now {len(captions)}{others} with {detecting.fpr}: give another --out"
         )
-    return made
+    return calibration
 
 
 def _refuse_other(calibration: Calibration, detecting: Detecting) -> None:
-    """A calibration brings its variant, seed and rate: asking for others beside it would silently do nothing."""
+    """A calibration brings its variant, seed and rate: asking for others beside it
+    would silently do nothing.
+    """
     has = calibration.settings.to_json() | {"fpr": calibration.fpr}
     for name in ("variant", "seed", "fpr"):
         value = getattr(detecting, name)
         if value not in (None, has[name]):
             raise MismatchError(
-                f"the calibration was made with {name} {has[name]}, not {value}: leave --{name} out, or calibrate again"
+                f"the calibration was made with {name} {has[name]}, not {value}: leave --{name}"
+                " out, or calibrate again"
             )
 
 
-# the path -------------------------------------------------------------------------------------------
+# the path -----------------------------------------------------------------------------------------
 
 
 def detect(
@@ -193,12 +210,12 @@ def detect(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Run:
-    """Which captions of a table are memorized, in a run directory that other tasks go on with. Returns the run, open to be read."""
-    stages = ("detect",)
-    asked = ready(
-        model, prompts, output_of(out), stages, detecting, Localizing(), Pictures(), listener
-    )
-    return _go(asked, model, workers, listener)
+    """Which captions of a table are memorized, in a run directory that other tasks go on with.
+
+    Returns the run, open to be read.
+    """
+    request = Request(model, prompts, output_of(out), PATH[:1], detecting)
+    return _go(request, workers, listener)
 
 
 def localize(
@@ -210,12 +227,12 @@ def localize(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Run:
-    """Which captions of a table are memorized, and which neurons hold them. Returns the run, open to be read."""
-    stages = ("detect", "localize")
-    asked = ready(
-        model, prompts, output_of(out), stages, detecting, localizing, Pictures(), listener
-    )
-    return _go(asked, model, workers, listener)
+    """Which captions of a table are memorized, and which neurons hold them.
+
+    Returns the run, open to be read.
+    """
+    request = Request(model, prompts, output_of(out), PATH[:2], detecting, localizing)
+    return _go(request, workers, listener)
 
 
 def audit(
@@ -228,99 +245,116 @@ def audit(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Run:
-    """The whole path of a table of captions: calibrate, detect, localize, verify, report. What `findnemo audit` does.
+    """The whole path of a table of captions: calibrate, detect, localize, verify, report.
 
-    `model`: a place as for `findnemo.load`, a `Source`, a loaded model or a pipeline. `prompts`: a file, a list of captions, or `Captions`
-    with a column, a limit or a shard; 'demo' brings its own. `out`: the run directory, or `Output`. The same call goes on where it
-    stopped. Returns the run, open to be read. Raises InputError for options that do not fit, before any work, and MismatchError
-    where `out` was made with others.
+    What `findnemo audit` does.
+
+    `model`: a place as for `findnemo.load`, a `Source`, a loaded model or a pipeline. `prompts`: a
+    file, a list of captions, or `Captions` with a column, a limit or a shard; 'demo' brings its
+    own. `out`: the run directory, or `Output`. The same call goes on where it stopped. Returns the
+    run, open to be read. Raises InputError for options that do not fit, before any work, and
+    MismatchError where `out` was made with others.
 
         run = findnemo.audit("demo", out="run")
         for caption in run.captions():
             print(caption.text, findnemo.runs.standing(caption))
     """
-    asked = ready(model, prompts, output_of(out), PATH, detecting, localizing, pictures, listener)
-    return _go(asked, model, workers, listener)
+    request = Request(model, prompts, output_of(out), PATH, detecting, localizing, pictures)
+    return _go(request, workers, listener)
 
 
 def output_of(out: str | Path | Output) -> Output:
-    return out if isinstance(out, Output) else Output(out)
+    """Where a run is written.
+
+    Raises InputError for a tracker that is not known or not installed.
+    """
+    output = out if isinstance(out, Output) else Output(out)
+    if output.track is not None:
+        check_tracker(output.track.partition("=")[0])
+    return output
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a path is asked for, as the tasks take it."""
+
+    model: Any
+    prompts: Any
+    output: Output
+    stages: Sequence[str]
+    detecting: Detecting = Detecting()
+    localizing: Localizing = Localizing()
+    pictures: Pictures = Pictures()
 
 
 @dataclass(frozen=True)
 class Ready:
     """All that stages need but the model: checked before it is loaded.
 
-    `table`: None for all captions of the run. `calibration` None: one is made of `holdout` with `settings`, as `detecting` asks.
+    `table`: None for all captions of the run. `calibration`: one that is there, or what it is made
+    of, as `detecting` asks.
     """
 
     table: Any
-    calibration: Calibration | None
+    calibration: Calibration | Holdout
     output: Output
     stages: Sequence[str]
     plan: Plan
     part: Shard | None = None
     folder: Path | None = None
     detecting: Detecting = Detecting()
-    holdout: Any = None
-    settings: Settings | None = None
 
 
-def ready(
-    model: Any,
-    prompts: Any,
-    output: Output,
-    stages: Sequence[str],
-    detecting: Detecting,
-    localizing: Localizing,
-    pictures: Pictures,
-    listener: Listener,
-) -> Ready:
-    """Check the options and open the tables. Raises InputError or MismatchError for what does not fit together."""
-    given = captions_of(prompts)
-    if output.track is not None:
-        check_tracker(output.track.partition("=")[0])
+def ready(request: Request, listener: Listener) -> Ready:
+    """Check the options and open the tables.
+
+    Raises InputError or MismatchError for what does not fit together.
+    """
+    model = request.model
+    detecting = request.detecting
+    localizing = request.localizing
+    given = captions_of(request.prompts)
     if detecting.fdr is not None and not 0 < detecting.fdr < 1:
         raise InputError(f"--fdr {detecting.fdr} is not a rate between 0 and 1")
     part = shard_of(given.shard)
     if part is not None and detecting.calibration is None:
         raise InputError(
-            "--shard needs --calibration DIR, made once by `findnemo calibrate`: it is what makes the parts comparable"
+            "--shard needs --calibration DIR, made once by `findnemo calibrate`: it is what makes"
+            " the parts comparable"
         )
     if detecting.holdout is not None and detecting.calibration is not None:
         raise InputError("give --holdout or --calibration, not both")
     table = table_of(given, model, listener)
-    made = _given_calibration(detecting)
-    clean = None if made else holdout_of(detecting, given.column, model, listener)
-    settings = made.settings if made else _settings(detecting, localizing)
-    plan = plan_for(model, localizing, pictures, settings.seed, listener)
-    told = clean if detecting.holdout is not None else None
-    plan = gentle(plan, localizing, model, given.column, told, listener)
-    folder = folder_of(given) if "verify" in stages else None
-    return Ready(table, made, output, stages, plan, part, folder, detecting, clean, settings)
+    calibration: Calibration | Holdout | None = _given_calibration(detecting)
+    bystanders = None
+    if calibration is None:
+        apart = holdout_of(detecting, given.column, model, listener)
+        bystanders = apart if detecting.holdout is not None else None
+        calibration = Holdout(apart, _settings(detecting, localizing))
+    plan = plan_for(model, localizing, request.pictures, calibration.settings.seed)
+    plan = gentle(plan, localizing, model, given.column, bystanders, listener)
+    folder = folder_of(given) if "verify" in request.stages else None
+    return Ready(table, calibration, request.output, request.stages, plan, part, folder, detecting)
 
 
 def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
     """Calibrate where that is needed, and run the stages. Returns the run, open to be read."""
-    plan, made = asked.plan, asked.calibration
-    if "verify" in asked.stages and plan.images:
+    calibration = asked.calibration
+    if "verify" in asked.stages and asked.plan.images:
         # what does not fit is refused before any work
-        check_images(pool.model, plan.image_settings)
-    if made is None:
-        assert asked.settings is not None
-        warn_long(pool.model, asked.holdout, listener, of="hold-out ")
-        captions = [p.text for p in asked.holdout]
-        made = _own_calibration(
-            pool, captions, asked.settings, asked.detecting, asked.output, listener
-        )
-    plan = listed(plan, asked.detecting, made, listener)
-    return run_stages(pool, replace(asked, calibration=made, plan=plan), listener)
+        check_images(pool.model, asked.plan.image_settings)
+    if isinstance(calibration, Holdout):
+        warn_long(pool.model, calibration.table, listener, of="hold-out ")
+        calibration = _own_calibration(pool, calibration, asked.detecting, asked.output, listener)
+    plan = listed(asked.plan, asked.detecting, calibration)
+    return run_stages(pool, calibration, replace(asked, plan=plan), listener)
 
 
-def _go(asked: Ready, model: Any, workers: Workers, listener: Listener) -> Run:
-    with at_work(model, workers, listener) as pool:
+def _go(request: Request, workers: Workers, listener: Listener) -> Run:
+    asked = ready(request, listener)
+    with at_work(request.model, workers, listener) as pool:
         run = perform(asked, pool, listener)
-    log(run, asked.output, listener)
+    log(run, request.output, listener)
     return run
 
 
@@ -328,9 +362,9 @@ def _given_calibration(detecting: Detecting) -> Calibration | None:
     given = detecting.calibration
     if given is None:
         return None
-    made = given if isinstance(given, Calibration) else Calibration.load(given)
-    _refuse_other(made, detecting)
-    return made
+    calibration = given if isinstance(given, Calibration) else Calibration.load(given)
+    _refuse_other(calibration, detecting)
+    return calibration
 
 
 def _settings(detecting: Detecting, localizing: Localizing) -> Settings:
@@ -338,23 +372,24 @@ def _settings(detecting: Detecting, localizing: Localizing) -> Settings:
     return settings_for(variant, detecting.seed or 0)
 
 
-def run_stages(pool: Pool, asked: Ready, listener: Listener) -> Run:
+def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Listener) -> Run:
     """Run stages with a calibration that is there; the run, open to be read.
 
     Its results are written, also where the work was stopped, and at the end of the path its report.
     """
-    model, calibration, plan, table = pool.model, asked.calibration, asked.plan, asked.table
-    assert calibration is not None
-    output, part, folder = asked.output, asked.part, asked.folder
-    run = start(output.path, model, calibration, plan, part, output.wait)
+    model = pool.model
+    plan = asked.plan
+    table = asked.table
+    output = asked.output
+    run = start(output.path, model, calibration, plan, asked.part, output.wait)
     try:
-        if folder is not None:
-            run.set_meta("folder", str(folder))
+        if asked.folder is not None:
+            run.set_meta("folder", str(asked.folder))
             vouch(run)
         if table is None:
             ask_all(run)
         else:
-            entered = enter(run, table, part, group_size(model), table.most)
+            entered = enter(run, table, asked.part, group_size(model), table.most)
             for text in repeated(table.source, entered.repeats, entered.some):
                 listener.warn(text)
             _tell_least(entered.captions, plan.fdr, calibration, listener)
@@ -363,7 +398,8 @@ def run_stages(pool: Pool, asked: Ready, listener: Listener) -> Run:
         answer(work, asked.stages, listener.progress, pool, listener.stop)
         warn_missing(work.original, listener)
         write_results(run)
-        if output.report and asked.stages[-1] == "verify" and part is None and not listener.stop():
+        is_whole = asked.stages[-1] == "verify" and asked.part is None
+        if output.report and is_whole and not listener.stop():
             report.write(run)
         run.unlock()
     except BaseException:
@@ -379,13 +415,16 @@ def _tell_least(
     scored = len(calibration.trajectories)
     if fdr is not None and (least := least_listed(captions, fdr, scored)) > 1:
         listener.say(
-            f"list: with {scored} hold-out captions no p-value is under 1/{scored + 1}, so that a list of {captions} captions holds {least} or "
-            f"more of them, or none; for a single one it takes {holdout_needed(captions, fdr)} hold-out captions"
+            f"list: with {scored} hold-out captions no p-value is under 1/{scored + 1}, so that a"
+            f" list of {captions} captions holds {least} or more of them, or none; for a single one"
+            f" it takes {holdout_needed(captions, fdr)} hold-out captions"
         )
 
 
 def _warn_long_captions(work: Work, table: Any, listener: Listener) -> None:
-    """Name the captions of a table, or of the run where it is None, that the model or its judge does not read to their end."""
+    """Name the captions of a table, or of the run where it is None, that the model or its judge
+    does not read to their end.
+    """
     judge = work.judges.alignment
     readers = [] if judge is None else [judge.reader]
     captions, most = (work.run.captions(), None) if table is None else (table, table.most)
@@ -402,7 +441,7 @@ def log(run: Run, output: Output, listener: Listener) -> None:
         listener.say(f"logged to {name}")
 
 
-# an audit that has begun ----------------------------------------------------------------------------
+# an audit that has begun --------------------------------------------------------------------------
 
 
 def begun(out: str | Path) -> bool:
@@ -413,21 +452,13 @@ def begun(out: str | Path) -> bool:
 
 def go_on(pool: Pool, prompts: Any, output: Output, listener: Listener) -> Run:
     """What is left of an audit that has begun, with the settings that its run keeps."""
-    with Run.open(output.path) as old:
-        settings = settings_of(old)
+    kept = kept_of(output.path)
     listener.say(f"{output.path} goes on with its own settings and calibration")
     given = captions_of(prompts)
     table = None if given.source is None else table_of(given, pool.model, listener)
-    asked = Ready(
-        table,
-        Calibration.load(Path(output.path) / "calibration"),
-        output,
-        PATH,
-        plan_of(settings),
-        shard_of(settings.get("shard")),
-        None if given.source is None else folder_of(given),
-    )
-    return run_stages(pool, asked, listener)
+    folder = None if given.source is None else folder_of(given)
+    asked = Ready(table, kept.calibration, output, PATH, kept.plan, kept.part, folder)
+    return run_stages(pool, kept.calibration, asked, listener)
 
 
 def refuse_changed(out: str | Path, detecting: Detecting, pictures: Pictures) -> None:
@@ -448,12 +479,10 @@ def refuse_changed(out: str | Path, detecting: Detecting, pictures: Pictures) ->
         "clip": pictures.clip,
     }
     for name, value in asked.items():
-        if value is None:
-            continue
-        if name == "calibration":
+        if name == "calibration" and value is not None:
             same = Calibration.load(value).same(Calibration.load(Path(out) / "calibration"))
         else:
-            same = str(value) == str(has.get(name))
+            same = value is None or str(value) == str(has.get(name))
         if not same:
             raise MismatchError(
                 f"{out} was made with another {name}: leave --{name} out, or give another --out"
