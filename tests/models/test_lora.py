@@ -195,32 +195,27 @@ def test_kohyas_names_of_the_original_layout(kind, tmp_path):
     assert_same(found, by_hand(pipeline.unet, changes, ALPHA / RANK))
 
 
+FUSED = "lora_unet_single_blocks_0_linear1"  # diffusers' conversion knows its published width only
+
+
 def test_flux_in_its_original_layout_is_what_diffusers_makes_of_it(tmp_path):
-    """One matrix of the file holds rows of queries, keys, values and the first layer of the MLP."""
+    """One matrix of the file holds the rows of several layers."""
     pipeline = tiny_flux()
     network = pipeline.transformer
-    generator = torch.Generator().manual_seed(3)
     double, single = network.transformer_blocks[0], network.single_transformer_blocks[0]
     width = double.attn.to_q.weight.shape[0]
-    mlp = single.proj_mlp.weight.shape[0]
-    sizes = {
+    shapes = {
         "double_blocks_0_img_attn_qkv": (3 * width, width),
         "double_blocks_0_txt_attn_qkv": (3 * width, width),
         "double_blocks_0_img_attn_proj": (width, width),
         "double_blocks_0_txt_mlp_2": tuple(double.ff_context.net[2].weight.shape),
         "double_blocks_0_img_mod_lin": tuple(double.norm1.linear.weight.shape),
-        "single_blocks_0_linear1": (3 * width + mlp, width),
         "single_blocks_0_linear2": tuple(single.proj_out.weight.shape),
         "single_blocks_0_modulation_lin": tuple(single.norm.linear.weight.shape),
     }
-    tensors = {}
-    for name, (out, into) in sizes.items():
-        stem = f"lora_unet_{name}"
-        tensors |= {
-            f"{stem}.lora_down.weight": torch.randn(RANK, into, generator=generator),
-            f"{stem}.lora_up.weight": torch.randn(out, RANK, generator=generator),
-            f"{stem}.alpha": torch.tensor(ALPHA),
-        }
+    tensors: dict[str, torch.Tensor] = {}
+    for name, shape in shapes.items():
+        tensors |= matrices(f"lora_unet_{name}", shape)
     save_file(tensors, tmp_path / "lora.safetensors")
     found = merged(pipeline, tmp_path / "lora.safetensors", 0.8)
     plain = copy.deepcopy(pipeline)
@@ -229,6 +224,34 @@ def test_flux_in_its_original_layout_is_what_diffusers_makes_of_it(tmp_path):
     plain.unload_lora_weights()
     assert_same(found, plain.transformer.state_dict())
     assert not torch.equal(found["transformer_blocks.0.attn.to_k.weight"], double.attn.to_k.weight)
+
+
+def test_queries_keys_values_and_the_mlp_of_flux_in_one_matrix(tmp_path):
+    pipeline = tiny_flux()
+    block = pipeline.transformer.single_transformer_blocks[0]
+    layers = {
+        n: block.get_submodule(n) for n in ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
+    }
+    rows = [layer.weight.shape[0] for layer in layers.values()]
+    tensors = matrices(FUSED, (sum(rows), block.attn.to_q.weight.shape[1]))
+    save_file(tensors, tmp_path / "lora.safetensors")
+    found = merged(pipeline, tmp_path / "lora.safetensors")
+    change = (
+        ALPHA / RANK * tensors[f"{FUSED}.lora_up.weight"] @ tensors[f"{FUSED}.lora_down.weight"]
+    )
+    for (name, layer), part in zip(layers.items(), change.split(rows), strict=True):
+        want = layer.weight + part
+        torch.testing.assert_close(found[f"single_transformer_blocks.0.{name}.weight"], want)
+
+
+def matrices(stem: str, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """A random LoRA of one weight in kohya's form."""
+    generator = torch.Generator().manual_seed(len(stem))
+    return {
+        f"{stem}.lora_down.weight": torch.randn(RANK, shape[1], generator=generator),
+        f"{stem}.lora_up.weight": torch.randn(shape[0], RANK, generator=generator),
+        f"{stem}.alpha": torch.tensor(ALPHA),
+    }
 
 
 def test_sd3_in_its_original_layout(tmp_path):
