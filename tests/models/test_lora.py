@@ -16,8 +16,11 @@ from _tiny_unets import tiny_sdxl
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
+import findnemo
+from findnemo import NeuronSet
 from findnemo.errors import InputError, ModelError
 from findnemo.models import read_lora
+from findnemo.models._lora import of_strength
 from findnemo.models._unet_names import unet_name
 
 RANK, ALPHA = 3, 6.0
@@ -472,3 +475,51 @@ def test_a_directory_with_several_files_asks_which(sd, tmp_path):
     save_file(load_file(file), tmp_path / "second.safetensors")
     with pytest.raises(InputError, match=r"holds 2 \.safetensors files.*name the LoRA's file"):
         read_lora(tmp_path, sd)
+
+
+# loading --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def base(sd, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    sd.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "scale"), [("{}", 1.0), ("{}:0.25", 0.25), ("{}:-1", -1.0)])
+def test_a_model_is_loaded_with_a_lora_at_a_strength(sd, base, tmp_path, name, scale):
+    file = written(sd, tmp_path)
+    model = findnemo.load(base, lora=name.format(file))
+    want = by_hand(sd.unet, pairs(sd.unet), scale)
+    assert_same(model.denoiser.state_dict(), want)
+    assert model.options == {"lora": name.format(file)}
+    assert model.fingerprint != findnemo.load(base).fingerprint
+
+
+def test_what_findnemo_itself_writes_is_read(base, tmp_path):
+    """Neurons off as a LoRA: the model that carries it gives nothing there."""
+    model = findnemo.load(base)
+    name = next(iter(model.value_layers))
+    neurons = NeuronSet({name: [1, 2]})
+    findnemo.save_lora(model, neurons, tmp_path)
+    edited = findnemo.load(base, lora=tmp_path)
+    weight = edited.value_layers[name].weight
+    torch.testing.assert_close(weight[[1, 2]], torch.zeros_like(weight[[1, 2]]))
+
+
+def test_a_lora_for_what_is_not_loaded_here_is_refused(sd, tmp_path):
+    file = written(sd, tmp_path)
+    with pytest.raises(
+        InputError, match=r"lora .* changes a model that is loaded here, and this is"
+    ):
+        findnemo.load(sd, lora=file)
+    with pytest.raises(InputError, match=r"a LoRA of strength \+inf is none"):
+        findnemo.load("demo", lora=f"{file}:+inf")
+
+
+def test_a_path_with_a_colon_is_a_path(tmp_path):
+    odd = tmp_path / "a:1"
+    odd.write_bytes(b"")
+    assert of_strength(str(odd)) == (str(odd), 1.0)
+    assert of_strength("C:adapter") == ("C:adapter", 1.0)

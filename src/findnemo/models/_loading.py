@@ -15,6 +15,7 @@ from findnemo.models._base import Model
 from findnemo.models._complete import complete
 from findnemo.models._difference import add_difference
 from findnemo.models._fit import check_fit
+from findnemo.models._lora import merge_named, of_strength
 from findnemo.models._modules import SPARE
 from findnemo.models._parts import PICKLES, check_index, check_parts, left_out
 from findnemo.models._reading import mend_limits
@@ -63,6 +64,10 @@ OPTIONS = {
         {"a hub id", "a directory"},
     ),
     "config": ("gives a single .safetensors file what it lacks", {"a single file"}),
+    "lora": (
+        "changes a model that is loaded here",
+        {"a hub id", "a directory", "a single file", "the demo model"},
+    ),
 }
 
 
@@ -74,6 +79,7 @@ def load(
     revision: str | None = None,
     variant: str | None = None,
     config: str | Path | None = None,
+    lora: str | Path | None = None,
 ) -> Model:
     """Load a model to audit.
 
@@ -89,7 +95,9 @@ def load(
     diffusers directory or hub id that gives a single file all but its weights (its JSON and
     tokenizer files); by default the usual one of what its keys say it is, from the hub or its
     cache. What the file says of its noise prediction (`v_pred`, `ztsnr`, ModelSpec, a `.yaml`
-    beside it) goes before the usual one.
+    beside it) goes before the usual one. `lora`: a LoRA that is merged into the weights, a
+    .safetensors file of diffusers, peft or kohya, or a directory with one; "FILE:0.8" at that
+    strength.
 
     Raises InputError (no such model, device or dtype; an option that would do nothing for this
     source), ModelError (unsupported or unsafe files; a file that contradicts itself or `config`),
@@ -99,7 +107,7 @@ def load(
         >>> list(model.widths().values())
         [32, 32, 64, 64, 96, 96, 96]
     """
-    options = {"revision": revision, "variant": variant, "config": config}
+    options = {"revision": revision, "variant": variant, "config": config, "lora": lora}
     asked = {name: str(value) for name, value in options.items() if value is not None}
     _refuse_misplaced(source, asked)
     if isinstance(source, Model):
@@ -145,6 +153,8 @@ def _opened(
     check_parts(adapter, pipeline)
     if (change := SHIPPED.get(str(source))) is not None:
         add_difference(pipeline.unet, load_file(change))
+    if lora := asked.get("lora"):
+        merge_named(lora, pipeline)
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     model = _checked(adapter, pipeline, str(source))
@@ -160,6 +170,8 @@ def _refuse_misplaced(source: Any, asked: dict[str, str]) -> None:
         if what not in sources:
             this = source if isinstance(source, (str, Path)) else "this"
             raise InputError(f"{name} {value!r} {meaning}, and {this} is {what}: leave it out")
+    if lora := asked.get("lora"):
+        of_strength(lora)
     if (variant := asked.get("variant")) and not re.fullmatch(r"[\w.-]+", variant):
         raise InputError(f"variant {variant!r} is no name of weight files: give one such as fp16")
 

@@ -206,6 +206,32 @@ def read_lora(source: str | Path, pipeline: Any) -> Lora:
     return Lora(str(source), deltas)
 
 
+def merge_named(name: str, pipeline: Any) -> None:
+    """Merge a LoRA that is named with its strength, "FILE" or "FILE:0.8", into a pipeline."""
+    file, scale = of_strength(name)
+    read_lora(file, pipeline).merge(pipeline, scale)
+
+
+def of_strength(name: str) -> tuple[str, float]:
+    """The file of a name such as "adapter.safetensors:0.8", and the strength; 1 where none is given.
+
+    Raises InputError for a strength that is no finite number.
+
+    >>> of_strength("adapter.safetensors:0.8"), of_strength("adapter.safetensors")
+    (('adapter.safetensors', 0.8), ('adapter.safetensors', 1.0))
+    """
+    file, colon, text = name.rpartition(":")
+    if not colon or Path(name).exists() or (not text[:1].isdecimal() and text[:1] not in "+-."):
+        return name, 1.0
+    try:
+        scale = float(text)
+    except ValueError:
+        return name, 1.0
+    if not math.isfinite(scale):
+        raise InputError(f"a LoRA of strength {text} is none: give a number such as 0.8")
+    return file, scale
+
+
 def lora_file(source: str | Path) -> Path:
     """The file of a LoRA: a .safetensors file itself, or the one in a directory of peft or diffusers.
 

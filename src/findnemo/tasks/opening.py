@@ -133,6 +133,7 @@ def source_of(run: Run, model: Any = None, opens: Sequence[str] = NAMED) -> Any:
         revision=given.revision or kept.get("revision"),
         weights_variant=given.weights_variant or kept.get("variant"),
         config=given.config or kept.get("config"),
+        lora=given.lora or kept.get("lora"),
         dtype=dtype,
     )
 

@@ -43,6 +43,11 @@ class Source:
         None,
         "Diffusers directory or hub id that gives a single file its configuration and tokenizer.",
     )
+    lora: str | None = option(
+        None,
+        "A LoRA on it: a .safetensors file of diffusers, peft or kohya, or a directory;"
+        " FILE:0.8 for another strength than 1.",
+    )
     device: str | None = option(None, "cpu, cuda, cuda:1, mps; default: CUDA if there is one.")
     dtype: str | None = option(
         None, "float32, float16 or bfloat16; default: float16 on CUDA, else float32."
@@ -65,7 +70,12 @@ class Source:
     @property
     def options(self) -> dict[str, str]:
         """What goes to `findnemo.load` beside the place, without device and dtype."""
-        named = {"revision": self.revision, "variant": self.weights_variant, "config": self.config}
+        named = {
+            "revision": self.revision,
+            "variant": self.weights_variant,
+            "config": self.config,
+            "lora": self.lora,
+        }
         return {name: value for name, value in named.items() if value is not None}
 
 
