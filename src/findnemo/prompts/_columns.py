@@ -10,7 +10,7 @@ from findnemo.prompts._table import Record
 
 CAPTION_COLUMNS = ("caption", "prompt", "text", "captions", "prompts")
 TYPE_COLUMNS = ("type", "kind", "memorization")
-IMAGE_COLUMNS = ("url", "image", "image_url", "image_path")
+IMAGE_COLUMNS = ("url", "image", "image_url", "image_path", "file_name")
 _MOST_COLUMNS = 10_000
 _LISTED = 20  # columns that an error names
 
