@@ -544,3 +544,24 @@ def test_the_command_keeps_the_dtype_of_the_source_and_writes_another_when_asked
     assert result.status == 2
     assert "dtype 'float64' is not known" in result.err
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_lora_that_was_loaded_with_the_model_is_in_what_is_written(tmp_path, dtype):
+    """In the dtype of the source: the weights of the base, with the LoRA, and the edit after it."""
+    pipeline, neurons = loud(tiny_family("sd1"))
+    pipeline.save_pretrained(tmp_path / "model")
+    model = findnemo.load(tmp_path / "model")
+    base = weights(tmp_path / "model")
+    name = next(iter(neurons.layers))
+    generator = torch.Generator().manual_seed(0)
+    out, into = model.value_layers[name].weight.shape
+    down = torch.randn(2, into, generator=generator)
+    up = torch.randn(out, 2, generator=generator)
+    lora = tmp_path / "lora.safetensors"
+    save({f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}, lora)
+    tuned = findnemo.load(tmp_path / "model", dtype=dtype, lora=f"{lora}:0.5")
+    chosen = chosen_of(tmp_path / "run", tuned, neurons)
+    write("checkpoint", chosen, tmp_path / "clean", tuned)
+    base[f"unet/{name}.weight"] = base[f"unet/{name}.weight"] + 0.5 * (up @ down)
+    same(weights(tmp_path / "clean"), zeroed(base, neurons))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from findnemo.files.tensors import DTYPES, read_header
 from findnemo.models import Model
 from findnemo.models._content import weights_of
 from findnemo.models._loading import DEMO, SHIPPED, from_pretrained, variant_of
+from findnemo.models._lora import of_strength, read_lora
 from findnemo.models._modules import networks_of
 from findnemo.models._single_file import configuration, from_single_file
 from findnemo.neurons import NeuronSet
@@ -101,8 +103,10 @@ def of_source(model: Model, dtype: Dtype = None) -> Source:
     parts = networks_of(model.pipeline)
     if all(_holds(weights_of(parts[name]), about) for name, about in kept.items()):
         return Source(model, kept)
-    fresh = networks_of(_reopened(model, place, kept))
-    changed = {name for name in kept if name not in fresh or not _same(fresh[name], parts[name])}
+    reopened = _reopened(model, place, kept)
+    again = _as_loaded(model, reopened)
+    changed = {name for name in kept if name not in again or not _same(again[name], parts[name])}
+    fresh = networks_of(reopened)
     for name in sorted(changed):
         width = _name(next(parts[name].parameters()).dtype)
         notice(
@@ -216,6 +220,29 @@ def _reopened(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
             return from_single_file(place, folder, torch.float32, usual)
     widths = {name: about.widest for name, about in kept.items()} | {"default": torch.float32}
     return from_pretrained(type(model), place, widths, None, model.options.get("variant"))
+
+
+def _as_loaded(model: Model, pipeline: Any) -> dict[str, nn.Module]:
+    """The networks of a pipeline that was read again, as `load` makes them of what it reads.
+
+    A LoRA that was named is merged, into `pipeline` too: in the dtype of the model, in which it was
+    loaded, to be compared; and in that of the source, to be written.
+    """
+    networks = networks_of(pipeline)
+    named = model.options.get("lora")
+    if named is None:
+        return networks
+    file, scale = of_strength(named)
+    lora = read_lora(file, pipeline)
+    loaded = networks_of(model.pipeline)
+    narrow = {
+        name: copy.deepcopy(part).to(next(loaded[name].parameters()).dtype)
+        for name, part in networks.items()
+        if name in loaded
+    }
+    lora.merge(SimpleNamespace(**narrow), scale)
+    lora.merge(pipeline, scale)
+    return narrow
 
 
 def _same(fresh: nn.Module, loaded: nn.Module) -> bool:
