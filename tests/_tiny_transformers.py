@@ -7,6 +7,7 @@ from __future__ import annotations
 import string
 from typing import Any
 
+import pytest
 import torch
 from _tiny import tiny_clip, tiny_tokenizer
 from diffusers import (
@@ -164,3 +165,8 @@ PIPELINES = {
     "flux-dev": tiny_flux,
     "flux-schnell": lambda: tiny_flux(guidance_embeds=False),
 }
+# of two of a kind one takes part in the long checks only
+USUAL = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in ("pixart-sigma", "sd3-without-t5")))
+    for name in PIPELINES
+]

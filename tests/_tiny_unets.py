@@ -7,6 +7,7 @@ from __future__ import annotations
 import string
 from typing import Any
 
+import pytest
 import torch
 from _published_unets import IF, SDXL
 from _tiny import tiny_clip, tiny_pipeline, tiny_tokenizer
@@ -173,3 +174,8 @@ PIPELINES = {
     "lcm": tiny_lcm,
     "if": tiny_if,
 }
+# of two of a kind one takes part in the long checks only
+USUAL = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in ("sdxl-v", "sdxl-turbo")))
+    for name in PIPELINES
+]

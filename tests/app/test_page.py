@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -18,7 +19,8 @@ from _captions import FIRST, HOSTILE, SECOND
 from findnemo import demo
 from findnemo.app import events, open_subject, serve
 
-pytest.importorskip("gradio", reason="the app needs gradio: pip install 'findnemo[app]'")
+if find_spec("gradio") is None:  # it takes seconds to import, in every process that collects tests
+    pytest.skip("the app needs gradio: pip install 'findnemo[app]'", allow_module_level=True)
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="pages are opened with playwright: pip install 'findnemo[dev]'"
 )

@@ -21,8 +21,9 @@ from findnemo.models import Model
 PROMPT = "a cat"
 STEPS = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "latent"}
 
-every = pytest.mark.parametrize("make", [tiny_turbo, tiny_sdxl, tiny_lcm, tiny_if])
-of_clip = pytest.mark.parametrize("make", [tiny_turbo, tiny_sdxl, tiny_lcm])
+slow_lcm = pytest.param(tiny_lcm, marks=pytest.mark.slow)
+every = pytest.mark.parametrize("make", [tiny_turbo, tiny_sdxl, slow_lcm, tiny_if])
+of_clip = pytest.mark.parametrize("make", [tiny_turbo, tiny_sdxl, slow_lcm])
 
 
 def some(model: Model) -> NeuronSet:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from _texts import assert_equal
-from _tiny_unets import PIPELINES, tiny_if, tiny_lcm, tiny_sdxl
+from _tiny_unets import PIPELINES, USUAL, tiny_if, tiny_lcm, tiny_sdxl
 from torch import Tensor
 
 import findnemo
@@ -69,7 +69,7 @@ def told(model: Model, run: Any) -> list[dict[str, Any]]:
 # detectors ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("name", USUAL)
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_a_detector_gives_a_score_or_says_why_it_cannot(name, detector):
     model = loaded(name)

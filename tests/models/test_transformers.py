@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from _tiny_transformers import PIPELINES, quiet, tiny_flux, tiny_pixart, tiny_sd3
+from _tiny_transformers import PIPELINES, USUAL, quiet, tiny_flux, tiny_pixart, tiny_sd3
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxTransformer2DModel,
@@ -39,7 +39,7 @@ from findnemo.scores import minmax
 from findnemo.settings import Settings
 
 PROMPT = "A red fox"
-every = pytest.mark.parametrize("name", PIPELINES)
+every = pytest.mark.parametrize("name", USUAL)
 JOINT = ["sd3", "sd3-without-t5", "flux-dev", "flux-schnell"]
 CROSS = ["pixart-alpha", "pixart-sigma"]
 

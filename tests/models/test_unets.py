@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from _texts import assert_equal
-from _tiny_unets import PIPELINES, tiny_if, tiny_lcm, tiny_sdxl, tiny_turbo
+from _tiny_unets import PIPELINES, USUAL, tiny_if, tiny_lcm, tiny_sdxl, tiny_turbo
 from diffusers import DDIMScheduler, EDMEulerScheduler, LCMScheduler, TCDScheduler
 from torch import Tensor
 
@@ -28,7 +28,7 @@ from findnemo.settings import Settings
 PROMPTS = ["a cat", "Two dogs"]
 DISTILLED = ("lcm",)
 
-every = pytest.mark.parametrize("name", PIPELINES)
+every = pytest.mark.parametrize("name", USUAL)
 
 
 def loaded(name: str) -> Model:
