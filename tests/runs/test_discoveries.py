@@ -7,10 +7,13 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
 from _audited import PLAN, PROMPTS, SETTINGS, run_audit, small_model
+from hypothesis import given
+from hypothesis import strategies as st
 
 import findnemo
 from findnemo.errors import MismatchError
@@ -45,6 +48,22 @@ def test_q_values_by_hand():
     )
     made = discoveries(p(captions), 99, 0.05)
     assert (made.listed, made.tested, made.holdout, made.needed) == ((1,), 4, 99, None)
+
+
+@given(
+    st.integers(1, 60),
+    st.lists(st.integers(1, 61), min_size=1, max_size=40),
+    st.sampled_from(["0.05", "0.1", "0.2", "0.3"]),
+)
+def test_the_list_is_that_of_exact_arithmetic(holdout, ranks, level):
+    """p = k / (n + 1): Benjamini and Hochberg's rule in fractions, where q can be the level itself."""
+    exact = [Fraction(min(k, holdout + 1), holdout + 1) for k in ranks]
+    ordered = sorted(exact)
+    under = [k for k, p in enumerate(ordered, 1) if p <= Fraction(level) * k / len(exact)]
+    cut = ordered[under[-1] - 1] if under else Fraction(0)
+    want = tuple(i for i, p in enumerate(exact) if p <= cut)
+    found = discoveries({i: float(p) for i, p in enumerate(exact)}, holdout, float(level))
+    assert found.listed == want
 
 
 def test_captions_without_p_values_make_no_list():

@@ -16,6 +16,9 @@ _P = """SELECT caption, stage, json_extract(payload, '$.p') FROM results
     WHERE status = 'done' AND stage IN ('detect', 'localize') ORDER BY caption, stage"""
 
 
+ROUNDING = 1e-9  # of a q-value
+
+
 @dataclass(frozen=True)
 class Discoveries:
     """The list at a false discovery rate: on average a share of at most `level` of it are ordinary
@@ -54,7 +57,8 @@ def discoveries(p: Mapping[int, float], holdout: int, level: float) -> Discoveri
     `p`: caption id -> p-value.
     """
     least = 1 / (holdout + 1)
-    listed = tuple(i for i, value in q_values(p).items() if value <= level)
+    # p-values are multiples of it: rounding must not decide where one is at the level itself
+    listed = tuple(i for i, value in q_values(p).items() if value <= level * (1 + ROUNDING))
     # over every hold-out score: no p-value is smaller
     above = sum(value == least for value in p.values())
     needed = holdout_needed(len(p), level, max(above, 1)) if p and not listed else 0
