@@ -12,7 +12,7 @@ from fractions import Fraction
 import pytest
 import torch
 from _audited import PLAN, PROMPTS, SETTINGS, run_audit, small_model
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import findnemo
@@ -55,6 +55,7 @@ def test_q_values_by_hand():
     st.lists(st.integers(1, 61), min_size=1, max_size=40),
     st.sampled_from(["0.05", "0.1", "0.2", "0.3"]),
 )
+@example(9, [5, 9, 1], "0.3")  # 3 / 10, which is over 0.3 in floating point
 def test_the_list_is_that_of_exact_arithmetic(holdout, ranks, level):
     """p = k / (n + 1): Benjamini and Hochberg's rule in fractions, where q can be the level itself."""
     exact = [Fraction(min(k, holdout + 1), holdout + 1) for k in ranks]
