@@ -16,7 +16,7 @@ from findnemo.localization.trajectory import COPIES, Copies, by_trajectory, pric
 from findnemo.metrics.copies import COPY
 from findnemo.neurons import NeuronSet
 from findnemo.passes import Denoising, spending
-from findnemo.runs import Caption
+from findnemo.runs.results import Localized, decoded
 from findnemo.seeds import FRESH
 
 ONE = "Brantwood Roasters first cup, a large brown ring"  # held by one planted neuron
@@ -89,7 +89,7 @@ def test_a_natural_memory_is_gone_from_finished_pictures(natural):
     )
     others = Bystanders(natural, demo.calibration("demo-natural").ordinary[:CAPTIONS])
     assert [point.change for point in found.points] == pytest.approx(others.impacts(sets), abs=1e-4)
-    kept = Caption(0, 0, caption, {"localize": json.loads(json.dumps(found.to_json()))}).localized
+    kept = decoded(Localized, json.loads(json.dumps(found.to_json())), "a run")
     assert (kept.order, kept.points) == (found.order, found.points)
     assert (
         localize(natural, caption, demo.calibration("demo-natural")) == found
