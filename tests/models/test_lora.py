@@ -440,6 +440,26 @@ def test_nothing_is_passed_over(sd, tmp_path, case):
     assert_same(sd.unet.state_dict(), before)
 
 
+ODD_SHAPES: dict[str, tuple[dict[str, torch.Tensor], str]] = {
+    "whole numbers": ({"lora_up": torch.ones(8, 3, dtype=torch.int8)}, "as I8: quantized"),
+    "a dtype that PyTorch's files rarely have": (
+        {"lora_up": torch.ones(8, 3).to(torch.uint16)},
+        "as U16: quantized",
+    ),
+    "an up matrix with a kernel": ({"lora_up": torch.ones(8, 3, 3, 3)}, "of other shapes"),
+    "a middle that is none": ({"lora_mid": torch.ones(3, 3)}, "of other shapes"),
+    "a middle of one dimension": ({"lora_mid": torch.ones(3)}, "of other shapes"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_SHAPES)
+def test_matrices_of_other_shapes_and_kinds_are_refused_before_any_is_merged(sd, tmp_path, case):
+    more, said = ODD_SHAPES[case]
+    named = {f"{STEM}.{name}.weight": value for name, value in more.items()}
+    with pytest.raises(ModelError, match=said):
+        read_lora(written(sd, tmp_path, **named), sd)
+
+
 @pytest.mark.parametrize(("of", "on"), [("sdxl", "sd"), ("flux", "sd"), ("sd", "flux")])
 def test_a_lora_of_another_architecture_is_named_as_such(tmp_path, of, on):
     file = written(MAKERS[of](), tmp_path)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from findnemo.errors import InputError, ModelError
 from findnemo.files.sizes import JSON_BYTES, checked
-from findnemo.files.tensors import PICKLED, read, read_header
+from findnemo.files.tensors import DTYPES, PICKLED, read, read_header
 from findnemo.models._modules import networks_of
 from findnemo.models._unet_names import unet_name
 
@@ -194,6 +194,9 @@ def read_lora(source: str | Path, pipeline: Any) -> Lora:
             raise _foreign(path, key, pipeline)
         if part in grouped.setdefault(stem, {}):
             raise ModelError(f"{path} has {part} of {stem} twice")
+        kind = DTYPES.get(entry.dtype)
+        if kind is None or not (kind.is_floating_point or part == "alpha"):
+            raise ModelError(f"{path} has {key} as {entry.dtype}: quantized values are not read")
         grouped[stem][part] = read(path, entry).float()
     deltas: dict[tuple[str, str], Delta] = {}
     for stem, parts in grouped.items():
@@ -422,12 +425,17 @@ def _delta(path: Path, stem: str, parts: Mapping[str, Tensor], scale: float) -> 
     down, up, mid = parts["down"], parts["up"], parts.get("mid")
     if min(down.dim(), up.dim()) < 2 or len(down) == 0:
         raise ModelError(f"{stem} of {path} has matrices without rows or columns")
-    inner = (len(down), up.shape[1]) if mid is None else (len(down), mid.shape[1])
+    inner = (len(down), up.shape[1]) if mid is None or mid.dim() < 2 else (len(down), mid.shape[1])
     if inner[0] != inner[1] or (mid is not None and len(mid) != up.shape[1]):
         raise ModelError(
             f"{stem} of {path} has rank {len(down)} in its down matrix and {up.shape[1]} in its up"
             " matrix: the file is cut, or two LoRAs were mixed"
         )
+    around = [up.shape[2:]] if mid is None else [up.shape[2:], down.shape[2:]]
+    if any(math.prod(kernel) != 1 for kernel in around) or (mid is not None and mid.dim() != 4):
+        raise ModelError(f"{stem} of {path} has matrices of other shapes than a LoRA's")
+    if "bias" in parts and parts["bias"].shape != up.shape[:1]:
+        raise ModelError(f"{stem} of {path} has a bias of another length than its outputs")
     for part, value in parts.items():
         if not bool(value.isfinite().all()):
             raise ModelError(f"{part} of {stem} in {path} is not finite")
