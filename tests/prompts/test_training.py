@@ -117,3 +117,9 @@ def test_a_caption_that_is_no_text_is_named(tmp_path):
     (tmp_path / "1.txt").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(InputError, match=r"1.txt is no UTF-8 text"):
         read_training(tmp_path)
+
+
+def test_a_link_that_leads_back_is_not_followed(tmp_path):
+    picture(tmp_path / "1.png")
+    (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
+    assert found(tmp_path) == [("1.png", None, 1)]

@@ -124,7 +124,8 @@ def _of_folder(folder: Path, column: str | None) -> Iterator[TrainingPicture]:
             yield from _of_table(folder / name, column)
             return
     yield from _beside(folder)
-    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+    inside = (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+    for inner in sorted(inside):  # a link could lead back here
         match = REPEATED.fullmatch(inner.name)
         if match is None:
             yield from _of_folder(inner, column)
