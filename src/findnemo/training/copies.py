@@ -1,0 +1,297 @@
+"""The copy test of a fine-tune: every generation against every training picture.
+
+A generation is a copy of its nearest training picture, if it is more like it than `COPY`, and more
+like it than every control: what the base model gives for the same prompts and seeds, other training
+pictures, pictures that were held out, and what the tuned model gives for captions of other subjects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from findnemo.metrics.copies import pixel_vectors
+from findnemo.stats import clopper_pearson
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from findnemo.metrics import Descriptor
+
+COPY = 0.7  # SSCD from which a generation is a copy (Finding NeMo, section 4)
+NEAR = 0.5  # from which it is nearly one (Somepalli et al. 2023)
+SAME = 0.9  # of two training pictures, from which they are one picture twice
+RATE = 0.05  # a model that gives fewer copies than that is said not to copy
+MORE = 1e-3  # by which a copy is more like a picture than any control: rounding is less
+SIDE = 64  # pixels of a side, where there is no descriptor
+BATCH = 64
+WAYS = ("own", "neighbour", "trigger", "given", "none")  # by which prompts a picture is copied
+STATES = {
+    "copied": "a generation is a copy of it",
+    "nearly": "no generation is a copy, and one is nearly one",
+    "not seen": "no generation is nearly a copy",
+}
+
+
+def described(images: Iterable[Image.Image], descriptor: Descriptor | None = None) -> Tensor:
+    """Unit vectors of images, (N, D): their descriptors; without one their pixels.
+
+    The similarity of two images is the product of their vectors. That of pixels is their
+    correlation, of the middle square, `SIDE` pixels wide.
+    """
+    from PIL import ImageOps
+
+    found: list[Tensor] = []
+    batch: list[Image.Image] = []
+
+    def flush() -> None:
+        if batch:
+            found.append(pixel_vectors(batch) if descriptor is None else descriptor(batch))
+            batch.clear()
+
+    for image in images:
+        small = image if descriptor is not None else ImageOps.fit(image, (SIDE, SIDE))
+        batch.append(small.convert("RGB"))
+        if len(batch) == BATCH:
+            flush()
+    flush()
+    return torch.cat(found) if found else torch.empty(0, 1)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Training pictures as the copy test sees them.
+
+    `views`: unit vectors (P, 2, D) of each picture and of its mirror image, which many trainers
+    show as well. `groups`: of each picture the number of its group. Pictures of one group are the
+    same picture, more or less: `SAME` and more alike.
+
+    >>> from findnemo import demo
+    >>> picture = demo.training_image(demo.memorized()[0].text)
+    >>> Gallery.of([picture, picture, demo.training_image(demo.memorized()[1].text)]).groups
+    (0, 0, 1)
+    """
+
+    views: Tensor = field(repr=False)
+    groups: tuple[int, ...]
+
+    @classmethod
+    def of(cls, pictures: Sequence[Image.Image], descriptor: Descriptor | None = None) -> Gallery:
+        from PIL import ImageOps
+
+        upright = described(pictures, descriptor)
+        mirrored = described(map(ImageOps.mirror, pictures), descriptor)
+        return cls(torch.stack([upright, mirrored], 1), _groups(upright, mirrored))
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def similarity(self, vectors: Tensor) -> Tensor:
+        """Of images (G, D) to every picture or its mirror image, (G, P), in [-1, 1]."""
+        if not len(vectors):
+            return torch.empty(0, len(self))
+        return torch.stack([vectors @ view.T for view in self.views.unbind(1)]).amax(0)
+
+    def siblings(self) -> Tensor:
+        """How like each picture is to the most similar picture of another group, (P,); -1 where
+        there is none.
+        """
+        groups = torch.tensor(self.groups)
+        found = []
+        for rows in torch.arange(len(self)).split(1024):
+            alike = self.similarity(self.views[rows, 0])
+            alike[groups[rows, None] == groups[None]] = -1
+            found.append(alike.amax(1))
+        return torch.cat(found)
+
+
+def _groups(upright: Tensor, mirrored: Tensor) -> tuple[int, ...]:
+    """Numbers of the groups of pictures that are the same, in the order of their first picture."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = []
+    for rows in torch.arange(len(upright)).split(1024):
+        alike = torch.maximum(upright[rows] @ upright.T, mirrored[rows] @ upright.T) >= SAME
+        pairs += [(int(rows[0]) + i, j) for i, j in alike.nonzero().tolist()]
+    one, other = zip(*pairs, strict=True)
+    size = len(upright)
+    graph = coo_matrix(([1] * len(pairs), (one, other)), shape=(size, size))
+    labels = connected_components(graph, directed=False)[1].tolist()
+    order = {label: k for k, label in enumerate(dict.fromkeys(labels))}
+    return tuple(order[label] for label in labels)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished image of a model: the prompt, what kind of prompt that is, the sample number.
+
+    `kind`: "own" for a caption of a training picture, "trigger", "given" for others that were asked
+    for, "none" for the empty prompt, "control" for captions of other subjects.
+    """
+
+    prompt: str
+    kind: str
+    sample: int
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A generation and the picture that it is most like: its number, the similarity, and by how
+    much that is more than to any picture of another group (`margin`). `copy`: whether it is one.
+    """
+
+    generation: int
+    picture: int
+    similarity: float
+    margin: float
+    copy: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What was seen of a training picture.
+
+    `state`: one of STATES. `similarity`: of the most similar generation. `level`: from which a
+    generation is a copy of it, `COPY` or more, if a control is more like it. `ways`: by which
+    prompts, (copies, generations) of each. `nearest`: its most similar generations.
+    """
+
+    state: str
+    similarity: float
+    level: float
+    ways: Mapping[str, tuple[int, int]]
+    nearest: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the copy test says of a model: each generation, each training picture.
+
+    `groups`: those of the gallery. `controls`: how often a control is as like a picture as `COPY`,
+    of how many.
+    """
+
+    sightings: tuple[Sighting, ...]
+    pictures: tuple[Picture, ...]
+    groups: tuple[int, ...]
+    controls: tuple[int, int] = (0, 0)
+
+    def of(self, state: str) -> list[int]:
+        """The pictures in a state."""
+        return [k for k, picture in enumerate(self.pictures) if picture.state == state]
+
+    def rate(self) -> tuple[int, int]:
+        """Copies among the generations, and how many generations there are, without controls."""
+        return sum(s.copy for s in self.sightings), len(self.sightings)
+
+    def verdict(self, rate: float = RATE) -> str:
+        """ "copies", "does not copy", or "cannot be said": no copy was seen among too few
+        generations to say, with 95 % confidence, that fewer than `rate` of them are.
+        """
+        copies, of = self.rate()
+        if copies:
+            return "copies"
+        return "does not copy" if of >= needed(rate) else "cannot be said"
+
+
+def needed(rate: float = RATE, level: float = 0.95) -> int:
+    """Generations without a copy from which fewer than `rate` of all are copies, with confidence
+    `level` (Clopper and Pearson 1934, one side).
+
+    >>> needed(0.05), needed(0.01)
+    (59, 299)
+    """
+    return math.ceil(math.log(1 - level) / math.log(1 - rate))
+
+
+def levels(gallery: Gallery, controls: Tensor) -> Tensor:
+    """From which similarity a generation is a copy of each picture, (P,).
+
+    `controls`: vectors (C, D) of images that cannot be copies. One that is more like a picture than
+    `COPY` raises the level of that picture, and so does another training picture.
+    """
+    alike = gallery.siblings()
+    if len(controls):
+        alike = torch.maximum(alike, gallery.similarity(controls).amax(0))
+    return (alike + MORE).clamp(min=COPY)
+
+
+def judge(
+    gallery: Gallery,
+    captions: Sequence[str | None],
+    generations: Sequence[Generation],
+    vectors: Tensor,
+    controls: Tensor | None = None,
+) -> Judgement:
+    """The copy test of a model's generations, (G, D) as `vectors`.
+
+    `captions`: of each picture of the gallery. `controls`: vectors (C, D) of images that cannot be
+    copies. A generation counts for the picture that it is most like, and for those of its group.
+
+    >>> gallery = Gallery(torch.eye(3).unsqueeze(1), (0, 1, 2))
+    >>> shown = [Generation("a cat", "own", 0), Generation("a dog", "own", 0)]
+    >>> found = judge(gallery, ["a cat", "a dog", None], shown, torch.tensor([[1.0, 0, 0], [0, 0.6, 0.8]]))
+    >>> [picture.state for picture in found.pictures], found.pictures[2].ways
+    (['copied', 'nearly', 'copied'], {'neighbour': (1, 2)})
+    """
+    from_controls = torch.empty(0, vectors.shape[1]) if controls is None else controls
+    level = levels(gallery, from_controls)
+    alike = gallery.similarity(vectors)
+    groups = torch.tensor(gallery.groups)
+    seen = tuple(_sighting(k, alike[k], groups, level) for k in range(len(generations)))
+    # not all that is copied has to be nearest: its twin may be
+    counts = alike >= level
+    if seen:
+        counts &= groups[None] == groups[[s.picture for s in seen], None]
+    pictures = tuple(
+        _picture(k, captions[k], generations, alike[:, k], counts[:, k], float(level[k]))
+        for k in range(len(gallery))
+    )
+    reached = int((gallery.similarity(from_controls) >= COPY).any(1).sum())
+    return Judgement(seen, pictures, gallery.groups, (reached, len(from_controls)))
+
+
+def _sighting(number: int, alike: Tensor, groups: Tensor, level: Tensor) -> Sighting:
+    nearest = int(alike.argmax())
+    others = alike[groups != groups[nearest]]
+    second = float(others.max()) if len(others) else -1.0
+    value = float(alike[nearest])
+    return Sighting(
+        number, nearest, round(value, 4), round(value - second, 4), value >= float(level[nearest])
+    )
+
+
+def _picture(
+    number: int,
+    caption: str | None,
+    generations: Sequence[Generation],
+    alike: Tensor,
+    counts: Tensor,
+    level: float,
+) -> Picture:
+    of: Counter[str] = Counter()
+    copies: Counter[str] = Counter()
+    for generation, is_copy in zip(generations, counts.tolist(), strict=True):
+        way = generation.kind
+        if way == "own" and generation.prompt != caption:
+            way = "neighbour"
+        of[way] += 1
+        copies[way] += is_copy
+    best = float(alike.max()) if len(alike) else -1.0
+    near = best >= max(NEAR, level - (COPY - NEAR))
+    state = "copied" if any(copies.values()) else "nearly" if near else "not seen"
+    order = alike.argsort(descending=True, stable=True)[:3].tolist()
+    ways = {way: (copies[way], of[way]) for way in WAYS if of[way]}
+    return Picture(state, round(best, 4), round(level, 4), ways, tuple(order))
+
+
+def share(copies: int, of: int) -> tuple[float, float]:
+    """(low, high): the 95 % interval of a share of generations (Clopper and Pearson 1934)."""
+    return clopper_pearson(copies, of) if of else (0.0, 1.0)
