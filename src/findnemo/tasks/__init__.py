@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from findnemo.tasks.options import Captions as Captions
     from findnemo.tasks.options import Comparing as Comparing
     from findnemo.tasks.options import Detecting as Detecting
+    from findnemo.tasks.options import FineTune as FineTune
     from findnemo.tasks.options import HardeningOptions as HardeningOptions
     from findnemo.tasks.options import Localizing as Localizing
     from findnemo.tasks.options import Output as Output
@@ -46,8 +47,8 @@ _HOMES = {
     "exporting": ("export",),
     "listening": ("Listener",),
     "options": (
-        *("Captions", "Comparing", "Detecting", "HardeningOptions", "Localizing", "Output"),
-        *("Pictures", "Selecting", "Source", "Studying", "Trying", "Workers"),
+        *("Captions", "Comparing", "Detecting", "FineTune", "HardeningOptions", "Localizing"),
+        *("Output", "Pictures", "Selecting", "Source", "Studying", "Trying", "Workers"),
     ),
     "path": ("audit", "calibrate", "calibrate_published", "detect", "localize"),
 }

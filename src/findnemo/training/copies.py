@@ -82,12 +82,14 @@ class Gallery:
     groups: tuple[int, ...]
 
     @classmethod
-    def of(cls, pictures: Sequence[Image.Image], descriptor: Descriptor | None = None) -> Gallery:
+    def of(cls, pictures: Iterable[Image.Image], descriptor: Descriptor | None = None) -> Gallery:
+        """Look at pictures one by one, so that all of them need not be in memory."""
         from PIL import ImageOps
 
-        upright = described(pictures, descriptor)
-        mirrored = described(map(ImageOps.mirror, pictures), descriptor)
-        return cls(torch.stack([upright, mirrored], 1), _groups(upright, mirrored))
+        both = (view for picture in pictures for view in (picture, ImageOps.mirror(picture)))
+        vectors = described(both, descriptor)
+        views = vectors.reshape(-1, 2, vectors.shape[1])
+        return cls(views, _groups(views))
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -111,17 +113,20 @@ class Gallery:
         return torch.cat(found)
 
 
-def _groups(upright: Tensor, mirrored: Tensor) -> tuple[int, ...]:
+def _groups(views: Tensor) -> tuple[int, ...]:
     """Numbers of the groups of pictures that are the same, in the order of their first picture."""
+    if not len(views):
+        return ()
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
+    upright = views[:, 0]
     pairs = []
-    for rows in torch.arange(len(upright)).split(1024):
-        alike = torch.maximum(upright[rows] @ upright.T, mirrored[rows] @ upright.T) >= SAME
+    for rows in torch.arange(len(views)).split(1024):
+        alike = torch.stack([view[rows] @ upright.T for view in views.unbind(1)]).amax(0) >= SAME
         pairs += [(int(rows[0]) + i, j) for i, j in alike.nonzero().tolist()]
     one, other = zip(*pairs, strict=True)
-    size = len(upright)
+    size = len(views)
     graph = coo_matrix(([1] * len(pairs), (one, other)), shape=(size, size))
     labels = connected_components(graph, directed=False)[1].tolist()
     order = {label: k for k, label in enumerate(dict.fromkeys(labels))}
