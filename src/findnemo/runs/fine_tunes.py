@@ -37,7 +37,17 @@ from findnemo.runs.table import enter
 from findnemo.runs.workers import Pool, Unit
 from findnemo.runs.worklist import groups, list_open
 from findnemo.seeds import TRAINED
-from findnemo.training import RATE, Gallery, Generation, Judgement, described, judge, needed, share
+from findnemo.training import (
+    RATE,
+    WAYS,
+    Gallery,
+    Generation,
+    Judgement,
+    described,
+    judge,
+    needed,
+    share,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
