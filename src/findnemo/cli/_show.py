@@ -157,8 +157,8 @@ def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
         ways = ", ".join(
             f"{way} {copies} of {of}" for way, (copies, of) in one["ways"].items() if copies
         )
-        margin = "" if one["margin"] is None else f"{one['margin']:.2f}"
-        cells = (one["state"], f"{one['similarity']:.2f}", margin, ways, one["begins"] or "")
+        numbers = (f"{one['similarity']:.2f}", f"{one['margin']:.2f}")
+        cells = (one["state"], *numbers, ways, one["begins"] or "")
         table.add_row(*map(plain, (one["file"], *cells)))
     return table
 

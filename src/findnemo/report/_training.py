@@ -11,6 +11,7 @@ from findnemo.report._text import NONE, count, interval, number, percent
 from findnemo.runs import Run
 from findnemo.runs.fine_tunes import (
     BASE,
+    CLEANED,
     begins,
     choice,
     inside,
@@ -107,9 +108,7 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
         {
             "label": "copies begin at",
             "value": first or NONE,
-            "note": f"last without: {last or 'none that was looked at'}"
-            if first
-            else "no model that was looked at copies",
+            "note": _last(about, last, first),
             "tone": "",
         },
         {
@@ -119,6 +118,15 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
             "tone": "",
         },
     ]
+
+
+def _last(about: Mapping[str, Any], last: str | None, first: str | None) -> str:
+    tuned = [v for v in about["variants"] if v["name"] not in (BASE, CLEANED)]
+    if first is None:
+        return "no model that was looked at copies"
+    if len(tuned) == 1:
+        return "the only one that was looked at (--lora-scale, or a directory of checkpoints)"
+    return f"last without: {last or 'none that was looked at'}"
 
 
 def _kept(about: Mapping[str, Any], best: Mapping[str, Any] | None, main: Mapping[str, Any]) -> str:

@@ -312,18 +312,18 @@ def summary(
 
 
 def _relative(path: Path, root: Path) -> str:
-    return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+    full = path.absolute()
+    return full.relative_to(root).as_posix() if full.is_relative_to(root) else path.name
 
 
 def _of_picture(variant: Variant, number: int) -> dict[str, Any]:
     found = variant.judgement.pictures[number]
     rows = variant.rows
-    margins = [s.margin for s in variant.judgement.sightings if s.picture == number]
     return {
         "state": found.state,
         "similarity": found.similarity,
         "level": found.level,
-        "margin": max(margins, default=None),
+        "margin": found.margin,
         "ways": {way: list(counts) for way, counts in found.ways.items()},
         "nearest": [
             f"{VARIANTS}/{variant.shown.files[rows[k]].relative_to(_variants(variant)).as_posix()}"
@@ -402,23 +402,28 @@ def sentence(about: Mapping[str, Any]) -> str:
             " (--images)."
         )
     else:
-        text = f"{main['copied']} of {many} training picture{plural} " + (
-            f"{'is' if main['copied'] == 1 else 'are'} copied: {main['copies']} of {main['of']}"
-            " images are copies."
+        text = (
+            f"{_are(main['copied'], f' of {many} training picture{plural}')} copied:"
+            f" {main['copies']} of {main['of']} images are copies."
         )
     if main["nearly"]:
-        text += f" {main['nearly']} more {'is' if main['nearly'] == 1 else 'are'} nearly copied."
+        text += f" {_are(main['nearly'], ' more')} nearly copied."
     last, first = begins(about)
     if first is not None and len(about["variants"]) > 2 + (row_of(about, CLEANED) is not None):
         text += f" Copies begin at {first}"
         text += f"; {last} is the last without." if last else ", the first that was looked at."
-    cleaned = row_of(about, CLEANED)
-    if cleaned is not None:
-        text += (
-            f" With the neurons off {cleaned['copied']} of them {'is' if cleaned['copied'] == 1 else 'are'}"
-            " still copied."
-        )
+    if (cleaned := row_of(about, CLEANED)) is not None:
+        left = "none is" if not cleaned["copied"] else f"{_are(cleaned['copied'])} still"
+        text += f" With the neurons off {left} copied."
     return text
+
+
+def _are(count: int, what: str = "") -> str:
+    """
+    >>> _are(1), _are(2, " more")
+    ('1 is', '2 more are')
+    """
+    return f"{count}{what} {'is' if count == 1 else 'are'}"
 
 
 def training_of(run: Run) -> dict[str, Any] | None:

@@ -284,7 +284,7 @@ class TrainedPicture(TypedDict, total=False):
     state: Required[Literal["copied", "nearly", "not seen"]]
     similarity: Required[Number]
     level: Required[Number]
-    margin: Required[Number | None]
+    margin: Required[Number]
     ways: Required[dict[Text, tuple[Count, Count]]]
     nearest: Required[list[Text]]
     begins: Required[Text | None]

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from findnemo.tasks.path import calibrate_published as calibrate_published
     from findnemo.tasks.path import detect as detect
     from findnemo.tasks.path import localize as localize
+    from findnemo.tasks.watching import watch as watch
 
 _HOMES = {
     "checking": ("Checked", "Hardened", "harden", "verify"),
@@ -51,6 +52,7 @@ _HOMES = {
         *("Output", "Pictures", "Selecting", "Source", "Studying", "Trying", "Workers"),
     ),
     "path": ("audit", "calibrate", "calibrate_published", "detect", "localize"),
+    "watching": ("watch",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -31,7 +31,7 @@ from findnemo.prompts import (
     ordinary,
     read_training,
 )
-from findnemo.runs import Run, all_neurons, write_results
+from findnemo.runs import Run, all_neurons, ask_all, write_results
 from findnemo.runs.fine_tunes import (
     BASE,
     CLEANED,
@@ -117,26 +117,18 @@ def candidates(source: Source, tuned: FineTune) -> list[Candidate]:
     Traceback (most recent call last):
     findnemo.errors.InputError: no LoRA a.safetensors: give a .safetensors file, or a directory with one
     """
-    if (source.lora is None) == (tuned.tuned is None):
-        raise InputError(
-            "--train-images takes either --lora, on MODEL, or --tuned, a model tuned from MODEL: it"
-            " is what is held against the base"
-        )
+    check(source, tuned)
     base = replace(source, lora=None)
     if tuned.tuned is not None:
-        if tuned.lora_scale is not None:
-            raise InputError("--lora-scale is the strength of a LoRA: leave it out with --tuned")
         found = [
             Candidate(one.name, replace(base, place=one.place), one.name)
             for one in model_checkpoints(tuned.tuned)
         ]
         return [Candidate(BASE, base), *found]
     place, strength = of_strength(str(source.lora))
-    scales = _scales(tuned.lora_scale) if tuned.lora_scale is not None else [strength]
-    if tuned.lora_scale is not None and strength != 1.0:
-        raise InputError(f"--lora {source.lora} has a strength, and so has --lora-scale: give one")
+    scales = [strength] if tuned.lora_scale is None else _scales(tuned.lora_scale)
     checkpoints = lora_checkpoints(place)
-    several = len(checkpoints) > 1
+    several = Path(place).is_dir()
     loras = [
         Candidate(
             _name(one.name if several else "LoRA", scale, len(scales) > 1 or scale != 1),
@@ -148,6 +140,24 @@ def candidates(source: Source, tuned: FineTune) -> list[Candidate]:
         for scale in scales
     ]
     return [Candidate(BASE, base), *loras]
+
+
+def check(source: Source, tuned: FineTune) -> None:
+    """Raises InputError for options that do not go together."""
+    if not 0 < tuned.copy_rate < 1:
+        raise InputError(f"--copy-rate {tuned.copy_rate} is not between 0 and 1")
+    if (source.lora is None) == (tuned.tuned is None):
+        raise InputError(
+            "--train-images takes either --lora, on MODEL, or --tuned, a model tuned from MODEL: it"
+            " is what is held against the base"
+        )
+    if tuned.lora_scale is None:
+        return
+    if tuned.tuned is not None:
+        raise InputError("--lora-scale is the strength of a LoRA: leave it out with --tuned")
+    if of_strength(str(source.lora))[1] != 1.0:
+        raise InputError(f"--lora {source.lora} has a strength, and so has --lora-scale: give one")
+    _scales(tuned.lora_scale)
 
 
 def _name(checkpoint: str, scale: float, said: bool) -> str:
@@ -179,11 +189,9 @@ def material(
     Pictures that cannot be read are left out, and told. Raises InputError for a source without
     pictures or captions, and for options that do not fit.
     """
-    if not 0 < tuned.copy_rate < 1:
-        raise InputError(f"--copy-rate {tuned.copy_rate} is not between 0 and 1")
     training = read_training(tuned.train_images)
     place = Path(tuned.train_images)
-    root = (place if place.is_dir() else place.parent).resolve()
+    root = place.absolute() if place.is_dir() else place.parent.resolve()
     judges = judges_of(place_of(source), _named(pictures))
     listener.say(f"looking at {len(training)} training pictures")
     kept, gallery, broken = _gallery(training, judges)
@@ -418,10 +426,13 @@ def audit_fine_tune(
         about = summary(given.subject, variants, main.name, given.root, given.notes)
         with resumed(out, pool) as work:
             write_training(work.run, about, given.root)
+            ask_all(work.run)
             write_results(work.run)
             if output.report and not listener.stop():
                 report.write(work.run)
-    return Run.open(out)
+    run = Run.open(out)
+    ask_all(run)
+    return run
 
 
 def _calibrated_on(source: Source, tuned: FineTune, detecting: Detecting) -> Detecting:
@@ -465,6 +476,6 @@ def _table(variant: Variant, given: Material, source: str) -> tuple[PromptTable,
     prompts = []
     for row, (text, nearest) in enumerate(pictures.items(), 1):
         number = copied.get(text, nearest).most_common(1)[0][0]
-        file = given.subject.pictures[number].path.relative_to(given.root)
+        file = given.subject.pictures[number].path.absolute().relative_to(given.root)
         prompts.append(Prompt(text, row, image=file.as_posix()))
     return PromptTable(source, tuple(prompts)), tuple(copied)

@@ -15,9 +15,9 @@ from findnemo.training.copies import (
     Judgement,
     Picture,
     Sighting,
+    controlled,
     described,
     judge,
-    levels,
     needed,
     share,
 )
@@ -34,9 +34,9 @@ __all__ = [
     "Judgement",
     "Picture",
     "Sighting",
+    "controlled",
     "described",
     "judge",
-    "levels",
     "needed",
     "share",
 ]
