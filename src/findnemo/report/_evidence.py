@@ -21,9 +21,9 @@ from findnemo.files.writing import written
 from findnemo.metrics.kind import is_memory
 from findnemo.models._identity import kept_identity
 from findnemo.report._canonical import canonical, digest_of, of_file, of_rows, of_text
-from findnemo.report._evidence_rows import ROWS, Held, in_words
+from findnemo.report._evidence_rows import ROWS, Held
 from findnemo.report._sources import READ, RELEASES, SOURCES, UNDECLARED
-from findnemo.report._text import count, environment, interval, number, percent
+from findnemo.report._text import count, environment, interval, percent
 from findnemo.report.sentences import WEIGHTS
 from findnemo.runs import (
     BAD,
@@ -56,6 +56,8 @@ NOTES = (
     "Figures hold for this model, these captions, seeds and settings. They say nothing of others.",
     "Intervals treat captions as independent and as drawn at random. Captions that were chosen,"
     " or resemble each other, make them too narrow.",
+    "No interval is given of a median of fewer than five values, of a curve over fewer than three"
+    " captions, and of an AUROC where the scores of both kinds do not overlap.",
     "This is a technical record. It is no legal advice and no verdict about law.",
     "The digest shows that the file was not changed since it was made. It does not show who made it"
     " or that it is true: it is no signature.",
@@ -121,7 +123,7 @@ def evidence(
 
 def page_of(pack: Mapping[str, Any]) -> str:
     """A pack as an HTML page without scripts, with its canonical JSON inside, inert."""
-    words = {"in_words": in_words, "percent": percent, "interval": interval, "LISTED": LISTED}
+    words = {"percent": percent, "interval": interval, "LISTED": LISTED}
     text = canonical(pack)
     told = json.loads(text)  # in the order in which a reader of the file has it
     data = text.translate(ESCAPES)
@@ -145,7 +147,6 @@ def write_evidence(
             page, data = findnemo.report.write_evidence(run, release="api")
     """
     page, data = _targets(Path(path) if path is not None else run.path / NAME)
-    refuse_links(run.path, deep=False)
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     pack = evidence(run, release, by, today, captions)
     text = page_of(pack)
@@ -238,10 +239,7 @@ def _provenance(held: Held) -> dict[str, Any]:
             "sampler": sampler_of(settings),
             "judges": {k: _placeless(v) for k, v in (settings.get("judges") or {}).items()},
         },
-        "seeds": {
-            "base": settings["image_settings"].get("seed"),
-            "first_sample_of": dict(SEEDS),
-        },
+        "seeds": {"base": settings["image_settings"].get("seed"), "first_sample_of": dict(SEEDS)},
         "calibration": None
         if calibration is None
         else {
@@ -298,9 +296,7 @@ def _listed(captions: Sequence[Caption], texts: bool) -> list[dict[str, Any]]:
 # what is left -------------------------------------------------------------------------------------
 
 
-def _residual(
-    held: Held, rows: Sequence[Mapping[str, Any]], release: str | None
-) -> list[str]:
+def _residual(held: Held, rows: Sequence[Mapping[str, Any]], release: str | None) -> list[str]:
     """What is not covered, in plain statements."""
     return [
         *(f"{row['attack']}: not executed, {row['why']}." for row in rows if not row["executed"]),

@@ -50,8 +50,9 @@ class Held:
 class Row:
     """One attack class.
 
-    `attack`: its name. `measures`: what findnemo measures of it. `result`: that in a line; empty
-    for what was not executed, of which `why` says the reason and `command` what would execute it.
+    `attack`: its name. `measures`: what findnemo measures of it. `result`: that in a few lines;
+    none for what was not executed, of which `why` says the reason and `command` what would execute
+    it.
     `how`, `told`: procedure and outcome in sentences. `figures`: each with `name`, `value` and its
     95 % interval. `not_covered`: what the class holds beside it.
     """
@@ -59,7 +60,7 @@ class Row:
     attack: str
     measures: str
     not_covered: tuple[str, ...]
-    result: str = ""
+    result: tuple[str, ...] = ()
     why: str = ""
     command: str = ""
     how: tuple[str, ...] = ()
@@ -179,9 +180,7 @@ def membership(held: Held) -> Row:
     return _filled(row, figures, told)
 
 
-def _scored(
-    held: Held,
-) -> Iterable[tuple[str, list[tuple[Caption, float]], list[float]]]:
+def _scored(held: Held) -> Iterable[tuple[str, list[tuple[Caption, float]], list[float]]]:
     """Every score of the run: its name, captions with values, and hold-out values."""
     whole = [c for c in held.captions if c.score is not None]
     # the detection of an audit stops at tau: only a search scores such a caption to the end
@@ -333,7 +332,7 @@ def other_words(held: Held) -> Row:
         max((f for f in figures if _is_column(f, column)), key=lambda f: f["value"], default=None)
         for column in (UNTOUCHED, OFF)
     ]
-    result = "; ".join(
+    result = tuple(
         f"{of}, the attempt that gets most: {in_words(one)}"
         for of, one in zip(("untouched model", OFF), most, strict=True)
         if one is not None
@@ -458,8 +457,7 @@ def inversion(held: Held) -> Row:
         "A gap is memorized pictures less controls: the embedding itself carries information, so"
         " that pictures never seen come near, too.",
     )
-    result = told[0] if len(told) == 1 else " ".join(told[:2])
-    return _filled(row, figures, told, how, result)
+    return _filled(row, figures, told, how, tuple(told[:2]))
 
 
 def _at(name: str, step: float, value: float, low: float | None, high: float | None) -> Figure:
@@ -546,10 +544,10 @@ def _filled(
     figures: Sequence[Figure],
     told: Iterable[str] = (),
     how: Iterable[str] = (),
-    result: str = "",
+    result: tuple[str, ...] = (),
 ) -> Row:
     """A row with its figures; by default its result is the first two of them."""
-    said = result or "; ".join(f"{f['name']}: {in_words(f)}" for f in figures[:2])
+    said = result or tuple(f"{one['name']}: {in_words(one)}" for one in figures[:2])
     return Row(
         row.attack,
         row.measures,
