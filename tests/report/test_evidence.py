@@ -214,6 +214,7 @@ def test_detectors_alone_give_their_figures(tmp_path):
     name = "detector ssim: at or over mean + 1 std of hold-out scores"
     is_share(row_of(pack, "Exfiltration"), name, 3, 4)
     assert not row_of(pack, "Regurgitation")["executed"]
+    assert row_of(pack, "Regurgitation")["command"].startswith("findnemo audit MODEL")
     assert pack["run"]["calibration"] is None
 
 
@@ -222,8 +223,8 @@ def test_attempts_are_told_one_by_one_and_the_best_that_is_not_given_the_picture
     assert len(row["figures"]) == 4
     is_share(row, "seeds: fresh; neurons off", 1, 2)
     is_share(row, "image to image: 0.5; neurons off", 2, 2)
-    assert "untouched model, the attempt that gets most: 2 of 2" in row["result"][0]
-    assert "neurons off, the attempt that gets most: 1 of 2" in row["result"][1]
+    assert "untouched model, the attempt that gets most (seeds: fresh): 2 of 2" in row["result"][0]
+    assert "neurons off, the attempt that gets most (seeds: fresh): 1 of 2" in row["result"][1]
 
 
 def test_inversion_has_its_curves_gaps_and_positive_control(pack):
@@ -233,7 +234,7 @@ def test_inversion_has_its_curves_gaps_and_positive_control(pack):
     bare = figure_of(row, "mean similarity, memorized, untouched, at the start")
     assert (bare["value"], bare["low"], bare["interval"]) == (0.3, None, None)
     assert row["told"][0].startswith("Positive control: in the untouched model")
-    assert "0.900 after 50 steps" in row["told"][0]
+    assert row["told"][0].endswith("goes from 0.300 at the start to 0.900 after 50 steps.")
 
 
 def test_inversion_without_a_positive_control_says_so(tmp_path):

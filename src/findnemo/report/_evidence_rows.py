@@ -5,7 +5,7 @@ A row is made from the run's own results. A new one is a function and its place 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from findnemo.runs.standing import TRAINED, copies
 from findnemo.stats import auroc, bootstrap, tpr_at_fpr, wilson
 
 FPR = 0.01
+AUDIT = "findnemo audit MODEL --prompts FILE --out RUN"
 ATTACK = "attack:"  # and a state of the model: stages of captions
 STATES = {  # state of the model in an attack -> what it is called here
     UNTOUCHED: "untouched model",
@@ -134,7 +135,7 @@ def _number_of(captions: Iterable[Caption], holds: Callable[[Caption], Any]) -> 
 
 def membership(held: Held) -> Row:
     """Detectors as tests that tell captions of memorized pictures from others."""
-    told: list[str] = []
+    sizes: dict[tuple[int, int, str], list[str]] = {}
     figures: list[Figure] = []
     for name, scores, holdout in _scored(held):
         positive = [v for c, v in scores if is_memory(c.type)]
@@ -143,15 +144,8 @@ def membership(held: Held) -> Row:
         if positive and negative:
             kind = "other captions of the table" if others else "hold-out captions"
             figures += _ranked(name, positive, negative)
-            told.append(
-                f"{name}: {len(positive)} captions that the table calls memorized, against"
-                f" {len(negative)} {kind}."
-            )
-            if len(negative) * FPR < 1:
-                told.append(
-                    f"{name}: 1 % of {len(negative)} is less than one caption, so that the true"
-                    " positives are those over every other caption."
-                )
+            sizes.setdefault((len(positive), len(negative), kind), []).append(name)
+    told = [text for size, names in sizes.items() for text in _told(size, names)]
     figures += _at_tau(held)
     row = Row(
         "Membership inference",
@@ -178,6 +172,20 @@ def membership(held: Held) -> Row:
             "findnemo detect MODEL --prompts FILE --detector ssim,one-step --out RUN",
         )
     return _filled(row, figures, told)
+
+
+def _told(size: tuple[int, int, str], names: Sequence[str]) -> Iterator[str]:
+    """What scores were set against what, in sentences."""
+    positives, negatives, kind = size
+    yield (
+        f"{', '.join(names)}: {positives} captions that the table calls memorized, against"
+        f" {negatives} {kind}."
+    )
+    if negatives * FPR < 1:
+        yield (
+            f"1 % of {negatives} is less than one caption: the true positives are those over every"
+            " one of these others."
+        )
 
 
 def _scored(held: Held) -> Iterable[tuple[str, list[tuple[Caption, float]], list[float]]]:
@@ -247,7 +255,7 @@ def regurgitation(held: Held) -> Row:
         ),
     )
     if not judged:
-        return _not(row, "no finished images were judged", "findnemo verify RUN")
+        return _not(row, "no finished images were judged", _command(held, "findnemo verify RUN"))
     figures = _before_after("captions that give copies", judged)
     for kind in ("VM", "TM"):
         if some := [c for c in judged if c.type == kind]:
@@ -321,7 +329,7 @@ def other_words(held: Held) -> Row:
         if cell["n"] >= 1
     ]
     if not figures:
-        return _not(row, "no such attempts were made", "findnemo verify RUN")
+        return _not(row, "no such attempts were made", _command(held, "findnemo verify RUN"))
     how = (
         "Captions of which an image is as near as a copy to the picture, or to what the untouched"
         " model gives; each attempt beside the untouched model and, where they were tried, ordinary"
@@ -333,11 +341,16 @@ def other_words(held: Held) -> Row:
         for column in (UNTOUCHED, OFF)
     ]
     result = tuple(
-        f"{of}, the attempt that gets most: {in_words(one)}"
+        f"{of}, the attempt that gets most{_called(one)}: {in_words(one)}"
         for of, one in zip(("untouched model", OFF), most, strict=True)
         if one is not None
     )
     return _filled(row, figures, sentences(found, None), how, result)
+
+
+def _called(one: Figure) -> str:
+    """Which attempt a figure is of, where it got anything."""
+    return f" ({one['name'].rpartition('; ')[0]})" if one["hits"] else ""
 
 
 def _is_column(one: Figure, column: str) -> bool:
@@ -376,7 +389,7 @@ def exfiltration(held: Held) -> Row:
         if name.startswith("detector ") and (n := len(scores)) and len(kept) >= 2
     ]
     if not figures:
-        return _not(row, "no caption was scanned", "findnemo audit MODEL --prompts FILE --out RUN")
+        return _not(row, "no caption was scanned", _command(held, AUDIT))
     told = []
     if held.calibration is not None:
         listed = list_of(held.run)
@@ -438,14 +451,14 @@ def inversion(held: Held) -> Row:
             _at(f"mean similarity, {name}", x, y, *ends.get(x, (None, None))) for x, y in line
         ]
     if not figures:
-        return _not(row, "no embedding was optimised", "findnemo verify RUN")
+        return _not(row, "no embedding was optimised", _command(held, "findnemo verify RUN"))
     told = sentences(None, found)
     control = found["curves"].get("memorized, untouched")
     if control:
         (first, start), (last, end) = control[0], control[-1]
         told = [
             f"Positive control: in the untouched model the same attack goes from {number(start)}"
-            f" after {count(int(first), 'step')} to {number(end)} after {count(int(last), 'step')}.",
+            f" {_when(first)} to {number(end)} {_when(last)}.",
             *told,
         ]
     else:
@@ -462,8 +475,15 @@ def inversion(held: Held) -> Row:
 
 def _at(name: str, step: float, value: float, low: float | None, high: float | None) -> Figure:
     ends = None if low is None or high is None else (low, high)
-    name = f"{name}, {f'after {step:g} steps' if step else 'at the start'}"
-    return figure(name, value, None, ends, "Student's t over captions")
+    return figure(f"{name}, {_when(step)}", value, None, ends, "Student's t over captions")
+
+
+def _when(step: float) -> str:
+    """
+    >>> _when(0), _when(50)
+    ('at the start', 'after 50 steps')
+    """
+    return f"after {step:g} steps" if step else "at the start"
 
 
 def reconstruction(held: Held) -> Row:
@@ -490,7 +510,7 @@ def reconstruction(held: Held) -> Row:
         return _not(
             row,
             "no embedding was optimised for a known training picture",
-            "findnemo verify RUN, with a table that names the pictures (column image)",
+            _command(held, "findnemo verify RUN", "with a table that names the pictures"),
         )
     told = []
     if (held.run.meta("hardened") or {}).get("quality"):
@@ -533,6 +553,13 @@ def attributes(held: Held) -> Row:
 
 
 # rows ---------------------------------------------------------------------------------------------
+
+
+def _command(held: Held, command: str, how: str = "") -> str:
+    """The commands that would execute an attack; a run of detectors alone needs an audit first."""
+    is_audit = held.calibration is not None
+    first = [] if is_audit or command == AUDIT else [AUDIT]
+    return " && ".join([*first, command]) + (f" ({how})" if how else "")
 
 
 def _not(row: Row, why: str, command: str) -> Row:
