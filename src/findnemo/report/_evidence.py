@@ -21,7 +21,8 @@ from findnemo.files.writing import written
 from findnemo.metrics.kind import is_memory
 from findnemo.models._identity import kept_identity
 from findnemo.report._canonical import canonical, digest_of, of_file, of_rows, of_text
-from findnemo.report._evidence_rows import ROWS, Held
+from findnemo.report._evidence_row import Held
+from findnemo.report._evidence_rows import ROWS
 from findnemo.report._sources import READ, RELEASES, SOURCES, UNDECLARED
 from findnemo.report._text import count, environment, interval, percent
 from findnemo.report.sentences import WEIGHTS
@@ -200,6 +201,7 @@ def _model(held: Held) -> dict[str, Any]:
     run = held.run
     identity = kept_identity(held.settings.get("identity"))
     options = run.meta("source_options") or {}
+    hardened = (run.meta("hardened") or {}).get("model")
     return {
         "name": _placeless(run.meta("source")),
         "opened": {name: _placeless(value) for name, value in options.items()},
@@ -207,7 +209,7 @@ def _model(held: Held) -> dict[str, Any]:
         "whole": None if identity is None else identity.whole,
         "parts": [] if identity is None else sorted(identity.parts),
         "neurons_off": len(all_neurons(held.captions)),
-        "hardened": (run.meta("hardened") or {}).get("model"),
+        "hardened": hardened and str(hardened)[:LONGEST],
     }
 
 

@@ -6,26 +6,37 @@ A row is made from the run's own results. A new one is a function and its place 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import torch
 
-from findnemo.calibration import Calibration, threshold
+from findnemo.calibration import threshold
 from findnemo.metrics.copies import COPY
 from findnemo.metrics.kind import is_memory
-from findnemo.report._facts import median
-from findnemo.report._text import count, interval, number, percent
+from findnemo.report._evidence_row import (
+    AUDIT,
+    VERIFY,
+    Figure,
+    Held,
+    Row,
+    command,
+    executed,
+    figure,
+    in_words,
+    middle,
+    not_executed,
+    number_of,
+    share,
+)
+from findnemo.report._text import count, number, percent
 from findnemo.report.sentences import GIVEN, OFF, UNTOUCHED, sentences
 from findnemo.robustness.curves import strongest
-from findnemo.runs import Caption, Run, list_of, state, switched_off
+from findnemo.runs import Caption, list_of, state, switched_off
 from findnemo.runs.detectors import HOLDOUT
 from findnemo.runs.detectors import STAGE as DETECTOR
 from findnemo.runs.standing import TRAINED, copies
-from findnemo.stats import auroc, bootstrap, tpr_at_fpr, wilson
+from findnemo.stats import auroc, bootstrap, tpr_at_fpr
 
 FPR = 0.01
-AUDIT = "findnemo audit MODEL --prompts FILE --out RUN"
 ATTACK = "attack:"  # and a state of the model: stages of captions
 STATES = {  # state of the model in an attack -> what it is called here
     UNTOUCHED: "untouched model",
@@ -33,102 +44,6 @@ STATES = {  # state of the model in an attack -> what it is called here
     "hardened": "hardened model",
     f"{OFF}, never seen": "control, pictures never seen, neurons off",
 }
-
-Figure = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Held:
-    """What a run holds, read once. `calibration`: None for a run of detectors alone."""
-
-    run: Run
-    captions: Sequence[Caption]
-    settings: Mapping[str, Any]
-    calibration: Calibration | None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One attack class.
-
-    `attack`: its name. `measures`: what findnemo measures of it. `result`: that in a few lines;
-    none for what was not executed, of which `why` says the reason and `command` what would execute
-    it.
-    `how`, `told`: procedure and outcome in sentences. `figures`: each with `name`, `value` and its
-    95 % interval. `not_covered`: what the class holds beside it.
-    """
-
-    attack: str
-    measures: str
-    not_covered: tuple[str, ...]
-    result: tuple[str, ...] = ()
-    why: str = ""
-    command: str = ""
-    how: tuple[str, ...] = ()
-    told: tuple[str, ...] = ()
-    figures: tuple[Figure, ...] = field(default=())
-
-    def to_json(self) -> dict[str, Any]:
-        return {"executed": bool(self.figures)} | {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
-
-
-# figures ------------------------------------------------------------------------------------------
-
-
-def figure(
-    name: str,
-    value: float,
-    n: int | None = None,
-    ends: tuple[float, float] | None = None,
-    by: str | None = None,
-    hits: int | None = None,
-) -> Figure:
-    """A figure with the ends of its 95 % interval, and `by` which method that is."""
-    low, high = (None, None) if ends is None else (round(ends[0], 4), round(ends[1], 4))
-    about = {"n": n, "hits": hits, "interval": None if ends is None else by}
-    return {"name": name, "value": round(value, 4), "low": low, "high": high, **about}
-
-
-def share(name: str, hits: int, of: int) -> Figure:
-    """A share with Wilson's interval.
-
-    >>> [share("copies", 0, 4)[key] for key in ("value", "low", "high")]
-    [0.0, 0.0, 0.4899]
-    """
-    return figure(name, hits / of, of, wilson(hits, of), "Wilson", hits)
-
-
-def in_words(one: Figure) -> str:
-    """
-    >>> in_words(share("copies", 1, 4))
-    '1 of 4 (25 %, 95 % interval 4.6 % to 69.9 %)'
-    >>> in_words(figure("AUROC", 0.5, 10))
-    '0.500 (n = 10)'
-    """
-    if one["hits"] is not None:
-        ends = interval(one["low"], one["high"], percent)
-        return f"{one['hits']} of {one['n']} ({percent(one['value'])}, 95 % interval {ends})"
-    ends = interval(one["low"], one["high"])
-    parts = [f"95 % interval {ends}"] if ends else []
-    parts += [] if one["n"] is None else [f"n = {one['n']}"]
-    return number(one["value"]) + (f" ({', '.join(parts)})" if parts else "")
-
-
-def _middle(name: str, values: Sequence[float | None]) -> list[Figure]:
-    """The median of the values that are known, if any are."""
-    found = median([value for value in values if value is not None])
-    if found is None:
-        return []
-    ends = None if found.low is None or found.high is None else (found.low, found.high)
-    return [figure(name, found.value, found.n, ends, "bootstrap over captions")]
-
-
-def _number_of(captions: Iterable[Caption], holds: Callable[[Caption], Any]) -> int:
-    return sum(bool(holds(caption)) for caption in captions)
-
 
 # membership inference -----------------------------------------------------------------------------
 
@@ -161,7 +76,7 @@ def membership(held: Held) -> Row:
     )
     if not figures:
         typed = any(is_memory(c.type) for c in held.captions)
-        return _not(
+        return not_executed(
             row,
             "no score of the run can be set against known answers: "
             + (
@@ -171,7 +86,12 @@ def membership(held: Held) -> Row:
             ),
             "findnemo detect MODEL --prompts FILE --detector ssim,one-step --out RUN",
         )
-    return _filled(row, figures, told)
+    how = (
+        "Captions of memorized pictures are what the type in the table says. AUROC: how often one of"
+        " them scores over one of the others.",
+        "The interval of true positives takes the threshold, which comes from the others, as known.",
+    )
+    return executed(row, figures, told, how)
 
 
 def _told(size: tuple[int, int, str], names: Sequence[str]) -> Iterator[str]:
@@ -228,7 +148,7 @@ def _at_tau(held: Held) -> list[Figure]:
         return []
     kinds = (("true positives", memories), ("false positives", others))
     return [
-        share(f"audit, at tau: {name}", _number_of(some, _over), len(some))
+        share(f"audit, at tau: {name}", number_of(some, _over), len(some))
         for name, some in kinds
         if some
     ]
@@ -255,7 +175,7 @@ def regurgitation(held: Held) -> Row:
         ),
     )
     if not judged:
-        return _not(row, "no finished images were judged", _command(held, "findnemo verify RUN"))
+        return not_executed(row, "no finished images were judged", command(held, VERIFY))
     figures = _before_after("captions that give copies", judged)
     for kind in ("VM", "TM"):
         if some := [c for c in judged if c.type == kind]:
@@ -265,14 +185,14 @@ def regurgitation(held: Held) -> Row:
     for when in ("before", "after"):
         likeness = [getattr(v, f"sscd_orig_{when}") for v in known]
         if likeness:
-            figures += _middle(f"SSCD_orig, similarity to the training image, {when}", likeness)
+            figures += middle(f"SSCD_orig, similarity to the training image, {when}", likeness)
             near = sum(value >= TRAINED for value in likeness)
             name = f"captions with SSCD_orig of {TRAINED} or more, {when}"
             figures.append(share(name, near, len(known)))
     for when in ("before", "after"):
         shares = [getattr(v, f"copies_{when}") for v in checks]
-        figures += _middle(f"share of a caption's images that are copies, {when}", shares)
-    images = held.settings["images"]
+        figures += middle(f"share of a caption's images that are copies, {when}", shares)
+    images = held.settings.get("images") or 0
     drawn = held.settings["image_settings"]
     descriptor = any(v.sscd_gen is not None for v in checks)
     how = (
@@ -288,14 +208,14 @@ def regurgitation(held: Held) -> Row:
     )
     off = sum(len(switched_off(c)) == 0 for c in judged)
     left = (f"For {off} of them nothing is switched off.",) if off else ()
-    return _filled(row, figures, left, how)
+    return executed(row, figures, left, how)
 
 
 def _before_after(name: str, captions: Sequence[Caption]) -> list[Figure]:
     n = len(captions)
     return [
-        share(f"{name}, untouched model", _number_of(captions, _copied), n),
-        share(f"{name}, neurons off", _number_of(captions, _still_copied), n),
+        share(f"{name}, untouched model", number_of(captions, _copied), n),
+        share(f"{name}, neurons off", number_of(captions, _still_copied), n),
     ]
 
 
@@ -329,7 +249,7 @@ def other_words(held: Held) -> Row:
         if cell["n"] >= 1
     ]
     if not figures:
-        return _not(row, "no such attempts were made", _command(held, "findnemo verify RUN"))
+        return not_executed(row, "no such attempts were made", command(held, VERIFY))
     how = (
         "Captions of which an image is as near as a copy to the picture, or to what the untouched"
         " model gives; each attempt beside the untouched model and, where they were tried, ordinary"
@@ -345,7 +265,7 @@ def other_words(held: Held) -> Row:
         for of, one in zip(("untouched model", OFF), most, strict=True)
         if one is not None
     )
-    return _filled(row, figures, sentences(found, None), how, result)
+    return executed(row, figures, sentences(found, None), how, result)
 
 
 def _called(one: Figure) -> str:
@@ -382,14 +302,14 @@ def exfiltration(held: Held) -> Row:
             ("suspected: over tau, but its images are no copies", _is("suspected")),
             ("copies seen in finished images of the untouched model", _copied),
         )
-        figures = [share(name, _number_of(seen, holds), len(seen)) for name, holds in counted]
+        figures = [share(name, number_of(seen, holds), len(seen)) for name, holds in counted]
     figures += [
         share(f"{name}: at or over mean + 1 std of hold-out scores", _reach(scores, kept), n)
         for name, scores, kept in _scored(held)
         if name.startswith("detector ") and (n := len(scores)) and len(kept) >= 2
     ]
     if not figures:
-        return _not(row, "no caption was scanned", _command(held, AUDIT))
+        return not_executed(row, "no caption was scanned", command(held, AUDIT))
     told = []
     if held.calibration is not None:
         listed = list_of(held.run)
@@ -413,7 +333,7 @@ def exfiltration(held: Held) -> Row:
         + (f"; {left} of them without a result." if left else "."),
         "A score looks at one noisy step of a few seeds. Images were made of captions over tau.",
     )
-    return _filled(row, figures, told, how)
+    return executed(row, figures, told, how)
 
 
 def _is(word: str) -> Callable[[Caption], bool]:
@@ -451,7 +371,7 @@ def inversion(held: Held) -> Row:
             _at(f"mean similarity, {name}", x, y, *ends.get(x, (None, None))) for x, y in line
         ]
     if not figures:
-        return _not(row, "no embedding was optimised", _command(held, "findnemo verify RUN"))
+        return not_executed(row, "no embedding was optimised", command(held, VERIFY))
     told = sentences(None, found)
     control = found["curves"].get("memorized, untouched")
     if control:
@@ -470,7 +390,7 @@ def inversion(held: Held) -> Row:
         "A gap is memorized pictures less controls: the embedding itself carries information, so"
         " that pictures never seen come near, too.",
     )
-    return _filled(row, figures, told, how, tuple(told[:2]))
+    return executed(row, figures, told, how, tuple(told[:2]))
 
 
 def _at(name: str, step: float, value: float, low: float | None, high: float | None) -> Figure:
@@ -507,10 +427,10 @@ def reconstruction(held: Held) -> Row:
             text = f"{called}: as near as a copy after {count(step, 'step')}"
             figures.append(share(text, sum(near >= COPY for near in at), len(at)))
     if all(f["name"].startswith("control") for f in figures):
-        return _not(
+        return not_executed(
             row,
             "no embedding was optimised for a known training picture",
-            _command(held, "findnemo verify RUN", "with a table that names the pictures"),
+            command(held, VERIFY, "with a table that names the pictures"),
         )
     told = []
     if (held.run.meta("hardened") or {}).get("quality"):
@@ -518,11 +438,12 @@ def reconstruction(held: Held) -> Row:
     else:
         told.append("Hardening was not executed: `findnemo harden RUN`.")
     how = (
-        f"Mean similarity of the images of a step to the training picture, the attacker's best"
-        f" start; from {COPY} on it counts as a copy.",
+        "Mean similarity of the images of a step to the training picture, the attacker's best start;"
+        f" from {COPY} on it counts as a copy. Without a copy descriptor it is the correlation of"
+        " pixels.",
         "The attacker has the weights and the picture.",
     )
-    return _filled(row, figures, told, how)
+    return executed(row, figures, told, how)
 
 
 def _nearest(
@@ -549,43 +470,10 @@ def attributes(held: Held) -> Row:
         "none",
         ("All of it: names, faces, places and other facts about people.",),
     )
-    return _not(row, "findnemo has no test of it", "")
+    return not_executed(row, "findnemo has no test of it", "")
 
 
-# rows ---------------------------------------------------------------------------------------------
-
-
-def _command(held: Held, command: str, how: str = "") -> str:
-    """The commands that would execute an attack; a run of detectors alone needs an audit first."""
-    is_audit = held.calibration is not None
-    first = [] if is_audit or command == AUDIT else [AUDIT]
-    return " && ".join([*first, command]) + (f" ({how})" if how else "")
-
-
-def _not(row: Row, why: str, command: str) -> Row:
-    return Row(row.attack, row.measures, row.not_covered, why=why, command=command)
-
-
-def _filled(
-    row: Row,
-    figures: Sequence[Figure],
-    told: Iterable[str] = (),
-    how: Iterable[str] = (),
-    result: tuple[str, ...] = (),
-) -> Row:
-    """A row with its figures; by default its result is the first two of them."""
-    said = result or tuple(f"{one['name']}: {in_words(one)}" for one in figures[:2])
-    return Row(
-        row.attack,
-        row.measures,
-        row.not_covered,
-        result=said,
-        how=tuple(how),
-        told=tuple(told),
-        figures=tuple(figures),
-    )
-
-
+# the attacks of a pack, in its order
 ROWS: tuple[Callable[[Held], Row], ...] = (
     membership,
     regurgitation,
