@@ -61,6 +61,6 @@ def show_check(file: Path, place: Path | None, quiet: bool) -> None:
             if found.run is None
             else f"{found.run} still is what it says"
         )
-        stdout.print(plain(f"{file} is as it was made, digest {found.digest}"), soft_wrap=True)
+        stdout.print(plain(f"{file}: the digest fits the content, {found.digest}"), soft_wrap=True)
         stdout.print(plain(against), soft_wrap=True)
         say("a digest is no signature: it does not tell who made a file, nor that it is true")
