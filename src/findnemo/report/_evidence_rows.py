@@ -33,6 +33,7 @@ from findnemo.robustness.curves import strongest
 from findnemo.runs import Caption, list_of, state, switched_off
 from findnemo.runs.detectors import HOLDOUT
 from findnemo.runs.detectors import STAGE as DETECTOR
+from findnemo.runs.fine_tunes import training_of
 from findnemo.runs.standing import TRAINED, copies
 from findnemo.stats import auroc, bootstrap, tpr_at_fpr
 
@@ -209,6 +210,44 @@ def regurgitation(held: Held) -> Row:
     off = sum(len(switched_off(c)) == 0 for c in judged)
     left = (f"For {off} of them nothing is switched off.",) if off else ()
     return executed(row, figures, left, how)
+
+
+def training_pictures(held: Held) -> Row:
+    """Images of a fine-tuned model, each held against every training picture."""
+    row = Row(
+        "Regurgitation of training pictures",
+        "images by captions of the training pictures, trigger words and no prompt, each compared"
+        " with every training picture",
+        (
+            "Prompts that are not captions of the training pictures, unless they were given.",
+            "Copies of a part of a picture, and of style.",
+            "More seeds than were drawn.",
+        ),
+    )
+    about = training_of(held.run)
+    if about is None:
+        way = "findnemo audit BASE --lora FILE --train-images DIR --out RUN"
+        return not_executed(row, "the run was not given the training pictures", way)
+    many = len(about["pictures"])
+    figures = []
+    for one in about["variants"]:
+        name = one["name"]
+        figures.append(share(f"{name}: training pictures copied", one["copied"], many))
+        figures.append(share(f"{name}: images that are copies", one["copies"], one["of"]))
+        hits, of = one["controls"]
+        if of:
+            figures.append(share(f"{name}: controls as like a training picture", hits, of))
+    main = f"{about['main']}: "
+    first = [one for one in figures if one["name"].startswith(main)]
+    result = tuple(f"{one['name']}: {in_words(one)}" for one in first[:2])
+    how = (
+        f"{count(many, 'training picture')}. A copy: an image as near to a training picture, or its"
+        f" mirror image, as {COPY}, nearer than every control, by "
+        + ("a copy descriptor." if about["descriptor"] else "the correlation of pixels."),
+        "Controls: the base model's images for the same prompts and seeds, other training pictures,"
+        " the tuned model's images of other subjects.",
+    )
+    return executed(row, figures, (), how, result)
 
 
 def _before_after(name: str, captions: Sequence[Caption]) -> list[Figure]:
@@ -477,6 +516,7 @@ def attributes(held: Held) -> Row:
 ROWS: tuple[Callable[[Held], Row], ...] = (
     membership,
     regurgitation,
+    training_pictures,
     other_words,
     exfiltration,
     inversion,
