@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from findnemo.edits import prune, rebuilt
-from findnemo.errors import InputError
+from findnemo.errors import EditError, InputError
 from findnemo.files.tensors import DTYPES, read_header
-from findnemo.models import Model
+from findnemo.models import Lora, Model, load
 from findnemo.models._content import weights_of
 from findnemo.models._loading import DEMO, SHIPPED, from_pretrained, variant_of
 from findnemo.models._lora import of_strength, read_lora
@@ -119,6 +119,41 @@ def of_source(model: Model, dtype: Dtype = None) -> Source:
     read_again = type(model)(pipeline, model.source)
     read_again.options = model.options
     return Source(read_again, {name: about for name, about in kept.items() if name not in changed})
+
+
+def base_of(model: Model) -> tuple[Model, Lora, float]:
+    """A model that was loaded with a LoRA, taken apart: the base as its source keeps it, the LoRA,
+    and its strength.
+
+    Raises InputError where the source is gone, EditError where the model is no longer what both
+    make.
+    """
+    file, scale = of_strength(model.options["lora"])
+    others: dict[str, Any] = {
+        name: value for name, value in model.options.items() if name != "lora"
+    }
+    place = place_of(model)
+    if place is None:  # a shipped model that is in no file
+        pipeline = load(model.source, "cpu", torch.float32, **others).pipeline
+    elif place.exists():
+        pipeline = _reopened(model, place, _kept(model, place))
+    else:
+        raise InputError(
+            f"{model.source} is gone, and with it what the LoRA is for: put it back, or name its"
+            " new place (--model), with --lora beside it"
+        )
+    lora = read_lora(file, pipeline)
+    parts = networks_of(model.pipeline)
+    again = _with_lora(model, networks_of(pipeline), lora, scale)
+    for name, part in parts.items():
+        if name not in again or not _same(again[name], part):
+            raise EditError(
+                f"{name} is not what {model.source} and {file} make (one of them changed since it"
+                " was loaded), so a LoRA on that base would not give it: export a checkpoint"
+            )
+    base = type(model)(pipeline, model.source)
+    base.options = others
+    return base, lora, scale
 
 
 def with_kept(model: Model, pipeline: Any) -> Any:
@@ -234,6 +269,15 @@ def _as_loaded(model: Model, pipeline: Any) -> dict[str, nn.Module]:
         return networks
     file, scale = of_strength(named)
     lora = read_lora(file, pipeline)
+    narrow = _with_lora(model, networks, lora, scale)
+    lora.merge(pipeline, scale)
+    return narrow
+
+
+def _with_lora(
+    model: Model, networks: Mapping[str, nn.Module], lora: Lora, scale: float
+) -> dict[str, nn.Module]:
+    """Copies of networks in the dtype of the model, with a LoRA merged as when it was loaded."""
     loaded = networks_of(model.pipeline)
     narrow = {
         name: copy.deepcopy(part).to(next(loaded[name].parameters()).dtype)
@@ -241,7 +285,6 @@ def _as_loaded(model: Model, pipeline: Any) -> dict[str, nn.Module]:
         if name in loaded
     }
     lora.merge(SimpleNamespace(**narrow), scale)
-    lora.merge(pipeline, scale)
     return narrow
 
 
