@@ -13,9 +13,10 @@ import torch
 from _command import cli
 from _tiny import tiny_pipeline
 from _tiny_files import make_run
+from _tiny_files import save_file as save_single_file
 from _tiny_transformers import tiny_flux, tiny_sd3
 from _tiny_unets import tiny_sdxl
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -414,6 +415,34 @@ def test_by_the_command_line(bases, tmp_path):
         result.err.split()
     )
     assert not (tmp_path / "none.safetensors").exists()
+
+
+def test_a_lora_beside_a_textual_inversion(bases, tmp_path):
+    """The base of the adapter is then the one with the token."""
+    token = tmp_path / "token.safetensors"
+    save_file({"<mine>": torch.randn(2, 32)}, token)
+    file = lora(tmp_path, tiny_pipeline(), {"unet": VALUES, "text_encoder": TEXT})
+    model = findnemo.load(bases("sd"), lora=f"{file}:0.8", embedding=token)
+    out = exported("adapter", tmp_path, model)
+    plain = DiffusionPipeline.from_pretrained(bases("sd"), use_safetensors=True)
+    plain.load_textual_inversion(str(token))
+    plain.load_lora_weights(str(out))
+    assert_close(weights(fused(plain)), edited(model, 0.0), 1e-6)
+
+
+def test_a_single_file_as_base(bases, tmp_path):
+    """Its exports as a file carry the LoRA as well, which the file that was loaded has not."""
+    single = save_single_file(tiny_pipeline(), tmp_path / "base.safetensors")
+    file = lora(tmp_path, tiny_pipeline(), {"unet": UNET})
+    model = findnemo.load(single, config=bases("sd"), lora=f"{file}:0.8")
+    plain = in_plain_diffusers(bases("sd"), exported("adapter", tmp_path, model))
+    wanted = edited(model, 0.0)
+    assert_close(weights(fused(plain)), wanted, 1e-6)
+    clean = exported("file", tmp_path / "two", model)
+    loaded = StableDiffusionPipeline.from_single_file(
+        str(clean), config=str(bases("sd")), local_files_only=True
+    )
+    assert_close(weights(loaded), wanted, 1e-6)
 
 
 def test_a_model_that_changed_since_is_refused(bases, tmp_path):

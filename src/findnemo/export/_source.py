@@ -23,6 +23,7 @@ from findnemo.errors import EditError, InputError
 from findnemo.files.tensors import DTYPES, read_header
 from findnemo.models import Lora, Model, load
 from findnemo.models._content import weights_of
+from findnemo.models._embedding import add_embeddings, read_embeddings
 from findnemo.models._loading import DEMO, SHIPPED, from_pretrained, variant_of
 from findnemo.models._lora import of_strength, read_lora
 from findnemo.models._modules import networks_of
@@ -247,7 +248,16 @@ def _holds(state: Mapping[str, torch.Tensor], kept: Kept) -> bool:
 
 
 def _reopened(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
-    """The pipeline from its source again, each part in a dtype that holds all of its tensors."""
+    """The pipeline from its source again, each part in a dtype that holds all of its tensors; with
+    the tokens of its embeddings.
+    """
+    pipeline = _read_again(model, place, kept)
+    if named := model.options.get("embedding"):
+        add_embeddings(read_embeddings(named), pipeline)
+    return pipeline
+
+
+def _read_again(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
     if place.is_file():
         folder = configuration(place, model.options.get("config"))
         usual = "config" not in model.options

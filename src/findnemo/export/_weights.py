@@ -116,7 +116,7 @@ def write_file(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> Non
     conversion of what was loaded.
     """
     require_original(model, "a single file")
-    if Path(model.source).is_file():
+    if Path(model.source).is_file() and not {"lora", "embedding"} & set(model.options):
         rewrite(model, chosen.neurons, path, chosen.factor, dtype)
         return
     check_schedule(model.pipeline)
