@@ -50,7 +50,7 @@ def groups_copied(variant: Variant, least: float = 0.0) -> set[int]:
 
 def share(hits: int, of: int) -> str:
     if not of:
-        return "–"
+        return "none"
     low, high = clopper_pearson(hits, of)
     return f"{hits} of {of} ({low:.2f} to {high:.2f})"
 
