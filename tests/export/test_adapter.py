@@ -347,6 +347,17 @@ def test_a_half_precision_base_loses_nothing_in_a_half_precision_file(bases, tmp
         assert not plain.unet.get_submodule(layer).weight[list(rows)].any()
 
 
+def test_what_a_run_computed_in_is_not_in_the_file(bases, tmp_path):
+    """A run in bfloat16 of a float32 base: the file is that of a run in float32."""
+    file = lora(tmp_path, tiny_pipeline(), {"unet": VALUES, "text_encoder": TEXT})
+    narrow = findnemo.load(bases("sd"), dtype="bfloat16", lora=f"{file}:0.8", channels_last=True)
+    wide = findnemo.load(bases("sd"), lora=f"{file}:0.8")
+    one = load_file(exported("adapter", tmp_path / "narrow", narrow))
+    two = load_file(exported("adapter", tmp_path / "wide", wide))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 def test_what_dtype_narrows_is_said(bases, tmp_path):
     file = lora(tmp_path, tiny_pipeline(), {"unet": VALUES})
     model = findnemo.load(bases("sd"), lora=str(file))
