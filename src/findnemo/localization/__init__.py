@@ -248,7 +248,7 @@ def _to_the_end(
     answer = replace(answer, copy_before=round(copies.alike, 4))
     if not copies.seen:
         if originals is not None:
-            return replace(answer, memorized=True)
+            return replace(answer, memorized=True, reached=False)
         trace = _by_one_step(model, prompt, calibration, "gradient", max_impact, others)
         return replace(trace, search=DEFAULT, copy_before=answer.copy_before)
     widths = model.widths(scope)
