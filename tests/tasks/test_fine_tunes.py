@@ -8,8 +8,10 @@ import csv
 import json
 
 import pytest
+import torch
 from _command import cli
 from _copying_lora import make_copying_lora
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -49,8 +51,8 @@ def test_the_pictures_that_the_lora_holds_are_copied_and_no_other(run):
     assert states["kite.png"] != "copied"
     for one in about["pictures"]:
         if one["state"] == "copied":
-            assert one["ways"]["own"] == [2, 2]
-            assert one["ways"]["neighbour"] == [0, 4]
+            assert one["ways"]["own"] == (2, 2)
+            assert one["ways"]["neighbour"] == (0, 4)
             assert one["margin"] > 0.1
             assert one["begins"] == "LoRA x 1"
     assert about["main"] == "LoRA x 1"
@@ -67,6 +69,28 @@ def test_copies_begin_at_a_strength_and_end_with_the_neurons_off(run, place):
     assert set(held) <= set(found)
     assert len(found) <= 4 * len(held)
     assert {standing(c) for c in run.captions() if c.text in place.memories} == {"gone"}
+
+
+def test_the_exported_lora_copies_no_more_in_plain_diffusers(run, place, tmp_path):
+    file = tmp_path / "clean.safetensors"
+    findnemo.tasks.export(run.path, ["adapter"], file)
+    caption = next(iter(place.memories))
+    original = demo.training_image(caption)
+    similarity = {}
+    for lora in (place.lora, file):
+        pipeline = StableDiffusionPipeline.from_pretrained(place.base)
+        pipeline.set_progress_bar_config(disable=True)
+        pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name)
+        images = pipeline(
+            caption,
+            num_inference_steps=15,
+            guidance_scale=2.0,
+            num_images_per_prompt=2,
+            generator=torch.Generator().manual_seed(5),
+        ).images
+        similarity[lora] = demo.judges().descriptor.similarity(images, [original]).max()
+    assert similarity[place.lora] > 0.9
+    assert similarity[file] < 0.5
 
 
 def test_what_was_found_is_in_the_files_of_the_run(run):
@@ -107,7 +131,9 @@ def test_images_of_another_lora_are_not_taken_for_its_own(run, place, tmp_path):
         )
 
 
-def test_checkpoints_are_judged_as_they_come(place, tmp_path):
+@pytest.mark.slow
+def test_checkpoints_are_judged_as_they_come(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("findnemo.tasks.watching.POLL", 0.1)
     tensors = load_file(place.lora)
     for step, strength in ((10, 0.1), (20, 1.0)):
         folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
@@ -159,11 +185,8 @@ def test_each_caption_is_asked_once_and_trigger_and_nothing_beside():
 
 
 def test_by_default_so_many_images_are_made_that_no_copy_says_something():
-    (one,), _ = (
-        [q for q in questions_of(training("sks"), [], [], None, FineTune())[0] if q.kind == "own"],
-        0,
-    )
-    assert one.images == 59
+    one, _ = questions_of(training("sks"), [], [], None, FineTune())
+    assert (one[0].kind, one[0].images) == ("own", 59)
     many, _ = questions_of(training(*map(str, range(40))), [], [], None, FineTune())
     assert {q.images for q in many if q.kind == "own"} == {4}
     strict, _ = questions_of(training("sks"), [], [], None, FineTune(copy_rate=0.01))
