@@ -3,6 +3,17 @@
 May be imported: the names below. May import: images, metrics, mitigation and what lies under them.
 """
 
+from findnemo.training.callback import MemorizationCallback, Reading
+from findnemo.training.canaries import (
+    Canaries,
+    Canary,
+    Seen,
+    Sensitivity,
+    compared,
+    plant,
+    read_canaries,
+    sensitivity,
+)
 from findnemo.training.copies import (
     COPY,
     NEAR,
@@ -29,14 +40,24 @@ __all__ = [
     "SAME",
     "STATES",
     "WAYS",
+    "Canaries",
+    "Canary",
     "Gallery",
     "Generation",
     "Judgement",
+    "MemorizationCallback",
     "Picture",
+    "Reading",
+    "Seen",
+    "Sensitivity",
     "Sighting",
+    "compared",
     "described",
     "judge",
     "levels",
     "needed",
+    "plant",
+    "read_canaries",
+    "sensitivity",
     "share",
 ]
