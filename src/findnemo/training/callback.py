@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from findnemo.errors import InputError, ModelError
+from findnemo.errors import FindnemoError, InputError, ModelError, first_line
 from findnemo.files.fetch import RefusedError
 from findnemo.files.originals import picture
 from findnemo.files.sizes import checked
@@ -164,11 +164,13 @@ class MemorizationCallback:
         self.readings: list[Reading] = []
         self._log = _logging(log)
         self._out = None if out is None else Path(out)
+        if self._out is not None and self._out.suffix != ".jsonl":
+            raise InputError(f"out {self._out}: readings are JSON Lines, give FILE.jsonl")
         self._descriptor = descriptor
         self._settings = ImageSettings(steps=steps, guidance=guidance, seed=seed)
         self._batch = batch
         self._canaries = _canaries(source, heldout)
-        self._set, self._images = _opened(source, caption, self._canaries, seed)
+        self._set = _captioned(source, caption, self._canaries, seed)
         rng = random.Random(seed)
         asked = min(pictures, len(self._set))
         self._asked = sorted(rng.sample(range(len(self._set)), asked))
@@ -176,7 +178,7 @@ class MemorizationCallback:
         self._other = [(prompt, WATCH) for prompt in controls]
         self._planted = [(one.caption, WATCH) for one in self._canaries or ()]
         with untouched():
-            self._gallery = Gallery.of(self._images, descriptor)
+            self._gallery = Gallery.of(_Files([one.path for one in self._set]), descriptor)
             if self._canaries is not None:
                 self._galleries = galleries(self._canaries, descriptor)
             self.pipeline = bare(pipeline)
@@ -186,9 +188,16 @@ class MemorizationCallback:
             self._controls = described(self._before, descriptor)
 
     def __call__(self, step: int) -> bool:
-        """Take a reading at every `every`th step; whether training shall stop."""
+        """Take a reading at every `every`th step; whether training shall stop.
+
+        A reading that fails (NaN in the weights, a full device or disk) is said, and left out.
+        """
         if step % self.every == 0 and step > 0 and not self.stopped:
-            self.read(step)
+            try:
+                self.read(step)
+            except FindnemoError as error:
+                notice(f"no reading at step {step}: {first_line(error)}")
+                return False
             last = self.readings[-RUNNING:]
             self.stopped = self.stop and len(last) == RUNNING and all(r.copies for r in last)
         return self.stopped
@@ -247,7 +256,7 @@ class MemorizationCallback:
         page = sheet(
             f"step {reading.step}: {reading.copies} copied",
             [
-                ("training pictures", [self._images[k] for k in shown]),
+                ("training pictures", [picture(self._set[k].path) for k in shown]),
                 ("before training", [self._before[k] for k in first]),
                 (f"step {reading.step}", [images[k] for k in first]),
             ],
@@ -348,34 +357,50 @@ def _canaries(source: str | Path, heldout: str | Path | None) -> Canaries | None
     return read_canaries(folder, heldout)
 
 
-def _opened(
+def _captioned(
     source: str | Path, caption: str | None, canaries: Canaries | None, seed: int
-) -> tuple[list[TrainingPicture], list[Image.Image]]:
+) -> list[TrainingPicture]:
     """Training pictures that have a caption and can be read, and that are no canaries."""
     planted = {one.picture.resolve() for one in canaries or ()}
-    training = read_training(source)
-    files = {one.path.resolve(): one for one in training if one.path.resolve() not in planted}
-    kept = [replace(one, caption=one.caption or caption) for one in files.values()]
-    kept = [one for one in kept if one.caption]
+    files = {one.path.resolve(): one for one in read_training(source)}
+    own = [one for path, one in files.items() if path not in planted]
+    kept = [replace(one, caption=one.caption or caption) for one in own if one.caption or caption]
     if not kept:
         raise InputError(
-            f"{source} holds no captions of its pictures: give caption, the prompt that they are"
-            " trained with"
+            f"{source} holds no pictures with captions, canaries apart: give caption, the prompt"
+            " that they are trained with"
         )
     if len(kept) > MOST:
         kept = [kept[k] for k in sorted(random.Random(seed).sample(range(len(kept)), MOST))]
-    found, images, refused = [], [], []
-    for one in kept:
-        try:
-            images.append(picture(one.path))
-            found.append(one)
-        except RefusedError as error:
-            refused.append(str(error))
-    if not found:
-        raise InputError(f"none of the pictures of {source} can be read ({refused[0]})")
+    refused = {one.path: why for one in kept if (why := _refusal(one.path)) is not None}
+    first = next(iter(refused.values()), "")
+    if len(refused) == len(kept):
+        raise InputError(f"none of the pictures of {source} can be read ({first})")
     if refused:
-        notice(f"{len(refused)} pictures of {source} cannot be read ({refused[0]}): left out")
-    return found, images
+        notice(f"{len(refused)} pictures of {source} cannot be read ({first}): left out")
+    return [one for one in kept if one.path not in refused]
+
+
+def _refusal(path: Path) -> str | None:
+    """Why a picture cannot be read."""
+    try:
+        picture(path)
+    except RefusedError as error:
+        return str(error)
+    return None
+
+
+class _Files(Sequence["Image.Image"]):
+    """Pictures that are opened one by one as they are asked for: all would not fit."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, k: Any) -> Any:
+        return picture(self.paths[k])
 
 
 def _rows(captions: Sequence[str], count: int) -> list[tuple[str, int]]:
