@@ -291,7 +291,7 @@ def untouched() -> Iterator[None]:
         random.setstate(own)
         np.random.set_state(arrays)
         if any(torch.is_autocast_enabled(kind) for kind in AUTOCAST):
-            torch.clear_autocast_cache()  # weights that were cast without gradients
+            torch.clear_autocast_cache()  # older PyTorch keeps weights that were cast without gradients
 
 
 def bare(pipeline: Any) -> Any:
