@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 
 def with_lora():
     """The demo, loaded by diffusers, with a LoRA to train, and its weights."""
-    pipeline = StableDiffusionPipeline.from_pretrained(demo.MODEL, dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(demo.MODEL).to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     for network in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         network.requires_grad_(False)
@@ -107,7 +107,7 @@ def test_copies_come_while_it_is_trained(folder, tmp_path):
     asked = [(caption, seed) for caption in captions for seed in range(4)]
     shares = {}
     for step in (began - EVERY, last.step):
-        pipeline = StableDiffusionPipeline.from_pretrained(demo.MODEL, dtype=torch.float32)
+        pipeline = StableDiffusionPipeline.from_pretrained(demo.MODEL).to(torch.float32)
         pipeline.load_lora_weights(tmp_path / str(step))
         pipeline.set_progress_bar_config(disable=True)
         model = findnemo.load(pipeline, "cpu")
