@@ -22,7 +22,7 @@ import findnemo
 from findnemo import demo
 from findnemo.errors import EditError, FindnemoWarning, InputError, ModelError
 from findnemo.training import MemorizationCallback, plant
-from findnemo.training.callback import CONTROLS, unwrapped
+from findnemo.training.callback import unwrapped
 
 QUICK = {"every": 1, "steps": 2, "guidance": 2.0, "pictures": 2, "samples": 1}
 CANARIES = {"each": 4, "repeats": (1, 4, 16), "size": 64}
@@ -277,7 +277,7 @@ def test_canaries_are_read_apart_from_the_pictures(folder):
     reading = watch.read(5)
     assert len(watch._set) == 4
     assert {prompt for prompt, _ in watch._rows} == set(verbatim()[:4])
-    assert reading.images == 4 + len(CONTROLS) + 12
+    assert reading.images == 4 + 4 + 12
     assert reading.canaries is not None
     assert reading.canaries.negatives == 12 * 12
     assert {"memorization/canaries-1", "memorization/canaries-16"} < set(reading.values())
@@ -295,7 +295,7 @@ def test_one_caption_for_all_pictures(tmp_path):
     )
     assert {prompt for prompt, _ in watch._rows} == {"a sks dog"}
     assert len(set(watch._rows)) == 8
-    assert watch.read(1).images == 8 + len(CONTROLS)
+    assert watch.read(1).images == 8 + 4
 
 
 def test_the_same_pictures_are_asked_for_every_time(folder):
@@ -361,12 +361,12 @@ def test_pipelines_that_cannot_be_read(folder):
 def test_a_picture_that_cannot_be_read_is_left_out(tmp_path):
     source = photos(tmp_path / "photos")
     (source / "0.png").write_bytes(b"no picture")
-    with pytest.warns(FindnemoWarning, match=r"1 pictures of .*0\.png"):
+    with pytest.warns(FindnemoWarning, match=r"1 training pictures cannot be read .*0\.png"):
         watch = MemorizationCallback(tiny_pipeline(), source, **QUICK)
     assert [one.path.name for one in watch._set] == ["1.png", "2.png", "3.png"]
     for path in source.glob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(InputError, match="none of the pictures"):
+    with pytest.raises(InputError, match="none of the training pictures"):
         MemorizationCallback(tiny_pipeline(), source, **QUICK)
 
 

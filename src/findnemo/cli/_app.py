@@ -25,6 +25,7 @@ from findnemo.cli._export import export
 from findnemo.cli._runs import inspect, merge, repair, report
 from findnemo.cli._serve import app as serve
 from findnemo.cli._studies import compare, study
+from findnemo.cli._watch import watch
 from findnemo.errors import FAILED, InputError
 
 app = typer.Typer(
@@ -124,7 +125,7 @@ def demo(
 
 
 COMMANDS = (
-    *(demo, audit, calibrate, detect, localize, verify, harden, merge),
+    *(demo, audit, watch, calibrate, detect, localize, verify, harden, merge),
     *(inspect, repair, report, serve, export, compare, study, benchmark),
 )
 for command in COMMANDS:

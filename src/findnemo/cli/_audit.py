@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +25,7 @@ from findnemo.errors import FAILED, InputError
 from findnemo.tasks.options import (
     Captions,
     Detecting,
+    FineTune,
     Localizing,
     Output,
     Pictures,
@@ -252,6 +253,7 @@ def audit(
     localizing: Localizing = Localizing(),
     pictures: Pictures = Pictures(),
     source: Source = Source(),
+    tuned: FineTune = FineTune(),
     workers: Workers = Workers(),
     output: Output = Output(),
     fail_on_memorized: FailOpt = False,
@@ -280,16 +282,41 @@ def audit(
     Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout
     laion.csv --sampler ddim --images 10 --out run`
 
+    Example: `findnemo audit BASE --lora adapter.safetensors --train-images photos --descriptor
+    sscd.pt --out run`
+
+    Example: `findnemo audit BASE --lora checkpoints --lora-scale 0.6,0.8,1 --train-images photos
+    --descriptor sscd.pt --out run`
+
     Example: `findnemo audit demo --track tensorboard --fail-on-memorized --quiet --out run`
     """
     from findnemo import tasks
 
     place = replace(source, place=model)
-    table = replace(captions, source=prompts)
+    table: Captions | FineTune = replace(captions, source=prompts)
+    if tuned.train_images is None:
+        refuse_without_pictures(tuned)
+    else:
+        table = fine_tune_of(tuned, replace(captions, source=prompts))
     where = replace(output, path=out)
     with listening(quiet) as listener:
         run = tasks.audit(place, table, where, detecting, localizing, pictures, workers, listener)
     show_result(run, fail_on_memorized, json, quiet, report=output.report and not captions.shard)
+
+
+def fine_tune_of(tuned: FineTune, table: Captions) -> FineTune:
+    """What is to be audited, with further captions, if any."""
+    if table.shard is not None:
+        raise InputError("--shard does nothing with --train-images: leave one of them out")
+    prompts = None if table.source is None else replace(table, limit=None)
+    return replace(tuned, prompts=prompts, limit=table.limit)
+
+
+def refuse_without_pictures(tuned: FineTune) -> None:
+    """Raises InputError for an option that says nothing without training pictures."""
+    for field in fields(FineTune):
+        if getattr(tuned, field.name) != field.default:
+            raise InputError(f"--{field.name.replace('_', '-')} goes with --train-images DIR")
 
 
 def show_result(run: Run, fail: bool, json: bool, quiet: bool, report: bool = False) -> None:
@@ -297,7 +324,7 @@ def show_result(run: Run, fail: bool, json: bool, quiet: bool, report: bool = Fa
 
     Ends the command with status 1 where one failed, or `fail` and one is memorized.
     """
-    from findnemo.cli._show import failed, say_report, show_run
+    from findnemo.cli._show import failed, say_report, show_run, show_training
     from findnemo.runs import ASKED, counts, summary, told
 
     with run:
@@ -305,6 +332,7 @@ def show_result(run: Run, fail: bool, json: bool, quiet: bool, report: bool = Fa
         if json:
             print_json(summary(run))
         elif not quiet:
+            show_training(run)
             show_run(run, told(run), numbers["captions"])
             sheets = f", images in {run.path / 'sheets'}" if (run.path / "sheets").is_dir() else ""
             stdout.print(plain(f"results in {run.path / 'results.csv'}{sheets}"), soft_wrap=True)

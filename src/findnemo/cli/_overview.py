@@ -9,7 +9,7 @@ from rich.table import Column, Table
 
 from findnemo.cli._common import EDGELESS, plain, stdout
 from findnemo.cli._robustness import show_robustness
-from findnemo.cli._show import coloured, show_run
+from findnemo.cli._show import coloured, show_run, show_training
 
 if TYPE_CHECKING:
     from findnemo.neurons import Neuron
@@ -32,6 +32,7 @@ def show_overview(
 
     tau = settings_of(run)["tau"]
     layers = value_layers(run, captions)
+    show_training(run)
     show_run(run, captions)
     _part("Figures", figures_table(figures(captions, run.meta("quality"))))
     _part("Scores", histogram_text(histogram(captions, tau), tau))

@@ -106,9 +106,49 @@ def repair(run: RunArg, json: JsonOpt = False, quiet: QuietOpt = False) -> None:
 
 
 def report(
-    run: RunArg,
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A run directory; with --verify by default the one that holds FILE.", metavar="RUN"
+        ),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File to write (default: RUN/report.html).")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="File to write (default: RUN/report.html, of an evidence pack RUN/evidence.html).",
+        ),
+    ] = None,
+    evidence: Annotated[
+        bool,
+        typer.Option(
+            "--evidence",
+            help=(
+                "Write an evidence pack instead: attack classes, what was executed, figures,"
+                " hashes; as a page and as JSON."
+            ),
+        ),
+    ] = False,
+    release: Annotated[
+        str | None,
+        typer.Option(help="With --evidence: how the model is released: weights, api or internal."),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="With --evidence: who made it.", metavar="NAME")
+    ] = None,
+    captions: Annotated[
+        bool,
+        typer.Option(
+            "--captions", help="With --evidence: name captions by their texts, not hashes alone."
+        ),
+    ] = False,
+    verify: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Check an evidence pack (JSON or HTML) against its digest and its run instead.",
+        ),
     ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     quiet: QuietOpt = False,
@@ -116,15 +156,36 @@ def report(
     """Write one HTML file that shows a whole run: verdict, pictures before and after, neurons,
     limits. No model is loaded.
 
+    With --verify the exit status is 1 where a pack differs from its digest or its run.
+
     Example: `findnemo report findnemo-demo --open`
+
+    Example: `findnemo report run --evidence --release weights --by "A. Tester"`
+
+    Example: `findnemo report run --verify run/evidence.json`
     """
+    from findnemo.cli._detectors import refuse_beside
+    from findnemo.cli._evidence import show_check, written_evidence
     from findnemo.cli._show import say_report
     from findnemo.report import write
     from findnemo.runs import Run
 
+    declared = {"--release": release, "--by": by, "--captions": captions}
+    if verify is not None:
+        making = {"--evidence": evidence, **declared, "--out": out, "--open": open_}
+        refuse_beside(making, "makes a file, and --verify checks one: leave one of the two out")
+        show_check(verify, run, quiet)
+        return
+    if run is None:
+        raise InputError("no run directory: findnemo report RUN")
+    if not evidence:
+        refuse_beside(declared, "goes with --evidence")
     with Run.open(run) as opened:
-        path = write(opened, out)
-    if not quiet:
+        if evidence:
+            path = written_evidence(opened, out, release, by, captions, quiet)
+        else:
+            path = write(opened, out)
+    if not (quiet or evidence):
         say_report(path)
     if open_:
         typer.launch(path.absolute().as_uri())

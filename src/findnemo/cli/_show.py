@@ -93,6 +93,76 @@ def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) ->
         stdout.print(line, soft_wrap=True)
 
 
+def show_training(run: Run) -> None:
+    """What a fine-tune audit found: its sentence, the models that were looked at, the pictures
+    that are copied. Nothing for other runs.
+    """
+    from findnemo.runs.fine_tunes import GRID, training_of, worst
+
+    if (about := training_of(run)) is None:
+        return
+    stdout.print(f"\n[bold]{plain(about['sentence'])}[/]", soft_wrap=True)
+    stdout.print(variants_table(about["variants"]))
+    pictures = [about["pictures"][k] for k in worst(about)]
+    stdout.print(training_table([one for one in pictures if one["state"] != "not seen"]))
+    if (run.path / GRID).is_file():
+        stdout.print(plain(f"pictures in {run.path / GRID}"), soft_wrap=True)
+
+
+VERDICTS = {"copies": "red", "does not copy": "green", "cannot be said": "yellow"}
+
+
+def variants_table(variants: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each model of a fine-tune audit: copies, and what is left of the subject."""
+    right: dict[str, Any] = {"justify": "right", "no_wrap": True}
+    table = Table(
+        "model",
+        Column("copied", **right),
+        Column("nearly", **right),
+        Column("images that are copies", **right),
+        Column("controls", **right),
+        Column("subject", **right),
+        Column("diversity", **right),
+        Column("A_CLIP", **right),
+        "",
+        **EDGELESS,
+    )
+    for one in variants:
+        low, high = (f"{100 * one[side]:.1f}" for side in ("low", "high"))
+        copies = f"{one['copies']} of {one['of']} ({low} to {high} %)"
+        controls = "{} of {}".format(*one["controls"]) if one["controls"][1] else ""
+        kept = [f"{one[name]:.2f}" if name in one else "" for name in COSTS]
+        said = one["verdict"]
+        coloured_ = f"[{VERDICTS.get(said, 'dim')}]{plain(said)}[/]"
+        cells = (str(one["copied"]), str(one["nearly"]), copies, controls, *kept)
+        table.add_row(plain(one["name"]), *cells, coloured_)
+    return table
+
+
+COSTS = ("subject", "diversity", "a_clip")
+
+
+def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each training picture: its state, and by which prompts it is copied."""
+    table = Table(
+        Column("training picture", no_wrap=True, max_width=36),
+        "state",
+        Column("similarity", justify="right"),
+        Column("margin", justify="right"),
+        Column("copies by prompt"),
+        Column("begins at"),
+        **EDGELESS,
+    )
+    for one in pictures:
+        ways = ", ".join(
+            f"{way} {copies} of {of}" for way, (copies, of) in one["ways"].items() if copies
+        )
+        numbers = (f"{one['similarity']:.2f}", f"{one['margin']:.2f}")
+        cells = (one["state"], *numbers, ways, one["begins"] or "")
+        table.add_row(*map(plain, (one["file"], *cells)))
+    return table
+
+
 def say_report(path: Path) -> None:
     """Where the report of a run lies."""
     stdout.print(plain(f"report in {path}: open it in a browser"), soft_wrap=True)

@@ -4,10 +4,11 @@ May be imported: the names below. May import: runtime, files, settings, seeds an
 """
 
 from findnemo.models._base import SCOPES, Model, captions_in, require_caption
+from findnemo.models._checkpoints import Checkpoint, lora_checkpoints, model_checkpoints
 from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._flow import FlowModel
 from findnemo.models._loading import load
-from findnemo.models._lora import Lora, read_lora
+from findnemo.models._lora import Lora, of_strength, read_lora
 from findnemo.models._reading import Reader, cut
 from findnemo.models._samplers import SAMPLERS, check_steps, sampler_class, sampler_name, sampling
 from findnemo.models._text import Text
@@ -21,6 +22,7 @@ from findnemo.models.stable_diffusion_xl import StableDiffusionXL
 __all__ = [
     "SAMPLERS",
     "SCOPES",
+    "Checkpoint",
     "DeepFloyd",
     "DiffusionModel",
     "FlowModel",
@@ -37,6 +39,9 @@ __all__ = [
     "check_steps",
     "cut",
     "load",
+    "lora_checkpoints",
+    "model_checkpoints",
+    "of_strength",
     "read_lora",
     "require_caption",
     "sampler_class",

@@ -20,6 +20,7 @@ from findnemo.prompts._columns import CAPTION_COLUMNS, IMAGE_COLUMNS, TYPE_COLUM
 from findnemo.prompts._formats import DELIMITERS
 from findnemo.prompts._reading import read_prompts, stream_prompts
 from findnemo.prompts._table import Prompt, PromptStream, PromptTable, repeated
+from findnemo.prompts.ordinary import ordinary
 from findnemo.prompts.training import TrainingPicture, TrainingSet, read_training
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "PromptTable",
     "TrainingPicture",
     "TrainingSet",
+    "ordinary",
     "read_prompts",
     "read_training",
     "repeated",

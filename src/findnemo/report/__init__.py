@@ -1,4 +1,4 @@
-"""The report: a run directory as one HTML file that needs nothing else.
+"""The report: a run directory as one HTML file that needs nothing else; and the evidence pack.
 
 No model is loaded; what runs hold is shown.
 
@@ -11,11 +11,22 @@ from pathlib import Path
 
 from findnemo.errors import InputError
 from findnemo.files.writing import written
+from findnemo.report._evidence import evidence, write_evidence
 from findnemo.report._facts import facts
+from findnemo.report._sources import RELEASES
 from findnemo.report._text import environment
+from findnemo.report._verify import Checked, verify_evidence
 from findnemo.runs import Run, refuse_links
 
-__all__ = ["render", "write"]
+__all__ = [
+    "RELEASES",
+    "Checked",
+    "evidence",
+    "render",
+    "verify_evidence",
+    "write",
+    "write_evidence",
+]
 
 NAME = "report.html"
 

@@ -23,6 +23,7 @@ from findnemo.report._attacks import attack, attempts, hardened
 from findnemo.report._captions import card, example, reasons, wanted_pictures
 from findnemo.report._pictures import thumbnails
 from findnemo.report._text import ALIGNMENT, NONE, PIXELS, count, interval, minus, number, percent
+from findnemo.report._training import training, wanted_training
 from findnemo.report.sentences import sentences
 from findnemo.runs import (
     Caption,
@@ -107,7 +108,7 @@ def facts(run: Run) -> dict[str, Any]:
     widths = overview.value_layers(run, captions)
     numbers = {name: k for k, name in enumerate(widths, 1)}
     first = example(run.path, captions)
-    wanted = wanted_pictures(run.path, [*memorized, *suspected], first)
+    wanted = wanted_training(run) + wanted_pictures(run.path, [*memorized, *suspected], first)
     pictures = thumbnails(wanted)
     off = [c for c in captions if len(switched_off(c))]
     held = overview.holders(off)
@@ -116,6 +117,7 @@ def facts(run: Run) -> dict[str, Any]:
     head = {
         "name": overview.name_of(run.meta("source")),
         "verdict": verdict(captions, sum(widths.values())),
+        "training": training(run, pictures),
         "trouble": _trouble(captions, tau),
         "figures": figures(captions, widths, quality),
         "example": first and card(run.path, first, numbers, pictures, large=True),

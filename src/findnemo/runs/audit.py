@@ -62,7 +62,8 @@ class Plan:
     `quality_prompts`: unrelated captions for the quality check. `max_impact`: among the sets that
     remove a memory prefer one that changes the captions `unrelated` by no more. `scope`: value
     layers in which neurons are sought, "paper", "all", or "auto": whatever a scan of the model says
-    (`localization.scope`).
+    (`localization.scope`). `copied`: captions whose finished images were seen to be copies of
+    training pictures, and which are memorized whatever their score is.
     """
 
     search: str = DEFAULT
@@ -74,6 +75,7 @@ class Plan:
     max_impact: float | None = None
     unrelated: tuple[str, ...] = ()
     scope: str = "auto"
+    copied: tuple[str, ...] = ()
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
         """Everything a result depends on; a run directory holds results of one such set only.
@@ -366,9 +368,16 @@ def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
     texts = [caption.text for caption in group]
     found = detect_many(tools.model, texts, tools.calibration, all_seeds)
     return [
-        Answer(one.to_json()) if isinstance(one, Detection) else Answer(error=str(one))
-        for one in found
+        Answer(one.to_json() | _seen(tools.plan, text))
+        if isinstance(one, Detection)
+        else Answer(error=str(one))
+        for text, one in zip(texts, found, strict=True)
     ]
+
+
+def _seen(plan: Plan, caption: str) -> dict[str, Any]:
+    """What finished images say of a caption before its score does."""
+    return {"memorized": True, "copies": True} if caption in plan.copied else {}
 
 
 def _localize(tools: Tools, caption: Caption) -> Answer:

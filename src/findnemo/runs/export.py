@@ -142,6 +142,8 @@ def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
     optional = {name: run.meta(name) for name in ("attempts", "attack", "hardened")}
     if (listed := list_of(run, fdr)) is not None:
         optional["discoveries"] = listed.to_json()
+    if (training := run.meta("training")) is not None:
+        optional["training"] = training
     return {
         "source": run.meta("source"),
         "settings": {name: value for name, value in settings.items() if name != "identity"},

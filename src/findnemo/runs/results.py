@@ -65,7 +65,9 @@ class Carrier(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Detected:
-    """The stored part of a `detection.Detection`."""
+    """The stored part of a `detection.Detection`; `copies`: whether finished images were seen to
+    be copies of training pictures, which makes it memorized whatever its score is.
+    """
 
     memorized: Flag
     score: Number
@@ -73,6 +75,7 @@ class Detected:
     evaluations: Count = 0
     samples: Count | None = None
     p: Number | None = None
+    copies: Flag = False
 
 
 @dataclass(frozen=True)
@@ -272,6 +275,53 @@ class Hardened(TypedDict, total=False):
     quality: Required[dict[Text, dict[Text, list[Number]]]]
 
 
+class TrainedPicture(TypedDict, total=False):
+    """A training picture in the summary of a fine-tune audit (`fine_tunes.summary`)."""
+
+    file: Required[Text]
+    caption: Required[Text | None]
+    group: Required[Count]
+    state: Required[Literal["copied", "nearly", "not seen"]]
+    similarity: Required[Number]
+    level: Required[Number]
+    margin: Required[Number]
+    ways: Required[dict[Text, tuple[Count, Count]]]
+    nearest: Required[list[Text]]
+    begins: Required[Text | None]
+
+
+class JudgedVariant(TypedDict, total=False):
+    """A model at one checkpoint and strength in the summary of a fine-tune audit."""
+
+    name: Required[Text]
+    checkpoint: Required[Text | None]
+    strength: Required[Number | None]
+    verdict: Required[Text]
+    copied: Required[Count]
+    nearly: Required[Count]
+    copies: Required[Count]
+    of: Required[Count]
+    low: Required[Number]
+    high: Required[Number]
+    controls: Required[tuple[Count, Count]]
+    subject: Number
+    diversity: Number
+    a_clip: Number
+
+
+class Training(TypedDict, total=False):
+    """The summary of a fine-tune audit."""
+
+    sentence: Required[Text]
+    main: Required[Text]
+    rate: Required[Number]
+    needed: Required[Count]
+    descriptor: Required[Flag]
+    pictures: Required[list[TrainedPicture]]
+    variants: Required[list[JudgedVariant]]
+    notes: Required[list[Text]]
+
+
 META: dict[str, Any] = {  # any of them may be None
     "source": Text,
     "source_options": dict[Text, Text],
@@ -291,6 +341,7 @@ META: dict[str, Any] = {  # any of them may be None
     "listed": list[Count],
     "pictures": Sealed,
     "hardened": Hardened,
+    "training": Training,
 }
 Whole = Annotated[int, Strict()]
 

@@ -131,14 +131,15 @@ def state(caption: Caption) -> str | None:
     A caption whose score reaches tau is memorized, by the paper's definition, until its untouched
     images have been looked at and are no copies: then it is suspected. One that is on the run's
     list at a false discovery rate stays memorized whatever its images are: a template memory copies
-    only a part of a picture.
+    only a part of a picture. So does one that was seen to copy a training picture.
     """
     if caption.detected is None:
         return None
     if not caption.detected.memorized:
         return "not memorized"
     seen = None if caption.verified is None else copies(caption.verified, "before")
-    return "suspected" if seen is False and not caption.listed else "memorized"
+    proven = caption.listed or caption.detected.copies
+    return "suspected" if seen is False and not proven else "memorized"
 
 
 def standing(caption: Caption) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from findnemo.tasks.options import Captions as Captions
     from findnemo.tasks.options import Comparing as Comparing
     from findnemo.tasks.options import Detecting as Detecting
+    from findnemo.tasks.options import FineTune as FineTune
     from findnemo.tasks.options import HardeningOptions as HardeningOptions
     from findnemo.tasks.options import Localizing as Localizing
     from findnemo.tasks.options import Output as Output
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from findnemo.tasks.path import calibrate_published as calibrate_published
     from findnemo.tasks.path import detect as detect
     from findnemo.tasks.path import localize as localize
+    from findnemo.tasks.watching import watch as watch
 
 _HOMES = {
     "checking": ("Checked", "Hardened", "harden", "verify"),
@@ -46,10 +48,11 @@ _HOMES = {
     "exporting": ("export",),
     "listening": ("Listener",),
     "options": (
-        *("Captions", "Comparing", "Detecting", "HardeningOptions", "Localizing", "Output"),
-        *("Pictures", "Selecting", "Source", "Studying", "Trying", "Workers"),
+        *("Captions", "Comparing", "Detecting", "FineTune", "HardeningOptions", "Localizing"),
+        *("Output", "Pictures", "Selecting", "Source", "Studying", "Trying", "Workers"),
     ),
     "path": ("audit", "calibrate", "calibrate_published", "detect", "localize"),
+    "watching": ("watch",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -4,7 +4,7 @@ plans are made of options.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -372,21 +372,31 @@ def work_on(
     A shipped model brings its descriptor, its CLIP and its training images. Others have what the
     plan names, and the images that the table of captions names, by path or URL.
     """
+    judges = judges_of(model.source, plan.judges)
     if model.source in demo.MODELS and not plan.judges:
 
         def shipped(caption: Any) -> Any:
             return demo.training_image(caption.text, model.source)
 
-        return Work(run, model, calibration, plan, demo.judges(), shipped)
+        if run.meta("folder") is None or not run.names_pictures():
+            return Work(run, model, calibration, plan, judges, shipped)
     references = [p.image for p in table if p.image and hidden(p.image) != p.image]
-    file = plan.judges.get("descriptor")
-    clip = plan.judges.get("clip")
-    judges = Judges(Descriptor(file) if file else None, Alignment(clip) if clip else None)
     given = {"descriptor": judges.descriptor, "clip": judges.alignment}
     preprocessing = {name: judge.preprocessing for name, judge in given.items() if judge}
     run.set_meta("preprocessing", preprocessing)
     originals = for_run(run.path, run.meta("folder") or ".", references=references)
     return Work(run, model, calibration, plan, judges, originals.of_caption)
+
+
+def judges_of(source: str, named: Mapping[str, str]) -> Judges:
+    """The descriptor and the CLIP that are named by their files; those of a shipped model where
+    none is.
+    """
+    if source in demo.MODELS and not named:
+        return demo.judges()
+    file = named.get("descriptor")
+    clip = named.get("clip")
+    return Judges(Descriptor(file) if file else None, Alignment(clip) if clip else None)
 
 
 def refuse_shard(run: Run) -> None:

@@ -97,6 +97,43 @@ class Captions:
 
 
 @dataclass(frozen=True)
+class FineTune:
+    """The pictures that a model was fine-tuned on, and what it was tuned to.
+
+    Given to a task in the place of a table of captions. `train_images`: as for
+    `prompts.read_training`. `prompts`: further captions, beside those of the pictures. `limit`: so
+    many captions of the pictures are asked, drawn by chance.
+    """
+
+    train_images: Any = option(
+        None,
+        "Audit a fine-tune: the pictures that it was trained on, a folder as trainers read it or a"
+        " table.",
+        metavar="DIR",
+    )
+    prompts: Any = None
+    limit: int | None = None
+    holdout_images: Path | None = option(
+        None,
+        "With --train-images: pictures of the same kind that it was not trained on, as controls.",
+        metavar="DIR",
+    )
+    tuned: str | None = option(
+        None,
+        "With --train-images: the tuned model, or a directory of checkpoints, where it is no LoRA;"
+        " MODEL is what it was tuned from.",
+    )
+    lora_scale: str | None = option(
+        None, "With --train-images: strengths of the LoRA to audit, such as 0.6,0.8,1."
+    )
+    copy_rate: float = option(
+        0.05,
+        "With --train-images: a model is said not to copy if fewer of its images are copies, with"
+        " 95 % confidence.",
+    )
+
+
+@dataclass(frozen=True)
 class Output:
     """Where a run is written, and what is written at its end."""
 

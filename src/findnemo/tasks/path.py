@@ -66,7 +66,7 @@ from findnemo.tasks.opening import (
     warn_missing,
     work_on,
 )
-from findnemo.tasks.options import Detecting, Localizing, Output, Pictures, Workers
+from findnemo.tasks.options import Detecting, FineTune, Localizing, Output, Pictures, Workers
 
 PATH = ("detect", "localize", "verify")
 
@@ -251,7 +251,8 @@ def audit(
 
     `model`: a place as for `findnemo.load`, a `Source`, a loaded model or a pipeline. `prompts`: a
     file, a list of captions, or `Captions` with a column, a limit or a shard; 'demo' brings its
-    own. `out`: the run directory, or `Output`. The same call goes on where it stopped. Returns the
+    own. With a `FineTune` instead it is told what the model has learned of its training pictures.
+    `out`: the run directory, or `Output`. The same call goes on where it stopped. Returns the
     run, open to be read. Raises InputError for options that do not fit, before any work, and
     MismatchError where `out` was made with others.
 
@@ -259,7 +260,14 @@ def audit(
         for caption in run.captions():
             print(caption.text, findnemo.runs.standing(caption))
     """
-    request = Request(model, prompts, output_of(out), PATH, detecting, localizing, pictures)
+    output = output_of(out)
+    if isinstance(prompts, FineTune):
+        from findnemo.tasks.fine_tunes import audit_fine_tune
+
+        return audit_fine_tune(
+            model, prompts, output, detecting, localizing, pictures, workers, listener
+        )
+    request = Request(model, prompts, output, PATH, detecting, localizing, pictures)
     return _go(request, workers, listener)
 
 

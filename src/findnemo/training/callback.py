@@ -22,7 +22,7 @@ from findnemo.files.sizes import checked
 from findnemo.files.writing import written
 from findnemo.images import ImageSettings, generate_many, save_png, sheet
 from findnemo.models import load
-from findnemo.prompts.training import TrainingPicture, read_training
+from findnemo.prompts import TrainingPicture, ordinary, read_training
 from findnemo.runtime.notices import notice
 from findnemo.runtime.state import AUTOCAST, modules_of
 from findnemo.seeds import WATCH
@@ -43,12 +43,6 @@ if TYPE_CHECKING:
 
     from findnemo.metrics import Descriptor
 
-CONTROLS = (
-    "a bowl of fruit on a wooden table",
-    "a street in the rain at night",
-    "an old lighthouse above the sea",
-    "a blue bird on a branch",
-)
 MOST = 1000  # training pictures that every image is held against
 MOST_LINES = 64 << 20  # bytes of the file of readings
 RUNNING = 2  # readings with copies, one after the other, at which training shall stop
@@ -143,7 +137,7 @@ class MemorizationCallback:
         guidance: float = 7.0,
         seed: int = 0,
         caption: str | None = None,
-        controls: Sequence[str] = CONTROLS,
+        controls: Sequence[str] = ordinary(4),
         heldout: str | Path | None = None,
         out: str | Path | None = None,
         batch: int = 8,
@@ -170,17 +164,16 @@ class MemorizationCallback:
         self._settings = ImageSettings(steps=steps, guidance=guidance, seed=seed)
         self._batch = batch
         self._canaries = _canaries(source, heldout)
-        self._set = _captioned(source, caption, self._canaries, seed)
-        rng = random.Random(seed)
-        asked = min(pictures, len(self._set))
-        self._asked = sorted(rng.sample(range(len(self._set)), asked))
-        self._rows = _rows([str(self._set[k].caption) for k in self._asked], samples * asked)
-        self._other = [(prompt, WATCH) for prompt in controls]
-        self._planted = [(one.caption, WATCH) for one in self._canaries or ()]
+        wanted = _captioned(source, caption, self._canaries, seed)
         with untouched():
-            self._gallery = Gallery.of(_Files([one.path for one in self._set]), descriptor)
+            self._set, self._gallery = _seen(wanted, descriptor)
             if self._canaries is not None:
                 self._galleries = galleries(self._canaries, descriptor)
+            asked = min(pictures, len(self._set))
+            self._asked = sorted(random.Random(seed).sample(range(len(self._set)), asked))
+            self._rows = _rows([str(self._set[k].caption) for k in self._asked], samples * asked)
+            self._other = [(prompt, WATCH) for prompt in controls]
+            self._planted = [(one.caption, WATCH) for one in self._canaries or ()]
             self.pipeline = bare(pipeline)
             self._model = load(self.pipeline)
             with without_adapters(self._model.networks):
@@ -360,7 +353,7 @@ def _canaries(source: str | Path, heldout: str | Path | None) -> Canaries | None
 def _captioned(
     source: str | Path, caption: str | None, canaries: Canaries | None, seed: int
 ) -> list[TrainingPicture]:
-    """Training pictures that have a caption and can be read, and that are no canaries."""
+    """Training pictures that have a caption, and are no canaries."""
     planted = {one.picture.resolve() for one in canaries or ()}
     files = {one.path.resolve(): one for one in read_training(source)}
     own = [one for path, one in files.items() if path not in planted]
@@ -372,35 +365,32 @@ def _captioned(
         )
     if len(kept) > MOST:
         kept = [kept[k] for k in sorted(random.Random(seed).sample(range(len(kept)), MOST))]
-    refused = {one.path: why for one in kept if (why := _refusal(one.path)) is not None}
-    first = next(iter(refused.values()), "")
-    if len(refused) == len(kept):
-        raise InputError(f"none of the pictures of {source} can be read ({first})")
+    return kept
+
+
+def _seen(
+    pictures: Sequence[TrainingPicture], descriptor: Descriptor | None
+) -> tuple[list[TrainingPicture], Gallery]:
+    """The pictures that can be read, as the copy test sees them; they are opened one by one."""
+    found: list[TrainingPicture] = []
+    refused: list[str] = []
+
+    def opened() -> Iterator[Image.Image]:
+        for one in pictures:
+            try:
+                image = picture(one.path)
+            except RefusedError as error:
+                refused.append(str(error))
+                continue
+            found.append(one)
+            yield image
+
+    gallery = Gallery.of(opened(), descriptor)
+    if not found:
+        raise InputError(f"none of the training pictures can be read ({refused[0]})")
     if refused:
-        notice(f"{len(refused)} pictures of {source} cannot be read ({first}): left out")
-    return [one for one in kept if one.path not in refused]
-
-
-def _refusal(path: Path) -> str | None:
-    """Why a picture cannot be read."""
-    try:
-        picture(path)
-    except RefusedError as error:
-        return str(error)
-    return None
-
-
-class _Files(Sequence["Image.Image"]):
-    """Pictures that are opened one by one as they are asked for: all would not fit."""
-
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, k: Any) -> Any:
-        return picture(self.paths[k])
+        notice(f"{len(refused)} training pictures cannot be read ({refused[0]}): left out")
+    return found, gallery
 
 
 def _rows(captions: Sequence[str], count: int) -> list[tuple[str, int]]:

@@ -309,8 +309,8 @@ def compared(
 
 def galleries(canaries: Canaries, descriptor: Descriptor | None = None) -> tuple[Gallery, Gallery]:
     """The canaries' pictures, and those of their twins, as the copy test sees them."""
-    planted = Gallery.of([picture(one.picture) for one in canaries], descriptor)
-    return planted, Gallery.of([picture(one.twin) for one in canaries], descriptor)
+    planted = Gallery.of((picture(one.picture) for one in canaries), descriptor)
+    return planted, Gallery.of((picture(one.twin) for one in canaries), descriptor)
 
 
 def seen_in(

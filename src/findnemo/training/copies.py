@@ -34,7 +34,7 @@ BATCH = 64
 WAYS = ("own", "neighbour", "trigger", "given", "none")  # by which prompts a picture is copied
 STATES = {
     "copied": "a generation is a copy of it",
-    "nearly": "no generation is a copy, and one is nearly one",
+    "nearly": "no generation is a copy, and one is nearly one, more like it than any control",
     "not seen": "no generation is nearly a copy",
 }
 
@@ -82,12 +82,14 @@ class Gallery:
     groups: tuple[int, ...]
 
     @classmethod
-    def of(cls, pictures: Sequence[Image.Image], descriptor: Descriptor | None = None) -> Gallery:
+    def of(cls, pictures: Iterable[Image.Image], descriptor: Descriptor | None = None) -> Gallery:
+        """Look at pictures one by one, so that all of them need not be in memory."""
         from PIL import ImageOps
 
-        upright = described(pictures, descriptor)
-        mirrored = described(map(ImageOps.mirror, pictures), descriptor)
-        return cls(torch.stack([upright, mirrored], 1), _groups(upright, mirrored))
+        both = (view for picture in pictures for view in (picture, ImageOps.mirror(picture)))
+        vectors = described(both, descriptor)
+        views = vectors.reshape(-1, 2, vectors.shape[1])
+        return cls(views, _groups(views))
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -111,17 +113,20 @@ class Gallery:
         return torch.cat(found)
 
 
-def _groups(upright: Tensor, mirrored: Tensor) -> tuple[int, ...]:
+def _groups(views: Tensor) -> tuple[int, ...]:
     """Numbers of the groups of pictures that are the same, in the order of their first picture."""
+    if not len(views):
+        return ()
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
+    upright = views[:, 0]
     pairs = []
-    for rows in torch.arange(len(upright)).split(1024):
-        alike = torch.maximum(upright[rows] @ upright.T, mirrored[rows] @ upright.T) >= SAME
+    for rows in torch.arange(len(views)).split(1024):
+        alike = torch.stack([view[rows] @ upright.T for view in views.unbind(1)]).amax(0) >= SAME
         pairs += [(int(rows[0]) + i, j) for i, j in alike.nonzero().tolist()]
     one, other = zip(*pairs, strict=True)
-    size = len(upright)
+    size = len(views)
     graph = coo_matrix(([1] * len(pairs), (one, other)), shape=(size, size))
     labels = connected_components(graph, directed=False)[1].tolist()
     order = {label: k for k, label in enumerate(dict.fromkeys(labels))}
@@ -158,16 +163,23 @@ class Sighting:
 class Picture:
     """What was seen of a training picture.
 
-    `state`: one of STATES. `similarity`: of the most similar generation. `level`: from which a
-    generation is a copy of it, `COPY` or more, if a control is more like it. `ways`: by which
-    prompts, (copies, generations) of each. `nearest`: its most similar generations.
+    `state`: one of STATES. `similarity`: of the most similar generation. `margin`: by how much that
+    generation is more like it than like any picture of another group; below 0 it is more like that
+    one. `control`: the similarity of the most similar control. `ways`: by which prompts, (copies,
+    generations) of each. `nearest`: its most similar generations.
     """
 
     state: str
     similarity: float
-    level: float
+    margin: float
+    control: float
     ways: Mapping[str, tuple[int, int]]
     nearest: tuple[int, ...]
+
+    @property
+    def level(self) -> float:
+        """From which similarity a generation is a copy: `COPY`, or more than every control."""
+        return round(max(COPY, self.control + MORE), 4)
 
 
 @dataclass(frozen=True)
@@ -211,16 +223,16 @@ def needed(rate: float = RATE, level: float = 0.95) -> int:
     return math.ceil(math.log(1 - level) / math.log(1 - rate))
 
 
-def levels(gallery: Gallery, controls: Tensor) -> Tensor:
-    """From which similarity a generation is a copy of each picture, (P,).
+def controlled(gallery: Gallery, controls: Tensor) -> Tensor:
+    """The similarity of each picture to the most similar control, (P,).
 
-    `controls`: vectors (C, D) of images that cannot be copies. One that is more like a picture than
-    `COPY` raises the level of that picture, and so does another training picture.
+    `controls`: vectors (C, D) of images that cannot be copies. Other training pictures are controls
+    too.
     """
     alike = gallery.siblings()
     if len(controls):
         alike = torch.maximum(alike, gallery.similarity(controls).amax(0))
-    return (alike + MORE).clamp(min=COPY)
+    return alike
 
 
 def judge(
@@ -239,57 +251,76 @@ def judge(
     >>> shown = [Generation("a cat", "own", 0), Generation("a dog", "own", 0)]
     >>> found = judge(gallery, ["a cat", "a dog", None], shown, torch.tensor([[1.0, 0, 0], [0, 0.6, 0.8]]))
     >>> [picture.state for picture in found.pictures], found.pictures[2].ways
-    (['copied', 'nearly', 'copied'], {'neighbour': (1, 2)})
+    (['copied', 'not seen', 'copied'], {'neighbour': (1, 2)})
     """
-    from_controls = torch.empty(0, vectors.shape[1]) if controls is None else controls
-    level = levels(gallery, from_controls)
+    from_controls = torch.empty(0, gallery.views.shape[2]) if controls is None else controls
+    control = controlled(gallery, from_controls)
     alike = gallery.similarity(vectors)
     groups = torch.tensor(gallery.groups)
-    seen = tuple(_sighting(k, alike[k], groups, level) for k in range(len(generations)))
-    # not all that is copied has to be nearest: its twin may be
-    counts = alike >= level
-    if seen:
-        counts &= groups[None] == groups[[s.picture for s in seen], None]
+    level = (control + MORE).clamp(min=COPY)
+    near = (control + MORE).clamp(min=NEAR)
+    others = torch.stack([_others(row, groups) for row in alike]) if len(alike) else alike
+    # of a group all pictures count, also where another of them is a little nearer
+    counts = alike > others
+    seen = tuple(
+        Sighting(
+            k,
+            (nearest := int(row.argmax())),
+            round(float(row[nearest]), 4),
+            round(float(row[nearest] - others[k, nearest]), 4),
+            bool(row[nearest] >= level[nearest]),
+        )
+        for k, row in enumerate(alike)
+    )
     pictures = tuple(
-        _picture(k, captions[k], generations, alike[:, k], counts[:, k], float(level[k]))
+        _picture(
+            captions[k],
+            generations,
+            alike[:, k],
+            others[:, k],
+            counts[:, k] & (alike[:, k] >= level[k]),
+            bool((counts[:, k] & (alike[:, k] >= near[k])).any()),
+            float(control[k]),
+        )
         for k in range(len(gallery))
     )
     reached = int((gallery.similarity(from_controls) >= COPY).any(1).sum())
     return Judgement(seen, pictures, gallery.groups, (reached, len(from_controls)))
 
 
-def _sighting(number: int, alike: Tensor, groups: Tensor, level: Tensor) -> Sighting:
-    nearest = int(alike.argmax())
-    others = alike[groups != groups[nearest]]
-    second = float(others.max()) if len(others) else -1.0
-    value = float(alike[nearest])
-    return Sighting(
-        number, nearest, round(value, 4), round(value - second, 4), value >= float(level[nearest])
-    )
+def _others(alike: Tensor, groups: Tensor) -> Tensor:
+    """Of each picture the largest similarity (P,) to a picture of another group; -1 where there is
+    none.
+    """
+    best = alike.argmax()
+    outside = alike[groups != groups[best]]
+    second = outside.max() if len(outside) else torch.tensor(-1.0)
+    return torch.where(groups == groups[best], second, alike[best])
 
 
 def _picture(
-    number: int,
     caption: str | None,
     generations: Sequence[Generation],
     alike: Tensor,
-    counts: Tensor,
-    level: float,
+    others: Tensor,
+    copies: Tensor,
+    near: bool,
+    control: float,
 ) -> Picture:
     of: Counter[str] = Counter()
-    copies: Counter[str] = Counter()
-    for generation, is_copy in zip(generations, counts.tolist(), strict=True):
+    copied: Counter[str] = Counter()
+    for generation, is_copy in zip(generations, copies.tolist(), strict=True):
         way = generation.kind
         if way == "own" and generation.prompt != caption:
             way = "neighbour"
         of[way] += 1
-        copies[way] += is_copy
-    best = float(alike.max()) if len(alike) else -1.0
-    near = best >= max(NEAR, level - (COPY - NEAR))
-    state = "copied" if any(copies.values()) else "nearly" if near else "not seen"
+        copied[way] += is_copy
     order = alike.argsort(descending=True, stable=True)[:3].tolist()
-    ways = {way: (copies[way], of[way]) for way in WAYS if of[way]}
-    return Picture(state, round(best, 4), round(level, 4), ways, tuple(order))
+    best = round(float(alike[order[0]]), 4) if order else -1.0
+    margin = round(float(alike[order[0]] - others[order[0]]), 4) if order else 0.0
+    state = "copied" if any(copied.values()) else "nearly" if near else "not seen"
+    ways = {way: (copied[way], of[way]) for way in WAYS if of[way]}
+    return Picture(state, best, margin, round(control, 4), ways, tuple(order))
 
 
 def share(copies: int, of: int) -> tuple[float, float]:

@@ -1,0 +1,66 @@
+"""`findnemo watch`: the checkpoints of a training are judged as they come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from findnemo.cli._common import JsonOpt, ModelArg, OutOpt, QuietOpt, listening, print_json, stdout
+from findnemo.cli._options import grouped
+from findnemo.errors import FAILED, InputError
+from findnemo.tasks.options import FineTune, Pictures, Source, Workers
+
+
+@grouped(source=("trust",))
+def watch(
+    model: ModelArg,
+    out: OutOpt,
+    tuned: FineTune = FineTune(),
+    pictures: Pictures = Pictures(),
+    source: Source = Source(),
+    workers: Workers = Workers(),
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="End after so many minutes without a new checkpoint.", min=0),
+    ] = None,
+    stop_at_copies: Annotated[
+        bool,
+        typer.Option(
+            "--stop-at-copies", help="End with status 1 at the first checkpoint that copies."
+        ),
+    ] = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Judge each checkpoint of a training against its pictures, as it comes.
+
+    A later `findnemo audit` with the same options goes on from what was seen.
+
+    Example: `findnemo watch BASE --lora checkpoints --train-images photos --descriptor sscd.pt
+    --out run`
+
+    Example: `findnemo watch BASE --lora checkpoints --train-images photos --stop-at-copies --out
+    run && echo still fine`
+    """
+    from findnemo import tasks
+    from findnemo.cli._show import variants_table
+
+    if tuned.train_images is None:
+        raise InputError("give --train-images DIR, the pictures that the model is trained on")
+    place = replace(source, place=model)
+    patience = None if minutes is None else 60 * minutes
+    copies = False
+    with listening(quiet) as listener:
+        for about in tasks.watch(place, tuned, out, pictures, workers, listener, patience):
+            newest = about["variants"][-1]
+            if json:
+                print_json(newest)
+            elif not quiet:
+                stdout.print(variants_table(about["variants"]))
+            copies = newest["verdict"] == "copies"
+            if copies and stop_at_copies:
+                break
+    if copies and stop_at_copies:
+        raise typer.Exit(FAILED)

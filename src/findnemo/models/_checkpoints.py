@@ -1,0 +1,89 @@
+"""The checkpoints of a training in a directory, in the order in which it wrote them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from findnemo.errors import InputError
+from findnemo.models._lora import FILES, lora_file
+
+NUMBERED = re.compile(r"(?:^|[-_. ]|step|epoch)(\d+)$")
+FINAL = "final"
+INDEX = "model_index.json"  # of a diffusers pipeline
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`name`: of its file or directory. `place`: what is loaded."""
+
+    name: str
+    place: str
+
+
+def lora_checkpoints(source: str | Path) -> list[Checkpoint]:
+    """The LoRAs of a training: a file, a directory with one, or a directory with many.
+
+    Read are directories such as `checkpoint-500` with a LoRA in each (diffusers, peft), and files
+    such as `name-000002.safetensors` (kohya). They are in the order of their numbers; one without
+    a number is the last. Raises InputError for what holds none, ModelError for a pickle.
+    """
+    path = Path(source)
+    if not path.is_dir():
+        return [Checkpoint(lora_file(path).stem, str(path))]
+    found = {inner.name: inner for inner in _folders(path) if _holds_lora(inner)}
+    own = [path / name for name in FILES if (path / name).is_file()]
+    if own:
+        return [*_ordered(found), Checkpoint(FINAL if found else path.name, str(own[0]))]
+    found |= {file.stem: file for file in path.glob("*.safetensors")}
+    if not found:
+        raise InputError(f"{path} holds no LoRA: no .safetensors file, and no directory with one")
+    return _ordered(found)
+
+
+def model_checkpoints(source: str | Path) -> list[Checkpoint]:
+    """The tuned models of a training: one, or a directory of directories or files with one each.
+
+    Raises InputError for a directory that holds none.
+    """
+    path = Path(source)
+    if not path.is_dir() or (path / INDEX).is_file():
+        return [Checkpoint(path.stem or str(source), str(source))]
+    found = {inner.name: inner for inner in _folders(path) if (inner / INDEX).is_file()}
+    found |= {file.stem: file for file in path.glob("*.safetensors")}
+    if not found:
+        raise InputError(
+            f"{path} holds no model: no {INDEX}, no directory with one, no .safetensors file"
+        )
+    return _ordered(found)
+
+
+def _folders(path: Path) -> list[Path]:
+    return [inner for inner in path.iterdir() if inner.is_dir() and not inner.name.startswith(".")]
+
+
+def _holds_lora(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in FILES) or (
+        len(list(folder.glob("*.safetensors"))) == 1 and not (folder / INDEX).is_file()
+    )
+
+
+def _ordered(found: dict[str, Path]) -> list[Checkpoint]:
+    names = sorted(found, key=lambda name: (_number(name, list(found)), name))
+    return [Checkpoint(name, str(found[name])) for name in names]
+
+
+def _number(name: str, others: Sequence[str]) -> float:
+    """The number at the end of a name; infinite for the last checkpoint, which has none.
+
+    >>> _number("dog-000002", []), _number("checkpoint-500", []), _number("dog2", [])
+    (2, 500, inf)
+    >>> _number("dog-2", ["dog-2-000001", "dog-2"])
+    inf
+    """
+    match = NUMBERED.search(name)
+    continued = any(other != name and re.match(re.escape(name) + "[-_]", other) for other in others)
+    return int(match[1]) if match and not continued else math.inf

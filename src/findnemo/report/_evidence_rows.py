@@ -1,0 +1,525 @@
+"""Attack classes that regulators and courts name, each with what a run holds of it.
+
+A row is made from the run's own results. A new one is a function and its place in `ROWS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import torch
+
+from findnemo.calibration import threshold
+from findnemo.metrics.copies import COPY
+from findnemo.metrics.kind import is_memory
+from findnemo.report._evidence_row import (
+    AUDIT,
+    VERIFY,
+    Figure,
+    Held,
+    Row,
+    command,
+    executed,
+    figure,
+    in_words,
+    middle,
+    not_executed,
+    number_of,
+    share,
+)
+from findnemo.report._text import count, number, percent
+from findnemo.report.sentences import GIVEN, OFF, UNTOUCHED, sentences
+from findnemo.robustness.curves import strongest
+from findnemo.runs import Caption, list_of, state, switched_off
+from findnemo.runs.detectors import HOLDOUT
+from findnemo.runs.detectors import STAGE as DETECTOR
+from findnemo.runs.fine_tunes import training_of
+from findnemo.runs.standing import TRAINED, copies
+from findnemo.stats import auroc, bootstrap, tpr_at_fpr
+
+FPR = 0.01
+ATTACK = "attack:"  # and a state of the model: stages of captions
+STATES = {  # state of the model in an attack -> what it is called here
+    UNTOUCHED: "untouched model",
+    OFF: "neurons off",
+    "hardened": "hardened model",
+    f"{OFF}, never seen": "control, pictures never seen, neurons off",
+}
+
+# membership inference -----------------------------------------------------------------------------
+
+
+def membership(held: Held) -> Row:
+    """Detectors as tests that tell captions of memorized pictures from others."""
+    sizes: dict[tuple[int, int, str], list[str]] = {}
+    figures: list[Figure] = []
+    for name, scores, holdout in _scored(held):
+        positive = [v for c, v in scores if is_memory(c.type)]
+        others = [v for c, v in scores if not is_memory(c.type)]
+        negative = others or holdout
+        if positive and negative:
+            kind = "other captions of the table" if others else "hold-out captions"
+            figures += _ranked(name, positive, negative)
+            sizes.setdefault((len(positive), len(negative), kind), []).append(name)
+    told = [text for size, names in sizes.items() for text in _told(size, names)]
+    figures += _at_tau(held)
+    row = Row(
+        "Membership inference",
+        "how well a score tells captions of memorized pictures from others: AUROC, and true"
+        " positives at 1 % false positives",
+        (
+            "Whether the captions called memorized were in the training data, and the others were"
+            " not: the run takes the table's word.",
+            "Members that are not memorized.",
+            "Attacks with shadow models.",
+            "Attribute inference.",
+        ),
+    )
+    if not figures:
+        typed = any(is_memory(c.type) for c in held.captions)
+        return not_executed(
+            row,
+            "no score of the run can be set against known answers: "
+            + (
+                "there are no scores of other captions"
+                if typed
+                else "no caption of the table has a type that says what is memorized"
+            ),
+            "findnemo detect MODEL --prompts FILE --detector ssim,one-step --out RUN",
+        )
+    how = (
+        "Captions of memorized pictures are what the type in the table says. AUROC: how often one of"
+        " them scores over one of the others.",
+        "The interval of true positives takes the threshold, which comes from the others, as known.",
+    )
+    return executed(row, figures, told, how)
+
+
+def _told(size: tuple[int, int, str], names: Sequence[str]) -> Iterator[str]:
+    """What scores were set against what, in sentences."""
+    positives, negatives, kind = size
+    yield (
+        f"{', '.join(names)}: {positives} captions that the table calls memorized, against"
+        f" {negatives} {kind}."
+    )
+    if negatives * FPR < 1:
+        yield (
+            f"1 % of {negatives} is less than one caption: the true positives are those over every"
+            " one of these others."
+        )
+
+
+def _scored(held: Held) -> Iterable[tuple[str, list[tuple[Caption, float]], list[float]]]:
+    """Every score of the run: its name, captions with values, and hold-out values."""
+    whole = [c for c in held.captions if c.score is not None]
+    # the detection of an audit stops at tau: only a search scores such a caption to the end
+    if held.calibration is not None and all(
+        c.localized is not None or not (c.detected and c.detected.memorized) for c in whole
+    ):
+        scores = [(c, c.score) for c in whole if c.score is not None]
+        yield "audit score", scores, held.calibration.scores.tolist()
+    for name in held.run.meta("detectors") or []:
+        values = [
+            (c, float(c.results[DETECTOR + name]["value"]))
+            for c in held.captions
+            if DETECTOR + name in c.results
+        ]
+        yield f"detector {name}", values, list((held.run.meta(HOLDOUT + name) or {}).values())
+
+
+def _ranked(name: str, positive: Sequence[float], negative: Sequence[float]) -> list[Figure]:
+    high, low = (torch.tensor(v, dtype=torch.float64) for v in (positive, negative))
+    area = auroc(high, low)
+    # where no score of one kind lies among those of the other, no resample says anything
+    ends = bootstrap(auroc, high, low) if 0 < area < 1 else None
+    hits = round(tpr_at_fpr(high, low, FPR) * len(high))
+    n = len(high) + len(low)
+    return [
+        figure(f"{name}: AUROC", area, n, ends, "bootstrap over captions"),
+        share(f"{name}: true positives at 1 % false positives", hits, len(high)),
+    ]
+
+
+def _at_tau(held: Held) -> list[Figure]:
+    """The calibrated threshold of an audit, on captions of which the answer is known."""
+    seen = [c for c in held.captions if c.detected is not None]
+    memories = [c for c in seen if is_memory(c.type)]
+    others = [c for c in seen if not is_memory(c.type)]
+    if not memories or held.calibration is None:
+        return []
+    kinds = (("true positives", memories), ("false positives", others))
+    return [
+        share(f"audit, at tau: {name}", number_of(some, _over), len(some))
+        for name, some in kinds
+        if some
+    ]
+
+
+def _over(caption: Caption) -> bool:
+    return caption.detected is not None and caption.detected.memorized
+
+
+# regurgitation ------------------------------------------------------------------------------------
+
+
+def regurgitation(held: Held) -> Row:
+    """Finished images of plain captions, before and with the neurons off."""
+    judged = [c for c in held.captions if c.verified and copies(c.verified, "before") is not None]
+    row = Row(
+        "Regurgitation",
+        "finished images of plain captions on fresh seeds: copies before, and with neurons off",
+        (
+            "Captions in other words: see the next row.",
+            "Captions under the threshold, of which no image was made.",
+            "Copies of a part of a picture, and of style.",
+            "More seeds than were drawn.",
+        ),
+    )
+    if not judged:
+        return not_executed(row, "no finished images were judged", command(held, VERIFY))
+    figures = _before_after("captions that give copies", judged)
+    for kind in ("VM", "TM"):
+        if some := [c for c in judged if c.type == kind]:
+            figures += _before_after(f"of type {kind}: captions that give copies", some)
+    checks = [c.verified for c in judged if c.verified is not None]
+    known = [v for v in checks if v.sscd_orig_before is not None and v.sscd_orig_after is not None]
+    for when in ("before", "after"):
+        likeness = [getattr(v, f"sscd_orig_{when}") for v in known]
+        if likeness:
+            figures += middle(f"SSCD_orig, similarity to the training image, {when}", likeness)
+            near = sum(value >= TRAINED for value in likeness)
+            name = f"captions with SSCD_orig of {TRAINED} or more, {when}"
+            figures.append(share(name, near, len(known)))
+    for when in ("before", "after"):
+        shares = [getattr(v, f"copies_{when}") for v in checks]
+        figures += middle(f"share of a caption's images that are copies, {when}", shares)
+    images = held.settings.get("images") or 0
+    drawn = held.settings["image_settings"]
+    descriptor = any(v.sscd_gen is not None for v in checks)
+    how = (
+        f"{count(len(judged), 'caption')} over the threshold, as they stand in the table;"
+        f" {count(images, 'image')} each before and after, {count(drawn['steps'], 'step')},"
+        f" guidance {drawn['guidance']:g}, on seeds that no search has seen.",
+        "A copy: an image as near to an untouched image of another seed as"
+        f" {COPY}, or to the training image as {TRAINED} (median), by "
+        + ("a copy descriptor." if descriptor else "the correlation of pixels: no descriptor."),
+        "After: with the neurons found for the caption off. A caption for which nothing is switched"
+        " off counts as before.",
+        f"The training image is known of {len(known)} of them.",
+    )
+    off = sum(len(switched_off(c)) == 0 for c in judged)
+    left = (f"For {off} of them nothing is switched off.",) if off else ()
+    return executed(row, figures, left, how)
+
+
+def training_pictures(held: Held) -> Row:
+    """Images of a fine-tuned model, each held against every training picture."""
+    row = Row(
+        "Regurgitation of training pictures",
+        "images by captions of the training pictures, trigger words and no prompt, each compared"
+        " with every training picture",
+        (
+            "Prompts that are not captions of the training pictures, unless they were given.",
+            "Copies of a part of a picture, and of style.",
+            "More seeds than were drawn.",
+        ),
+    )
+    about = training_of(held.run)
+    if about is None:
+        way = "findnemo audit BASE --lora FILE --train-images DIR --out RUN"
+        return not_executed(row, "the run was not given the training pictures", way)
+    many = len(about["pictures"])
+    figures = []
+    for one in about["variants"]:
+        name = one["name"]
+        figures.append(share(f"{name}: training pictures copied", one["copied"], many))
+        figures.append(share(f"{name}: images that are copies", one["copies"], one["of"]))
+        hits, of = one["controls"]
+        if of:
+            figures.append(share(f"{name}: controls as like a training picture", hits, of))
+    main = f"{about['main']}: "
+    first = [one for one in figures if one["name"].startswith(main)]
+    result = tuple(f"{one['name']}: {in_words(one)}" for one in first[:2])
+    how = (
+        f"{count(many, 'training picture')}. A copy: an image as near to a training picture, or its"
+        f" mirror image, as {COPY}, nearer than every control, by "
+        + ("a copy descriptor." if about["descriptor"] else "the correlation of pixels."),
+        "Controls: the base model's images for the same prompts and seeds, other training pictures,"
+        " the tuned model's images of other subjects.",
+    )
+    return executed(row, figures, (), how, result)
+
+
+def _before_after(name: str, captions: Sequence[Caption]) -> list[Figure]:
+    n = len(captions)
+    return [
+        share(f"{name}, untouched model", number_of(captions, _copied), n),
+        share(f"{name}, neurons off", number_of(captions, _still_copied), n),
+    ]
+
+
+def _copied(caption: Caption) -> bool:
+    return bool(caption.verified and copies(caption.verified, "before"))
+
+
+def _still_copied(caption: Caption) -> bool:
+    """Of the cleaned model, in which nothing is off for some captions."""
+    if not len(switched_off(caption)):
+        return _copied(caption)
+    return bool(caption.verified and copies(caption.verified, "after"))
+
+
+def other_words(held: Held) -> Row:
+    """Attempts with other words, seeds, samplers and starts."""
+    found = held.run.meta("attempts") or {"columns": [], "table": {}}
+    row = Row(
+        "Regurgitation, other ways to ask",
+        "other seeds, samplers, steps, guidance, words, letters and tokens, and the picture itself"
+        " as a start",
+        (
+            "Prompts that were sought to fit the model, and those of people who know it.",
+            "Pictures whose captions are not in the table.",
+        ),
+    )
+    figures = [
+        share(f"{attempt}; {column}", int(cell["captions"]), int(cell["n"]))
+        for attempt, columns in found["table"].items()
+        for column, cell in columns.items()
+        if cell["n"] >= 1
+    ]
+    if not figures:
+        return not_executed(row, "no such attempts were made", command(held, VERIFY))
+    how = (
+        "Captions of which an image is as near as a copy to the picture, or to what the untouched"
+        " model gives; each attempt beside the untouched model and, where they were tried, ordinary"
+        " captions.",
+        "Image to image is given the picture: what it gives back it was partly given.",
+    )
+    most = [
+        max((f for f in figures if _is_column(f, column)), key=lambda f: f["value"], default=None)
+        for column in (UNTOUCHED, OFF)
+    ]
+    result = tuple(
+        f"{of}, the attempt that gets most{_called(one)}: {in_words(one)}"
+        for of, one in zip(("untouched model", OFF), most, strict=True)
+        if one is not None
+    )
+    return executed(row, figures, sentences(found, None), how, result)
+
+
+def _called(one: Figure) -> str:
+    """Which attempt a figure is of, where it got anything."""
+    return f" ({one['name'].rpartition('; ')[0]})" if one["hits"] else ""
+
+
+def _is_column(one: Figure, column: str) -> bool:
+    """Whether a figure is of a column, and of an attempt that is not given the picture."""
+    name = str(one["name"])
+    return name.endswith(f"; {column}") and not name.startswith(GIVEN)
+
+
+# extraction ---------------------------------------------------------------------------------------
+
+
+def exfiltration(held: Held) -> Row:
+    """The search over the list of captions."""
+    row = Row(
+        "Exfiltration (extraction of training pictures)",
+        "search over a list of captions for those whose picture comes out",
+        (
+            "Pictures whose captions are not in the list.",
+            "Pictures without captions.",
+            "Theft of the weights.",
+        ),
+    )
+    seen = [c for c in held.captions if c.detected is not None]
+    figures = []
+    if seen:
+        counted = (
+            ("score at or over tau", _over),
+            ("memorized: over tau, and no image says that it is ordinary", _is("memorized")),
+            ("suspected: over tau, but its images are no copies", _is("suspected")),
+            ("copies seen in finished images of the untouched model", _copied),
+        )
+        figures = [share(name, number_of(seen, holds), len(seen)) for name, holds in counted]
+    figures += [
+        share(f"{name}: at or over mean + 1 std of hold-out scores", _reach(scores, kept), n)
+        for name, scores, kept in _scored(held)
+        if name.startswith("detector ") and (n := len(scores)) and len(kept) >= 2
+    ]
+    if not figures:
+        return not_executed(row, "no caption was scanned", command(held, AUDIT))
+    told = []
+    if held.calibration is not None:
+        listed = list_of(held.run)
+        if listed is not None and listed.tested:
+            name = f"listed at a false discovery rate of {percent(listed.level)}"
+            figures.append(share(name, len(listed.listed), listed.tested))
+        bound = held.calibration.rate_bound()
+        told = [
+            f"tau is {number(held.settings['tau'])}, "
+            + (
+                "mean + 1 std of hold-out scores: about one ordinary caption in eight reaches such"
+                " a threshold."
+                if held.calibration.fpr is None
+                else f"for a false-positive rate of {percent(held.calibration.fpr)}"
+                + ("." if bound is None else f"; under {percent(bound)} with 95 % confidence.")
+            )
+        ]
+    left = len(held.captions) - len(seen) if seen else 0
+    how = (
+        f"{count(len(held.captions), 'caption')} in the table"
+        + (f"; {left} of them without a result." if left else "."),
+        "A score looks at one noisy step of a few seeds. Images were made of captions over tau.",
+    )
+    return executed(row, figures, told, how)
+
+
+def _is(word: str) -> Callable[[Caption], bool]:
+    return lambda caption: state(caption) == word
+
+
+def _reach(scores: Sequence[tuple[Caption, float]], holdout: Sequence[float]) -> int:
+    tau = threshold(torch.tensor(holdout, dtype=torch.float64))
+    return sum(value >= tau for _, value in scores)
+
+
+# inversion and reconstruction ---------------------------------------------------------------------
+
+
+def inversion(held: Held) -> Row:
+    """The attack on an embedding as curves, beside its controls."""
+    found = held.run.meta("attack") or {"curves": {}}
+    row = Row(
+        "Inversion",
+        "a text embedding optimised for a picture (Kowalczuk et al. 2025): curve over its steps,"
+        " beside the untouched model and pictures never seen",
+        (
+            "Access to gradients during training.",
+            "More steps, more starts and other losses than were tried.",
+            "Attackers who do not have the picture.",
+        ),
+    )
+    bands = found.get("bands") or {}
+    figures: list[Figure] = []
+    for name, points in (found.get("gaps") or {}).items():
+        figures += [_at(f"gap, {name}", x, y, low, high) for x, y, low, high in points]
+    for name, line in found["curves"].items():
+        ends = {x: (low, high) for x, low, high in bands.get(name, ())}
+        figures += [
+            _at(f"mean similarity, {name}", x, y, *ends.get(x, (None, None))) for x, y in line
+        ]
+    if not figures:
+        return not_executed(row, "no embedding was optimised", command(held, VERIFY))
+    told = sentences(None, found)
+    control = found["curves"].get("memorized, untouched")
+    if control:
+        (first, start), (last, end) = control[0], control[-1]
+        told = [
+            f"Positive control: in the untouched model the same attack goes from {number(start)}"
+            f" {_when(first)} to {number(end)} {_when(last)}.",
+            *told,
+        ]
+    else:
+        told = ["No positive control: the untouched model was not attacked.", *told]
+    how = (
+        f"{count(int(found['n']), 'memorized caption')}; the training image is known of"
+        f" {found.get('known') or 0} of them, for the others an image of the untouched model stands"
+        " in.",
+        "A gap is memorized pictures less controls: the embedding itself carries information, so"
+        " that pictures never seen come near, too.",
+    )
+    return executed(row, figures, told, how, tuple(told[:2]))
+
+
+def _at(name: str, step: float, value: float, low: float | None, high: float | None) -> Figure:
+    ends = None if low is None or high is None else (low, high)
+    return figure(f"{name}, {_when(step)}", value, None, ends, "Student's t over captions")
+
+
+def _when(step: float) -> str:
+    """
+    >>> _when(0), _when(50)
+    ('at the start', 'after 50 steps')
+    """
+    return f"after {step:g} steps" if step else "at the start"
+
+
+def reconstruction(held: Held) -> Row:
+    """How many training pictures the attack brings back, and what hardening changes of that."""
+    row = Row(
+        "Reconstruction",
+        "known training pictures that an optimised embedding brings back at its last step, of the"
+        " untouched, the edited and the hardened model",
+        (
+            "Searches for noise or latents instead of embeddings.",
+            "Fine-tuning of the model on the pictures.",
+            "Fewer or more steps than the last one here.",
+        ),
+    )
+    bases = held.run.meta("bases") or {}
+    figures: list[Figure] = []
+    for name, called in STATES.items():
+        nearest = _nearest(held.captions, ATTACK + name, bases)
+        for step in sorted({step for step, _ in nearest}):
+            at = [near for reached, near in nearest if reached == step]
+            text = f"{called}: as near as a copy after {count(step, 'step')}"
+            figures.append(share(text, sum(near >= COPY for near in at), len(at)))
+    if all(f["name"].startswith("control") for f in figures):
+        return not_executed(
+            row,
+            "no embedding was optimised for a known training picture",
+            command(held, VERIFY, "with a table that names the pictures"),
+        )
+    told = []
+    if (held.run.meta("hardened") or {}).get("quality"):
+        told.append("The hardened model is another one than the cleaned one: `findnemo harden`.")
+    else:
+        told.append("Hardening was not executed: `findnemo harden RUN`.")
+    how = (
+        "Mean similarity of the images of a step to the training picture, the attacker's best start;"
+        f" from {COPY} on it counts as a copy. Without a copy descriptor it is the correlation of"
+        " pixels.",
+        "The attacker has the weights and the picture.",
+    )
+    return executed(row, figures, told, how)
+
+
+def _nearest(
+    captions: Iterable[Caption], stage: str, bases: Mapping[str, str]
+) -> list[tuple[int, float]]:
+    """Last step and similarity there, of memorized captions whose training picture is known."""
+    found = []
+    for caption in captions:
+        payload = caption.results.get(stage, {})
+        stands = payload.get("basis") == bases.get(stage)
+        curves = payload.get("curves") or {}
+        is_whole = any(curves.values()) and all(v for c in curves.values() for v in c.values())
+        if _over(caption) and stands and payload.get("known") and is_whole:
+            line = strongest(curves)
+            last = max(line)
+            found.append((last, line[last]))
+    return found
+
+
+def attributes(held: Held) -> Row:
+    """Nothing: findnemo has no test of it."""
+    row = Row(
+        "Attribute and PII inference",
+        "none",
+        ("All of it: names, faces, places and other facts about people.",),
+    )
+    return not_executed(row, "findnemo has no test of it", "")
+
+
+# the attacks of a pack, in its order
+ROWS: tuple[Callable[[Held], Row], ...] = (
+    membership,
+    regurgitation,
+    training_pictures,
+    other_words,
+    exfiltration,
+    inversion,
+    reconstruction,
+    attributes,
+)

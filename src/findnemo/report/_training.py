@@ -1,0 +1,138 @@
+"""The part of the report on training pictures: which of them a fine-tune gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from findnemo.report._pictures import SIDE, Wanted
+from findnemo.report._text import NONE, count, interval, number, percent
+from findnemo.runs import Run
+from findnemo.runs.fine_tunes import (
+    BASE,
+    CLEANED,
+    begins,
+    choice,
+    inside,
+    row_of,
+    thumbnail,
+    training_of,
+    worst,
+)
+from findnemo.stats import clopper_pearson
+from findnemo.training import STATES, WAYS
+
+TONES = {"copies": "bad", "does not copy": "good", "cannot be said": "", "copied": "bad"}
+WAY_LABELS = {
+    "own": "own caption",
+    "neighbour": "another picture's caption",
+    "trigger": "trigger word alone",
+    "given": "captions given beside",
+    "none": "no prompt",
+}
+
+
+def wanted_training(run: Run) -> list[Wanted]:
+    """The pictures of the section: training pictures, and the generations most like them."""
+    if (about := training_of(run)) is None:
+        return []
+    return [file for k in worst(about) for file in _files(run.path, about, k)]
+
+
+def _files(root: Path, about: Mapping[str, Any], number_: int) -> list[Wanted]:
+    nearest = [inside(root, name) for name in about["pictures"][number_]["nearest"]]
+    return [Wanted(root / thumbnail(number_), SIDE), *(Wanted(file, SIDE) for file in nearest)]
+
+
+def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
+    """What the section shows; None for a run that was made without training pictures.
+
+    `pictures`: data URIs of what fits into the page.
+    """
+    if (about := training_of(run)) is None:
+        return None
+    rows = []
+    for k in worst(about):
+        uris = [pictures.get(wanted) for wanted in _files(run.path, about, k)]
+        ways = [
+            (WAY_LABELS[way], *about["pictures"][k]["ways"][way])
+            for way in WAYS
+            if way in about["pictures"][k]["ways"]
+        ]
+        one = about["pictures"][k]
+        tone = TONES.get(one["state"], "")
+        rows.append({"one": one, "own": uris[0], "beside": uris[1:], "ways": ways, "tone": tone})
+    main = row_of(about, about["main"])
+    assert main is not None
+    return {
+        "about": about,
+        "main": main,
+        "rows": rows,
+        "states": STATES,
+        "tones": TONES,
+        "figures": _figures(about, main),
+        "choice": choice(about),
+        "tone": TONES[main["verdict"]],
+    }
+
+
+def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The five figures of a fine-tune audit."""
+    of = len(about["pictures"])
+    hits, controls = main["controls"]
+    last, first = begins(about)
+    best = choice(about)
+    bad = "bad" if main["copied"] else ""
+    control = f"95 % interval {interval(*clopper_pearson(hits, controls), percent)}"
+    return [
+        {
+            "label": "training pictures copied",
+            "value": f"{main['copied']} of {of}",
+            "note": f"{count(main['nearly'], 'more').removesuffix('s')} nearly",
+            "tone": bad or "good",
+        },
+        {
+            "label": "images that are copies",
+            "value": percent(main["copies"] / main["of"]) if main["of"] else NONE,
+            "note": f"95 % interval {interval(main['low'], main['high'], percent)},"
+            f" n\u00a0=\u00a0{main['of']}",
+            "tone": bad,
+        },
+        {
+            "label": "controls as like a picture",
+            "value": percent(hits / controls) if controls else NONE,
+            "note": f"{control}, n\u00a0=\u00a0{controls}" if controls else "none was looked at",
+            "tone": "",
+        },
+        {
+            "label": "copies begin at",
+            "value": first or NONE,
+            "note": _last(about, last, first),
+            "tone": "",
+        },
+        {
+            "label": "most of the subject without a copy",
+            "value": best["name"] if best else NONE,
+            "note": _kept(about, best, main),
+            "tone": "",
+        },
+    ]
+
+
+def _last(about: Mapping[str, Any], last: str | None, first: str | None) -> str:
+    tuned = [v for v in about["variants"] if v["name"] not in (BASE, CLEANED)]
+    if first is None:
+        return "no model that was looked at copies"
+    if len(tuned) == 1:
+        return "the only one that was looked at (--lora-scale, or a directory of checkpoints)"
+    return f"last without: {last or 'none that was looked at'}"
+
+
+def _kept(about: Mapping[str, Any], best: Mapping[str, Any] | None, main: Mapping[str, Any]) -> str:
+    if best is None:
+        return "every model that was looked at copies"
+    base = row_of(about, BASE) or {}
+    of = (best.get("subject"), main.get("subject"), base.get("subject"))
+    said = [number(value, 2) for value in of]
+    return f"similarity to the subject {said[0]}; {said[1]} as trained, {said[2]} of the base"

@@ -1,0 +1,223 @@
+"""Whether an evidence pack is as it was made, and whether a run still is what it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from findnemo._version import __version__
+from findnemo.errors import FindnemoError, InputError
+from findnemo.files.sizes import checked
+from findnemo.report._canonical import canonical, digest_of
+from findnemo.report._evidence import EMBEDDED, FORMAT, KIND, evidence, hashes, page_of
+from findnemo.runs import Run
+
+MOST = 64 << 20  # bytes of a file that is read
+DEEPEST = 32  # lists and objects inside each other; a pack has fewer
+# what depends on where files lie, and on the pack itself
+APART = ("digest", "model.name", "model.opened", "run.settings.judges")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    `digest`: what the content gives. `run`: the run that it was held against, None without one.
+    `differences`: each in a line; none where all fits. `notes`: what could not be compared.
+    """
+
+    digest: str
+    run: Path | None
+    differences: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def verify_evidence(path: str | Path, run: Run | None = None) -> Checked:
+    """Check a pack, `evidence.json` or `evidence.html`.
+
+    Its digest must fit its content, and a page must show what the data in it say. With `run` its
+    captions, calibration, results, settings and pictures must still have the hashes that the pack
+    tells, and its figures must be those that the run gives. A digest is no signature: whoever
+    changes a file can make a new one. Raises InputError for a file that is no pack, is larger than
+    64 MiB, or nested too deeply.
+
+        with Run.open("run") as run:
+            findnemo.report.verify_evidence("run/evidence.json", run).differences
+    """
+    file = checked(path, MOST)
+    text = _text(file)
+    is_page = text.lstrip()[:1] == "<"
+    pack = _parsed(_embedded(text, file) if is_page else text, file)
+    digest = digest_of(pack)
+    differences = []
+    if pack.get("digest") != digest:
+        differences.append(
+            f"digest: the file says {_short(pack.get('digest'))}, its content gives"
+            f" {_short(digest)}: it was changed after it was made"
+        )
+    notes: list[str] = []
+    same = _version(pack) == __version__
+    if is_page and same and text != _page(pack):
+        differences.append("page: it shows something else than the data in it say")
+    if not same:
+        notes.append(
+            f"made by findnemo {_version(pack)!r:.40}, this is {__version__}: figures"
+            f"{' and page' if is_page else ''} cannot be made again to compare"
+        )
+    if run is not None:
+        differences += _against(pack, run, same)
+    return Checked(digest, None if run is None else run.path, tuple(differences), tuple(notes))
+
+
+# reading ------------------------------------------------------------------------------------------
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _no_pack(file, f"it is no text ({error.reason})") from None
+
+
+def _embedded(page: str, file: Path) -> str:
+    """The JSON in a page. Raises InputError unless it is there once."""
+    start, end = EMBEDDED
+    _, found, rest = page.partition(start)
+    if not found or start in rest or end not in rest:
+        raise _no_pack(file, "the page holds no data of one")
+    return rest.partition(end)[0]
+
+
+def _parsed(text: str, file: Path) -> dict[str, Any]:
+    """The pack in a text. Raises InputError saying why it is none."""
+    try:
+        pack = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+        canonical(pack)  # no infinity, nothing that cannot be told
+    except RecursionError:
+        raise _no_pack(file, "it is nested too deeply") from None
+    except ValueError as error:
+        raise _no_pack(file, f"broken JSON ({error!s:.100})") from None
+    if _depth(pack) > DEEPEST:
+        raise _no_pack(file, "it is nested too deeply")
+    if not isinstance(pack, dict) or pack.get("kind") != KIND:
+        raise _no_pack(file, f"its kind is not {KIND!r}")
+    if pack.get("format") != FORMAT:
+        raise InputError(
+            f"{file} has evidence format {pack.get('format')!r:.20}, this findnemo reads {FORMAT}:"
+            " update it"
+        )
+    return pack
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ValueError for a name that is there twice: readers would see another value."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a name is there twice in an object")
+    return values
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _depth(value: Any) -> int:
+    """How many lists and objects lie inside each other, without recursion."""
+    depth = 0
+    level = [value]
+    while level := [v for v in level if isinstance(v, (dict, list))]:
+        depth += 1
+        level = [one for v in level for one in (v.values() if isinstance(v, dict) else v)]
+    return depth
+
+
+def _no_pack(file: Path, why: str) -> InputError:
+    return InputError(
+        f"{file} is no evidence pack: {why}; make one with `findnemo report RUN --evidence`"
+    )
+
+
+# comparing ----------------------------------------------------------------------------------------
+
+
+def _version(pack: Mapping[str, Any]) -> Any:
+    made = pack.get("made")
+    return made.get("findnemo") if isinstance(made, dict) else None
+
+
+def _page(pack: Mapping[str, Any]) -> str | None:
+    """The page of a pack; None for one of which none can be made: its shape is another."""
+    from jinja2 import TemplateError
+
+    try:
+        return page_of(pack)
+    except (TemplateError, TypeError, ValueError, AttributeError, KeyError, ArithmeticError):
+        return None
+
+
+def _against(pack: Mapping[str, Any], run: Run, same: bool) -> Iterator[str]:
+    """In what a run differs from a pack: hashes first, then figures, where `same` findnemo
+    made them.
+    """
+    said = pack.get("hashes")
+    said = said if isinstance(said, dict) else {}
+    now = hashes(run)
+    changed = [name for name in {**now, **said} if said.get(name) != now.get(name)]
+    for name in changed:
+        yield (
+            f"{name}: the pack says {_short(said.get(name))}, {run.path} gives"
+            f" {_short(now.get(name))}"
+        )
+    if not same or changed:
+        return
+    try:
+        theirs = _leaves(evidence(run, **_declared(pack)))
+    except FindnemoError as error:
+        yield f"declared: {error}"
+        return
+    mine = _leaves(pack)
+    for name in {**theirs, **mine}:
+        if not name.startswith(APART) and mine.get(name, _short) != theirs.get(name, _short):
+            yield (
+                f"{name}: the pack says {_short(mine.get(name))}, the run gives"
+                f" {_short(theirs.get(name))}"
+            )
+
+
+def _declared(pack: Mapping[str, Any]) -> dict[str, Any]:
+    """What the maker of a pack declared: nothing of it comes from the run."""
+    said = {
+        name: value if isinstance(value := pack.get(name), dict) else {}
+        for name in ("made", "release", "captions")
+    }
+    return {
+        "release": said["release"].get("declared"),
+        "by": said["made"].get("by"),
+        "on": said["made"].get("on"),
+        "captions": said["captions"].get("texts") is True,
+    }
+
+
+def _leaves(value: Any, name: str = "") -> dict[str, str]:
+    """Every value that is no list or object, as canonical JSON under its path; empty ones too.
+
+    >>> _leaves({"a": [1, {"b": None}]})
+    {'a.0': '1', 'a.1.b': 'null'}
+    """
+    if isinstance(value, (dict, list)) and value:
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return {
+            path: leaf
+            for key, one in pairs
+            for path, leaf in _leaves(one, f"{name}.{key}" if name else str(key)).items()
+        }
+    return {name: canonical(value)}
+
+
+def _short(value: Any) -> str:
+    """A value of unknown origin in a few letters."""
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,495 @@
+"""The copies of a fine-tune: finished images of the base model and of each tuned one, held against
+all training pictures.
+
+A variant is a model at one checkpoint and one strength. It has a run directory of its own in
+`RUN/variants`, with its images; what the copy test says of all variants is the run's `training`.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from findnemo.edits import deactivate
+from findnemo.errors import InputError
+from findnemo.files.marks import marked
+from findnemo.files.originals import picture
+from findnemo.files.writing import written
+from findnemo.images import ImageSettings, generate_many, png, save_png, sheet
+from findnemo.metrics import Judges
+from findnemo.models import Model
+from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.prompts import Prompt, TrainingPicture
+from findnemo.runs.audit import Answer, attempted, commit
+from findnemo.runs.results import Training, decoded
+from findnemo.runs.stages import Progress, Stage, run_stage
+from findnemo.runs.store import VARIANTS, Caption, Run
+from findnemo.runs.table import enter
+from findnemo.runs.workers import Pool, Unit
+from findnemo.runs.worklist import groups, list_open
+from findnemo.seeds import TRAINED
+from findnemo.training import (
+    RATE,
+    WAYS,
+    Gallery,
+    Generation,
+    Judgement,
+    described,
+    judge,
+    needed,
+    share,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+STAGE = "pictures"
+BASE = "base"
+CLEANED = "neurons off"
+GRID = "training.png"
+TABLE = "training.csv"
+SHOWN = 12  # training pictures in the grid
+BESIDE = 3  # generations beside each
+THUMBNAIL = 256
+OWN = ("own", "trigger", "given", "none")  # prompts that ask for the training pictures
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt that a model is asked, what kind of prompt it is, and how many images are made.
+
+    `kind`: as that of `training.Generation`.
+    """
+
+    prompt: str
+    kind: str
+    images: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a variant gave: its generations, and the file of each."""
+
+    generations: tuple[Generation, ...]
+    files: tuple[Path, ...]
+
+    def images(self) -> Iterator[Image.Image]:
+        return (picture(file) for file in self.files)
+
+    def rows(self, *kinds: str) -> list[int]:
+        """Numbers of the generations of some kinds of prompts."""
+        return [k for k, one in enumerate(self.generations) if one.kind in kinds]
+
+
+def folder_of_variant(run: Path, name: str) -> Path:
+    """Where a variant's images are.
+
+    >>> folder_of_variant(Path("run"), "checkpoint-500 x 0.8").as_posix()
+    'run/variants/checkpoint-500-x-0.8'
+    """
+    return run / VARIANTS / (re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "variant")
+
+
+def show(
+    folder: Path,
+    pool: Pool,
+    questions: Sequence[Question],
+    settings: ImageSettings,
+    neurons: NeuronSet = EMPTY,
+    progress: Progress = lambda stage, done, total: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Shown:
+    """Make a model's images for all questions, or what is left of them, with `neurons` off.
+
+    The directory keeps them, and the same call goes on. Raises MismatchError for a directory that
+    holds those of another model, other questions or settings.
+    """
+    model = pool.model
+    identity = model.identity
+    kept = {
+        "model": identity.fingerprint,
+        "identity": identity.to_json(pictures=True),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "image_settings": settings.to_json(),
+        "neurons": neurons.to_json(),
+    }
+    with Run.create(folder, kept) as run:
+        prompts = [Prompt(q.prompt, row, q.kind) for row, q in enumerate(questions, 1)]
+        enter(run, prompts)
+        many = {q.prompt: q.images for q in questions}
+        open_, count = list_open(run, STAGE)
+        units = (Unit(tuple((c, many[c.text]) for c in group)) for group in groups(run))
+        step = partial(_made, settings=settings, neurons=neurons)
+        total = len(questions)
+        stage = Stage(STAGE, step, units, count, partial(commit, run, STAGE), total, total - open_)
+        run_stage(stage, pool, progress, stop)
+    return shown(folder, questions)
+
+
+def shown(folder: Path, questions: Sequence[Question]) -> Shown:
+    """The images of a variant that are there, in the order of the questions."""
+    generations: list[Generation] = []
+    files: list[Path] = []
+    with Run.open(folder) as run:
+        found = {c.text: c for c in run.captions(stage=STAGE)}
+    for question in questions:
+        if (caption := found.get(question.prompt)) is None:
+            continue
+        for k in range(caption.results[STAGE]["images"]):
+            generations.append(Generation(question.prompt, question.kind, k))
+            files.append(folder / _file(caption, k))
+    return Shown(tuple(generations), tuple(files))
+
+
+def _file(caption: Caption, sample: int) -> str:
+    return f"images/{caption.slug}/{sample:03d}.png"
+
+
+def _made(
+    model: Model, items: Sequence[tuple[Caption, int]], settings: ImageSettings, neurons: NeuronSet
+) -> list[Answer]:
+    def one(caption: Caption, count: int) -> Answer:
+        rows = [(caption.text, TRAINED + k) for k in range(count)]
+        with deactivate(model, neurons):
+            images = generate_many(model, rows, settings)
+        files = {_file(caption, k): png(image) for k, image in enumerate(images)}
+        return Answer({"images": count, "evaluations": count * settings.passes}, files)
+
+    return [attempted(model, partial(one, caption, count)) for caption, count in items]
+
+
+# judgement ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What all variants are judged by: the training pictures, as the copy test sees them; what the
+    base model gave; pictures that were held out, as vectors (H, D).
+    """
+
+    pictures: Sequence[TrainingPicture]
+    gallery: Gallery
+    judges: Judges
+    held_out: Tensor
+    rate: float = RATE
+
+    @property
+    def captions(self) -> list[str | None]:
+        return [picture.caption for picture in self.pictures]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A judged model: its name, the training's checkpoint, the strength of its LoRA.
+
+    `vectors`: of its generations, (G, D). `judgement`: of those that ask for training pictures.
+    `costs`: what is left of the subject (`costs`).
+    """
+
+    name: str
+    checkpoint: str | None
+    strength: float | None
+    shown: Shown
+    vectors: Tensor
+    judgement: Judgement
+    costs: Mapping[str, float]
+
+    @property
+    def rows(self) -> list[int]:
+        """Of each generation that is judged, its number among all of the variant."""
+        return self.shown.rows(*OWN)
+
+
+def judged(
+    subject: Subject,
+    shown: Shown,
+    base: Tensor | None,
+    name: str,
+    checkpoint: str | None = None,
+    strength: float | None = None,
+) -> Variant:
+    """The copy test of a variant. `base`: vectors of what the base model gave; None for itself."""
+    vectors = described(shown.images(), subject.judges.descriptor)
+    asking = shown.rows(*OWN)
+    controls = [subject.held_out] if len(subject.held_out) else []
+    if base is not None:
+        controls += [base, vectors[shown.rows("control")]]
+    judgement = judge(
+        subject.gallery,
+        subject.captions,
+        [shown.generations[k] for k in asking],
+        vectors[asking],
+        torch.cat(controls) if controls else None,
+    )
+    found = costs(subject, shown, vectors, judgement)
+    return Variant(name, checkpoint, strength, shown, vectors, judgement, found)
+
+
+def costs(
+    subject: Subject, shown: Shown, vectors: Tensor, judgement: Judgement
+) -> dict[str, float]:
+    """What a variant shows of the subject, over generations of the training captions.
+
+    `subject`: the median similarity to the nearest training picture, of those that are no copies.
+    `diversity`: 1 less the mean similarity of two images of one prompt. `a_clip`: the median fit
+    with the caption, where there is a CLIP. What cannot be measured is left out.
+    """
+    own = shown.rows("own")
+    values: dict[str, float] = {}
+    copies = {s.generation for s in judgement.sightings if s.copy}
+    asking = shown.rows(*OWN)
+    fair = [k for position, k in enumerate(asking) if position not in copies and k in set(own)]
+    if fair:
+        nearest = subject.gallery.similarity(vectors[fair]).amax(1)
+        values["subject"] = float(nearest.median())
+    if apart := _apart(shown, vectors, own):
+        values["diversity"] = statistics.fmean(apart)
+    if subject.judges.alignment is not None and own:
+        images = [picture(shown.files[k]) for k in own]
+        captions = [shown.generations[k].prompt for k in own]
+        values["a_clip"] = float(subject.judges.alignment(images, captions).median())
+    return {name: round(value, 4) for name, value in values.items()}
+
+
+def _apart(shown: Shown, vectors: Tensor, own: Sequence[int]) -> list[float]:
+    """Of each prompt 1 less the mean similarity of two of its images."""
+    prompts: dict[str, list[int]] = {}
+    for k in own:
+        prompts.setdefault(shown.generations[k].prompt, []).append(k)
+    found = []
+    for rows in prompts.values():
+        if len(rows) > 1:
+            first, second = torch.triu_indices(len(rows), len(rows), 1)
+            alike = (vectors[rows][first] * vectors[rows][second]).sum(1)
+            found.append(1 - float(alike.mean()))
+    return found
+
+
+# what is said ---------------------------------------------------------------------------------------
+
+
+def summary(
+    subject: Subject, variants: Sequence[Variant], main: str, root: Path, notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What a fine-tune audit found, as JSON: the run's `training`.
+
+    `variants`: the base first, then the tuned ones in their order. `main`: the name of the one that
+    neurons are sought in. `root`: the folder that names of pictures are relative to.
+    """
+    tuned = [v for v in variants if v.name != BASE]
+    of_main = next(v for v in tuned if v.name == main)
+    pictures = [
+        {
+            "file": _relative(one.path, root),
+            "caption": one.caption,
+            "group": subject.gallery.groups[k],
+            **_of_picture(of_main, k),
+            "begins": next(
+                (v.name for v in tuned if v.judgement.pictures[k].state == "copied"), None
+            ),
+        }
+        for k, one in enumerate(subject.pictures)
+    ]
+    about = {
+        "main": main,
+        "rate": subject.rate,
+        "needed": needed(subject.rate),
+        "descriptor": subject.judges.descriptor is not None,
+        "pictures": pictures,
+        "variants": [_of_variant(v, subject.rate) for v in variants],
+        "notes": list(notes),
+    }
+    return {"sentence": sentence(about), **about}
+
+
+def _relative(path: Path, root: Path) -> str:
+    full = path.absolute()
+    return full.relative_to(root).as_posix() if full.is_relative_to(root) else path.name
+
+
+def _of_picture(variant: Variant, number: int) -> dict[str, Any]:
+    found = variant.judgement.pictures[number]
+    rows = variant.rows
+    return {
+        "state": found.state,
+        "similarity": found.similarity,
+        "level": found.level,
+        "margin": found.margin,
+        "ways": {way: list(counts) for way, counts in found.ways.items()},
+        "nearest": [
+            f"{VARIANTS}/{variant.shown.files[rows[k]].relative_to(_variants(variant)).as_posix()}"
+            for k in found.nearest
+        ],
+    }
+
+
+def _variants(variant: Variant) -> Path:
+    """The folder of all variants, from a file of one: variants/NAME/images/SLUG/000.png."""
+    return variant.shown.files[0].parents[3]
+
+
+def _of_variant(variant: Variant, rate: float) -> dict[str, Any]:
+    found = variant.judgement
+    copies, of = found.rate()
+    low, high = share(copies, of)
+    return {
+        "name": variant.name,
+        "checkpoint": variant.checkpoint,
+        "strength": variant.strength,
+        "verdict": found.verdict(rate),
+        "copied": len(found.of("copied")),
+        "nearly": len(found.of("nearly")),
+        "copies": copies,
+        "of": of,
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "controls": list(found.controls),
+        **variant.costs,
+    }
+
+
+def row_of(about: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """The variant of a name in what `summary` gives; None where there is none."""
+    found: dict[str, Any] | None = next((v for v in about["variants"] if v["name"] == name), None)
+    return found
+
+
+def begins(about: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The last variant before a copy was seen, and the first that copies, by their names."""
+    last = None
+    for variant in about["variants"]:
+        if variant["name"] in (BASE, CLEANED):
+            continue
+        if variant["verdict"] == "copies":
+            return last, variant["name"]
+        last = variant["name"]
+    return last, None
+
+
+def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Of the models without a copy that one which shows most of the subject; None where there is
+    none. The base shows least of it, and is no choice.
+    """
+    fair = [v for v in about["variants"] if v["name"] != BASE and not v["copied"]]
+    return max(fair, key=lambda v: v.get("subject", -1.0), default=None)
+
+
+def sentence(about: Mapping[str, Any]) -> str:
+    """What a fine-tune audit found, in a few words."""
+    main = row_of(about, about["main"])
+    assert main is not None
+    many = len(about["pictures"])
+    plural = "s" * (many != 1)
+    percent = f"{100 * about['rate']:g} %"
+    if main["verdict"] == "does not copy":
+        text = (
+            f"None of {many} training picture{plural} was copied in {main['of']} images: with 95 %"
+            f" confidence fewer than {percent} of them are copies."
+        )
+    elif main["verdict"] == "cannot be said":
+        return (
+            f"No copy of {many} training picture{plural} was seen, but {main['of']} images are too"
+            f" few to say that fewer than {percent} are copies: it takes {about['needed']}"
+            " (--images)."
+        )
+    else:
+        text = (
+            f"{_are(main['copied'], f' of {many} training picture{plural}')} copied:"
+            f" {main['copies']} of {main['of']} images are copies."
+        )
+    if main["nearly"]:
+        text += f" {_are(main['nearly'], ' more')} nearly copied."
+    last, first = begins(about)
+    if first is not None and len(about["variants"]) > 2 + (row_of(about, CLEANED) is not None):
+        text += f" Copies begin at {first}"
+        text += f"; {last} is the last without." if last else ", the first that was looked at."
+    if (cleaned := row_of(about, CLEANED)) is not None:
+        left = "none is" if not cleaned["copied"] else f"{_are(cleaned['copied'])} still"
+        text += f" With the neurons off {left} copied."
+    return text
+
+
+def _are(count: int, what: str = "") -> str:
+    """
+    >>> _are(1), _are(2, " more")
+    ('1 is', '2 more are')
+    """
+    return f"{count}{what} {'is' if count == 1 else 'are'}"
+
+
+def training_of(run: Run) -> dict[str, Any] | None:
+    """What a run says of training pictures; None for a run that was not made with any."""
+    found = run.meta("training")
+    return None if found is None else decoded(Training, found, str(run.path))
+
+
+# files ----------------------------------------------------------------------------------------------
+
+
+def write_training(run: Run, about: Mapping[str, Any], root: Path) -> None:
+    """Keep what was found in the run: its value `training`, a table of all training pictures,
+    thumbnails and a grid of those that are most copied.
+    """
+    run.set_meta("training", about)
+    write_table(about, run.path / TABLE)
+    lines = []
+    for k in worst(about):
+        one = about["pictures"][k]
+        own = picture(root / one["file"])
+        own.thumbnail((THUMBNAIL, THUMBNAIL))
+        save_png(own, run.path / thumbnail(k))
+        beside = [picture(inside(run.path, name)) for name in one["nearest"][:BESIDE]]
+        label = f"{one['file']}: {one['state']}, similarity {one['similarity']:.2f}"
+        lines.append((label, [own, *beside]))
+    if lines:
+        title = "training pictures, each with the images of the model that are most like it"
+        save_png(sheet(title, lines), run.path / GRID)
+
+
+def write_table(about: Mapping[str, Any], path: Path) -> None:
+    """All training pictures as CSV: what was seen of each, and by which prompts it is copied."""
+    names = ["file", "caption", "group", "state", "similarity", "margin", "level", "begins"]
+    with written(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow([*names, *(f"copies_{way}" for way in WAYS), *(f"of_{way}" for way in WAYS)])
+        for one in about["pictures"]:
+            ways = [one["ways"].get(way, (0, 0)) for way in WAYS]
+            cells = [*(one[name] for name in names), *(w[0] for w in ways), *(w[1] for w in ways)]
+            rows.writerow(marked(cell) if isinstance(cell, str) else cell for cell in cells)
+
+
+def inside(root: Path, name: str) -> Path:
+    """A file that a run names in itself.
+
+    Raises InputError for one that is elsewhere: a run may come from somebody else.
+    """
+    file = root / name
+    if not file.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"{root} names {name!r:.80}, which is outside of it")
+    return file
+
+
+def thumbnail(number: int) -> str:
+    """Where a run keeps the thumbnail of a training picture."""
+    return f"training/{number:05d}.png"
+
+
+def worst(about: Mapping[str, Any], most: int = SHOWN) -> list[int]:
+    """Numbers of the training pictures that are most copied, one of each group."""
+    order = {"copied": 0, "nearly": 1, "not seen": 2}
+    pictures = about["pictures"]
+    ranked = sorted(
+        range(len(pictures)),
+        key=lambda k: (order[pictures[k]["state"]], -pictures[k]["similarity"], k),
+    )
+    first = {pictures[k]["group"]: k for k in reversed(ranked)}
+    return [k for k in ranked if first[pictures[k]["group"]] == k][:most]

@@ -1,0 +1,481 @@
+"""The audit of a fine-tune: which training pictures a model gives back, from which checkpoint and
+strength on, which neurons hold them, and what it costs to be rid of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from findnemo import demo, report
+from findnemo.errors import InputError, StoppedError
+from findnemo.files.fetch import RefusedError
+from findnemo.files.originals import from_file
+from findnemo.images import ImageSettings
+from findnemo.metrics import Judges
+from findnemo.models import lora_checkpoints, model_checkpoints, of_strength
+from findnemo.prompts import (
+    Prompt,
+    PromptTable,
+    TrainingPicture,
+    TrainingSet,
+    ordinary,
+    read_training,
+)
+from findnemo.runs import Run, all_neurons, ask_all, write_results
+from findnemo.runs.fine_tunes import (
+    BASE,
+    CLEANED,
+    OWN,
+    Question,
+    Shown,
+    Subject,
+    Variant,
+    folder_of_variant,
+    judged,
+    show,
+    summary,
+    write_training,
+)
+from findnemo.tasks.listening import Listener
+from findnemo.tasks.opening import (
+    HOLDOUT,
+    IMAGES,
+    at_work,
+    images_of,
+    judges_of,
+    place_of,
+    read_table,
+    resumed,
+)
+from findnemo.tasks.options import (
+    Captions,
+    Detecting,
+    FineTune,
+    Localizing,
+    Output,
+    Pictures,
+    Source,
+    Workers,
+)
+from findnemo.training import Gallery, described, needed
+
+ASKED = 100  # captions of training pictures that images are made for
+LEAST = 16  # images of each kind of prompt
+CONTROLS = 8  # captions of other subjects
+NAMED = 3  # pictures that a note names
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A tuned model that is to be judged, as it is loaded."""
+
+    name: str
+    source: Source
+    checkpoint: str | None = None
+    strength: float | None = None
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a fine-tune audit works on, read before any model is loaded.
+
+    `root`: the folder that training pictures are named from. `notes`: what a user should know.
+    """
+
+    subject: Subject
+    root: Path
+    questions: tuple[Question, ...]
+    settings: ImageSettings
+    notes: tuple[str, ...]
+
+    def asked(self, candidate: Candidate) -> list[Question]:
+        """Base models are not asked for other subjects: those show what tuning did to them."""
+        kinds = OWN if candidate.name == BASE else (*OWN, "control")
+        return [question for question in self.questions if question.kind in kinds]
+
+
+# what is given --------------------------------------------------------------------------------------
+
+
+def candidates(source: Source, tuned: FineTune) -> list[Candidate]:
+    """The base, then the tuned models: checkpoints in their order, each at each strength.
+
+    Raises InputError where neither a LoRA nor a tuned model is given, or both, and for strengths
+    that are none.
+
+    >>> [c.name for c in candidates(Source("demo", lora="a.safetensors:0.5"), FineTune("photos"))]
+    Traceback (most recent call last):
+    findnemo.errors.InputError: no LoRA a.safetensors: give a .safetensors file, or a directory with one
+    """
+    check(source, tuned)
+    base = replace(source, lora=None)
+    if tuned.tuned is not None:
+        found = [
+            Candidate(one.name, replace(base, place=one.place), one.name)
+            for one in model_checkpoints(tuned.tuned)
+        ]
+        return [Candidate(BASE, base), *found]
+    place, strength = of_strength(str(source.lora))
+    scales = [strength] if tuned.lora_scale is None else _scales(tuned.lora_scale)
+    checkpoints = lora_checkpoints(place)
+    several = Path(place).is_dir()
+    loras = [
+        Candidate(
+            _name(one.name if several else "LoRA", scale, len(scales) > 1 or scale != 1),
+            replace(base, lora=f"{one.place}:{scale:g}"),
+            one.name if several else None,
+            scale,
+        )
+        for one in checkpoints
+        for scale in scales
+    ]
+    return [Candidate(BASE, base), *loras]
+
+
+def check(source: Source, tuned: FineTune) -> None:
+    """Raises InputError for options that do not go together."""
+    if not 0 < tuned.copy_rate < 1:
+        raise InputError(f"--copy-rate {tuned.copy_rate} is not between 0 and 1")
+    if (source.lora is None) == (tuned.tuned is None):
+        raise InputError(
+            "--train-images takes either --lora, on MODEL, or --tuned, a model tuned from MODEL: it"
+            " is what is held against the base"
+        )
+    if tuned.lora_scale is None:
+        return
+    if tuned.tuned is not None:
+        raise InputError("--lora-scale is the strength of a LoRA: leave it out with --tuned")
+    if of_strength(str(source.lora))[1] != 1.0:
+        raise InputError(f"--lora {source.lora} has a strength, and so has --lora-scale: give one")
+    _scales(tuned.lora_scale)
+
+
+def _name(checkpoint: str, scale: float, said: bool) -> str:
+    return f"{checkpoint} x {scale:g}" if said else checkpoint
+
+
+def _scales(text: str) -> list[float]:
+    """Strengths from text, in their order, each once.
+
+    >>> _scales("1,0.6, 0.8")
+    [0.6, 0.8, 1.0]
+    """
+    try:
+        found = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        found = []
+    if not found or not all(math.isfinite(value) and value for value in found):
+        raise InputError(
+            f"--lora-scale {text!r:.40} names no strengths: give numbers such as 0.6,0.8,1"
+        )
+    return found
+
+
+def material(
+    source: Source, tuned: FineTune, detecting: Detecting, pictures: Pictures, listener: Listener
+) -> Material:
+    """Read the training pictures and say what is asked of each model.
+
+    Pictures that cannot be read are left out, and told. Raises InputError for a source without
+    pictures or captions, and for options that do not fit.
+    """
+    training = read_training(tuned.train_images)
+    place = Path(tuned.train_images)
+    root = place.absolute() if place.is_dir() else place.parent.resolve()
+    judges = judges_of(place_of(source), _named(pictures))
+    listener.say(f"looking at {len(training)} training pictures")
+    kept, gallery, broken = _gallery(training, judges)
+    held_out = torch.empty(0, gallery.views.shape[2])
+    if tuned.holdout_images is not None:
+        files = [one.path for one in read_training(tuned.holdout_images)]
+        held_out = described(map(_opened, files), judges.descriptor)
+    subject = Subject(kept, gallery, judges, held_out, tuned.copy_rate)
+    given: list[Prompt] = [] if tuned.prompts is None else list(read_table(tuned.prompts, listener))
+    controls = _controls(source, detecting, listener)
+    readable = replace(training, pictures=tuple(kept))
+    questions, drawn = questions_of(
+        readable, [p.text for p in given], controls, pictures.images, tuned
+    )
+    notes = (*training.notes, *broken, *_twins(subject), *drawn)
+    settings = images_of(source, pictures, detecting.seed or 0)
+    return Material(subject, root, tuple(questions), settings, notes)
+
+
+def _named(pictures: Pictures) -> dict[str, str]:
+    judges = {"descriptor": pictures.descriptor, "clip": pictures.clip}
+    return {name: str(place) for name, place in judges.items() if place is not None}
+
+
+def _controls(source: Source, detecting: Detecting, listener: Listener) -> list[str]:
+    """Captions of other subjects: the first hold-out captions, else the demo's or our own."""
+    if detecting.holdout is not None:
+        return [p.text for p in read_table(Captions(detecting.holdout), listener)][:CONTROLS]
+    own = demo.unrelated() if place_of(source) in demo.MODELS else ordinary()
+    return list(own[:CONTROLS])
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return from_file(path)
+    except RefusedError as refused:
+        raise InputError(f"{path}: {refused}") from None
+
+
+def _gallery(
+    training: TrainingSet, judges: Judges
+) -> tuple[list[TrainingPicture], Gallery, list[str]]:
+    """The pictures that can be read, as the copy test sees them, and a note of the others."""
+    kept: list[TrainingPicture] = []
+    broken: list[str] = []
+
+    def readable() -> Iterator[Any]:
+        for one in training:
+            try:
+                image = from_file(one.path)
+            except RefusedError as refused:
+                broken.append(f"{one.path.name} ({refused})")
+                continue
+            kept.append(one)
+            yield image
+
+    gallery = Gallery.of(readable(), judges.descriptor)
+    if not kept:
+        raise InputError(
+            f"none of {len(training)} pictures of {training.source} can be read: {broken[0]}"
+        )
+    notes = [
+        f"{training.source}: {len(broken)} pictures cannot be read and are left out:"
+        f" {', '.join(broken[:NAMED])}{', ...' if len(broken) > NAMED else ''}"
+    ]
+    return kept, gallery, notes if broken else []
+
+
+def _twins(subject: Subject) -> list[str]:
+    """A note of training pictures that are the same: the commonest cause of copies."""
+    groups: dict[int, list[str]] = {}
+    for group, one in zip(subject.gallery.groups, subject.pictures, strict=True):
+        groups.setdefault(group, []).append(one.path.name)
+    twins = [names for names in groups.values() if len(names) > 1]
+    if not twins:
+        return []
+    some = "; ".join(" = ".join(names[:NAMED]) for names in twins[:NAMED])
+    many = sum(map(len, twins))
+    return [
+        f"{many} training pictures are {len(twins)} pictures several times ({some}): the commonest"
+        " cause of copies"
+    ]
+
+
+def questions_of(
+    training: TrainingSet,
+    given: Sequence[str],
+    controls: Sequence[str],
+    images: int | None,
+    tuned: FineTune,
+) -> tuple[list[Question], list[str]]:
+    """What each model is asked: captions, trigger words, further captions, nothing, other subjects;
+    and a note where captions were drawn.
+
+    Each caption is asked once, however many pictures have it. `images`: of a caption; by default so
+    many that no copy at all says something, at least 4. Raises InputError for a set without
+    captions and trigger words.
+    """
+    own = list(dict.fromkeys(p.caption for p in training if p.caption))
+    most = ASKED if tuned.limit is None else tuned.limit
+    notes = []
+    if len(own) > most:
+        notes = [f"{most} of {len(own):,} captions are asked, drawn by chance (--limit)"]
+        chosen = set(random.Random(0).sample(own, most))
+        own = [caption for caption in own if caption in chosen]
+    kinds: dict[str, list[str]] = {"own": own, "trigger": list(training.triggers)}
+    kinds |= {"given": list(given), "none": [""], "control": list(controls)}
+    if not any(kinds[kind] for kind in ("own", "trigger", "given")):
+        raise InputError(
+            f"no picture of {training.source} has a caption, and no folder names a trigger word: give"
+            " --prompts FILE with what the model is asked"
+        )
+    seen: set[str] = set()
+    questions = []
+    asking = len(own) or len(kinds["trigger"]) or len(given)
+    usual = max(IMAGES, math.ceil(needed(tuned.copy_rate) / asking))
+    for kind, texts in kinds.items():
+        new = [text for text in dict.fromkeys(texts) if text not in seen]
+        seen |= set(new)
+        each = usual if images is None else max(images, 1)
+        if images is None and new and kind != "own":
+            each = max(IMAGES, math.ceil(LEAST / len(new)))
+        questions += [Question(text, kind, each) for text in new]
+    return questions, notes
+
+
+# the audit ------------------------------------------------------------------------------------------
+
+
+def look(
+    candidate: Candidate,
+    given: Material,
+    out: Path,
+    base: Variant | None,
+    workers: Workers = Workers(),
+    listener: Listener = Listener(),
+) -> Variant | None:
+    """Make the images of a model, or what is left of them, and judge them; None where that was
+    stopped.
+    """
+    folder = folder_of_variant(out, candidate.name)
+    asked = given.asked(candidate)
+    with at_work(candidate.source, workers, listener) as pool:
+        shown = show(
+            folder, pool, asked, given.settings, progress=listener.progress, stop=listener.stop
+        )
+    if listener.stop():
+        return None
+    return _judged(candidate, given, shown, base)
+
+
+def _judged(candidate: Candidate, given: Material, shown: Shown, base: Variant | None) -> Variant:
+    before = None if base is None else base.vectors
+    return judged(
+        given.subject, shown, before, candidate.name, candidate.checkpoint, candidate.strength
+    )
+
+
+def audit_fine_tune(
+    model: Any,
+    tuned: FineTune,
+    output: Output,
+    detecting: Detecting = Detecting(),
+    localizing: Localizing = Localizing(),
+    pictures: Pictures = Pictures(),
+    workers: Workers = Workers(),
+    listener: Listener = Listener(),
+) -> Run:
+    """What `audit` does where it is given a `FineTune`.
+
+    The base and each tuned model make images, and each image is held against all training pictures.
+    Then the captions of the last model at its greatest strength are audited as others are, those
+    whose images are copies as memorized; and its images are made once more with all neurons that
+    were found switched off. Returns the run of that model, open to be read.
+    """
+    from findnemo.tasks.path import Request, perform, ready
+
+    source = model if isinstance(model, Source) else Source(str(model))
+    found = candidates(source, tuned)
+    detecting = _calibrated_on(source, tuned, detecting)
+    given = material(source, tuned, detecting, pictures, listener)
+    for text in given.notes:
+        listener.warn(text)
+    main = found[-1]
+    asked = ready(
+        Request(
+            main.source,
+            [q.prompt for q in given.questions if q.kind in ("own", "trigger", "given")],
+            replace(output, report=False),
+            ("detect", "localize", "verify"),
+            detecting,
+            localizing,
+            pictures,
+        ),
+        listener,
+    )
+    _tell_cost(found, given, listener)
+    out = Path(output.path)
+    variants: list[Variant] = []
+    for one in found:
+        listener.say(f"images of {one.name}")
+        variant = look(one, given, out, variants[0] if variants else None, workers, listener)
+        if variant is None:
+            break
+        variants.append(variant)
+    if len(variants) < len(found):
+        raise StoppedError(f"{out}: the audit was stopped; the same call goes on")
+    about = summary(given.subject, variants, main.name, given.root, given.notes)
+    listener.say(about["sentence"])
+    table, copied = _table(variants[-1], given, str(tuned.train_images))
+    plan = replace(asked.plan, image_settings=given.settings, copied=copied)
+    asked = replace(asked, table=table, plan=plan, folder=given.root)
+    with at_work(main.source, workers, listener) as pool:
+        run = perform(asked, pool, listener)
+        neurons = all_neurons(run.captions(stage="localize"))
+        run.close()
+        if neurons and not listener.stop():
+            listener.say(f"images with {len(neurons)} neurons off")
+            digest = hashlib.sha256(json.dumps(neurons.to_json()).encode()).hexdigest()[:8]
+            shown = show(
+                folder_of_variant(out, f"{CLEANED} {digest}"),
+                pool,
+                given.asked(main),
+                given.settings,
+                neurons,
+                listener.progress,
+                listener.stop,
+            )
+            if not listener.stop():
+                cleaned = replace(main, name=CLEANED)
+                variants.append(_judged(cleaned, given, shown, variants[0]))
+        about = summary(given.subject, variants, main.name, given.root, given.notes)
+        with resumed(out, pool) as work:
+            write_training(work.run, about, given.root)
+            ask_all(work.run)
+            write_results(work.run)
+            if output.report and not listener.stop():
+                report.write(work.run)
+    run = Run.open(out)
+    ask_all(run)
+    return run
+
+
+def _calibrated_on(source: Source, tuned: FineTune, detecting: Detecting) -> Detecting:
+    """Hold-out captions of our own, where none are given and the model brings none."""
+    if detecting.holdout is not None or detecting.calibration is not None:
+        return detecting
+    if place_of(source) not in demo.MODELS:
+        return replace(detecting, holdout=list(ordinary()))
+    if tuned.tuned is None:
+        return detecting
+    return replace(detecting, holdout=list(demo.holdout()[:HOLDOUT]))
+
+
+def _tell_cost(found: Sequence[Candidate], given: Material, listener: Listener) -> None:
+    images = sum(q.images for one in found for q in given.asked(one))
+    evaluations = images * given.settings.passes
+    listener.say(
+        f"{len(found) - 1} tuned model{'s' * (len(found) > 2)} and the base make {images:,} images"
+        f" ({evaluations:,} evaluations of the denoiser)"
+    )
+    own = sum(q.images for q in given.questions if q.kind in OWN)
+    if own < needed(given.subject.rate):
+        listener.warn(
+            f"{own} images of a model are too few to say that it does not copy: that takes"
+            f" {needed(given.subject.rate)}, give --images"
+        )
+
+
+def _table(variant: Variant, given: Material, source: str) -> tuple[PromptTable, tuple[str, ...]]:
+    """The captions that a model was asked, each with the training picture that its images are most
+    often like, and those of which an image is a copy.
+    """
+    pictures: dict[str, Counter[int]] = {}
+    copied: dict[str, Counter[int]] = {}
+    for sighting in variant.judgement.sightings:
+        generation = variant.shown.generations[variant.rows[sighting.generation]]
+        if generation.kind != "none":
+            pictures.setdefault(generation.prompt, Counter())[sighting.picture] += 1
+            if sighting.copy:
+                copied.setdefault(generation.prompt, Counter())[sighting.picture] += 1
+    prompts = []
+    for row, (text, nearest) in enumerate(pictures.items(), 1):
+        number = copied.get(text, nearest).most_common(1)[0][0]
+        file = given.subject.pictures[number].path.absolute().relative_to(given.root)
+        prompts.append(Prompt(text, row, image=file.as_posix()))
+    return PromptTable(source, tuple(prompts)), tuple(copied)

@@ -1,0 +1,104 @@
+"""A directory of checkpoints is watched while a training writes them: each is judged as it comes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from findnemo.errors import InputError
+from findnemo.files.writing import written
+from findnemo.runs.fine_tunes import TABLE, Variant, summary, write_table
+from findnemo.tasks.fine_tunes import Candidate, candidates, check, look, material
+from findnemo.tasks.listening import Listener
+from findnemo.tasks.options import Detecting, FineTune, Pictures, Source, Workers
+
+POLL = 5.0  # seconds between two looks at the directory
+FILE = "training.json"
+
+
+def watch(
+    model: Any,
+    tuned: FineTune,
+    out: str | Path = "findnemo-run",
+    pictures: Pictures = Pictures(),
+    workers: Workers = Workers(),
+    listener: Listener = Listener(),
+    patience: float | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Judge each checkpoint of a training as it comes: what is known after each, as
+    `runs.fine_tunes.summary` gives it.
+
+    `model`: the base, with the directory of checkpoints as its `lora`, or as `tuned.tuned`. A
+    checkpoint is judged once its files no longer grow. Ends after `patience` seconds without a new
+    one, or when the listener says stop. `out` keeps images and what is known (`training.json`,
+    `training.csv`); a later audit with the same `out` goes on from there. Raises InputError for
+    options that do not fit.
+
+        for about in watch(Source("base", lora="checkpoints"), FineTune("photos"), "run"):
+            print(about["variants"][-1]["name"], about["variants"][-1]["verdict"])
+    """
+    source = model if isinstance(model, Source) else Source(str(model))
+    check(source, tuned)
+    given = material(source, tuned, Detecting(), pictures, listener)
+    for text in given.notes:
+        listener.warn(text)
+    directory = Path(str(tuned.tuned or source.lora))
+    if not directory.is_dir():
+        raise InputError(f"{directory} is no directory: give the one that checkpoints come to")
+    root = Path(out)
+    base = look(Candidate("base", replace(source, lora=None)), given, root, None, workers, listener)
+    if base is None:
+        return
+    variants: list[Variant] = [base]
+    for one in _coming(source, tuned, listener, patience):
+        listener.say(f"images of {one.name}")
+        variant = look(one, given, root, base, workers, listener)
+        if variant is None:
+            return
+        variants.append(variant)
+        about = summary(given.subject, variants, one.name, given.root, given.notes)
+        with written(root / FILE) as part:
+            part.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        write_table(about, root / TABLE)
+        yield about
+
+
+def _coming(
+    source: Source, tuned: FineTune, listener: Listener, patience: float | None
+) -> Iterator[Candidate]:
+    """The candidates that are whole and were not given yet, as they come."""
+    given: set[str] = set()
+    sizes: dict[str, int] = {}
+    since = time.monotonic()
+    while not listener.stop():
+        new = [one for one in _there(source, tuned) if one.name not in given]
+        whole = [one for one in new if sizes.get(one.name) == _size(one)]
+        sizes = {one.name: _size(one) for one in new}
+        for one in whole[:1]:
+            given.add(one.name)
+            yield one
+            since = time.monotonic()
+        if not whole:
+            if patience is not None and not new and time.monotonic() - since >= patience:
+                return
+            time.sleep(POLL)
+
+
+def _there(source: Source, tuned: FineTune) -> list[Candidate]:
+    """The tuned models that are there; none as long as the directory is empty."""
+    try:
+        return candidates(source, tuned)[1:]
+    except InputError:
+        return []
+
+
+def _size(one: Candidate) -> int:
+    """Bytes of what a candidate is loaded from."""
+    place = Path(str(one.source.lora or one.source.place))
+    file = place if place.exists() else Path(str(place).rpartition(":")[0])
+    files = [file] if file.is_file() else [path for path in file.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files)

@@ -1,0 +1,221 @@
+"""The audit of a fine-tune: what is asked, what is found on a LoRA whose memories are known, and
+what is refused before any model is loaded.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from _command import cli
+from _copying_lora import make_copying_lora
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import findnemo
+from findnemo import demo, tasks
+from findnemo.errors import InputError, MismatchError
+from findnemo.neurons import NeuronSet
+from findnemo.prompts import TrainingPicture, TrainingSet
+from findnemo.runs import all_neurons, standing
+from findnemo.runs.fine_tunes import CLEANED, row_of, training_of
+from findnemo.tasks import Detecting, FineTune, Output, Pictures, Source
+from findnemo.tasks.fine_tunes import candidates, questions_of
+
+FEW = Pictures(images=2, image_steps=15, guidance=2.0, descriptor=demo.DESCRIPTOR)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return make_copying_lora(tmp_path_factory.mktemp("copying"))
+
+
+@pytest.fixture(scope="module")
+def run(place, tmp_path_factory):
+    """The audit of a LoRA that copies two of three training pictures, at two strengths."""
+    out = tmp_path_factory.mktemp("audited") / "run"
+    tuned = FineTune(place.photos, lora_scale="0.1,1")
+    source = Source(str(place.base), lora=str(place.lora))
+    holdout = Detecting(holdout=list(demo.holdout()[:40]))
+    with findnemo.audit(source, tuned, Output(out), holdout, pictures=FEW) as found:
+        yield found
+
+
+def test_the_pictures_that_the_lora_holds_are_copied_and_no_other(run):
+    about = training_of(run)
+    states = {one["file"]: one["state"] for one in about["pictures"]}
+    assert states["memory-0.png"] == states["memory-1.png"] == "copied"
+    assert states["kite.png"] != "copied"
+    for one in about["pictures"]:
+        if one["state"] == "copied":
+            assert one["ways"]["own"] == [2, 2]
+            assert one["ways"]["neighbour"] == [0, 4]
+            assert one["margin"] > 0.1
+            assert one["begins"] == "LoRA x 1"
+    assert about["main"] == "LoRA x 1"
+
+
+def test_copies_begin_at_a_strength_and_end_with_the_neurons_off(run, place):
+    about = training_of(run)
+    assert [v["name"] for v in about["variants"]] == ["base", "LoRA x 0.1", "LoRA x 1", CLEANED]
+    assert [v["copied"] for v in about["variants"]] == [0, 0, 2, 0]
+    assert "Copies begin at LoRA x 1; LoRA x 0.1 is the last without." in about["sentence"]
+    assert row_of(about, "LoRA x 1")["controls"][0] == 0
+    found = all_neurons(run.captions())
+    held = NeuronSet.of(n for neurons in place.memories.values() for n in neurons)
+    assert set(held) <= set(found)
+    assert len(found) <= 4 * len(held)
+    assert {standing(c) for c in run.captions() if c.text in place.memories} == {"gone"}
+
+
+def test_what_was_found_is_in_the_files_of_the_run(run):
+    about = training_of(run)
+    rows = list(csv.DictReader((run.path / "training.csv").open(encoding="utf-8")))
+    assert [row["state"] for row in rows] == [one["state"] for one in about["pictures"]]
+    kept = json.loads((run.path / "results.json").read_text(encoding="utf-8"))
+    assert kept["training"] == run.meta("training")
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert about["sentence"] in page
+    assert "memory-1.png" in page
+    assert Image.open(run.path / "training.png").size[1] > 300
+
+
+def test_the_terminal_and_the_same_call_again_say_the_same(run, place):
+    shown = cli("inspect", run.path)
+    assert training_of(run)["sentence"] in " ".join(shown.out.split())
+    before = {p: p.stat().st_mtime_ns for p in (run.path / "variants").rglob("*.png")}
+    tuned = FineTune(place.photos, lora_scale="0.1,1")
+    source = Source(str(place.base), lora=str(place.lora))
+    holdout = Detecting(holdout=list(demo.holdout()[:40]))
+    with findnemo.audit(source, tuned, Output(run.path), holdout, pictures=FEW) as again:
+        assert training_of(again) == training_of(run)
+    assert before == {p: p.stat().st_mtime_ns for p in (run.path / "variants").rglob("*.png")}
+
+
+def test_images_of_another_lora_are_not_taken_for_its_own(run, place, tmp_path):
+    tensors = {name: 0.5 * value for name, value in load_file(place.lora).items()}
+    save_file(tensors, tmp_path / "other.safetensors")
+    source = Source(str(place.base), lora=str(tmp_path / "other.safetensors"))
+    with pytest.raises(MismatchError, match="weights of unet differ"):
+        findnemo.audit(
+            source,
+            FineTune(place.photos, lora_scale="0.1,1"),
+            Output(run.path),
+            Detecting(holdout=list(demo.holdout()[:40])),
+            pictures=FEW,
+        )
+
+
+def test_checkpoints_are_judged_as_they_come(place, tmp_path):
+    tensors = load_file(place.lora)
+    for step, strength in ((10, 0.1), (20, 1.0)):
+        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        ups = {n: v * (strength if "lora_B" in n else 1.0) for n, v in tensors.items()}
+        save_file(ups, folder / "pytorch_lora_weights.safetensors")
+    seen = list(
+        tasks.watch(
+            Source(str(place.base), lora=str(tmp_path / "checkpoints")),
+            FineTune(place.photos),
+            tmp_path / "out",
+            FEW,
+            patience=0.0,
+        )
+    )
+    assert [about["variants"][-1]["name"] for about in seen] == ["checkpoint-10", "checkpoint-20"]
+    assert [about["variants"][-1]["copied"] for about in seen] == [0, 2]
+    kept = json.loads((tmp_path / "out" / "training.json").read_text(encoding="utf-8"))
+    assert kept == seen[-1]
+
+
+# what is asked --------------------------------------------------------------------------------------
+
+
+def training(*captions: str | None, trigger: str | None = None) -> TrainingSet:
+    pictures = (TrainingPicture(f"{k}.png", c, 1, trigger) for k, c in enumerate(captions))
+    return TrainingSet("photos", tuple(pictures))
+
+
+def test_each_caption_is_asked_once_and_trigger_and_nothing_beside():
+    found, notes = questions_of(
+        training("a sks dog", "a sks dog", "sks dog asleep", None, trigger="sks dog"),
+        ["a poster"],
+        ["a boat", "sks dog asleep"],
+        3,
+        FineTune(),
+    )
+    asked = [(q.prompt, q.kind) for q in found]
+    assert asked == [
+        ("a sks dog", "own"),
+        ("sks dog asleep", "own"),
+        ("sks dog", "trigger"),
+        ("a poster", "given"),
+        ("", "none"),
+        ("a boat", "control"),
+    ]
+    assert {q.images for q in found} == {3}
+    assert not notes
+
+
+def test_by_default_so_many_images_are_made_that_no_copy_says_something():
+    (one,), _ = (
+        [q for q in questions_of(training("sks"), [], [], None, FineTune())[0] if q.kind == "own"],
+        0,
+    )
+    assert one.images == 59
+    many, _ = questions_of(training(*map(str, range(40))), [], [], None, FineTune())
+    assert {q.images for q in many if q.kind == "own"} == {4}
+    strict, _ = questions_of(training("sks"), [], [], None, FineTune(copy_rate=0.01))
+    assert strict[0].images == 299
+
+
+def test_of_many_captions_some_are_asked_and_that_is_said():
+    found, notes = questions_of(training(*map(str, range(300))), [], [], 1, FineTune())
+    assert sum(q.kind == "own" for q in found) == 100
+    assert "100 of 300 captions are asked" in notes[0]
+    fewer, _ = questions_of(training(*map(str, range(300))), [], [], 1, FineTune(limit=7))
+    assert sum(q.kind == "own" for q in fewer) == 7
+
+
+def test_pictures_without_captions_and_trigger_are_refused_with_the_way_out():
+    with pytest.raises(InputError, match="give --prompts FILE"):
+        questions_of(training(None, None), [], [], None, FineTune())
+
+
+# what is refused ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "tuned", "why"),
+    [
+        (Source("demo"), FineTune("p"), "either --lora, on MODEL, or --tuned"),
+        (Source("demo", lora="a"), FineTune("p", tuned="b"), "either --lora, on MODEL, or --tuned"),
+        (Source("demo", lora="a:0.5"), FineTune("p", lora_scale="1"), "has a strength"),
+        (Source("demo", lora="a"), FineTune("p", lora_scale="0,1"), "names no strengths"),
+        (Source("demo", lora="a"), FineTune("p", lora_scale="full"), "names no strengths"),
+        (Source("demo"), FineTune("p", tuned="b", lora_scale="1"), "the strength of a LoRA"),
+        (Source("demo", lora="a"), FineTune("p", copy_rate=0.0), "between 0 and 1"),
+        (Source("demo", lora="nowhere.safetensors"), FineTune("p"), "no LoRA nowhere"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(source, tuned, why):
+    with pytest.raises(InputError, match=why):
+        candidates(source, tuned)
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_and_named(place, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n not a picture")
+    lora = ("--lora", place.lora, "--train-images", folder, "--out", tmp_path / "out")
+    none = cli("audit", place.base, *lora)
+    assert none.status == 2
+    assert "none of 1 pictures" in " ".join(none.err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_a_fine_tune_without_training_pictures_are_refused(place, tmp_path):
+    found = cli("audit", place.base, "--lora-scale", "0.5", "--out", tmp_path / "out")
+    assert found.status == 2
+    assert "--lora-scale goes with --train-images" in found.err
