@@ -3,8 +3,9 @@ copy test can see is known on a user's own model.
 
 Each canary is shown 1, 4 or 16 times an epoch. Each has a twin, made alike by another seed, with a
 caption of the same form, which is never trained. How many canaries are seen, at a threshold that 1 %
-of untrained pairs exceed, says what a copy test that sees nothing is worth (Carlini et al. 2019, The
-secret sharer, measured memorization with planted secrets).
+of untrained pairs exceed, says what a test that sees no copies is worth. That threshold is mostly
+lower than that of a copy: a canary that is seen has been learned, and need not be copied. Source:
+Carlini et al. 2019 (The secret sharer) measured memorization with planted secrets.
 """
 
 from __future__ import annotations
