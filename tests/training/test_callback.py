@@ -12,6 +12,8 @@ import pytest
 import torch
 from _photos import photos, verbatim
 from _tiny import tiny_pipeline
+from _tiny_transformers import tiny_sd3
+from _tiny_unets import tiny_sdxl
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from peft import LoraConfig
@@ -22,7 +24,7 @@ import findnemo
 from findnemo import demo
 from findnemo.errors import EditError, FindnemoWarning, InputError, ModelError
 from findnemo.training import MemorizationCallback, plant
-from findnemo.training.callback import unwrapped
+from findnemo.training._untouched import unwrapped
 
 QUICK = {"every": 1, "steps": 2, "guidance": 2.0, "pictures": 2, "samples": 1}
 CANARIES = {"each": 4, "repeats": (1, 4, 16), "size": 64}
@@ -160,7 +162,7 @@ def test_the_pipeline_stays_as_it_is(folder):
     assert {name: id(part) for name, part in pipeline.components.items()} == before
     assert dict(pipeline.config) == about
     assert pipeline._progress_bar_config == {"desc": "mine"}
-    assert watch.pipeline is not pipeline
+    assert watch._model.pipeline is not pipeline
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -272,6 +274,13 @@ def test_without_stop_it_never_stops(folder):
     assert [r.step for r in watch.readings[3:]] == [1, 2, 3]
 
 
+def test_a_step_is_read_once(folder):
+    """Loops that accumulate gradients call with the same step several times."""
+    watch = MemorizationCallback(tiny_pipeline(), folder, **{**QUICK, "every": 2}, stop=True)
+    assert not any(watch(step) for step in (0, 1, 1, 2, 2, 2, 3, 4))
+    assert [reading.step for reading in watch.readings] == [2, 4]
+
+
 def test_canaries_are_read_apart_from_the_pictures(folder):
     watch = MemorizationCallback(tiny_pipeline(), folder, **{**QUICK, "pictures": 100})
     reading = watch.read(5)
@@ -377,11 +386,27 @@ def test_a_reading_that_fails_stops_no_training(folder):
         pipeline.unet.conv_out.weight.fill_(float("nan"))
     pipeline.unet.train()
     state = torch.get_rng_state()
-    with pytest.warns(FindnemoWarning, match="no reading at step 1: .*NaN"):
+    with pytest.warns(FindnemoWarning, match="step 1 of the training: .*NaN"):
         assert not watch(1)
     assert torch.equal(torch.get_rng_state(), state)
     assert pipeline.unet.training
     assert watch.readings == []
+
+
+def test_a_disk_that_fails_stops_no_training_and_no_curve(folder, tmp_path):
+    (tmp_path / "there").write_bytes(b"")
+    logged = []
+    watch = MemorizationCallback(
+        tiny_pipeline(),
+        folder,
+        **QUICK,
+        out=tmp_path / "there.jsonl",
+        log=lambda values, step: logged.append(step),
+    )
+    with pytest.warns(FindnemoWarning, match="step 1 of the training: .*there"):
+        assert not watch(1)
+    assert logged == [1] == [reading.step for reading in watch.readings]
+    assert len((tmp_path / "there.jsonl").read_text(encoding="utf-8").splitlines()) == 1
 
 
 def test_unwrapped_takes_off_all_that_wraps():
@@ -394,3 +419,13 @@ def test_nothing_is_said_where_all_is_well(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FindnemoWarning)
         MemorizationCallback(tiny_pipeline(), folder, **QUICK)(1)
+
+
+@pytest.mark.parametrize("make", [tiny_sdxl, tiny_sd3])
+def test_other_pipelines(folder, make):
+    pipeline = make()
+    network = getattr(pipeline, "unet", None) or pipeline.transformer
+    network.train()
+    reading = MemorizationCallback(pipeline, folder, **QUICK).read(1)
+    assert reading.images == 2 + 4 + 12
+    assert network.training

@@ -4,16 +4,7 @@ May be imported: the names below. May import: images, metrics, mitigation and wh
 """
 
 from findnemo.training.callback import MemorizationCallback, Reading
-from findnemo.training.canaries import (
-    Canaries,
-    Canary,
-    Seen,
-    Sensitivity,
-    compared,
-    plant,
-    read_canaries,
-    sensitivity,
-)
+from findnemo.training.canaries import Canaries, Canary, plant, read_canaries
 from findnemo.training.copies import (
     COPY,
     NEAR,
@@ -32,6 +23,7 @@ from findnemo.training.copies import (
     needed,
     share,
 )
+from findnemo.training.seen import Seen, Sensitivity, compared, sensitivity
 
 __all__ = [
     "COPY",

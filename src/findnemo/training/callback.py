@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from findnemo.errors import FindnemoError, InputError, ModelError, first_line
+from findnemo.errors import FindnemoError, InputError, first_line
 from findnemo.files.fetch import RefusedError
 from findnemo.files.originals import picture
 from findnemo.files.sizes import checked
@@ -24,19 +22,11 @@ from findnemo.images import ImageSettings, generate_many, save_png, sheet
 from findnemo.models import load
 from findnemo.prompts import TrainingPicture, ordinary, read_training
 from findnemo.runtime.notices import notice
-from findnemo.runtime.state import AUTOCAST, modules_of
 from findnemo.seeds import WATCH
-from findnemo.training.canaries import (
-    TABLE,
-    Canaries,
-    Sensitivity,
-    galleries,
-    heldout_of,
-    read_canaries,
-    seen_in,
-    sensitivity,
-)
+from findnemo.training._untouched import bare, untouched, without_adapters
+from findnemo.training.canaries import TABLE, Canaries, heldout_of, read_canaries
 from findnemo.training.copies import Gallery, Generation, described, judge
+from findnemo.training.seen import Sensitivity, galleries, seen_in, sensitivity
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -142,14 +132,7 @@ class MemorizationCallback:
         out: str | Path | None = None,
         batch: int = 8,
     ):
-        for name, value in {
-            "every": every,
-            "pictures": pictures,
-            "samples": samples,
-            "batch": batch,
-        }.items():
-            if type(value) is not int or value < 1:
-                raise InputError(f"{name} {value!r:.40}: give a whole number, 1 or more")
+        _check_whole(every=every, pictures=pictures, samples=samples, batch=batch)
         if isinstance(controls, str) or not controls:
             raise InputError("controls are captions of other subjects: give a list of at least one")
         self.every = every
@@ -174,25 +157,26 @@ class MemorizationCallback:
             self._rows = _rows([str(self._set[k].caption) for k in self._asked], samples * asked)
             self._other = [(prompt, WATCH) for prompt in controls]
             self._planted = [(one.caption, WATCH) for one in self._canaries or ()]
-            self.pipeline = bare(pipeline)
-            self._model = load(self.pipeline)
+            self._model = load(bare(pipeline))
             with without_adapters(self._model.networks):
                 self._before = self._made([*self._rows, *self._other])
             self._controls = described(self._before, descriptor)
 
     def __call__(self, step: int) -> bool:
-        """Take a reading at every `every`th step; whether training shall stop.
+        """Take a reading at every `every`th step, once; whether training shall stop.
 
-        A reading that fails (NaN in the weights, a full device or disk) is said, and left out.
+        What makes a reading fail (NaN in the weights, a full device or disk) is said in a warning,
+        and training goes on.
         """
-        if step % self.every == 0 and step > 0 and not self.stopped:
-            try:
-                self.read(step)
-            except FindnemoError as error:
-                notice(f"no reading at step {step}: {first_line(error)}")
-                return False
-            last = self.readings[-RUNNING:]
-            self.stopped = self.stop and len(last) == RUNNING and all(r.copies for r in last)
+        done = bool(self.readings) and self.readings[-1].step == step
+        if step % self.every or step <= 0 or done or self.stopped:
+            return self.stopped
+        try:
+            self.read(step)
+        except (FindnemoError, OSError) as error:
+            notice(f"step {step} of the training: {first_line(error)}")
+        last = self.readings[-RUNNING:]
+        self.stopped = self.stop and len(last) == RUNNING and all(one.copies for one in last)
         return self.stopped
 
     def read(self, step: int) -> Reading:
@@ -202,11 +186,11 @@ class MemorizationCallback:
             images = self._made([*self._rows, *self._other, *self._planted])
             vectors = described(images, self._descriptor)
             reading = self._judged(step, vectors)
-            reading = replace(reading, seconds=round(time.monotonic() - began, 3))
-            self.readings.append(reading)
-            if self._out is not None:
-                self._written(self._out, reading, images)
+        reading = replace(reading, seconds=round(time.monotonic() - began, 3))
+        self.readings.append(reading)
         self._log(reading.values(), step)
+        if self._out is not None:
+            self._written(self._out, reading, images)
         return reading
 
     def _made(self, rows: Sequence[tuple[str, int]]) -> list[Image.Image]:
@@ -255,87 +239,6 @@ class MemorizationCallback:
             ],
         )
         save_png(page, out.with_suffix("") / f"step-{reading.step:06}.png")
-
-
-# what training does not notice --------------------------------------------------------------------
-
-
-@contextmanager
-def untouched() -> Iterator[None]:
-    """Random numbers of Python, NumPy and PyTorch, on every device, drawn as if the context had not
-    been; no gradients in it, and none lost after it.
-
-    >>> torch.manual_seed(0).initial_seed(), random.seed(0)
-    (0, None)
-    >>> with untouched():
-    ...     drawn = torch.rand(1), random.random()
-    >>> drawn == (torch.rand(1), random.random())
-    True
-    """
-    import numpy as np
-
-    own = random.getstate()
-    arrays = np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices), torch.no_grad():
-            yield
-    finally:
-        random.setstate(own)
-        np.random.set_state(arrays)
-        if any(torch.is_autocast_enabled(kind) for kind in AUTOCAST):
-            torch.clear_autocast_cache()  # older PyTorch keeps weights that were cast without gradients
-
-
-def bare(pipeline: Any) -> Any:
-    """A pipeline of the same networks without what wraps them for training; the one that is given
-    stays as it is.
-
-    Raises ModelError for what is no pipeline, and for a network that was compiled in place.
-    """
-    parts = getattr(pipeline, "components", None)
-    if not isinstance(parts, dict) or not hasattr(pipeline, "register_modules"):
-        raise ModelError(
-            f"{type(pipeline).__name__} is no pipeline: give the diffusers pipeline of the networks"
-            " that are trained"
-        )
-    found = copy.copy(pipeline)
-    networks = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
-    found.register_modules(**{name: unwrapped(part) for name, part in networks.items()})
-    found.set_progress_bar_config(disable=True)
-    return found
-
-
-def unwrapped(network: nn.Module) -> nn.Module:
-    """A network without DistributedDataParallel, `torch.compile` and peft around it.
-
-    >>> unwrapped(torch.compile(nn.Linear(1, 1)))
-    Linear(in_features=1, out_features=1, bias=True)
-    """
-    while True:
-        if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            network = network.module
-        elif "_orig_mod" in network._modules:
-            network = network._modules["_orig_mod"]  # type: ignore[assignment]
-        elif callable(getattr(network, "get_base_model", None)):
-            network = network.get_base_model()  # type: ignore[operator]
-        else:
-            return network
-
-
-@contextmanager
-def without_adapters(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """No LoRA of peft in force while the context lasts. What is trained stays marked so, which
-    `disable_adapters` of peft would undo.
-    """
-    layers = [m for m in modules_of(networks) if vars(m).get("_disable_adapters") is False]
-    try:
-        for layer in layers:
-            layer._disable_adapters = True  # type: ignore[assignment]
-        yield
-    finally:
-        for layer in layers:
-            layer._disable_adapters = False  # type: ignore[assignment]
 
 
 # what is asked for --------------------------------------------------------------------------------
@@ -391,6 +294,13 @@ def _seen(
     if refused:
         notice(f"{len(refused)} training pictures cannot be read ({refused[0]}): left out")
     return found, gallery
+
+
+def _check_whole(**numbers: int) -> None:
+    """Raises InputError for what is no whole number from 1."""
+    for name, value in numbers.items():
+        if type(value) is not int or value < 1:
+            raise InputError(f"{name} {value!r:.40}: give a whole number, 1 or more")
 
 
 def _rows(captions: Sequence[str], count: int) -> list[tuple[str, int]]:
