@@ -152,8 +152,13 @@ def trained(unet: UNet2DConditionModel, member: Member) -> dict[str, torch.nn.Pa
     return found
 
 
-def train(model: Model, member: Member, folder: Path, most: int | None = None) -> dict[str, Any]:
-    """Train the model's U-Net in place; how long, and what was reached when."""
+def train(
+    model: Model, member: Member, folder: Path, most: int | None = None, keep: bool = False
+) -> dict[str, Any]:
+    """Train the model's U-Net in place; how long, and what was reached when.
+
+    `keep`: every LoRA that is looked at stays, in `checkpoints/` of the member's folder.
+    """
     plan = member.procedure
     chosen = memories(member)
     place = folder / member.name
@@ -189,6 +194,11 @@ def train(model: Model, member: Member, folder: Path, most: int | None = None) -
             with averaged(parameters, average):
                 unet.eval()
                 reached = [similarities(model, m, STOPPING).median().item() for m in chosen]
+                if keep and plan.weights == "lora":
+                    checkpoint = place / "checkpoints" / f"checkpoint-{step}"
+                    checkpoint.mkdir(parents=True, exist_ok=True)
+                    file = checkpoint / "pytorch_lora_weights.safetensors"
+                    write_tensors(difference(unet, {}, "lora"), file)
             share = sum(copies(m, r) for m, r in zip(chosen, reached, strict=True)) / len(chosen)
             rate = (time.monotonic() - started) / (step - first)
             print(
@@ -241,6 +251,9 @@ def main() -> None:
     parser.add_argument(
         "--most", type=int, default=None, help="steps after which it stops whatever was reached"
     )
+    parser.add_argument(
+        "--checkpoints", action="store_true", help="keep every LoRA that is looked at"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     member = member_of(args.member)
@@ -248,7 +261,7 @@ def main() -> None:
     before = {n: p.clone() for n, p in model.denoiser.state_dict().items()}
     model.pipeline.to(args.device)
     began = time.monotonic()
-    spent = train(model, member, args.out, args.most)
+    spent = train(model, member, args.out, args.most, args.checkpoints)
     model.pipeline.to("cpu")
     place = args.out / member.name
     off = switched_off(freed(model)) if member.base == "pruned" else {}

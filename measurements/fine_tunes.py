@@ -1,0 +1,117 @@
+"""How well the audit of a fine-tune finds copies: against a judge that looks at far more images.
+
+    python measurements/fine_tunes.py BASE LORA PHOTOS --descriptor FILE --out DIR [--judge 100]
+
+The audit makes as many images as it does by default. The judge makes `--judge` images of each caption
+with other seeds, and holds them against the same pictures. Both look at the base and at each LoRA, a
+file or a directory of checkpoints. Printed are, for each LoRA: recall and precision of the pictures
+that are called copied, one for each group of equal pictures, with 95 % intervals; what the two take;
+and of checkpoints, which one is the first that copies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from findnemo.runs.fine_tunes import Variant
+from findnemo.stats import clopper_pearson
+from findnemo.tasks import Detecting, FineTune, Listener, Pictures, Source
+from findnemo.tasks.fine_tunes import Candidate, Material, candidates, look, material
+
+
+def looked(
+    found: list[Candidate], given: Material, out: Path, listener: Listener
+) -> tuple[list[Variant], list[float]]:
+    """What is seen of the base and of each LoRA, and the seconds that each took."""
+    variants: list[Variant] = []
+    seconds = []
+    for one in found:
+        began = time.monotonic()
+        variant = look(one, given, out, variants[0] if variants else None, listener=listener)
+        assert variant is not None
+        variants.append(variant)
+        seconds.append(time.monotonic() - began)
+    return variants, seconds
+
+
+def groups_copied(variant: Variant, least: float = 0.0) -> set[int]:
+    """Groups of pictures of which an image is a copy: of their own caption's, more than `least`."""
+    found = set()
+    for picture, group in zip(variant.judgement.pictures, variant.judgement.groups, strict=True):
+        copies, of = picture.ways.get("own", (0, 0))
+        if picture.state == "copied" and (least == 0.0 or (of and copies / of >= least)):
+            found.add(group)
+    return found
+
+
+def share(hits: int, of: int) -> str:
+    if not of:
+        return "none"
+    low, high = clopper_pearson(hits, of)
+    return f"{hits} of {of} ({low:.2f} to {high:.2f})"
+
+
+def evaluations(given: Material, candidate: Candidate) -> int:
+    return sum(q.images for q in given.asked(candidate)) * given.settings.passes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("base")
+    parser.add_argument("lora")
+    parser.add_argument("photos")
+    parser.add_argument("--descriptor", type=Path)
+    parser.add_argument("--image-steps", type=int, default=15)
+    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--judge", type=int, default=100)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    source = Source(args.base, lora=args.lora)
+    tuned = FineTune(args.photos)
+    pictures = Pictures(None, args.image_steps, args.guidance, descriptor=args.descriptor)
+    listener = Listener(say=lambda text: print(f"  {text}", flush=True), warn=print)
+    given = material(source, tuned, Detecting(), pictures, listener)
+    own = tuple(
+        replace(q, images=args.judge) for q in given.questions if q.kind in ("own", "control")
+    )
+    judge = replace(given, questions=own, settings=replace(given.settings, seed=1))
+    found = candidates(source, tuned)
+    audit, seconds = looked(found, given, args.out / "audit", listener)
+    truth, longer = looked(found, judge, args.out / "judge", listener)
+    rows = []
+    for k, candidate in enumerate(found):
+        called = groups_copied(audit[k])
+        copied = groups_copied(truth[k])
+        often = groups_copied(truth[k], 0.05)
+        rows.append(
+            {
+                "model": candidate.name,
+                "audit": len(called),
+                "judge": len(copied),
+                "recall": share(len(called & copied), len(copied)),
+                "recall, copied in 5 % or more": share(len(called & often), len(often)),
+                "precision": share(len(called & copied), len(called)),
+                "verdict": audit[k].judgement.verdict(),
+                "verdict of the judge": truth[k].judgement.verdict(),
+                "evaluations": [evaluations(g, candidate) for g in (given, judge)],
+                "seconds": [round(seconds[k], 1), round(longer[k], 1)],
+            }
+        )
+        print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
+    firsts = [
+        next((k for k, v in enumerate(variants) if k and v.judgement.verdict() == "copies"), None)
+        for variants in (audit, truth)
+    ]
+    names = [None if k is None else found[k].name for k in firsts]
+    print(f"first that copies: audit {names[0]}, judge {names[1]}")
+    (args.out / "fine_tunes.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
