@@ -177,11 +177,12 @@ def test_a_checkpoint_that_plain_diffusers_loads(place, neurons, deactivated, tm
 
 
 def test_several_forms_go_into_one_folder(place, deactivated, neurons, tmp_path):
-    forms = [part for form in FORMS for part in ("--to", form)]
+    usual = {form: how.name for form, how in FORMS.items() if not how.of_lora}
+    forms = [part for form in usual for part in ("--to", form)]
     assert cli("export", place / "run", *forms, "--out", tmp_path / "all", "-q") == Result(
         0, "", ""
     )
-    assert {p.name for p in (tmp_path / "all").iterdir()} == {how.name for how in FORMS.values()}
+    assert {p.name for p in (tmp_path / "all").iterdir()} == set(usual.values())
     off, _ = deactivated
     file = StableDiffusionPipeline.from_single_file(
         str(tmp_path / "all" / "model.safetensors"),
@@ -261,7 +262,8 @@ def test_what_cannot_be_exported(place, tmp_path):
     refused(
         cli("export", run, "--to", "paper"),
         2,
-        "'paper' is not known: use checkpoint, file, lora, kohya, neurons, card",
+        "'paper' is not known: use checkpoint, file, lora, kohya, adapter, adapter-kohya, neurons,"
+        " card",
     )
     for to in ("checkpoint", "lora"):
         refused(
@@ -272,6 +274,7 @@ def test_what_cannot_be_exported(place, tmp_path):
     for to in ("file", "kohya", "neurons", "card"):
         refused(cli("export", run, "--to", to, "--out", tmp_path), 2, "is a directory: give a file")
         refused(cli("export", run, "--to", to, "--out", tmp_path / "x.txt"), 2, "must end in .")
+    refused(cli("export", run, "--to", "adapter"), 2, "and this run was made without one (--lora)")
     both = ("--to", "lora", "--to", "card")
     refused(
         cli("export", run, *both, "--out", tmp_path / "file"),

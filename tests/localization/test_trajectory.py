@@ -10,12 +10,12 @@ import findnemo
 from findnemo import demo
 from findnemo.errors import InputError
 from findnemo.images import generate
-from findnemo.localization import Bystanders, localize, scan
+from findnemo.localization import Bystanders, localize, localize_copies, scan
 from findnemo.localization.points import CAPTIONS, Point, chosen, priced
-from findnemo.localization.trajectory import COPIES, Copies, by_trajectory, prices
+from findnemo.localization.trajectory import COPIES, MANY, Copies, by_trajectory, prices
 from findnemo.metrics.copies import COPY
 from findnemo.neurons import NeuronSet
-from findnemo.passes import Denoising, spending
+from findnemo.passes import Denoising, Path, spending
 from findnemo.runs.results import Localized, decoded
 from findnemo.seeds import FRESH
 
@@ -200,3 +200,52 @@ def test_no_more_than_a_quarter_of_the_neurons(natural, monkeypatch):
     assert len(found.neurons) == sum(widths.values()) // 4
     assert [count for count, _ in found.tried] == sorted({count for count, _ in found.tried})
     assert len(copies.untouched.image) == COPIES
+
+
+def test_a_known_picture_is_enough_whatever_the_score_is(demo_model):
+    """Detection missed it, and its copy is known: the neurons are those that hold it."""
+    picture = demo.training_image(ONE)
+    blind = replace(demo.calibration(), tau=2.0)
+    found = localize_copies(demo_model, ONE, blind, [demo.training_image(LATE), picture])
+    assert found.reached
+    assert found.neurons == demo.planted()[ONE]
+    assert found.copy_before > 0.6 > 0.4 > found.copy_after
+    assert not localize(demo_model, ONE, blind).neurons
+
+
+def test_a_picture_that_no_seed_gives_needs_no_neurons(demo_model):
+    picture = demo.training_image(LATE)
+    few = replace(demo.image_settings(), steps=2)
+    found = localize_copies(demo_model, ORDINARY, demo.calibration(), [picture], few)
+    assert not found.neurons
+    assert not found.reached
+    assert found.copy_before < 0.6
+    assert found.evaluations >= 2 * 2 * MANY  # all seeds were tried, with guidance
+
+
+class Given:
+    """Denoising whose pictures are given: sample k is the k-th latent, whatever is off."""
+
+    def __init__(self, pictures):
+        self.pictures = pictures
+        self.asked = []
+
+    def run(self, samples, steps, scales=None):
+        self.asked += samples
+        image = self.pictures[list(samples)]
+        return Path((image,), (999.0,), image)
+
+
+def test_seeds_that_copy_are_found_among_others_and_each_has_its_own_target():
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randn(MANY, 4, 8, 8, generator=generator)
+    originals = torch.stack([pictures[9], pictures[6] + 0.1, torch.zeros(4, 8, 8)])
+    copies = Copies(Given(pictures), 3, 15, originals)
+    assert copies.seen
+    assert set(copies.witnesses) == {6, 9}
+    assert copies.denoising.asked == list(range(12))  # none was looked at in vain
+    path = copies.untouched_path
+    targets = copies.targets(copies.witnesses, path.image)
+    for k, target in zip(copies.witnesses, targets, strict=True):
+        assert torch.equal(target, originals[0 if k == 9 else 1])
+        assert torch.equal(path.image[copies.witnesses.index(k)], pictures[k])

@@ -71,6 +71,8 @@ SAYS = {
     "file": "one .safetensors file for user interfaces",
     "lora": "a LoRA for diffusers, as a zip",
     "kohya": "a LoRA for user interfaces",
+    "adapter": "the audited LoRA without these neurons, for diffusers",
+    "adapter-kohya": "the audited LoRA without these neurons, for user interfaces",
     "neurons": "the neurons as JSON",
     "card": "a section for the model card",
 }

@@ -24,8 +24,8 @@ def export(
         list[str] | None,
         typer.Option(
             help=(
-                "checkpoint (the default), file, lora, kohya, neurons or card; may be given several"
-                " times."
+                "checkpoint (the default), file, lora, kohya, adapter, adapter-kohya, neurons or"
+                " card; may be given several times."
             )
         ),
     ] = None,
@@ -55,7 +55,7 @@ def export(
             help=(
                 "float32, float16 or bfloat16, of the written weights; default: as the model's"
                 " files keep them, whatever the run "
-                "computed in (LoRAs: float32)."
+                "computed in (lora, kohya: float32)."
             )
         ),
     ] = None,
@@ -67,6 +67,8 @@ def export(
     Example: `findnemo export findnemo-demo --out clean`
 
     Example: `findnemo export run --to file --out clean.safetensors`
+
+    Example: `findnemo export run --to adapter --out adapter.safetensors`
 
     Example: `findnemo export run --to kohya --to card --caption 12 --caption "Living in the Light"
     --out exports`

@@ -2,7 +2,7 @@
 section for a model card.
 
 >>> list(FORMS)
-['checkpoint', 'file', 'lora', 'kohya', 'neurons', 'card']
+['checkpoint', 'file', 'lora', 'kohya', 'adapter', 'adapter-kohya', 'neurons', 'card']
 
 May be imported: the names below. May import: runs, edits and what lies under them.
 """
@@ -10,7 +10,7 @@ May be imported: the names below. May import: runs, edits and what lies under th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from findnemo.errors import EditError, InputError
+from findnemo.export._adapter import require_lora, write_adapter, write_adapter_kohya
 from findnemo.export._card import markdown, model_card
 from findnemo.export._checks import check_checkpoint
 from findnemo.export._files import check_beside, check_target, whole, written_beside
@@ -48,6 +49,7 @@ __all__ = [
     "check",
     "check_checkpoint",
     "check_form",
+    "check_lora",
     "check_place",
     "check_target",
     "kohya_weights",
@@ -70,13 +72,15 @@ class Form:
     suffix; and what makes it.
 
     `write` writes it with the model, in a dtype or that of the source; `describe` gives its text
-    without one; `beside` is what a file `.yaml` of the same name has to hold, if any.
+    without one; `beside` is what a file `.yaml` of the same name has to hold, if any; `of_lora`:
+    only for a model that was loaded with a LoRA.
     """
 
     name: str
     write: Callable[[Model, Selection, Path, torch.dtype | None], None] | None = None
     describe: Callable[[Selection], str] | None = None
     beside: Callable[[Model], str | None] | None = None
+    of_lora: bool = False
 
     @property
     def suffix(self) -> str:
@@ -104,6 +108,8 @@ FORMS = {
     "file": Form("model.safetensors", write_file, beside=beside_file),
     "lora": Form("lora", write_lora),
     "kohya": Form("lora.safetensors", write_kohya),
+    "adapter": Form("adapter.safetensors", write_adapter, of_lora=True),
+    "adapter-kohya": Form("adapter-kohya.safetensors", write_adapter_kohya, of_lora=True),
     "neurons": Form("neurons.json", describe=neuron_file),
     "card": Form("card.md", describe=model_card),
 }
@@ -168,6 +174,7 @@ def check(
         kept = kept_identity(chosen.about["settings"].get("identity"))
         way_out = "give the audited one, or audit this one"
         refuse_other(model, chosen.fingerprint, kept, "this run", way_out)
+        check_lora(form, model.options)
         if weights:
             check_source(model, wanted)
     elif weights:
@@ -192,6 +199,12 @@ def check_place(form: str, path: str | Path, source: str, force: bool = False) -
         raise InputError(f"{target} is no name for {form}: it must end in {suffix}")
     if FORMS[form].beside is not None:
         check_beside(target.with_suffix(".yaml"), force, OURS)
+
+
+def check_lora(form: str, options: Mapping[str, str]) -> None:
+    """Raises InputError for a form that is of a LoRA, and a model whose options name none."""
+    if FORMS[form].of_lora:
+        require_lora(form, options)
 
 
 def check_form(form: str) -> None:

@@ -19,10 +19,11 @@ import torch
 from torch import nn
 
 from findnemo.edits import prune, rebuilt
-from findnemo.errors import InputError
+from findnemo.errors import EditError, InputError
 from findnemo.files.tensors import DTYPES, read_header
-from findnemo.models import Model
+from findnemo.models import Lora, Model, load
 from findnemo.models._content import weights_of
+from findnemo.models._embedding import add_embeddings, read_embeddings
 from findnemo.models._loading import DEMO, SHIPPED, from_pretrained, variant_of
 from findnemo.models._lora import of_strength, read_lora
 from findnemo.models._modules import networks_of
@@ -121,6 +122,41 @@ def of_source(model: Model, dtype: Dtype = None) -> Source:
     return Source(read_again, {name: about for name, about in kept.items() if name not in changed})
 
 
+def base_of(model: Model) -> tuple[Model, Lora, float]:
+    """A model that was loaded with a LoRA, taken apart: the base as its source keeps it, the LoRA,
+    and its strength.
+
+    Raises InputError where the source is gone, EditError where the model is no longer what both
+    make.
+    """
+    file, scale = of_strength(model.options["lora"])
+    others: dict[str, Any] = {
+        name: value for name, value in model.options.items() if name != "lora"
+    }
+    place = place_of(model)
+    if place is None:  # a shipped model that is in no file
+        pipeline = load(model.source, "cpu", torch.float32, **others).pipeline
+    elif place.exists():
+        pipeline = _reopened(model, place, _kept(model, place))
+    else:
+        raise InputError(
+            f"{model.source} is gone, and with it what the LoRA is for: put it back, or name its"
+            " new place (--model), with --lora beside it"
+        )
+    lora = read_lora(file, pipeline)
+    parts = networks_of(model.pipeline)
+    again = _with_lora(model, networks_of(pipeline), lora, scale)
+    for name, part in parts.items():
+        if name not in again or not _same(again[name], part):
+            raise EditError(
+                f"{name} is not what {model.source} and {file} make (one of them changed since it"
+                " was loaded), so a LoRA on that base would not give it: export a checkpoint"
+            )
+    base = type(model)(pipeline, model.source)
+    base.options = others
+    return base, lora, scale
+
+
 def with_kept(model: Model, pipeline: Any) -> Any:
     """A pipeline that was made of a model's, with the parts that both share as the source keeps
     them; a new denoiser stays as it is.
@@ -212,7 +248,16 @@ def _holds(state: Mapping[str, torch.Tensor], kept: Kept) -> bool:
 
 
 def _reopened(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
-    """The pipeline from its source again, each part in a dtype that holds all of its tensors."""
+    """The pipeline from its source again, each part in a dtype that holds all of its tensors; with
+    the tokens of its embeddings.
+    """
+    pipeline = _read_again(model, place, kept)
+    if named := model.options.get("embedding"):
+        add_embeddings(read_embeddings(named), pipeline)
+    return pipeline
+
+
+def _read_again(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
     if place.is_file():
         folder = configuration(place, model.options.get("config"))
         usual = "config" not in model.options
@@ -234,6 +279,15 @@ def _as_loaded(model: Model, pipeline: Any) -> dict[str, nn.Module]:
         return networks
     file, scale = of_strength(named)
     lora = read_lora(file, pipeline)
+    narrow = _with_lora(model, networks, lora, scale)
+    lora.merge(pipeline, scale)
+    return narrow
+
+
+def _with_lora(
+    model: Model, networks: Mapping[str, nn.Module], lora: Lora, scale: float
+) -> dict[str, nn.Module]:
+    """Copies of networks in the dtype of the model, with a LoRA merged as when it was loaded."""
     loaded = networks_of(model.pipeline)
     narrow = {
         name: copy.deepcopy(part).to(next(loaded[name].parameters()).dtype)
@@ -241,7 +295,6 @@ def _as_loaded(model: Model, pipeline: Any) -> dict[str, nn.Module]:
         if name in loaded
     }
     lora.merge(SimpleNamespace(**narrow), scale)
-    lora.merge(pipeline, scale)
     return narrow
 
 

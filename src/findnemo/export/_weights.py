@@ -64,7 +64,7 @@ def write_lora(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> Non
     file = save_lora(of_source(model, dtype).model, chosen.neurons, path, chosen.factor)
     entries, metadata = read_header(file)
     tensors = {name: read(file, entry) for name, entry in entries.items()}
-    write(file, _all_as(tensors, dtype), metadata | _about(chosen))
+    write(file, _all_as(tensors, dtype), metadata | about_of(chosen))
 
 
 def write_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
@@ -78,8 +78,8 @@ def write_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> No
         "ss_network_dim": rank,
         "ss_network_alpha": rank,
     }
-    marks = spec(model.pipeline, _title(model, chosen), "/lora") | kohya(model.pipeline)
-    about = _about(chosen) | {"limits": LIMITS}
+    marks = spec(model.pipeline, title_of(model, chosen), "/lora") | kohya(model.pipeline)
+    about = about_of(chosen) | {"limits": LIMITS}
     write(path, _all_as(tensors, dtype), network | marks | about)
     seal(path)
     # narrowed it is not exact, and that was told
@@ -116,7 +116,7 @@ def write_file(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> Non
     conversion of what was loaded.
     """
     require_original(model, "a single file")
-    if Path(model.source).is_file():
+    if Path(model.source).is_file() and not {"lora", "embedding"} & set(model.options):
         rewrite(model, chosen.neurons, path, chosen.factor, dtype)
         return
     check_schedule(model.pipeline)
@@ -124,7 +124,7 @@ def write_file(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> Non
     marks = dict.fromkeys(mark_names(model.pipeline), torch.zeros(0))
     pruned, kept = edited(model, chosen.neurons, chosen.factor, dtype)
     check_parts(pruned)
-    metadata = {"format": "pt"} | spec(model.pipeline, _title(model, chosen)) | _about(chosen)
+    metadata = {"format": "pt"} | spec(model.pipeline, title_of(model, chosen)) | about_of(chosen)
     write(path, {**original_tensors(pruned), **marks}, metadata)
     seal(path)
     check_file(path, model, effects(kept, chosen.neurons, chosen.factor))
@@ -249,7 +249,7 @@ def _all_as(tensors: dict[str, torch.Tensor], dtype: Dtype) -> dict[str, torch.T
     return tensors if dtype is None else {name: value.to(dtype) for name, value in tensors.items()}
 
 
-def _title(model: Model, chosen: Selection) -> str:
+def title_of(model: Model, chosen: Selection) -> str:
     """What user interfaces show: the name of the model, without where it lies on somebody's
     disk, and what was done to it.
     """
@@ -260,7 +260,7 @@ def _title(model: Model, chosen: Selection) -> str:
     )
 
 
-def _about(chosen: Selection) -> dict[str, str]:
+def about_of(chosen: Selection) -> dict[str, str]:
     count = str(len(chosen.neurons))
     about = {"made_by": "findnemo", "neurons": count, "model": chosen.fingerprint}
     return about | ({"factor": str(chosen.factor)} if chosen.factor else {})

@@ -3,6 +3,7 @@
 May be imported: the names below. May import: models and what lies under them.
 """
 
+from findnemo.images._encoded import latents_of, pixels
 from findnemo.images._images import (
     ImageSettings,
     check_images,
@@ -27,7 +28,9 @@ __all__ = [
     "generate",
     "generate_many",
     "intact_png",
+    "latents_of",
     "noise_pictures",
+    "pixels",
     "png",
     "save_png",
     "sheet",

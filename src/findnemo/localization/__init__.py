@@ -12,12 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import chain
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from findnemo.calibration import Calibration
 from findnemo.errors import InputError
-from findnemo.images import ImageSettings, usual
+from findnemo.images import ImageSettings, latents_of, usual
 from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
 from findnemo.localization.diagnosis import Diagnosis, diagnose
 from findnemo.localization.gentle import Bystanders, Choice, bystanders, gentlest
@@ -37,6 +39,7 @@ from findnemo.localization.stability import frequency, iou, pairwise_iou
 from findnemo.localization.trajectory import (
     COPIES,
     GENTLER,
+    MANY,
     WHOLE,
     Copies,
     Trail,
@@ -48,6 +51,9 @@ from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.passes import Denoising, spending
 from findnemo.runtime.state import undisturbed
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = [
     "DEFAULT",
@@ -69,6 +75,7 @@ __all__ = [
     "initial_selection",
     "iou",
     "localize",
+    "localize_copies",
     "most_unusual",
     "out_of_distribution_neurons",
     "pairwise_iou",
@@ -127,6 +134,34 @@ def localize(
             found = _to_the_end(
                 model, prompt, calibration, images or usual(model.source), scope, max_impact, others
             )
+    return replace(found, evaluations=spent.evaluations)
+
+
+@undisturbed
+def localize_copies(
+    model: Model,
+    prompt: str,
+    calibration: Calibration,
+    originals: Sequence[Image.Image],
+    images: ImageSettings | None = None,
+    scope: str = "all",
+) -> Localization:
+    """Find the neurons with which a prompt gives copies of known pictures, whatever its score is.
+
+    `originals`: the pictures, as RGB. Other than in `localize`, a copy is an image that is like one of
+    them, and not every seed need give one, nor all the same. `images`, `scope`: as for `localize`'s
+    search "trajectory". No neurons are found, and `reached` is false, where none of 32 seeds gives a
+    copy. Raises what `localize` raises.
+
+        picture = PIL.Image.open("photo.png").convert("RGB")
+        found = localize_copies(model, "a photo of sks dog", calibration, [picture])
+    """
+    calibration.check(model)
+    with model.steady(), spending() as spent:
+        known = torch.cat([latents_of(picture, model) for picture in originals]).float()
+        found = _to_the_end(
+            model, prompt, calibration, images or usual(model.source), scope, None, None, known
+        )
     return replace(found, evaluations=spent.evaluations)
 
 
@@ -199,17 +234,21 @@ def _to_the_end(
     scope: str,
     max_impact: float | None,
     others: Bystanders | None,
+    originals: Tensor | None = None,
 ) -> Localization:
     seen = evidence(model, prompt, calibration)
     answer = replace(_ordinary(prompt, calibration, seen, DEFAULT), scope=scope)
-    if not seen.replication.kept:
+    if originals is None and not seen.replication.kept:
         return answer
     seed = calibration.settings.seed
-    denoising = Denoising(model, prompt, COPIES + WHOLE, images.guidance, seed)
+    samples = COPIES + WHOLE if originals is None else MANY
+    denoising = Denoising(model, prompt, samples, images.guidance, seed)
     few = few_steps(images.steps)
-    copies = Copies(denoising, few, images.steps)
+    copies = Copies(denoising, few, images.steps, originals)
     answer = replace(answer, copy_before=round(copies.alike, 4))
     if not copies.seen:
+        if originals is not None:
+            return replace(answer, memorized=True, reached=False)
         trace = _by_one_step(model, prompt, calibration, "gradient", max_impact, others)
         return replace(trace, search=DEFAULT, copy_before=answer.copy_before)
     widths = model.widths(scope)
@@ -233,11 +272,12 @@ def _to_the_end(
         trail = choice.found
         answer = replace(answer, max_impact=max_impact, **choice.told)
     points = priced(model, calibration, prompt, trail.order, trail.tried)
+    if seen.replication.kept:
+        answer = replace(answer, score_after=seen.replication.similarity(trail.neurons))
     return replace(
         answer,
         memorized=True,
         reached=trail.gone,
-        score_after=seen.replication.similarity(trail.neurons),
         neurons=trail.neurons,
         candidates=trail.neurons,
         copy_after=points[-1].left,

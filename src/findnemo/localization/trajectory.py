@@ -40,6 +40,7 @@ GONE = 0.4  # likeness below which no copy is left
 MASK = 0.8
 GRADIENTS = 2  # samples of which gradients are taken
 WITNESSES = 3
+MANY = 32  # samples among which copies of known pictures are sought
 PATIENCE = 1.5  # how far the next block may reach, in shares of the way that is left
 # powers of the price that gradients are divided by, one after the other where a set changes too
 # much
@@ -57,14 +58,19 @@ Values = Mapping[str, Tensor]  # layer -> (width,)
 class Copies:
     """A caption's copies, and how like them its pictures stay with neurons off.
 
-    `alike`: the largest likeness of untouched pictures of two seeds. `witnesses`: the samples that
-    are asked first, those that failed last before the others; `steps`: how many steps they are
-    denoised in. `tried`: (neurons, likeness) of every set that the witnesses were asked about.
+    `originals`: latents (P, C, H, W) of the pictures that are copied, where they are known. Without,
+    a copy shows in that pictures of different seeds are alike. `alike`: the largest likeness of an
+    untouched picture to an original, or to that of another seed. `samples`: numbers of the untouched
+    ones. `witnesses`: the samples that are asked first, those that failed last before the others;
+    `steps`: how many steps they are denoised in. `tried`: (neurons, likeness) of every set that the
+    witnesses were asked about.
     """
 
     denoising: Denoising
     few: int
     whole: int
+    originals: Tensor | None = None
+    samples: list[int] = field(init=False)
     witnesses: list[int] = field(init=False)
     tried: list[tuple[int, float]] = field(default_factory=list)
 
@@ -72,13 +78,29 @@ class Copies:
         # a memory that few steps do not show may take shape late
         for steps in (self.few, self.whole):
             self.steps = steps
-            self.untouched = self.denoising.run(range(COPIES), steps)
-            pictures = self.untouched.image
-            alike = likeness(pictures, pictures).fill_diagonal_(-1).amax(1)
+            self.samples, self.untouched = self._untouched(steps)
+            alike = self.resemblance(self.untouched.image, self.samples)
             self.alike = float(alike.max())
             if self.seen:
                 break
-        self.witnesses = alike.argsort(descending=True, stable=True).tolist()[:GRADIENTS]
+        order = alike.argsort(descending=True, stable=True).tolist()
+        self.witnesses = [self.samples[row] for row in order[:GRADIENTS]]
+
+    def _untouched(self, steps: int) -> tuple[list[int], Path]:
+        """Samples with nothing off. Where the originals are known, seeds are tried until two give
+        copies: not every seed need give one.
+        """
+        if self.originals is None:
+            samples = list(range(COPIES))
+            return samples, self.denoising.run(samples, steps)
+        paths: list[Path] = []
+        alike = torch.empty(0)
+        while len(alike) < MANY and int((alike >= SAME).sum()) < GRADIENTS:
+            block = range(len(alike), len(alike) + COPIES)
+            paths.append(self.denoising.run(block, steps))
+            alike = torch.cat([alike, self.resemblance(paths[-1].image, block)])
+        best = alike.argsort(descending=True, stable=True)[:COPIES].tolist()
+        return best, _rows(paths, best)
 
     @property
     def seen(self) -> bool:
@@ -87,28 +109,32 @@ class Copies:
         """
         return self.alike >= SAME
 
-    def targets(self, samples: Sequence[int]) -> Tensor:
-        """For each sample the mean of the other seeds' untouched pictures, (n, C, H, W)."""
-        pictures = self.untouched.image
-        total = pictures.sum(0)
+    def targets(self, samples: Sequence[int], pictures: Tensor) -> Tensor:
+        """For each sample what its picture (n, C, H, W) shall not be like: the original that it is
+        most like, or the mean of the other seeds' untouched pictures, (n, C, H, W).
+        """
+        if self.originals is not None:
+            return self.originals[likeness(pictures, self.originals).argmax(1)]
+        untouched = self.untouched.image
+        total = untouched.sum(0)
         return torch.stack(
             [
-                (total - pictures[k]) / (COPIES - 1) if k < COPIES else total / COPIES
+                (total - untouched[k]) / (COPIES - 1) if k < COPIES else total / COPIES
                 for k in samples
             ]
         )
 
     def asked(self, neurons: NeuronSet, samples: Sequence[int], steps: int) -> tuple[Path, Tensor]:
-        """The paths of samples with `neurons` off, and how like each picture is to the most
-        similar untouched one of another seed, (n,).
-        """
+        """The paths of samples with `neurons` off, and the resemblance of each picture, (n,)."""
         path = self.denoising.run(samples, steps, masks(self.denoising.model, [neurons]))
         return path, self.resemblance(path.image, samples)
 
     def resemblance(self, pictures: Tensor, samples: Sequence[int]) -> Tensor:
-        """How like each picture (n, C, H, W) is to the most similar untouched
-        one of another seed, (n,).
+        """How like each picture (n, C, H, W) is to the most similar original, or to the most
+        similar untouched one of another seed, (n,).
         """
+        if self.originals is not None:
+            return likeness(pictures, self.originals).amax(1).cpu()
         alike = likeness(pictures, self.untouched.image)
         for row, k in enumerate(samples):
             if k < COPIES:
@@ -123,10 +149,12 @@ class Copies:
         self.tried.append((len(neurons), round(float(alike.max()), 4)))
         if alike.max() >= GONE:
             return path
+        copying = [] if self.originals is None else self.samples
         for steps, samples in ((self.few, range(FEW)), (self.whole, range(COPIES, COPIES + WHOLE))):
             if steps < self.steps:
                 continue  # what few steps say was overruled before
-            others = [k for k in samples if steps != self.steps or k not in self.witnesses]
+            asked = dict.fromkeys([*copying, *samples])
+            others = [k for k in asked if steps != self.steps or k not in self.witnesses]
             for start in range(0, len(others), COPIES):
                 part = others[start : start + COPIES]
                 _, alike = self.asked(neurons, part, steps)
@@ -162,7 +190,7 @@ class Copies:
         half of many.
         """
         samples = self.witnesses[:GRADIENTS]
-        targets = self.targets(samples)
+        targets = self.targets(samples, path.image[: len(samples)])
 
         def value(image: Tensor, rows: slice) -> Tensor:
             return likeness(image, targets[rows]).diagonal()
@@ -179,12 +207,14 @@ class Copies:
     @property
     def untouched_path(self) -> Path:
         """What the witnesses went through with nothing off."""
-        untouched = self.untouched
-        return Path(
-            tuple(x[self.witnesses] for x in untouched.latents),
-            untouched.timesteps,
-            untouched.image,
-        )
+        return _rows([self.untouched], [self.samples.index(k) for k in self.witnesses])
+
+
+def _rows(paths: Sequence[Path], rows: Sequence[int]) -> Path:
+    """Some rows of paths that follow each other."""
+    latents = (torch.cat(states)[rows] for states in zip(*(p.latents for p in paths), strict=True))
+    image = torch.cat([path.image for path in paths])
+    return Path(tuple(latents), paths[0].timesteps, image[rows])
 
 
 def _looked_at(steps: int) -> list[int]:

@@ -14,6 +14,7 @@ from findnemo.errors import FindnemoError, InputError, ModelError, first_line
 from findnemo.models._base import Model
 from findnemo.models._complete import complete
 from findnemo.models._difference import add_difference
+from findnemo.models._embedding import add_embeddings, read_embeddings
 from findnemo.models._fit import check_fit
 from findnemo.models._lora import merge_named, of_strength
 from findnemo.models._modules import SPARE
@@ -68,6 +69,10 @@ OPTIONS = {
         "changes a model that is loaded here",
         {"a hub id", "a directory", "a single file", "the demo model"},
     ),
+    "embedding": (
+        "adds tokens to a model that is loaded here",
+        {"a hub id", "a directory", "a single file", "the demo model"},
+    ),
 }
 
 
@@ -80,6 +85,7 @@ def load(
     variant: str | None = None,
     config: str | Path | None = None,
     lora: str | Path | None = None,
+    embedding: str | Path | None = None,
 ) -> Model:
     """Load a model to audit.
 
@@ -97,7 +103,8 @@ def load(
     cache. What the file says of its noise prediction (`v_pred`, `ztsnr`, ModelSpec, a `.yaml`
     beside it) goes before the usual one. `lora`: a LoRA that is merged into the weights, a
     .safetensors file of diffusers, peft or kohya, or a directory with one; "FILE:0.8" at that
-    strength.
+    strength. `embedding`: tokens of a textual inversion, a .safetensors file of diffusers or
+    AUTOMATIC1111; "FILE:TOKEN" for what captions call it; several separated by commas.
 
     Raises InputError (no such model, device or dtype; an option that would do nothing for this
     source), ModelError (unsupported or unsafe files; a file that contradicts itself or `config`),
@@ -107,7 +114,13 @@ def load(
         >>> list(model.widths().values())
         [32, 32, 64, 64, 96, 96, 96]
     """
-    options = {"revision": revision, "variant": variant, "config": config, "lora": lora}
+    options = {
+        "revision": revision,
+        "variant": variant,
+        "config": config,
+        "lora": lora,
+        "embedding": embedding,
+    }
     asked = {name: str(value) for name, value in options.items() if value is not None}
     _refuse_misplaced(source, asked)
     if isinstance(source, Model):
@@ -141,6 +154,7 @@ def _opened(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
     path = DEMO if str(source) in SHIPPED else source
+    embeddings = read_embeddings(asked["embedding"]) if "embedding" in asked else []
     if Path(path).is_file():
         file = _checked_file(Path(path))
         folder = configuration(file, asked.get("config"))
@@ -153,6 +167,7 @@ def _opened(
     check_parts(adapter, pipeline)
     if (change := SHIPPED.get(str(source))) is not None:
         add_difference(pipeline.unet, load_file(change))
+    add_embeddings(embeddings, pipeline)
     if lora := asked.get("lora"):
         merge_named(lora, pipeline)
     pipeline.to(device)

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,11 @@ def read_lora(source: str | Path, pipeline: Any) -> Lora:
         lora = read_lora("adapter.safetensors", model.pipeline)
         lora.merge(model.pipeline, 0.8)
     """
-    path = lora_file(source)
+    return read_file(lora_file(source), pipeline)
+
+
+def read_file(path: Path, pipeline: Any) -> Lora:
+    """The same of a safetensors file, whatever its name."""
     if path.stat().st_size > MOST:
         raise InputError(f"{path} has {path.stat().st_size:,} bytes: that is no LoRA")
     entries, metadata = read_header(path)
@@ -206,7 +210,7 @@ def read_lora(source: str | Path, pipeline: Any) -> Lora:
             if (place.component, name) in deltas:
                 raise ModelError(f"{path} changes {place.component}.{name} under two names")
             deltas[place.component, name] = piece
-    return Lora(str(source), deltas)
+    return Lora(str(path), deltas)
 
 
 def merge_named(name: str, pipeline: Any) -> None:
@@ -457,7 +461,9 @@ def _split(
             " LoRA for another base model"
         )
     if delta.bias is not None and any(layer.bias is None for layer in layers.values()):
-        raise ModelError(f"{stem} of {path} changes a bias that {place.name} does not have")
+        if delta.bias.any():
+            raise ModelError(f"{stem} of {path} changes a bias that {place.name} does not have")
+        delta = replace(delta, bias=None)  # zeros, which peft has in every layer or in none
     start = 0
     for (name, _), count in zip(layers.items(), outputs, strict=True):
         yield name, delta.rows(start, start + count)

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from findnemo.errors import InputError, NumericalError
-from findnemo.images import ImageSettings, generate
+from findnemo.images import ImageSettings, generate, latents_of
 from findnemo.models import Model, Text
 from findnemo.passes.conditioning import following
 from findnemo.passes.gradients import GRADIENT_SCALE, frozen
-from findnemo.robustness._subject import Subject, closeness, latents_of
+from findnemo.robustness._subject import Subject, closeness
 from findnemo.runtime.state import undisturbed
 from findnemo.seeds import ATTACK, sample_seed
 

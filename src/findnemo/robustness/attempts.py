@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from findnemo.errors import InputError, ModelError
-from findnemo.images import ImageSettings, finished, generate
+from findnemo.images import ImageSettings, finished, generate, pixels
 from findnemo.mitigation.tokens import varied
 from findnemo.models import SAMPLERS, Model, sampling
 from findnemo.prompts.paraphrases import PARAPHRASES, PARTS, SCRIPTS, Rule, paraphrases
-from findnemo.robustness._subject import Subject, pixels
+from findnemo.robustness._subject import Subject
 from findnemo.seeds import sample_seed
 
 if TYPE_CHECKING:

@@ -27,10 +27,9 @@ from findnemo.edits import effects, refuse_made
 from findnemo.errors import InputError, NumericalError, StoppedError
 from findnemo.files.tensors import read_header
 from findnemo.files.writing import written
-from findnemo.images import ImageSettings, generate
+from findnemo.images import ImageSettings, generate, latents_of
 from findnemo.models import Model, Text
 from findnemo.neurons import NeuronSet
-from findnemo.robustness._subject import latents_of
 from findnemo.robustness.attack import diffusion_loss, optimised, starting
 from findnemo.runtime.state import undisturbed
 from findnemo.seeds import ORDINARY, SURROGATES, sample_seed

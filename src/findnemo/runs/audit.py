@@ -16,6 +16,7 @@ from findnemo._version import __version__
 from findnemo.calibration import Calibration
 from findnemo.detection import Detection, detect_many
 from findnemo.errors import FindnemoError
+from findnemo.files.originals import picture
 from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, check_images, png, sheet
 from findnemo.localization import (
@@ -26,6 +27,7 @@ from findnemo.localization import (
     check_score,
     diagnose,
     localize,
+    localize_copies,
     scan,
 )
 from findnemo.metrics import Judges
@@ -63,7 +65,7 @@ class Plan:
     remove a memory prefer one that changes the captions `unrelated` by no more. `scope`: value
     layers in which neurons are sought, "paper", "all", or "auto": whatever a scan of the model says
     (`localization.scope`). `copied`: captions whose finished images were seen to be copies of
-    training pictures, and which are memorized whatever their score is.
+    training pictures, each with the files of those; they are memorized whatever their score is.
     """
 
     search: str = DEFAULT
@@ -75,7 +77,7 @@ class Plan:
     max_impact: float | None = None
     unrelated: tuple[str, ...] = ()
     scope: str = "auto"
-    copied: tuple[str, ...] = ()
+    copied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
         """Everything a result depends on; a run directory holds results of one such set only.
@@ -109,6 +111,8 @@ class Plan:
 class Tools:
     """What answers need: the model, the calibration, the plan, the judges and the known training
     images. No run: workers have none.
+
+    `copied`: the training images that a caption was seen to give.
     """
 
     model: Model
@@ -116,6 +120,7 @@ class Tools:
     plan: Plan
     judges: Judges = field(default_factory=Judges)
     original: Callable[[Caption], Image.Image | None] = lambda caption: None
+    copied: Callable[[Caption], Sequence[Image.Image]] = lambda caption: ()
 
     @property
     def bystanders(self) -> Bystanders | tuple[()]:
@@ -274,7 +279,7 @@ def _answer_stage(
     size = group_size(work.model) if stage == "detect" else 1
     captions, count = list_open(work.run, stage, size=size)
     units = (
-        Unit(tuple((c, _original(work, stage, c)) for c in group))
+        Unit(tuple((c, _originals(work, stage, c)) for c in group))
         for group in groups(work.run, size)
     )
     step = partial(
@@ -284,11 +289,14 @@ def _answer_stage(
     run_stage(Stage(stage, step, units, count, write, captions), pool, progress, stop)
 
 
-def _original(work: Work, stage: str, caption: Caption) -> Image.Image | None:
-    """The training image of a caption, where the stage looks at it; workers have no access to
-    what the run has fetched.
+def _originals(work: Work, stage: str, caption: Caption) -> tuple[Image.Image, ...]:
+    """The training images of a caption that a stage looks at; workers have no access to what the
+    run has fetched.
     """
-    return work.original(caption) if stage == "verify" and work.plan.images else None
+    if stage == "localize":
+        return tuple(picture(file) for file in work.plan.copied.get(caption.text, ()))
+    original = work.original(caption) if stage == "verify" and work.plan.images else None
+    return () if original is None else (original,)
 
 
 def commit(run: Run, stage: str, events: Sequence[Event]) -> int:
@@ -340,7 +348,7 @@ def attempted(model: Model, do: Callable[[], Answer]) -> Answer:
         return Answer(error=str(problem))
 
 
-Item = tuple[Caption, "Image.Image | None"]
+Item = tuple[Caption, tuple["Image.Image", ...]]
 
 
 def answers(
@@ -351,11 +359,18 @@ def answers(
     plan: Plan,
     judges: Judges,
 ) -> list[Answer]:
-    """A stage of captions that share passes, each with its training image if that is
+    """A stage of captions that share passes, each with its training images as far as they are
     known: what a worker does.
     """
-    originals = {caption.id: original for caption, original in items}
-    tools = Tools(model, calibration, plan, judges, lambda caption: originals[caption.id])
+    known = {caption.id: originals for caption, originals in items}
+    tools = Tools(
+        model,
+        calibration,
+        plan,
+        judges,
+        lambda caption: next(iter(known[caption.id]), None),
+        lambda caption: known[caption.id],
+    )
     try:
         with named(model.device, "a single caption"):
             return _STEPS[stage](tools, [caption for caption, _ in items])
@@ -382,16 +397,14 @@ def _seen(plan: Plan, caption: str) -> dict[str, Any]:
 
 def _localize(tools: Tools, caption: Caption) -> Answer:
     plan = tools.plan
-    found = localize(
-        tools.model,
-        caption.text,
-        tools.calibration,
-        plan.search,
-        plan.max_impact,
-        tools.bystanders,
-        plan.image_settings,
-        "all" if plan.scope == "auto" else plan.scope,
-    )
+    about = (tools.model, caption.text, tools.calibration)
+    scope = "all" if plan.scope == "auto" else plan.scope
+    if originals := tools.copied(caption):
+        found = localize_copies(*about, originals, plan.image_settings, scope)
+    else:
+        found = localize(
+            *about, plan.search, plan.max_impact, tools.bystanders, plan.image_settings, scope
+        )
     ordinary = tools.calibration.ordinary
     if not found.points or found.reached or not ordinary:
         return Answer(found.to_json())

@@ -61,6 +61,7 @@ def export(
     for form, target in targets.items():
         # what is there already is said before the model is loaded
         forms_of.check_place(form, target, place_of(source), force)
+        forms_of.check_lora(form, getattr(source, "options", {}))
     opened_model: Any = _loaded(source, given, listener) if weights else None
     for form, target in targets.items():
         forms_of.check(form, chosen, target, opened_model, force, dtype)

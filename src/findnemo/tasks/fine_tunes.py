@@ -461,9 +461,11 @@ def _tell_cost(found: Sequence[Candidate], given: Material, listener: Listener) 
         )
 
 
-def _table(variant: Variant, given: Material, source: str) -> tuple[PromptTable, tuple[str, ...]]:
+def _table(
+    variant: Variant, given: Material, source: str
+) -> tuple[PromptTable, dict[str, tuple[str, ...]]]:
     """The captions that a model was asked, each with the training picture that its images are most
-    often like, and those of which an image is a copy.
+    often like; and those of which an image is a copy, each with the files that are copied.
     """
     pictures: dict[str, Counter[int]] = {}
     copied: dict[str, Counter[int]] = {}
@@ -473,9 +475,11 @@ def _table(variant: Variant, given: Material, source: str) -> tuple[PromptTable,
             pictures.setdefault(generation.prompt, Counter())[sighting.picture] += 1
             if sighting.copy:
                 copied.setdefault(generation.prompt, Counter())[sighting.picture] += 1
+    files = [one.path.absolute() for one in given.subject.pictures]
     prompts = []
     for row, (text, nearest) in enumerate(pictures.items(), 1):
         number = copied.get(text, nearest).most_common(1)[0][0]
-        file = given.subject.pictures[number].path.absolute().relative_to(given.root)
-        prompts.append(Prompt(text, row, image=file.as_posix()))
-    return PromptTable(source, tuple(prompts)), tuple(copied)
+        image = files[number].relative_to(given.root).as_posix()
+        prompts.append(Prompt(text, row, image=image))
+    held = {text: tuple(str(files[k]) for k in sorted(some)) for text, some in copied.items()}
+    return PromptTable(source, tuple(prompts)), held

@@ -134,6 +134,7 @@ def source_of(run: Run, model: Any = None, opens: Sequence[str] = NAMED) -> Any:
         weights_variant=given.weights_variant or kept.get("variant"),
         config=given.config or kept.get("config"),
         lora=given.lora or kept.get("lora"),
+        embedding=given.embedding or kept.get("embedding"),
         dtype=dtype,
     )
 

@@ -48,6 +48,11 @@ class Source:
         "A LoRA on it: a .safetensors file of diffusers, peft or kohya, or a directory;"
         " FILE:0.8 for another strength than 1.",
     )
+    embedding: str | None = option(
+        None,
+        "A textual inversion: a .safetensors file; FILE:TOKEN for what captions call it; several"
+        " separated by commas.",
+    )
     device: str | None = option(None, "cpu, cuda, cuda:1, mps; default: CUDA if there is one.")
     dtype: str | None = option(
         None, "float32, float16 or bfloat16; default: float16 on CUDA, else float32."
@@ -75,6 +80,7 @@ class Source:
             "variant": self.weights_variant,
             "config": self.config,
             "lora": self.lora,
+            "embedding": self.embedding,
         }
         return {name: value for name, value in named.items() if value is not None}
 
