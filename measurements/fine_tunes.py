@@ -48,6 +48,13 @@ def groups_copied(variant: Variant, least: float = 0.0) -> set[int]:
     return found
 
 
+def captions_copied(variant: Variant) -> set[str]:
+    """Captions of training pictures of which an image is a copy."""
+    copies = (variant.rows[s.generation] for s in variant.judgement.sightings if s.copy)
+    shown = (variant.shown.generations[k] for k in copies)
+    return {one.prompt for one in shown if one.kind == "own"}
+
+
 def share(hits: int, of: int) -> str:
     if not of:
         return "none"
@@ -78,7 +85,9 @@ def main() -> None:
     listener = Listener(say=lambda text: print(f"  {text}", flush=True), warn=print)
     given = material(source, tuned, Detecting(), pictures, listener)
     own = tuple(
-        replace(q, images=args.judge) for q in given.questions if q.kind in ("own", "control")
+        replace(q, images=args.judge if q.kind == "own" else q.images)
+        for q in given.questions
+        if q.kind in ("own", "control")
     )
     judge = replace(given, questions=own, settings=replace(given.settings, seed=1))
     found = candidates(source, tuned)
@@ -89,6 +98,8 @@ def main() -> None:
         called = groups_copied(audit[k])
         copied = groups_copied(truth[k])
         often = groups_copied(truth[k], 0.05)
+        named = captions_copied(audit[k])
+        true = captions_copied(truth[k])
         rows.append(
             {
                 "model": candidate.name,
@@ -97,6 +108,8 @@ def main() -> None:
                 "recall": share(len(called & copied), len(copied)),
                 "recall, copied in 5 % or more": share(len(called & often), len(often)),
                 "precision": share(len(called & copied), len(called)),
+                "recall of captions": share(len(named & true), len(true)),
+                "precision of captions": share(len(named & true), len(named)),
                 "verdict": audit[k].judgement.verdict(),
                 "verdict of the judge": truth[k].judgement.verdict(),
                 "evaluations": [evaluations(g, candidate) for g in (given, judge)],
