@@ -17,6 +17,7 @@ ATTACK = 5000  # images of optimised embeddings
 SURROGATES = 6000  # images that hardening trains on
 ORDINARY = 6500  # images of ordinary captions that hardening keeps
 REFERENCE = 7000  # untouched images that sets of images are compared with
+WATCH = 7500  # images that are looked at while a model is trained
 TRAINED = 8000  # images that are held against training pictures
 
 

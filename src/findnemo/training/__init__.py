@@ -3,6 +3,8 @@
 May be imported: the names below. May import: images, metrics, mitigation and what lies under them.
 """
 
+from findnemo.training.callback import MemorizationCallback, Reading
+from findnemo.training.canaries import Canaries, Canary, plant, read_canaries
 from findnemo.training.copies import (
     COPY,
     NEAR,
@@ -21,6 +23,7 @@ from findnemo.training.copies import (
     needed,
     share,
 )
+from findnemo.training.seen import Seen, Sensitivity, compared, sensitivity
 
 __all__ = [
     "COPY",
@@ -29,14 +32,24 @@ __all__ = [
     "SAME",
     "STATES",
     "WAYS",
+    "Canaries",
+    "Canary",
     "Gallery",
     "Generation",
     "Judgement",
+    "MemorizationCallback",
     "Picture",
+    "Reading",
+    "Seen",
+    "Sensitivity",
     "Sighting",
+    "compared",
     "controlled",
     "described",
     "judge",
     "needed",
+    "plant",
+    "read_canaries",
+    "sensitivity",
     "share",
 ]

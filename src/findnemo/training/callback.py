@@ -1,0 +1,329 @@
+"""While a model is trained: a cheap copy test every so many steps, which leaves training untouched."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from findnemo.errors import FindnemoError, InputError, first_line
+from findnemo.files.fetch import RefusedError
+from findnemo.files.originals import picture
+from findnemo.files.sizes import checked
+from findnemo.files.writing import written
+from findnemo.images import ImageSettings, generate_many, save_png, sheet
+from findnemo.models import load
+from findnemo.prompts import TrainingPicture, ordinary, read_training
+from findnemo.runtime.notices import notice
+from findnemo.seeds import WATCH
+from findnemo.training._untouched import bare, untouched, without_adapters
+from findnemo.training.canaries import TABLE, Canaries, heldout_of, read_canaries
+from findnemo.training.copies import Gallery, Generation, described, judge
+from findnemo.training.seen import Sensitivity, galleries, seen_in, sensitivity
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from findnemo.metrics import Descriptor
+
+MOST = 1000  # training pictures that every image is held against
+MOST_LINES = 64 << 20  # bytes of the file of readings
+RUNNING = 2  # readings with copies, one after the other, at which training shall stop
+SHOWN = 8  # pictures on a sheet
+LOGGED = "memorization"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was seen at a step.
+
+    `copies`: training pictures of which an image is a copy, `copied` their files. `similarity`: the
+    median, over the pictures that are asked for, of the largest similarity of an image to each.
+    `control`: the same of images that cannot be copies. `canaries`: what is seen of them, None where
+    none are planted. `images`: how many were made. `seconds`: how long it took.
+    """
+
+    step: int
+    copies: int
+    copied: tuple[str, ...]
+    similarity: float
+    control: float
+    images: int
+    seconds: float
+    canaries: Sensitivity | None = None
+
+    def values(self) -> dict[str, float]:
+        """The curves, by the names under which they are logged."""
+        found = {
+            f"{LOGGED}/copies": float(self.copies),
+            f"{LOGGED}/similarity": self.similarity,
+            f"{LOGGED}/control": self.control,
+        }
+        if self.canaries is not None:
+            for count, seen in self.canaries.seen.items():
+                found[f"{LOGGED}/canaries-{count}"] = seen.rate
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        canaries = None if self.canaries is None else self.canaries.to_json()
+        return {**vars(self), "copied": list(self.copied), "canaries": canaries}
+
+
+class MemorizationCallback:
+    """A copy test every so many steps of a training loop.
+
+    Called with the number of each step, it returns True where training shall stop:
+
+        watch = MemorizationCallback(pipeline, "photos", every=250, log=accelerator.log, stop=True)
+        for step, batch in enumerate(loader, 1):
+            ...
+            if watch(step):
+                break
+
+    Construct it before the first step, with the pipeline on its device: the images that the model
+    gives then, of the same captions and seeds, are controls, with every LoRA set aside. A training of
+    all weights that goes on from a checkpoint takes a callback that was made before the checkpoint
+    was loaded. In every reading come images of captions of other subjects (`controls`).
+
+    `pipeline`: of the very networks that are trained. Wrappers of DistributedDataParallel,
+    `torch.compile` and peft are taken off for a reading. Of several processes call it in one, and
+    tell the others what it returned. `source`: the training pictures, as `read_training` takes them.
+    `caption`: for pictures that have none (the instance prompt of DreamBooth). `pictures`: how many
+    are asked for, drawn by `seed`. Images are held against all training pictures, a thousand at most.
+    `samples`: images of a caption. Where several pictures have one caption, it gets so many more.
+    `steps`, `guidance`: of an image. `descriptor`: who tells copies; None compares pixels.
+
+    `log`: takes a dict of values and the step (`accelerator.log`), or is an Accelerator, or a
+    SummaryWriter of tensorboard. Logged are `memorization/copies`, `/similarity`, `/control`, and
+    `/canaries-16` where canaries are planted (`heldout` as in `read_canaries`): the share that is
+    seen at 1 % false positives. `out`: a JSON Lines file that readings are appended to; a sheet of
+    pictures for each lies in a folder beside it. `stop`: whether training shall stop once two
+    readings, one after the other, have a copy of a training picture; canaries are no such pictures.
+
+    Attributes: `readings`, all so far, and `stopped`. Training is not touched: modes, gradients,
+    random numbers, autocast and the pipeline are what they were. A call takes the time of its
+    images, 2 x `pictures` + 4, and one for each canary. Raises InputError for numbers out of range
+    and for a source without captions, ModelError for a pipeline that findnemo cannot read.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        source: str | Path,
+        every: int = 250,
+        descriptor: Descriptor | None = None,
+        log: Any = None,
+        stop: bool = False,
+        pictures: int = 8,
+        samples: int = 2,
+        steps: int = 12,
+        guidance: float = 7.0,
+        seed: int = 0,
+        caption: str | None = None,
+        controls: Sequence[str] = ordinary(4),
+        heldout: str | Path | None = None,
+        out: str | Path | None = None,
+        batch: int = 8,
+    ):
+        _check_whole(every=every, pictures=pictures, samples=samples, batch=batch)
+        if isinstance(controls, str) or not controls:
+            raise InputError("controls are captions of other subjects: give a list of at least one")
+        self.every = every
+        self.stop = stop
+        self.stopped = False
+        self.readings: list[Reading] = []
+        self._log = _logging(log)
+        self._out = None if out is None else Path(out)
+        if self._out is not None and self._out.suffix != ".jsonl":
+            raise InputError(f"out {self._out}: readings are JSON Lines, give FILE.jsonl")
+        self._descriptor = descriptor
+        self._settings = ImageSettings(steps=steps, guidance=guidance, seed=seed)
+        self._batch = batch
+        self._canaries = _canaries(source, heldout)
+        wanted = _captioned(source, caption, self._canaries, seed)
+        with untouched():
+            self._set, self._gallery = _seen(wanted, descriptor)
+            if self._canaries is not None:
+                self._galleries = galleries(self._canaries, descriptor)
+            asked = min(pictures, len(self._set))
+            self._asked = sorted(random.Random(seed).sample(range(len(self._set)), asked))
+            self._rows = _rows([str(self._set[k].caption) for k in self._asked], samples * asked)
+            self._other = [(prompt, WATCH) for prompt in controls]
+            self._planted = [(one.caption, WATCH) for one in self._canaries or ()]
+            self._model = load(bare(pipeline))
+            with without_adapters(self._model.networks):
+                self._before = self._made([*self._rows, *self._other])
+            self._controls = described(self._before, descriptor)
+
+    def __call__(self, step: int) -> bool:
+        """Take a reading at every `every`th step, once; whether training shall stop.
+
+        What makes a reading fail (NaN in the weights, a full device or disk) is said in a warning,
+        and training goes on.
+        """
+        done = bool(self.readings) and self.readings[-1].step == step
+        if step % self.every or step <= 0 or done or self.stopped:
+            return self.stopped
+        try:
+            self.read(step)
+        except (FindnemoError, OSError) as error:
+            notice(f"step {step} of the training: {first_line(error)}")
+        last = self.readings[-RUNNING:]
+        self.stopped = self.stop and len(last) == RUNNING and all(one.copies for one in last)
+        return self.stopped
+
+    def read(self, step: int) -> Reading:
+        """Take a reading now. It is kept, logged and written; training is not told to stop."""
+        began = time.monotonic()
+        with untouched():
+            images = self._made([*self._rows, *self._other, *self._planted])
+            vectors = described(images, self._descriptor)
+            reading = self._judged(step, vectors)
+        reading = replace(reading, seconds=round(time.monotonic() - began, 3))
+        self.readings.append(reading)
+        self._log(reading.values(), step)
+        if self._out is not None:
+            self._written(self._out, reading, images)
+        return reading
+
+    def _made(self, rows: Sequence[tuple[str, int]]) -> list[Image.Image]:
+        return generate_many(self._model, rows, self._settings, self._batch)
+
+    def _judged(self, step: int, vectors: Tensor) -> Reading:
+        own, other = len(self._rows), len(self._other)
+        controls = torch.cat([self._controls, vectors[own : own + other]])
+        captions = [one.caption for one in self._set]
+        shown = [Generation(prompt, "own", k) for prompt, k in self._rows]
+        found = judge(self._gallery, captions, shown, vectors[:own], controls)
+        copied = tuple(self._set[k].path.name for k in found.of("copied"))
+        seen = None
+        if self._canaries is not None:
+            planted = vectors[own + other :, None]
+            seen = sensitivity(self._canaries, *seen_in(self._canaries, planted, *self._galleries))
+        return Reading(
+            step,
+            len(copied),
+            copied,
+            self._median(vectors[:own]),
+            self._median(controls),
+            len(vectors),
+            0.0,
+            seen,
+        )
+
+    def _median(self, vectors: Tensor) -> float:
+        """Over the pictures that are asked for, of the largest similarity of an image to each."""
+        best = self._gallery.similarity(vectors)[:, self._asked].amax(0)
+        return round(float(best.double().quantile(0.5)), 4)
+
+    def _written(self, out: Path, reading: Reading, images: Sequence[Image.Image]) -> None:
+        there = checked(out, MOST_LINES).read_bytes() if out.exists() else b""
+        with written(out) as part:
+            part.write_bytes(there + json.dumps(reading.to_json()).encode() + b"\n")
+        prompts = [prompt for prompt, _ in self._rows]
+        shown = self._asked[:SHOWN]
+        first = [prompts.index(str(self._set[k].caption)) for k in shown]
+        page = sheet(
+            f"step {reading.step}: {reading.copies} copied",
+            [
+                ("training pictures", [picture(self._set[k].path) for k in shown]),
+                ("before training", [self._before[k] for k in first]),
+                (f"step {reading.step}", [images[k] for k in first]),
+            ],
+        )
+        save_png(page, out.with_suffix("") / f"step-{reading.step:06}.png")
+
+
+# what is asked for --------------------------------------------------------------------------------
+
+
+def _canaries(source: str | Path, heldout: str | Path | None) -> Canaries | None:
+    """Those of the folder of the training pictures; None where none are planted."""
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    if heldout is None and not (heldout_of(folder) / TABLE).is_file():
+        return None
+    return read_canaries(folder, heldout)
+
+
+def _captioned(
+    source: str | Path, caption: str | None, canaries: Canaries | None, seed: int
+) -> list[TrainingPicture]:
+    """Training pictures that have a caption, and are no canaries."""
+    planted = {one.picture.resolve() for one in canaries or ()}
+    files = {one.path.resolve(): one for one in read_training(source)}
+    own = [one for path, one in files.items() if path not in planted]
+    kept = [replace(one, caption=one.caption or caption) for one in own if one.caption or caption]
+    if not kept:
+        raise InputError(
+            f"{source} holds no pictures with captions, canaries apart: give caption, the prompt"
+            " that they are trained with"
+        )
+    if len(kept) > MOST:
+        kept = [kept[k] for k in sorted(random.Random(seed).sample(range(len(kept)), MOST))]
+    return kept
+
+
+def _seen(
+    pictures: Sequence[TrainingPicture], descriptor: Descriptor | None
+) -> tuple[list[TrainingPicture], Gallery]:
+    """The pictures that can be read, as the copy test sees them; they are opened one by one."""
+    found: list[TrainingPicture] = []
+    refused: list[str] = []
+
+    def opened() -> Iterator[Image.Image]:
+        for one in pictures:
+            try:
+                image = picture(one.path)
+            except RefusedError as error:
+                refused.append(str(error))
+                continue
+            found.append(one)
+            yield image
+
+    gallery = Gallery.of(opened(), descriptor)
+    if not found:
+        raise InputError(f"none of the training pictures can be read ({refused[0]})")
+    if refused:
+        notice(f"{len(refused)} training pictures cannot be read ({refused[0]}): left out")
+    return found, gallery
+
+
+def _check_whole(**numbers: int) -> None:
+    """Raises InputError for what is no whole number from 1."""
+    for name, value in numbers.items():
+        if type(value) is not int or value < 1:
+            raise InputError(f"{name} {value!r:.40}: give a whole number, 1 or more")
+
+
+def _rows(captions: Sequence[str], count: int) -> list[tuple[str, int]]:
+    """(caption, sample number) of `count` images or a few more, as many of each different caption.
+
+    >>> _rows(["a", "b", "a"], 5)
+    [('a', 7500), ('a', 7501), ('a', 7502), ('b', 7500), ('b', 7501), ('b', 7502)]
+    """
+    prompts = list(dict.fromkeys(captions))
+    each = -(-count // len(prompts))
+    return [(prompt, WATCH + k) for prompt in prompts for k in range(each)]
+
+
+def _logging(log: Any) -> Callable[[dict[str, float], int], object]:
+    """A function of values and step, of whatever there is to log to. Raises InputError."""
+    if log is None:
+        return lambda values, step: None
+    if hasattr(log, "add_scalar"):  # SummaryWriter
+        return lambda values, step: [log.add_scalar(name, values[name], step) for name in values]
+    taken = getattr(log, "log", log)
+    if not callable(taken):
+        raise InputError(
+            f"log {type(log).__name__} takes no values: give a function of values and step, an"
+            " Accelerator, or a SummaryWriter"
+        )
+    return lambda values, step: taken(values, step)
