@@ -97,12 +97,14 @@ def show_training(run: Run) -> None:
     """What a fine-tune audit found: its sentence, the models that were looked at, the pictures
     that are copied. Nothing for other runs.
     """
-    from findnemo.runs.fine_tunes import GRID, training_of, worst
+    from findnemo.runs.fine_tunes import GRID, canaries_told, training_of, worst
 
     if (about := training_of(run)) is None:
         return
     stdout.print(f"\n[bold]{plain(about['sentence'])}[/]", soft_wrap=True)
     stdout.print(variants_table(about["variants"]))
+    if canaries := canaries_told(about):
+        stdout.print(plain(canaries), soft_wrap=True)
     pictures = [about["pictures"][k] for k in worst(about)]
     stdout.print(training_table([one for one in pictures if one["state"] != "not seen"]))
     if (run.path / GRID).is_file():

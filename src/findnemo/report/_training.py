@@ -13,6 +13,7 @@ from findnemo.runs.fine_tunes import (
     BASE,
     CLEANED,
     begins,
+    canaries_told,
     choice,
     inside,
     row_of,
@@ -73,6 +74,7 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
         "tones": TONES,
         "figures": _figures(about, main),
         "choice": choice(about),
+        "canaries": canaries_told(about),
         "tone": TONES[main["verdict"]],
     }
 

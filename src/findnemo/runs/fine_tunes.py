@@ -12,7 +12,7 @@ import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,14 +40,18 @@ from findnemo.seeds import TRAINED
 from findnemo.training import (
     RATE,
     WAYS,
+    Canaries,
     Gallery,
     Generation,
     Judgement,
+    Sensitivity,
     described,
     judge,
     needed,
+    sensitivity,
     share,
 )
+from findnemo.training.seen import galleries, seen_in
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -61,13 +65,14 @@ SHOWN = 12  # training pictures in the grid
 BESIDE = 3  # generations beside each
 THUMBNAIL = 256
 OWN = ("own", "trigger", "given", "none")  # prompts that ask for the training pictures
+TWINS = ("canary", "twin")  # captions of planted pictures, and of those held out beside them
 
 
 @dataclass(frozen=True)
 class Question:
     """A prompt that a model is asked, what kind of prompt it is, and how many images are made.
 
-    `kind`: as that of `training.Generation`.
+    `kind`: as that of `training.Generation`, or one of TWINS.
     """
 
     prompt: str
@@ -172,8 +177,10 @@ def _made(
 
 @dataclass(frozen=True)
 class Subject:
-    """What all variants are judged by: the training pictures, as the copy test sees them; what the
-    base model gave; pictures that were held out, as vectors (H, D).
+    """What all variants are judged by: the training pictures, as the copy test sees them; pictures
+    that were held out, as vectors (H, D).
+
+    `canaries`: those that were planted among the pictures, if any. They are not judged with them.
     """
 
     pictures: Sequence[TrainingPicture]
@@ -181,6 +188,13 @@ class Subject:
     judges: Judges
     held_out: Tensor
     rate: float = RATE
+    canaries: Canaries | None = None
+
+    @cached_property
+    def planted(self) -> tuple[Gallery, Gallery]:
+        """The canaries and their twins, as the copy test sees them."""
+        assert self.canaries is not None
+        return galleries(self.canaries, self.judges.descriptor)
 
     @property
     def captions(self) -> list[str | None]:
@@ -192,7 +206,7 @@ class Variant:
     """A judged model: its name, the training's checkpoint, the strength of its LoRA.
 
     `vectors`: of its generations, (G, D). `judgement`: of those that ask for training pictures.
-    `costs`: what is left of the subject (`costs`).
+    `costs`: what is left of the subject (`costs`). `seen`: how many canaries are seen.
     """
 
     name: str
@@ -202,6 +216,7 @@ class Variant:
     vectors: Tensor
     judgement: Judgement
     costs: Mapping[str, float]
+    seen: Sensitivity | None = None
 
     @property
     def rows(self) -> list[int]:
@@ -231,7 +246,21 @@ def judged(
         torch.cat(controls) if controls else None,
     )
     found = costs(subject, shown, vectors, judgement)
-    return Variant(name, checkpoint, strength, shown, vectors, judgement, found)
+    seen = None if base is None else _seen(subject, shown, vectors)
+    return Variant(name, checkpoint, strength, shown, vectors, judgement, found, seen)
+
+
+def _seen(subject: Subject, shown: Shown, vectors: Tensor) -> Sensitivity | None:
+    """How many canaries a variant shows; None without canaries."""
+    if subject.canaries is None:
+        return None
+    rows: dict[str, list[int]] = {}
+    for k in shown.rows(*TWINS):
+        rows.setdefault(shown.generations[k].prompt, []).append(k)
+    captions = [one.caption for one in subject.canaries]
+    captions += [one.twin_caption for one in subject.canaries]
+    stacked = torch.stack([vectors[rows[caption]] for caption in captions])
+    return sensitivity(subject.canaries, *seen_in(subject.canaries, stacked, *subject.planted))
 
 
 def costs(
@@ -354,7 +383,15 @@ def _of_variant(variant: Variant, rate: float) -> dict[str, Any]:
         "high": round(high, 4),
         "controls": list(found.controls),
         **variant.costs,
+        **_of_canaries(variant),
     }
+
+
+def _of_canaries(variant: Variant) -> dict[str, Any]:
+    """How many canaries are seen, by how often an epoch shows them: [hits, of]."""
+    if variant.seen is None:
+        return {}
+    return {"canaries": {str(n): [one.hits, one.of] for n, one in variant.seen.seen.items()}}
 
 
 def row_of(about: Mapping[str, Any], name: str) -> dict[str, Any] | None:
@@ -424,6 +461,19 @@ def _are(count: int, what: str = "") -> str:
     ('1 is', '2 more are')
     """
     return f"{count}{what} {'is' if count == 1 else 'are'}"
+
+
+def canaries_told(about: Mapping[str, Any]) -> str:
+    """What the copy test can see, in a sentence; empty without canaries."""
+    main = row_of(about, about["main"]) or {}
+    parts = [
+        f"{hits} of {of} shown {count} time{'s' * (count != '1')} an epoch"
+        f" ({' to '.join(f'{100 * end:.0f}' for end in share(hits, of))} %)"
+        for count, (hits, of) in main.get("canaries", {}).items()
+    ]
+    if not parts:
+        return ""
+    return f"Canaries seen, at 1 % false positives (95 % interval): {', '.join(parts)}."
 
 
 def training_of(run: Run) -> dict[str, Any] | None:

@@ -307,6 +307,7 @@ class JudgedVariant(TypedDict, total=False):
     subject: Number
     diversity: Number
     a_clip: Number
+    canaries: dict[Text, tuple[Count, Count]]
 
 
 class Training(TypedDict, total=False):

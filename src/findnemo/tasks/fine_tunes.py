@@ -36,6 +36,7 @@ from findnemo.runs.fine_tunes import (
     BASE,
     CLEANED,
     OWN,
+    TWINS,
     Question,
     Shown,
     Subject,
@@ -67,11 +68,14 @@ from findnemo.tasks.options import (
     Source,
     Workers,
 )
-from findnemo.training import Gallery, described, needed
+from findnemo.training import Canaries, Gallery, described, needed, read_canaries
+from findnemo.training.canaries import TABLE as CANARIES
+from findnemo.training.canaries import heldout_of
 
 ASKED = 100  # captions of training pictures that images are made for
 LEAST = 16  # images of each kind of prompt
 CONTROLS = 8  # captions of other subjects
+EACH = 2  # images of a canary's caption
 NAMED = 3  # pictures that a note names
 
 
@@ -99,8 +103,8 @@ class Material:
     notes: tuple[str, ...]
 
     def asked(self, candidate: Candidate) -> list[Question]:
-        """Base models are not asked for other subjects: those show what tuning did to them."""
-        kinds = OWN if candidate.name == BASE else (*OWN, "control")
+        """The base is not asked for other subjects and canaries: these show what tuning did."""
+        kinds = OWN if candidate.name == BASE else (*OWN, "control", *TWINS)
         return [question for question in self.questions if question.kind in kinds]
 
 
@@ -193,22 +197,47 @@ def material(
     place = Path(tuned.train_images)
     root = place.absolute() if place.is_dir() else place.parent.resolve()
     judges = judges_of(place_of(source), _named(pictures))
+    canaries = _canaries(place)
+    if canaries is not None:
+        planted = {one.picture.resolve() for one in canaries}
+        own = tuple(one for one in training if one.path.resolve() not in planted)
+        training = replace(training, pictures=own)
     listener.say(f"looking at {len(training)} training pictures")
     kept, gallery, broken = _gallery(training, judges)
     held_out = torch.empty(0, gallery.views.shape[2])
     if tuned.holdout_images is not None:
         files = [one.path for one in read_training(tuned.holdout_images)]
         held_out = described(map(_opened, files), judges.descriptor)
-    subject = Subject(kept, gallery, judges, held_out, tuned.copy_rate)
+    subject = Subject(kept, gallery, judges, held_out, tuned.copy_rate, canaries)
     given: list[Prompt] = [] if tuned.prompts is None else list(read_table(tuned.prompts, listener))
     controls = _controls(source, detecting, listener)
     readable = replace(training, pictures=tuple(kept))
     questions, drawn = questions_of(
         readable, [p.text for p in given], controls, pictures.images, tuned
     )
+    questions += _of_canaries(canaries)
     notes = (*training.notes, *broken, *_twins(subject), *drawn)
     settings = images_of(source, pictures, detecting.seed or 0)
     return Material(subject, root, tuple(questions), settings, notes)
+
+
+def _canaries(folder: Path) -> Canaries | None:
+    """The canaries that were planted in a training folder; None where there are none.
+
+    Raises InputError for a table of canaries that is damaged.
+    """
+    if not folder.is_dir() or not (heldout_of(folder) / CANARIES).is_file():
+        return None
+    return read_canaries(folder)
+
+
+def _of_canaries(canaries: Canaries | None) -> list[Question]:
+    """The captions of canaries and of their twins."""
+    if canaries is None:
+        return []
+    captions = [(one.caption, one.twin_caption) for one in canaries]
+    asked = zip(TWINS, zip(*captions, strict=True), strict=True)
+    return [Question(text, kind, EACH) for kind, texts in asked for text in texts]
 
 
 def _named(pictures: Pictures) -> dict[str, str]:
