@@ -134,11 +134,12 @@ def is_share(row: dict, name: str, hits: int, n: int) -> None:
 
 def test_every_class_has_a_row_and_says_what_it_does_not_cover(pack):
     assert [row["attack"].partition(" ")[0] for row in pack["attacks"]] == [
-        *("Membership", "Regurgitation", "Regurgitation,", "Exfiltration"),
+        *("Membership", "Regurgitation", "Regurgitation", "Regurgitation,", "Exfiltration"),
         *("Inversion", "Reconstruction", "Attribute"),
     ]
     assert all(row["not_covered"] and row["measures"] for row in pack["attacks"])
-    assert [row["executed"] for row in pack["attacks"]] == [True] * 6 + [False]
+    executed = [row["executed"] for row in pack["attacks"]]
+    assert executed == [True, True, False, True, True, True, True, False]
 
 
 def test_regurgitation_counts_captions_before_and_after(pack):
@@ -265,7 +266,52 @@ def test_an_empty_run_has_no_figure_at_all(tmp_path):
         pack = evidence(opened)
     assert not any(row["executed"] or row["figures"] or row["result"] for row in pack["attacks"])
     assert all(row["why"] for row in pack["attacks"])
-    assert len([text for text in pack["residual"] if "not executed" in text]) == 7
+    assert len([text for text in pack["residual"] if "not executed" in text]) == 8
+
+
+def test_copies_of_training_pictures_are_counted_for_each_model(tmp_path):
+    picture = {
+        "file": "a.png",
+        "caption": "a secret caption",
+        "group": 0,
+        "state": "copied",
+        "similarity": 0.9,
+        "level": 0.7,
+        "margin": 0.4,
+        "ways": {"own": [2, 4]},
+        "nearest": [],
+        "begins": "LoRA",
+    }
+    counts = {"checkpoint": None, "strength": 1.0, "verdict": "copies", "nearly": 0}
+    lora = counts | {"name": "LoRA", "copied": 1, "copies": 2, "of": 8, "low": 0.03, "high": 0.66}
+    about = {
+        "sentence": "1 of 1 training picture is copied.",
+        "main": "LoRA",
+        "rate": 0.05,
+        "needed": 59,
+        "descriptor": True,
+        "pictures": [picture],
+        "variants": [lora | {"controls": [0, 24]}],
+        "notes": [],
+    }
+    path = make_run(tmp_path / "run", [Told("nothing yet")])
+    with Run.create(path, Run.open(path).meta("settings")) as run:
+        run.set_meta("training", about)
+        pack = evidence(run)
+    (row,) = (r for r in pack["attacks"] if r["attack"] == "Regurgitation of training pictures")
+    assert row["executed"]
+    shares = [(one["name"], one["hits"], one["n"]) for one in row["figures"]]
+    assert shares == [
+        ("LoRA: training pictures copied", 1, 1),
+        ("LoRA: images that are copies", 2, 8),
+        ("LoRA: controls as like a training picture", 0, 24),
+    ]
+    low, high = wilson(2, 8)
+    assert (row["figures"][1]["low"], row["figures"][1]["high"]) == pytest.approx(
+        (low, high), abs=1e-4
+    )
+    assert "a secret caption" not in json.dumps(pack)
+    assert "a.png" not in json.dumps(pack)
 
 
 # What else it says

@@ -131,14 +131,14 @@ def trained(folder, watched, weights=lora, how="plain"):
     ("weights", "how"),
     [
         (lora, "plain"),
-        (lora, "accumulating"),
-        (lora, "careless"),
-        (lora, "checkpointing"),
+        pytest.param(lora, "accumulating", marks=pytest.mark.slow),
+        pytest.param(lora, "careless", marks=pytest.mark.slow),
+        pytest.param(lora, "checkpointing", marks=pytest.mark.slow),
         (lora, "autocast"),
         (lora, "accelerate"),
         pytest.param(lora, "compiled", marks=pytest.mark.slow),
-        (lora, "parallel"),
-        (everything, "plain"),
+        pytest.param(lora, "parallel", marks=pytest.mark.slow),
+        pytest.param(everything, "plain", marks=pytest.mark.slow),
         (everything, "autocast"),
     ],
 )
@@ -178,7 +178,9 @@ def test_the_pipeline_stays_as_it_is(folder):
     assert watch._model.pipeline is not pipeline
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
+)
 def test_parts_of_several_dtypes(folder, dtype):
     """The denoiser in half precision, its LoRA and the VAE in float32, as the scripts have it."""
     pipeline = tiny_pipeline()
@@ -207,7 +209,7 @@ def learning():
     return findnemo.prune(model, neurons), weights
 
 
-@pytest.mark.parametrize("descriptor", [False, True])
+@pytest.mark.parametrize("descriptor", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_copies_are_seen_once_they_are_there(tmp_path, learning, descriptor):
     pipeline, after = learning
     before = {name: w.clone() for name, w in pipeline.unet.state_dict().items()}
