@@ -94,8 +94,11 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
     edit = f"{neurons} (outputs of cross-attention value projections), {how}"
     if point := about.get("point"):  # of a price list, if the user chose one
         edit += f"; chosen by its price: {point}"
+    training = about.get("training")
+    told = [("training pictures", markdown(training["sentence"], 3 * LONGEST))] if training else []
     return [
         ("model", markdown(name_of(about["source"]))),
+        *told,
         (
             "fingerprint",
             (

@@ -24,6 +24,7 @@ from findnemo.runs import (
     state,
     switched_off,
 )
+from findnemo.runs.fine_tunes import training_of
 from findnemo.runs.overview import holders
 from findnemo.runs.standing import falls
 
@@ -119,6 +120,7 @@ def _about(run: Run, captions: Sequence[Caption], chosen: Sequence[Caption]) -> 
         "memorized": states["memorized"],
         "suspected": states["suspected"],
         "out_of_reach": standings["out of reach"],
+        "training": training_of(run),
     }
 
 

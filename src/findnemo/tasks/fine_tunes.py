@@ -401,6 +401,8 @@ def audit_fine_tune(
     source = model if isinstance(model, Source) else Source(str(model))
     found = candidates(source, tuned)
     detecting = _calibrated_on(source, tuned, detecting)
+    if tuned.tuned is not None and place_of(source) in demo.MODELS:
+        pictures = replace(pictures, descriptor=pictures.descriptor or demo.DESCRIPTOR)
     given = material(source, tuned, detecting, pictures, listener)
     for text in given.notes:
         listener.warn(text)
