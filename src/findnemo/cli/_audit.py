@@ -309,7 +309,7 @@ def fine_tune_of(tuned: FineTune, table: Captions) -> FineTune:
     if table.shard is not None:
         raise InputError("--shard does nothing with --train-images: leave one of them out")
     prompts = None if table.source is None else replace(table, limit=None)
-    return replace(tuned, prompts=prompts, limit=table.limit)
+    return replace(tuned, prompts=prompts, column=table.column, limit=table.limit)
 
 
 def refuse_without_pictures(tuned: FineTune) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
 
-from findnemo.cli._common import EDGELESS, plain, stdout
+from findnemo.cli._common import EDGELESS, LOOSE, plain, stdout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,61 +106,57 @@ def show_training(run: Run) -> None:
     if canaries := canaries_told(about):
         stdout.print(plain(canaries), soft_wrap=True)
     pictures = [about["pictures"][k] for k in worst(about)]
-    stdout.print(training_table([one for one in pictures if one["state"] != "not seen"]))
+    if seen := [one for one in pictures if one["state"] != "not seen"]:
+        stdout.print(training_table(seen))
     if (run.path / GRID).is_file():
         stdout.print(plain(f"pictures in {run.path / GRID}"), soft_wrap=True)
+    stdout.print(plain(f"\nCaptions and neurons of {about['main']}:"), soft_wrap=True)
 
 
 VERDICTS = {"copies": "red", "does not copy": "green", "cannot be said": "yellow"}
 
 
+COSTS = {"subject": "subject", "diversity": "diversity", "a_clip": "A_CLIP"}
+WIDE = 100  # columns of a terminal that has room for all costs
+
+
 def variants_table(variants: Sequence[Mapping[str, Any]]) -> Table:
     """A line for each model of a fine-tune audit: copies, and what is left of the subject."""
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
+    measured = [name for name in COSTS if any(name in one for one in variants)]
+    costs = measured if stdout.width >= WIDE else measured[:1]
     table = Table(
-        "model",
-        Column("copied", **right),
-        Column("nearly", **right),
-        Column("images that are copies", **right),
-        Column("controls", **right),
-        Column("subject", **right),
-        Column("diversity", **right),
-        Column("A_CLIP", **right),
-        "",
-        **EDGELESS,
+        Column("model", no_wrap=True, max_width=26),
+        Column("", no_wrap=True),
+        *(Column(name, **right) for name in ("copied", "nearly", "copies", "95 %", "controls")),
+        *(Column(COSTS[name], **right) for name in costs),
+        **LOOSE,
     )
     for one in variants:
-        low, high = (f"{100 * one[side]:.1f}" for side in ("low", "high"))
-        copies = f"{one['copies']} of {one['of']} ({low} to {high} %)"
+        said = f"[{VERDICTS.get(one['verdict'], 'dim')}]{plain(one['verdict'])}[/]"
+        ends = "{:.0f} to {:.0f} %".format(100 * one["low"], 100 * one["high"])
         controls = "{} of {}".format(*one["controls"]) if one["controls"][1] else ""
-        kept = [f"{one[name]:.2f}" if name in one else "" for name in COSTS]
-        said = one["verdict"]
-        coloured_ = f"[{VERDICTS.get(said, 'dim')}]{plain(said)}[/]"
-        cells = (str(one["copied"]), str(one["nearly"]), copies, controls, *kept)
-        table.add_row(plain(one["name"]), *cells, coloured_)
+        counts = (str(one["copied"]), str(one["nearly"]), f"{one['copies']} of {one['of']}", ends)
+        kept = (f"{one[name]:.2f}" if name in one else "" for name in costs)
+        table.add_row(plain(one["name"]), said, *counts, controls, *kept)
     return table
-
-
-COSTS = ("subject", "diversity", "a_clip")
 
 
 def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
     """A line for each training picture: its state, and by which prompts it is copied."""
     table = Table(
-        Column("training picture", no_wrap=True, max_width=36),
-        "state",
-        Column("similarity", justify="right"),
-        Column("margin", justify="right"),
+        Column("training picture", no_wrap=True, max_width=30),
+        Column("", no_wrap=True),
+        Column("similarity", justify="right", no_wrap=True),
         Column("copies by prompt"),
         Column("begins at"),
-        **EDGELESS,
+        **LOOSE,
     )
     for one in pictures:
         ways = ", ".join(
             f"{way} {copies} of {of}" for way, (copies, of) in one["ways"].items() if copies
         )
-        numbers = (f"{one['similarity']:.2f}", f"{one['margin']:.2f}")
-        cells = (one["state"], *numbers, ways, one["begins"] or "")
+        cells = (one["state"], f"{one['similarity']:.2f}", ways, one["begins"] or "")
         table.add_row(*map(plain, (one["file"], *cells)))
     return table
 

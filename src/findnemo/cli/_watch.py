@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from findnemo.cli._common import JsonOpt, ModelArg, OutOpt, QuietOpt, listening, print_json, stdout
+from findnemo.cli._common import (
+    JsonOpt,
+    ModelArg,
+    OutOpt,
+    QuietOpt,
+    listening,
+    plain,
+    print_json,
+    stdout,
+    warn,
+)
 from findnemo.cli._options import grouped
 from findnemo.errors import FAILED, InputError
 from findnemo.tasks.options import FineTune, Pictures, Source, Workers
@@ -28,7 +38,8 @@ def watch(
     stop_at_copies: Annotated[
         bool,
         typer.Option(
-            "--stop-at-copies", help="End with status 1 at the first checkpoint that copies."
+            "--stop-at-copies",
+            help="End with status 1 at the first checkpoint of which a copy is seen.",
         ),
     ] = False,
     json: JsonOpt = False,
@@ -42,7 +53,7 @@ def watch(
     --out run`
 
     Example: `findnemo watch BASE --lora checkpoints --train-images photos --stop-at-copies --out
-    run && echo still fine`
+    run`
     """
     from findnemo import tasks
     from findnemo.cli._show import variants_table
@@ -51,6 +62,7 @@ def watch(
         raise InputError("give --train-images DIR, the pictures that the model is trained on")
     place = replace(source, place=model)
     patience = None if minutes is None else 60 * minutes
+    about: dict[str, Any] | None = None
     copies = False
     with listening(quiet) as listener:
         for about in tasks.watch(place, tuned, out, pictures, workers, listener, patience):
@@ -58,9 +70,16 @@ def watch(
             if json:
                 print_json(newest)
             elif not quiet:
-                stdout.print(variants_table(about["variants"]))
+                line = f"{newest['name']}: {newest['verdict']}, {newest['copies']} of"
+                stdout.print(plain(f"{line} {newest['of']} images are copies"), soft_wrap=True)
             copies = newest["verdict"] == "copies"
             if copies and stop_at_copies:
                 break
+    if about is None:
+        warn("no checkpoint came: nothing was judged")
+    elif not (json or quiet):
+        stdout.print(f"\n[bold]{plain(about['sentence'])}[/]", soft_wrap=True)
+        stdout.print(variants_table(about["variants"]))
+        stdout.print(plain(f"training pictures in {out / 'training.csv'}"), soft_wrap=True)
     if copies and stop_at_copies:
         raise typer.Exit(FAILED)

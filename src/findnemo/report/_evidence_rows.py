@@ -35,7 +35,7 @@ from findnemo.runs.detectors import HOLDOUT
 from findnemo.runs.detectors import STAGE as DETECTOR
 from findnemo.runs.fine_tunes import training_of
 from findnemo.runs.standing import TRAINED, copies
-from findnemo.stats import auroc, bootstrap, tpr_at_fpr
+from findnemo.stats import auroc, bootstrap, clopper_pearson, tpr_at_fpr
 
 FPR = 0.01
 ATTACK = "attack:"  # and a state of the model: stages of captions
@@ -233,10 +233,10 @@ def training_pictures(held: Held) -> Row:
     for one in about["variants"]:
         name = one["name"]
         figures.append(share(f"{name}: training pictures copied", one["copied"], many))
-        figures.append(share(f"{name}: images that are copies", one["copies"], one["of"]))
+        figures.append(_of_images(f"{name}: images that are copies", one["copies"], one["of"]))
         hits, of = one["controls"]
         if of:
-            figures.append(share(f"{name}: controls as like a training picture", hits, of))
+            figures.append(_of_images(f"{name}: controls as like a training picture", hits, of))
     main = f"{about['main']}: "
     first = [one for one in figures if one["name"].startswith(main)]
     result = tuple(f"{one['name']}: {in_words(one)}" for one in first[:2])
@@ -248,6 +248,11 @@ def training_pictures(held: Held) -> Row:
         " the tuned model's images of other subjects.",
     )
     return executed(row, figures, (), how, result)
+
+
+def _of_images(name: str, hits: int, of: int) -> Figure:
+    """A share of images with the interval that the audit gives it."""
+    return figure(name, hits / of, of, clopper_pearson(hits, of), "Clopper-Pearson", hits)
 
 
 def _before_after(name: str, captions: Sequence[Caption]) -> list[Figure]:

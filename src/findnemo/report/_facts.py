@@ -23,7 +23,7 @@ from findnemo.report._attacks import attack, attempts, hardened
 from findnemo.report._captions import card, example, reasons, wanted_pictures
 from findnemo.report._pictures import thumbnails
 from findnemo.report._text import ALIGNMENT, NONE, PIXELS, count, interval, minus, number, percent
-from findnemo.report._training import training, wanted_training
+from findnemo.report._training import about_training, training, wanted_training
 from findnemo.report.sentences import sentences
 from findnemo.runs import (
     Caption,
@@ -115,7 +115,7 @@ def facts(run: Run) -> dict[str, Any]:
     listed = list_of(run)
     checked = [c for c in memorized if c.verified and standing(c) != "out of reach"]
     head = {
-        "name": overview.name_of(run.meta("source")),
+        "name": _name(run),
         "verdict": verdict(captions, sum(widths.values())),
         "training": training(run, pictures),
         "trouble": _trouble(captions, tau),
@@ -155,7 +155,7 @@ def facts(run: Run) -> dict[str, Any]:
         "q": q_values(p_values(run)),
         "suspected": len(suspected),
         "others": _others(captions),
-        "pictures_left_out": len(wanted) - len(pictures),
+        "pictures_left_out": len(set(wanted)) - len(pictures),
     }
     return head | scores | neurons | effect | each
 
@@ -344,6 +344,7 @@ def _about(
     return [
         ("Model", f"{overview.name_of(run.meta('source'))}{opened}"),
         ("Fingerprint", str(settings["model"])),
+        *about_training(run),
         ("Captions", f"{len(captions):,} given{rest}"),
         ("Hold-out captions", _holdout_captions(calibration)),
         ("Threshold", f"tau = {number(settings['tau'])}, {_how_tau(calibration)}"),
@@ -356,6 +357,13 @@ def _about(
         ("Precision", str(settings["dtype"])),
         ("Versions", versions or "not recorded"),
     ]
+
+
+def _name(run: Run) -> str:
+    """The model, with the LoRA that it was loaded with."""
+    source = overview.name_of(run.meta("source"))
+    lora = (run.meta("source_options") or {}).get("lora")
+    return source if lora is None else f"{overview.name_of(lora)} on {source}"
 
 
 def _holdout_captions(calibration: Calibration) -> str:

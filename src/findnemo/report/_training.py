@@ -46,6 +46,21 @@ def _files(root: Path, about: Mapping[str, Any], number_: int) -> list[Wanted]:
     return [Wanted(root / thumbnail(number_), SIDE), *(Wanted(file, SIDE) for file in nearest)]
 
 
+def about_training(run: Run) -> list[tuple[str, str]]:
+    """What was compared, as rows of the report's facts; none for other runs."""
+    if (about := training_of(run)) is None:
+        return []
+    main = row_of(about, about["main"])
+    assert main is not None
+    names = ", ".join(one["name"] for one in about["variants"])
+    descriptor = "a copy descriptor" if about["descriptor"] else "the correlation of pixels"
+    return [
+        ("Training pictures", f"{len(about['pictures']):,}, compared by {descriptor}"),
+        ("Models compared", names),
+        ("Images of each", f"{main['of']:,} that ask for training pictures"),
+    ]
+
+
 def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
     """What the section shows; None for a run that was made without training pictures.
 
@@ -92,7 +107,7 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
             "label": "training pictures copied",
             "value": f"{main['copied']} of {of}",
             "note": f"{count(main['nearly'], 'more').removesuffix('s')} nearly",
-            "tone": bad or "good",
+            "tone": bad or ("good" if main["verdict"] == "does not copy" else ""),
         },
         {
             "label": "images that are copies",
@@ -102,7 +117,7 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
             "tone": bad,
         },
         {
-            "label": "controls as like a picture",
+            "label": "controls that reach a copy's level",
             "value": percent(hits / controls) if controls else NONE,
             "note": f"{control}, n\u00a0=\u00a0{controls}" if controls else "none was looked at",
             "tone": "",
@@ -114,7 +129,7 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
             "tone": "",
         },
         {
-            "label": "most of the subject without a copy",
+            "label": "no copy seen, most of the subject",
             "value": best["name"] if best else NONE,
             "note": _kept(about, best, main),
             "tone": "",
@@ -128,7 +143,7 @@ def _last(about: Mapping[str, Any], last: str | None, first: str | None) -> str:
         return "no model that was looked at copies"
     if len(tuned) == 1:
         return "the only one that was looked at (--lora-scale, or a directory of checkpoints)"
-    return f"last without: {last or 'none that was looked at'}"
+    return f"last in which none was seen: {last or 'none that was looked at'}"
 
 
 def _kept(about: Mapping[str, Any], best: Mapping[str, Any] | None, main: Mapping[str, Any]) -> str:
@@ -137,4 +152,5 @@ def _kept(about: Mapping[str, Any], best: Mapping[str, Any] | None, main: Mappin
     base = row_of(about, BASE) or {}
     of = (best.get("subject"), main.get("subject"), base.get("subject"))
     said = [number(value, 2) for value in of]
-    return f"similarity to the subject {said[0]}; {said[1]} as trained, {said[2]} of the base"
+    few = "" if best["verdict"] == "does not copy" else f"; {best['of']} images are few"
+    return f"similarity to the subject {said[0]}; {said[1]} as trained, {said[2]} of the base{few}"

@@ -32,7 +32,7 @@ from findnemo.prompts import Prompt, TrainingPicture
 from findnemo.runs.audit import Answer, attempted, commit
 from findnemo.runs.results import Training, decoded
 from findnemo.runs.stages import Progress, Stage, run_stage
-from findnemo.runs.store import VARIANTS, Caption, Run
+from findnemo.runs.store import VARIANTS, WATCHED, Caption, Run
 from findnemo.runs.table import enter
 from findnemo.runs.workers import Pool, Unit
 from findnemo.runs.worklist import groups, list_open
@@ -60,7 +60,6 @@ STAGE = "pictures"
 BASE = "base"
 CLEANED = "neurons off"
 GRID = "training.png"
-TABLE = "training.csv"
 SHOWN = 12  # training pictures in the grid
 BESIDE = 3  # generations beside each
 THUMBNAIL = 256
@@ -126,6 +125,7 @@ def show(
         "dtype": str(model.dtype).removeprefix("torch."),
         "image_settings": settings.to_json(),
         "neurons": neurons.to_json(),
+        "images": {question.kind: question.images for question in questions},
     }
     with Run.create(folder, kept) as run:
         prompts = [Prompt(q.prompt, row, q.kind) for row, q in enumerate(questions, 1)]
@@ -268,18 +268,19 @@ def costs(
 ) -> dict[str, float]:
     """What a variant shows of the subject, over generations of the training captions.
 
-    `subject`: the median similarity to the nearest training picture, of those that are no copies.
+    `subject`: the median similarity to the nearest training picture, of those that are no copies;
+    `left`: how many these are.
     `diversity`: 1 less the mean similarity of two images of one prompt. `a_clip`: the median fit
     with the caption, where there is a CLIP. What cannot be measured is left out.
     """
-    own = shown.rows("own")
+    own = shown.rows("own") or shown.rows("trigger")
     values: dict[str, float] = {}
     copies = {s.generation for s in judgement.sightings if s.copy}
     asking = shown.rows(*OWN)
     fair = [k for position, k in enumerate(asking) if position not in copies and k in set(own)]
     if fair:
         nearest = subject.gallery.similarity(vectors[fair]).amax(1)
-        values["subject"] = float(nearest.median())
+        values |= {"subject": float(nearest.median()), "left": len(fair)}
     if apart := _apart(shown, vectors, own):
         values["diversity"] = statistics.fmean(apart)
     if subject.judges.alignment is not None and own:
@@ -435,8 +436,7 @@ def sentence(about: Mapping[str, Any]) -> str:
     elif main["verdict"] == "cannot be said":
         return (
             f"No copy of {many} training picture{plural} was seen, but {main['of']} images are too"
-            f" few to say that fewer than {percent} are copies: it takes {about['needed']}"
-            " (--images)."
+            f" few to say that fewer than {percent} are copies: it takes {about['needed']}."
         )
     else:
         text = (
@@ -448,11 +448,21 @@ def sentence(about: Mapping[str, Any]) -> str:
     last, first = begins(about)
     if first is not None and len(about["variants"]) > 2 + (row_of(about, CLEANED) is not None):
         text += f" Copies begin at {first}"
-        text += f"; {last} is the last without." if last else ", the first that was looked at."
+        text += (
+            f"; {last} is the last in which none was seen." if last else ", the first looked at."
+        )
     if (cleaned := row_of(about, CLEANED)) is not None:
         left = "none is" if not cleaned["copied"] else f"{_are(cleaned['copied'])} still"
-        text += f" With the neurons off {left} copied."
+        text += f" With the neurons off {left} copied{_kept(about, cleaned)}."
     return text
+
+
+def _kept(about: Mapping[str, Any], cleaned: Mapping[str, Any]) -> str:
+    """How much of the subject is left beside the base, where that was measured."""
+    base = row_of(about, BASE) or {}
+    if "subject" not in cleaned or "subject" not in base:
+        return ""
+    return f"; similarity to the subject is {cleaned['subject']:.2f}, of the base {base['subject']:.2f}"
 
 
 def _are(count: int, what: str = "") -> str:
@@ -490,7 +500,7 @@ def write_training(run: Run, about: Mapping[str, Any], root: Path) -> None:
     thumbnails and a grid of those that are most copied.
     """
     run.set_meta("training", about)
-    write_table(about, run.path / TABLE)
+    write_table(about, run.path / WATCHED[1])
     lines = []
     for k in worst(about):
         one = about["pictures"][k]
@@ -501,7 +511,7 @@ def write_training(run: Run, about: Mapping[str, Any], root: Path) -> None:
         label = f"{one['file']}: {one['state']}, similarity {one['similarity']:.2f}"
         lines.append((label, [own, *beside]))
     if lines:
-        title = "training pictures, each with the images of the model that are most like it"
+        title = f"training pictures, and the images of {about['main']} most like each"
         save_png(sheet(title, lines), run.path / GRID)
 
 

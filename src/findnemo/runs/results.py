@@ -305,6 +305,7 @@ class JudgedVariant(TypedDict, total=False):
     high: Required[Number]
     controls: Required[tuple[Count, Count]]
     subject: Number
+    left: Count
     diversity: Number
     a_clip: Number
     canaries: dict[Text, tuple[Count, Count]]

@@ -54,7 +54,14 @@ DATABASE = "run.sqlite"
 BACKUP = "backup.sqlite"  # the database as it was at the end of a stage
 COPY = "settings.json"
 VARIANTS = "variants"  # folder with the images of a fine-tune audit
-_BEFORE = {"calibration", ".lock", COPY, VARIANTS}  # what can be there before the database
+WATCHED = ("training.json", "training.csv")  # what was seen of its checkpoints
+_BEFORE = {
+    "calibration",
+    ".lock",
+    COPY,
+    VARIANTS,
+    *WATCHED,
+}  # what can be there before the database
 _STORAGE = {  # what SQLite says of a disk -> the reason and the way out
     "database or disk is full": ("no space left on the device", FULL),
     "readonly database": ("it is read-only", CLOSED),

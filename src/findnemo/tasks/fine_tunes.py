@@ -22,7 +22,7 @@ from findnemo.files.fetch import RefusedError
 from findnemo.files.originals import from_file
 from findnemo.images import ImageSettings
 from findnemo.metrics import Judges
-from findnemo.models import lora_checkpoints, model_checkpoints, of_strength
+from findnemo.models import Model, lora_checkpoints, model_checkpoints, of_strength, read_lora
 from findnemo.prompts import (
     Prompt,
     PromptTable,
@@ -76,6 +76,13 @@ ASKED = 100  # captions of training pictures that images are made for
 LEAST = 16  # images of each kind of prompt
 CONTROLS = 8  # captions of other subjects
 EACH = 2  # images of a canary's caption
+ASKS = {  # kinds of prompts in words
+    "own": "captions of training pictures",
+    "trigger": "trigger words",
+    "given": "further captions",
+    "control": "captions of other subjects",
+    "canary": "canaries",
+}
 NAMED = 3  # pictures that a note names
 
 
@@ -193,7 +200,7 @@ def material(
     Pictures that cannot be read are left out, and told. Raises InputError for a source without
     pictures or captions, and for options that do not fit.
     """
-    training = read_training(tuned.train_images)
+    training = read_training(tuned.train_images, tuned.column)
     place = Path(tuned.train_images)
     root = place.absolute() if place.is_dir() else place.parent.resolve()
     judges = judges_of(place_of(source), _named(pictures))
@@ -202,8 +209,12 @@ def material(
         planted = {one.picture.resolve() for one in canaries}
         own = tuple(one for one in training if one.path.resolve() not in planted)
         training = replace(training, pictures=own)
-    listener.say(f"looking at {len(training)} training pictures")
-    kept, gallery, broken = _gallery(training, judges)
+    listener.say(f"looking at {len(training)} training pictures of {tuned.train_images}")
+    if judges.descriptor is None:
+        listener.warn(
+            "no --descriptor: pixels are compared, and a copy that is moved or cropped is missed"
+        )
+    kept, gallery, broken = _gallery(training, judges, listener)
     held_out = torch.empty(0, gallery.views.shape[2])
     if tuned.holdout_images is not None:
         files = [one.path for one in read_training(tuned.holdout_images)]
@@ -261,14 +272,17 @@ def _opened(path: Path) -> Any:
 
 
 def _gallery(
-    training: TrainingSet, judges: Judges
+    training: TrainingSet, judges: Judges, listener: Listener
 ) -> tuple[list[TrainingPicture], Gallery, list[str]]:
     """The pictures that can be read, as the copy test sees them, and a note of the others."""
     kept: list[TrainingPicture] = []
     broken: list[str] = []
 
     def readable() -> Iterator[Any]:
-        for one in training:
+        for k, one in enumerate(training):
+            listener.progress("look", k, len(training))
+            if listener.stop():
+                raise StoppedError(f"{training.source}: stopped; nothing was written")
             try:
                 image = from_file(one.path)
             except RefusedError as refused:
@@ -278,6 +292,7 @@ def _gallery(
             yield image
 
     gallery = Gallery.of(readable(), judges.descriptor)
+    listener.progress("look", len(training), len(training))
     if not kept:
         raise InputError(
             f"none of {len(training)} pictures of {training.source} can be read: {broken[0]}"
@@ -326,7 +341,9 @@ def questions_of(
         notes = [f"{most} of {len(own):,} captions are asked, drawn by chance (--limit)"]
         chosen = set(random.Random(0).sample(own, most))
         own = [caption for caption in own if caption in chosen]
-    kinds: dict[str, list[str]] = {"own": own, "trigger": list(training.triggers)}
+    triggers = list(training.triggers)
+    own = [caption for caption in own if caption not in triggers]
+    kinds: dict[str, list[str]] = {"own": own, "trigger": triggers}
     kinds |= {"given": list(given), "none": [""], "control": list(controls)}
     if not any(kinds[kind] for kind in ("own", "trigger", "given")):
         raise InputError(
@@ -341,7 +358,7 @@ def questions_of(
         new = [text for text in dict.fromkeys(texts) if text not in seen]
         seen |= set(new)
         each = usual if images is None else max(images, 1)
-        if images is None and new and kind != "own":
+        if images is None and new and kind != ("own" if own else "trigger"):
             each = max(IMAGES, math.ceil(LEAST / len(new)))
         questions += [Question(text, kind, each) for text in new]
     return questions, notes
@@ -357,13 +374,19 @@ def look(
     base: Variant | None,
     workers: Workers = Workers(),
     listener: Listener = Listener(),
+    to_come: Sequence[Candidate] = (),
 ) -> Variant | None:
     """Make the images of a model, or what is left of them, and judge them; None where that was
     stopped.
+
+    `to_come`: candidates whose LoRAs are checked against the model before any image is made.
     """
     folder = folder_of_variant(out, candidate.name)
     asked = given.asked(candidate)
     with at_work(candidate.source, workers, listener) as pool:
+        if isinstance(pool.model, Model):  # facts of workers' models have no modules
+            for lora in dict.fromkeys(one.source.lora for one in to_come if one.source.lora):
+                read_lora(of_strength(lora)[0], pool.model.pipeline)
         shown = show(
             folder, pool, asked, given.settings, progress=listener.progress, stop=listener.stop
         )
@@ -424,7 +447,9 @@ def audit_fine_tune(
     variants: list[Variant] = []
     for one in found:
         listener.say(f"images of {one.name}")
-        variant = look(one, given, out, variants[0] if variants else None, workers, listener)
+        base = variants[0] if variants else None
+        to_come = found[1:] if base is None else ()
+        variant = look(one, given, out, base, workers, listener, to_come)
         if variant is None:
             break
         variants.append(variant)
@@ -478,17 +503,21 @@ def _calibrated_on(source: Source, tuned: FineTune, detecting: Detecting) -> Det
 
 
 def _tell_cost(found: Sequence[Candidate], given: Material, listener: Listener) -> None:
+    counts = Counter(q.kind for q in given.questions)
+    asked = ", ".join(f"{ASKS[kind]}: {n}" for kind, n in counts.items() if kind in ASKS)
+    listener.say(f"asked are {asked}, and the empty prompt")
     images = sum(q.images for one in found for q in given.asked(one))
     evaluations = images * given.settings.passes
     listener.say(
         f"{len(found) - 1} tuned model{'s' * (len(found) > 2)} and the base make {images:,} images"
         f" ({evaluations:,} evaluations of the denoiser)"
     )
-    own = sum(q.images for q in given.questions if q.kind in OWN)
-    if own < needed(given.subject.rate):
+    asking = [q.images for q in given.questions if q.kind in OWN]
+    enough = needed(given.subject.rate)
+    if sum(asking) < enough:
         listener.warn(
-            f"{own} images of a model are too few to say that it does not copy: that takes"
-            f" {needed(given.subject.rate)}, give --images"
+            f"{sum(asking)} images of a model are too few to say that it does not copy: that takes"
+            f" {enough}, here --images {math.ceil(enough / len(asking))}"
         )
 
 

@@ -182,7 +182,10 @@ def demo_table(model: Any, limit: int | None) -> PromptTable:
     """The captions of a shipped model: its memorized ones, and ordinary ones."""
     place = place_of(model)
     if place not in demo.MODELS:
-        raise InputError("give --prompts FILE: only 'demo' brings its own captions")
+        raise InputError(
+            "give --prompts FILE, or for a fine-tune --train-images DIR: only 'demo' brings its own"
+            " captions"
+        )
     own = demo.memorized(place)
     others = (
         Prompt(text, row) for row, text in enumerate(demo.unrelated()[:ORDINARY], len(own) + 1)

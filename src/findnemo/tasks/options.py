@@ -107,8 +107,9 @@ class FineTune:
     """The pictures that a model was fine-tuned on, and what it was tuned to.
 
     Given to a task in the place of a table of captions. `train_images`: as for
-    `prompts.read_training`. `prompts`: further captions, beside those of the pictures. `limit`: so
-    many captions of the pictures are asked, drawn by chance.
+    `prompts.read_training`. `prompts`: further captions, beside those of the pictures. `column`:
+    of the captions in a table of pictures. `limit`: so many captions of the pictures are asked,
+    drawn by chance.
     """
 
     train_images: Any = option(
@@ -118,6 +119,7 @@ class FineTune:
         metavar="DIR",
     )
     prompts: Any = None
+    column: str | None = None
     limit: int | None = None
     holdout_images: Path | None = option(
         None,
@@ -126,8 +128,8 @@ class FineTune:
     )
     tuned: str | None = option(
         None,
-        "With --train-images: the tuned model, or a directory of checkpoints, where it is no LoRA;"
-        " MODEL is what it was tuned from.",
+        "With --train-images: a wholly tuned model, or a directory of its checkpoints, instead of"
+        " a LoRA on MODEL.",
     )
     lora_scale: str | None = option(
         None, "With --train-images: strengths of the LoRA to audit, such as 0.6,0.8,1."
@@ -222,7 +224,7 @@ class Pictures:
     images: int | None = option(
         None,
         "Finished images before and after per memorized caption (4; a run that has begun has its"
-        " own number); 0 for none.",
+        " own number); 0 for none. With --train-images: images of each caption.",
         min=0,
     )
     image_steps: int | None = option(

@@ -11,13 +11,13 @@ from typing import Any
 
 from findnemo.errors import InputError
 from findnemo.files.writing import written
-from findnemo.runs.fine_tunes import TABLE, Variant, summary, write_table
+from findnemo.runs.fine_tunes import Variant, summary, write_table
+from findnemo.runs.store import WATCHED
 from findnemo.tasks.fine_tunes import Candidate, candidates, check, look, material
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.options import Detecting, FineTune, Pictures, Source, Workers
 
 POLL = 5.0  # seconds between two looks at the directory
-FILE = "training.json"
 
 
 def watch(
@@ -61,9 +61,10 @@ def watch(
             return
         variants.append(variant)
         about = summary(given.subject, variants, one.name, given.root, given.notes)
-        with written(root / FILE) as part:
+        data, table = (root / name for name in WATCHED)
+        with written(data) as part:
             part.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        write_table(about, root / TABLE)
+        write_table(about, table)
         yield about
 
 
