@@ -17,6 +17,7 @@ from findnemo.errors import InputError
 from findnemo.prompts import Prompt
 from findnemo.report import evidence, verify_evidence, write_evidence
 from findnemo.runs import Run
+from findnemo.stats import clopper_pearson
 
 FIRST, SECOND, MID = LAYERS
 SETTINGS = {
@@ -306,7 +307,7 @@ def test_copies_of_training_pictures_are_counted_for_each_model(tmp_path):
         ("LoRA: images that are copies", 2, 8),
         ("LoRA: controls as like a training picture", 0, 24),
     ]
-    low, high = wilson(2, 8)
+    low, high = clopper_pearson(2, 8)
     assert (row["figures"][1]["low"], row["figures"][1]["high"]) == pytest.approx(
         (low, high), abs=1e-4
     )

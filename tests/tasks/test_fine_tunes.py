@@ -62,7 +62,8 @@ def test_copies_begin_at_a_strength_and_end_with_the_neurons_off(run, place):
     about = training_of(run)
     assert [v["name"] for v in about["variants"]] == ["base", "LoRA x 0.1", "LoRA x 1", CLEANED]
     assert [v["copied"] for v in about["variants"]] == [0, 0, 2, 0]
-    assert "Copies begin at LoRA x 1; LoRA x 0.1 is the last without." in about["sentence"]
+    told = "Copies begin at LoRA x 1; LoRA x 0.1 is the last in which none was seen."
+    assert told in about["sentence"]
     assert row_of(about, "LoRA x 1")["controls"][0] == 0
     found = all_neurons(run.captions())
     held = NeuronSet.of(n for neurons in place.memories.values() for n in neurons)
