@@ -110,7 +110,7 @@ def show_training(run: Run) -> None:
         stdout.print(training_table(seen))
     if (run.path / GRID).is_file():
         stdout.print(plain(f"pictures in {run.path / GRID}"), soft_wrap=True)
-    stdout.print(plain(f"\nCaptions and neurons of {about['main']}:"), soft_wrap=True)
+    stdout.print(f"\nCaptions and neurons of {plain(about['main'])}:", soft_wrap=True)
 
 
 VERDICTS = {"copies": "red", "does not copy": "green", "cannot be said": "yellow"}
