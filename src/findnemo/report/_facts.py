@@ -363,7 +363,7 @@ def _name(run: Run) -> str:
     """The model, with the LoRA that it was loaded with."""
     source = overview.name_of(run.meta("source"))
     lora = (run.meta("source_options") or {}).get("lora")
-    return source if lora is None else f"{overview.name_of(lora)} on {source}"
+    return source if lora is None else f"{lora.rpartition('/')[2]} on {source}"
 
 
 def _holdout_captions(calibration: Calibration) -> str:

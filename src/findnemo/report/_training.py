@@ -90,6 +90,7 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
         "figures": _figures(about, main),
         "choice": choice(about),
         "canaries": canaries_told(about),
+        "clip": any("a_clip" in one for one in about["variants"]),
         "tone": TONES[main["verdict"]],
     }
 
