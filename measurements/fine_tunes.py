@@ -93,6 +93,10 @@ def main() -> None:
     found = candidates(source, tuned)
     audit, seconds = looked(found, given, args.out / "audit", listener)
     truth, longer = looked(found, judge, args.out / "judge", listener)
+    verdicts = [
+        [v.judgement.verdict(base=variants[0].judgement.rate()) for v in variants]
+        for variants in (audit, truth)
+    ]
     rows = []
     for k, candidate in enumerate(found):
         called = groups_copied(audit[k])
@@ -110,16 +114,16 @@ def main() -> None:
                 "precision": share(len(called & copied), len(called)),
                 "recall of captions": share(len(named & true), len(true)),
                 "precision of captions": share(len(named & true), len(named)),
-                "verdict": audit[k].judgement.verdict(),
-                "verdict of the judge": truth[k].judgement.verdict(),
+                "verdict": verdicts[0][k],
+                "verdict of the judge": verdicts[1][k],
                 "evaluations": [evaluations(g, candidate) for g in (given, judge)],
                 "seconds": [round(seconds[k], 1), round(longer[k], 1)],
             }
         )
         print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
     firsts = [
-        next((k for k, v in enumerate(variants) if k and v.judgement.verdict() == "copies"), None)
-        for variants in (audit, truth)
+        next((k for k, said in enumerate(verdict) if k and said == "copies"), None)
+        for verdict in verdicts
     ]
     names = [None if k is None else found[k].name for k in firsts]
     print(f"first that copies: audit {names[0]}, judge {names[1]}")

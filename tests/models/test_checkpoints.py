@@ -42,6 +42,9 @@ def test_checkpoints_of_diffusers_are_in_the_order_of_their_steps(tmp_path):
         ("dog-2-000001", "dog-2-000002", "dog-2"),
         ("cat-step00000500", "cat-step00001000", "cat"),
         ("x_1", "x_2", "x_10"),
+        ("lora-save-500-25-0", "lora-save-1000-50-3", "lora-save-1500-75-0"),
+        ("dog_e2", "dog_e10"),
+        ("dog-500steps", "dog-1000steps"),
     ],
 )
 def test_files_of_kohya_are_in_the_order_of_their_numbers_and_the_last_has_none(tmp_path, files):

@@ -284,6 +284,7 @@ def test_copies_of_training_pictures_are_counted_for_each_model(tmp_path):
         "begins": "LoRA",
     }
     counts = {"checkpoint": None, "strength": 1.0, "verdict": "copies", "nearly": 0}
+    counts |= {"failed": 0, "alike": 0}
     lora = counts | {"name": "LoRA", "copied": 1, "copies": 2, "of": 8, "low": 0.03, "high": 0.66}
     about = {
         "sentence": "1 of 1 training picture is copied.",

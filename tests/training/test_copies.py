@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageOps
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from findnemo import demo
-from findnemo.training import Gallery, Generation, controlled, described, judge, needed, share
+from findnemo.training import Gallery, Generation, described, judge, levels, needed, share
 
 
 def unit(*values: float) -> list[float]:
@@ -50,21 +51,68 @@ def test_the_levels_are_those_of_the_papers(similarity, state):
     assert judge(THREE, CAPTIONS, own("a"), torch.tensor([vector])).pictures[0].state == state
 
 
+def unlike(count: int, size: int = 4) -> torch.Tensor:
+    """Controls that are like none of the three pictures."""
+    vectors = torch.zeros(count, size)
+    vectors[:, -1] = 1.0
+    return vectors
+
+
 def test_what_a_control_reaches_is_no_copy():
-    """A famous picture that the base gives too, or a sibling of the same set, raises the level."""
+    """A famous picture that the base gives too raises the level, and is said to."""
     seen = torch.tensor([unit(0.9, 0, 0, 0.4359)])
-    assert judge(THREE, CAPTIONS, own("a"), seen).pictures[0].state == "copied"
-    control = torch.tensor([unit(0.95, 0, 0, 0.3122), unit(0, 0, 0.1, 1)])
-    under = judge(THREE, CAPTIONS, own("a"), seen, control)
-    assert under.pictures[0].state == "not seen"
+    assert judge(THREE, CAPTIONS, own("a"), seen, unlike(100)).pictures[0].state == "copied"
+    famous = torch.cat([torch.tensor([unit(0.95, 0, 0, 0.3122)]), unlike(100)])
+    under = judge(THREE, CAPTIONS, own("a"), seen, famous)
+    assert under.pictures[0].state == "as a control"
     assert under.pictures[0].level == pytest.approx(0.951, abs=1e-3)
-    assert under.controls == (1, 2)
+    assert under.controls == (1, 101)
+    assert under.verdict() == "cannot be said"
     same = judge(THREE, CAPTIONS, own("a"), seen, seen)  # the tuned model gives what the base gives
-    assert same.pictures[0].state == "not seen"
-    siblings = gallery([1.0, 0, 0], unit(0.8, 0.6, 0), [0, 0, 1.0])
-    assert controlled(siblings, torch.empty(0, 3)).tolist() == pytest.approx([0.8, 0.8, 0.0])
-    between = torch.tensor([unit(0.9, 0.2, 0.39)])
-    assert judge(siblings, CAPTIONS, own("a"), between).pictures[0].state == "copied"
+    assert same.pictures[0].state == "as a control"
+
+
+def test_the_level_is_the_mean_and_so_many_deviations_of_the_controls():
+    """By hand, for one picture with a sibling: mean + z sd of 41 similarities, transformed."""
+    pair = gallery([1.0, 0, 0], unit(0.3, 0, 0.954))
+    angles = torch.linspace(0.1, 0.5, 40)
+    controls = torch.stack([angles, (1 - angles**2).sqrt(), torch.zeros(40)], 1)
+    level, proof, largest = levels(pair, controls, pairs=100_000)
+    values = [math.atanh(value) for value in [0.3, *angles.tolist()]]
+    far = statistics.mean(values) + norm.ppf(1 - 0.05 / 100_000) * statistics.stdev(values)
+    by_hand = math.tanh(far)
+    assert float(level[0]) == pytest.approx(by_hand, abs=2e-3)
+    assert by_hand > 0.7
+    straight = [0.3, *angles.tolist()]
+    by_hand = statistics.mean(straight) + norm.ppf(1 - 0.05 / 100_000) * statistics.stdev(straight)
+    assert float(proof[0]) == pytest.approx(max(by_hand, float(level[0])), abs=2e-3)
+    assert float(largest[0]) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_where_all_pictures_are_alike_chance_makes_no_copy():
+    """Generations that are drawn as the controls are: in one test of twenty any is called a copy."""
+    called = 0
+    for seed in range(60):
+        generator = torch.Generator().manual_seed(seed)
+        drawn_ = torch.randn(20 + 60 + 76, 48, generator=generator)
+        drawn_[:, 0] += 7.5  # what all have in common: similarities of .53, and of .7 now and then
+        vectors = torch.nn.functional.normalize(drawn_, dim=1)
+        of = Gallery(vectors[:20, None], tuple(range(20)))
+        shown = own(*["a"] * 60)
+        found = judge(of, ["a"] * 20, shown, vectors[20:80], vectors[80:])
+        called += found.verdict(base=(0, 60)) == "copies"
+        assert float(of.similarity(vectors[20:80]).max()) > 0.7
+    assert called <= 8  # of 60; 3 are expected, and more than 8 in one case of 250
+
+
+def test_a_model_that_copies_whatever_it_is_asked_cannot_hide_it():
+    """Images of other subjects are no controls: that they are copies is a leak, and is told."""
+    exact = torch.tensor([[1.0, 0, 0, 0]])
+    asked = [*own(*"a" * 60), *(Generation(f"other {k}", "control", k) for k in range(3))]
+    found = judge(THREE, CAPTIONS, asked, exact.repeat(63, 1), unlike(60))
+    assert found.verdict() == "copies"
+    assert found.rate() == (60, 60)
+    assert found.pictures[0].ways == {"own": (60, 60), "control": (3, 3)}
 
 
 def test_pictures_of_one_group_are_copied_together():
@@ -87,7 +135,7 @@ def test_each_kind_of_prompt_is_counted_apart():
         "none": (0, 1),
     }
     assert found.pictures[1].ways["neighbour"] == (0, 2)
-    assert found.rate() == (3, 5)
+    assert found.rate() == (1, 2)  # of its own captions
     assert found.pictures[0].nearest[0] in (0, 2, 4)
 
 
@@ -100,7 +148,7 @@ def test_no_copy_is_no_verdict_where_too_little_was_looked_at():
         n = needed(rate)
         # at the rate itself no copy at all would be seen in fewer than one case of twenty
         assert binom.pmf(0, n, rate) <= 0.05 < binom.pmf(0, n - 1, rate)
-    assert share(0, 59)[0] == 0.0
+    assert share(0, 59) == pytest.approx((0.0, 0.05), abs=1e-3)
 
 
 def drawn(seed: int) -> Image.Image:
@@ -124,7 +172,8 @@ def test_a_mirrored_copy_is_a_copy_and_another_picture_is_none(descriptor):
     square = (64, 64)
     small = pictures[1].resize(square) if descriptor else ImageOps.fit(pictures[1], square)
     shown = [ImageOps.mirror(pictures[2]), small, drawn(9)]
-    found = judge(of, [None] * 4, own("", "", ""), described(shown, descriptor))
+    controls = described(map(drawn, range(20, 80)), descriptor)
+    found = judge(of, [None] * 4, own("", "", ""), described(shown, descriptor), controls)
     assert [(s.picture, s.copy) for s in found.sightings[:2]] == [(2, True), (1, True)]
     assert not found.sightings[2].copy
 

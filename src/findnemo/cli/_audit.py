@@ -322,10 +322,12 @@ def refuse_without_pictures(tuned: FineTune) -> None:
 def show_result(run: Run, fail: bool, json: bool, quiet: bool, report: bool = False) -> None:
     """What came of the captions that were asked for.
 
-    Ends the command with status 1 where one failed, or `fail` and one is memorized.
+    Ends the command with status 1 where one failed, or `fail` and one is memorized; of a fine-tune,
+    where a training picture is copied.
     """
     from findnemo.cli._show import failed, say_report, show_run, show_training
     from findnemo.runs import ASKED, counts, summary, told
+    from findnemo.runs.fine_tunes import copies_in, training_of
 
     with run:
         numbers = counts(run, ASKED)
@@ -339,5 +341,7 @@ def show_result(run: Run, fail: bool, json: bool, quiet: bool, report: bool = Fa
             if report:
                 say_report(run.path / "report.html")
         broken = failed(run, numbers)
-    if broken or (fail and numbers["memorized"]):
+        about = training_of(run)
+        found = bool(numbers["memorized"]) if about is None else copies_in(about)
+    if broken or (fail and found):
         raise typer.Exit(FAILED)

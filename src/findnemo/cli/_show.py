@@ -122,6 +122,8 @@ WIDE = 100  # columns of a terminal that has room for all costs
 
 def variants_table(variants: Sequence[Mapping[str, Any]]) -> Table:
     """A line for each model of a fine-tune audit: copies, and what is left of the subject."""
+    from findnemo.runs.fine_tunes import BASE
+
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
     measured = [name for name in COSTS if any(name in one for one in variants)]
     costs = measured if stdout.width >= WIDE else measured[:1]
@@ -133,7 +135,8 @@ def variants_table(variants: Sequence[Mapping[str, Any]]) -> Table:
         **LOOSE,
     )
     for one in variants:
-        said = f"[{VERDICTS.get(one['verdict'], 'dim')}]{plain(one['verdict'])}[/]"
+        verdict = "" if one["name"] == BASE else one["verdict"]
+        said = f"[{VERDICTS.get(verdict, 'dim')}]{plain(verdict)}[/]"
         ends = "{:.0f} to {:.0f} %".format(100 * one["low"], 100 * one["high"])
         controls = "{} of {}".format(*one["controls"]) if one["controls"][1] else ""
         counts = (str(one["copied"]), str(one["nearly"]), f"{one['copies']} of {one['of']}", ends)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from pathlib import Path
 
 from findnemo.errors import InputError
 from findnemo.models._lora import FILES, lora_file
+from findnemo.runtime.notices import notice
 
-NUMBERED = re.compile(r"(?:^|[-_. ]|step|epoch)(\d+)$")
 FINAL = "final"
 INDEX = "model_index.json"  # of a diffusers pipeline
 
@@ -50,6 +49,9 @@ def model_checkpoints(source: str | Path) -> list[Checkpoint]:
     Raises InputError for a directory that holds none.
     """
     path = Path(source)
+    parts = [p.name for p in _folders(path) if (p / "unet").is_dir()] if path.is_dir() else []
+    if (path / INDEX).is_file() and any(map(str.isdecimal, "".join(parts))):
+        notice(f"{path}: {', '.join(parts)} hold a unet alone, no whole model: they are not judged")
     if not path.is_dir() or (path / INDEX).is_file():
         return [Checkpoint(path.stem or str(source), str(source))]
     found = {inner.name: inner for inner in _folders(path) if (inner / INDEX).is_file()}
@@ -72,18 +74,26 @@ def _holds_lora(folder: Path) -> bool:
 
 
 def _ordered(found: dict[str, Path]) -> list[Checkpoint]:
-    names = sorted(found, key=lambda name: (_number(name, list(found)), name))
+    names = sorted(found, key=lambda name: (_is_last(name, list(found)), _natural(name)))
     return [Checkpoint(name, str(found[name])) for name in names]
 
 
-def _number(name: str, others: Sequence[str]) -> float:
-    """The number at the end of a name; infinite for the last checkpoint, which has none.
+def _natural(name: str) -> list[tuple[str, int]]:
+    """A name as texts and numbers, so that 500 comes before 1000.
 
-    >>> _number("dog-000002", []), _number("checkpoint-500", []), _number("dog2", [])
-    (2, 500, inf)
-    >>> _number("dog-2", ["dog-2-000001", "dog-2"])
-    inf
+    >>> sorted(["a-1000-2", "a-500-10", "a-500-9"], key=_natural)
+    ['a-500-9', 'a-500-10', 'a-1000-2']
     """
-    match = NUMBERED.search(name)
-    continued = any(other != name and re.match(re.escape(name) + "[-_]", other) for other in others)
-    return int(match[1]) if match and not continued else math.inf
+    parts = re.split(r"(\d+)", name)
+    return list(zip(parts[::2], [*map(int, parts[1::2]), -1], strict=True))
+
+
+def _is_last(name: str, others: Sequence[str]) -> bool:
+    """Whether a name is that of the end of a training: it has no number, or others go on from it.
+
+    >>> _is_last("dog-2", ["dog-2-000001", "dog-2"]), _is_last("dog-000001", [])
+    (True, False)
+    """
+    goes_on = re.compile(re.escape(name) + r"[-_.]")
+    numbered = any(map(str.isdecimal, name))
+    return not numbered or any(other != name and goes_on.match(other) for other in others)

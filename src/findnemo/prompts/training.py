@@ -18,7 +18,7 @@ from findnemo.errors import InputError
 from findnemo.files.sizes import checked
 from findnemo.prompts._reading import stream_prompts
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 CAPTIONS = (".txt", ".caption")
 TABLES = tuple(f"metadata.{kind}" for kind in ("jsonl", "csv", "parquet"))
 REPEATED = re.compile(r"(\d+)_(.+)")  # kohya's folders

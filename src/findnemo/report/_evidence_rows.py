@@ -242,10 +242,10 @@ def training_pictures(held: Held) -> Row:
     result = tuple(f"{one['name']}: {in_words(one)}" for one in first[:2])
     how = (
         f"{count(many, 'training picture')}. A copy: an image as near to a training picture, or its"
-        f" mirror image, as {COPY}, nearer than every control, by "
+        f" mirror image, as {COPY}, and so much nearer than controls that it is no chance, by "
         + ("a copy descriptor." if about["descriptor"] else "the correlation of pixels."),
-        "Controls: the base model's images for the same prompts and seeds, other training pictures,"
-        " the tuned model's images of other subjects.",
+        "Controls: the base model's images for the same prompts and seeds, other training"
+        " pictures.",
     )
     return executed(row, figures, (), how, result)
 

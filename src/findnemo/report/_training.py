@@ -31,6 +31,7 @@ WAY_LABELS = {
     "trigger": "trigger word alone",
     "given": "captions given beside",
     "none": "no prompt",
+    "control": "captions of other subjects",
 }
 
 

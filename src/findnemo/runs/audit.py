@@ -66,6 +66,7 @@ class Plan:
     layers in which neurons are sought, "paper", "all", or "auto": whatever a scan of the model says
     (`localization.scope`). `copied`: captions whose finished images were seen to be copies of
     training pictures, each with the files of those; they are memorized whatever their score is.
+    `training`: digest of the training pictures and of what was seen of them.
     """
 
     search: str = DEFAULT
@@ -78,6 +79,7 @@ class Plan:
     unrelated: tuple[str, ...] = ()
     scope: str = "auto"
     copied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    training: str | None = None
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
         """Everything a result depends on; a run directory holds results of one such set only.
@@ -102,6 +104,8 @@ class Plan:
             settings["scope"] = self.scope
         if self.fdr is not None:
             settings["fdr"] = self.fdr
+        if self.training is not None:
+            settings["training"] = self.training
         if self.max_impact is not None:
             settings |= {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}
         return settings

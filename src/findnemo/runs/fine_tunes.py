@@ -8,6 +8,7 @@ A variant is a model at one checkpoint and one strength. It has a run directory 
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt, TrainingPicture
 from findnemo.runs.audit import Answer, attempted, commit
-from findnemo.runs.results import Training, decoded
+from findnemo.runs.results import Training, damaged, decoded
 from findnemo.runs.stages import Progress, Stage, run_stage
 from findnemo.runs.store import VARIANTS, WATCHED, Caption, Run
 from findnemo.runs.table import enter
@@ -39,6 +40,7 @@ from findnemo.runs.worklist import groups, list_open
 from findnemo.seeds import TRAINED
 from findnemo.training import (
     RATE,
+    STATES,
     WAYS,
     Canaries,
     Gallery,
@@ -64,6 +66,7 @@ SHOWN = 12  # training pictures in the grid
 BESIDE = 3  # generations beside each
 THUMBNAIL = 256
 OWN = ("own", "trigger", "given", "none")  # prompts that ask for the training pictures
+JUDGED = (*OWN, "control")  # prompts whose images are held against the training pictures
 TWINS = ("canary", "twin")  # captions of planted pictures, and of those held out beside them
 
 
@@ -81,10 +84,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a variant gave: its generations, and the file of each."""
+    """What a variant gave: its generations, and the file of each. `failed`: prompts without one."""
 
     generations: tuple[Generation, ...]
     files: tuple[Path, ...]
+    failed: tuple[str, ...] = ()
 
     def images(self) -> Iterator[Image.Image]:
         return (picture(file) for file in self.files)
@@ -95,12 +99,14 @@ class Shown:
 
 
 def folder_of_variant(run: Path, name: str) -> Path:
-    """Where a variant's images are.
+    """Where a variant's images are: a folder for each name, also where two look alike.
 
     >>> folder_of_variant(Path("run"), "checkpoint-500 x 0.8").as_posix()
-    'run/variants/checkpoint-500-x-0.8'
+    'run/variants/checkpoint-500-x-0.8-4de5'
     """
-    return run / VARIANTS / (re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "variant")
+    plain = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:4]
+    return run / VARIANTS / (plain if plain == name else f"{plain}-{digest}".lstrip("-"))
 
 
 def show(
@@ -144,15 +150,17 @@ def shown(folder: Path, questions: Sequence[Question]) -> Shown:
     """The images of a variant that are there, in the order of the questions."""
     generations: list[Generation] = []
     files: list[Path] = []
+    failed: list[str] = []
     with Run.open(folder) as run:
         found = {c.text: c for c in run.captions(stage=STAGE)}
     for question in questions:
         if (caption := found.get(question.prompt)) is None:
+            failed.append(question.prompt)
             continue
         for k in range(caption.results[STAGE]["images"]):
             generations.append(Generation(question.prompt, question.kind, k))
             files.append(folder / _file(caption, k))
-    return Shown(tuple(generations), tuple(files))
+    return Shown(tuple(generations), tuple(files), tuple(failed))
 
 
 def _file(caption: Caption, sample: int) -> str:
@@ -221,7 +229,7 @@ class Variant:
     @property
     def rows(self) -> list[int]:
         """Of each generation that is judged, its number among all of the variant."""
-        return self.shown.rows(*OWN)
+        return self.shown.rows(*JUDGED)
 
 
 def judged(
@@ -234,10 +242,8 @@ def judged(
 ) -> Variant:
     """The copy test of a variant. `base`: vectors of what the base model gave; None for itself."""
     vectors = described(shown.images(), subject.judges.descriptor)
-    asking = shown.rows(*OWN)
-    controls = [subject.held_out] if len(subject.held_out) else []
-    if base is not None:
-        controls += [base, vectors[shown.rows("control")]]
+    asking = shown.rows(*JUDGED)
+    controls = [part for part in (subject.held_out, base) if part is not None and len(part)]
     judgement = judge(
         subject.gallery,
         subject.captions,
@@ -273,10 +279,10 @@ def costs(
     `diversity`: 1 less the mean similarity of two images of one prompt. `a_clip`: the median fit
     with the caption, where there is a CLIP. What cannot be measured is left out.
     """
-    own = shown.rows("own") or shown.rows("trigger")
+    own = shown.rows("own") or shown.rows("trigger") or shown.rows("given")
     values: dict[str, float] = {}
     copies = {s.generation for s in judgement.sightings if s.copy}
-    asking = shown.rows(*OWN)
+    asking = shown.rows(*JUDGED)
     fair = [k for position, k in enumerate(asking) if position not in copies and k in set(own)]
     if fair:
         nearest = subject.gallery.similarity(vectors[fair]).amax(1)
@@ -315,16 +321,19 @@ def summary(
     `variants`: the base first, then the tuned ones in their order. `main`: the name of the one that
     neurons are sought in. `root`: the folder that names of pictures are relative to.
     """
-    tuned = [v for v in variants if v.name != BASE]
-    of_main = next(v for v in tuned if v.name == main)
+    of_main = next(v for v in variants if v.name == main)
+    base = next((v.judgement.rate() for v in variants if v.name == BASE), (0, 0))
+    rows = [_of_variant(v, subject.rate, base) for v in variants]
+    names = [row["name"] for row in series(rows, main)]
+    looked = [next(v for v in variants if v.name == name) for name in names]
     pictures = [
         {
-            "file": _relative(one.path, root),
+            "file": relative(one.path, root),
             "caption": one.caption,
             "group": subject.gallery.groups[k],
             **_of_picture(of_main, k),
             "begins": next(
-                (v.name for v in tuned if v.judgement.pictures[k].state == "copied"), None
+                (v.name for v in looked if v.judgement.pictures[k].state == "copied"), None
             ),
         }
         for k, one in enumerate(subject.pictures)
@@ -335,14 +344,15 @@ def summary(
         "needed": needed(subject.rate),
         "descriptor": subject.judges.descriptor is not None,
         "pictures": pictures,
-        "variants": [_of_variant(v, subject.rate) for v in variants],
+        "variants": rows,
         "notes": list(notes),
     }
     return {"sentence": sentence(about), **about}
 
 
-def _relative(path: Path, root: Path) -> str:
-    full = path.absolute()
+def relative(path: Path, root: Path) -> str:
+    """A training picture as it is named from the folder of all; one of elsewhere by its name."""
+    full = path.resolve()
     return full.relative_to(root).as_posix() if full.is_relative_to(root) else path.name
 
 
@@ -367,15 +377,20 @@ def _variants(variant: Variant) -> Path:
     return variant.shown.files[0].parents[3]
 
 
-def _of_variant(variant: Variant, rate: float) -> dict[str, Any]:
+def _of_variant(variant: Variant, rate: float, base: tuple[int, int]) -> dict[str, Any]:
     found = variant.judgement
     copies, of = found.rate()
     low, high = share(copies, of)
+    said = found.verdict(rate, base)
+    if said == "does not copy" and variant.shown.failed:
+        said = "cannot be said"
     return {
         "name": variant.name,
         "checkpoint": variant.checkpoint,
         "strength": variant.strength,
-        "verdict": found.verdict(rate),
+        "verdict": said,
+        "failed": len(variant.shown.failed),
+        "alike": len(found.of("as a control")),
         "copied": len(found.of("copied")),
         "nearly": len(found.of("nearly")),
         "copies": copies,
@@ -401,24 +416,43 @@ def row_of(about: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     return found
 
 
+def series(variants: Sequence[Mapping[str, Any]], main: str) -> list[Mapping[str, Any]]:
+    """The tuned models that one question is asked of, in their order: the checkpoints at the
+    strength of the main one; of a single checkpoint all its strengths.
+    """
+    tuned = [v for v in variants if v["name"] not in (BASE, CLEANED)]
+    if len({v["checkpoint"] for v in tuned}) < 2:
+        return tuned
+    strength = next(v["strength"] for v in tuned if v["name"] == main)
+    return [v for v in tuned if v["strength"] == strength]
+
+
 def begins(about: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The last variant before a copy was seen, and the first that copies, by their names."""
+    """The last model before a copy was seen, and the first that copies, by their names."""
     last = None
-    for variant in about["variants"]:
-        if variant["name"] in (BASE, CLEANED):
-            continue
+    for variant in series(about["variants"], about["main"]):
         if variant["verdict"] == "copies":
             return last, variant["name"]
         last = variant["name"]
     return last, None
 
 
+def copies_in(about: Mapping[str, Any]) -> bool:
+    """Whether the main model copies a training picture."""
+    main = row_of(about, about["main"])
+    return main is not None and main["verdict"] == "copies"
+
+
 def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
     """Of the models without a copy that one which shows most of the subject; None where there is
     none. The base shows least of it, and is no choice.
     """
-    fair = [v for v in about["variants"] if v["name"] != BASE and not v["copied"]]
-    return max(fair, key=lambda v: v.get("subject", -1.0), default=None)
+    fair = [
+        v
+        for v in about["variants"]
+        if v["name"] != BASE and v["verdict"] != "copies" and "subject" in v
+    ]
+    return max(fair, key=lambda v: v["subject"], default=None)
 
 
 def sentence(about: Mapping[str, Any]) -> str:
@@ -426,27 +460,28 @@ def sentence(about: Mapping[str, Any]) -> str:
     main = row_of(about, about["main"])
     assert main is not None
     many = len(about["pictures"])
-    plural = "s" * (many != 1)
+    pictures = f"{many} training picture{'s' * (many != 1)}"
+    asked = sum(bool({*one["ways"]} & {"own", "trigger"}) for one in about["pictures"])
+    if 0 < asked < many:
+        pictures = f"the {asked} of {pictures} whose captions were asked"
     percent = f"{100 * about['rate']:g} %"
-    if main["verdict"] == "does not copy":
+    if main["verdict"] == "copies":
         text = (
-            f"None of {many} training picture{plural} was copied in {main['of']} images: with 95 %"
-            f" confidence fewer than {percent} of them are copies."
+            f"{_are(main['copied'], f' of {many} training pictures' if many > 1 else '')} copied:"
+            f" {main['copies']} of {main['of']} images of their captions are copies."
         )
-    elif main["verdict"] == "cannot be said":
-        return (
-            f"No copy of {many} training picture{plural} was seen, but {main['of']} images are too"
-            f" few to say that fewer than {percent} are copies: it takes {about['needed']}."
+    elif main["verdict"] == "does not copy":
+        text = (
+            f"No copy of {pictures} in {main['of']} images of their captions: with 95 % confidence"
+            f" fewer than {percent} of them are copies."
         )
     else:
-        text = (
-            f"{_are(main['copied'], f' of {many} training picture{plural}')} copied:"
-            f" {main['copies']} of {main['of']} images are copies."
-        )
+        begin = "There may be copies" if main["copied"] else "No copy was seen"
+        return f"{begin} of {pictures}, but {_why_open(about, main, percent)}."
     if main["nearly"]:
         text += f" {_are(main['nearly'], ' more')} nearly copied."
     last, first = begins(about)
-    if first is not None and len(about["variants"]) > 2 + (row_of(about, CLEANED) is not None):
+    if first is not None and len(series(about["variants"], about["main"])) > 1:
         text += f" Copies begin at {first}"
         text += (
             f"; {last} is the last in which none was seen." if last else ", the first looked at."
@@ -455,6 +490,27 @@ def sentence(about: Mapping[str, Any]) -> str:
         left = "none is" if not cleaned["copied"] else f"{_are(cleaned['copied'])} still"
         text += f" With the neurons off {left} copied{_kept(about, cleaned)}."
     return text
+
+
+def _why_open(about: Mapping[str, Any], main: Mapping[str, Any], percent: str) -> str:
+    """Why no verdict is given on a model of which no copy was seen."""
+    if main["failed"]:
+        return f"{main['failed']} prompts gave no images"
+    if main["copied"]:
+        images = _are(main["copies"], f" of {main['of']} images")
+        return (
+            f"{images} as like one as a copy is: no more than chance could give beside the base."
+            " Look at them, or give more --images"
+        )
+    if main["alike"]:
+        return (
+            f"{_are(main['alike'], ' of them')} as like an image as a copy is, and controls are so"
+            " too: the pictures are too alike to tell"
+        )
+    return (
+        f"{main['of']} images of their captions are too few to say that fewer than {percent} are"
+        f" copies: it takes {about['needed']}"
+    )
 
 
 def _kept(about: Mapping[str, Any], cleaned: Mapping[str, Any]) -> str:
@@ -487,9 +543,16 @@ def canaries_told(about: Mapping[str, Any]) -> str:
 
 
 def training_of(run: Run) -> dict[str, Any] | None:
-    """What a run says of training pictures; None for a run that was not made with any."""
-    found = run.meta("training")
-    return None if found is None else decoded(Training, found, str(run.path))
+    """What a run says of training pictures; None for a run that was not made with any.
+
+    Raises InputError for one that names no model of its own as the main one.
+    """
+    if (found := run.meta("training")) is None:
+        return None
+    about: dict[str, Any] = decoded(Training, found, str(run.path))
+    if row_of(about, about["main"]) is None:
+        raise damaged(str(run.path), "its training names a main model that it does not have")
+    return about
 
 
 # files ----------------------------------------------------------------------------------------------
@@ -533,7 +596,7 @@ def inside(root: Path, name: str) -> Path:
     Raises InputError for one that is elsewhere: a run may come from somebody else.
     """
     file = root / name
-    if not file.resolve().is_relative_to(root.resolve()):
+    if "\0" in name or not file.resolve().is_relative_to(root.resolve()):
         raise InputError(f"{root} names {name!r:.80}, which is outside of it")
     return file
 
@@ -545,11 +608,11 @@ def thumbnail(number: int) -> str:
 
 def worst(about: Mapping[str, Any], most: int = SHOWN) -> list[int]:
     """Numbers of the training pictures that are most copied, one of each group."""
-    order = {"copied": 0, "nearly": 1, "not seen": 2}
+    order = list(STATES)
     pictures = about["pictures"]
     ranked = sorted(
         range(len(pictures)),
-        key=lambda k: (order[pictures[k]["state"]], -pictures[k]["similarity"], k),
+        key=lambda k: (order.index(pictures[k]["state"]), -pictures[k]["similarity"], k),
     )
     first = {pictures[k]["group"]: k for k in reversed(ranked)}
     return [k for k in ranked if first[pictures[k]["group"]] == k][:most]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from findnemo import demo, report
-from findnemo.errors import InputError, StoppedError
+from findnemo.errors import InputError, MismatchError, StoppedError
 from findnemo.files.fetch import RefusedError
 from findnemo.files.originals import from_file
 from findnemo.images import ImageSettings
@@ -43,6 +43,7 @@ from findnemo.runs.fine_tunes import (
     Variant,
     folder_of_variant,
     judged,
+    relative,
     show,
     summary,
     write_training,
@@ -68,7 +69,7 @@ from findnemo.tasks.options import (
     Source,
     Workers,
 )
-from findnemo.training import Canaries, Gallery, described, needed, read_canaries
+from findnemo.training import MAIN, Canaries, Gallery, described, needed, read_canaries
 from findnemo.training.canaries import TABLE as CANARIES
 from findnemo.training.canaries import heldout_of
 
@@ -101,6 +102,7 @@ class Material:
     """What a fine-tune audit works on, read before any model is loaded.
 
     `root`: the folder that training pictures are named from. `notes`: what a user should know.
+    `digest`: of the pictures, their captions and what is asked.
     """
 
     subject: Subject
@@ -108,6 +110,7 @@ class Material:
     questions: tuple[Question, ...]
     settings: ImageSettings
     notes: tuple[str, ...]
+    digest: str
 
     def asked(self, candidate: Candidate) -> list[Question]:
         """The base is not asked for other subjects and canaries: these show what tuning did."""
@@ -132,7 +135,7 @@ def candidates(source: Source, tuned: FineTune) -> list[Candidate]:
     base = replace(source, lora=None)
     if tuned.tuned is not None:
         found = [
-            Candidate(one.name, replace(base, place=one.place), one.name)
+            Candidate(_own(one.name), replace(base, place=one.place), one.name)
             for one in model_checkpoints(tuned.tuned)
         ]
         return [Candidate(BASE, base), *found]
@@ -142,7 +145,7 @@ def candidates(source: Source, tuned: FineTune) -> list[Candidate]:
     several = Path(place).is_dir()
     loras = [
         Candidate(
-            _name(one.name if several else "LoRA", scale, len(scales) > 1 or scale != 1),
+            _name(_own(one.name) if several else "LoRA", scale, len(scales) > 1 or scale != 1),
             replace(base, lora=f"{one.place}:{scale:g}"),
             one.name if several else None,
             scale,
@@ -169,6 +172,11 @@ def check(source: Source, tuned: FineTune) -> None:
     if of_strength(str(source.lora))[1] != 1.0:
         raise InputError(f"--lora {source.lora} has a strength, and so has --lora-scale: give one")
     _scales(tuned.lora_scale)
+
+
+def _own(name: str) -> str:
+    """The name of a checkpoint, which is not one of ours."""
+    return f"checkpoint {name}" if name in (BASE, CLEANED) else name
 
 
 def _name(checkpoint: str, scale: float, said: bool) -> str:
@@ -202,7 +210,7 @@ def material(
     """
     training = read_training(tuned.train_images, tuned.column)
     place = Path(tuned.train_images)
-    root = place.absolute() if place.is_dir() else place.parent.resolve()
+    root = (place if place.is_dir() else place.parent).resolve()
     judges = judges_of(place_of(source), _named(pictures))
     canaries = _canaries(place)
     if canaries is not None:
@@ -229,7 +237,17 @@ def material(
     questions += _of_canaries(canaries)
     notes = (*training.notes, *broken, *_twins(subject), *drawn)
     settings = images_of(source, pictures, detecting.seed or 0)
-    return Material(subject, root, tuple(questions), settings, notes)
+    digest = _digest(kept, questions)
+    return Material(subject, root, tuple(questions), settings, notes, digest)
+
+
+def _digest(pictures: Sequence[TrainingPicture], questions: Sequence[Question]) -> str:
+    """What tells one training set, and what is asked of it, from another."""
+    found = hashlib.sha256(repr(list(questions)).encode(errors="surrogatepass"))
+    for one in pictures:
+        content = hashlib.sha256(one.path.read_bytes()).hexdigest()
+        found.update(f"{one.caption!r} {content}\n".encode(errors="surrogatepass"))
+    return found.hexdigest()[:32]
 
 
 def _canaries(folder: Path) -> Canaries | None:
@@ -344,6 +362,7 @@ def questions_of(
     triggers = list(training.triggers)
     own = [caption for caption in own if caption not in triggers]
     kinds: dict[str, list[str]] = {"own": own, "trigger": triggers}
+    first = "own" if own else "trigger" if triggers else "given"  # what a verdict is of
     kinds |= {"given": list(given), "none": [""], "control": list(controls)}
     if not any(kinds[kind] for kind in ("own", "trigger", "given")):
         raise InputError(
@@ -358,7 +377,7 @@ def questions_of(
         new = [text for text in dict.fromkeys(texts) if text not in seen]
         seen |= set(new)
         each = usual if images is None else max(images, 1)
-        if images is None and new and kind != ("own" if own else "trigger"):
+        if images is None and new and kind != first:
             each = max(IMAGES, math.ceil(LEAST / len(new)))
         questions += [Question(text, kind, each) for text in new]
     return questions, notes
@@ -392,6 +411,11 @@ def look(
         )
     if listener.stop():
         return None
+    if shown.failed:
+        listener.warn(
+            f"{candidate.name}: {len(shown.failed)} prompts gave no images ({shown.failed[0]!r:.60});"
+            " the same command tries them again"
+        )
     return _judged(candidate, given, shown, base)
 
 
@@ -442,8 +466,9 @@ def audit_fine_tune(
         ),
         listener,
     )
-    _tell_cost(found, given, listener)
     out = Path(output.path)
+    _refuse_other(out, given, main)
+    _tell_cost(found, given, listener)
     variants: list[Variant] = []
     for one in found:
         listener.say(f"images of {one.name}")
@@ -458,7 +483,7 @@ def audit_fine_tune(
     about = summary(given.subject, variants, main.name, given.root, given.notes)
     listener.say(about["sentence"])
     table, copied = _table(variants[-1], given, str(tuned.train_images))
-    plan = replace(asked.plan, image_settings=given.settings, copied=copied)
+    plan = replace(asked.plan, image_settings=given.settings, copied=copied, training=given.digest)
     asked = replace(asked, table=table, plan=plan, folder=given.root)
     with at_work(main.source, workers, listener) as pool:
         run = perform(asked, pool, listener)
@@ -502,6 +527,26 @@ def _calibrated_on(source: Source, tuned: FineTune, detecting: Detecting) -> Det
     return replace(detecting, holdout=list(demo.holdout()[:HOLDOUT]))
 
 
+def _refuse_other(out: Path, given: Material, main: Candidate) -> None:
+    """Raises MismatchError for a directory that holds the audit of other pictures or another main
+    model, before any image is made.
+    """
+    if not (out / "run.sqlite").is_file():
+        return
+    with Run.open(out) as old:
+        settings = old.meta("settings")
+        options = old.meta("source_options") or {}
+        place = old.meta("source")
+    if settings.get("training") != given.digest:
+        raise MismatchError(f"{out} was made with other training pictures: give another --out")
+    now = (main.source.place, main.source.lora)
+    if (place, options.get("lora")) != now:
+        raise MismatchError(
+            f"{out} is the audit of {options.get('lora', place)}, and the last model is now"
+            f" {main.source.lora or main.source.place}: give another --out"
+        )
+
+
 def _tell_cost(found: Sequence[Candidate], given: Material, listener: Listener) -> None:
     counts = Counter(q.kind for q in given.questions)
     asked = ", ".join(f"{ASKS[kind]}: {n}" for kind, n in counts.items() if kind in ASKS)
@@ -512,12 +557,13 @@ def _tell_cost(found: Sequence[Candidate], given: Material, listener: Listener) 
         f"{len(found) - 1} tuned model{'s' * (len(found) > 2)} and the base make {images:,} images"
         f" ({evaluations:,} evaluations of the denoiser)"
     )
-    asking = [q.images for q in given.questions if q.kind in OWN]
+    first = next(kind for kind in MAIN if kind in counts)
+    asking = [q.images for q in given.questions if q.kind == first]
     enough = needed(given.subject.rate)
     if sum(asking) < enough:
         listener.warn(
-            f"{sum(asking)} images of a model are too few to say that it does not copy: that takes"
-            f" {enough}, here --images {math.ceil(enough / len(asking))}"
+            f"{sum(asking)} images of {ASKS[first]} are too few to say that a model does not copy:"
+            f" that takes {enough}, here --images {math.ceil(enough / len(asking))}"
         )
 
 
@@ -539,7 +585,7 @@ def _table(
     prompts = []
     for row, (text, nearest) in enumerate(pictures.items(), 1):
         number = copied.get(text, nearest).most_common(1)[0][0]
-        image = files[number].relative_to(given.root).as_posix()
+        image = relative(files[number], given.root)
         prompts.append(Prompt(text, row, image=image))
     held = {text: tuple(str(files[k]) for k in sorted(some)) for text, some in copied.items()}
     return PromptTable(source, tuple(prompts)), held

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from findnemo.errors import InputError
+from findnemo.errors import InputError, MismatchError, ModelError
 from findnemo.files.writing import written
 from findnemo.runs.fine_tunes import Variant, summary, write_table
 from findnemo.runs.store import WATCHED
@@ -56,7 +57,11 @@ def watch(
     variants: list[Variant] = [base]
     for one in _coming(source, tuned, listener, patience):
         listener.say(f"images of {one.name}")
-        variant = look(one, given, root, base, workers, listener)
+        try:
+            variant = look(one, given, root, base, workers, listener)
+        except (InputError, MismatchError, ModelError) as problem:
+            listener.warn(f"{one.name}: {problem}; it is tried again when it changes")
+            continue
         if variant is None:
             return
         variants.append(variant)
@@ -71,16 +76,17 @@ def watch(
 def _coming(
     source: Source, tuned: FineTune, listener: Listener, patience: float | None
 ) -> Iterator[Candidate]:
-    """The candidates that are whole and were not given yet, as they come."""
-    given: set[str] = set()
+    """The candidates that are whole, as they come, and again when they have changed."""
+    given: dict[str, int] = {}
     sizes: dict[str, int] = {}
     since = time.monotonic()
     while not listener.stop():
-        new = [one for one in _there(source, tuned) if one.name not in given]
-        whole = [one for one in new if sizes.get(one.name) == _size(one)]
-        sizes = {one.name: _size(one) for one in new}
-        for one in whole[:1]:
-            given.add(one.name)
+        now = {one.name: (one, _size(one)) for one in _there(source, tuned)}
+        new = {name: both for name, both in now.items() if given.get(name) != both[1]}
+        whole = [both for name, both in new.items() if both[1] and sizes.get(name) == both[1]]
+        sizes = {name: size for name, (_, size) in new.items()}
+        for one, size in whole[:1]:
+            given[one.name] = size
             yield one
             since = time.monotonic()
         if not whole:
@@ -98,8 +104,10 @@ def _there(source: Source, tuned: FineTune) -> list[Candidate]:
 
 
 def _size(one: Candidate) -> int:
-    """Bytes of what a candidate is loaded from."""
+    """Bytes of what a candidate is loaded from; 0 where it is gone."""
     place = Path(str(one.source.lora or one.source.place))
     file = place if place.exists() else Path(str(place).rpartition(":")[0])
-    files = [file] if file.is_file() else [path for path in file.rglob("*") if path.is_file()]
-    return sum(path.stat().st_size for path in files)
+    files = [file, *file.rglob("*")] if file.is_dir() else [file]
+    with suppress(OSError):  # one that is removed meanwhile has none
+        return sum(path.stat().st_size for path in files if path.is_file())
+    return 0

@@ -7,6 +7,7 @@ from findnemo.training.callback import MemorizationCallback, Reading
 from findnemo.training.canaries import Canaries, Canary, plant, read_canaries
 from findnemo.training.copies import (
     COPY,
+    MAIN,
     NEAR,
     RATE,
     SAME,
@@ -17,9 +18,9 @@ from findnemo.training.copies import (
     Judgement,
     Picture,
     Sighting,
-    controlled,
     described,
     judge,
+    levels,
     needed,
     share,
 )
@@ -27,6 +28,7 @@ from findnemo.training.seen import Seen, Sensitivity, compared, sensitivity
 
 __all__ = [
     "COPY",
+    "MAIN",
     "NEAR",
     "RATE",
     "SAME",
@@ -44,9 +46,9 @@ __all__ = [
     "Sensitivity",
     "Sighting",
     "compared",
-    "controlled",
     "described",
     "judge",
+    "levels",
     "needed",
     "plant",
     "read_canaries",

@@ -199,9 +199,11 @@ class MemorizationCallback:
     def _judged(self, step: int, vectors: Tensor) -> Reading:
         own, other = len(self._rows), len(self._other)
         controls = torch.cat([self._controls, vectors[own : own + other]])
+        asked = [Generation(prompt, "control", k) for prompt, k in self._other]
         captions = [one.caption for one in self._set]
         shown = [Generation(prompt, "own", k) for prompt, k in self._rows]
-        found = judge(self._gallery, captions, shown, vectors[:own], controls)
+        known = vectors[: own + other]
+        found = judge(self._gallery, captions, [*shown, *asked], known, self._controls)
         copied = tuple(self._set[k].path.name for k in found.of("copied"))
         seen = None
         if self._canaries is not None:

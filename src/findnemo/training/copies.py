@@ -1,8 +1,10 @@
 """The copy test of a fine-tune: every generation against every training picture.
 
-A generation is a copy of its nearest training picture, if it is more like it than `COPY`, and more
-like it than every control: what the base model gives for the same prompts and seeds, other training
-pictures, pictures that were held out, and what the tuned model gives for captions of other subjects.
+A generation is a copy of its nearest training picture if it is as like it as `COPY`, and more like
+it than what cannot be a copy: images of the base model, other training pictures, pictures that were
+held out (the controls). More means over each of them, and so far over their mean that it is no
+chance among all the pairs that are looked at: normal tails of Fisher's transformation atanh(r)
+(Fisher 1921), with Bonferroni's correction, 5 % for a whole test.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,13 +31,19 @@ COPY = 0.7  # SSCD from which a generation is a copy (Finding NeMo, section 4)
 NEAR = 0.5  # from which it is nearly one (Somepalli et al. 2023)
 SAME = 0.9  # of two training pictures, from which they are one picture twice
 RATE = 0.05  # a model that gives fewer copies than that is said not to copy
+CHANCE = 0.05  # that any of all pairs of a test is called a copy by chance
+BOUND = 0.9999  # of similarities before Fisher's transformation
 MORE = 1e-3  # by which a copy is more like a picture than any control: rounding is less
 SIDE = 64  # pixels of a side, where there is no descriptor
 BATCH = 64
-WAYS = ("own", "neighbour", "trigger", "given", "none")  # by which prompts a picture is copied
+WAYS = ("own", "neighbour", "trigger", "given", "none", "control")  # prompts that copy a picture
+MAIN = ("own", "trigger", "given")  # kinds of prompts that a rate is of: the first that there is
 STATES = {
     "copied": "a generation is a copy of it",
-    "nearly": "no generation is a copy, and one is nearly one, more like it than any control",
+    "as a control": (
+        "a generation is as like it as a copy, but so is what cannot be a copy: it cannot be told"
+    ),
+    "nearly": "a generation is nearly a copy, more like it than any control",
     "not seen": "no generation is nearly a copy",
 }
 
@@ -100,34 +109,36 @@ class Gallery:
             return torch.empty(0, len(self))
         return torch.stack([vectors @ view.T for view in self.views.unbind(1)]).amax(0)
 
+    def of_groups(self, alike: Tensor) -> Tensor:
+        """Similarities to pictures (N, P) as those to groups (N, K): of the most similar one."""
+        many = max(self.groups, default=-1) + 1
+        index = torch.tensor(self.groups).expand(len(alike), -1)
+        return torch.full((len(alike), many), -1.0).scatter_reduce(1, index, alike.float(), "amax")
+
     def siblings(self) -> Tensor:
-        """How like each picture is to the most similar picture of another group, (P,); -1 where
-        there is none.
-        """
-        groups = torch.tensor(self.groups)
-        found = []
-        for rows in torch.arange(len(self)).split(1024):
-            alike = self.similarity(self.views[rows, 0])
-            alike[groups[rows, None] == groups[None]] = -1
-            found.append(alike.amax(1))
-        return torch.cat(found)
+        """Similarities of each picture to every group (P, K); NaN to its own."""
+        alike = self.of_groups(self.similarity(self.views[:, 0]))
+        alike[torch.arange(len(self)), torch.tensor(self.groups)] = torch.nan
+        return alike
 
 
 def _groups(views: Tensor) -> tuple[int, ...]:
     """Numbers of the groups of pictures that are the same, in the order of their first picture."""
-    if not len(views):
-        return ()
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    upright = views[:, 0]
-    pairs = []
-    for rows in torch.arange(len(views)).split(1024):
-        alike = torch.stack([view[rows] @ upright.T for view in views.unbind(1)]).amax(0) >= SAME
-        pairs += [(int(rows[0]) + i, j) for i, j in alike.nonzero().tolist()]
-    one, other = zip(*pairs, strict=True)
     size = len(views)
-    graph = coo_matrix(([1] * len(pairs), (one, other)), shape=(size, size))
+    if not size:
+        return ()
+    upright = views[:, 0]
+    one, other = [torch.arange(size)], [torch.arange(size)]  # a flat picture is like none
+    for rows in torch.arange(size).split(1024):
+        alike = torch.stack([view[rows] @ upright.T for view in views.unbind(1)]).amax(0) >= SAME
+        first, second = alike.nonzero(as_tuple=True)
+        one.append(first + rows[0])
+        other.append(second)
+    pairs = (torch.cat(one).numpy(), torch.cat(other).numpy())
+    graph = coo_matrix((torch.ones(len(pairs[0])).numpy(), pairs), shape=(size, size))
     labels = connected_components(graph, directed=False)[1].tolist()
     order = {label: k for k, label in enumerate(dict.fromkeys(labels))}
     return tuple(order[label] for label in labels)
@@ -161,56 +172,74 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Picture:
-    """What was seen of a training picture.
+    """What was seen of a training picture, and of those that are the same.
 
     `state`: one of STATES. `similarity`: of the most similar generation. `margin`: by how much that
     generation is more like it than like any picture of another group; below 0 it is more like that
-    one. `control`: the similarity of the most similar control. `ways`: by which prompts, (copies,
-    generations) of each. `nearest`: its most similar generations.
+    one. `level`: from which a generation is a copy. `ways`: by which prompts, (copies, generations)
+    of each. `nearest`: its most similar generations.
     """
 
     state: str
     similarity: float
     margin: float
-    control: float
+    level: float
     ways: Mapping[str, tuple[int, int]]
     nearest: tuple[int, ...]
-
-    @property
-    def level(self) -> float:
-        """From which similarity a generation is a copy: `COPY`, or more than every control."""
-        return round(max(COPY, self.control + MORE), 4)
 
 
 @dataclass(frozen=True)
 class Judgement:
     """What the copy test says of a model: each generation, each training picture.
 
-    `groups`: those of the gallery. `controls`: how often a control is as like a picture as `COPY`,
-    of how many.
+    `kinds`: those of the generations. `groups`: those of the gallery. `controls`: how often a control
+    is as like a picture as `COPY`, of how many. `proof`: whether a copy is so like its picture that
+    it needs no others beside it: so far over the controls without Fisher's transformation, too.
     """
 
     sightings: tuple[Sighting, ...]
     pictures: tuple[Picture, ...]
+    kinds: tuple[str, ...]
     groups: tuple[int, ...]
     controls: tuple[int, int] = (0, 0)
+    proof: bool = False
 
     def of(self, state: str) -> list[int]:
         """The pictures in a state."""
         return [k for k, picture in enumerate(self.pictures) if picture.state == state]
 
     def rate(self) -> tuple[int, int]:
-        """Copies among the generations, and how many generations there are, without controls."""
-        return sum(s.copy for s in self.sightings), len(self.sightings)
-
-    def verdict(self, rate: float = RATE) -> str:
-        """ "copies", "does not copy", or "cannot be said": no copy was seen among too few
-        generations to say, with 95 % confidence, that fewer than `rate` of them are.
+        """Copies among the generations of the training captions, and how many these are; where no
+        caption was asked those of trigger words, or of what was given.
         """
-        copies, of = self.rate()
-        if copies:
-            return "copies"
-        return "does not copy" if of >= needed(rate) else "cannot be said"
+        kind = next((kind for kind in MAIN if kind in self.kinds), None)
+        mine = [s.copy for s, of in zip(self.sightings, self.kinds, strict=True) if of == kind]
+        return sum(mine), len(mine)
+
+    def verdict(self, rate: float = RATE, base: tuple[int, int] = (0, 0)) -> str:
+        """ "copies", "does not copy", or "cannot be said".
+
+        A model copies if one copy is proof, or if more of its generations are copies than of the
+        base's (`base`: copies, of how many; Fisher's exact test, 5 %). It cannot be said where
+        copies are fewer, where a picture cannot be told from the controls, or where no copy was seen
+        among too few generations to say, with 95 % confidence, that fewer than `rate` of them are.
+        """
+        if self.of("copied"):
+            return "copies" if self.proof or _more(self.rate(), base) else "cannot be said"
+        told = self.rate()[1] >= needed(rate) and not self.of("as a control")
+        return "does not copy" if told else "cannot be said"
+
+
+def _more(mine: tuple[int, int], base: tuple[int, int]) -> bool:
+    """Whether the first share is larger than the second (Fisher's exact test, one-sided, 5 %).
+
+    >>> _more((5, 60), (0, 60)), _more((4, 60), (0, 60))
+    (True, False)
+    """
+    from scipy.stats import fisher_exact
+
+    table = [[copies, of - copies] for copies, of in (mine, base)]
+    return base[1] > 0 and float(fisher_exact(table, "greater").pvalue) < CHANCE
 
 
 def needed(rate: float = RATE, level: float = 0.95) -> int:
@@ -223,16 +252,40 @@ def needed(rate: float = RATE, level: float = 0.95) -> int:
     return math.ceil(math.log(1 - level) / math.log(1 - rate))
 
 
-def controlled(gallery: Gallery, controls: Tensor) -> Tensor:
-    """The similarity of each picture to the most similar control, (P,).
+def levels(gallery: Gallery, controls: Tensor, pairs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each group (K,): from which similarity a generation is a copy, from which it is proof by
+    itself, and the largest similarity of its controls.
 
-    `controls`: vectors (C, D) of images that cannot be copies. Other training pictures are controls
-    too.
+    `controls`: vectors (C, D) of images that cannot be copies. Pictures of other groups are controls
+    too. `pairs`: of generations and groups that are looked at, one of which is called a copy by
+    chance in `CHANCE` of all tests, if controls are as generations that are no copies are. The
+    level is tanh(mean + z sd) of the atanh of the controls' similarities, `COPY` at least; that of
+    proof is mean + z sd of the similarities themselves, and not lower.
+
+    >>> pair = torch.tensor([[[0.6, 0.8]], [[0.8, 0.6]]])
+    >>> level, proof, largest = levels(Gallery(pair, (0, 1)), torch.empty(0, 2), 10)
+    >>> [round(float(value), 3) for value in (level[0], proof[0], largest[0])]
+    [0.961, 0.961, 0.96]
     """
-    alike = gallery.siblings()
-    if len(controls):
-        alike = torch.maximum(alike, gallery.similarity(controls).amax(0))
-    return alike
+    alike = gallery.of_groups(gallery.similarity(controls))
+    every = torch.cat([alike, gallery.siblings()])
+    tail = NormalDist().inv_cdf(1 - CHANCE / max(pairs, 1))
+    largest = torch.cat([every, torch.full((1, alike.shape[1]), -1.0)]).nan_to_num(-1.0).amax(0)
+    level = _far(every.clamp(-BOUND, BOUND).atanh(), tail).tanh()
+    level = torch.maximum(level, largest + MORE).clamp(min=COPY)
+    return level, torch.maximum(_far(every, tail), level), largest
+
+
+def _far(values: Tensor, tail: float) -> Tensor:
+    """mean + `tail` standard deviations of each column of values (N, K), NaN left out; minus
+    infinity where fewer than two are there.
+    """
+    known = values.isfinite()
+    count = known.sum(0)
+    filled = values.nan_to_num(0.0)
+    mean = filled.sum(0) / count.clamp(min=1)
+    spread = ((filled - mean).square() * known).sum(0) / (count - 1).clamp(min=1)
+    return torch.where(count > 1, mean + tail * spread.sqrt(), -torch.inf)
 
 
 def judge(
@@ -254,75 +307,71 @@ def judge(
     (['copied', 'not seen', 'copied'], {'neighbour': (1, 2)})
     """
     from_controls = torch.empty(0, gallery.views.shape[2]) if controls is None else controls
-    control = controlled(gallery, from_controls)
-    alike = gallery.similarity(vectors)
-    groups = torch.tensor(gallery.groups)
-    level = (control + MORE).clamp(min=COPY)
-    near = (control + MORE).clamp(min=NEAR)
-    others = torch.stack([_others(row, groups) for row in alike]) if len(alike) else alike
-    # of a group all pictures count, also where another of them is a little nearer
-    counts = alike > others
-    seen = tuple(
+    single = gallery.similarity(vectors)
+    alike = gallery.of_groups(single)
+    level, proof, largest = levels(gallery, from_controls, alike.numel())
+    others = torch.stack([_others(row) for row in alike]) if len(alike) else alike
+    nearest = alike > others  # the group that a generation counts for
+    copies = nearest & (alike >= level)
+    like = {
+        "copied": copies.any(0),
+        "as a control": (nearest & (alike >= COPY)).any(0),
+        "nearly": (nearest & (alike >= (largest + MORE).clamp(min=NEAR))).any(0),
+    }
+    sightings = tuple(
         Sighting(
             k,
-            (nearest := int(row.argmax())),
-            round(float(row[nearest]), 4),
-            round(float(row[nearest] - others[k, nearest]), 4),
-            bool(row[nearest] >= level[nearest]),
+            int(row.argmax()),
+            round(float(row.max()), 4),
+            round(float((alike[k] - others[k]).max()), 4),
+            bool(copies[k].any()),
         )
-        for k, row in enumerate(alike)
+        for k, row in enumerate(single)
     )
-    pictures = tuple(
-        _picture(
-            captions[k],
-            generations,
-            alike[:, k],
-            others[:, k],
-            counts[:, k] & (alike[:, k] >= level[k]),
-            bool((counts[:, k] & (alike[:, k] >= near[k])).any()),
-            float(control[k]),
-        )
-        for k in range(len(gallery))
-    )
+    pictures = []
+    for k, group in enumerate(gallery.groups):
+        state = next((state for state, holds in like.items() if holds[group]), "not seen")
+        order = single[:, k].argsort(descending=True, stable=True)[:3].tolist()
+        best = round(float(alike[:, group].max()), 4) if order else -1.0
+        margin = float((alike - others)[order[0], group]) if order else 0.0
+        ways = _ways(captions[k], generations, copies[:, group].tolist())
+        mine = round(float(level[group]), 4)
+        pictures.append(Picture(state, best, round(margin, 4), mine, ways, tuple(order)))
     reached = int((gallery.similarity(from_controls) >= COPY).any(1).sum())
-    return Judgement(seen, pictures, gallery.groups, (reached, len(from_controls)))
+    kinds = tuple(one.kind for one in generations)
+    controlled = (reached, len(from_controls))
+    proven = bool((copies & (alike >= proof)).any())
+    return Judgement(sightings, tuple(pictures), kinds, gallery.groups, controlled, proven)
 
 
-def _others(alike: Tensor, groups: Tensor) -> Tensor:
-    """Of each picture the largest similarity (P,) to a picture of another group; -1 where there is
-    none.
-    """
-    best = alike.argmax()
-    outside = alike[groups != groups[best]]
-    second = outside.max() if len(outside) else torch.tensor(-1.0)
-    return torch.where(groups == groups[best], second, alike[best])
+def _others(alike: Tensor) -> Tensor:
+    """Of each group (K,) the largest similarity to another one; -1 where there is none."""
+    first, second = torch.cat([alike, torch.tensor([-1.0])]).topk(2).values
+    return torch.where(alike == first, second, first)
 
 
-def _picture(
-    caption: str | None,
-    generations: Sequence[Generation],
-    alike: Tensor,
-    others: Tensor,
-    copies: Tensor,
-    near: bool,
-    control: float,
-) -> Picture:
+def _ways(
+    caption: str | None, generations: Sequence[Generation], copies: Sequence[bool]
+) -> dict[str, tuple[int, int]]:
+    """(copies, generations) of each kind of prompt."""
     of: Counter[str] = Counter()
     copied: Counter[str] = Counter()
-    for generation, is_copy in zip(generations, copies.tolist(), strict=True):
+    for generation, is_copy in zip(generations, copies, strict=True):
         way = generation.kind
         if way == "own" and generation.prompt != caption:
             way = "neighbour"
         of[way] += 1
         copied[way] += is_copy
-    order = alike.argsort(descending=True, stable=True)[:3].tolist()
-    best = round(float(alike[order[0]]), 4) if order else -1.0
-    margin = round(float(alike[order[0]] - others[order[0]]), 4) if order else 0.0
-    state = "copied" if any(copied.values()) else "nearly" if near else "not seen"
-    ways = {way: (copied[way], of[way]) for way in WAYS if of[way]}
-    return Picture(state, best, margin, round(control, 4), ways, tuple(order))
+    return {way: (copied[way], of[way]) for way in WAYS if of[way]}
 
 
 def share(copies: int, of: int) -> tuple[float, float]:
-    """(low, high): the 95 % interval of a share of generations (Clopper and Pearson 1934)."""
-    return clopper_pearson(copies, of) if of else (0.0, 1.0)
+    """(low, high): the 95 % interval of a share of generations (Clopper and Pearson 1934); of none
+    one-sided, as the verdict has it.
+
+    >>> [round(end, 3) for end in share(0, 59)]
+    [0.0, 0.05]
+    """
+    if not of:
+        return 0.0, 1.0
+    return clopper_pearson(copies, of) if copies else (0.0, 1 - 0.05 ** (1 / of))
