@@ -577,7 +577,8 @@ def _table(
     copied: dict[str, Counter[int]] = {}
     for sighting in variant.judgement.sightings:
         generation = variant.shown.generations[variant.rows[sighting.generation]]
-        if generation.kind != "none":
+        # no caption is asked where there is none, and other subjects only if they give copies
+        if generation.kind in MAIN or (generation.kind == "control" and sighting.copy):
             pictures.setdefault(generation.prompt, Counter())[sighting.picture] += 1
             if sighting.copy:
                 copied.setdefault(generation.prompt, Counter())[sighting.picture] += 1
