@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -18,12 +19,14 @@ from safetensors.torch import load_file, save_file
 import findnemo
 from findnemo import demo, tasks
 from findnemo.errors import InputError, MismatchError
+from findnemo.metrics import Judges
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import TrainingPicture, TrainingSet
 from findnemo.runs import all_neurons, standing
-from findnemo.runs.fine_tunes import CLEANED, row_of, training_of
-from findnemo.tasks import Detecting, FineTune, Output, Pictures, Source
-from findnemo.tasks.fine_tunes import candidates, questions_of
+from findnemo.runs.fine_tunes import CLEANED, Shown, Subject, judged, row_of, summary, training_of
+from findnemo.tasks import Detecting, FineTune, Output, Pictures, Source, watching
+from findnemo.tasks.fine_tunes import Candidate, candidates, questions_of
+from findnemo.training import Gallery, Generation
 
 FEW = Pictures(images=2, image_steps=15, guidance=2.0, descriptor=demo.DESCRIPTOR)
 
@@ -122,7 +125,7 @@ def test_images_of_another_lora_are_not_taken_for_its_own(run, place, tmp_path):
     tensors = {name: 0.5 * value for name, value in load_file(place.lora).items()}
     save_file(tensors, tmp_path / "other.safetensors")
     source = Source(str(place.base), lora=str(tmp_path / "other.safetensors"))
-    with pytest.raises(MismatchError, match="is the audit of .*lora.safetensors:1, and the last"):
+    with pytest.raises(MismatchError, match=r"is the audit of .*lora\.safetensors:1, and the last"):
         findnemo.audit(
             source,
             FineTune(place.photos, lora_scale="0.1,1"),
@@ -243,3 +246,51 @@ def test_options_of_a_fine_tune_without_training_pictures_are_refused(place, tmp
     found = cli("audit", place.base, "--lora-scale", "0.5", "--out", tmp_path / "out")
     assert found.status == 2
     assert "--lora-scale goes with --train-images" in found.err
+
+
+def test_other_pictures_in_the_directory_of_an_audit_are_refused_before_any_image(
+    run, place, tmp_path
+):
+    photos = shutil.copytree(place.photos, tmp_path / "photos")
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(photos / "kite.png")
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*.png")}
+    with pytest.raises(MismatchError, match="other training pictures"):
+        findnemo.audit(
+            Source(str(place.base), lora=str(place.lora)),
+            FineTune(photos, lora_scale="0.1,1"),
+            Output(run.path),
+            Detecting(holdout=list(demo.holdout()[:40])),
+            pictures=FEW,
+        )
+    assert before == {p: p.stat().st_mtime_ns for p in run.path.rglob("*.png")}
+
+
+def test_a_caption_without_images_leaves_the_verdict_open(tmp_path):
+    shown = Shown((Generation("a", "own", 0),), (tmp_path / "0.png",), failed=("b",))
+    Image.new("RGB", (8, 8), (9, 90, 200)).save(tmp_path / "0.png")
+    picture = Image.effect_noise((8, 8), 80).convert("RGB")
+    one = TrainingPicture(tmp_path / "a.png", "a")
+    subject = Subject([one], Gallery.of([picture]), Judges(), torch.empty(0, 1), rate=0.99)
+    found = judged(subject, shown, None, "LoRA")
+    assert found.judgement.verdict(0.99) == "does not copy"
+    (row,) = summary(subject, [found], "LoRA", tmp_path)["variants"]
+    assert (row["verdict"], row["failed"]) == ("cannot be said", 1)
+
+
+def test_a_checkpoint_is_judged_once_its_size_stays_and_again_when_it_changes(monkeypatch):
+    """Looks at the directory, by what is there at each: name -> bytes."""
+    looks = [{}, {"a": 0}, {"a": 5}, {"a": 9}, {"a": 9}, {"a": 9, "b": 3}, {"a": 9, "b": 3}]
+    looks += [{"a": 9}, {"a": 12, "b": 3}, {"a": 12, "b": 3}, {"a": 12, "b": 3}]
+    now: dict[str, int] = {}
+
+    def there(source, tuned):
+        now.clear()
+        now.update(looks.pop(0))
+        return [Candidate(name, Source(name)) for name in now]
+
+    monkeypatch.setattr(watching, "_there", there)
+    monkeypatch.setattr(watching, "_size", lambda one: now[one.name])
+    monkeypatch.setattr(watching.time, "sleep", lambda seconds: None)
+    listener = tasks.Listener(stop=lambda: not looks)
+    coming = watching._coming(Source("base"), FineTune("photos"), listener, None)
+    assert [(one.name, now[one.name]) for one in coming] == [("a", 9), ("b", 3), ("a", 12)]

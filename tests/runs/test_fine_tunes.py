@@ -1,0 +1,135 @@
+"""What is said of a fine-tune: series of models, verdicts in a sentence, files that a run names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from findnemo.errors import InputError
+from findnemo.runs.fine_tunes import (
+    CLEANED,
+    begins,
+    choice,
+    copies_in,
+    folder_of_variant,
+    inside,
+    sentence,
+    worst,
+)
+
+
+def model(name: str, verdict: str = "does not copy", copied: int = 0, **more) -> dict:
+    return {
+        "name": name,
+        "checkpoint": None,
+        "strength": 1.0,
+        "verdict": verdict,
+        "failed": 0,
+        "alike": 0,
+        "copied": copied,
+        "nearly": 0,
+        "copies": 3 * copied,
+        "of": 60,
+        "controls": [0, 60],
+        **more,
+    }
+
+
+def about(*variants: dict, main: str, pictures: int = 4) -> dict:
+    one = {"state": "not seen", "similarity": 0.1, "group": 0, "ways": {"own": [0, 15]}}
+    return {
+        "main": main,
+        "rate": 0.05,
+        "needed": 59,
+        "pictures": [{**one, "group": k} for k in range(pictures)],
+        "variants": [model("base"), *variants],
+    }
+
+
+def grid(strengths, checkpoints, copying) -> list[dict]:
+    return [
+        model(
+            f"{c} x {s}",
+            "copies" if (c, s) in copying else "does not copy",
+            int((c, s) in copying),
+            checkpoint=c,
+            strength=s,
+        )
+        for c in checkpoints
+        for s in strengths
+    ]
+
+
+def test_copies_begin_at_a_checkpoint_of_the_main_strength():
+    """The others are asked too; which checkpoint is the last without copies is asked of one."""
+    models = grid((0.6, 1.0), ("c1", "c2", "c3"), {("c2", 1.0), ("c3", 1.0), ("c3", 0.6)})
+    found = about(*models, main="c3 x 1.0")
+    assert begins(found) == ("c1 x 1.0", "c2 x 1.0")
+    assert "Copies begin at c2 x 1.0; c1 x 1.0 is the last in which none was seen." in sentence(
+        found
+    )
+
+
+def test_of_one_checkpoint_copies_begin_at_a_strength():
+    models = grid((0.6, 0.8, 1.0), ("c1",), {("c1", 0.8), ("c1", 1.0)})
+    assert begins(about(*models, main="c1 x 1.0")) == ("c1 x 0.6", "c1 x 0.8")
+
+
+@pytest.mark.parametrize(
+    ("main", "says"),
+    [
+        (model("LoRA"), "No copy of 4 training pictures in 60 images of their captions: with 95 %"),
+        (model("LoRA", "copies", 2), "2 of 4 training pictures are copied: 6 of 60 images"),
+        (model("LoRA", "cannot be said", of=8), "8 images of their captions are too few"),
+        (model("LoRA", "cannot be said", failed=2), "2 prompts gave no images"),
+        (model("LoRA", "cannot be said", alike=1), "the pictures are too alike to tell"),
+        (model("LoRA", "cannot be said", 1), "There may be copies of 4 training pictures, but"),
+    ],
+)
+def test_the_sentence_says_what_is_known_and_why_not(main, says):
+    found = about(main, main="LoRA")
+    assert says in sentence(found)
+    assert copies_in(found) == (main["verdict"] == "copies")
+
+
+def test_pictures_whose_captions_were_not_asked_are_not_called_uncopied():
+    found = about(model("LoRA"), main="LoRA", pictures=5)
+    for one in found["pictures"][2:]:
+        one["ways"] = {"neighbour": [0, 60]}
+    assert "No copy of the 2 of 5 training pictures whose captions were asked" in sentence(found)
+
+
+def test_the_choice_shows_most_of_the_subject_and_copies_nothing():
+    found = about(
+        model("c1", subject=0.3),
+        model("c2", subject=0.4),
+        model("c3", "copies", 1, subject=0.6),
+        model(CLEANED, subject=0.35),
+        main="c3",
+    )
+    assert choice(found)["name"] == "c2"
+    assert choice(about(model("c3", "copies", 1, subject=0.6), main="c3")) is None
+
+
+def test_names_that_look_alike_have_folders_of_their_own():
+    names = ("step_1", "step-1", "犬", "猫", "LoRA x -0.5", "LoRA x 0.5", "..", "base")
+    folders = [folder_of_variant(Path("run"), name) for name in names]
+    assert len(set(folders)) == len(names)
+    assert all(folder.parent == Path("run/variants") for folder in folders)
+    assert all(folder.name.strip(".") for folder in folders)
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", "a\0b", "variants/../../x"])
+def test_files_outside_of_a_run_are_refused(tmp_path, name):
+    with pytest.raises(InputError, match="outside of it"):
+        inside(tmp_path / "run", name)
+
+
+def test_of_equal_pictures_one_is_shown_the_most_copied_first():
+    found = about(model("LoRA", "copies", 3), main="LoRA", pictures=5)
+    states = ["not seen", "copied", "copied", "nearly", "as a control"]
+    for one, state, group in zip(found["pictures"], states, (0, 1, 1, 2, 3), strict=True):
+        one |= {"state": state, "group": group}
+    found["pictures"][2]["similarity"] = 0.9
+    assert worst(found) == [2, 4, 3, 0]
