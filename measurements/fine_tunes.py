@@ -4,7 +4,7 @@
 
 The audit makes as many images as it does by default. The judge makes `--judge` images of each caption
 with other seeds, and holds them against the same pictures. Both look at the base and at each LoRA, a
-file or a directory of checkpoints. Printed are, for each LoRA: recall and precision of the pictures
+file or a directory of checkpoints, or a tuned model's directory. Printed are, for each LoRA: recall and precision of the pictures
 that are called copied, one for each group of equal pictures, with 95 % intervals; what the two take;
 and of checkpoints, which one is the first that copies.
 """
@@ -71,7 +71,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("base")
-    parser.add_argument("lora")
+    parser.add_argument("lora", help="a LoRA, a directory of checkpoints, or a tuned model")
     parser.add_argument("photos")
     parser.add_argument("--descriptor", type=Path)
     parser.add_argument("--image-steps", type=int, default=15)
@@ -79,8 +79,9 @@ def main() -> None:
     parser.add_argument("--judge", type=int, default=100)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    source = Source(args.base, lora=args.lora)
-    tuned = FineTune(args.photos)
+    is_model = (Path(args.lora) / "model_index.json").is_file()
+    source = Source(args.base, lora=None if is_model else args.lora)
+    tuned = FineTune(args.photos, tuned=args.lora if is_model else None)
     pictures = Pictures(None, args.image_steps, args.guidance, descriptor=args.descriptor)
     listener = Listener(say=lambda text: print(f"  {text}", flush=True), warn=print)
     given = material(source, tuned, Detecting(), pictures, listener)
