@@ -150,8 +150,9 @@ def localize_copies(
 
     `originals`: the pictures, as RGB. Other than in `localize`, a copy is an image that is like one of
     them, and not every seed need give one, nor all the same. `images`, `scope`: as for `localize`'s
-    search "trajectory". No neurons are found, and `reached` is false, where none of 32 seeds gives a
-    copy. Raises what `localize` raises.
+    search "trajectory". Where none of 32 seeds gives a copy, the search is that of `localize`; if
+    the prompt is not memorized either, no neurons are found, and `reached` is false. Raises what
+    `localize` raises.
 
         picture = PIL.Image.open("photo.png").convert("RGB")
         found = localize_copies(model, "a photo of sks dog", calibration, [picture])
@@ -247,6 +248,8 @@ def _to_the_end(
     copies = Copies(denoising, few, images.steps, originals)
     answer = replace(answer, copy_before=round(copies.alike, 4))
     if not copies.seen:
+        if originals is not None and seen.replication.kept:  # alike among themselves, perhaps
+            return _to_the_end(model, prompt, calibration, images, scope, max_impact, others)
         if originals is not None:
             return replace(answer, memorized=True, reached=False)
         trace = _by_one_step(model, prompt, calibration, "gradient", max_impact, others)

@@ -58,8 +58,9 @@ Values = Mapping[str, Tensor]  # layer -> (width,)
 class Copies:
     """A caption's copies, and how like them its pictures stay with neurons off.
 
-    `originals`: latents (P, C, H, W) of the pictures that are copied, where they are known. Without,
-    a copy shows in that pictures of different seeds are alike. `alike`: the largest likeness of an
+    `originals`: latents (P, C, H, W) of the pictures that are copied, where they are known; what an
+    untouched sample makes of them (`copied`: sample -> picture) is held against other samples too.
+    Without, a copy shows in that pictures of different seeds are alike. `alike`: the largest likeness of an
     untouched picture to an original, or to that of another seed. `samples`: numbers of the untouched
     ones. `witnesses`: the samples that are asked first, those that failed last before the others;
     `steps`: how many steps they are denoised in. `tried`: (neurons, likeness) of every set that the
@@ -72,6 +73,7 @@ class Copies:
     originals: Tensor | None = None
     samples: list[int] = field(init=False)
     witnesses: list[int] = field(init=False)
+    copied: dict[int, Tensor] = field(init=False, default_factory=dict)
     tried: list[tuple[int, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -85,6 +87,9 @@ class Copies:
                 break
         order = alike.argsort(descending=True, stable=True).tolist()
         self.witnesses = [self.samples[row] for row in order[:GRADIENTS]]
+        if self.originals is not None:
+            rows = zip(self.samples, self.untouched.image, alike, strict=True)
+            self.copied = {k: picture for k, picture, likeness_ in rows if likeness_ >= SAME}
 
     def _untouched(self, steps: int) -> tuple[list[int], Path]:
         """Samples with nothing off. Where the originals are known, seeds are tried until two give
@@ -134,7 +139,12 @@ class Copies:
         similar untouched one of another seed, (n,).
         """
         if self.originals is not None:
-            return likeness(pictures, self.originals).amax(1).cpu()
+            near = likeness(pictures, self.originals).amax(1).cpu()
+            for k, picture in self.copied.items():
+                alike = likeness(pictures, picture[None])[:, 0].cpu()
+                alike[[row for row, sample in enumerate(samples) if sample == k]] = -1
+                near = near.maximum(alike)
+            return near
         alike = likeness(pictures, self.untouched.image)
         for row, k in enumerate(samples):
             if k < COPIES:
