@@ -187,3 +187,9 @@ def test_many_pictures_are_looked_at_in_batches():
     pictures = [drawn(k) for k in range(70)]
     assert torch.allclose(described(pictures)[:5], described(pictures[:5]), atol=1e-6)
     assert described([]).shape == (0, 1)
+
+
+def test_equal_pictures_are_counted_once():
+    twins = gallery([1.0, 0, 0], unit(0.99, 0.141, 0), [0, 0, 1.0], groups=(0, 0, 1))
+    found = judge(twins, ["a"] * 3, own("a"), torch.tensor([unit(1.0, 0, 0)]))
+    assert (found.of("copied"), found.of("not seen")) == ([0], [1])

@@ -33,7 +33,7 @@ from findnemo.robustness.curves import strongest
 from findnemo.runs import Caption, list_of, state, switched_off
 from findnemo.runs.detectors import HOLDOUT
 from findnemo.runs.detectors import STAGE as DETECTOR
-from findnemo.runs.fine_tunes import training_of
+from findnemo.runs.fine_tunes import different, training_of
 from findnemo.runs.standing import TRAINED, copies
 from findnemo.stats import auroc, bootstrap, clopper_pearson, tpr_at_fpr
 
@@ -228,7 +228,7 @@ def training_pictures(held: Held) -> Row:
     if about is None:
         way = "findnemo audit BASE --lora FILE --train-images DIR --out RUN"
         return not_executed(row, "the run was not given the training pictures", way)
-    many = len(about["pictures"])
+    many = different(about)
     figures = []
     for one in about["variants"]:
         name = one["name"]
@@ -241,7 +241,7 @@ def training_pictures(held: Held) -> Row:
     first = [one for one in figures if one["name"].startswith(main)]
     result = tuple(f"{one['name']}: {in_words(one)}" for one in first[:2])
     how = (
-        f"{count(many, 'training picture')}. A copy: an image as near to a training picture, or its"
+        f"{count(many, 'training picture')}, equal ones once. A copy: an image as near to a training picture, or its"
         f" mirror image, as {COPY}, and so much nearer than controls that it is no chance, by "
         + ("a copy descriptor." if about["descriptor"] else "the correlation of pixels."),
         "Controls: the base model's images for the same prompts and seeds, other training"

@@ -15,6 +15,7 @@ from findnemo.runs.fine_tunes import (
     begins,
     canaries_told,
     choice,
+    different,
     inside,
     row_of,
     thumbnail,
@@ -98,7 +99,7 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
 
 def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str, str]]:
     """The five figures of a fine-tune audit."""
-    of = len(about["pictures"])
+    of = different(about)
     hits, controls = main["controls"]
     last, first = begins(about)
     best = choice(about)

@@ -455,13 +455,18 @@ def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
     return max(fair, key=lambda v: v["subject"], default=None)
 
 
+def different(about: Mapping[str, Any]) -> int:
+    """How many different training pictures there are: equal ones are one."""
+    return len({one["group"] for one in about["pictures"]})
+
+
 def sentence(about: Mapping[str, Any]) -> str:
     """What a fine-tune audit found, in a few words."""
     main = row_of(about, about["main"])
     assert main is not None
-    many = len(about["pictures"])
+    many = different(about)
     pictures = f"{many} training picture{'s' * (many != 1)}"
-    asked = sum(bool({*one["ways"]} & {"own", "trigger"}) for one in about["pictures"])
+    asked = len({one["group"] for one in about["pictures"] if {*one["ways"]} & {"own", "trigger"}})
     if 0 < asked < many:
         pictures = f"the {asked} of {pictures} whose captions were asked"
     percent = f"{100 * about['rate']:g} %"

@@ -204,7 +204,11 @@ class MemorizationCallback:
         shown = [Generation(prompt, "own", k) for prompt, k in self._rows]
         known = vectors[: own + other]
         found = judge(self._gallery, captions, [*shown, *asked], known, self._controls)
-        copied = tuple(self._set[k].path.name for k in found.of("copied"))
+        copied = tuple(
+            one.path.name
+            for one, seen_ in zip(self._set, found.pictures, strict=True)
+            if seen_.state == "copied"
+        )
         seen = None
         if self._canaries is not None:
             planted = vectors[own + other :, None]

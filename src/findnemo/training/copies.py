@@ -205,8 +205,9 @@ class Judgement:
     proof: bool = False
 
     def of(self, state: str) -> list[int]:
-        """The pictures in a state."""
-        return [k for k, picture in enumerate(self.pictures) if picture.state == state]
+        """The groups of pictures in a state: equal pictures are one."""
+        pairs = zip(self.groups, self.pictures, strict=True)
+        return sorted({group for group, picture in pairs if picture.state == state})
 
     def rate(self) -> tuple[int, int]:
         """Copies among the generations of the training captions, and how many these are; where no
