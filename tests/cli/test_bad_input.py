@@ -310,7 +310,7 @@ def test_a_model_without_captions_of_its_own(place, tmp_path):
     refused(
         cli("audit", place / "model", "--out", tmp_path / "out"),
         2,
-        "give --prompts FILE: only 'demo' brings",
+        "give --prompts FILE, or for a fine-tune --train-images DIR: only 'demo'",
     )
     result = cli(
         "audit", place / "model", "--prompts", place / "captions.csv", "--out", tmp_path / "out"

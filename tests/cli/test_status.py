@@ -86,7 +86,18 @@ def test_every_command_is_looked_at():
     assert {*COMMANDS} - {a[0] for a in (*ON_MODELS.values(), *ON_RUNS.values())} == {
         "demo",
         "benchmark",
+        "watch",
     }
+
+
+def test_watch_is_refused_without_pictures_a_directory_and_a_lora(place, tmp_path):
+    out = ("--out", tmp_path / "out")
+    pictures = ("--train-images", tmp_path / "none")
+    refused(cli("watch", place / "model", *out), "give --train-images DIR")
+    refused(cli("watch", place / "model", *out, *pictures), "either --lora, on MODEL, or --tuned")
+    lora = ("--lora", tmp_path / "checkpoints")
+    refused(cli("watch", place / "model", *out, *pictures, *lora), "no training pictures")
+    assert not (tmp_path / "out").exists()
 
 
 def filled(place: Path, arguments: list, **places: Path) -> list:

@@ -5,6 +5,7 @@ is the model whose neurons are off.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -209,10 +210,21 @@ CASES: dict[str, tuple[str, dict[str, tuple[str, ...]], str, dict[str, Any]]] = 
 }
 
 
-@pytest.mark.parametrize("form", ["adapter", "adapter-kohya"])
+ALWAYS = [  # the others take a minute together
+    ("values", 0.0, "adapter"),
+    ("values left alone", 0.0, "adapter"),
+    ("text encoder", 0.0, "adapter-kohya"),
+    ("sdxl", 0.0, "adapter-kohya"),
+    ("alpha", 0.5, "adapter"),
+]
+
+
 @pytest.mark.parametrize(
-    ("case", "factor"),
-    [*((case, 0.0) for case in CASES), ("alpha", 0.5), ("values left alone", 0.5)],
+    ("case", "factor", "form"),
+    [
+        pytest.param(*one, marks=() if one in ALWAYS else pytest.mark.slow)
+        for one in product(CASES, (0.0, 0.5), ("adapter", "adapter-kohya"))
+    ],
 )
 def test_plain_diffusers_makes_the_edited_model_of_the_base(bases, tmp_path, case, factor, form):
     kind, ends, strength, options = CASES[case]
@@ -311,7 +323,9 @@ def test_biases_of_a_lora_go_along(bases, tmp_path):
 # dtypes ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)]
+)
 def test_a_lora_is_written_in_its_own_dtype_and_what_that_leaves_is_said(bases, tmp_path, dtype):
     file = lora(tmp_path, tiny_pipeline(), {"unet": VALUES}, dtype=dtype)
     model = findnemo.load(bases("sd"), lora=f"{file}:0.8")

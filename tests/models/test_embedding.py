@@ -257,7 +257,7 @@ def chosen_of(folder: Path, model: Any) -> Any:
         return select(run)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_a_checkpoint_carries_the_token_in_the_dtype_of_the_source(bases, tmp_path, dtype):
     """Nothing is said of parts that changed since: they are what was loaded."""
     file = file_of(tmp_path, **{"<mine>": vectors(2, 32)})

@@ -43,8 +43,10 @@ def run(place, tmp_path_factory):
     tuned = FineTune(place.photos, lora_scale="0.1,1")
     source = Source(str(place.base), lora=str(place.lora))
     holdout = Detecting(holdout=list(demo.holdout()[:40]))
-    with findnemo.audit(source, tuned, Output(out), holdout, pictures=FEW) as found:
-        yield found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("findnemo.tasks.fine_tunes.CONTROLS", 3)
+        with findnemo.audit(source, tuned, Output(out), holdout, pictures=FEW) as found:
+            yield found
 
 
 def test_the_pictures_that_the_lora_holds_are_copied_and_no_other(run):

@@ -134,7 +134,7 @@ def trained(folder, watched, weights=lora, how="plain"):
         pytest.param(lora, "accumulating", marks=pytest.mark.slow),
         pytest.param(lora, "careless", marks=pytest.mark.slow),
         pytest.param(lora, "checkpointing", marks=pytest.mark.slow),
-        (lora, "autocast"),
+        pytest.param(lora, "autocast", marks=pytest.mark.slow),
         (lora, "accelerate"),
         pytest.param(lora, "compiled", marks=pytest.mark.slow),
         pytest.param(lora, "parallel", marks=pytest.mark.slow),

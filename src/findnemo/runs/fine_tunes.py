@@ -102,7 +102,7 @@ def folder_of_variant(run: Path, name: str) -> Path:
     """Where a variant's images are: a folder for each name, also where two look alike.
 
     >>> folder_of_variant(Path("run"), "checkpoint-500 x 0.8").as_posix()
-    'run/variants/checkpoint-500-x-0.8-4de5'
+    'run/variants/checkpoint-500-x-0.8-adf1'
     """
     plain = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:4]
