@@ -233,6 +233,15 @@ def test_options_that_do_not_fit_are_refused(source, tuned, why):
         candidates(source, tuned)
 
 
+def test_base_and_tuned_model_may_be_of_two_kinds(tmp_path):
+    """A directory and a single file: each gets the options that say something of it."""
+    (tmp_path / "tuned.safetensors").write_bytes(b"12345678")
+    source = Source("owner/base", revision="main", weights_variant="fp16", config="owner/base")
+    base, tuned = candidates(source, FineTune("p", tuned=str(tmp_path / "tuned.safetensors")))
+    assert base.source.options == {"revision": "main", "variant": "fp16"}
+    assert tuned.source.options == {"config": "owner/base"}
+
+
 def test_a_picture_that_cannot_be_read_is_left_out_and_named(place, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()

@@ -135,10 +135,10 @@ def candidates(source: Source, tuned: FineTune) -> list[Candidate]:
     base = replace(source, lora=None)
     if tuned.tuned is not None:
         found = [
-            Candidate(_own(one.name), replace(base, place=one.place), one.name)
+            Candidate(_own(one.name), _fitting(replace(base, place=one.place)), one.name)
             for one in model_checkpoints(tuned.tuned)
         ]
-        return [Candidate(BASE, base), *found]
+        return [Candidate(BASE, _fitting(base)), *found]
     place, strength = of_strength(str(source.lora))
     scales = [strength] if tuned.lora_scale is None else _scales(tuned.lora_scale)
     checkpoints = lora_checkpoints(place)
@@ -172,6 +172,18 @@ def check(source: Source, tuned: FineTune) -> None:
     if of_strength(str(source.lora))[1] != 1.0:
         raise InputError(f"--lora {source.lora} has a strength, and so has --lora-scale: give one")
     _scales(tuned.lora_scale)
+
+
+def _fitting(source: Source) -> Source:
+    """A source with the options that say something of it: base and tuned model may be of two kinds.
+
+    >>> _fitting(Source("owner/name", revision="main", config="base")).config is None
+    True
+    """
+    path = Path(str(source.place))
+    if path.is_file():
+        return replace(source, revision=None, weights_variant=None)
+    return replace(source, config=None, revision=None if path.is_dir() else source.revision)
 
 
 def _own(name: str) -> str:
