@@ -105,6 +105,7 @@ def test_every_method_finds_the_one_neuron_that_holds_all(name, task, member):
         assert answer.neurons == member.plan.planted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [n for n in METHODS if n not in ("random", "z-score", "Wanda", "ConceptPrune")]
 )

@@ -84,6 +84,7 @@ def detect(out: str) -> tuple[object, ...]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", SOME)
 def test_inspect_shows_captions_in_any_encoding(place, encoding):
     status, out, err = ran(ENCODINGS[encoding], "inspect", "run", cwd=place)

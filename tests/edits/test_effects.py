@@ -85,6 +85,7 @@ def selected(folder, model: Model, neurons: NeuronSet, factor: float = 0.0):
 # weights that are made before every pass ----------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.0, -0.5])
 @pytest.mark.parametrize("how", MADE)
 def test_what_makes_a_weight_is_worked_into_it(model, neurons, tmp_path, how, factor):

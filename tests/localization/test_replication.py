@@ -64,6 +64,7 @@ def test_similarities_of_many_sets_in_one_batch_are_those_of_passes_of_their_own
         torch.testing.assert_close(row, plain(model, neurons), atol=2e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_largest_similarity_and_the_verdict_agree_in_any_order_of_asking(model):
     sets = some_sets(model)
     largest = [float(plain(model, s).max()) for s in sets]

@@ -232,6 +232,7 @@ def test_what_changes_scores_is_refused_by_name(name, model, calibration):
     assert json.loads(json.dumps(model.identity.to_json())) == model.identity.to_json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCORES)
 def test_a_calibration_from_a_file_names_it_too(name, model, calibration, tmp_path):
     loaded = Calibration.load(calibration.save(tmp_path))

@@ -250,6 +250,7 @@ def test_an_offloaded_model_answers_as_ever(make, offload, monkeypatch):
     assert images[0] == images[1]
 
 
+@pytest.mark.slow
 @offloading
 def test_a_search_on_an_offloaded_model_finds_the_same(offload):
     from _planting import CAPTION, HOLDOUT, planted

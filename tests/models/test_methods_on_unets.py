@@ -69,6 +69,7 @@ def told(model: Model, run: Any) -> list[dict[str, Any]]:
 # detectors ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", USUAL)
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_a_detector_gives_a_score_or_says_why_it_cannot(name, detector):

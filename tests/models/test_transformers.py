@@ -101,6 +101,7 @@ def outputs(model: Model, run: Any) -> dict[str, Tensor]:
 # the whole path -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @every
 def test_a_saved_pipeline_goes_through_the_whole_path(name, model):
     settings = Settings(samples=3)

@@ -59,6 +59,7 @@ def alone(work, tmp_path_factory):
         return done(mine, None, STUDIES, folder / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deaths", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_workers_that_have_the_model_give_the_same(work, alone, tmp_path, deaths):
     mine = a_run(work, tmp_path / "run")

@@ -135,7 +135,7 @@ def trained(folder, watched, weights=lora, how="plain"):
         pytest.param(lora, "careless", marks=pytest.mark.slow),
         pytest.param(lora, "checkpointing", marks=pytest.mark.slow),
         pytest.param(lora, "autocast", marks=pytest.mark.slow),
-        (lora, "accelerate"),
+        pytest.param(lora, "accelerate", marks=pytest.mark.slow),
         pytest.param(lora, "compiled", marks=pytest.mark.slow),
         pytest.param(lora, "parallel", marks=pytest.mark.slow),
         pytest.param(everything, "plain", marks=pytest.mark.slow),
@@ -209,6 +209,7 @@ def learning():
     return findnemo.prune(model, neurons), weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("descriptor", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_copies_are_seen_once_they_are_there(tmp_path, learning, descriptor):
     pipeline, after = learning
