@@ -657,6 +657,7 @@ def compared(place, usual, tmp_path_factory):
     return out, cli(*arguments, "--mitigations", "neurons,repeats-1", "--intervals")
 
 
+@pytest.mark.slow
 def test_compare_prints_the_table_and_keeps_it_with_a_picture_of_each(compared):
     out, result = compared
     assert result.status == 0, result.err
@@ -675,6 +676,7 @@ def test_compare_prints_the_table_and_keeps_it_with_a_picture_of_each(compared):
     assert stages == {"compare:none", "compare:neurons", "compare:repeats-1"}
 
 
+@pytest.mark.slow
 def test_compare_as_json_is_the_table(compared, usual):
     out, _ = compared
     result = cli(
@@ -694,6 +696,7 @@ def test_an_unknown_mitigation_is_refused_before_the_work(usual, tmp_path):
     assert "mitigation 'hope' is not known: use neurons, embedding" in " ".join(result.err.split())
 
 
+@pytest.mark.slow
 def test_a_study_of_a_run_is_written_beside_it(compared, tmp_path):
     out, _ = compared
     result = cli("study", "table3,fig2a", out)

@@ -55,6 +55,7 @@ def plain(model: Model, neurons: NeuronSet) -> torch.Tensor:
     return torch.cat(rows)
 
 
+@pytest.mark.slow
 def test_similarities_of_many_sets_in_one_batch_are_those_of_passes_of_their_own(
     model, replication
 ):

@@ -225,6 +225,7 @@ def offload_groups(pipeline: Any) -> None:
 offloading = pytest.mark.parametrize("offload", [offload_layers, offload_models, offload_groups])
 
 
+@pytest.mark.slow
 @every
 @offloading
 def test_an_offloaded_model_answers_as_ever(make, offload, monkeypatch):

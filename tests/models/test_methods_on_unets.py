@@ -158,6 +158,7 @@ def test_a_run_without_a_guidance_half_follows_the_prompt_alone(name, guidance):
 # mitigations --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sdxl", "sd-turbo", "lcm", "if"])
 @pytest.mark.parametrize("mitigation", KINDS)
 def test_a_mitigation_changes_every_image_and_nothing_after_it_or_says_why_it_cannot(
