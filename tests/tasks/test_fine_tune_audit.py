@@ -305,3 +305,10 @@ def test_a_checkpoint_is_judged_once_its_size_stays_and_again_when_it_changes(mo
     listener = tasks.Listener(stop=lambda: not looks)
     coming = watching._coming(Source("base"), FineTune("photos"), listener, None)
     assert [(one.name, now[one.name]) for one in coming] == [("a", 9), ("b", 3), ("a", 12)]
+
+
+def test_a_file_without_bytes_does_not_keep_the_watch_waiting(monkeypatch):
+    monkeypatch.setattr(watching, "_there", lambda *_: [Candidate("a", Source("a"))])
+    monkeypatch.setattr(watching, "_size", lambda one: 0)
+    coming = watching._coming(Source("base"), FineTune("photos"), tasks.Listener(), 0.0)
+    assert list(coming) == []

@@ -233,7 +233,8 @@ def training_pictures(held: Held) -> Row:
     for one in about["variants"]:
         name = one["name"]
         figures.append(share(f"{name}: training pictures copied", one["copied"], many))
-        figures.append(_of_images(f"{name}: images that are copies", one["copies"], one["of"]))
+        if one["of"]:
+            figures.append(_of_images(f"{name}: images that are copies", one["copies"], one["of"]))
         hits, of = one["controls"]
         if of:
             figures.append(_of_images(f"{name}: controls as like a training picture", hits, of))

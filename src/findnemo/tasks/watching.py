@@ -82,8 +82,9 @@ def _coming(
     since = time.monotonic()
     while not listener.stop():
         now = {one.name: (one, _size(one)) for one in _there(source, tuned)}
-        new = {name: both for name, both in now.items() if given.get(name) != both[1]}
-        whole = [both for name, both in new.items() if both[1] and sizes.get(name) == both[1]]
+        # one without bytes is not there yet, or not any more
+        new = {name: both for name, both in now.items() if both[1] not in (0, given.get(name))}
+        whole = [both for name, both in new.items() if sizes.get(name) == both[1]]
         sizes = {name: size for name, (_, size) in new.items()}
         for one, size in whole[:1]:
             given[one.name] = size
