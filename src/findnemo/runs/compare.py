@@ -44,7 +44,6 @@ from findnemo.verification import RANDOM
 
 NONE = "none"  # nothing mitigated: the row that all others are compared with
 NEMO = "nemo"  # the neurons of the listing, as published
-NAMES = (*MITIGATIONS, NEMO)
 DRAWS = {f"random-{k}": k for k in range(1, RANDOM + 1)}
 LIKE_NEMO = (NEMO, *DRAWS)  # methods that need to know NeMo's neurons
 SWITCHED = ("neurons", *LIKE_NEMO)  # methods that switch neurons off
@@ -54,15 +53,14 @@ REFERENCES = 8  # captions that are not memorized, for methods that compare with
 
 
 def methods(names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """The mitigations to compare, `none` first; all by default.
+    """The mitigations to compare, `none` first; by default all that can be used.
 
-    Raises InputError naming one that is not known.
+    Raises InputError naming one that is not known, or cannot be used.
     """
-    wanted = tuple(NAMES if names is None else names)
+    wanted = [n for n in (MITIGATIONS.usable() if names is None else names) if n != NONE]
     for name in wanted:
-        if name not in NAMES and name != NONE:
-            raise InputError(f"mitigation {name!r} is not known: use {', '.join(NAMES)}")
-    return (NONE, *(n for n in wanted if n != NONE))
+        MITIGATIONS.require(name)
+    return (NONE, *wanted)
 
 
 def compare(

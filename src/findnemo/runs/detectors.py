@@ -75,8 +75,7 @@ def chosen(names: Iterable[str]) -> tuple[str, ...]:
     """
     wanted = tuple(dict.fromkeys(n.strip() for n in names))
     for name in wanted:
-        if name not in DETECTORS:
-            raise InputError(f"detector {name!r} is not known: use {', '.join(DETECTORS)}")
+        DETECTORS.require(name)
     return wanted
 
 
@@ -166,7 +165,12 @@ def _scored(
         try:
             with named(model.device, "a single caption"):
                 text = item.text if isinstance(item, Caption) else item
-                found.append(DETECTORS[name](model, text, settings))
+                score = DETECTORS[name](model, text, settings)
+            if not isinstance(score, Score):
+                raise InputError(
+                    f"detector {name!r} gives {score!r:.60}: a findnemo.detection.Score is needed"
+                )
+            found.append(score)
         except (NumericalError, DeviceError) as problem:
             found.append(str(problem))
     return found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from findnemo.errors import StoppedError
 from findnemo.metrics.kind import is_memory
-from findnemo.runs.compare import LISTING, NEMO, STAGE, SWITCHED, compare, localized_captions
+from findnemo.mitigation import MITIGATIONS
+from findnemo.runs.compare import LISTING, NONE, STAGE, SWITCHED, compare, localized_captions
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption, Run, captions_of, settings_of
 from findnemo.studies._bench import Bench, Study, by_type
@@ -14,25 +15,20 @@ from findnemo.studies._published import TABLE1
 from findnemo.studies._rows import Payloads, a_clip_note, comparison
 from findnemo.studies._table import Table
 
-ROWS = {  # the paper's row names, then what it does not have
-    "All neurons active": ("none",),
-    "Random neurons": tuple(f"random-{k}" for k in range(1, 6)),
-    "Embedding adjustment (Wen et al.)": ("embedding",),
-    "Attention scaling (Ren et al.)": ("attention",),
-    "1 random token": ("tokens-1",),
-    "4 random tokens": ("tokens-4",),
-    "10 random tokens": ("tokens-10",),
-    "1 random number": ("numbers-1",),
-    "4 random numbers": ("numbers-4",),
-    "10 random numbers": ("numbers-10",),
-    "1 repeated word": ("repeats-1",),
-    "4 repeated words": ("repeats-4",),
-    "10 repeated words": ("repeats-10",),
-    "Wanda pruning": ("wanda",),
-    "ConceptPrune": ("conceptprune",),
-    "Deactivated neurons (NeMo)": (NEMO,),
-    "Deactivated neurons (findnemo)": ("neurons",),
-}
+
+def rows(names: Iterable[str]) -> dict[str, list[str]]:
+    """Label -> those of some methods that have it, in the order of the table.
+
+    >>> rows(["tokens-1", "random-2", "none", "random-1"])
+    {'All neurons active': ['none'], 'Random neurons': ['random-1', 'random-2'], '1 random token': ['tokens-1']}
+    """
+    wanted = set(names)
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys((NONE, *MITIGATIONS, *sorted(wanted))):
+        if name in wanted:
+            label = "All neurons active" if name == NONE else MITIGATIONS.label(name)
+            found.setdefault(label, []).append(name)
+    return found
 
 
 def table1(bench: Bench) -> Study:
@@ -60,14 +56,15 @@ def table(run: Run, intervals: bool = False, beside: bool = True) -> Table:
     every = captions_of(run)
     captions = [c for c in localized_captions(every) if any(s.startswith(STAGE) for s in c.results)]
     groups = by_type(captions)
-    rows: dict[str, dict[str, Payloads]] = {
+    made = (s.removeprefix(STAGE) for c in captions for s in c.results if s.startswith(STAGE))
+    lines: dict[str, dict[str, Payloads]] = {
         label: {kind: _payloads(group, names) for kind, group in groups.items()}
-        for label, names in ROWS.items()
+        for label, names in rows(made).items()
     }
-    images = {p["images"] for kinds in rows.values() for row in kinds.values() for p in row}
+    images = {p["images"] for kinds in lines.values() for row in kinds.values() for p in row}
     seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which no search has looked. "
-    note = seeds + _about(run, every) + (a_clip_note(run, rows) if beside else "")
-    return comparison("Mitigations", rows, TABLE1, note, intervals)
+    note = seeds + _about(run, every) + (a_clip_note(run, lines) if beside else "")
+    return comparison("Mitigations", lines, TABLE1, note, intervals)
 
 
 def _payloads(captions: Sequence[Caption], names: Sequence[str]) -> Payloads:
