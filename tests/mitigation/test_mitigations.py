@@ -42,7 +42,7 @@ def test_the_table_names_every_method():
     counted = [f"{kind}-{n}" for kind in ("tokens", "numbers", "repeats") for n in (1, 4, 10)]
     repeated = [f"random-{k}" for k in range(1, 6)]
     assert sorted(MITIGATIONS) == sorted(
-        ["neurons", "embedding", "attention", *counted, *repeated, "wanda", "conceptprune"]
+        ["nemo", "neurons", "embedding", "attention", *counted, *repeated, "wanda", "conceptprune"]
     )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from findnemo import NeuronSet
-from findnemo.localization import most_unusual
 from torch import Tensor
 
+from findnemo import NeuronSet
+from findnemo.localization import most_unusual
 
-def doubling(replication: Any, z: Mapping[str, Tensor], absolute: Mapping[str, Tensor]) -> NeuronSet:
+
+def doubling(
+    replication: Any, z: Mapping[str, Tensor], absolute: Mapping[str, Tensor]
+) -> NeuronSet:
     """1, 2, 4, ... neurons of the largest |z|, the first set with which no seed resembles itself by
     more than tau; all neurons where none is.
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+
 from findnemo import ImageSettings, Model, generate
 from findnemo.detection import Method, Score, counting
 from findnemo.errors import InputError

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+
 from findnemo import Model
 from findnemo.mitigation import Case, Method
 from findnemo.passes.conditioning import following
