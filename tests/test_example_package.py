@@ -113,9 +113,12 @@ def test_commands_put_them_into_table_and_report(environment, tmp_path):
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert label in report
     assert "findnemo-example 0.1.0" in report
+    holdout = tmp_path / "holdout.txt"
+    holdout.write_text("\n".join(demo.holdout()[:8]), encoding="utf-8")
     out = tmp_path / "detectors"
     table = findnemo(
         environment,
-        *("detect", "demo", "--detector", "duplicates", "--limit", 2, "--out", out, "--json"),
+        *("detect", "demo", "--detector", "duplicates", "--holdout", holdout),
+        *("--limit", 2, "--out", out, "--json"),
     )
     assert json.loads(table)["detectors"][0]["detector"] == "duplicates"
