@@ -16,6 +16,7 @@ them.
 from functools import partial
 
 from findnemo.mitigation._case import Case, Mitigation
+from findnemo.mitigation._named import converted, hyperparameters, parsed
 from findnemo.mitigation.attention import scaled_attention
 from findnemo.mitigation.embedding import adjusted_embedding
 from findnemo.mitigation.neurons import found_neurons, random_neurons
@@ -73,8 +74,11 @@ __all__ = [
     "Mitigation",
     "adjusted_embedding",
     "conceptprune",
+    "converted",
     "found_neurons",
+    "hyperparameters",
     "inserted_words",
+    "parsed",
     "random_neurons",
     "scaled_attention",
     "wanda",
