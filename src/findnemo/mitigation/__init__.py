@@ -26,6 +26,7 @@ MITIGATIONS: dict[str, Mitigation] = {
     "neurons": found_neurons,
     "embedding": adjusted_embedding,
     "attention": scaled_attention,
+    "attention-both": partial(scaled_attention, both=True),
     **{
         f"{kind}-{n}": partial(inserted_words, kind=kind, count=n)
         for kind in ("tokens", "numbers", "repeats")

@@ -1,15 +1,17 @@
-"""Zeroing the weights that matter most for a caption:
+"""Zeroing the weights that matter most for a caption: ConceptPrune (Chavhan et al. 2024, "ConceptPrune:
+Concept Editing in Diffusion Models via Skilled Neuron Pruning", section 3), and Wanda (Sun et al. 2024) in
+the same layers.
 
-Wanda (Sun et al. 2024) as ConceptPrune (Chavhan et al. 2024) uses it.
-
-The weights are those of the second feed-forward linear (`ff.net.2`) of every transformer block.
+The weights W (out, in) are those of the second feed-forward linear (`ff.net.2`) of every
+transformer block, A are its inputs. At every one of the first denoising steps a weight scores
+|W| * ||A||_2. What is chosen at any of these steps is zeroed.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -23,66 +25,90 @@ from findnemo.models import Model
 from findnemo.passes.conditioning import following
 from findnemo.seeds import sample_seed
 
-SHARE = 0.01  # of every output's weights
-STEPS = 10
-GUIDANCE = 7.0
+SHARE = 0.01  # of every output's weights, at every step
+STEPS = 50
+FIRST = 10  # of these, the steps at which weights are chosen
+GUIDANCE = 7.5
 
 
 @contextmanager
 def wanda(
-    model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE
+    model: Model,
+    case: Case,
+    share: float = SHARE,
+    steps: int = STEPS,
+    first: int = FIRST,
+    guidance: float = GUIDANCE,
 ) -> Iterator[None]:
-    """Zero the `share` of every output's weights with the highest |W| * ||A||_2, A being the
-    layer's inputs while the prompt is sampled.
+    """Zero the `share` of every output's weights that score highest, at any of the first steps.
 
-    `steps`, `guidance`: how it is sampled, with one seed. Raises InputError for a share outside (0,
-    1], ModelError for a model without such layers, EditError where weights cannot be edited in
-    their place (a LoRA, quantized or offloaded layers, others that are not plain).
+    `steps`, `guidance`: how the prompt is sampled meanwhile, with one seed; sampling ends after
+    `first` steps. Raises InputError for a share outside (0, 1] or no steps, ModelError for a model without such layers, EditError
+    where weights cannot be edited in their place (a LoRA, quantized or offloaded layers, others
+    that are not plain).
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
-    >>> with wanda(model, Case(prompt), steps=2):
+    >>> with wanda(model, Case(prompt), first=2):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
-    with zeroed(wanda_weights(model, case, share, steps, guidance)):
+    with zeroed(wanda_weights(model, case, share, steps, first, guidance)):
         yield
 
 
 def wanda_weights(
-    model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE
+    model: Model,
+    case: Case,
+    share: float = SHARE,
+    steps: int = STEPS,
+    first: int = FIRST,
+    guidance: float = GUIDANCE,
 ) -> dict[nn.Module, Tensor]:
     """The weights that `wanda` zeroes: feed-forward layer -> mask (out, in)."""
     layers = _editable(model)
-    concept = norms(model, [case.prompt], case.seed, steps, guidance)
-    return {layer: largest(scores(layer.weight, concept[n]), share) for n, layer in layers.items()}
+    concept = norms(model, [case.prompt], case.seed, steps, first, guidance)
+    return {layer: skilled(layer.weight, concept[n], None, share) for n, layer in layers.items()}
 
 
 @contextmanager
 def conceptprune(
-    model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE
+    model: Model,
+    case: Case,
+    share: float = SHARE,
+    steps: int = STEPS,
+    first: int = FIRST,
+    guidance: float = GUIDANCE,
 ) -> Iterator[None]:
-    """Of the weights that `wanda` zeroes, only those that matter more for the prompt than for the
-    case's reference captions.
+    """Zero the `share` of every output's weights that score highest, at any of the first steps, where
+    the score there exceeds that for the case's reference captions.
 
     Without such captions the empty prompt is the reference. Scores are per image, so that it does
-    not matter how many captions there are. Raises as `wanda` does.
+    not matter how many captions there are. `steps`, `guidance`: how each is sampled meanwhile, with
+    one seed; sampling ends after `first` steps. Raises InputError for a share outside (0, 1] or no
+    steps, ModelError for a model without such layers, EditError where weights cannot be edited in
+    their place (a LoRA, quantized or offloaded layers, others that are not plain).
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
-    >>> with conceptprune(model, Case(prompt, reference=("a red star",)), steps=2):
+    >>> with conceptprune(model, Case(prompt, reference=("a red star",)), first=2):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
-    with zeroed(conceptprune_weights(model, case, share, steps, guidance)):
+    with zeroed(conceptprune_weights(model, case, share, steps, first, guidance)):
         yield
 
 
 def conceptprune_weights(
-    model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE
+    model: Model,
+    case: Case,
+    share: float = SHARE,
+    steps: int = STEPS,
+    first: int = FIRST,
+    guidance: float = GUIDANCE,
 ) -> dict[nn.Module, Tensor]:
     """The weights that `conceptprune` zeroes: feed-forward layer -> mask (out, in)."""
     layers = _editable(model)
-    concept = norms(model, [case.prompt], case.seed, steps, guidance)
-    reference = norms(model, case.reference or [""], case.seed, steps, guidance)
+    concept = norms(model, [case.prompt], case.seed, steps, first, guidance)
+    reference = norms(model, case.reference or [""], case.seed, steps, first, guidance)
     return {
         layer: skilled(layer.weight, concept[n], reference[n], share) for n, layer in layers.items()
     }
@@ -113,12 +139,26 @@ def largest(scores: Tensor, share: float = SHARE) -> Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, top, True)
 
 
-def skilled(weight: Tensor, concept: Tensor, reference: Tensor, share: float = SHARE) -> Tensor:
-    """Mask (out, in) of ConceptPrune: the `largest` scores for the concept that exceed those for
-    the reference; norms are (in,).
+def skilled(
+    weight: Tensor, concept: Tensor, reference: Tensor | None = None, share: float = SHARE
+) -> Tensor:
+    """Mask (out, in) of what is chosen at any step: the `largest` scores for the concept that exceed
+    those for the reference, if there is one; norms are (steps, in).
+
+    >>> weight, concept = torch.tensor([[1.0, 1.0, 1.0]]), torch.tensor([[5.0, 2.0, 1.0], [2.0, 3.0, 4.0]])
+    >>> skilled(weight, concept, share=0.4).tolist()
+    [[True, False, True]]
+    >>> skilled(weight, concept, torch.tensor([[6.0, 1.0, 1.0], [1.0, 1.0, 1.0]]), 0.4).tolist()
+    [[False, False, True]]
     """
-    score = scores(weight, concept)
-    return largest(score, share) & (score > scores(weight, reference))
+    mask = torch.zeros_like(weight, dtype=torch.bool)
+    for step, norm in enumerate(concept):
+        score = scores(weight, norm)
+        chosen = largest(score, share)
+        if reference is not None:
+            chosen &= score > scores(weight, reference[step])
+        mask |= chosen
+    return mask
 
 
 @contextmanager
@@ -146,42 +186,74 @@ def zeroed(chosen: Mapping[nn.Module, Tensor]) -> Iterator[None]:
             weights[layer][mask] = values[layer]
 
 
+class _EnoughError(Exception):
+    """All the steps have been seen that count."""
+
+
 def norms(
     model: Model,
     prompts: Sequence[str],
     seed: int = 0,
     steps: int = STEPS,
+    first: int = FIRST,
     guidance: float = GUIDANCE,
 ) -> dict[str, Tensor]:
-    """||A||_2 per image, layer -> (in,), of what the feed-forward layers are given while one image
-    of each prompt is sampled.
+    """||A||_2 per image at each of the first steps, layer -> (steps, in), of what the feed-forward
+    layers are given while an image of each prompt is sampled.
 
-    Over all steps and positions, of the rows with the prompt only: the root of the sum of squares,
-    divided by the number of images.
+    Over all positions, each scaled to unit length, and both halves of the guidance: the root of the
+    sum of squares, divided by the number of images. `steps`, `guidance`: how a prompt is sampled,
+    with one seed; sampling ends after `first` passes. Each prompt is sampled by itself. Raises
+    InputError for `first` under 1, EditError for a layer that no pass calls.
     """
+    if first < 1:
+        raise InputError(f"no weight can be chosen in {first} steps: use 1 or more")
     sampler = _apart(model)
     layers = _layers(model)
-    squares: dict[str, Tensor] = {}
+    images = [_squares(sampler, layers, p, seed, steps, first, guidance) for p in prompts]
+    return {
+        name: torch.stack([image[name] for image in images]).mean(0).sqrt().to(layer.weight.device)
+        for name, layer in layers.items()
+    }
+
+
+def _squares(
+    sampler: Model,
+    layers: Mapping[str, Any],
+    prompt: str,
+    seed: int,
+    steps: int,
+    first: int,
+    guidance: float,
+) -> dict[str, Tensor]:
+    """Of one image, layer -> (steps, in): the sum over rows and positions of the squares of inputs
+    at unit length.
+    """
+    squares: dict[str, list[Tensor]] = {name: [] for name in layers}
     with following(sampler) as call, ExitStack() as stack:
 
-        def add(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            inputs = args[0][call.rows(len(args[0]))]
-            squares[name] = squares.get(name, 0.0) + inputs.float().square().sum((0, 1))
+        def end(module: nn.Module, args: Any) -> None:
+            if call.step == first:
+                raise _EnoughError
 
+        def add(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            inputs = nn.functional.normalize(args[0].float(), dim=-1)
+            squares[name].append(inputs.square().flatten(0, -2).sum(0).cpu())
+
+        stack.enter_context(sampler.denoiser.register_forward_pre_hook(end))
         for name, layer in layers.items():
             stack.enter_context(layer.register_forward_pre_hook(partial(add, name)))
-        seeds = [sample_seed(seed, prompt, 0) for prompt in prompts]
-        with sampler.sampling():
+        with suppress(_EnoughError), sampler.sampling():
             sampler.pipeline(
-                list(prompts),
-                generator=[torch.Generator().manual_seed(s) for s in seeds],
+                [prompt],
+                generator=[torch.Generator().manual_seed(sample_seed(seed, prompt, 0))],
                 num_inference_steps=steps,
                 guidance_scale=guidance,
                 output_type="latent",
             )
-    if unused := [name for name in layers if name not in squares]:
+    if unused := [name for name, found in squares.items() if not found]:
         raise EditError(never_called(unused[0]))
-    return {name: (squares[name] / len(prompts)).sqrt() for name in layers}
+    return {name: torch.stack(found) for name, found in squares.items()}
 
 
 def _apart(model: Model) -> Model:
