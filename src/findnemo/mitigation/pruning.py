@@ -1,10 +1,14 @@
-"""Zeroing the weights that matter most for a caption: ConceptPrune (Chavhan et al. 2024, "ConceptPrune:
-Concept Editing in Diffusion Models via Skilled Neuron Pruning", section 3), and Wanda (Sun et al. 2024) in
-the same layers.
+"""Zeroing the weights that matter most for a caption: ConceptPrune (Chavhan et al. 2024, section
+3), and Wanda (Sun et al. 2024) on the same weights.
 
 The weights W (out, in) are those of the second feed-forward linear (`ff.net.2`) of every
-transformer block, A are its inputs. At every one of the first denoising steps a weight scores
-|W| * ||A||_2. What is chosen at any of these steps is zeroed.
+transformer block, A are its inputs, each token's scaled to unit length. At each of the first
+denoising steps a weight scores |W| * ||A||_2; what is chosen at any of them is zeroed.
+
+The released code of ConceptPrune adds up over captions, so that it needs as many references as
+captions; chooses nothing in layers of fewer than 1 / share inputs; and pairs layers with their
+inputs by sorted names, which holds for up to ten blocks of a kind. Here scores are per image, at
+least one weight of an output is chosen, and layers go by name.
 """
 
 from __future__ import annotations
@@ -43,9 +47,9 @@ def wanda(
     """Zero the `share` of every output's weights that score highest, at any of the first steps.
 
     `steps`, `guidance`: how the prompt is sampled meanwhile, with one seed; sampling ends after
-    `first` steps. Raises InputError for a share outside (0, 1] or no steps, ModelError for a model without such layers, EditError
-    where weights cannot be edited in their place (a LoRA, quantized or offloaded layers, others
-    that are not plain).
+    `first` steps. Raises InputError for a share outside (0, 1] or no steps, ModelError for a model
+    without such layers, EditError where weights cannot be edited in their place (a LoRA, quantized
+    or offloaded layers, others that are not plain).
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -65,8 +69,9 @@ def wanda_weights(
     guidance: float = GUIDANCE,
 ) -> dict[nn.Module, Tensor]:
     """The weights that `wanda` zeroes: feed-forward layer -> mask (out, in)."""
+    _check(share)
     layers = _editable(model)
-    concept = norms(model, [case.prompt], case.seed, steps, first, guidance)
+    concept = norms(model, [case.prompt], _noise(case), steps, first, guidance)
     return {layer: skilled(layer.weight, concept[n], None, share) for n, layer in layers.items()}
 
 
@@ -79,14 +84,14 @@ def conceptprune(
     first: int = FIRST,
     guidance: float = GUIDANCE,
 ) -> Iterator[None]:
-    """Zero the `share` of every output's weights that score highest, at any of the first steps, where
-    the score there exceeds that for the case's reference captions.
+    """Zero the `share` of every output's weights that score highest, at any of the first steps,
+    where the score there exceeds that for the case's reference captions.
 
     Without such captions the empty prompt is the reference. Scores are per image, so that it does
-    not matter how many captions there are. `steps`, `guidance`: how each is sampled meanwhile, with
-    one seed; sampling ends after `first` steps. Raises InputError for a share outside (0, 1] or no
-    steps, ModelError for a model without such layers, EditError where weights cannot be edited in
-    their place (a LoRA, quantized or offloaded layers, others that are not plain).
+    not matter how many captions there are. `steps`, `guidance`: how each is sampled meanwhile, all
+    from the same noise; sampling ends after `first` steps. Raises InputError for a share outside
+    (0, 1] or no steps, ModelError for a model without such layers, EditError where weights cannot
+    be edited in their place (a LoRA, quantized or offloaded layers, others that are not plain).
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -106,12 +111,19 @@ def conceptprune_weights(
     guidance: float = GUIDANCE,
 ) -> dict[nn.Module, Tensor]:
     """The weights that `conceptprune` zeroes: feed-forward layer -> mask (out, in)."""
+    _check(share)
     layers = _editable(model)
-    concept = norms(model, [case.prompt], case.seed, steps, first, guidance)
-    reference = norms(model, case.reference or [""], case.seed, steps, first, guidance)
+    noise = _noise(case)
+    concept = norms(model, [case.prompt], noise, steps, first, guidance)
+    reference = norms(model, case.reference or [""], noise, steps, first, guidance)
     return {
         layer: skilled(layer.weight, concept[n], reference[n], share) for n, layer in layers.items()
     }
+
+
+def _noise(case: Case) -> int:
+    """Seed of the noise from which the case's captions are sampled."""
+    return sample_seed(case.seed, case.prompt, 0)
 
 
 def scores(weight: Tensor, norm: Tensor) -> Tensor:
@@ -121,7 +133,7 @@ def scores(weight: Tensor, norm: Tensor) -> Tensor:
     >>> scores(torch.tensor([[1.0, -2.0]]), torch.tensor([3.0, 5.0])).tolist()
     [[3.0, 10.0]]
     """
-    return weight.detach().abs().float() * norm
+    return weight.detach().abs().float() * norm.to(weight.device)
 
 
 def largest(scores: Tensor, share: float = SHARE) -> Tensor:
@@ -131,21 +143,26 @@ def largest(scores: Tensor, share: float = SHARE) -> Tensor:
     >>> largest(torch.tensor([[1.0, 4.0, 3.0, 2.0]]), 0.5).tolist()
     [[False, True, True, False]]
     """
+    _check(share)
+    top = scores.topk(max(1, int(share * scores.shape[1])), 1).indices
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, top, True)
+
+
+def _check(share: float) -> None:
     if not 0 < share <= 1:
         raise InputError(
             f"a share of {share} of the weights cannot be zeroed: use one above 0 and up to 1"
         )
-    top = scores.topk(max(1, int(share * scores.shape[1])), 1).indices
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, top, True)
 
 
 def skilled(
     weight: Tensor, concept: Tensor, reference: Tensor | None = None, share: float = SHARE
 ) -> Tensor:
-    """Mask (out, in) of what is chosen at any step: the `largest` scores for the concept that exceed
-    those for the reference, if there is one; norms are (steps, in).
+    """Mask (out, in) of what is chosen at any step: the `largest` scores for the concept that
+    exceed those for the reference, if there is one. Norms are (steps, in).
 
-    >>> weight, concept = torch.tensor([[1.0, 1.0, 1.0]]), torch.tensor([[5.0, 2.0, 1.0], [2.0, 3.0, 4.0]])
+    >>> weight = torch.tensor([[1.0, 1.0, 1.0]])
+    >>> concept = torch.tensor([[5.0, 2.0, 1.0], [2.0, 3.0, 4.0]])
     >>> skilled(weight, concept, share=0.4).tolist()
     [[True, False, True]]
     >>> skilled(weight, concept, torch.tensor([[6.0, 1.0, 1.0], [1.0, 1.0, 1.0]]), 0.4).tolist()
@@ -201,34 +218,20 @@ def norms(
     """||A||_2 per image at each of the first steps, layer -> (steps, in), of what the feed-forward
     layers are given while an image of each prompt is sampled.
 
-    Over all positions, each scaled to unit length, and both halves of the guidance: the root of the
-    sum of squares, divided by the number of images. `steps`, `guidance`: how a prompt is sampled,
-    with one seed; sampling ends after `first` passes. Each prompt is sampled by itself. Raises
+    Over all tokens, each scaled to unit length, of both halves of the guidance: the root of the sum
+    of squares, divided by the number of images. Prompts are sampled one at a time, all from the
+    noise of `seed`, in `steps` with `guidance`, and no further than `first` passes. Raises
     InputError for `first` under 1, EditError for a layer that no pass calls.
+
+    >>> import findnemo
+    >>> found = norms(findnemo.load("demo"), ["a red star", "a blue ring"], first=3)
+    >>> found["mid_block.attentions.0.transformer_blocks.0.ff.net.2"].shape
+    torch.Size([3, 384])
     """
     if first < 1:
-        raise InputError(f"no weight can be chosen in {first} steps: use 1 or more")
+        raise InputError(f"no weights can be chosen in {first} steps: use 1 or more")
     sampler = _apart(model)
     layers = _layers(model)
-    images = [_squares(sampler, layers, p, seed, steps, first, guidance) for p in prompts]
-    return {
-        name: torch.stack([image[name] for image in images]).mean(0).sqrt().to(layer.weight.device)
-        for name, layer in layers.items()
-    }
-
-
-def _squares(
-    sampler: Model,
-    layers: Mapping[str, Any],
-    prompt: str,
-    seed: int,
-    steps: int,
-    first: int,
-    guidance: float,
-) -> dict[str, Tensor]:
-    """Of one image, layer -> (steps, in): the sum over rows and positions of the squares of inputs
-    at unit length.
-    """
     squares: dict[str, list[Tensor]] = {name: [] for name in layers}
     with following(sampler) as call, ExitStack() as stack:
 
@@ -237,23 +240,27 @@ def _squares(
                 raise _EnoughError
 
         def add(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            inputs = nn.functional.normalize(args[0].float(), dim=-1)
-            squares[name].append(inputs.square().flatten(0, -2).sum(0).cpu())
+            tokens = nn.functional.normalize(args[0].float(), dim=-1).flatten(0, -2)
+            squares[name].append(tokens.square().sum(0).cpu().double())
 
         stack.enter_context(sampler.denoiser.register_forward_pre_hook(end))
         for name, layer in layers.items():
             stack.enter_context(layer.register_forward_pre_hook(partial(add, name)))
-        with suppress(_EnoughError), sampler.sampling():
-            sampler.pipeline(
-                [prompt],
-                generator=[torch.Generator().manual_seed(sample_seed(seed, prompt, 0))],
-                num_inference_steps=steps,
-                guidance_scale=guidance,
-                output_type="latent",
-            )
+        for prompt in prompts:
+            with suppress(_EnoughError), sampler.sampling():
+                sampler.pipeline(
+                    [prompt],
+                    generator=[torch.Generator().manual_seed(seed)],
+                    num_inference_steps=steps,
+                    guidance_scale=guidance,
+                    output_type="latent",
+                )
     if unused := [name for name, found in squares.items() if not found]:
         raise EditError(never_called(unused[0]))
-    return {name: torch.stack(found) for name, found in squares.items()}
+    return {
+        name: torch.stack(found).unflatten(0, (len(prompts), -1)).mean(0).sqrt().float()
+        for name, found in squares.items()
+    }
 
 
 def _apart(model: Model) -> Model:

@@ -19,6 +19,7 @@ ROWS = {  # the paper's row names, then what it does not have
     "Random neurons": tuple(f"random-{k}" for k in range(1, 6)),
     "Embedding adjustment (Wen et al.)": ("embedding",),
     "Attention scaling (Ren et al.)": ("attention",),
+    "Attention scaling, both halves": ("attention-both",),
     "1 random token": ("tokens-1",),
     "4 random tokens": ("tokens-4",),
     "10 random tokens": ("tokens-10",),
