@@ -41,7 +41,10 @@ def task():
 
 
 @pytest.mark.parametrize("name", ["Wanda", "ConceptPrune"])
-def test_pruning_zeroes_the_weights_that_the_mitigation_zeroes_and_gives_them_back(name, task):
+def test_pruning_zeroes_the_weights_that_the_mitigation_zeroes_and_gives_them_back(
+    name, task, monkeypatch
+):
+    monkeypatch.setattr(methods, "REFERENCE", 1)
     layers = [
         module
         for layer, module in task.model.denoiser.named_modules()
