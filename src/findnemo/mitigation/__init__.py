@@ -44,6 +44,11 @@ _OWN: dict[str, Mitigation] = {
     "attention": Method(
         scaled_attention, "Attention scaling (Ren et al.)", "Ren et al. 2024, section 5"
     ),
+    "attention-both": Method(
+        partial(scaled_attention, both=True),
+        "Attention scaling, both halves (as released)",
+        "Ren et al. 2024, released code",
+    ),
     **{
         f"{kind}-{n}": Method(
             partial(inserted_words, kind=kind, count=n),
