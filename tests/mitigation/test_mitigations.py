@@ -11,8 +11,19 @@ from _mitigated import CASE, MID, OTHER, PROMPT, call, hooks, small_model
 
 import findnemo
 from findnemo import NeuronSet, deactivate
-from findnemo.errors import EditError
-from findnemo.mitigation import MITIGATIONS, Case, adjusted_embedding, conceptprune, wanda
+from findnemo.errors import EditError, InputError
+from findnemo.mitigation import (
+    MITIGATIONS,
+    Case,
+    adjusted_embedding,
+    adjusted_noise,
+    conceptprune,
+    delayed_guidance,
+    flat_start,
+    flattened_noise,
+    reanchored,
+    wanda,
+)
 from findnemo.models import Model
 
 # each method once, with settings under which it has an effect on the tiny model and is quick
@@ -24,7 +35,15 @@ METHODS = {
     "embedding": partial(adjusted_embedding, target=1e-3, iterations=2),
     "wanda": partial(wanda, share=0.1, steps=1),
     "conceptprune": partial(conceptprune, share=0.1, steps=1),
+    "noise": partial(adjusted_noise, target=1e-3, rate=0.05, iterations=2),
+    "noise-batch": partial(flattened_noise, tau=400),
+    "sail": partial(flat_start, iterations=1, candidates=2),
+    "opposite": partial(delayed_guidance, tau=400, opposite=2),
+    "prss": partial(reanchored, memorized=0, low=0, high=1),
+    "padding": MITIGATIONS["padding"],
+    "padding-zeros": MITIGATIONS["padding-zeros"],
 }
+GUIDED = ("noise-batch", "opposite", "prss")  # they change the guidance, and need some
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 
@@ -43,12 +62,18 @@ def test_the_table_names_every_method():
     repeated = [f"random-{k}" for k in range(1, 6)]
     assert sorted(MITIGATIONS) == sorted(
         ["neurons", "embedding", "attention", *counted, *repeated, "wanda", "conceptprune"]
+        + ["noise", "noise-batch", "sail", "delayed", "delayed-dynamic", "opposite", "prss"]
+        + ["padding", "padding-zeros"]
     )
 
 
 @every_method
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_an_image_does_not_depend_on_how_many_share_its_batch(model, method, guidance):
+    if guidance == 1.0 and method in map(METHODS.get, GUIDED):
+        with pytest.raises(InputError, match="guidance_scale above 1"):
+            mitigated(model, method, guidance=guidance)
+        return
     one = mitigated(model, method, images=1, guidance=guidance)
     three = mitigated(model, method, images=3, guidance=guidance)
     torch.testing.assert_close(three[:1], one, atol=1e-3, rtol=1e-3)
@@ -69,7 +94,7 @@ def test_calls_in_one_context_do_not_depend_on_each_other(model, method):
     expected = mitigated(model, method, images=2)
     with method(model, CASE):
         call(model, OTHER, images=3)
-        call(model, OTHER, guidance=1.0)
+        call(model, OTHER, guidance=2.0 if method in map(METHODS.get, GUIDED) else 1.0)
         assert torch.equal(call(model, images=2), expected)
 
 

@@ -110,7 +110,8 @@ def settled(
     optimizer = torch.optim.Adam([x], lr=RATE)
     for left in range(iterations, -1, -1):
         with torch.enable_grad():
-            here = d(x)
+            with torch.set_grad_enabled(squares):
+                here = d(x)
             v = delta * here.detach() / here.detach().norm()
             there = d(x + v)
             value = there.norm() + alpha * x.norm()
