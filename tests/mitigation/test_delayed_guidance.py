@@ -3,7 +3,7 @@
 import pytest
 import torch
 from _by_hand import as_noise, usual, written_out
-from _mitigated import CASE, OTHER, PROMPT, call, small_model
+from _mitigated import CASE, call, small_model
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler
 from torch import Tensor
 
@@ -135,9 +135,8 @@ def test_a_minimum_decides_for_its_own_image_alone(model):
 
 def test_without_guidance_there_is_nothing_to_delay(model):
     plain = call(model)
-    with delayed_guidance(model, CASE):
-        with pytest.raises(InputError, match="guidance_scale above 1"):
-            call(model, guidance=1.0)
+    with delayed_guidance(model, CASE), pytest.raises(InputError, match="guidance_scale above 1"):
+        call(model, guidance=1.0)
     assert torch.equal(call(model), plain)
 
 
