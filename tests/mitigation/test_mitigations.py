@@ -61,10 +61,13 @@ def test_the_table_names_every_method():
     counted = [f"{kind}-{n}" for kind in ("tokens", "numbers", "repeats") for n in (1, 4, 10)]
     repeated = [f"random-{k}" for k in range(1, 6)]
     assert sorted(MITIGATIONS) == sorted(
-        "neurons embedding attention wanda conceptprune noise noise-batch sail delayed"
-        " delayed-dynamic opposite prss padding padding-zeros".split()
-        + counted
-        + repeated
+        [
+            *("neurons", "embedding", "attention", "wanda", "conceptprune"),
+            *("noise", "noise-batch", "sail", "delayed", "delayed-dynamic", "opposite"),
+            *("prss", "padding", "padding-zeros"),
+            *counted,
+            *repeated,
+        ]
     )
 
 
