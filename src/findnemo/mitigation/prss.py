@@ -80,7 +80,7 @@ def reanchored(
     anchors: dict[int, Text | None] = {}
 
     def change(halves: Halves, args: tuple, kwargs: dict[str, Any]) -> Halves:
-        pairs = zip(*(half.split(1) for half in halves), strict=True)
+        pairs = zip(halves[0].split(1), halves[1].split(1), strict=True)
         text = model.text_of(kwargs)[call.rows(len(args[0]))]
         changed = [of_image(k, *pair, args, text[k : k + 1]) for k, pair in enumerate(pairs)]
         first, second = zip(*changed, strict=True)
@@ -158,7 +158,7 @@ def anchored(
 class _Wordings:
     """Other wordings of the prompts encoded last."""
 
-    def __init__(self, model: Model, wordings: Callable[[str], Iterable[str]]):
+    def __init__(self, model: Any, wordings: Callable[[str], Iterable[str]]):
         self.model = model
         self.wordings = wordings
         self.captions: list[str] = []
@@ -193,4 +193,5 @@ class _Wordings:
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,
         )
-        return self.model.text_from(embeds, more).to(self.model.device, self.model.dtype).split()
+        texts: Text = self.model.text_from(embeds, more)
+        return texts.to(self.model.device, self.model.dtype).split()
