@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from findnemo.errors import NumericalError
+from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings
 from findnemo.models import Model
 from findnemo.passes import Spent, spend, spending
@@ -28,6 +28,12 @@ class Score:
 
 
 Detector = Callable[[Model, str, ImageSettings], Score]
+
+
+def require_images(images: int) -> None:
+    """Raises InputError for a number of images from which there is no score."""
+    if images < 1:
+        raise InputError(f"a detector looks at 1 image or more, not {images}")
 
 
 def require_finite(values: Tensor) -> None:
