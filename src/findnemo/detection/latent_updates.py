@@ -30,12 +30,13 @@ def latent_updates(
     """S = max over steps of | || delta_t ||_2 - mu_t | / sigma_t of each image, mean over images.
 
     delta_t = z_t - z_{t+1}: by how much step t changes the latents in a run of `settings.steps`
-    guided by `settings.guidance` (DDIM, for flows Euler; the authors use PNDM). mu and sigma are
-    mean and standard deviation over ordinary captions, whose norms are the rows of `reference`
-    (captions, steps), as `updates` gives them. A run of detectors takes 50 hold-out captions and
-    keeps their norms; without a reference, 50 captions of everyday subjects are denoised first, at
-    fifty times the cost of an image. Raises InputError for a reference of fewer than two captions
-    or of another number of steps, NumericalError on NaN. Source: Huang et al. 2026, section 4.
+    guided by `settings.guidance` (DDIM, for flows Euler, the last step to x_0; the authors use
+    PNDM). mu and sigma are mean and standard deviation over ordinary captions, whose norms are the
+    rows of `reference` (captions, steps), as `updates` gives them. A run of detectors takes 50
+    hold-out captions and keeps their norms; without a reference, 50 captions of everyday subjects
+    are denoised first, at fifty times the cost of an image. Raises InputError for a reference of
+    fewer than two captions or of another number of steps, NumericalError on NaN. Source: Huang et
+    al. 2026, section 4.
 
     >>> import findnemo
     >>> model, settings = findnemo.load("demo"), findnemo.ImageSettings(steps=3, guidance=2.0)
