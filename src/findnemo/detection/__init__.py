@@ -2,17 +2,32 @@
 
 NeMo's score with no more seeds than it takes, and the competing detectors beside it.
 
->>> sorted(DETECTORS)
-['agreement', 'bright-ending', 'edges', 'entropy-d', 'entropy-e', 'magnitude', 'one-step', 'ssim']
+>>> sorted(DETECTORS)[:4]
+['agreement', 'anisotropy', 'bright-ending', 'curvature']
 
 May be imported: the names below and the detectors as modules. May import: calibration, metrics,
 images and what lies under them.
 """
 
-from findnemo.detection import bright_ending, entropy, magnitude, one_step, ssim
+from collections.abc import Callable
+
+from findnemo.detection import (
+    anisotropy,
+    bright_ending,
+    curvature,
+    dsm,
+    entropy,
+    latent_updates,
+    magnitude,
+    one_step,
+    sharpness,
+    ssim,
+)
 from findnemo.detection._score import Detector, Score
 from findnemo.detection.evaluation import Evaluation, evaluate
 from findnemo.detection.sequential import Detection, detect, detect_many
+from findnemo.images import ImageSettings
+from findnemo.models import Model
 from findnemo.passes import counting
 from findnemo.runtime.plugins import Method, Methods, as_method
 
@@ -34,11 +49,33 @@ _OWN: dict[str, Detector] = {
     "bright-ending": Method(
         bright_ending.bright_ending, "Bright ending (Chen et al.)", "Chen et al. 2025, section 4"
     ),
+    "anisotropy": Method(
+        anisotropy.anisotropy, "Anisotropy (Asthana and Belagiannis)", "Asthana 2026"
+    ),
+    "sharpness": Method(
+        sharpness.sharpness, "Sharpness (SAIL)", "Jeon et al. 2025, section 4", gradients=True
+    ),
+    "curvature": Method(
+        curvature.curvature,
+        "Decoupled curvature",
+        "Early Detection of Memorization in Diffusion Models, 2026",
+        gradients=True,
+    ),
+    "dsm": Method(dsm.dsm, "Dynamical singularity", "Early Detection of Memorization, 2026"),
+    "latent-updates": Method(
+        latent_updates.latent_updates, "Latent updates (Huang et al.)", "Broken Memories, 2026"
+    ),
 }
 DETECTORS = Methods("detector", "detectors", _OWN, as_method)
 
+# detector -> what it has to know of an ordinary caption; it takes a row for each as `reference`
+REFERENCES: dict[str, Callable[[Model, str, ImageSettings], list[float]]] = {
+    "latent-updates": latent_updates.updates
+}
+
 __all__ = [
     "DETECTORS",
+    "REFERENCES",
     "Detection",
     "Detector",
     "Evaluation",

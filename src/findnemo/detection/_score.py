@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from findnemo.errors import NumericalError
+from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings
 from findnemo.models import Model
 from findnemo.passes import Spent
@@ -26,6 +26,12 @@ class Score:
 
 
 Detector = Callable[[Model, str, ImageSettings], Score]
+
+
+def require_images(images: int) -> None:
+    """Raises InputError for a number of images from which there is no score."""
+    if images < 1:
+        raise InputError(f"a detector looks at 1 image or more, not {images}")
 
 
 def require_finite(values: Tensor) -> None:
