@@ -50,7 +50,7 @@ def test_all_of_them_are_written(made):
     for name, one in done.items():
         assert not isinstance(one, Exception), (name, one)
         page = (folder / f"{name}.md").read_text(encoding="utf-8")
-        assert page.startswith(f"# {one.title}\n")
+        assert page.startswith(f"# {STUDIES[name].heading}\n")
         assert f"({name}.md)" in (folder / "README.md").read_text()
         for stem in one.figures:
             assert f"]({stem}.png)" in page

@@ -35,7 +35,9 @@ from findnemo.runs.store import Caption
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runtime.memory import named
 from findnemo.settings import Settings
+from findnemo.studies._catalogue import stock
 from findnemo.studies._nemo import listing
+from findnemo.studies._registry import STUDIES
 from findnemo.studies._table import Table
 
 if TYPE_CHECKING:
@@ -56,7 +58,6 @@ class Study:
     paper.
     """
 
-    title: str
     text: str
     tables: Sequence[Table] = ()
     figures: dict[str, Figure] = field(default_factory=dict)
@@ -145,6 +146,14 @@ class Bench:
         without such those under tau.
         """
         return self.unrelated or self.under
+
+    @cached_property
+    def stock(self) -> dict[str, int]:
+        """How much there is of everything that studies need."""
+        work = self.work
+        there = {"descriptor": work.judges.descriptor, "clip": work.judges.alignment}
+        judges = [name for name, judge in there.items() if judge is not None]
+        return stock(work.run, work.calibration, judges, self.unrelated, self.others)
 
     def whence(self, captions: Sequence[str]) -> str:
         """Where captions of `others` come from: `20 of this run, 40 given`."""
@@ -391,13 +400,13 @@ def _scored(desk: Desk, caption: Caption, settings: Settings) -> Answer:
 
 
 def write(study: Study, folder: Path, name: str) -> None:
-    """`name`.md with the text, the tables and the figures; the tables as CSV and LaTeX,
+    """`name`.md with its heading, the text, the tables and the figures; the tables as CSV and LaTeX,
     the figures as PNG and SVG.
     """
     from findnemo.studies._figure import write_figure
 
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [f"# {study.title}\n", study.text + "\n"]
+    parts = [f"# {STUDIES[name].heading}\n", study.text + "\n"]
     for k, table in enumerate(study.tables, 1):
         stem = name if len(study.tables) == 1 else f"{name}-{k}"
         (folder / f"{stem}.csv").write_text(table.csv(), encoding="utf-8")

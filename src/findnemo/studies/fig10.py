@@ -50,7 +50,7 @@ def fig10(bench: Bench) -> Study:
     if not shared:
         text += " In this run no two captions share a neuron."
     table = Table("Shared neurons", ["layer", "neuron", "captions", "which"], rows, note)
-    return Study("Figures 10 to 12: shared neurons", text, [table], figures)
+    return Study(text, [table], figures)
 
 
 def _pictures(

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.edits import check_called
-from findnemo.errors import InputError
 from findnemo.files.originals import picture
 from findnemo.models import Model
 from findnemo.runs.audit import Answer
 from findnemo.runs.compare import kept_images, made
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
-from findnemo.studies._bench import NONE_THERE, Bench, Desk, Job, Study, by_type, edited
+from findnemo.studies._bench import Bench, Desk, Job, Study, by_type, edited
 from findnemo.studies._figure import picture_grid
 from findnemo.studies._images import EFFECTS, medians
 from findnemo.studies._table import Table
@@ -85,7 +84,7 @@ def fig16(bench: Bench) -> Study:
         " off."
     )
     table = Table("Layers off", ["", *HEADS], rows)
-    return Study("Figures 16 to 19: whole layers off", text, [table], figures)
+    return Study(text, [table], figures)
 
 
 def fig20(bench: Bench) -> Study:
@@ -95,11 +94,6 @@ def fig20(bench: Bench) -> Study:
     groups = _first_captions(bench)
     captions = list(chain.from_iterable(groups.values()))
     others = bench.others[:UNRELATED]
-    if len(others) < 2:
-        raise InputError(
-            "channels are unusual against two or more captions that are not memorized:"
-            f" {NONE_THERE}"
-        )
     usual = bench.over("fig20, channels", _channel_means, others)
     names = {count: f"channels-{count}" for count in CHANNELS}
     changes = {
@@ -128,7 +122,7 @@ def fig20(bench: Bench) -> Study:
     grid = trials.grid(captions, names.values())
     figures = {"fig20": picture_grid(grid, heads, tile=1.2)} if captions else {}
     table = Table("Channels off", ["", *HEADS], rows, note)
-    return Study("Figure 20: convolutional channels off", text, [table], figures)
+    return Study(text, [table], figures)
 
 
 @dataclass(frozen=True)

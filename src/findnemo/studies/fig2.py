@@ -66,7 +66,7 @@ def fig2a(bench: Bench) -> Study:
     note = _about(bench, list(unrelated), len(holdout))
     table = Table("Scores", ["", "this run", "paper"], rows, note)
     histogram = _histogram(groups, tau)
-    return Study("Figure 2a: memorization scores", text, [table], {"fig2a": histogram})
+    return Study(text, [table], {"fig2a": histogram})
 
 
 def _histogram(groups: Mapping[str, Sequence[float]], tau: float) -> Figure:
@@ -181,7 +181,6 @@ def fig2b(bench: Bench) -> Study:
             " activations."
         )
     return Study(
-        "Figure 2b: activations of memorization neurons",
         "A neuron that holds a memory is unusually active on its caption and ordinary elsewhere.",
         [Table("|z|", ["", "values", "median"], rows, note)],
         {"fig2b": sheet},

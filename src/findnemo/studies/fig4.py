@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from findnemo.errors import InputError
 from findnemo.neurons import NeuronSet
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, count_scale, figure
@@ -38,7 +37,7 @@ def fig4(bench: Bench) -> Study:
     heads = ["type", "n", "median before", "median after", "before, paper", "after, paper"]
     table = Table("Neurons per prompt", heads, rows, digits=1)
     text = "Refinement keeps few of the neurons that are unusually active."
-    return Study("Figure 4: neurons per prompt", text, [table], {"fig4": sheet})
+    return Study(text, [table], {"fig4": sheet})
 
 
 def fig7(bench: Bench) -> Study:
@@ -68,7 +67,7 @@ def fig7(bench: Bench) -> Study:
     note = "Layers: " + "; ".join(f"{k} {name}" for k, name in enumerate(layers, 1)) + "."
     table = Table("Neurons per layer, summed over prompts", ["", *numbers], rows, note)
     text = "In which value layers memories sit."
-    return Study("Figure 7: neurons per layer", text, [table], {"fig7": sheet})
+    return Study(text, [table], {"fig7": sheet})
 
 
 def _sets(bench: Bench) -> dict[str, list[tuple[NeuronSet, NeuronSet]]]:
@@ -78,6 +77,4 @@ def _sets(bench: Bench) -> dict[str, list[tuple[NeuronSet, NeuronSet]]]:
     for caption, pair in zip(captions, bench.listed(captions), strict=True):
         if pair is not None:
             sets.setdefault(caption.type or "no type", []).append(pair)
-    if not sets:
-        raise InputError("this run has no captions with neurons: there are no sets to count")
     return sets

@@ -41,7 +41,6 @@ def table1(bench: Bench) -> Study:
     if bench.stop():
         raise StoppedError("stopped before all mitigations were compared")
     return Study(
-        "Table 1: mitigations",
         "SSCD_gen compares images with and without the mitigation on the same seed, SSCD_orig with"
         " the training image, D_SSCD images of different seeds: low is good. A_CLIP is the fit with"
         " the caption: high is good. Medians over seeds, then median ± median absolute deviation"

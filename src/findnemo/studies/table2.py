@@ -42,7 +42,7 @@ def table2(bench: Bench) -> Study:
         " tests no set twice."
     )
     text = "What a localization takes, by algorithm."
-    return Study("Table 2: time per algorithm", text, [Table("Seconds", heads, rows, note)])
+    return Study(text, [Table("Seconds", heads, rows, note)])
 
 
 def _seconds(values: Sequence[float]) -> str | None:

@@ -39,7 +39,7 @@ def table3(bench: Bench) -> Study:
     text = (
         "Near 1 the neurons do nothing on other captions: the memory is disentangled from the rest."
     )
-    return Study("Table 3: disentanglement", text, [table])
+    return Study(text, [table])
 
 
 def _row(

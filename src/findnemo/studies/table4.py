@@ -88,7 +88,7 @@ def table4(bench: Bench) -> Study:
         " ablation count with no neuron."
     )
     table = comparison("Ablations", rows, TABLE4, note + a_clip_note(bench.work.run, rows))
-    return Study("Table 4: ablations", text, [table, _unrelated(bench)])
+    return Study(text, [table, _unrelated(bench)])
 
 
 def _ablations(bench: Bench, captions: Sequence[Caption]) -> Ablations:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from findnemo import demo, report
+from findnemo.calibration import Calibration
 from findnemo.errors import FindnemoError
 from findnemo.files.writing import written
-from findnemo.runs import Caption, Run
+from findnemo.runs import Caption, Run, settings_of
 from findnemo.runs.compare import compare as compare_run
 from findnemo.runs.compare import methods
 from findnemo.runs.detectors import (
@@ -21,7 +22,7 @@ from findnemo.runs.detectors import (
     run_detectors,
     start_detectors,
 )
-from findnemo.studies import Bench, Study, Table, not_memorized, under_tau
+from findnemo.studies import Bench, Study, Table, catalogue, not_memorized, stock, under_tau
 from findnemo.studies import study as make_studies
 from findnemo.studies.table1 import table
 from findnemo.tasks.listening import Listener
@@ -30,6 +31,7 @@ from findnemo.tasks.opening import (
     captions_of,
     holdout_of,
     images_of,
+    kept_of,
     opened,
     read_table,
     refuse_shard,
@@ -131,29 +133,61 @@ def study(
     """
     wanted = names.split(",") if isinstance(names, str) else list(names)
     with opened(run, model, workers, listener) as (work, pool):
-        own = work.model.source in demo.MODELS
-        given = []
-        if studying.unrelated is not None:
-            table = read_table(Captions(studying.unrelated, studying.column), listener)
-            given = [p.text for p in table]
-        given += demo.unrelated()[:ORDINARY] if own else ()
-        holdout = demo.holdout() if own else ()
-        clean, barred = not_memorized(work.run, given, work.calibration, holdout)
-        if barred:
-            listener.say(
-                f"{barred} of the captions given are hold-out captions, or memories by the run's"
-                " table: they are left out"
-            )
         bench = Bench(
             work,
-            clean,
-            studying.per_type or (PER_TYPE if own else None),
+            _ordinary(work.run, work.calibration, studying, listener),
+            studying.per_type or (PER_TYPE if work.model.source in demo.MODELS else None),
             listener.progress,
             under_tau(work.run.captions()),
             pool,
             listener.stop,
         )
         return make_studies(wanted, bench, Path(out) if out else Path(run) / "studies")
+
+
+def studies(
+    run: str | Path | None = None, studying: Studying = Studying(), listener: Listener = Listener()
+) -> Table:
+    """The tables and figures of the paper in its order, with what each needs; of a run also what is
+    there and what is missing. What `findnemo study --list` does.
+
+    The model is not opened. Raises InputError for a directory that holds no audit.
+
+    >>> from findnemo import tasks
+    >>> tasks.studies().rows[2][:3]
+    ['table1', 'Table 1', 'mitigations']
+    """
+    if run is None:
+        return catalogue()
+    calibration = kept_of(run).calibration
+    with Run.open(run) as old:
+        judges = set(settings_of(old).get("judges") or ())
+        if old.meta("source") in demo.MODELS and not judges:
+            judges = {"descriptor", "clip"}  # a shipped model brings both
+        ordinary = _ordinary(old, calibration, studying, listener)
+        others = ordinary or under_tau(old.captions())
+        return catalogue(stock(old, calibration, judges, ordinary, others))
+
+
+def _ordinary(
+    run: Run, calibration: Calibration, studying: Studying, listener: Listener
+) -> list[str]:
+    """Captions that are known not to be memorized: the run's, those given, and a shipped model's
+    own.
+    """
+    own = run.meta("source") in demo.MODELS
+    given = []
+    if studying.unrelated is not None:
+        table = read_table(Captions(studying.unrelated, studying.column), listener)
+        given = [p.text for p in table]
+    given += demo.unrelated()[:ORDINARY] if own else ()
+    clean, barred = not_memorized(run, given, calibration, demo.holdout() if own else ())
+    if barred:
+        listener.say(
+            f"{barred} of the captions given are hold-out captions, or memories by the run's table:"
+            " they are left out"
+        )
+    return clean
 
 
 @dataclass(frozen=True)
