@@ -27,17 +27,27 @@ from findnemo.neurons import NeuronSet
 from findnemo.passes import score
 from findnemo.runs.audit import Answer, Tools, Work
 from findnemo.runs.calibrating import as_published
-from findnemo.runs.compare import LISTING, judged, kept_images, localized_captions, made
-from findnemo.runs.overview import layers_shown
+from findnemo.runs.compare import (
+    LISTING,
+    apart,
+    judged,
+    kept_images,
+    localized_captions,
+    made,
+    samples,
+    untouched_files,
+)
+from findnemo.runs.overview import layers_shown, sampler_of
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import neurons_of
-from findnemo.runs.store import Caption
+from findnemo.runs.store import Caption, settings_of
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runtime.memory import named
 from findnemo.settings import Settings
 from findnemo.studies._catalogue import stock
 from findnemo.studies._nemo import listing
 from findnemo.studies._registry import STUDIES
+from findnemo.studies._rows import clip_of
 from findnemo.studies._table import Table
 
 if TYPE_CHECKING:
@@ -148,6 +158,32 @@ class Bench:
         return self.unrelated or self.under
 
     @cached_property
+    def apart(self) -> str:
+        """What tells results of other images, or other judges, from the run's own
+        (`runs.compare.apart`).
+        """
+        return apart(self.work)
+
+    @property
+    def clip(self) -> str:
+        """What gives A_CLIP, in words."""
+        return clip_of(self.work.run, self.work.plan.judges)
+
+    @property
+    def made_with(self) -> str:
+        """How finished images are made and judged, in a sentence."""
+        plan = self.work.plan
+        settings = settings_of(self.work.run) | {"image_settings": plan.image_settings.to_json()}
+        judges = {"descriptor": self.work.judges.descriptor, "CLIP": self.work.judges.alignment}
+        names = {"descriptor": plan.judges.get("descriptor", "the demo's own"), "CLIP": self.clip}
+        judged = [f"{kind}: {names[kind]}" for kind, judge in judges.items() if judge is not None]
+        return (
+            f"Images: {len(samples(self.work))} a caption where nothing else is said, sampler"
+            f" {sampler_of(settings)}, {plan.image_settings.steps} steps, guidance"
+            f" {plan.image_settings.guidance:g}. {'; '.join(judged) or 'No judges'}."
+        )
+
+    @cached_property
     def stock(self) -> dict[str, int]:
         """How much there is of everything that studies need."""
         work = self.work
@@ -204,9 +240,13 @@ class Bench:
         time.
         """
         run = self.work.run
-        keys = [(job.caption.id, f"study:{job.name}") for job in jobs]
+        keys = [
+            (job.caption.id, f"study{self.apart if job.pictures else ''}:{job.name}")
+            for job in jobs
+        ]
         open_ = {key: job for key, job in zip(keys, jobs, strict=True) if run.result(*key) is None}
         at = list(open_)
+        self.untouched([job.caption for job in open_.values() if job.pictures])
         wrong: list[Exception] = []
 
         def keep(k: int, answer: Any, seconds: float) -> None:
@@ -223,6 +263,22 @@ class Bench:
         if wrong:
             raise wrong[0]
         return [run.result(*key) for key in keys]
+
+    def untouched(self, captions: Iterable[Caption]) -> None:
+        """Make and keep the images of captions without any change, where settings are not the
+        run's own; a caption for which that fails has none.
+        """
+        if not self.apart:
+            return
+        unique = {c.id: c for c in captions}.values()
+        missing = [c for c in unique if kept_images(self.work, c) is None]
+
+        def keep(k: int, answer: Any, seconds: float) -> None:
+            if not isinstance(answer, Exception):
+                files = map(self.work.run.path.joinpath, untouched_files(self.work, missing[k]))
+                write_all(dict(zip(files, answer, strict=True)))
+
+        self._spread("untouched images", _untouched, missing, len(missing), keep)
 
     def _case(self, job: Job) -> tuple[Job, Any, Any]:
         """A job with the images that it looks at."""
@@ -272,6 +328,7 @@ class Bench:
             "neurons": {str(c.id): neurons_of(c).to_json() for c in self.memorized()},
             "unrelated": list(self.others),
             "limit": self.limit,
+            "settings": self.apart,
         }
         kept = self.work.run.meta(key)
         if kept is None or kept["basis"] != basis:
@@ -378,6 +435,10 @@ def edited(
     return Answer(judged(desk, caption, after, before), files)
 
 
+def _untouched(desk: Desk, caption: Caption) -> list[bytes]:
+    return [png(image) for image in made(desk, caption, nullcontext())]
+
+
 def _off(desk: Desk, caption: Caption, neurons: NeuronSet, factor: float) -> Answer:
     found = edited(desk, caption, deactivate(desk.model, neurons, factor))
     return Answer(found.payload | {"neurons": len(neurons)})
@@ -399,9 +460,9 @@ def _scored(desk: Desk, caption: Caption, settings: Settings) -> Answer:
     return Answer({"score": score(desk.model, caption.text, settings=settings)})
 
 
-def write(study: Study, folder: Path, name: str) -> None:
+def write(study: Study, folder: Path, name: str, settings: str = "") -> None:
     """`name`.md with its heading, the text, the tables and the figures; the tables as CSV and LaTeX,
-    the figures as PNG and SVG.
+    the figures as PNG and SVG; `settings`: a last line.
     """
     from findnemo.studies._figure import write_figure
 
@@ -415,4 +476,5 @@ def write(study: Study, folder: Path, name: str) -> None:
     for stem, figure in study.figures.items():
         write_figure(figure, folder / stem)
         parts.append(f"![{stem}]({stem}.png)\n")
+    parts += [settings + "\n"] if settings else []
     (folder / f"{name}.md").write_text("\n".join(parts), encoding="utf-8")

@@ -27,7 +27,8 @@ def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study |
             break
         try:
             done[name] = made = STUDIES[name](bench)
-            write(made, folder, name)
+            settings = bench.made_with if STUDIES[name].pictured else ""
+            write(made, folder, name, settings)
         except StoppedError:
             break
         except FindnemoError as error:

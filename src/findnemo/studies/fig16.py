@@ -172,7 +172,7 @@ def _tried(
     files = {}
     for stem, change in changes.items():
         for caption in captions:
-            file = f"studies-images/{caption.slug}/{stem}.png"
+            file = f"studies-images{bench.apart}/{caption.slug}/{stem}.png"
             files[caption.id, stem] = bench.work.run.path / file
             jobs.append(Job(stem, caption, partial(change, file=file), pictures=True))
     payloads = zip(files, bench.results(name, jobs), strict=True)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from findnemo.errors import StoppedError
 from findnemo.metrics.kind import is_memory
-from findnemo.runs.compare import LISTING, NEMO, STAGE, SWITCHED, compare, localized_captions
+from findnemo.runs.compare import LISTING, NEMO, SWITCHED, compare, localized_captions, stage_in
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption, Run, captions_of, settings_of
 from findnemo.studies._bench import Bench, Study, by_type
 from findnemo.studies._published import TABLE1
-from findnemo.studies._rows import Payloads, a_clip_note, comparison
+from findnemo.studies._rows import Payloads, comparison
 from findnemo.studies._table import Table
 
 ROWS = {  # the paper's row names, then what it does not have
@@ -37,6 +37,7 @@ ROWS = {  # the paper's row names, then what it does not have
 
 def table1(bench: Bench) -> Study:
     """All mitigations on all localized captions of the run."""
+    bench.untouched(bench.memorized())
     compare(bench.work, progress=bench.progress, pool=bench.workers, stop=bench.stop)
     if bench.stop():
         raise StoppedError("stopped before all mitigations were compared")
@@ -45,39 +46,41 @@ def table1(bench: Bench) -> Study:
         " the training image, D_SSCD images of different seeds: low is good. A_CLIP is the fit with"
         " the caption: high is good. Medians over seeds, then median ± median absolute deviation"
         " over captions.",
-        [table(bench.work.run)],
+        [table(bench.work.run, clip=bench.clip, apart=bench.apart)],
     )
 
 
-def table(run: Run, intervals: bool = False, beside: bool = True) -> Table:
+def table(run: Run, intervals: bool = False, clip: str | None = None, apart: str = "") -> Table:
     """Table 1 from what a run holds, with the rows that it has; `intervals`: of every median, by
     bootstrap over the captions.
 
-    `beside`: the published numbers will be shown beside ours, and the note says which of them can
-    be compared.
+    `clip`: the CLIP of these figures, where the published numbers are shown beside them. `apart`:
+    of which settings (`runs.compare.apart`).
     """
+    stage_of = stage_in(apart)
     every = captions_of(run)
-    captions = [c for c in localized_captions(every) if any(s.startswith(STAGE) for s in c.results)]
+    captions = [
+        c for c in localized_captions(every) if any(s.startswith(stage_of) for s in c.results)
+    ]
     groups = by_type(captions)
     rows: dict[str, dict[str, Payloads]] = {
-        label: {kind: _payloads(group, names) for kind, group in groups.items()}
+        label: {kind: _payloads(group, names, stage_of) for kind, group in groups.items()}
         for label, names in ROWS.items()
     }
     images = {p["images"] for kinds in rows.values() for row in kinds.values() for p in row}
     seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which no search has looked. "
-    note = seeds + _about(run, every) + (a_clip_note(run, rows) if beside else "")
-    return comparison("Mitigations", rows, TABLE1, note, intervals)
+    return comparison("Mitigations", rows, TABLE1, seeds + _about(run, every), intervals, clip)
 
 
-def _payloads(captions: Sequence[Caption], names: Sequence[str]) -> Payloads:
+def _payloads(captions: Sequence[Caption], names: Sequence[str], stage_of: str) -> Payloads:
     """What the run has of some mitigations of captions; where a result of one that switches
     neurons off has no number, the run's own.
     """
     return [
-        ({"neurons": len(neurons_of(c))} if name in SWITCHED else {}) | c.results[STAGE + name]
+        ({"neurons": len(neurons_of(c))} if name in SWITCHED else {}) | c.results[stage_of + name]
         for c in captions
         for name in names
-        if STAGE + name in c.results
+        if stage_of + name in c.results
     ]
 
 

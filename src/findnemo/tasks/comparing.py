@@ -11,7 +11,9 @@ from findnemo import demo, report
 from findnemo.calibration import Calibration
 from findnemo.errors import FindnemoError
 from findnemo.files.writing import written
-from findnemo.runs import Caption, Run, settings_of
+from findnemo.images import check_images
+from findnemo.metrics import Alignment
+from findnemo.runs import Caption, Run, Work, settings_of
 from findnemo.runs.compare import compare as compare_run
 from findnemo.runs.compare import methods
 from findnemo.runs.detectors import (
@@ -24,6 +26,7 @@ from findnemo.runs.detectors import (
 )
 from findnemo.studies import Bench, Study, Table, catalogue, not_memorized, stock, under_tau
 from findnemo.studies import study as make_studies
+from findnemo.studies._rows import clip_of
 from findnemo.studies.table1 import table
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
@@ -63,6 +66,9 @@ from findnemo.tasks.path import (
 )
 
 PER_TYPE = 6  # captions of each type in costly studies of the demo
+# images a caption in studies: the paper's, and those of a shipped model
+IMAGES = 10
+IMAGES_OF_DEMO = 4
 ORDINARY = 64  # ordinary captions of the demo that studies look at
 
 
@@ -105,7 +111,8 @@ def compare(
                 limit = captions_of(prompts).limit
                 compare_run(work, names, listener.progress, pool, listener.stop, limit)
             warn_missing(work.original, listener)
-            table1 = table(work.run, comparing.intervals)
+            clip = clip_of(work.run, work.plan.judges)
+            table1 = table(work.run, comparing.intervals, clip)
             for name, text in (("table1.md", table1.markdown()), ("table1.csv", table1.csv())):
                 with written(place / name) as part:
                     part.write_text(text, encoding="utf-8")
@@ -134,7 +141,7 @@ def study(
     wanted = names.split(",") if isinstance(names, str) else list(names)
     with opened(run, model, workers, listener) as (work, pool):
         bench = Bench(
-            work,
+            _pictured(work, studying),
             _ordinary(work.run, work.calibration, studying, listener),
             studying.per_type or (PER_TYPE if work.model.source in demo.MODELS else None),
             listener.progress,
@@ -143,6 +150,25 @@ def study(
             listener.stop,
         )
         return make_studies(wanted, bench, Path(out) if out else Path(run) / "studies")
+
+
+def _pictured(work: Work, studying: Studying) -> Work:
+    """The run with the images and the CLIP that studies are to have; results of other settings
+    than the run's own are kept apart from these.
+
+    Raises InputError for a sampler that the model does not have.
+    """
+    images = IMAGES_OF_DEMO if work.model.source in demo.MODELS else IMAGES
+    plan = replace(work.plan, images=studying.images or max(images, work.plan.images))
+    judges = work.judges
+    if studying.sampler is not None:
+        settings = replace(plan.image_settings, sampler=studying.sampler)
+        check_images(work.model, settings)
+        plan = replace(plan, image_settings=settings)
+    if studying.clip is not None:
+        plan = replace(plan, judges={**plan.judges, "clip": studying.clip})
+        judges = replace(judges, alignment=Alignment(studying.clip))
+    return replace(work, plan=plan, judges=judges)
 
 
 def studies(

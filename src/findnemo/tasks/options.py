@@ -333,6 +333,17 @@ class Studying:
         " without the type of a memory, where others have one, and the demo's are used anyway.",
     )
     column: str | None = option(None, "Caption column, if it has an unusual name.")
+    images: int | None = option(
+        None, "Finished images of each caption (10, or the run's where it has more; demo 4).", min=2
+    )
+    sampler: str | None = option(
+        None, "Sampler of finished images, instead of the run's; 'ddim' is the paper's."
+    )
+    clip: str | None = option(
+        None,
+        "CLIP (directory or hub id) instead of the run's; openai/clip-vit-base-patch32 in the"
+        " paper.",
+    )
 
 
 @dataclass(frozen=True)
