@@ -344,6 +344,22 @@ class Studying:
         "CLIP (directory or hub id) instead of the run's; openai/clip-vit-base-patch32 in the"
         " paper.",
     )
+    reference: Path | None = option(
+        None,
+        "Real pictures that the quality of images is measured against (fig5a), such as COCO's, with"
+        " captions or without: a folder as trainers read it, or a table; 'demo' brings its own.",
+        metavar="DIR",
+    )
+    inception: Path | None = option(
+        None,
+        "inception-2015-12-05.pt (TorchScript, as clean-fid uses it) for FID and KID; default: the"
+        " copy descriptor. It is a program: trust it.",
+    )
+    quality_captions: int | None = option(
+        None,
+        "Captions whose images fig5a measures (48; demo 20). FID of few images is high.",
+        min=2,
+    )
 
 
 @dataclass(frozen=True)
