@@ -36,10 +36,10 @@ def fig6(bench: Bench) -> Study:
     """
     captions = [c for c in bench.work.run.captions() if is_memory(c.type) or _found(c)]
     pictured = [c for c in captions if bench.work.original(c) is not None]
-    if bench.work.judges.descriptor is None or not pictured:
+    if not pictured:
         raise InputError(
-            "the type of a memory is told by a copy descriptor, against the training image: the"
-            " run needs --descriptor, and a table of captions with a column of images"
+            "no memorized caption of the run has a training image that can be had: see"
+            " originals/failures.jsonl"
         )
     jobs = [Job("similarities", c, _similarities, pictures=True) for c in pictured]
     payloads = zip(pictured, bench.results("fig6", jobs), strict=True)
@@ -52,10 +52,9 @@ def fig6(bench: Bench) -> Study:
         _strip(right, groups)
     rows = [[kind, *_line(group)] for kind, group in groups.items()]
     heads = ["type", "captions", "best of ten, median", "captions over .7", "generations over .7"]
-    note = (
-        f"Types: those of the run's table. {len(captions) - len(shown)} of {len(captions)} memorized"
-        " captions are left out, without a training image or failed."
-    )
+    note = "Types: those of the run's table."
+    if missing := len(captions) - len(shown):
+        note += f" {missing} of {len(captions)} memorized captions have no training image, or failed."
     told = [
         [one.caption.text, one.kind, _image(bench.work.run, one.caption), one.best, one.caption.type]
         for one in shown
@@ -72,7 +71,7 @@ def fig6(bench: Bench) -> Study:
         f" {differ} have another type in the run's table. fig6-2.csv is a table of captions with"
         " these types, for `--prompts`."
     )
-    return Study("Figure 6: similarity to the training image", text, tables, {"fig6": sheet})
+    return Study(text, tables, {"fig6": sheet})
 
 
 @dataclass(frozen=True)

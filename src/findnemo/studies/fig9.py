@@ -8,6 +8,7 @@ to 4 off. Beside them stand the images with those neurons off that the run itsel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from findnemo.edits import deactivate
@@ -65,7 +66,7 @@ def fig9(bench: Bench) -> Study:
     ]
     figures = {"fig9": picture_grid(grid, ["training image", *SETS], tile=1.2)}
     table = Table("Highly memorized captions", heads, rows, note)
-    return Study("Figure 9: highly memorized captions", text, [table], figures)
+    return Study(text, [table], figures)
 
 
 def _trials(bench: Bench) -> list[Trial]:
@@ -85,8 +86,8 @@ def _trials(bench: Bench) -> list[Trial]:
             trials.append(Trial(caption, three, similar))
     if not trials:
         raise InputError(
-            "how highly a caption is memorized is told by a copy descriptor, against the training"
-            " image: the run needs --descriptor, and a table of captions with a column of images"
+            "no caption with neurons has a training image that can be had: see"
+            " originals/failures.jsonl"
         )
     return trials
 
@@ -98,7 +99,7 @@ def _pairs(trial: Trial) -> list[Cell]:
 
 def _label(trial: Trial) -> str:
     counts = " / ".join(str(len(neurons)) for neurons in trial.sets[1:])
-    return f"{trial.caption.text[:40]}\n{counts} neurons"
+    return f"{shorten(trial.caption.text, 40, placeholder='…')}\n{counts} neurons"
 
 
 def _picture(desk: Desk, item: tuple[str, NeuronSet]) -> Image.Image:
