@@ -44,8 +44,10 @@ def work(tmp_path_factory):
     order = sorted(TEXTS, key=lambda text: -scores[text])
     calibration = replace(made, tau=(scores[order[2]] + scores[order[3]]) / 2)
     kinds = {order[0]: "VM", order[1]: "VM", order[2]: "TM"}
-    prompts = [Prompt(text, row, kinds.get(text), f"{row}.png" if text in kinds else None)
-        for row, text in enumerate(TEXTS, 1)]
+    prompts = [
+        Prompt(text, row, kinds.get(text), f"{row}.png" if text in kinds else None)
+        for row, text in enumerate(TEXTS, 1)
+    ]
     with start(tmp_path_factory.mktemp("studies") / "run", model, calibration, plan) as run:
         pictures = {text: drawn([k], 64) for k, text in enumerate(kinds)}
         work = Work(

@@ -22,7 +22,7 @@ from findnemo.images import generate
 from findnemo.metrics import Inception, fid, kid
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import read_prompts, read_training
-from findnemo.runs.overview import holders
+from findnemo.runs.audit import all_neurons
 from findnemo.seeds import FRESH, UNTOUCHED
 from findnemo.studies import STUDIES, Bench, Reference, write
 from findnemo.studies.fig5 import fig5a
@@ -62,17 +62,17 @@ def test_quality_is_against_real_pictures_over_five_seeds(work, tmp_path):
 
     prompts = ["a tall ship", "a wide field"]
     pictures = [Image.open(folder / f"{k}.png") for k in range(3)]
-    order = list(holders(c for c in work.run.captions() if c.type))
+    off = all_neurons(work.run.captions())
     look = Inception(tmp_path / "inception.pt")
     expected = []
     for seed in range(5):
-        with deactivate(work.model, NeuronSet.of(order)):
+        with deactivate(work.model, off):
             images = [
                 generate(work.model, p, [UNTOUCHED + seed], work.plan.image_settings)[0]
                 for p in prompts
             ]
         expected.append([measure(pictures, images, look) for measure in (fid, kid)])
-    row = next(r for r in rows if r[:2] == ["found", len(order)])
+    row = next(r for r in rows if r[:2] == ["found", len(off)])
     for cell, values in zip(row[2:], zip(*expected, strict=True), strict=False):
         mean, deviation = numbers(cell)
         assert mean == pytest.approx(fmean(values), rel=6e-3, abs=1e-5)

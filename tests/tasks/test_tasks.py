@@ -67,4 +67,7 @@ def test_the_training_images_of_a_shipped_model_come_with_it(tmp_path):
     assert asked.folder is None
     table = tmp_path / "captions.csv"
     table.write_text("caption\na cat\n", encoding="utf-8")
-    assert ready(Request("demo", table, tasks.Output(tmp_path), PATH), tasks.Listener()).folder == tmp_path
+    assert (
+        ready(Request("demo", table, tasks.Output(tmp_path), PATH), tasks.Listener()).folder
+        == tmp_path
+    )

@@ -124,7 +124,7 @@ class Bench:
     under: Sequence[str] = ()
     pool: Pool | None = None
     stop: Callable[[], bool] = never
-    reference: Reference = Reference()
+    reference: Reference = field(default_factory=Reference)
 
     @cached_property
     def workers(self) -> Pool:

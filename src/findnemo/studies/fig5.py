@@ -54,8 +54,9 @@ def fig5a(bench: Bench) -> Study:
                         x, y, deviation, fmt="o-", color=color, label=kind, markersize=3, capsize=2
                     )
             if cells:  # from zero: a flat line shall look flat
-                values = [mean for *_, (mean, _) in cells]
-                axis.set_ylim(min(0, 1.3 * min(values)), max(1.3 * max(values), 0.001))
+                low = min(mean - deviation for *_, (mean, deviation) in cells)
+                high = max(mean + deviation for *_, (mean, deviation) in cells)
+                axis.set_ylim(min(0, 1.2 * low), max(1.2 * high, 0.001))
             axis.set(xlabel="neurons off", title=head)
         axes[0].legend()
     against = (
@@ -81,7 +82,7 @@ def fig5a(bench: Bench) -> Study:
 
 
 def _plus_minus(mean: float, deviation: float) -> str:
-    return f"{mean:.3g} ± {deviation:.1g}"
+    return f"{mean:.3g} ± {deviation:.2g}"
 
 
 def _own(bench: Bench) -> list[str]:
@@ -112,10 +113,7 @@ def _quality(bench: Bench, prompts: Sequence[str]) -> list[list[Any]]:
     kinds = [("none", 0), *((kind, n) for n in counts for kind in ("found", "random"))]
     reference = bench.reference
     compute = partial(
-        seen,
-        prompts=prompts,
-        settings=bench.image_settings,
-        inception=reference.inception,
+        seen, prompts=prompts, settings=bench.image_settings, inception=reference.inception
     )
     judges = bench.work.judges
 

@@ -54,9 +54,17 @@ def fig6(bench: Bench) -> Study:
     heads = ["type", "captions", "best of ten, median", "captions over .7", "generations over .7"]
     note = "Types: those of the run's table."
     if missing := len(captions) - len(shown):
-        note += f" {missing} of {len(captions)} memorized captions have no training image, or failed."
+        note += (
+            f" {missing} of {len(captions)} memorized captions have no training image, or failed."
+        )
     told = [
-        [one.caption.text, one.kind, _image(bench.work.run, one.caption), one.best, one.caption.type]
+        [
+            one.caption.text,
+            one.kind,
+            _image(bench.work.run, one.caption),
+            one.best,
+            one.caption.type,
+        ]
         for one in shown
     ]
     tables = [
@@ -140,7 +148,8 @@ def _similarities(desk: Desk, caption: Caption) -> Answer:
         desk.model, caption.text, range(FRESH, FRESH + IMAGES), desk.plan.image_settings
     )
     original = desk.original(caption)
+    describe = desk.judges.descriptor
     assert original is not None
-    assert desk.judges.descriptor is not None
-    found = desk.judges.descriptor.similarity(images, [original])[:, 0]
+    assert describe is not None
+    found = describe(images) @ describe([original])[0]
     return Answer({"sscd_orig": [round(v, 4) for v in found.tolist()]})

@@ -8,6 +8,7 @@ to 4 off. Beside them stand the images with those neurons off that the run itsel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
@@ -57,8 +58,8 @@ def fig9(bench: Bench) -> Study:
         f" run has found of {left[1]}. Pictures: the captions that stay most alike, one seed."
     )
     shown = trials[:MOST]
-    compute_on = [(t.caption.text, neurons) for t in shown for neurons in t.sets]
-    pictures = iter(bench.over("fig9, pictures", _picture, compute_on))
+    asked = [(t.caption.text, neurons) for t in shown for neurons in t.sets]
+    pictures = iter(bench.over("fig9, pictures", _picture, asked))
     grid = [
         (_label(t), [original, *(next(pictures) for _ in SETS)])
         for t in shown
@@ -80,9 +81,9 @@ def _trials(bench: Bench) -> list[Trial]:
     found = iter(bench.off("fig9", [(c, one, 0.0) for c, three in sets for one in three]))
     trials = []
     for caption, three in sets:
-        payloads = [next(found) or {} for _ in three]
-        if all("sscd_orig" in payload for payload in payloads):
-            similar = tuple(payload["sscd_orig"] for payload in payloads)
+        payloads = list(islice(found, len(three)))
+        similar = tuple(p["sscd_orig"] for p in payloads if p is not None and "sscd_orig" in p)
+        if len(similar) == len(three):
             trials.append(Trial(caption, three, similar))
     if not trials:
         raise InputError(
