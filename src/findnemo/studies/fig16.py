@@ -112,10 +112,17 @@ def _block(layer: str) -> str:
 
 
 def _labelled(blocks: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    """What is switched off together: each layer (`down 1`), and each kind of block (`all down`)."""
+    """What is switched off together: each layer (`down 1`), then each kind of block (`all down`).
+
+    A kind with a single layer is that layer.
+
+    >>> _labelled({"down": ["a", "b"], "mid": ["c"]})
+    {'down 1': ['a'], 'down 2': ['b'], 'all down': ['a', 'b'], 'all mid': ['c']}
+    """
     found: dict[str, Sequence[str]] = {}
     for kind, names in blocks.items():
-        found |= {f"{kind} {k}": [name] for k, name in enumerate(names, 1)}
+        if len(names) > 1:
+            found |= {f"{kind} {k}": [name] for k, name in enumerate(names, 1)}
     return found | {f"all {kind}": names for kind, names in blocks.items()}
 
 
@@ -125,9 +132,7 @@ def _pages(blocks: Mapping[str, Sequence[str]]) -> list[list[str]]:
     """
     pages: list[list[str]] = []
     for up in (False, True):
-        kinds = [kind for kind in blocks if (kind == "up") == up]
-        labels = [f"{kind} {k}" for kind in kinds for k in range(1, len(blocks[kind]) + 1)]
-        labels += [f"all {kind}" for kind in kinds]
+        labels = list(_labelled({k: names for k, names in blocks.items() if (k == "up") == up}))
         pages += [labels[k : k + WIDE] for k in range(0, len(labels), WIDE)]
     return pages
 
