@@ -98,8 +98,8 @@ def _prompts(bench: Bench) -> list[str]:
     prompts = list(_own(bench) or bench.others)[: bench.reference.captions]
     if len(prompts) < 2:
         raise InputError(
-            "the quality of images needs at least two captions that are not memorized: give"
-            " --unrelated FILE, or --reference with captions"
+            f"needs captions that are not memorized, 2 or more: there are {len(prompts)}"
+            " (--unrelated FILE, or --reference DIR with captions)"
         )
     return prompts
 
