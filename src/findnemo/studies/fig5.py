@@ -133,7 +133,10 @@ def _quality(bench: Bench, prompts: Sequence[str]) -> list[list[Any]]:
         found = bench.over(f"fig5a, seed {k + 1} of {SEEDS}", compute, items)
         return {"with": about, "rows": [figures(real(), *one) for one in found]}
 
-    about = reference.facts(judges) | {"captions": prompts}
+    about = reference.facts(judges) | {
+        "captions": prompts,
+        "images": bench.image_settings.to_json(),
+    }
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     known = [bench.once(f"fig5a:{digest}:{k}", partial(of_seed, k)) for k in range(SEEDS)]
     seeds = [one["rows"] for one in known]

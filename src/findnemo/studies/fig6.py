@@ -144,9 +144,10 @@ def _found(caption: Caption) -> bool:
 
 def _similarities(desk: Desk, caption: Caption) -> Answer:
     """SSCD of each of ten generations to the training image."""
-    images = generate(
-        desk.model, caption.text, range(FRESH, FRESH + IMAGES), desk.plan.image_settings
-    )
+    images = list(desk.before or ())[:IMAGES]
+    if len(images) < IMAGES:
+        seeds = range(FRESH, FRESH + IMAGES)
+        images = generate(desk.model, caption.text, seeds, desk.plan.image_settings)
     original = desk.original(caption)
     describe = desk.judges.descriptor
     assert original is not None
