@@ -299,7 +299,7 @@ def test_a_listing_that_fails_is_said_of_the_methods_that_need_it(other, monkeyp
 def test_names_of_methods():
     assert methods()[0] == "none"
     assert Counter(methods())["nemo"] == 1
-    with pytest.raises(InputError, match="use random-1, .*, nemo, neurons$"):
+    with pytest.raises(InputError, match=r"use random-1, .*, nemo, neurons$"):
         methods(["hope"])
 
 

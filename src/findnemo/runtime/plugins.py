@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from findnemo.errors import InputError, first_line
@@ -151,7 +151,7 @@ def installed(kinds: str) -> dict[str, tuple[EntryPoint, ...]]:
 
 
 @cache
-def _entries() -> EntryPoints:
+def _entries() -> Any:
     return entry_points()
 
 
