@@ -19,7 +19,15 @@ from findnemo.models import Model
 METHODS = {
     **{
         name: MITIGATIONS[name]
-        for name in ("neurons", "attention", "tokens-4", "numbers-1", "repeats-4", "random-1")
+        for name in (
+            "neurons",
+            "attention",
+            "attention-both",
+            "tokens-4",
+            "numbers-1",
+            "repeats-4",
+            "random-1",
+        )
     },
     "embedding": partial(adjusted_embedding, target=1e-3, iterations=2),
     "wanda": partial(wanda, share=0.1, steps=1),
@@ -42,7 +50,12 @@ def test_the_table_names_every_method():
     counted = [f"{kind}-{n}" for kind in ("tokens", "numbers", "repeats") for n in (1, 4, 10)]
     repeated = [f"random-{k}" for k in range(1, 6)]
     assert sorted(MITIGATIONS) == sorted(
-        ["nemo", "neurons", "embedding", "attention", *counted, *repeated, "wanda", "conceptprune"]
+        [
+            *("nemo", "neurons", "embedding", "attention", "attention-both"),
+            *counted,
+            *repeated,
+            *("wanda", "conceptprune"),
+        ]
     )
 
 

@@ -10,9 +10,10 @@ images and what lies under them.
 """
 
 from findnemo.detection import bright_ending, entropy, magnitude, one_step, ssim
-from findnemo.detection._score import Detector, Score, counting
+from findnemo.detection._score import Detector, Score
 from findnemo.detection.evaluation import Evaluation, evaluate
 from findnemo.detection.sequential import Detection, detect, detect_many
+from findnemo.passes import counting
 from findnemo.runtime.plugins import Method, Methods, as_method
 
 # name -> a function, or a Method of it with what tables say

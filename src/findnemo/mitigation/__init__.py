@@ -16,6 +16,7 @@ them.
 from functools import partial
 
 from findnemo.mitigation._case import Case, Mitigation
+from findnemo.mitigation._named import converted, hyperparameters, parsed
 from findnemo.mitigation.attention import scaled_attention
 from findnemo.mitigation.embedding import adjusted_embedding
 from findnemo.mitigation.neurons import found_neurons, random_neurons
@@ -42,6 +43,11 @@ _OWN: dict[str, Mitigation] = {
     ),
     "attention": Method(
         scaled_attention, "Attention scaling (Ren et al.)", "Ren et al. 2024, section 5"
+    ),
+    "attention-both": Method(
+        partial(scaled_attention, both=True),
+        "Attention scaling, both halves (as released)",
+        "Ren et al. 2024, released code",
     ),
     **{
         f"{kind}-{n}": Method(
@@ -73,8 +79,11 @@ __all__ = [
     "Mitigation",
     "adjusted_embedding",
     "conceptprune",
+    "converted",
     "found_neurons",
+    "hyperparameters",
     "inserted_words",
+    "parsed",
     "random_neurons",
     "scaled_attention",
     "wanda",
