@@ -19,8 +19,13 @@ from findnemo.mitigation._case import Case, Mitigation
 from findnemo.mitigation._named import converted, hyperparameters, parsed
 from findnemo.mitigation.attention import scaled_attention
 from findnemo.mitigation.embedding import adjusted_embedding
+from findnemo.mitigation.guidance import OPPOSITE, TAU_OPPOSITE, delayed_guidance
 from findnemo.mitigation.neurons import found_neurons, random_neurons
+from findnemo.mitigation.noise import adjusted_noise, flattened_noise
+from findnemo.mitigation.padding import SHARE, masked_padding
+from findnemo.mitigation.prss import reanchored
 from findnemo.mitigation.pruning import conceptprune, wanda
+from findnemo.mitigation.sail import flat_start
 from findnemo.mitigation.tokens import inserted_words
 from findnemo.runtime.plugins import Method, Methods, as_method
 
@@ -60,6 +65,29 @@ _OWN: dict[str, Mitigation] = {
     },
     "wanda": Method(wanda, "Wanda pruning", "Sun et al. 2024", permanent=True),
     "conceptprune": Method(conceptprune, "ConceptPrune", "Chavhan et al. 2024", permanent=True),
+    "noise": Method(
+        adjusted_noise, "Initial noise, per sample (Han et al.)", "Han et al. 2025", gradients=True
+    ),
+    "noise-batch": Method(
+        flattened_noise, "Initial noise, batch-wise (Han et al.)", "Han et al. 2025"
+    ),
+    "sail": Method(flat_start, "Flat start (SAIL)", "Jeon et al. 2025", gradients=True),
+    "delayed": Method(delayed_guidance, "Delayed guidance (Jain et al.)", "Jain et al. 2025"),
+    "delayed-dynamic": Method(
+        partial(delayed_guidance, tau=None),
+        "Delayed guidance, dynamic (Jain et al.)",
+        "Jain et al. 2025",
+    ),
+    "opposite": Method(
+        partial(delayed_guidance, tau=TAU_OPPOSITE, opposite=OPPOSITE),
+        "Opposite guidance (Jain et al.)",
+        "Jain et al. 2025",
+    ),
+    "prss": Method(reanchored, "Prompt re-anchoring (PRSS)", "Chen et al. 2025, PRSS"),
+    "padding": Method(masked_padding, "Masked padding", "released code"),
+    "padding-zeros": Method(
+        partial(masked_padding, share=SHARE), "Zeroed padding", "released code"
+    ),
     # `nemo` is given the neurons of the listing, `neurons` those of findnemo's own search
     "nemo": Method(found_neurons, "Deactivated neurons (NeMo)", _NEMO, permanent=True),
     "neurons": Method(
@@ -78,13 +106,19 @@ __all__ = [
     "Method",
     "Mitigation",
     "adjusted_embedding",
+    "adjusted_noise",
     "conceptprune",
     "converted",
+    "delayed_guidance",
+    "flat_start",
+    "flattened_noise",
     "found_neurons",
     "hyperparameters",
     "inserted_words",
+    "masked_padding",
     "parsed",
     "random_neurons",
+    "reanchored",
     "scaled_attention",
     "wanda",
 ]
