@@ -208,7 +208,7 @@ def test_what_is_no_score_and_no_set_of_neurons_is_refused(install, model):
 
 def test_errors_name_what_packages_add(shown):
     for use, names in (
-        (lambda: detectors.chosen(["x"]), "bright-ending, alike"),
+        (lambda: detectors.chosen(["x"]), "latent-updates, alike"),
         (lambda: compare.methods(["x"]), "neurons, quiet"),
         (lambda: check_search("x"), "trajectory, gradient, listing, loudest"),
     ):

@@ -34,7 +34,7 @@ ENCODINGS = {
 }
 # a process each: the others take part in the long checks
 SOME = [
-    pytest.param(name, marks=[pytest.mark.slow] * (name in ("cp1252", "UTF-8")))
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in ("ascii", "UTF-16")))
     for name in ENCODINGS
 ]
 
@@ -111,7 +111,7 @@ def test_json_can_be_read_back_in_any_encoding(place, encoding):
     assert [r["caption"] for r in rows] == [TEXTS[0]]
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "C locale"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("C locale", marks=pytest.mark.slow)])
 def test_help_errors_and_paths_in_any_encoding(place, encoding):
     assert ran(ENCODINGS[encoding], "--help", cwd=place)[0] == 0
     status, out, err = ran(

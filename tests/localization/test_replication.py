@@ -178,7 +178,9 @@ def test_a_gradient_leaves_the_weights_as_they_were(model, replication):
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        pytest.param(
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_out_of_memory_halves_the_batch_and_changes_no_result(model, monkeypatch, error):

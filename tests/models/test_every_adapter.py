@@ -39,7 +39,16 @@ def test_no_adapter_is_left_out():
 
 
 # FLUX.1's 512 tokens take half a minute each; the others are a second of their kind
-SLOW = ("flux-dev", "flux-schnell", "sd-v", "sdxl-v", "sd-turbo", "sdxl-turbo")
+SLOW = (
+    "flux-dev",
+    "flux-schnell",
+    "sd-v",
+    "sdxl-v",
+    "sd-turbo",
+    "sdxl-turbo",
+    "lcm",
+    "pixart-sigma",
+)
 
 
 @pytest.mark.parametrize(

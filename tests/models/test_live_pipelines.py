@@ -262,6 +262,7 @@ def test_a_search_on_an_offloaded_model_finds_the_same(offload):
     assert findnemo.localize(model, CAPTION, calibration).neurons == neurons
 
 
+@pytest.mark.slow
 @every
 @offloading
 def test_offloaded_weights_are_not_edited_until_they_are_back(make, offload, tmp_path):

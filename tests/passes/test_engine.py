@@ -18,10 +18,8 @@ from findnemo.passes import Probe, spending
 
 PROMPT = "a red fox"
 SETTINGS = Settings(samples=3)
-BACKENDS = [
-    "aot_eager",
-    pytest.param("inductor", marks=pytest.mark.slow),
-]  # the same graph; inductor takes minutes on a CPU
+# the same graph; inductor takes minutes on a CPU
+BACKENDS = [pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor")]
 
 
 @pytest.fixture(scope="module")
