@@ -76,7 +76,7 @@ def test_nan_is_refused(name):
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_further_parameters_are_keywords_with_the_papers_defaults(name):
-    first, *more = list(inspect.signature(DETECTORS[name]).parameters.values())[2:]
+    first, *more = list(inspect.signature(DETECTORS[name].call).parameters.values())[2:]
     assert first.name == "settings"
     assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in more)
 

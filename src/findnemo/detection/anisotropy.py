@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from findnemo.detection._guidance import diffusion, predict, pure_noise
-from findnemo.detection._score import Score, counting, mean_score
+from findnemo.detection._score import Score, mean_score
 from findnemo.detection.magnitude import norms
 from findnemo.images import ImageSettings
 from findnemo.models import Model
+from findnemo.passes import counting
 
 WEIGHTS = {"epsilon": (1.0, 2.0), "v_prediction": (1.0, 0.1)}  # of norm and cosine
 LATE = 0.041  # t = 41 of 1000

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from findnemo.detection._score import Score, counting
+from findnemo.detection._score import Score
 from findnemo.detection.magnitude import check_steps, magnitude
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model
-from findnemo.passes import spending
+from findnemo.passes import counting, spending
 from findnemo.passes.attention import recorded
 
 if TYPE_CHECKING:

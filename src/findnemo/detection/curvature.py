@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from findnemo.detection._guidance import diffusion, pure_noise
-from findnemo.detection._score import Score, counting, mean_score
+from findnemo.detection._score import Score, mean_score
 from findnemo.images import ImageSettings
 from findnemo.models import Model, Text
-from findnemo.passes import spend
+from findnemo.passes import counting
 from findnemo.passes.gradients import frozen
 from findnemo.runtime.state import undisturbed
 
@@ -41,7 +41,6 @@ def curvature(model: Model, prompt: str, settings: ImageSettings, *, images: int
         with torch.enable_grad():
             energy = model.predict_noise(x, t, text.expand(images)).float().square().sum() / 2
         (slope,) = torch.autograd.grad(energy, x)
-        spend(2 * images)
         return slope.float()
 
     with counting(model) as spent, frozen(model.denoiser):

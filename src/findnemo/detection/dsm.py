@@ -9,10 +9,11 @@ from itertools import islice
 import torch
 
 from findnemo.detection._guidance import Step, diffusion, guided_run
-from findnemo.detection._score import Score, counting, mean_score
+from findnemo.detection._score import Score, mean_score
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings
 from findnemo.models import Model
+from findnemo.passes import counting
 
 
 @torch.no_grad()

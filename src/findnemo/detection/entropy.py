@@ -7,10 +7,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from findnemo.detection._score import Score, counting, mean_score
+from findnemo.detection._score import Score, mean_score
 from findnemo.errors import ModelError
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model
+from findnemo.passes import counting
 from findnemo.passes.attention import recorded
 
 SHARE = 5  # metric D looks at the last fifth of the steps, 10 of 50

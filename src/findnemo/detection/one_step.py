@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from findnemo.detection._guidance import diffusion, effective, predict, pure_noise
-from findnemo.detection._score import Score, counting, mean_score, require_finite
+from findnemo.detection._score import Score, mean_score, require_finite
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings, to_pil
 from findnemo.models import Model
+from findnemo.passes import counting
 
 if TYPE_CHECKING:
     from PIL import Image

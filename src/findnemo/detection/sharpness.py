@@ -9,10 +9,10 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from findnemo.detection._guidance import diffusion, predict, pure_noise
-from findnemo.detection._score import Score, counting, mean_score
+from findnemo.detection._score import Score, mean_score
 from findnemo.images import ImageSettings
 from findnemo.models import Model
-from findnemo.passes import spend
+from findnemo.passes import counting, spend
 from findnemo.runtime.state import undisturbed
 
 

@@ -77,8 +77,7 @@ def chosen(names: Iterable[str]) -> tuple[str, ...]:
     """
     wanted = tuple(dict.fromkeys(n.strip() for n in names))
     for name in wanted:
-        if name not in DETECTORS:
-            raise InputError(f"detector {name!r} is not known: use {', '.join(DETECTORS)}")
+        DETECTORS.require(name)
     return wanted
 
 
@@ -177,7 +176,16 @@ def _scored(
 ) -> list[Any]:
     """The step: scores, or why there is none."""
     detector: Callable[..., Score] = DETECTORS[name]
-    return _each(model, items, lambda text: detector(model, text, settings, **known))
+
+    def score(text: str) -> Score:
+        score = detector(model, text, settings, **known)
+        if not isinstance(score, Score):
+            raise InputError(
+                f"detector {name!r} gives {score!r:.60}: a findnemo.detection.Score is needed"
+            )
+        return score
+
+    return _each(model, items, score)
 
 
 def _referred(model: Model, items: Sequence[Any], name: str, settings: ImageSettings) -> list[Any]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from findnemo.runtime.plugins import also
+
 
 def option(default: Any, means: str, *flags: str, **limits: Any) -> Any:
     """A field of a group.
@@ -199,7 +201,7 @@ class Localizing:
     search: str = option(
         "trajectory",
         "How neurons are sought: 'trajectory' until pictures are no copies; 'gradient' or 'listing'"
-        " (Algorithms 3 and 4) by one step.",
+        " (Algorithms 3 and 4) by one step." + also("searches"),
     )
     scope: str = option(
         "auto",
@@ -277,7 +279,9 @@ class Workers:
 class Comparing:
     """What is compared with NeMo."""
 
-    mitigations: str | None = option(None, "Names, separated by commas; default: all.")
+    mitigations: str | None = option(
+        None, "Names, separated by commas; default: all." + also("mitigations")
+    )
     intervals: bool = option(False, "With 95 % bootstrap intervals of the medians.", "--intervals")
 
 
