@@ -710,7 +710,7 @@ def test_a_study_of_a_run_is_written_beside_it(compared, tmp_path):
     }
     refused = cli("study", "fig99", out, "--out", tmp_path / "out")
     assert refused.status == 2
-    assert "study 'fig99' is not known: use all, table1" in " ".join(refused.err.split())
+    assert "study 'fig99' is not known: use all, fig2a" in " ".join(refused.err.split())
     assert not (tmp_path / "out").exists()
 
 

@@ -109,7 +109,7 @@ def test_every_factor_and_set_has_a_result_of_its_own(bench):
 
 
 def test_an_unknown_study_is_refused_before_anything_is_done(bench, tmp_path):
-    with pytest.raises(InputError, match=r"'table9' is not known: use all, table1"):
+    with pytest.raises(InputError, match=r"'table9' is not known: use all, fig2a"):
         study(["table2", "table9"], bench, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

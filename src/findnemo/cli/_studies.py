@@ -19,7 +19,6 @@ from findnemo.cli._common import (
     OutOpt,
     PromptsOpt,
     QuietOpt,
-    RunArg,
     listening,
     plain,
     print_json,
@@ -27,7 +26,8 @@ from findnemo.cli._common import (
     stdout,
 )
 from findnemo.cli._options import grouped
-from findnemo.errors import FAILED
+from findnemo.errors import FAILED, InputError
+from findnemo.studies import STUDIES
 from findnemo.tasks.options import (
     Captions,
     Comparing,
@@ -107,9 +107,9 @@ def _reasons(caption: Any) -> str:
 @grouped(source=("compile",))
 def study(
     name: Annotated[
-        str, typer.Argument(help="all, or names separated by commas: table1, fig4, ...")
-    ],
-    run: RunArg,
+        str | None, typer.Argument(help=f"all, or names separated by commas: {', '.join(STUDIES)}.")
+    ] = None,
+    run: Annotated[Path | None, typer.Argument(help="A run directory.", metavar="RUN")] = None,
     studying: Studying = Studying(),
     source: Source = Source(),
     workers: Workers = Workers(),
@@ -117,9 +117,19 @@ def study(
         Path | None, typer.Option("--out", "-o", help="Folder to write to (default: RUN/studies).")
     ] = None,
     model: MovedOpt = None,
+    overview: Annotated[
+        bool,
+        typer.Option(
+            "--list",
+            help="Show every table and figure of the paper with what it needs, and what RUN has.",
+        ),
+    ] = False,
+    json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
     """Make a table or figure of the paper from a run: Markdown, CSV and LaTeX, PNG and SVG.
+
+    Example: `findnemo study --list findnemo-demo`
 
     Example: `findnemo study all findnemo-demo`
 
@@ -128,6 +138,12 @@ def study(
     from findnemo import tasks
     from findnemo.errors import FindnemoError
 
+    if overview:  # its only argument is a run
+        with listening(quiet) as listener:
+            show_studies(tasks.studies(run or name, studying, listener), json)
+        return
+    if name is None or run is None:
+        raise InputError("give the studies and a RUN, or --list for what there is")
     place = replace(source, place=model)
     with listening(quiet) as listener:
         done = tasks.study(name, run, out, studying, place, workers, listener)
@@ -140,6 +156,22 @@ def study(
         stdout.print(plain(text), soft_wrap=True)
     if failed:
         raise typer.Exit(FAILED)
+
+
+def show_studies(table: Any, json: bool) -> None:
+    """Every study with what it needs, and of a run what is there and what is missing."""
+    from rich.table import Table
+
+    if json:
+        print_json([dict(zip(table.columns, row, strict=True)) for row in table.rows])
+        return
+    kept = [0, 1, 2, 5] if len(table.columns) > 5 else [0, 1, 2, 3, 4]  # of a run: what it has
+    shown = Table(*(table.columns[k] for k in kept), **LOOSE)
+    for row in table.rows:
+        shown.add_row(*("-" if row[k] is None else plain(str(row[k])) for k in kept))
+    stdout.print(shown)
+    for line in table.note.split("; "):
+        stdout.print(plain(line), soft_wrap=True)
 
 
 def show(study: Any) -> None:

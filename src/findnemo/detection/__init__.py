@@ -50,29 +50,20 @@ _OWN: dict[str, Detector] = {
         bright_ending.bright_ending, "Bright ending (Chen et al.)", "Chen et al. 2025, section 4"
     ),
     "anisotropy": Method(
-        anisotropy.anisotropy,
-        "Anisotropy (Asthana and Belagiannis)",
-        "Asthana and Belagiannis 2026, section 4",
+        anisotropy.anisotropy, "Anisotropy (Asthana and Belagiannis)", "Asthana 2026"
     ),
     "sharpness": Method(
-        sharpness.sharpness,
-        "Sharpness (Jeon et al.)",
-        "Jeon et al. 2025, section 4",
-        gradients=True,
+        sharpness.sharpness, "Sharpness (SAIL)", "Jeon et al. 2025, section 4", gradients=True
     ),
     "curvature": Method(
         curvature.curvature,
-        "Curvature (Metric 2)",
+        "Decoupled curvature",
         "Early Detection of Memorization in Diffusion Models, 2026",
         gradients=True,
     ),
-    "dsm": Method(
-        dsm.dsm,
-        "Dynamical singularity (DSM)",
-        "Early Detection of Memorization in Diffusion Models, 2026",
-    ),
+    "dsm": Method(dsm.dsm, "Dynamical singularity", "Early Detection of Memorization, 2026"),
     "latent-updates": Method(
-        latent_updates.latent_updates, "Latent updates (Huang et al.)", "Huang et al. 2026"
+        latent_updates.latent_updates, "Latent updates (Huang et al.)", "Broken Memories, 2026"
     ),
 }
 DETECTORS = Methods("detector", "detectors", _OWN, as_method)

@@ -555,7 +555,7 @@ def _mitigations(run: Run, captions: Sequence[Caption]) -> dict[str, Any] | None
         return None
     from findnemo.studies.table1 import table
 
-    table1 = table(run, intervals=True, beside=False)
+    table1 = table(run, intervals=True)
     kept = [
         k
         for k, head in enumerate(table1.columns)

@@ -8,6 +8,8 @@ many as NeMo's. All are judged on samples from FRESH: searches look at samples f
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -37,7 +39,7 @@ from findnemo.runs.ordinary import ordinary
 from findnemo.runs.results import Localized
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import neurons_of, state
-from findnemo.runs.store import Caption, Run
+from findnemo.runs.store import Caption, Run, settings_of
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runs.worklist import groups, list_open
@@ -51,17 +53,18 @@ LIKE_NEMO = (NEMO, *DRAWS)  # methods that need to know NeMo's neurons
 SWITCHED = ("neurons", *LIKE_NEMO)  # methods that switch neurons off
 STAGE = "compare:"  # and the name: the stage of a mitigation in the run store
 LISTING = "listing"  # the stage of NeMo's neurons
+COSTLY = ("noise", "sail")  # hundreds of evaluations an image: compared where they are named
 REFERENCES = 8  # captions that are not memorized, for methods that compare with such
 
 
 def methods(names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """The mitigations to compare, `none` first; by default all that can be used.
+    """The mitigations to compare, `none` first; by default all that can be used but COSTLY ones.
 
     A name can give other hyperparameters than the published ones: `embedding:target=3`. Raises
     InputError naming one that is not known, cannot be used, or whose options are not.
     """
-    given = MITIGATIONS.usable() if names is None else [name.strip() for name in names]
-    wanted = [name for name in given if name != NONE]
+    usual = (name for name in MITIGATIONS.usable() if name not in COSTLY)
+    wanted = [name for name in map(str.strip, usual if names is None else names) if name != NONE]
     for text in wanted:
         name, options = parsed(text)
         converted(name, MITIGATIONS.require(name), options)
@@ -75,9 +78,10 @@ def compare(
     pool: Pool | None = None,
     stop: Callable[[], bool] = never,
     limit: int | None = None,
+    captions: Sequence[Caption] | None = None,
 ) -> None:
     """Make the images of every memorized caption under each mitigation, judge them, and record what
-    is found, and what it took; of the first `limit` of them.
+    is found, and what it took; of the first `limit` of them, or of some `captions`.
 
     What is answered is not done again. The first image of each is kept in `compare/`. A method that
     fails on a caption is recorded as failed with the reason. `pool`: who does it; without one, this
@@ -87,11 +91,13 @@ def compare(
     wanted = methods(names)
     run = work.run
     pool = pool or Serial(work.model)
-    stages = [STAGE + name for name in wanted]
+    stage_of = stage_in(apart(work))
+    stages = [stage_of + name for name in wanted]
     require_same(run, work.model, pictures=True)
     ask_all(run)
-    chosen = compared_captions(run.captions(stage="detect"))[:limit]
-    typed = f"a.caption IN ({', '.join(str(c.id) for c in chosen)})"
+    if captions is None:
+        captions = compared_captions(run.captions(stage="detect"))[:limit]
+    typed = f"a.caption IN ({', '.join(str(c.id) for c in captions)})"
     if {parsed(name)[0] for name in wanted} & set(LIKE_NEMO) and not _is_nemo(work):
         _list_nemo(work, typed, progress, pool, stop)
         if stop():
@@ -106,18 +112,19 @@ def compare(
     list_open(run, "compare", stages, extra=typed)
     step = partial(
         _compared,
+        folder=stage_of.rstrip(":"),
         reference=tuple(ordinary(run, REFERENCES) or not_memorized(run, REFERENCES)),
         calibration=work.calibration,
         plan=work.plan,
         judges=work.judges,
     )
     units = _units(work, wanted)
-    commit_methods = partial(_commit, run)
+    commit_methods = partial(_commit, run, stage_of)
     stage = Stage("compare", step, units, count - done, commit_methods, count, done)
     run_stage(stage, pool, progress, stop)
 
 
-def _commit(run: Run, events: Sequence[Event]) -> int:
+def _commit(run: Run, stage_of: str, events: Sequence[Event]) -> int:
     """Write the pictures and the figures of what became known; of how many methods that was."""
     answers = []
     for event in events:
@@ -125,7 +132,7 @@ def _commit(run: Run, events: Sequence[Event]) -> int:
         found = [Answer(error=event.aside)] * len(case.methods) if event.aside else event.answers[0]
         seconds = event.seconds / len(found)
         answers += [
-            (case.caption, STAGE + name, answer, seconds)
+            (case.caption, stage_of + name, answer, seconds)
             for name, answer in zip(case.methods, found, strict=True)
         ]
     return keep(run, answers)
@@ -187,8 +194,9 @@ def _units(work: Work, wanted: Sequence[str]) -> Iterator[Unit]:
     """A method of a caption each; all its methods together where the images without
     any have to be made first.
     """
+    stage_of = stage_in(apart(work))
     for (caption,) in groups(work.run):
-        open_ = tuple(n for n in wanted if STAGE + n not in caption.results)
+        open_ = tuple(n for n in wanted if stage_of + n not in caption.results)
         before = kept_images(work, caption)
         original = work.original(caption)
         for part in [(name,) for name in open_] if before is not None else [open_]:
@@ -196,23 +204,30 @@ def _units(work: Work, wanted: Sequence[str]) -> Iterator[Unit]:
 
 
 def _compared(
-    model: Model, items: Sequence[Comparison], reference: tuple[str, ...], **tools: Any
+    model: Model, items: Sequence[Comparison], reference: tuple[str, ...], folder: str, **tools: Any
 ) -> list[list[Answer]]:
-    """The step: an answer for every method of every caption."""
-    return [_of_caption(Tools(model, **tools), case, reference) for case in items]
+    """The step: an answer for every method of every caption; pictures go to `folder` of the run."""
+    return [_of_caption(Tools(model, **tools), case, reference, folder) for case in items]
 
 
-def _of_caption(tools: Tools, case: Comparison, reference: tuple[str, ...]) -> list[Answer]:
+def _of_caption(
+    tools: Tools, case: Comparison, reference: tuple[str, ...], folder: str
+) -> list[Answer]:
     tools = replace(tools, original=lambda caption: case.original)
     before = case.before
     if before is None:
         before = generate(tools.model, case.caption.text, samples(tools), tools.plan.image_settings)
-    answer = partial(_answer, tools, case.caption, before, reference)
+    answer = partial(_answer, tools, case.caption, before, reference, folder)
     return [attempted(tools.model, partial(answer, name)) for name in case.methods]
 
 
 def _answer(
-    tools: Tools, caption: Caption, before: list[Image.Image], reference: tuple[str, ...], name: str
+    tools: Tools,
+    caption: Caption,
+    before: list[Image.Image],
+    reference: tuple[str, ...],
+    folder: str,
+    name: str,
 ) -> Answer:
     after = before
     more: dict[str, float] = {"evaluations": tools.plan.image_settings.passes}
@@ -226,7 +241,7 @@ def _answer(
         }
     if parsed(name)[0] in SWITCHED:
         more["neurons"] = len(switched_off(tools, caption, parsed(name)[0]))
-    files = {f"compare/{caption.slug}/{file_stem(name)}.png": png(after[0])}
+    files = {f"{folder}/{caption.slug}/{file_stem(name)}.png": png(after[0])}
     return Answer(judged(tools, caption, after, before) | more, files)
 
 
@@ -262,12 +277,45 @@ def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
 
 
 def kept_images(work: Work, caption: Caption) -> list[Image.Image] | None:
-    """The images of a caption without any mitigation: those of verification; None where they
-    are not there or not whole.
+    """The images of a caption without any mitigation: those of verification, or those of other
+    settings (`apart`); None where they are not there or not whole.
     """
-    folder = work.run.path / "images" / caption.slug
-    files = [folder / f"before-{k:02d}.png" for k in range(len(samples(work)))]
+    files = [work.run.path / name for name in untouched_files(work, caption)]
     return [picture(file) for file in files] if all(intact_png(file) for file in files) else None
+
+
+def untouched_files(work: Work, caption: Caption) -> list[str]:
+    """Where in the run the images of a caption without any mitigation are."""
+    folder = f"images{apart(work)}/{caption.slug}"
+    return [f"{folder}/before-{k:02d}.png" for k in range(len(samples(work)))]
+
+
+def apart(work: Work) -> str:
+    """What tells results of images that are made or judged otherwise than the run's own from these:
+    `@` and a digest of the number of images, how they are made, and what judges them. Empty for the
+    run's own.
+    """
+    own = settings_of(work.run)
+    names = ("images", "image_settings", "judges")
+    theirs = {name: own.get(name, {}) for name in names}
+    plan = work.plan
+    mine = {
+        "images": plan.images,
+        "image_settings": plan.image_settings.to_json(),
+        "judges": dict(plan.judges),
+    }
+    if mine == theirs:
+        return ""
+    return "@" + hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def stage_in(apart: str) -> str:
+    """What stands before the name of a method in the run store: STAGE, or that of other settings.
+
+    >>> stage_in(""), stage_in("@1a2b3c4d")
+    ('compare:', 'compare@1a2b3c4d:')
+    """
+    return STAGE.replace(":", f"{apart}:")
 
 
 def samples(work: Work | Tools) -> range:

@@ -130,8 +130,8 @@ def run_detectors(
 
     What is scored is not scored again. A caption for which the model gives NaN is marked failed,
     and the rest goes on. A detector that has to know what is usual (`detection.REFERENCES`) learns
-    it from the first 50 hold-out captions, and the run keeps that. `pool`: who does it. Once `stop` says so, nothing more is begun. Raises
-    InputError where captions and hold-out captions overlap.
+    it from the first 50 hold-out captions, and the run keeps that. `pool`: who does it. Once `stop`
+    says so, nothing more is begun. Raises InputError where captions and hold-out captions overlap.
     """
     require_same(run, pool.model, pictures=True)
     enter(run, _apart(prompts, holdout))
@@ -175,15 +175,14 @@ def _scored(
     model: Model, items: Sequence[Any], name: str, settings: ImageSettings, **known: Any
 ) -> list[Any]:
     """The step: scores, or why there is none."""
-    detector: Callable[..., Score] = DETECTORS[name]
 
     def score(text: str) -> Score:
-        score = detector(model, text, settings, **known)
-        if not isinstance(score, Score):
+        found = DETECTORS[name](model, text, settings, **known)
+        if not isinstance(found, Score):
             raise InputError(
-                f"detector {name!r} gives {score!r:.60}: a findnemo.detection.Score is needed"
+                f"detector {name!r} gives {found!r:.60}: a findnemo.detection.Score is needed"
             )
-        return score
+        return found
 
     return _each(model, items, score)
 

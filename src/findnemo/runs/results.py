@@ -398,7 +398,8 @@ def decoded(kind: Any, value: Any, where: str) -> Any:
 
 def of_key(table: dict[str, Any], key: str) -> Any:
     """The type that a table has for a key, or for what stands before its colon; Any for others."""
-    return table.get(key, table.get(f"{key.partition(':')[0]}:", Any))
+    head = key.partition(":")[0].partition("@")[0]  # `compare@1a2b3c4d:nemo`: of other settings
+    return table.get(key, table.get(f"{head}:", Any))
 
 
 def parsed(stored: Any, where: str) -> Any:

@@ -145,14 +145,14 @@ class Methods(MutableMapping[str, T]):
 def installed(kinds: str) -> dict[str, tuple[EntryPoint, ...]]:
     """Name -> the entry points that packages have under it; nothing is imported."""
     found: dict[str, tuple[EntryPoint, ...]] = {}
-    for entry in _entries().select(group=f"findnemo.{kinds}"):
+    for entry in _entries(f"findnemo.{kinds}"):
         found[entry.name] = (*found.get(entry.name, ()), entry)
     return dict(sorted(found.items()))
 
 
 @cache
-def _entries() -> EntryPoints:
-    return entry_points()
+def _entries(group: str) -> EntryPoints:
+    return entry_points(group=group)
 
 
 def packages() -> dict[str, str]:

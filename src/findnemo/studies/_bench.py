@@ -27,15 +27,28 @@ from findnemo.neurons import NeuronSet
 from findnemo.passes import score
 from findnemo.runs.audit import Answer, Tools, Work
 from findnemo.runs.calibrating import as_published
-from findnemo.runs.compare import LISTING, judged, kept_images, localized_captions, made
-from findnemo.runs.overview import layers_shown
+from findnemo.runs.compare import (
+    LISTING,
+    apart,
+    judged,
+    kept_images,
+    localized_captions,
+    made,
+    samples,
+    untouched_files,
+)
+from findnemo.runs.overview import layers_shown, sampler_of
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import neurons_of
-from findnemo.runs.store import Caption
+from findnemo.runs.store import Caption, settings_of
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runtime.memory import named
 from findnemo.settings import Settings
+from findnemo.studies._catalogue import stock
 from findnemo.studies._nemo import listing
+from findnemo.studies._quality import Reference
+from findnemo.studies._registry import STUDIES
+from findnemo.studies._rows import clip_of
 from findnemo.studies._table import Table
 
 if TYPE_CHECKING:
@@ -56,7 +69,6 @@ class Study:
     paper.
     """
 
-    title: str
     text: str
     tables: Sequence[Table] = ()
     figures: dict[str, Figure] = field(default_factory=dict)
@@ -102,7 +114,7 @@ class Bench:
     of them (`runs.ordinary`), and none of the hold-out captions. `under`: captions of unknown kind
     under tau, where there are no others: they show what edits cost, and say nothing about
     detection, which has chosen them. `stop`: asked between computations; once it is true,
-    StoppedError is raised.
+    StoppedError is raised. `reference`: what the quality of images is measured against.
     """
 
     work: Work
@@ -112,6 +124,7 @@ class Bench:
     under: Sequence[str] = ()
     pool: Pool | None = None
     stop: Callable[[], bool] = never
+    reference: Reference = field(default_factory=Reference)
 
     @cached_property
     def workers(self) -> Pool:
@@ -145,6 +158,47 @@ class Bench:
         without such those under tau.
         """
         return self.unrelated or self.under
+
+    @cached_property
+    def apart(self) -> str:
+        """What tells results of other images, or other judges, from the run's own
+        (`runs.compare.apart`).
+        """
+        return apart(self.work)
+
+    @property
+    def clip(self) -> str:
+        """What gives A_CLIP, in words."""
+        return clip_of(self.work.run, self.work.plan.judges)
+
+    @property
+    def made_with(self) -> str:
+        """How finished images are made and judged, in a sentence."""
+        plan = self.work.plan
+        settings = settings_of(self.work.run) | {"image_settings": plan.image_settings.to_json()}
+        judges = {"descriptor": self.work.judges.descriptor, "CLIP": self.work.judges.alignment}
+        names = {"descriptor": plan.judges.get("descriptor", "the demo's own"), "CLIP": self.clip}
+        judged = [f"{kind}: {names[kind]}" for kind, judge in judges.items() if judge is not None]
+        return (
+            f"Images: {len(samples(self.work))} a caption where nothing else is said, sampler"
+            f" {sampler_of(settings)}, {plan.image_settings.steps} steps, guidance"
+            f" {plan.image_settings.guidance:g}. {'; '.join(judged) or 'No judges'}."
+        )
+
+    @cached_property
+    def stock(self) -> dict[str, int]:
+        """How much there is of everything that studies need."""
+        work = self.work
+        there = {"descriptor": work.judges.descriptor, "clip": work.judges.alignment}
+        judges = [name for name, judge in there.items() if judge is not None]
+        return stock(
+            work.run,
+            work.calibration,
+            judges,
+            self.unrelated,
+            self.others,
+            len(self.reference.pictures),
+        )
 
     def whence(self, captions: Sequence[str]) -> str:
         """Where captions of `others` come from: `20 of this run, 40 given`."""
@@ -195,9 +249,13 @@ class Bench:
         time.
         """
         run = self.work.run
-        keys = [(job.caption.id, f"study:{job.name}") for job in jobs]
+        keys = [
+            (job.caption.id, f"study{self.apart if job.pictures else ''}:{job.name}")
+            for job in jobs
+        ]
         open_ = {key: job for key, job in zip(keys, jobs, strict=True) if run.result(*key) is None}
         at = list(open_)
+        self.untouched([job.caption for job in open_.values() if job.pictures])
         wrong: list[Exception] = []
 
         def keep(k: int, answer: Any, seconds: float) -> None:
@@ -214,6 +272,22 @@ class Bench:
         if wrong:
             raise wrong[0]
         return [run.result(*key) for key in keys]
+
+    def untouched(self, captions: Iterable[Caption]) -> None:
+        """Make and keep the images of captions without any change, where settings are not the
+        run's own; a caption for which that fails has none.
+        """
+        if not self.apart:
+            return
+        unique = {c.id: c for c in captions}.values()
+        missing = [c for c in unique if kept_images(self.work, c) is None]
+
+        def keep(k: int, answer: Any, seconds: float) -> None:
+            if not isinstance(answer, Exception):
+                files = map(self.work.run.path.joinpath, untouched_files(self.work, missing[k]))
+                write_all(dict(zip(files, answer, strict=True)))
+
+        self._spread("untouched images", _untouched, missing, len(missing), keep)
 
     def _case(self, job: Job) -> tuple[Job, Any, Any]:
         """A job with the images that it looks at."""
@@ -263,6 +337,7 @@ class Bench:
             "neurons": {str(c.id): neurons_of(c).to_json() for c in self.memorized()},
             "unrelated": list(self.others),
             "limit": self.limit,
+            "settings": self.apart,
         }
         kept = self.work.run.meta(key)
         if kept is None or kept["basis"] != basis:
@@ -369,6 +444,10 @@ def edited(
     return Answer(judged(desk, caption, after, before), files)
 
 
+def _untouched(desk: Desk, caption: Caption) -> list[bytes]:
+    return [png(image) for image in made(desk, caption, nullcontext())]
+
+
 def _off(desk: Desk, caption: Caption, neurons: NeuronSet, factor: float) -> Answer:
     found = edited(desk, caption, deactivate(desk.model, neurons, factor))
     return Answer(found.payload | {"neurons": len(neurons)})
@@ -390,14 +469,14 @@ def _scored(desk: Desk, caption: Caption, settings: Settings) -> Answer:
     return Answer({"score": score(desk.model, caption.text, settings=settings)})
 
 
-def write(study: Study, folder: Path, name: str) -> None:
-    """`name`.md with the text, the tables and the figures; the tables as CSV and LaTeX,
-    the figures as PNG and SVG.
+def write(study: Study, folder: Path, name: str, settings: str = "") -> None:
+    """`name`.md with its heading, the text, the tables and the figures; the tables as CSV and LaTeX,
+    the figures as PNG and SVG; `settings`: a last line.
     """
     from findnemo.studies._figure import write_figure
 
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [f"# {study.title}\n", study.text + "\n"]
+    parts = [f"# {STUDIES[name].heading}\n", study.text + "\n"]
     for k, table in enumerate(study.tables, 1):
         stem = name if len(study.tables) == 1 else f"{name}-{k}"
         (folder / f"{stem}.csv").write_text(table.csv(), encoding="utf-8")
@@ -406,4 +485,5 @@ def write(study: Study, folder: Path, name: str) -> None:
     for stem, figure in study.figures.items():
         write_figure(figure, folder / stem)
         parts.append(f"![{stem}]({stem}.png)\n")
+    parts += [settings + "\n"] if settings else []
     (folder / f"{name}.md").write_text("\n".join(parts), encoding="utf-8")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from findnemo.calibration import Calibration, activations
 from findnemo.errors import InputError
@@ -19,6 +20,7 @@ from findnemo.neurons import EMPTY
 from findnemo.passes import Probe, spending
 
 T = TypeVar("T")
+ENCODER = "text encoder"
 NO_SCORES = (
     "the calibration has no hold-out scores (imported statistics): make one with `findnemo"
     " calibrate --prompts`"
@@ -30,31 +32,31 @@ def listing(
 ) -> dict[str, Any]:
     """Algorithms 1 to 4 on a prompt:
 
-    `candidates`, `refined` (as JSON), and `seconds` of each algorithm, in the paper's names.
+    `candidates`, `refined` (as JSON), and `seconds` of the text encoder and of each algorithm, in
+    the paper's names, and their `total`. Algorithm 2 reads the activations, by the value
+    projections alone, and chooses at the first thresholds; Algorithm 3 chooses again at others.
 
     `top_k`: whether the k strongest neurons of every layer are candidates too.
     """
     seconds: dict[str, float] = {}
 
     def timed(name: str, call: Callable[[], T]) -> T:
-        began = time.perf_counter()
-        result = call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds[name] = time.perf_counter() - began
+        result, seconds[name] = stopped(call)
         return result
+
+    def second() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        read = activations(model, prompt, probe.text)
+        scores = calibration.z_scores(read)
+        out_of_distribution_neurons(scores, read, THETA, 0)
+        return read, scores
 
     tau = calibration.tau
     candidates = refined = EMPTY
     with spending() as spent:
-        probe = Probe(model, prompt, calibration.settings, reuse=True)
+        text = timed(ENCODER, lambda: model.encode([prompt]))
+        probe = Probe(model, prompt, calibration.settings, reuse=True, text=text)
         replication = timed("Alg. 1, noise differences", lambda: Replication(probe, tau))
-        absolute = activations(model, prompt, probe.text)
-        z = calibration.z_scores(absolute)
-        timed(
-            "Alg. 2, out-of-distribution neurons",
-            lambda: out_of_distribution_neurons(z, absolute, THETA, 0),
-        )
+        absolute, z = timed("Alg. 2, out-of-distribution neurons", second)
         if replication.kept:
             top = absolute if top_k else {name: values[:0] for name, values in absolute.items()}
             first = timed(
@@ -71,6 +73,19 @@ def listing(
         "seconds": seconds,
         "evaluations": spent.evaluations,
     }
+
+
+def stopped(call: Callable[[], T]) -> tuple[T, float]:
+    """What a call gives, and its seconds; a GPU finishes what is waiting before and after."""
+
+    def now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    began = now()
+    result = call()
+    return result, now() - began
 
 
 def with_tau(calibration: Calibration, deviations: float) -> Calibration:

@@ -41,7 +41,8 @@ TABLE4: dict[str, dict[str, Row]] = {
     "scaled by .5": {"VM": (4, 0.62, 0.97, 0.67, None)},
     "scaled by .25": {"VM": (4, 0.20, 0.32, 0.21, None)},
 }
-# seconds on a V100 or A100: algorithm -> type. That of Algorithm 2 includes a U-Net pass.
+# seconds on a V100 or A100: algorithm -> type. That of Algorithm 2 includes a U-Net pass, that of the
+# text encoder is in none of them, or not told.
 TABLE2 = {
     "Alg. 1, noise differences": {"VM": 0.21, "TM": 0.18},
     "Alg. 2, out-of-distribution neurons": {"VM": 0.29, "TM": 0.25},

@@ -27,14 +27,19 @@ def comparison(
     published: Mapping[str, Mapping[str, Row]],
     note: str,
     intervals: bool = False,
+    clip: str | None = None,
 ) -> Table:
     """One line a row and type: number of prompts, ours, and the paper's in the columns behind.
 
     `rows`: name -> type -> payloads.
 
-    `intervals`: with the 95 % bootstrap interval of every median.
+    `intervals`: with the 95 % bootstrap interval of every median. `clip`: what gave the A_CLIP of
+    these rows; where it is another than the paper's, the column of the paper names that one.
     """
-    heads = ["", "type", "n", *HEADS, *(f"{head}, paper" for head in HEADS)]
+    is_papers = clip is None or clip.rstrip("/").endswith(CLIP.partition("/")[2])
+    theirs_of = {head: f"{head}, paper" for head in HEADS}
+    theirs_of |= {} if is_papers else {"A_CLIP": "A_CLIP with ViT-B/32, paper"}
+    heads = ["", "type", "n", *HEADS, *theirs_of.values()]
     lines = []
     for name, by_type in rows.items():
         for kind, payloads in by_type.items():
@@ -43,23 +48,29 @@ def comparison(
                 count = f"{median(p.get('neurons', 0) for p in payloads):g}"
                 theirs = _theirs(published.get(name, {}).get(kind))
                 lines.append([name, kind or "-", len(payloads), count, *ours, *theirs])
-    return Table(title, heads, lines, note)
+    return Table(title, heads, lines, note + _a_clip_note(clip, is_papers, rows))
 
 
-def a_clip_note(run: Run, rows: Mapping[str, Mapping[str, Payloads]]) -> str:
+def clip_of(run: Run, judges: Mapping[str, str]) -> str:
+    """What gives the A_CLIP of a run, or of a plan with other `judges`, in words."""
+    own = run.meta("source") in demo.MODELS
+    unnamed = "the demo's own CLIP" if own else "a CLIP that the run does not name"
+    return str(judges.get("clip", unnamed))
+
+
+def _a_clip_note(
+    clip: str | None, is_papers: bool, rows: Mapping[str, Mapping[str, Payloads]]
+) -> str:
     """Which CLIP gave the A_CLIP of these rows, and whether the published numbers can stand
     beside it; nothing without A_CLIP.
     """
     groups = [payloads for by_type in rows.values() for payloads in by_type.values()]
-    if not any("a_clip" in payload for payload in chain.from_iterable(groups)):
+    if clip is None or not any("a_clip" in payload for payload in chain.from_iterable(groups)):
         return ""
-    own = run.meta("source") in demo.MODELS
-    unnamed = "the demo's own CLIP" if own else "a CLIP that the run does not name"
-    used = str(((run.meta("settings") or {}).get("judges") or {}).get("clip", unnamed))
-    if used.rstrip("/").endswith(CLIP.partition("/")[2]):
-        return f" A_CLIP is with {used}, as in the paper."
+    if is_papers:
+        return f" A_CLIP is with {clip}, as in the paper."
     return (
-        f" A_CLIP is with {used}, the paper's with {CLIP}: numbers of different CLIPs are not"
+        f" A_CLIP is with {clip}, the paper's with {CLIP}: numbers of different CLIPs are not"
         " comparable."
     )
 

@@ -11,9 +11,10 @@ from findnemo.edits import deactivate
 from findnemo.images import ImageSettings, generate
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.runs.overview import holders
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.seeds import FRESH
-from findnemo.studies._bench import Bench, Desk, Study
+from findnemo.studies._bench import Bench, Desk, Study, by_type
 from findnemo.studies._figure import picture_grid
 from findnemo.studies._table import Cell, Table
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # neurons with pictures, captions of each
 SHOWN = 3
 CAPTIONS = 4
+TOP = (1, 2, 3, 5, 10)  # neurons of most captions, of which it is told what they explain
 
 
 def fig10(bench: Bench) -> Study:
@@ -39,18 +41,39 @@ def fig10(bench: Bench) -> Study:
         rows.append([f"{number[layer]}", f"#{index}", len(captions), texts])
     first = {neuron: captions[:CAPTIONS] for neuron, captions in islice(shared.items(), SHOWN)}
     figures = _pictures(bench, first, number)
-    note = (
-        "Published: #25 of layer 1 (people) and #221 (podcast covers) explain 17 % of the verbatim"
-        " captions; #507 and #517 of layer 3 hold the phone cases."
-    )
     text = (
         "Captions of one template, or one subject, share neurons. Pictures: for each of the most"
         " frequent, above as the model is, below with this one neuron off."
     )
     if not shared:
         text += " In this run no two captions share a neuron."
-    table = Table("Shared neurons", ["layer", "neuron", "captions", "which"], rows, note)
-    return Study("Figures 10 to 12: shared neurons", text, [table], figures)
+    table = Table("Shared neurons", ["layer", "neuron", "captions", "which"], rows)
+    return Study(text, [_explained(bench, list(every)), table], figures)
+
+
+def _explained(bench: Bench, order: Sequence[Neuron]) -> Table:
+    """How many captions of each type the neurons of most captions explain: those in whose set
+    one of them is, and those whose set has no others.
+    """
+    kinds = by_type(bench.memorized(), none="no type")
+    counts = [count for count in TOP if count <= len(order)]
+    rows: list[list[Cell]] = []
+    for count in counts:
+        top = set(order[:count])
+        row: list[Cell] = [count]
+        for captions in kinds.values():
+            sets = [set(neurons_of(c)) for c in captions]
+            row += [sum(bool(s & top) for s in sets) / len(sets)]
+            row += [sum(s <= top for s in sets) / len(sets)]
+        rows.append(row)
+    heads = ["neurons of most captions"]
+    for kind, captions in kinds.items():
+        heads += [f"{kind} (n = {len(captions)}): one is in its set", f"{kind}: no other is"]
+    note = (
+        "Shares of captions. Published: two neurons of layer 1, #25 (people) and #221 (podcast"
+        " covers), explain 17 % of the VM prompts; #507 and #517 of layer 3 hold the phone cases."
+    )
+    return Table("Captions that the most shared neurons explain", heads, rows, note, digits=2)
 
 
 def _pictures(

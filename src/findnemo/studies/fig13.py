@@ -34,7 +34,6 @@ def fig13(bench: Bench) -> Study:
     rows = list(zip(items, pictures, strict=True))
     heads = [f"seed {k}" for k in range(SEEDS)]
     return Study(
-        "Figure 13: noise differences",
         "The noise difference eps(x_T, T, y) - x_T of a memorized caption shows the same picture"
         " whatever the seed, until its neurons are off. The first three of four latent channels as"
         " red, green and blue.",

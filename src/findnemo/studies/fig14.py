@@ -50,7 +50,7 @@ def fig14(bench: Bench) -> Study:
         " further to the top left, the fewer neurons. The thresholds start in that corner and are"
         " relaxed until the memory is gone (Algorithm 3)."
     )
-    return Study("Figures 14 and 15: thresholds", text, tables, figures)
+    return Study(text, tables, figures)
 
 
 def _grid(desk: Desk, caption: Caption, calibration: Calibration) -> Answer:

@@ -1,26 +1,24 @@
 """Figure 2: what tells memorized captions from others. a: memorization scores; b:
-z-scores of the neurons found.
+z-scores of the neurons of the first value layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import chain, cycle
-from statistics import median
+from itertools import chain, cycle, islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from findnemo.calibration import Calibration, activations
 from findnemo.errors import NumericalError
 from findnemo.localization.search import UNUSUAL
-from findnemo.neurons import Neuron
 from findnemo.passes import score
-from findnemo.runs.standing import all_neurons
 from findnemo.settings import Settings
 from findnemo.stats.roc import accuracy_of, auroc, tpr_at_fpr
-from findnemo.studies._bench import Bench, Desk, Study
+from findnemo.studies._bench import Bench, Desk, Study, by_type
 from findnemo.studies._figure import BLUE, GREEN, GREY, RED, figure
 from findnemo.studies._published import DETECTOR, HOLDOUT
 from findnemo.studies._table import Cell, Table
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 CAPTIONS = 64
 HALF = 0.5  # the threshold of appendix B.4
 COLORS = (GREY, GREEN, RED, BLUE)
+THETAS = (3.0, 5.0)  # z-scores of which Figure 2b counts those beyond
 
 
 def fig2a(bench: Bench) -> Study:
@@ -46,7 +45,7 @@ def fig2a(bench: Bench) -> Study:
             kinds.setdefault(str(caption.type), []).append(scores[caption.id])
     unrelated: dict[str, float] = {}
     if bench.unrelated:
-        unrelated = bench.once("fig2a", lambda: _scores(bench, bench.unrelated[:CAPTIONS]))
+        unrelated = bench.once("fig2a", lambda: _scores(bench, bench.unrelated))
     others = list(unrelated.values())
     groups = {"hold-out": holdout.tolist(), "not memorized": others, **kinds}
     rows: list[list[Cell]] = [
@@ -66,7 +65,7 @@ def fig2a(bench: Bench) -> Study:
     note = _about(bench, list(unrelated), len(holdout))
     table = Table("Scores", ["", "this run", "paper"], rows, note)
     histogram = _histogram(groups, tau)
-    return Study("Figure 2a: memorization scores", text, [table], {"fig2a": histogram})
+    return Study(text, [table], {"fig2a": histogram})
 
 
 def _histogram(groups: Mapping[str, Sequence[float]], tau: float) -> Figure:
@@ -143,54 +142,56 @@ def _about(bench: Bench, others: Sequence[str], holdout: int) -> str:
     )
 
 
-def _shown(z: float) -> float:
-    """|z|; that of a neuron which never varied on the hold-out captions is infinite, and counts
-    as the search counts it.
-    """
-    return min(abs(z), UNUSUAL)
-
-
 def fig2b(bench: Bench) -> Study:
-    """z-scores of the found neurons on the captions they were found for, against
+    """z-scores of all neurons of the first value layer, on memorized captions and on
     captions that are not memorized.
     """
-    own = [_shown(z) for c in bench.memorized() if c.localized for z in c.localized.z.values()]
-    neurons = list(all_neurons(bench.work.run.captions()))
-    calibration = bench.calibration
-    calibrated = [(name, i) for name, i in neurons if name in calibration.mean]
-    compute = partial(_z_scores, calibration=calibration, neurons=calibrated)
-    other = [z for row in bench.over("fig2b", compute, bench.others[:CAPTIONS]) for z in row]
-    top = 1.05 * max([*own, *other, 1.0])
-    bins: Any = {"bins": 40, "range": (0, top), "density": True, "alpha": 0.65}
-    with figure() as (sheet, (axis,)):
-        if other:
-            axis.hist(other, color=GREY, label="on captions that are not memorized", **bins)
-        if own:
-            axis.hist(own, color=RED, label="on the captions they hold", **bins)
-        axis.set(xlabel="|z| of the neurons found", ylabel="density")
-        axis.legend()
-    rows = [
-        [label, len(v), median(v) if v else None]
-        for label, v in (("own captions", own), ("other captions", other))
-    ]
-    note = f"Other captions: {bench.whence(bench.others[:CAPTIONS])}."
-    if len(calibrated) < len(neurons):
-        note += (
-            f" {len(neurons) - len(calibrated)} of the run's {len(neurons)} neurons are left out:"
-            " they lie in layers that the paper does not look at, of which a calibration keeps no"
-            " activations."
-        )
-    return Study(
-        "Figure 2b: activations of memorization neurons",
-        "A neuron that holds a memory is unusually active on its caption and ordinary elsewhere.",
-        [Table("|z|", ["", "values", "median"], rows, note)],
-        {"fig2b": sheet},
+    layer = next(iter(bench.calibration.mean))
+    kinds = {k: [c.text for c in g] for k, g in by_type(bench.memorized(), "memorized").items()}
+    kinds["not memorized"] = list(bench.others[:CAPTIONS])
+    compute = partial(_z_scores, calibration=bench.calibration, layer=layer)
+    found = iter(bench.over("fig2b", compute, list(chain.from_iterable(kinds.values()))))
+    z = {kind: np.array(list(islice(found, len(texts)))) for kind, texts in kinds.items()}
+    rows: list[list[Cell]] = []
+    for kind, values in z.items():
+        size = np.abs(values)
+        over = [float((size > theta).mean()) for theta in THETAS]
+        rows.append([kind, *values.shape, float(np.median(size)), *over, float(size.max())])
+    heads = ["", "captions", "neurons", "median abs. z", *(f"share over {t:g}" for t in THETAS)]
+    note = (
+        f"Layer: {layer}. Not memorized: {bench.whence(kinds['not memorized'])}. z-scores against"
+        f" the hold-out captions; those of neurons that never varied there count as {UNUSUAL:g}."
     )
+    text = (
+        "On memorized captions some neurons of the first value layer are active far out of their"
+        " distribution, on other captions hardly any (Algorithm 2 begins with those over 5)."
+    )
+    table = Table(
+        "z-scores of all neurons of the first value layer", [*heads, "largest"], rows, note
+    )
+    return Study(text, [table], {"fig2b": _tails(z)})
 
 
-def _z_scores(
-    desk: Desk, text: str, calibration: Calibration, neurons: Sequence[Neuron]
-) -> list[float]:
-    """|z| of the neurons on a caption, as it is shown."""
-    z = calibration.z_scores(activations(desk.model, text))
-    return [_shown(float(z[name][i])) for name, i in neurons]
+def _tails(z: Mapping[str, np.ndarray]) -> Figure:
+    """The distributions as outlines, in parts of all values on a logarithmic scale: what tells
+    them apart are few values.
+    """
+    low, high = min(v.min() for v in z.values()), max(v.max() for v in z.values())
+    bins: Any = {"bins": 60, "range": (min(low, -1.0), max(high, 1.0)), "histtype": "step"}
+    colors = dict(zip(z, cycle((RED, BLUE, GREEN)), strict=False)) | {"not memorized": GREY}
+    with figure() as (sheet, (axis,)):
+        for kind, values in z.items():
+            share = np.full(values.size, 1 / values.size)
+            label = f"{kind}, n = {len(values)}"
+            flat = values.ravel()
+            axis.hist(flat, weights=share, color=colors[kind], label=label, linewidth=1.2, **bins)
+        axis.set_yscale("log")
+        axis.set(xlabel="z of the neurons of the first value layer", ylabel="share of values")
+        axis.legend()
+    return sheet
+
+
+def _z_scores(desk: Desk, text: str, calibration: Calibration, layer: str) -> list[float]:
+    """z of the neurons of a layer on a caption, each counted as the search counts it."""
+    z = calibration.z_scores(activations(desk.model, text))[layer]
+    return z.clamp(-UNUSUAL, UNUSUAL).tolist()

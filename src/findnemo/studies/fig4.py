@@ -1,83 +1,134 @@
-"""Figures 4 and 7: how many neurons hold a memory, per prompt and per layer, before and after
-refinement (Algorithms 3 and 4).
+"""Figures 4 and 7: how many neurons hold a memory, and in which layers. 4: the neurons that NeMo
+finds; 7: those before and after refinement (Algorithms 3 and 4).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from statistics import median
-from typing import Any
+from collections.abc import Sequence
+from itertools import cycle, pairwise
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from findnemo.errors import InputError
 from findnemo.neurons import NeuronSet
 from findnemo.studies._bench import Bench, Study
-from findnemo.studies._figure import BLUE, GREY, count_scale, figure
+from findnemo.studies._figure import BLUE, GREEN, RED, count_scale, figure
 from findnemo.studies._table import Cell, Table
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 STEPS = ("initial selection", "refined")
-PAPER = {"VM": (26.5, 4), "TM": (674.5, 21)}
+EDGES = (1, 2, 3, 4, 5, 6, 11, 21, 50, 100, 200, 500)  # of groups of prompts by number of neurons
+MEDIANS = {"VM": (26.5, 4), "TM": (674.5, 21)}  # published, of the STEPS
+# published shares of prompts with one neuron (a number of prompts), five or fewer, fifty or more
+SHARES = {"VM": ("28 prompts", "2/3", None), "TM": (None, ".30", "1/3")}
+
+Sets = dict[str, list[NeuronSet]]  # type -> that of every prompt
 
 
 def fig4(bench: Bench) -> Study:
-    """Sizes of the sets per prompt."""
-    sets = _sets(bench)
+    """a: prompts per number of neurons. b: mean number of neurons per layer and prompt."""
+    _, refined = steps = _sets(bench)
     rows: list[list[Cell]] = []
-    with figure(len(sets)) as (sheet, axes):
-        for axis, (kind, pairs) in zip(axes, sets.items(), strict=True):
-            before, after = (
-                [len(neurons) for neurons in step] for step in zip(*pairs, strict=True)
-            )
-            paper = PAPER.get(kind, (None, None))
-            rows.append([kind, len(pairs), median(before), median(after), *paper])
-            axis.boxplot([before, after], widths=0.5, medianprops={"color": "black"})
-            axis.set_xticks([1, 2], STEPS)
-            count_scale(axis, max(before))
-            axis.set(title=f"{kind}, n = {len(pairs)}", ylabel="neurons per prompt")
-    heads = ["type", "n", "median before", "median after", "before, paper", "after, paper"]
-    table = Table("Neurons per prompt", heads, rows, digits=1)
-    text = "Refinement keeps few of the neurons that are unusually active."
-    return Study("Figure 4: neurons per prompt", text, [table], {"fig4": sheet})
+    for kind, sets in refined.items():
+        sizes = [len(s) for s in sets]
+        few = [sum(size <= most for size in sizes) for most in (1, 5)]
+        counts = [*few, sum(size >= 50 for size in sizes)]
+        shares = [count / len(sizes) for count in counts]
+        paper = SHARES.get(kind, (None, None, None))
+        rows.append([kind, len(sizes), median(sizes), counts[0], *shares, *paper])
+    heads = ["type", "prompts", "median", "with one neuron", "share with one", "five or fewer"]
+    heads += ["fifty or more", "one, paper", "five or fewer, paper", "fifty or more, paper"]
+    a = Table("a: neurons per prompt", heads, rows, _missing(bench, steps), digits=2)
+    b = _by_layer("b: mean neurons per layer and prompt", bench, {"": refined})
+    text = (
+        "Few neurons hold a memory, often a single one; those of verbatim memories sit in fewer"
+        " than those of templates. Neurons: NeMo's, after refinement."
+    )
+    return Study(text, [a, b], {"fig4": _panels(bench, {"": refined})})
 
 
 def fig7(bench: Bench) -> Study:
-    """Where they sit."""
-    sets = _sets(bench)
-    layers = list(bench.model.value_layers)
-    places = np.arange(len(layers))
-    numbers = [str(k) for k in range(1, len(layers) + 1)]
-    rows: list[list[Any]] = []
-    with figure(len(sets)) as (sheet, axes):
-        for axis, (kind, pairs) in zip(axes, sets.items(), strict=True):
-            for step, (label, color) in enumerate(zip(STEPS, (GREY, BLUE), strict=True)):
-                counts = Counter(name for pair in pairs for name, _ in pair[step])
-                heights = [counts[name] for name in layers]
-                rows.append([f"{kind}, {label}", *heights])
-                axis.bar(places + 0.4 * step, heights, 0.4, color=color, label=label)
-            axis.set_xticks(places + 0.2, numbers)
-            count_scale(axis, max(max(row[1:]) for row in rows[-2:]))
-            axis.set(xlabel="value layer, in forward order", ylabel="neurons, all prompts")
-            axis.legend(
-                title=f"{kind}, n = {len(pairs)}",
-                loc="lower center",
-                bbox_to_anchor=(0.5, 1),
-                ncols=2,
-                title_fontsize=9,
-            )
-    note = "Layers: " + "; ".join(f"{k} {name}" for k, name in enumerate(layers, 1)) + "."
-    table = Table("Neurons per layer, summed over prompts", ["", *numbers], rows, note)
-    text = "In which value layers memories sit."
-    return Study("Figure 7: neurons per layer", text, [table], {"fig7": sheet})
+    """The panels of Figure 4 before and after refinement."""
+    steps = _sets(bench)
+    named = dict(zip(STEPS, steps, strict=True))
+    rows: list[list[Cell]] = []
+    for kind in steps[0]:
+        medians = [median(len(s) for s in of_type[kind]) for of_type in steps]
+        rows.append([kind, len(steps[0][kind]), *medians, *MEDIANS.get(kind, (None, None))])
+    heads = ["type", "prompts", "median before", "median after", "before, paper", "after, paper"]
+    a = Table("Neurons per prompt", heads, rows, _missing(bench, steps), digits=1)
+    b = _by_layer("Mean neurons per layer and prompt", bench, named)
+    text = "Refinement keeps few of the neurons that are unusually active."
+    return Study(text, [a, b], {"fig7": _panels(bench, named)})
 
 
-def _sets(bench: Bench) -> dict[str, list[tuple[NeuronSet, NeuronSet]]]:
-    """Type -> candidates and refined set of every prompt."""
+def _sets(bench: Bench) -> tuple[Sets, Sets]:
+    """Candidates and refined sets of the prompts that the listing calls memorized."""
     captions = bench.memorized()
-    sets: dict[str, list[tuple[NeuronSet, NeuronSet]]] = {}
+    before: Sets = {}
+    after: Sets = {}
     for caption, pair in zip(captions, bench.listed(captions), strict=True):
-        if pair is not None:
-            sets.setdefault(caption.type or "no type", []).append(pair)
-    if not sets:
-        raise InputError("this run has no captions with neurons: there are no sets to count")
-    return sets
+        if pair is not None and pair[0]:
+            for sets, one in zip((before, after), pair, strict=True):
+                sets.setdefault(caption.type or "no type", []).append(one)
+    return before, after
+
+
+def _missing(bench: Bench, steps: Sequence[Sets]) -> str:
+    left = len(bench.memorized()) - sum(map(len, steps[0].values()))
+    return f"{left} captions are left out: the listing finds no neurons for them." if left else ""
+
+
+def _means(sets: Sequence[NeuronSet], layers: Sequence[str]) -> list[float]:
+    return [fmean(len(s.layers.get(name, ())) for s in sets) for name in layers]
+
+
+def _by_layer(title: str, bench: Bench, steps: dict[str, Sets]) -> Table:
+    """A line a step and type. The layers are those that the listing looks at."""
+    layers = list(bench.model.widths())
+    rows: list[list[Cell]] = [
+        [f"{kind}, {step}" if step else kind, *_means(sets, layers)]
+        for step, by_kind in steps.items()
+        for kind, sets in by_kind.items()
+    ]
+    note = "Layers: " + "; ".join(f"{k} {name}" for k, name in enumerate(layers, 1)) + "."
+    return Table(title, ["", *(str(k) for k in range(1, len(layers) + 1))], rows, note)
+
+
+def _panels(bench: Bench, steps: dict[str, Sets]) -> Figure:
+    """A row a step: prompts per number of neurons, and mean neurons per layer."""
+    layers = list(bench.model.widths())
+    most = max((len(s) for of in steps.values() for sets in of.values() for s in sets), default=1)
+    edges = [edge for edge in EDGES if edge <= most] + [most + 1]
+    groups = [str(a) if b == a + 1 else f"{a}-{b - 1}" for a, b in pairwise(edges)]
+    numbers = [str(k) for k in range(1, len(layers) + 1)]
+    with figure(2, len(steps), width=3.7, height=2.5) as (sheet, axes):
+        rows = zip(axes[::2], axes[1::2], steps.items(), strict=True)
+        for left, right, (step, by_kind) in rows:
+            heights = {
+                kind: [sum(a <= len(s) < b for s in sets) for a, b in pairwise(edges)]
+                for kind, sets in by_kind.items()
+            }
+            _bars(left, groups, heights, {k: f"{k}, n = {len(s)}" for k, s in by_kind.items()})
+            left.set(xlabel="neurons", ylabel="prompts", title=step)
+            left.tick_params("x", labelrotation=45 if len(groups) > 7 else 0)
+            means = {kind: _means(sets, layers) for kind, sets in by_kind.items()}
+            _bars(right, numbers, means, dict.fromkeys(means))
+            top = max((max(row) for row in means.values()), default=1.0)
+            if top > 20:
+                count_scale(right, top)
+            right.set(
+                xlabel="value layer, in forward order", ylabel="mean neurons per prompt", title=step
+            )
+            left.legend()
+    return sheet
+
+
+def _bars(axis: Any, ticks: Sequence[str], heights: dict[str, Any], labels: dict[str, Any]) -> None:
+    """Bars of each type beside each other."""
+    width = 0.8 / max(len(heights), 1)
+    for k, (kind, color) in enumerate(zip(heights, cycle((RED, BLUE, GREEN)), strict=False)):
+        places = [place + k * width for place in range(len(ticks))]
+        axis.bar(places, heights[kind], width, color=color, label=labels[kind])
+    axis.set_xticks([place + 0.4 - width / 2 for place in range(len(ticks))], ticks)

@@ -75,7 +75,7 @@ def stability(bench: Bench) -> Study:
         "An IoU of 1 means the same neurons. A paraphrase that is not memorized is no failure of"
         " the search: there is nothing to find."
     )
-    return Study("Stability: do repetitions find the same neurons?", text, tables)
+    return Study(text, tables)
 
 
 def _repeated(desk: Desk, caption: Caption, kind: str, casts: dict[str, Model]) -> Answer:

@@ -9,12 +9,20 @@ from typing import Any
 from findnemo.errors import StoppedError
 from findnemo.metrics.kind import is_memory
 from findnemo.mitigation import MITIGATIONS, parsed
-from findnemo.runs.compare import LISTING, NEMO, NONE, STAGE, SWITCHED, compare, compared_captions
+from findnemo.runs.compare import (
+    LISTING,
+    NEMO,
+    NONE,
+    SWITCHED,
+    compare,
+    compared_captions,
+    stage_in,
+)
 from findnemo.runs.standing import evaluations_of, neurons_of
 from findnemo.runs.store import Caption, Run, captions_of, settings_of
 from findnemo.studies._bench import Bench, Study, by_type
 from findnemo.studies._published import TABLE1
-from findnemo.studies._rows import Payloads, a_clip_note, comparison
+from findnemo.studies._rows import Payloads, comparison
 from findnemo.studies._table import Cell, Table
 
 
@@ -43,51 +51,65 @@ def label(name: str) -> str:
 
 
 def table1(bench: Bench) -> Study:
-    """All mitigations on all memorized captions of the run, and what they cost."""
-    compare(bench.work, progress=bench.progress, pool=bench.workers, stop=bench.stop)
+    """Mitigations on the memorized captions of the run, and what they cost."""
+    chosen = sampled(bench)
+    bench.untouched(chosen)
+    compare(
+        bench.work, progress=bench.progress, pool=bench.workers, stop=bench.stop, captions=chosen
+    )
     if bench.stop():
         raise StoppedError("stopped before all mitigations were compared")
     return Study(
-        "Table 1: mitigations",
         "SSCD_gen compares images with and without the mitigation on the same seed, SSCD_orig with"
         " the training image, D_SSCD images of different seeds: low is good. A_CLIP is the fit with"
         " the caption: high is good. Medians over seeds, then median ± median absolute deviation"
         " over captions.",
-        [table(bench.work.run), costs(bench.work.run)],
+        [
+            table(bench.work.run, clip=bench.clip, apart=bench.apart),
+            costs(bench.work.run, bench.apart),
+        ],
     )
 
 
-def table(run: Run, intervals: bool = False, beside: bool = True) -> Table:
+def table(run: Run, intervals: bool = False, clip: str | None = None, apart: str = "") -> Table:
     """Table 1 from what a run holds, with the rows that it has; `intervals`: of every median, by
     bootstrap over the captions.
 
-    `beside`: the published numbers will be shown beside ours, and the note says which of them can
-    be compared.
+    `clip`: the CLIP of these figures, where the published numbers are shown beside them. `apart`:
+    of which settings (`runs.compare.apart`).
     """
+    stage_of = stage_in(apart)
     every = captions_of(run)
     captions = compared_captions(every)
     groups = by_type(captions)
     lines: dict[str, dict[str, Payloads]] = {
-        label: {kind: _payloads(group, names) for kind, group in groups.items()}
-        for label, names in rows(_made(captions)).items()
+        label: {kind: _payloads(group, names, stage_of) for kind, group in groups.items()}
+        for label, names in rows(_made(captions, stage_of)).items()
     }
     images = {p["images"] for kinds in lines.values() for row in kinds.values() for p in row}
     seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which no search has looked. "
-    note = seeds + _about(run, every) + (a_clip_note(run, lines) if beside else "")
-    return comparison("Mitigations", lines, TABLE1, note, intervals)
+    return comparison("Mitigations", lines, TABLE1, seeds + _about(run, every), intervals, clip)
 
 
-def costs(run: Run) -> Table:
+def sampled(bench: Bench) -> list[Caption]:
+    """The captions to compare mitigations on, of each type no more than the bench's limit."""
+    every = compared_captions(bench.work.run.captions(stage="detect"))
+    return [c for group in by_type(every).values() for c in group[: bench.limit]]
+
+
+def costs(run: Run, apart: str = "") -> Table:
     """What every mitigation leaves of the copies, and what it takes.
 
     Copies left: the share of images that copy what other seeds gave before. Evaluations: of the
     U-Net, for an image; a pass with its gradient counts three times. Seconds of an image are
-    medians. Beside these, what it takes to find neurons, once for a caption.
+    medians. Beside these, what it takes to find neurons, once for a caption. `apart`: of which
+    settings (`runs.compare.apart`).
     """
+    stage_of = stage_in(apart)
     captions = compared_captions(captions_of(run))
     lines: list[list[Cell]] = []
-    for title, names in rows(_made(captions)).items():
-        payloads = _payloads(captions, names)
+    for title, names in rows(_made(captions, stage_of)).items():
+        payloads = _payloads(captions, names, stage_of)
         method = MITIGATIONS.get(parsed(names[0])[0])
         lines.append(
             [
@@ -107,10 +129,10 @@ def costs(run: Run) -> Table:
     return Table("Costs", heads, lines, note)
 
 
-def _made(captions: Iterable[Caption]) -> list[str]:
+def _made(captions: Iterable[Caption], stage_of: str) -> list[str]:
     """The methods of which captions have a result."""
-    stages = dict.fromkeys(s for c in captions for s in c.results if s.startswith(STAGE))
-    return [stage.removeprefix(STAGE) for stage in stages]
+    stages = dict.fromkeys(s for c in captions for s in c.results if s.startswith(stage_of))
+    return [stage.removeprefix(stage_of) for stage in stages]
 
 
 def _middle(payloads: Payloads, key: str, of: Callable[[Iterable[float]], float]) -> float | None:
@@ -135,15 +157,15 @@ def _yes(method: Any, key: str) -> str | None:
     return None if method is None else "yes" if getattr(method, key, False) else "no"
 
 
-def _payloads(captions: Sequence[Caption], names: Sequence[str]) -> Payloads:
+def _payloads(captions: Sequence[Caption], names: Sequence[str], stage_of: str) -> Payloads:
     """What the run has of some mitigations of captions; where a result of one that switches
     neurons off has no number, the run's own.
     """
     return [
-        ({"neurons": len(neurons_of(c))} if name in SWITCHED else {}) | c.results[STAGE + name]
+        ({"neurons": len(neurons_of(c))} if name in SWITCHED else {}) | c.results[stage_of + name]
         for c in captions
         for name in names
-        if STAGE + name in c.results
+        if stage_of + name in c.results
     ]
 
 

@@ -4,47 +4,78 @@ captions that are not memorized.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from random import Random
+from statistics import fmean
 
-from findnemo.neurons import NeuronSet
-from findnemo.runs.standing import all_neurons
-from findnemo.studies._bench import NONE_THERE, Bench, Desk, Study
-from findnemo.studies._table import Table
-from findnemo.verification.disentanglement import attention_cosine
+from findnemo.neurons import Neuron, NeuronSet
+from findnemo.runs.overview import holders
+from findnemo.seeds import sample_seed
+from findnemo.studies._bench import Bench, Desk, Study
+from findnemo.studies._table import Cell, Table
+from findnemo.verification.disentanglement import attention_cosines
 
-SHARES = (0.1, 0.25, 0.5, 1.0)
-PROMPTS = 16
-PAPER = ">= .98 with up to 150 neurons off"
+COUNTS = (1, 5, 10, 25, 50, 100, 150)
+PROMPTS = 500
+SEEDS = 3
+PAPER = ">= .98 in every layer with up to 150 neurons off (500 captions, 3 seeds)"
 
 
 def table3(bench: Bench) -> Study:
-    """Cosine of attention outputs with against without the run's
-    neurons, for unrelated captions.
+    """Cosine of attention outputs with against without the neurons of most captions, and with
+    as many that were found for none, on captions that are not memorized.
     """
-    found = list(all_neurons(bench.work.run.captions()))
-    counts = sorted({max(1, round(share * len(found))) for share in SHARES}) if found else []
+    order = list(holders(bench.memorized()))
+    counts = sorted({min(count, len(order)) for count in COUNTS})
     prompts = list(bench.others[:PROMPTS])
+    widths = bench.model.widths("all")
     layers = bench.layers
-    name = "table3" if layers == list(bench.model.widths()) else "table3:all"
-    compute = partial(_row, prompts=prompts, layers=layers)
-    sets = [NeuronSet.of(found[:count]) for count in counts]
-    rows = bench.once(name, lambda: bench.over("table3", compute, sets)) if prompts else []
-    others = bench.whence(prompts) if prompts else NONE_THERE
+    sets = {("found", n): NeuronSet.of(order[:n]) for n in counts}
+    sets |= {("random", n): never_found(order[:n], order, widths) for n in counts}
+    compute = partial(_cosines, sets=list(sets.values()), layers=layers)
+    rows: list[list[Cell]] = []
+    of_prompts = bench.once("table3", lambda: bench.over("table3", compute, prompts))
+    for (kind, n), row in zip(sets, zip(*of_prompts, strict=True), strict=True):
+        values = [round(fmean(of_layer), 4) for of_layer in zip(*row, strict=True)]
+        rows.append([kind, len(sets[kind, n]), *values, min(values)])
     note = (
-        f"Captions that are not memorized: {others}; first timestep, one seed; layers 1 to"
-        f" {len(layers)} in forward order. Published: {PAPER}."
+        f"{len(prompts)} captions that are not memorized: {bench.whence(prompts)}; {SEEDS} seeds,"
+        f" first timestep; layers 1 to {len(layers)} in forward order. Found: those of most"
+        f" captions first, of {len(order)}. Random: as many of the same layers that were found for"
+        " no caption; fewer where a layer has too few others."
+        f" Published: {PAPER}."
     )
-    heads = ["neurons off", *map(str, range(1, len(layers) + 1)), "lowest"]
+    heads = ["", "neurons off", *map(str, range(1, len(layers) + 1)), "lowest"]
     table = Table("Cosine of attention outputs", heads, rows, note)
     text = (
         "Near 1 the neurons do nothing on other captions: the memory is disentangled from the rest."
     )
-    return Study("Table 3: disentanglement", text, [table])
+    return Study(text, [table])
 
 
-def _row(
-    desk: Desk, neurons: NeuronSet, prompts: list[str], layers: list[str]
-) -> list[float | int]:
-    cosines = attention_cosine(desk.model, prompts, neurons, layers=layers)
-    values = [round(cosines[name], 4) for name in layers]
-    return [len(neurons), *values, min(values)]
+def never_found(
+    neurons: Sequence[Neuron], held: Collection[Neuron], widths: Mapping[str, int], seed: int = 0
+) -> NeuronSet:
+    """As many neurons of each layer as `neurons` has, none of `held`; all others of a layer that
+    has too few. `widths`: of the layers. A smaller draw is part of a larger one.
+
+    >>> never_found([("a", 0), ("a", 1)], {("a", 0), ("a", 1)}, {"a": 4}).layers
+    {'a': (2, 3)}
+    """
+    taken = set(held)
+    layers = {}
+    for name, count in Counter(name for name, _ in neurons).items():
+        others = [i for i in range(widths[name]) if (name, i) not in taken]
+        Random(sample_seed(seed, name, 0)).shuffle(others)
+        layers[name] = others[:count]
+    return NeuronSet(layers)
+
+
+def _cosines(
+    desk: Desk, prompt: str, sets: Sequence[NeuronSet], layers: Sequence[str]
+) -> list[list[float]]:
+    """A row a set, a cosine a layer; means over the seeds."""
+    rows = attention_cosines(desk.model, prompt, sets, SEEDS, 0, layers)
+    return [[row[name] for name in layers] for row in rows]

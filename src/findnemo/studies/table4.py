@@ -19,7 +19,7 @@ from findnemo.stats.robust import median_mad
 from findnemo.studies._bench import Bench, Desk, Job, Study, listed
 from findnemo.studies._nemo import NO_SCORES, listing, with_tau
 from findnemo.studies._published import TABLE4, UNRELATED
-from findnemo.studies._rows import a_clip_note, comparison
+from findnemo.studies._rows import comparison
 from findnemo.studies._table import Cell, Table
 
 TAUS = {"tau = mean - 1 std": -1.0, "tau = mean": 0.0, "tau = mean + 2 std": 2.0}
@@ -87,8 +87,8 @@ def table4(bench: Bench) -> Study:
         " to scale neurons instead of switching them off. Captions that are not memorized in an"
         " ablation count with no neuron."
     )
-    table = comparison("Ablations", rows, TABLE4, note + a_clip_note(bench.work.run, rows))
-    return Study("Table 4: ablations", text, [table, _unrelated(bench)])
+    table = comparison("Ablations", rows, TABLE4, note, clip=bench.clip)
+    return Study(text, [table, _unrelated(bench)])
 
 
 def _ablations(bench: Bench, captions: Sequence[Caption]) -> Ablations:

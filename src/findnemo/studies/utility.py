@@ -76,7 +76,7 @@ def utility(bench: Bench) -> Study:
     ]
     text = f"What {off} neurons off together cost captions that are not memorized."
     figures = {"utility": _picture(measured["each"])}
-    return Study("Utility: captions that are not memorized", text, tables, figures)
+    return Study(text, tables, figures)
 
 
 def _keep(bench: Bench, measured: Mapping[str, Any]) -> None:
@@ -96,11 +96,6 @@ def _measured(bench: Bench) -> dict[str, Any]:
     prompts = list(bench.others[:CAPTIONS])
     if not neurons:
         raise InputError("this run switches no neurons off: there is no utility to measure")
-    if len(prompts) < 2:
-        raise InputError(
-            "utility is measured on captions that are not memorized: the run has fewer than two,"
-            " give --unrelated FILE"
-        )
     draw = partial(_drawn, seed=bench.image_settings.seed)
     (random,) = bench.over("utility, random neurons", draw, [neurons])
     sets = [EMPTY, neurons, *random]

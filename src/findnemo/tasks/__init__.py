@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from findnemo.tasks.comparing import Detectors as Detectors
     from findnemo.tasks.comparing import compare as compare
     from findnemo.tasks.comparing import compare_detectors as compare_detectors
+    from findnemo.tasks.comparing import studies as studies
     from findnemo.tasks.comparing import study as study
     from findnemo.tasks.exporting import export as export
     from findnemo.tasks.listening import Listener as Listener
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "checking": ("Checked", "Hardened", "harden", "verify"),
-    "comparing": ("Detectors", "compare", "compare_detectors", "study"),
+    "comparing": ("Detectors", "compare", "compare_detectors", "studies", "study"),
     "exporting": ("export",),
     "listening": ("Listener",),
     "options": (

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from findnemo import demo, report
+from findnemo.calibration import Calibration
 from findnemo.errors import FindnemoError
 from findnemo.files.writing import written
-from findnemo.runs import Caption, Run
+from findnemo.images import check_images
+from findnemo.metrics import Alignment
+from findnemo.prompts import read_training
+from findnemo.runs import Caption, Run, Work, settings_of
 from findnemo.runs.compare import compare as compare_run
 from findnemo.runs.compare import methods
 from findnemo.runs.detectors import (
@@ -21,8 +25,18 @@ from findnemo.runs.detectors import (
     run_detectors,
     start_detectors,
 )
-from findnemo.studies import Bench, Study, Table, not_memorized, under_tau
+from findnemo.studies import (
+    Bench,
+    Reference,
+    Study,
+    Table,
+    catalogue,
+    not_memorized,
+    stock,
+    under_tau,
+)
 from findnemo.studies import study as make_studies
+from findnemo.studies._rows import clip_of
 from findnemo.studies.table1 import table
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
@@ -30,6 +44,7 @@ from findnemo.tasks.opening import (
     captions_of,
     holdout_of,
     images_of,
+    kept_of,
     opened,
     read_table,
     refuse_shard,
@@ -61,6 +76,10 @@ from findnemo.tasks.path import (
 )
 
 PER_TYPE = 6  # captions of each type in costly studies of the demo
+# images a caption in studies: the paper's, and those of a shipped model
+IMAGES = 10
+IMAGES_OF_DEMO = 4
+QUALITY = 20  # captions whose images are held against the demo's reference pictures
 ORDINARY = 64  # ordinary captions of the demo that studies look at
 
 
@@ -103,7 +122,8 @@ def compare(
                 limit = captions_of(prompts).limit
                 compare_run(work, names, listener.progress, pool, listener.stop, limit)
             warn_missing(work.original, listener)
-            table1 = table(work.run, comparing.intervals)
+            clip = clip_of(work.run, work.plan.judges)
+            table1 = table(work.run, comparing.intervals, clip)
             for name, text in (("table1.md", table1.markdown()), ("table1.csv", table1.csv())):
                 with written(place / name) as part:
                     part.write_text(text, encoding="utf-8")
@@ -132,28 +152,92 @@ def study(
     wanted = names.split(",") if isinstance(names, str) else list(names)
     with opened(run, model, workers, listener) as (work, pool):
         own = work.model.source in demo.MODELS
-        given = []
-        if studying.unrelated is not None:
-            table = read_table(Captions(studying.unrelated, studying.column), listener)
-            given = [p.text for p in table]
-        given += demo.unrelated()[:ORDINARY] if own else ()
-        holdout = demo.holdout() if own else ()
-        clean, barred = not_memorized(work.run, given, work.calibration, holdout)
-        if barred:
-            listener.say(
-                f"{barred} of the captions given are hold-out captions, or memories by the run's"
-                " table: they are left out"
-            )
         bench = Bench(
-            work,
-            clean,
+            _pictured(work, studying),
+            _ordinary(work.run, work.calibration, studying, listener),
             studying.per_type or (PER_TYPE if own else None),
             listener.progress,
             under_tau(work.run.captions()),
             pool,
             listener.stop,
+            _reference(studying, own),
         )
         return make_studies(wanted, bench, Path(out) if out else Path(run) / "studies")
+
+
+def _pictured(work: Work, studying: Studying) -> Work:
+    """The run with the images and the CLIP that studies are to have; results of other settings
+    than the run's own are kept apart from these.
+
+    Raises InputError for a sampler that the model does not have.
+    """
+    images = IMAGES_OF_DEMO if work.model.source in demo.MODELS else IMAGES
+    plan = replace(work.plan, images=studying.images or max(images, work.plan.images))
+    judges = work.judges
+    if studying.sampler is not None:
+        settings = replace(plan.image_settings, sampler=studying.sampler)
+        check_images(work.model, settings)
+        plan = replace(plan, image_settings=settings)
+    if studying.clip is not None:
+        plan = replace(plan, judges={**plan.judges, "clip": studying.clip})
+        judges = replace(judges, alignment=Alignment(studying.clip))
+    return replace(work, plan=plan, judges=judges)
+
+
+def studies(
+    run: str | Path | None = None, studying: Studying = Studying(), listener: Listener = Listener()
+) -> Table:
+    """The tables and figures of the paper in its order, with what each needs; of a run also what is
+    there and what is missing. What `findnemo study --list` does.
+
+    The model is not opened. Raises InputError for a directory that holds no audit.
+
+    >>> from findnemo import tasks
+    >>> tasks.studies().rows[2][:3]
+    ['table1', 'Table 1', 'mitigations']
+    """
+    if run is None:
+        return catalogue()
+    calibration = kept_of(run).calibration
+    with Run.open(run) as old:
+        judges = set(settings_of(old).get("judges") or ())
+        if old.meta("source") in demo.MODELS and not judges:
+            judges = {"descriptor", "clip"}  # a shipped model brings both
+        ordinary = _ordinary(old, calibration, studying, listener)
+        others = ordinary or under_tau(old.captions())
+        pictures = len(_reference(studying, old.meta("source") in demo.MODELS).pictures)
+        return catalogue(stock(old, calibration, judges, ordinary, others, pictures))
+
+
+def _ordinary(
+    run: Run, calibration: Calibration, studying: Studying, listener: Listener
+) -> list[str]:
+    """Captions that are known not to be memorized: the run's, those given, and a shipped model's
+    own.
+    """
+    own = run.meta("source") in demo.MODELS
+    given = []
+    if studying.unrelated is not None:
+        table = read_table(Captions(studying.unrelated, studying.column), listener)
+        given = [p.text for p in table]
+    given += demo.unrelated()[:ORDINARY] if own else ()
+    clean, barred = not_memorized(run, given, calibration, demo.holdout() if own else ())
+    if barred:
+        listener.say(
+            f"{barred} of the captions given are hold-out captions, or memories by the run's table:"
+            " they are left out"
+        )
+    return clean
+
+
+def _reference(studying: Studying, own: bool) -> Reference:
+    """What the quality of images is measured against; `own`: whether a shipped model is studied."""
+    place = studying.reference or (demo.REFERENCES if own else None)
+    captions = studying.quality_captions or (QUALITY if own else Reference.captions)
+    if place is None:
+        return Reference((), studying.inception, captions)
+    pictures = read_training(place, studying.column).pictures
+    return Reference(pictures, studying.inception, captions)
 
 
 @dataclass(frozen=True)

@@ -337,6 +337,33 @@ class Studying:
         " without the type of a memory, where others have one, and the demo's are used anyway.",
     )
     column: str | None = option(None, "Caption column, if it has an unusual name.")
+    images: int | None = option(
+        None, "Finished images of each caption (10, or the run's where it has more; demo 4).", min=2
+    )
+    sampler: str | None = option(
+        None, "Sampler of finished images, instead of the run's; 'ddim' is the paper's."
+    )
+    clip: str | None = option(
+        None,
+        "CLIP (directory or hub id) instead of the run's; openai/clip-vit-base-patch32 in the"
+        " paper.",
+    )
+    reference: Path | None = option(
+        None,
+        "Real pictures that the quality of images is measured against (fig5a), such as COCO's, with"
+        " captions or without: a folder as trainers read it, or a table; 'demo' brings its own.",
+        metavar="DIR",
+    )
+    inception: Path | None = option(
+        None,
+        "inception-2015-12-05.pt (TorchScript, as clean-fid uses it) for FID and KID; default: the"
+        " copy descriptor. It is a program: trust it.",
+    )
+    quality_captions: int | None = option(
+        None,
+        "Captions whose images fig5a measures (48; demo 20). FID of few images is high.",
+        min=2,
+    )
 
 
 @dataclass(frozen=True)

@@ -51,25 +51,42 @@ def attention_cosine(
             " sample or more"
         )
     seen = list(model.value_layers) if layers is None else layers
-    rows = [_cosines(model, prompt, neurons, samples, seed, seen) for prompt in prompts]
-    return {
-        name: statistics.fmean(value for row in rows for value in row[name]) for name in rows[0]
-    }
+    rows = [attention_cosines(model, p, [neurons], samples, seed, seen)[0] for p in prompts]
+    return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
 
 
 @torch.no_grad()
-def _cosines(
-    model: Model, prompt: str, neurons: NeuronSet, samples: int, seed: int, layers: Sequence[str]
-) -> dict[str, list[float]]:
-    """Layer -> one cosine per sample."""
+def attention_cosines(
+    model: Model,
+    prompt: str,
+    sets: Sequence[NeuronSet],
+    samples: int,
+    seed: int,
+    layers: Sequence[str],
+) -> list[dict[str, float]]:
+    """`attention_cosine` of one prompt for several sets of neurons: the pass with all neurons on
+    is made once.
+
+    >>> import findnemo
+    >>> model = findnemo.load("demo")
+    >>> layers = list(model.value_layers)
+    >>> nothing, all_of_one = attention_cosines(
+    ...     model, "a green house", [NeuronSet(), NeuronSet({layers[0]: range(32)})], 2, 0, layers
+    ... )
+    >>> round(nothing[layers[0]], 6), all_of_one[layers[0]] < 0.9
+    (1.0, True)
+    """
     latents = model.noise(prompt, range(samples), seed)
     text = model.encode([prompt]).expand(samples)
     timestep = model.timesteps(PAPER.steps)[0]
     with _outputs(model, layers) as on:
         model.predict_noise(latents, timestep, text)
-    with _outputs(model, layers) as off, deactivate(model, neurons):
-        model.predict_noise(latents, timestep, text)
-    return {name: _cosine(on[name], off[name]) for name in on}
+    rows = []
+    for neurons in sets:
+        with _outputs(model, layers) as off, deactivate(model, neurons):
+            model.predict_noise(latents, timestep, text)
+        rows.append({name: statistics.fmean(_cosine(on[name], off[name])) for name in on})
+    return rows
 
 
 def _cosine(a: Tensor, b: Tensor) -> list[float]:

@@ -1,0 +1,68 @@
+"""What there is to study: every table and figure of the paper, and what a run has for it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from findnemo import demo
+from findnemo.calibration import Calibration
+from findnemo.metrics.kind import is_memory
+from findnemo.runs.compare import localized_captions
+from findnemo.runs.store import Run
+from findnemo.studies._registry import NEEDS, STUDIES, Entry
+from findnemo.studies._table import Cell, Table
+
+
+def stock(
+    run: Run,
+    calibration: Calibration,
+    judges: Collection[str],
+    ordinary: Sequence[str],
+    others: Sequence[str],
+    pictures: int,
+) -> dict[str, int]:
+    """How much a run has of everything in NEEDS.
+
+    `judges`: which of "descriptor" and "clip" there are. `ordinary`: captions known not to be
+    memorized; `others`: those that stand for them. `pictures`: how many reference pictures.
+    """
+    captions = list(run.captions())
+    shipped = run.meta("source") in demo.MODELS
+    return {
+        "neurons": len(localized_captions(captions)),
+        "types": sum(is_memory(c.type) for c in captions),
+        "others": len(others),
+        "ordinary": len(ordinary),
+        "hold-out scores": len(calibration.scores),
+        "training images": sum(bool(c.image) or (shipped and is_memory(c.type)) for c in captions),
+        "descriptor": int("descriptor" in judges),
+        "reference pictures": pictures,
+        "CLIP": int("clip" in judges),
+    }
+
+
+def catalogue(have: Mapping[str, int] | None = None) -> Table:
+    """A line a study, in the order of the paper: what it shows and what it needs; with what a run
+    has (`stock`) also what is missing, or will be left out.
+    """
+    heads = ["study", "of the paper", "shows", "needs", "if there"]
+    rows: list[list[Cell]] = []
+    for entry in STUDIES.values():
+        asked = [", ".join(keys) or None for keys in (entry.needs, entry.uses)]
+        row: list[Cell] = [entry.name, entry.shows or None, entry.title, *asked]
+        rows.append(row if have is None else [*row, _state(entry, have)])
+    legend = [
+        f"{key}: {need.label}{'' if have is None else f', {have[key]} in this run'} ({need.source})"
+        for key, need in NEEDS.items()
+    ]
+    heads = heads if have is None else [*heads, "this run"]
+    return Table("Studies", heads, rows, "; ".join(legend) + ".")
+
+
+def _state(entry: Entry, have: Mapping[str, int]) -> str:
+    """`ready`, what will be left out, or what is missing."""
+    if missing := entry.lacks(have, entry.needs):
+        return f"lacks {', '.join(missing)}"
+    if without := entry.lacks(have, entry.uses):
+        return f"ready, without {', '.join(without)}"
+    return "ready"

@@ -1,0 +1,140 @@
+"""Every study: what of the paper it shows, what it needs, and where it is made.
+
+Nothing heavy is imported: the command line reads this before PyTorch is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from findnemo.errors import InputError
+
+if TYPE_CHECKING:
+    from findnemo.studies._bench import Bench, Study
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a study works on.
+
+    `least`: fewer of it are not enough. `source`: where it comes from.
+    """
+
+    label: str
+    least: int
+    source: str
+
+
+NEEDS: dict[str, Need] = {
+    "neurons": Need(
+        "captions with neurons", 1, "`findnemo audit` or `findnemo localize` finds them"
+    ),
+    "types": Need(
+        "captions with the type of a memory", 1, "a column `type` (VM, TM) in the table of captions"
+    ),
+    "others": Need("captions that are not memorized", 2, "--unrelated FILE, or those under tau"),
+    "ordinary": Need("captions known not to be memorized", 2, "--unrelated FILE"),
+    "hold-out scores": Need(
+        "hold-out scores", 2, "`findnemo calibrate --prompts`: imported statistics have none"
+    ),
+    "training images": Need(
+        "training images of captions", 1, "a column of images in the table of captions"
+    ),
+    "reference pictures": Need(
+        "real pictures", 2, "--reference DIR; else images of the untouched model stand there"
+    ),
+    "descriptor": Need("copy descriptor (SSCD)", 1, "--descriptor FILE of `findnemo audit`"),
+    "CLIP": Need("CLIP", 1, "--clip"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A study by its name; called with a bench, it is made.
+
+    `shows`: what of the paper, empty for what the paper does not have. `home`: its module here, in
+    which it is a function of its name. `needs`: keys of NEEDS without which there is nothing to
+    show. `uses`: those without which a part is left out. `pictured`: whether it is about finished
+    images, of which the page then tells the settings.
+    """
+
+    name: str
+    shows: str
+    title: str
+    home: str
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+    pictured: bool = False
+
+    @property
+    def heading(self) -> str:
+        return f"{self.shows}: {self.title}" if self.shows else self.title.capitalize()
+
+    def lacks(self, stock: Mapping[str, int], keys: tuple[str, ...]) -> list[str]:
+        """Those of `keys` of which there is too little; `stock`: key -> how many there are."""
+        return [key for key in keys if stock[key] < NEEDS[key].least]
+
+    def __call__(self, bench: Bench) -> Study:
+        """Raises InputError naming what is needed and is not there."""
+        for key in self.lacks(bench.stock, self.needs):
+            need = NEEDS[key]
+            raise InputError(
+                f"needs {need.label}, {need.least} or more: there are {bench.stock[key]}"
+                f" ({need.source})"
+            )
+        made: Study = getattr(import_module(f"findnemo.studies.{self.home}"), self.name)(bench)
+        return made
+
+
+_JUDGED = ("descriptor", "training images", "CLIP")
+_ENTRIES = (  # in the order of the paper, appendix included; then what it does not have
+    Entry(
+        "fig2a", "Figure 2a, appendix B.4", "memorization scores", "fig2",
+        (), ("types", "ordinary", "hold-out scores"),
+    ),
+    Entry(
+        "fig2b", "Figure 2b", "activations in the first value layer", "fig2",
+        ("neurons", "others"),
+    ),
+    Entry("table1", "Table 1", "mitigations", "table1", ("neurons",), _JUDGED, True),
+    Entry("fig4", "Figure 4", "neurons per prompt and layer", "fig4", ("neurons",)),
+    Entry(
+        "fig5a", "Figures 5a and 8", "quality", "fig5",
+        (), ("reference pictures", "others", "neurons", "descriptor", "CLIP"), True,
+    ),
+    Entry("fig5b", "Figure 5b", "scaling factor", "fig5", ("neurons",), _JUDGED, True),
+    Entry("table2", "Table 2", "time per algorithm", "table2", ("neurons",)),
+    Entry("table3", "Table 3", "disentanglement", "table3", ("neurons", "others")),
+    Entry(
+        "fig6", "Figure 6", "similarity to the training image, types", "fig6",
+        ("descriptor", "training images"), ("types",), True,
+    ),
+    Entry("fig7", "Figure 7", "neurons before and after refinement", "fig4", ("neurons",)),
+    Entry(
+        "table4", "Table 4", "ablations", "table4",
+        ("neurons",), ("ordinary", "hold-out scores", *_JUDGED), True,
+    ),
+    Entry(
+        "fig9", "Figure 9, appendix C.4", "highly memorized captions", "fig9",
+        ("neurons", "descriptor", "training images"), (), True,
+    ),
+    Entry("fig10", "Figures 10 to 12", "shared neurons", "fig10", ("neurons",), (), True),
+    Entry("fig13", "Figure 13", "noise differences", "fig13", ("neurons",), ("others",)),
+    Entry("fig14", "Figures 14 and 15", "thresholds", "fig14", ("neurons",)),
+    Entry(
+        "fig16", "Figures 16 to 19", "whole layers off", "fig16", ("neurons",), _JUDGED, True
+    ),
+    Entry(
+        "fig20", "Figure 20", "convolutional channels off", "fig16",
+        ("neurons", "others"), _JUDGED, True,
+    ),
+    Entry("stability", "", "stability of what is found", "stability", ("neurons",)),
+    Entry(
+        "utility", "", "utility: captions that are not memorized", "utility",
+        ("neurons", "others"), ("descriptor", "CLIP"), True,
+    ),
+)  # fmt: skip
+STUDIES: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
