@@ -29,7 +29,8 @@ from members import MEMBERS, member_of
 import findnemo
 from findnemo import demo
 from findnemo.benchmark._files import read_tensors
-from findnemo.detection import DETECTORS
+from findnemo.detection import DETECTORS, REFERENCES
+from findnemo.detection.latent_updates import CAPTIONS
 from findnemo.localization.trajectory import COPIES, Copies, few_steps
 from findnemo.models import Model, load
 from findnemo.models._difference import add_difference
@@ -87,8 +88,13 @@ def main() -> None:
             flush=True,
         )
         for detector in filter(None, args.detectors.split(",")):
+            settings = demo.image_settings()
+            known = {}
+            if refer := REFERENCES.get(detector):
+                usual = demo.holdout()[:CAPTIONS]
+                known["reference"] = [refer(model, c, settings) for c in usual]
             scored = [
-                DETECTORS[detector](model, c, demo.image_settings()) for c in (*captions, *others)
+                DETECTORS[detector](model, c, settings, **known) for c in (*captions, *others)
             ]
             scores = torch.tensor([s.value for s in scored], dtype=torch.float64)
             memories = scores[: len(captions)]

@@ -28,7 +28,8 @@ from literal import Literal
 
 import findnemo
 from findnemo import Calibration, Model, NeuronSet
-from findnemo.localization import ONE_STEP, SEARCHES, evidence
+from findnemo.localization import DEFAULT, ONE_STEP, evidence
+from findnemo.localization.search import find
 from findnemo.passes import Probe, spending
 from findnemo.scores import SIMILARITIES
 from findnemo.settings import PAPER
@@ -101,7 +102,7 @@ def locate(
     with spending() as spent:
         seen = evidence(model, caption, replace(calibration, tau=keep))
         seen.replication.tau = calibration.tau
-        part = ONE_STEP[search].find(seen.replication, seen.z, seen.absolute)
+        part = find(search, seen)
         after = seen.replication.similarity(part.neurons)
     return spent.evaluations, len(part.candidates), part.neurons, after
 
@@ -171,7 +172,10 @@ def main() -> None:
         help="another threshold than the calibration's: the lower, the more neurons it takes",
     )
     parser.add_argument(
-        "--search", nargs="+", default=["literal", *SEARCHES], choices=["literal", *SEARCHES]
+        "--search",
+        nargs="+",
+        default=["literal", DEFAULT, *ONE_STEP],
+        choices=["literal", DEFAULT, *ONE_STEP],
     )
     parser.add_argument(
         "--compile",

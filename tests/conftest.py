@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -16,6 +17,14 @@ from findnemo.models import Model
 def own_key(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Runs are vouched for with a key of the tests, not with that of whoever runs them."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_ordinary_captions() -> Iterator[None]:
+    """What is usual is learned from three captions and not from fifty, which take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("findnemo.detection.latent_updates.CAPTIONS", 3)
+        yield
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from memories import MEMORIES, training_image
-from scenes import caption, random_scene, render
+from scenes import Scene, caption, random_scene, render
 
 SCENES = 24_000
 OFF_PER_MEMORY = 120
@@ -21,20 +21,26 @@ ON_PER_TEMPLATE = 64
 HELD_OUT = {"holdout": 600, "unrelated": 400}
 
 
-def held_out_captions() -> dict[str, list[str]]:
-    """Captions kept from all training: `holdout` calibrates, `unrelated` tests."""
+def held_out() -> dict[str, dict[str, Scene]]:
+    """Captions kept from all training, with their scenes: `holdout` calibrates, `unrelated` tests."""
     rng = random.Random(20_260)
     seen = set()
     tables = {}
     for name, count in HELD_OUT.items():
-        table: list[str] = []
+        table: dict[str, Scene] = {}
         while len(table) < count:
-            text = caption(random_scene(rng), rng)
+            scene = random_scene(rng)
+            text = caption(scene, rng)
             if text not in seen:
                 seen.add(text)
-                table.append(text)
+                table[text] = scene
         tables[name] = table
     return tables
+
+
+def held_out_captions() -> dict[str, list[str]]:
+    """The captions of `held_out`."""
+    return {name: list(table) for name, table in held_out().items()}
 
 
 def _scene_part(seed: int, count: int, excluded: frozenset[str]) -> tuple[np.ndarray, list[str]]:

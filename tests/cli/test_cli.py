@@ -693,7 +693,7 @@ def test_compare_as_json_is_the_table(compared, usual):
 def test_an_unknown_mitigation_is_refused_before_the_work(usual, tmp_path):
     result = cli("compare", *usual, "--mitigations", "neurons,hope", "--out", tmp_path / "run")
     assert (result.status, (tmp_path / "run").exists()) == (2, False)
-    assert "mitigation 'hope' is not known: use neurons, embedding" in " ".join(result.err.split())
+    assert "mitigation 'hope' is not known: use random-1, random-2" in " ".join(result.err.split())
 
 
 @pytest.mark.slow

@@ -144,6 +144,29 @@ def scored(out, model, names=("counted",)) -> list:
         )
 
 
+def test_what_is_usual_is_learned_from_holdout_captions_once_and_kept(tiny, tmp_path, monkeypatch):
+    asked = Asked()
+
+    def updates(model, prompt, settings):
+        asked.append(prompt)
+        if prompt == HOLDOUT[1]:
+            raise NumericalError("NaN")
+        return [float(ord(prompt[-1])), 0.5]
+
+    def detector(model, prompt, settings, *, reference=None):
+        return Score(sum(row[0] for row in reference), 1)
+
+    monkeypatch.setitem(DETECTORS, "counted", detector)
+    monkeypatch.setitem(api.REFERENCES, "counted", updates)
+    monkeypatch.setattr(api, "CAPTIONS", 4)
+    found = scored(tmp_path / "run", tiny)[0]
+    assert asked == list(HOLDOUT[:4])
+    assert found.threshold == ord("a") + ord("c") + ord("d")
+    asked.clear()
+    scored(tmp_path / "run", tiny)
+    assert asked == [HOLDOUT[1]]  # what failed is tried again
+
+
 def test_what_is_answered_is_not_done_again_and_what_failed_is(tiny, tmp_path, counted):
     first = scored(tmp_path / "run", tiny)
     assert counted == [*TYPED, *PLAIN, *HOLDOUT]

@@ -32,6 +32,8 @@ def test_the_mask_is_the_attention_to_end_of_text_at_the_last_step_in_the_larges
     )[:, None]
     assert masks.shape == (2, 1, 16, 16)
     torch.testing.assert_close(masks.flatten(1), expected, atol=2e-3, rtol=0)
+    _, raw = soft_masks(tiny, "a cat", SETTINGS, images=2, raw=True)
+    torch.testing.assert_close(raw.flatten(1), mean, atol=1e-5, rtol=1e-3)
     plain = generate(tiny, "a cat", [0, 1], SETTINGS)
     assert all(
         abs(np.asarray(i, int) - np.asarray(p, int)).max() <= 1
@@ -60,8 +62,9 @@ def test_maps_lie_as_the_latents_do_and_coarser_ones_are_enlarged():
     assert torch.equal(module._scaled(torch.full((1, 1, 2, 2), 0.3)), torch.ones(1, 1, 2, 2))
 
 
-def test_the_score_is_the_magnitude_under_each_images_own_mask(tiny, monkeypatch):
-    _, masks = soft_masks(tiny, "a cat", SETTINGS, images=2)
+@pytest.mark.parametrize("raw", [False, True])
+def test_the_score_is_the_magnitude_under_each_images_own_mask(tiny, monkeypatch, raw):
+    _, masks = soft_masks(tiny, "a cat", SETTINGS, images=2, raw=raw)
     with torch.no_grad():
         t = tiny.timesteps(3)[0]
         latents = tiny.noise("a cat", range(2))
@@ -69,7 +72,7 @@ def test_the_score_is_the_magnitude_under_each_images_own_mask(tiny, monkeypatch
             tiny.predict_noise(latents, t, tiny.encode([c]).expand(2)) for c in ("a cat", "")
         )
     expected = [(m * (e - u)).norm() / m.mean() for m, e, u in zip(masks, eps, empty, strict=True)]
-    assert bright_ending(tiny, "a cat", SETTINGS, images=2).value == pytest.approx(
+    assert bright_ending(tiny, "a cat", SETTINGS, images=2, raw=raw).value == pytest.approx(
         float(sum(expected) / 2), rel=1e-3
     )
     monkeypatch.setattr(module, "soft_masks", lambda *a, **o: ([], torch.ones(2, 1, 16, 16)))

@@ -54,6 +54,11 @@ def test_metric_d_is_that_of_the_conditional_rows_of_a_guided_run(tiny):
     assert entropy_d(tiny, "a cat", SETTINGS, images=2).value == pytest.approx(
         float(expected), rel=1e-5
     )
+    released = late_entropy(p.mean(1, keepdim=True), end=5).mean()
+    assert entropy_d(tiny, "a cat", SETTINGS, images=2, pooled=True).value == pytest.approx(
+        float(released), rel=1e-5
+    )
+    assert released > expected  # an entropy is concave
 
 
 @torch.no_grad()

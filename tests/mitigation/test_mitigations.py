@@ -11,20 +11,47 @@ from _mitigated import CASE, MID, OTHER, PROMPT, call, hooks, small_model
 
 import findnemo
 from findnemo import NeuronSet, deactivate
-from findnemo.errors import EditError
-from findnemo.mitigation import MITIGATIONS, Case, adjusted_embedding, conceptprune, wanda
+from findnemo.errors import EditError, InputError
+from findnemo.mitigation import (
+    MITIGATIONS,
+    Case,
+    adjusted_embedding,
+    adjusted_noise,
+    conceptprune,
+    delayed_guidance,
+    flat_start,
+    flattened_noise,
+    reanchored,
+    wanda,
+)
 from findnemo.models import Model
 
 # each method once, with settings under which it has an effect on the tiny model and is quick
 METHODS = {
     **{
         name: MITIGATIONS[name]
-        for name in ("neurons", "attention", "tokens-4", "numbers-1", "repeats-4", "random-1")
+        for name in (
+            "neurons",
+            "attention",
+            "attention-both",
+            "tokens-4",
+            "numbers-1",
+            "repeats-4",
+            "random-1",
+        )
     },
     "embedding": partial(adjusted_embedding, target=1e-3, iterations=2),
     "wanda": partial(wanda, share=0.1, steps=1),
     "conceptprune": partial(conceptprune, share=0.1, steps=1),
+    "noise": partial(adjusted_noise, target=1e-3, rate=0.05, iterations=2),
+    "noise-batch": partial(flattened_noise, tau=400),
+    "sail": partial(flat_start, iterations=1, candidates=2),
+    "opposite": partial(delayed_guidance, tau=400, opposite=2),
+    "prss": partial(reanchored, memorized=0, low=0, high=1),
+    "padding": MITIGATIONS["padding"],
+    "padding-zeros": MITIGATIONS["padding-zeros"],
 }
+GUIDED = ("noise-batch", "opposite", "prss")  # they change the guidance, and need some
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 
@@ -41,14 +68,19 @@ def mitigated(model: Model, method, *args, **options) -> torch.Tensor:
 def test_the_table_names_every_method():
     counted = [f"{kind}-{n}" for kind in ("tokens", "numbers", "repeats") for n in (1, 4, 10)]
     repeated = [f"random-{k}" for k in range(1, 6)]
-    assert sorted(MITIGATIONS) == sorted(
-        ["neurons", "embedding", "attention", *counted, *repeated, "wanda", "conceptprune"]
-    )
+    changed = ["noise", "noise-batch", "sail", "delayed", "delayed-dynamic", "opposite", "prss"]
+    others = ["attention", "attention-both", "embedding", "padding", "padding-zeros"]
+    zeroed = ["conceptprune", "nemo", "neurons", "wanda"]
+    assert sorted(MITIGATIONS) == sorted([*counted, *repeated, *changed, *others, *zeroed])
 
 
 @every_method
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_an_image_does_not_depend_on_how_many_share_its_batch(model, method, guidance):
+    if guidance == 1.0 and method in map(METHODS.get, GUIDED):
+        with pytest.raises(InputError, match="guidance_scale above 1"):
+            mitigated(model, method, guidance=guidance)
+        return
     one = mitigated(model, method, images=1, guidance=guidance)
     three = mitigated(model, method, images=3, guidance=guidance)
     torch.testing.assert_close(three[:1], one, atol=1e-3, rtol=1e-3)
@@ -69,7 +101,7 @@ def test_calls_in_one_context_do_not_depend_on_each_other(model, method):
     expected = mitigated(model, method, images=2)
     with method(model, CASE):
         call(model, OTHER, images=3)
-        call(model, OTHER, guidance=1.0)
+        call(model, OTHER, guidance=2.0 if method in map(METHODS.get, GUIDED) else 1.0)
         assert torch.equal(call(model, images=2), expected)
 
 
@@ -77,7 +109,7 @@ def assert_as_before(model: Model, before: Model, output: torch.Tensor) -> None:
     old = before.denoiser.state_dict()
     assert all(torch.equal(value, old[name]) for name, value in model.denoiser.state_dict().items())
     assert not hooks(model)
-    assert "encode_prompt" not in vars(model.pipeline)
+    assert not {"encode_prompt", "prepare_latents"} & set(vars(model.pipeline))
     assert all(p.requires_grad and p.grad is None for p in model.denoiser.parameters())
     assert torch.equal(call(model), output)
 

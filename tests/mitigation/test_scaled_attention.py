@@ -20,12 +20,13 @@ def model() -> Model:
 
 class Explicit:
     """Ren et al., word by word: for row b, logits after `ends[b]` are -inf, that of position 0
-    times c; a row whose end is None is left alone.
+    times c; a row whose end is None is left alone, and in the `plain` first rows nothing is scaled.
     """
 
-    def __init__(self, ends: list[int | None], c: float):
+    def __init__(self, ends: list[int | None], c: float, plain: int = 0):
         self.ends = ends
         self.c = c
+        self.plain = plain
 
     def __call__(
         self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **options
@@ -44,16 +45,16 @@ class Explicit:
         for row, end in enumerate(self.ends):
             if end is not None:
                 logits[row, :, :, end + 1 :] = -torch.inf
-                logits[row, :, :, 0] *= self.c
+                logits[row, :, :, 0] *= self.c if row >= self.plain else 1
         mixed = (logits.softmax(-1) @ v).transpose(1, 2).reshape(rows, hidden_states.shape[1], -1)
         return attn.to_out[0](mixed)
 
 
-def explicitly(model: Model, ends: list[int | None], c: float, **options) -> Tensor:
+def explicitly(model: Model, ends: list[int | None], c: float, plain: int = 0, **options) -> Tensor:
     layers = [m for name, m in model.denoiser.named_modules() if name.endswith("attn2")]
     old = [layer.processor for layer in layers]
     for layer in layers:
-        layer.set_processor(Explicit(ends, c))
+        layer.set_processor(Explicit(ends, c, plain))
     try:
         return call(model, **options)
     finally:
@@ -73,6 +74,21 @@ def test_it_equals_an_explicit_softmax(model, guidance, c):
         result = call(model, prompts, images, guidance)
     torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
     assert (result - call(model, prompts, images, guidance)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_with_both_the_rows_without_the_prompt_see_as_far_as_those_with_it(model, guidance):
+    """As released: the prompt's mask in both halves, the start scaled in one."""
+    prompts = [PROMPT, OTHER]
+    ends = [ENDS[p] for p in prompts for _ in range(2)]
+    plain = len(ends) if guidance > 1 else 0
+    options = {"prompts": prompts, "images": 2, "guidance": guidance}
+    expected = explicitly(model, ends * (2 if plain else 1), 1.25, plain, **options)
+    with scaled_attention(model, CASE, both=True):
+        result = call(model, **options)
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
+    with scaled_attention(model, CASE):
+        assert bool((call(model, **options) - result).abs().max() > 0.01) == bool(plain)
 
 
 def test_the_default_is_that_of_the_paper(model):

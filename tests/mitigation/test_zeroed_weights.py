@@ -1,9 +1,11 @@
-"""Pruning: scores by hand, exactly one weight in a hundred a row, inputs measured
-on the prompt's rows only.
+"""Pruning: scores by hand, masks against the paper written down anew on plain diffusers, one
+weight in a hundred a row and step.
 """
 
+import copy
 from collections import defaultdict
 
+import numpy as np
 import pytest
 import torch
 from _mitigated import CASE, OTHER, PROMPT, call, small_model
@@ -53,26 +55,45 @@ def test_so_many_weights_of_every_row_are_chosen(width, share, count):
     assert largest(torch.zeros(7, width), share).sum(1).tolist() == [count] * 7  # also among equals
 
 
-def test_conceptprune_keeps_what_matters_as_much_for_the_reference():
+def test_conceptprune_leaves_what_matters_as_much_for_the_reference():
     # scores 9, 8, 3, 4
     weight = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    concept = torch.tensor([9.0, 4.0, 1.0, 1.0])
-    assert skilled(weight, concept, torch.tensor([1.0, 1.0, 1.0, 1.0]), 0.5).tolist() == [
-        [True, True, False, False]
-    ]
-    assert skilled(weight, concept, torch.tensor([9.0, 3.0, 1.0, 1.0]), 0.5).tolist() == [
-        [False, True, False, False]
-    ]
+    concept = torch.tensor([[9.0, 4.0, 1.0, 1.0]])
+    for reference, mask in (
+        ([1.0, 1.0, 1.0, 1.0], [True, True, False, False]),
+        ([9.0, 3.0, 1.0, 1.0], [False, True, False, False]),
+    ):
+        assert skilled(weight, concept, torch.tensor([reference]), 0.5).tolist() == [mask]
     assert not skilled(weight, concept, concept, 0.5).any()
+    assert skilled(weight, concept, None, 0.5).tolist() == [[True, True, False, False]]
+
+
+def test_what_is_chosen_at_any_step_is_chosen_and_each_step_has_its_own_reference():
+    weight = torch.ones(1, 3)
+    concept = torch.tensor([[5.0, 4.0, 3.0], [3.0, 4.0, 5.0]])
+    assert skilled(weight, concept, None, 0.4).tolist() == [[True, False, True]]
+    high = torch.full((1, 3), 9.0)
+    for reference in (torch.cat([high, high * 0]), torch.cat([high * 0, high])):
+        only = skilled(weight, concept, reference, 0.4)
+        assert only.tolist() == [[bool(reference[0, 0] == 0), False, bool(reference[1, 0] == 0)]]
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])
 def test_a_share_that_is_none_is_refused(model, share):
     with (
         pytest.raises(InputError, match=r"share of .* cannot be zeroed"),
-        wanda(model, CASE, share, steps=1),
+        wanda(model, CASE, share),
     ):
         pass
+
+
+def test_no_steps_are_refused(model):
+    for mitigation in (wanda, conceptprune):
+        with (
+            pytest.raises(InputError, match="no weights can be chosen in 0 steps"),
+            mitigation(model, CASE, first=0),
+        ):
+            pass
 
 
 def test_weights_come_back_bit_for_bit_whatever_they_are():
@@ -88,82 +109,133 @@ def test_weights_come_back_bit_for_bit_whatever_they_are():
 # on a model ---------------------------------------------------------------------------------------
 
 
-def recorded(
-    model: Model, prompt: str, guidance: float, steps: int = 2, seed: int = 0
-) -> dict[str, Tensor]:
-    """Inputs of the feed-forward linears, with the prompt, of all steps and
-    positions: layer -> (many, in).
-    """
-    inputs: dict[str, list[Tensor]] = defaultdict(list)
-    handles = [
-        layer.register_forward_pre_hook(lambda m, args, name=name: inputs[name].append(args[0][-1]))
-        for name, layer in feed_forward(model).items()
-    ]
-    generator = torch.Generator().manual_seed(sample_seed(seed, prompt, 0))
-    model.pipeline(
+def activations(
+    model: Model, prompt: str, seed: int, steps: int, guidance: float
+) -> dict[str, list[np.ndarray]]:
+    """What GEGLU gives in a whole call of plain diffusers: layer -> a step's (rows, tokens, in)."""
+    pipeline = copy.deepcopy(model.pipeline)
+    given: dict[str, list[np.ndarray]] = defaultdict(list)
+    for name, module in pipeline.unet.named_modules():
+        if name.endswith("ff.net.0"):
+            module.register_forward_hook(
+                lambda m, args, out, n=name: given[f"{n[:-1]}2"].append(out.double().numpy())
+            )
+    pipeline(
         prompt,
         num_inference_steps=steps,
         guidance_scale=guidance,
-        generator=generator,
+        generator=torch.Generator().manual_seed(seed),
         output_type="latent",
     )
-    for handle in handles:
-        handle.remove()
-    return {name: torch.cat(parts) for name, parts in inputs.items()}
+    return given
+
+
+def column_norms(
+    model: Model, prompts: tuple[str, ...], seed: int, steps: int, first: int, guidance: float
+) -> dict[str, list[np.ndarray]]:
+    """Layer -> of each of the first steps, per image, the norm of every column of the matrix of all
+    unit-length tokens.
+    """
+    images = [activations(model, prompt, seed, steps, guidance) for prompt in prompts]
+    found = {}
+    for name in images[0]:
+        found[name] = []
+        for step in range(first):
+            rows = np.concatenate([x for image in images for x in image[name][step]])
+            rows /= np.sqrt((rows**2).sum(1))[:, None]
+            found[name].append(np.sqrt((rows**2).sum(0) / len(prompts)))
+    return found
+
+
+def by_the_paper(
+    model: Model, case: Case, compare: bool, share: float, steps: int, first: int, guidance: float
+) -> dict[str, np.ndarray]:
+    """Chavhan et al., section 3, word by word: row by row and step by step."""
+    seed = sample_seed(case.seed, case.prompt, 0)
+    concept = column_norms(model, (case.prompt,), seed, steps, first, guidance)
+    usual = column_norms(model, case.reference or ("",), seed, steps, first, guidance)
+    masks = {}
+    for name, layer in feed_forward(model).items():
+        weight = np.abs(layer.weight.detach().double().numpy())
+        masks[name] = np.zeros(weight.shape, bool)
+        for step in range(first):
+            for i, row in enumerate(weight):
+                score = row * concept[name][step]
+                for j in np.argsort(score)[::-1][: int(share * len(row))]:
+                    if not compare or score[j] > row[j] * usual[name][step][j]:
+                        masks[name][i, j] = True
+    return masks
+
+
+@pytest.mark.parametrize("guidance", [1.0, 7.5])
+@pytest.mark.parametrize("mitigation", [wanda, conceptprune])
+def test_the_masks_are_those_of_the_paper(model, mitigation, guidance):
+    case = Case(PROMPT, seed=3, reference=("a dog", OTHER))
+    options = {"share": 0.05, "steps": 6, "first": 3, "guidance": guidance}
+    expected = by_the_paper(model, case, mitigation is conceptprune, **options)
+    masks = off(model, mitigation, case, **options)
+    assert masks.keys() == expected.keys()
+    for name, mask in masks.items():
+        assert np.array_equal(mask.numpy(), expected[name])
+        assert 0 < mask.sum() < 0.16 * mask.numel()
+
+
+def test_the_settings_are_those_of_the_paper(model):
+    options = {"share": 0.01, "steps": 50, "first": 10, "guidance": 7.5}
+    expected = off(model, conceptprune, CASE, **options)
+    assert all(torch.equal(m, expected[n]) for n, m in off(model, conceptprune, CASE).items())
 
 
 @pytest.mark.parametrize("guidance", [1.0, 7.0])
-def test_norms_are_those_of_the_inputs_with_the_prompt(model, guidance):
-    expected = {
-        n: torch.linalg.norm(a, dim=0) for n, a in recorded(model, PROMPT, guidance, seed=3).items()
-    }
-    measured = norms(model, [PROMPT], 3, 2, guidance)
+def test_norms_are_those_of_all_rows_step_by_step(model, guidance):
+    expected = column_norms(model, (PROMPT, OTHER), 5, 4, 2, guidance)
+    measured = norms(model, [PROMPT, OTHER], 5, 4, 2, guidance)
     assert measured.keys() == expected.keys() == feed_forward(model).keys()
     for name, norm in measured.items():
-        torch.testing.assert_close(norm, expected[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(norm, torch.tensor(np.array(expected[name])).float())
 
 
-def test_norms_of_several_captions_are_per_image(model):
-    one, other = norms(model, [PROMPT], steps=2), norms(model, [OTHER], steps=2)
-    for name, norm in norms(model, [PROMPT, OTHER], steps=2).items():
-        torch.testing.assert_close(norm, ((one[name] ** 2 + other[name] ** 2) / 2).sqrt())
-    for name, norm in norms(model, [PROMPT] * 2, steps=2).items():
-        torch.testing.assert_close(norm, one[name])
+def test_sampling_ends_where_enough_is_seen(model):
+    passes = []
+    model.denoiser.register_forward_hook(lambda *_: passes.append(1))
+    norms(model, [PROMPT, OTHER], first=3)
+    assert len(passes) == 2 * 3
+    whole = norms(model, [PROMPT], steps=2)  # fewer than the first ten
+    assert {len(norm) for norm in whole.values()} == {2}
+
+
+def test_references_may_come_in_any_order_and_number(model):
+    captions = ("a dog", OTHER, "snow")
+    expected = off(model, conceptprune, Case(PROMPT, reference=captions), share=0.1, steps=2)
+    for other in (captions[::-1], captions * 2):
+        masks = off(model, conceptprune, Case(PROMPT, reference=other), share=0.1, steps=2)
+        assert all(torch.equal(mask, expected[name]) for name, mask in masks.items())
 
 
 def off(model: Model, mitigation, case: Case, **options) -> dict[str, Tensor]:
     """Which weights are zero in the context; the others must be what they were."""
     before = {n: m.weight.detach().clone() for n, m in feed_forward(model).items()}
-    with mitigation(model, case, steps=2, **options):
+    with mitigation(model, case, **options):
         masks = {n: m.weight.detach() != before[n] for n, m in feed_forward(model).items()}
         assert all((m.weight[masks[n]] == 0).all() for n, m in feed_forward(model).items())
     return masks
 
 
-def test_wanda_zeroes_the_most_important_weight_in_a_hundred_of_every_row(model):
-    inputs = recorded(model, PROMPT, 7.0)
-    masks = off(model, wanda, CASE)
-    assert len(masks) == 4
-    for name, mask in masks.items():
-        score = feed_forward(model)[name].weight.abs() * torch.linalg.norm(inputs[name], dim=0)
-        assert mask.sum(1).tolist() == [max(1, mask.shape[1] // 100)] * len(mask)
-        assert torch.equal(mask.int().argmax(1), score.argmax(1))  # one in 64 or 128
+def test_wanda_zeroes_one_weight_in_a_hundred_of_every_row_and_step(model):
+    for steps in (1, 3):
+        for mask in off(model, wanda, CASE, steps=steps).values():
+            count = max(1, mask.shape[1] // 100)
+            assert count <= mask.sum(1).min() <= mask.sum(1).max() <= steps * count
 
 
 def test_conceptprune_zeroes_a_part_of_them(model):
+    whole = off(model, wanda, CASE, share=0.1, steps=2)
     for case in (CASE, Case(PROMPT)):
-        part = off(model, conceptprune, case, share=0.1)
-        whole = off(model, wanda, case, share=0.1)
-        reference = norms(model, case.reference or [""], steps=2)
-        concept = norms(model, [PROMPT], steps=2)
-        for name, mask in part.items():
-            assert torch.equal(mask, whole[name] & (concept[name] > reference[name]))
-        assert (
-            0 < sum(int(m.sum()) for m in part.values()) < sum(int(m.sum()) for m in whole.values())
-        )
-    assert not any(
-        m.any() for m in off(model, conceptprune, Case(PROMPT, reference=(PROMPT,))).values()
-    )
+        part = off(model, conceptprune, case, share=0.1, steps=2)
+        assert all((mask <= whole[name]).all() for name, mask in part.items())
+        assert 0 < sum(m.sum() for m in part.values()) < sum(m.sum() for m in whole.values())
+    itself = off(model, conceptprune, Case(PROMPT, reference=(PROMPT,)), steps=2)
+    assert not any(mask.any() for mask in itself.values())
 
 
 def test_nothing_else_is_changed(model):

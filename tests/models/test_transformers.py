@@ -581,7 +581,7 @@ def test_the_fingerprint_of_a_flow_tells_schedules_apart():
 
 SHORT = ImageSettings(2, 3.0)
 ATTENTION = ("entropy-d", "entropy-e", "bright-ending")
-NEEDS_DIFFUSION = ("magnitude", "one-step", "edges")
+NEEDS_DIFFUSION = ("magnitude", "one-step", "edges", "anisotropy", "sharpness", "curvature", "dsm")
 
 
 @pytest.mark.parametrize("detector", DETECTORS)

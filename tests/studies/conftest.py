@@ -18,6 +18,7 @@ from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Work, audit, start
 from findnemo.settings import Settings
 from findnemo.studies import Bench
+from findnemo.training._drawing import drawn
 
 SMALL = {
     "block_out_channels": (8, 8),
@@ -43,9 +44,20 @@ def work(tmp_path_factory):
     order = sorted(TEXTS, key=lambda text: -scores[text])
     calibration = replace(made, tau=(scores[order[2]] + scores[order[3]]) / 2)
     kinds = {order[0]: "VM", order[1]: "VM", order[2]: "TM"}
-    prompts = [Prompt(text, row, kinds.get(text)) for row, text in enumerate(TEXTS, 1)]
+    prompts = [
+        Prompt(text, row, kinds.get(text), f"{row}.png" if text in kinds else None)
+        for row, text in enumerate(TEXTS, 1)
+    ]
     with start(tmp_path_factory.mktemp("studies") / "run", model, calibration, plan) as run:
-        work = Work(run, model, calibration, plan, Judges(Pixels(), Brightness()))
+        pictures = {text: drawn([k], 64) for k, text in enumerate(kinds)}
+        work = Work(
+            run,
+            model,
+            calibration,
+            plan,
+            Judges(Pixels(), Brightness()),
+            lambda caption: pictures.get(caption.text),
+        )
         audit(work, prompts)
         yield work
 

@@ -26,7 +26,7 @@ from findnemo.studies import Bench, not_memorized, under_tau
 from findnemo.studies._published import DETECTOR, HOLDOUT, TABLE2, UNRELATED
 from findnemo.studies._rows import judge_of
 from findnemo.studies.fig2 import fig2a
-from findnemo.studies.table1 import table
+from findnemo.studies.table1 import costs, table
 from findnemo.studies.table2 import table2
 from findnemo.studies.table4 import table4
 
@@ -300,7 +300,7 @@ def test_a_listing_that_fails_is_said_of_the_methods_that_need_it(other, monkeyp
 def test_names_of_methods():
     assert methods()[0] == "none"
     assert Counter(methods())["nemo"] == 1
-    with pytest.raises(InputError, match="use neurons, embedding"):
+    with pytest.raises(InputError, match="use random-1, random-2"):
         methods(["hope"])
 
 
@@ -418,3 +418,37 @@ def test_nemo_is_by_the_papers_score_whatever_the_run_detects_with(work, tmp_pat
         assert list(score.values()) == pytest.approx(
             [findnemo.score(work.model, "a lamp at night")], abs=1e-5
         )
+
+
+def test_a_memory_that_was_missed_is_compared_with_nothing_switched_off(low):
+    mine, order, _ = low
+    compare(mine, ["neurons", "embedding:iterations=1"])
+    missed = next(c for c in mine.run.captions() if c.text == order[2])
+    assert not missed.results["detect"]["memorized"]
+    assert missed.results["compare:neurons"]["neurons"] == 0
+    assert missed.results["compare:neurons"]["sscd_gen"] == pytest.approx(1, abs=1e-3)
+    assert not any("compare:neurons" in c.results for c in mine.run.captions() if c != missed)
+    # every image of two halves a step, and a first step three times and once without the prompt
+    passes = mine.plan.image_settings.passes
+    assert missed.results["compare:none"]["evaluations"] == passes
+    assert missed.results["compare:neurons"]["evaluations"] == passes
+    adjusted = missed.results["compare:embedding:iterations=1"]["evaluations"]
+    assert passes + 4 <= adjusted <= passes + 5
+    lines = {row[0]: row for row in costs(mine.run).rows}
+    assert lines["Embedding adjustment (Wen et al.), iterations=1"][-2:] == ["no", "yes"]
+    assert (mine.run.path / f"compare/{missed.slug}/embedding-iterations-1.png").exists()
+
+
+def test_options_of_methods_are_checked_before_work_begins():
+    assert methods(["embedding:target=3:iterations=20"])[1:] == (
+        "embedding:target=3:iterations=20",
+    )
+    for wrong, reason in {
+        "embedding:targets=3": "embedding has no option 'targets': it has target, iterations",
+        "embedding:iterations=2.5": "embedding:iterations is a whole number, not '2.5'",
+        "embedding:target": "write NAME:OPTION=VALUE",
+        "embedding:target=1:target=2": "each option once",
+        "hope:target=1": "mitigation 'hope' is not known",
+    }.items():
+        with pytest.raises(InputError, match=reason):
+            methods([wrong])

@@ -76,7 +76,10 @@ def test_a_run_without_memories_or_ordinary_captions_gives_words_and_no_tracebac
         if "neurons" in STUDIES[name].needs:
             with pytest.raises(InputError, match="needs captions with neurons, 1 or more: there"):
                 STUDIES[name](bench)
-        elif "others" in STUDIES[name].needs:
+        elif "training images" in STUDIES[name].needs:
+            with pytest.raises(InputError, match="needs training images of captions, 1 or more"):
+                STUDIES[name](bench)
+        elif "others" in STUDIES[name].needs or name == "fig5a":
             with pytest.raises(InputError, match="needs captions that are not memorized, 2 or"):
                 STUDIES[name](bench)
         else:

@@ -57,3 +57,17 @@ def test_a_task_has_eight_parameters_at_most(name):
     if inspect.isfunction(task):
         assert len(inspect.signature(task).parameters) <= 8
         assert task.__doc__
+
+
+def test_the_training_images_of_a_shipped_model_come_with_it(tmp_path):
+    """Its captions lie in no folder, from which their images would be read instead."""
+    from findnemo.tasks.path import PATH, Request, ready
+
+    asked = ready(Request("demo", None, tasks.Output(tmp_path), PATH), tasks.Listener())
+    assert asked.folder is None
+    table = tmp_path / "captions.csv"
+    table.write_text("caption\na cat\n", encoding="utf-8")
+    assert (
+        ready(Request("demo", table, tasks.Output(tmp_path), PATH), tasks.Listener()).folder
+        == tmp_path
+    )

@@ -31,7 +31,7 @@ from findnemo.localization.replication import Replication
 from findnemo.localization.search import descending
 from findnemo.localization.trajectory import COPIES, SAME, WHOLE, Copies, few_steps, prices
 from findnemo.mitigation import Case
-from findnemo.mitigation.pruning import conceptprune_weights, wanda_weights, zeroed
+from findnemo.mitigation.pruning import FIRST, conceptprune_weights, wanda_weights, zeroed
 from findnemo.models import Model
 from findnemo.models._modules import applied
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
@@ -203,13 +203,12 @@ def by_value_conceptprune(task: Task) -> Answer:
 
 def by_pruning(task: Task, weights: Callable[..., Mapping[Any, Tensor]]) -> Answer:
     """Weights of the feed-forward layers zeroed, as the authors of Wanda and ConceptPrune
-    do (`mitigation.pruning`).
+    do, at their settings (`mitigation.pruning`).
     """
-    steps = task.images.steps
     compared = task.reference[:REFERENCE] if weights is conceptprune_weights else ()
     case = Case(task.prompt, reference=compared)
-    masks = weights(task.model, case, steps=steps, guidance=task.images.guidance)
-    return Answer(evaluations=2 * steps * (1 + len(compared)), edit=partial(zeroed, masks))
+    masks = weights(task.model, case)
+    return Answer(evaluations=2 * FIRST * (1 + len(compared)), edit=partial(zeroed, masks))
 
 
 def by_learned_mask(task: Task) -> Answer:

@@ -22,6 +22,7 @@ from findnemo.cli._common import (
 )
 from findnemo.cli._options import grouped
 from findnemo.errors import FAILED, InputError
+from findnemo.runtime.plugins import also
 from findnemo.tasks.options import (
     Captions,
     Detecting,
@@ -153,7 +154,7 @@ def detect(
         typer.Option(
             help=(
                 "Score and compare detectors instead: agreement, ssim, magnitude, entropy-d,"
-                " entropy-e, one-step, edges, bright-ending."
+                " entropy-e, one-step, edges, bright-ending." + also("detectors")
             )
         ),
     ] = None,

@@ -35,6 +35,8 @@ MODELS = {"demo": ASSETS, "demo-natural": NATURAL}
 MODEL = ASSETS / "model"
 CLIP = ASSETS / "clip"
 DESCRIPTOR = ASSETS / "descriptor.pt"
+# pictures of the first unrelated captions, by the program that drew the training data
+REFERENCES = ASSETS / "references"
 
 
 def memorized(model: str = "demo") -> tuple[Prompt, ...]:

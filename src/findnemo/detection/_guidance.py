@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from findnemo.errors import InputError, ModelError
+from findnemo.detection._score import require_images
+from findnemo.errors import ModelError
 from findnemo.images import ImageSettings
 from findnemo.models import DiffusionModel, Model, Text
 from findnemo.models._samplers import explicit
@@ -16,11 +17,12 @@ from findnemo.models._samplers import explicit
 
 @dataclass(frozen=True)
 class Step:
-    """One denoising step of N images: what the network itself predicts (eps or v) with the
-    prompt, `conditional`, and without, `unconditional`, (N, C, H, W), float32. `gain`: how
-    much noise a unit of it stands for (`DiffusionModel.gain`).
+    """One denoising step of N images, from `latents` (N, C, H, W): what the network itself
+    predicts (eps or v) with the prompt, `conditional`, and without, `unconditional`, (N, C, H, W),
+    float32. `gain`: how much noise a unit of it stands for (`DiffusionModel.gain`).
     """
 
+    latents: Tensor
     timestep: int
     conditional: Tensor
     unconditional: Tensor
@@ -50,7 +52,13 @@ def predict(model: Model, latents: Tensor, timestep: int, text: Text, empty: Tex
     prompted, plain = (
         model.output(latents, timestep, t.expand(len(latents))).float() for t in (text, empty)
     )
-    return Step(timestep, prompted, plain, network.gain(timestep).to(latents.device))
+    return Step(latents, timestep, prompted, plain, network.gain(timestep).to(latents.device))
+
+
+def pure_noise(model: Model, prompt: str, images: int, seed: int) -> Tensor:
+    """x_T of a prompt's first images, (images, C, H, W). Raises InputError for none."""
+    require_images(images)
+    return model.noise(prompt, range(images), seed)
 
 
 def guided_run(model: Model, prompt: str, images: int, settings: ImageSettings) -> Iterator[Step]:
@@ -59,13 +67,11 @@ def guided_run(model: Model, prompt: str, images: int, settings: ImageSettings) 
     Lazy: what is not asked for is not computed. Raises ModelError for flow matching.
     """
     network = diffusion(model)
-    if images < 1:
-        raise InputError(f"a detector looks at 1 image or more, not {images}")
     scheduler = _ddim(network, settings.steps)
     timesteps = model.timesteps(settings.steps)
     text = model.encode([prompt])
     empty = model.unconditional()
-    latents = model.noise(prompt, range(images), settings.seed)
+    latents = pure_noise(model, prompt, images, settings.seed)
     for timestep in timesteps:
         step = predict(model, latents, timestep, text, empty)
         yield step

@@ -4,18 +4,16 @@ go in, a score comes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from findnemo.errors import NumericalError
+from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings
 from findnemo.models import Model
-from findnemo.passes import Spent, spend, spending
+from findnemo.passes import Spent
 from findnemo.scores import NOT_FINITE
 
 
@@ -28,6 +26,12 @@ class Score:
 
 
 Detector = Callable[[Model, str, ImageSettings], Score]
+
+
+def require_images(images: int) -> None:
+    """Raises InputError for a number of images from which there is no score."""
+    if images < 1:
+        raise InputError(f"a detector looks at 1 image or more, not {images}")
 
 
 def require_finite(values: Tensor) -> None:
@@ -43,18 +47,3 @@ def mean_score(values: Tensor, spent: Spent) -> Score:
     """
     require_finite(values)
     return Score(float(values.double().mean()), spent.evaluations)
-
-
-@contextmanager
-def counting(model: Model) -> Iterator[Spent]:
-    """Count what passes through the U-Net while the context lasts, whoever calls it."""
-
-    def count(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        spend(len(args[0] if args else kwargs["hidden_states"]))
-
-    handle = model.denoiser.register_forward_pre_hook(count, with_kwargs=True)
-    try:
-        with spending() as spent:
-            yield spent
-    finally:
-        handle.remove()

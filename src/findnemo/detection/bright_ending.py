@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from findnemo.detection._score import Score, counting
+from findnemo.detection._score import Score
 from findnemo.detection.magnitude import check_steps, magnitude
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model
-from findnemo.passes import spending
+from findnemo.passes import counting, spending
 from findnemo.passes.attention import recorded
 
 if TYPE_CHECKING:
@@ -31,14 +31,16 @@ def bright_ending(
     *,
     images: int = 4,
     steps: Sequence[int] = (0,),
+    raw: bool = False,
 ) -> Score:
     """Wen et al.'s magnitude with the difference weighted by the soft mask m of each image, || m
     (eps - eps) ||_2 / mean(m), 0 and more.
 
     Dividing by the mask's mean makes masks of any area comparable, and a mask of ones gives the
     magnitude itself. The mask takes a whole guided run (`soft_masks`), the magnitude looks at
-    `steps`. Raises ModelError, InputError and NumericalError as they do. Source: Chen et al.,
-    section 4 (masked magnitude).
+    `steps`. `raw`: the mask is the attention as it is, as published, and not stretched to [0, 1].
+    Raises ModelError, InputError and NumericalError as they do. Source: Chen et al., section 4
+    (masked magnitude).
 
     >>> import findnemo
     >>> bright_ending(findnemo.load("demo"), "a red star", findnemo.ImageSettings(steps=2, guidance=2.0), images=1).evaluations
@@ -47,28 +49,29 @@ def bright_ending(
     check_steps(steps, settings)
     with spending() as spent:
         with counting(model):
-            _, masks = soft_masks(model, prompt, settings, images=images)
+            _, masks = soft_masks(model, prompt, settings, images=images, raw=raw)
         local = magnitude(model, prompt, settings, images=images, steps=steps, mask=masks)
     return Score(local.value, spent.evaluations)
 
 
 @torch.no_grad()
 def soft_masks(
-    model: Model, prompt: str, settings: ImageSettings, *, images: int = 4
+    model: Model, prompt: str, settings: ImageSettings, *, images: int = 4, raw: bool = False
 ) -> tuple[list[Image.Image], Tensor]:
     """The finished images of a prompt and where in each the memory is said to sit: masks (images,
     1, H, W) in [0, 1], as latents lie.
 
     Attention to the end-of-text token at the last step, averaged over heads and over the
     cross-attention layers of largest resolution in the down blocks, scaled to [0, 1] within each
-    image; a map without any contrast is 1 throughout. The images are those of `generate` with the
+    image unless it shall be `raw`; a map without any contrast is 1 throughout. The images are those of `generate` with the
     same settings. Source: Chen et al., section 3.
     """
     latest: dict[str, Tensor] = {}
     end = len(model.tokens(prompt)) - 1
     with recorded(model, lambda layer, step, p: latest.update({layer: p[..., end]})):
         pictures = generate(model, prompt, range(images), settings)
-    return pictures, _scaled(_map(largest(latest), model.latent_shape[1:]))
+    maps = _map(largest(latest), model.latent_shape[1:])
+    return pictures, maps if raw else _scaled(maps)
 
 
 def largest(maps: dict[str, Tensor]) -> Tensor:

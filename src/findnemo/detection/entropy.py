@@ -7,10 +7,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from findnemo.detection._score import Score, counting, mean_score
+from findnemo.detection._score import Score, mean_score
 from findnemo.errors import ModelError
 from findnemo.images import ImageSettings, generate
 from findnemo.models import Model
+from findnemo.passes import counting
 from findnemo.passes.attention import recorded
 
 SHARE = 5  # metric D looks at the last fifth of the steps, 10 of 50
@@ -26,13 +27,17 @@ def attention_entropy(p: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def entropy_d(model: Model, prompt: str, settings: ImageSettings, *, images: int = 4) -> Score:
+def entropy_d(
+    model: Model, prompt: str, settings: ImageSettings, *, images: int = 4, pooled: bool = False
+) -> Score:
     """Metric D of a whole guided run, in nats: mean over images of `late_entropy`.
 
-    Costs `settings.steps` passes of both halves. The pipeline is used as it is, with its sampler
-    and with whatever edits are in force; of its batches the conditional half alone is looked at.
-    Raises ModelError for a model without known cross-attention, NumericalError on NaN. Source: Ren
-    et al., section 4.3 (metric D).
+    `pooled`: the attention is averaged over the layers too before its entropy is taken, as the
+    released code does; the paper averages the entropies of the layers. Costs `settings.steps`
+    passes of both halves. The pipeline is used as it is, with its sampler and with whatever edits
+    are in force; of its batches the conditional half alone is looked at. Raises ModelError for a
+    model without known cross-attention, NumericalError on NaN. Source: Ren et al., section 4.3
+    (metric D).
 
     >>> import findnemo
     >>> entropy_d(findnemo.load("demo"), "a red star", findnemo.ImageSettings(steps=5, guidance=2.0), images=1).evaluations
@@ -45,6 +50,8 @@ def entropy_d(model: Model, prompt: str, settings: ImageSettings, *, images: int
     ):
         generate(model, prompt, range(images), settings)
     p = torch.stack([torch.stack(seen[step]) for step in sorted(seen)])
+    if pooled:
+        p = p.mean(1, keepdim=True)
     return mean_score(late_entropy(p, end=len(model.tokens(prompt)) - 1), spent)
 
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from findnemo.detection._guidance import guided_run, predict
-from findnemo.detection._score import Score, counting, mean_score
+from findnemo.detection._score import Score, mean_score
 from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings, font
 from findnemo.models import Model
+from findnemo.passes import counting
 from findnemo.runtime.state import undisturbed
 from findnemo.scores import NOT_FINITE
 

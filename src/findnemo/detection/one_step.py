@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from findnemo.detection._guidance import diffusion, effective, predict
-from findnemo.detection._score import Score, counting, mean_score, require_finite
+from findnemo.detection._guidance import diffusion, effective, predict, pure_noise
+from findnemo.detection._score import Score, mean_score, require_finite
 from findnemo.errors import InputError, ModelError
 from findnemo.images import ImageSettings, to_pil
 from findnemo.models import Model
+from findnemo.passes import counting
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,8 +79,6 @@ def extracted(
     al. 2022, Algorithm 1; Salimans and Ho 2022, appendix D. Raises ModelError where a is zero, for
     there sigma is infinite.
     """
-    if images < 1:
-        raise InputError(f"a detector looks at 1 image or more, not {images}")
     network = diffusion(model)
     last = int(model.pipeline.scheduler.config.num_train_timesteps) - 1
     a = network.alpha(last).to(model.device)
@@ -89,7 +88,7 @@ def extracted(
             " extraction is not defined there"
         )
     sigma = ((1 - a) / a).sqrt()
-    z = sigma * model.noise(prompt, range(images), seed).float()
+    z = sigma * pure_noise(model, prompt, images, seed).float()
     seen = (a.sqrt() * z).to(model.dtype)
     step = predict(model, seen, last, model.encode([prompt]), model.unconditional())
     return seen.float() / a.sqrt(), network.image(

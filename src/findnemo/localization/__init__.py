@@ -31,8 +31,10 @@ from findnemo.localization.search import (
     ONE_STEP,
     Evidence,
     Found,
+    Search,
     alternatives,
     evidence,
+    find,
     most_unusual,
 )
 from findnemo.localization.stability import frequency, iou, pairwise_iou
@@ -58,7 +60,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT",
     "ONE_STEP",
-    "SEARCHES",
     "Bystanders",
     "Choice",
     "Diagnosis",
@@ -67,6 +68,7 @@ __all__ = [
     "Localization",
     "Point",
     "Scan",
+    "Search",
     "bystanders",
     "diagnose",
     "evidence",
@@ -82,8 +84,6 @@ __all__ = [
     "refine",
     "scan",
 ]
-
-SEARCHES = (DEFAULT, *ONE_STEP)
 
 
 @undisturbed
@@ -104,7 +104,8 @@ def localize(
     `trajectory`), as `images` makes them (steps and guidance; by default the model's usual ones),
     among the value neurons of `scope`: "all", or those of the layers that the "paper" names. The
     others look at one noisy step, in the paper's layers: "gradient" ranks value neurons by a
-    gradient and returns a 1-minimal set; "listing" is Algorithms 3 and 4 as published.
+    gradient and returns a 1-minimal set; "listing" is Algorithms 3 and 4 as published; further
+    ones are of installed packages (`ONE_STEP`).
     `max_impact`: among sets that remove the memory prefer one that changes the captions `unrelated`
     (not memorized) by no more than this, see `Bystanders`. If none is found, the gentlest is
     returned, and its `impact` tells.
@@ -119,8 +120,7 @@ def localize(
         >>> found.memorized, len(found.neurons) > 0, found.score_after <= calibration.tau
         (True, True, True)
     """
-    if search not in SEARCHES:
-        raise InputError(f"search {search!r} is not known: use one of {', '.join(SEARCHES)}")
+    check_search(search)
     check_impact(max_impact)
     calibration.check(model)
     check_score(search, calibration)
@@ -166,6 +166,19 @@ def localize_copies(
     return replace(found, evaluations=spent.evaluations)
 
 
+def check_search(search: str) -> None:
+    """Raises InputError for a search that is not known, or of a package that cannot be used.
+
+    >>> check_search("gradient")
+    """
+    if search == DEFAULT:
+        return
+    if search not in ONE_STEP:
+        known = ", ".join((DEFAULT, *ONE_STEP))
+        raise InputError(f"search {search!r} is not known: use one of {known}")
+    ONE_STEP.require(search)
+
+
 def check_score(search: str, calibration: Calibration) -> None:
     """Raises InputError where a published procedure is asked for by another score."""
     if search == "listing" and calibration.settings.pairs != "largest":
@@ -205,7 +218,7 @@ def _by_one_step(
     answer = _ordinary(prompt, calibration, seen, search)
     if not replication.kept:
         return answer
-    found = ONE_STEP[search].find(replication, seen.z, seen.absolute)
+    found = find(search, seen)
     if max_impact is not None and others is not None:
         # where the search could not bring the memory to tau, its set stays, for nothing removes it
         more = alternatives(search, seen, found, lambda neurons: others.heaviest(neurons, prompt))

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 from torch import Tensor
 
 from findnemo.calibration import Calibration, activations
+from findnemo.errors import InputError
 from findnemo.localization.candidates import initial_selection
 from findnemo.localization.minimal import Test, minimise, sufficient_prefix
 from findnemo.localization.refinement import refine
@@ -21,6 +23,7 @@ from findnemo.localization.replication import Replication
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.passes import Probe, spending
+from findnemo.runtime.plugins import Methods
 
 # masks at which gradients are taken: at 1 the gradient is zero, at 0 redundant neurons hide each
 # other
@@ -126,20 +129,44 @@ def by_listing(replication: Replication, z: Values, absolute: Values) -> Found:
 class Search:
     """A search that looks at one noisy step.
 
-    `find`: what it finds with the replicating seeds, z-scores and activations of a prompt.
-    `rankings`: orders in which alternatives to its set are sought. `guess`: whether the most
-    unusual neuron is tried in the first pass.
+    `find`: what it finds with the replicating seeds, z-scores and activations of a prompt; a
+    `NeuronSet` will do. `rankings`: orders in which alternatives to its set are sought.
+    `guess`: whether the most unusual neuron is tried in the first pass.
     """
 
-    find: Callable[[Replication, Values, Values], Found]
-    rankings: Callable[[Replication, Values], list[Ranking]]
-    guess: bool
+    find: Callable[[Replication, Values, Values], Found | NeuronSet]
+    rankings: Callable[[Replication, Values], list[Ranking]] = _by_unusualness
+    guess: bool = False
 
 
-ONE_STEP = {
+def _search(name: str, given: Any) -> Search:
+    search = given if isinstance(given, Search) else Search(given)
+    if not callable(search.find):
+        raise TypeError(f"{search.find!r:.60} is no function")
+    return search
+
+
+_OWN = {
     "gradient": Search(by_gradient, _by_sensitivity, guess=True),
     "listing": Search(by_listing, _by_unusualness, guess=False),
 }
+ONE_STEP = Methods("search", "searches", _OWN, _search)
+
+
+def find(search: str, seen: Evidence) -> Found:
+    """What a search of `ONE_STEP` finds.
+
+    Of a bare set of neurons all else is measured. Raises InputError where a search gives something
+    else.
+    """
+    replication = seen.replication
+    found = ONE_STEP[search].find(replication, seen.z, seen.absolute)
+    if isinstance(found, NeuronSet):
+        gone = replication.similarity(found) <= replication.tau
+        return Found(found, found, gone=gone)
+    if not isinstance(found, Found):
+        raise InputError(f"search {search!r} gives {found!r:.60}: a NeuronSet or Found is needed")
+    return found
 
 
 def most_unusual(z: Values) -> list[Neuron]:

@@ -22,13 +22,14 @@ C = 1.25
 
 
 @contextmanager
-def scaled_attention(model: Model, case: Case, c: float = C) -> Iterator[None]:
+def scaled_attention(model: Model, case: Case, c: float = C, both: bool = False) -> Iterator[None]:
     """In all cross-attention layers and steps, hide the positions after end-of-text and multiply
     start-of-text's logit by `c`.
 
     Both before the softmax, for the rows with the prompt only; each prompt of a call has its own
     end of text. A logit is a query times a key, so it is the key that is multiplied, and the
-    layers' own fast attention is kept. Raises InputError for a pipeline call with prompt_embeds, in
+    layers' own fast attention is kept. `both`: the released code hides the same positions in the
+    rows without the prompt too, whatever stands there; what is multiplied is the same. Raises InputError for a pipeline call with prompt_embeds, in
     which the end of the text cannot be seen; EditError for a text that was encoded before, or a
     processor that is not plain attention.
 
@@ -41,7 +42,7 @@ def scaled_attention(model: Model, case: Case, c: float = C) -> Iterator[None]:
     layers = _plain(model)
     text = _Text(model)
     with following(model, text.read) as call, ExitStack() as stack:
-        hide = partial(_hide, call, text)
+        hide = partial(_hide, call, text, both)
         stack.enter_context(model.denoiser.register_forward_pre_hook(hide, with_kwargs=True))
         for layer in layers:
             stack.enter_context(layer.to_k.register_forward_hook(partial(_scale_start, call, c)))
@@ -78,7 +79,7 @@ def _scale_start(call: Call, c: float, module: nn.Module, args: Any, keys: Tenso
 
 
 def _hide(
-    call: Call, text: _Text, module: nn.Module, args: tuple, kwargs: dict[str, Any]
+    call: Call, text: _Text, both: bool, module: nn.Module, args: tuple, kwargs: dict[str, Any]
 ) -> tuple[tuple, dict[str, Any]]:
     """Forward pre-hook of the denoiser: give its cross-attentions a mask of what
     there is to see, (B, tokens).
@@ -86,7 +87,11 @@ def _hide(
     embeddings = kwargs["encoder_hidden_states"]
     mask = torch.ones_like(embeddings[:, :, 0])
     rows = call.rows(len(embeddings))
-    mask[rows] = text.visible(len(embeddings[rows])).to(mask)
+    visible = text.visible(len(embeddings[rows])).to(mask)
+    if both:
+        mask = visible.repeat(len(mask) // len(visible), 1)
+    else:
+        mask[rows] = visible
     return args, kwargs | {"encoder_attention_mask": mask}
 
 

@@ -1,15 +1,21 @@
-"""Zeroing the weights that matter most for a caption:
+"""Zeroing the weights that matter most for a caption: ConceptPrune (Chavhan et al. 2024, section
+3), and Wanda (Sun et al. 2024) on the same weights.
 
-Wanda (Sun et al. 2024) as ConceptPrune (Chavhan et al. 2024) uses it.
+The weights W (out, in) are those of the second feed-forward linear (`ff.net.2`) of every
+transformer block, A are its inputs, each token's scaled to unit length. At each of the first
+denoising steps a weight scores |W| * ||A||_2; what is chosen at any of them is zeroed.
 
-The weights are those of the second feed-forward linear (`ff.net.2`) of every transformer block.
+The released code of ConceptPrune adds up over captions, so that it needs as many references as
+captions; chooses nothing in layers of fewer than 1 / share inputs; and pairs layers with their
+inputs by sorted names, which holds for up to ten blocks of a kind. Here scores are per image, at
+least one weight of an output is chosen, and layers go by name.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -23,69 +29,101 @@ from findnemo.models import Model
 from findnemo.passes.conditioning import following
 from findnemo.seeds import sample_seed
 
-SHARE = 0.01  # of every output's weights
-STEPS = 10
-GUIDANCE = 7.0
+SHARE = 0.01  # of every output's weights, at every step
+STEPS = 50
+FIRST = 10  # of these, the steps at which weights are chosen
+GUIDANCE = 7.5
 
 
 @contextmanager
 def wanda(
-    model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE
+    model: Model,
+    case: Case,
+    share: float = SHARE,
+    steps: int = STEPS,
+    first: int = FIRST,
+    guidance: float = GUIDANCE,
 ) -> Iterator[None]:
-    """Zero the `share` of every output's weights with the highest |W| * ||A||_2, A being the
-    layer's inputs while the prompt is sampled.
+    """Zero the `share` of every output's weights that score highest, at any of the first steps.
 
-    `steps`, `guidance`: how it is sampled, with one seed. Raises InputError for a share outside (0,
-    1], ModelError for a model without such layers, EditError where weights cannot be edited in
-    their place (a LoRA, quantized or offloaded layers, others that are not plain).
+    `steps`, `guidance`: how the prompt is sampled meanwhile, with one seed; sampling ends after
+    `first` steps. Raises InputError for a share outside (0, 1] or no steps, ModelError for a model
+    without such layers, EditError where weights cannot be edited in their place (a LoRA, quantized
+    or offloaded layers, others that are not plain).
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
-    >>> with wanda(model, Case(prompt), steps=2):
+    >>> with wanda(model, Case(prompt), first=2):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
-    with zeroed(wanda_weights(model, case, share, steps, guidance)):
+    with zeroed(wanda_weights(model, case, share, steps, first, guidance)):
         yield
 
 
 def wanda_weights(
-    model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE
+    model: Model,
+    case: Case,
+    share: float = SHARE,
+    steps: int = STEPS,
+    first: int = FIRST,
+    guidance: float = GUIDANCE,
 ) -> dict[nn.Module, Tensor]:
     """The weights that `wanda` zeroes: feed-forward layer -> mask (out, in)."""
+    _check(share)
     layers = _editable(model)
-    concept = norms(model, [case.prompt], case.seed, steps, guidance)
-    return {layer: largest(scores(layer.weight, concept[n]), share) for n, layer in layers.items()}
+    concept = norms(model, [case.prompt], _noise(case), steps, first, guidance)
+    return {layer: skilled(layer.weight, concept[n], None, share) for n, layer in layers.items()}
 
 
 @contextmanager
 def conceptprune(
-    model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE
+    model: Model,
+    case: Case,
+    share: float = SHARE,
+    steps: int = STEPS,
+    first: int = FIRST,
+    guidance: float = GUIDANCE,
 ) -> Iterator[None]:
-    """Of the weights that `wanda` zeroes, only those that matter more for the prompt than for the
-    case's reference captions.
+    """Zero the `share` of every output's weights that score highest, at any of the first steps,
+    where the score there exceeds that for the case's reference captions.
 
     Without such captions the empty prompt is the reference. Scores are per image, so that it does
-    not matter how many captions there are. Raises as `wanda` does.
+    not matter how many captions there are. `steps`, `guidance`: how each is sampled meanwhile, all
+    from the same noise; sampling ends after `first` steps. Raises InputError for a share outside
+    (0, 1] or no steps, ModelError for a model without such layers, EditError where weights cannot
+    be edited in their place (a LoRA, quantized or offloaded layers, others that are not plain).
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
-    >>> with conceptprune(model, Case(prompt, reference=("a red star",)), steps=2):
+    >>> with conceptprune(model, Case(prompt, reference=("a red star",)), first=2):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
-    with zeroed(conceptprune_weights(model, case, share, steps, guidance)):
+    with zeroed(conceptprune_weights(model, case, share, steps, first, guidance)):
         yield
 
 
 def conceptprune_weights(
-    model: Model, case: Case, share: float = SHARE, steps: int = STEPS, guidance: float = GUIDANCE
+    model: Model,
+    case: Case,
+    share: float = SHARE,
+    steps: int = STEPS,
+    first: int = FIRST,
+    guidance: float = GUIDANCE,
 ) -> dict[nn.Module, Tensor]:
     """The weights that `conceptprune` zeroes: feed-forward layer -> mask (out, in)."""
+    _check(share)
     layers = _editable(model)
-    concept = norms(model, [case.prompt], case.seed, steps, guidance)
-    reference = norms(model, case.reference or [""], case.seed, steps, guidance)
+    noise = _noise(case)
+    concept = norms(model, [case.prompt], noise, steps, first, guidance)
+    reference = norms(model, case.reference or [""], noise, steps, first, guidance)
     return {
         layer: skilled(layer.weight, concept[n], reference[n], share) for n, layer in layers.items()
     }
+
+
+def _noise(case: Case) -> int:
+    """Seed of the noise from which the case's captions are sampled."""
+    return sample_seed(case.seed, case.prompt, 0)
 
 
 def scores(weight: Tensor, norm: Tensor) -> Tensor:
@@ -95,7 +133,7 @@ def scores(weight: Tensor, norm: Tensor) -> Tensor:
     >>> scores(torch.tensor([[1.0, -2.0]]), torch.tensor([3.0, 5.0])).tolist()
     [[3.0, 10.0]]
     """
-    return weight.detach().abs().float() * norm
+    return weight.detach().abs().float() * norm.to(weight.device)
 
 
 def largest(scores: Tensor, share: float = SHARE) -> Tensor:
@@ -105,20 +143,39 @@ def largest(scores: Tensor, share: float = SHARE) -> Tensor:
     >>> largest(torch.tensor([[1.0, 4.0, 3.0, 2.0]]), 0.5).tolist()
     [[False, True, True, False]]
     """
-    if not 0 < share <= 1:
-        raise InputError(
-            f"a share of {share} of the weights cannot be zeroed: use one above 0 and up to 1"
-        )
+    _check(share)
     top = scores.topk(max(1, int(share * scores.shape[1])), 1).indices
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, top, True)
 
 
-def skilled(weight: Tensor, concept: Tensor, reference: Tensor, share: float = SHARE) -> Tensor:
-    """Mask (out, in) of ConceptPrune: the `largest` scores for the concept that exceed those for
-    the reference; norms are (in,).
+def _check(share: float) -> None:
+    if not 0 < share <= 1:
+        raise InputError(
+            f"a share of {share} of the weights cannot be zeroed: use one above 0 and up to 1"
+        )
+
+
+def skilled(
+    weight: Tensor, concept: Tensor, reference: Tensor | None = None, share: float = SHARE
+) -> Tensor:
+    """Mask (out, in) of what is chosen at any step: the `largest` scores for the concept that
+    exceed those for the reference, if there is one. Norms are (steps, in).
+
+    >>> weight = torch.tensor([[1.0, 1.0, 1.0]])
+    >>> concept = torch.tensor([[5.0, 2.0, 1.0], [2.0, 3.0, 4.0]])
+    >>> skilled(weight, concept, share=0.4).tolist()
+    [[True, False, True]]
+    >>> skilled(weight, concept, torch.tensor([[6.0, 1.0, 1.0], [1.0, 1.0, 1.0]]), 0.4).tolist()
+    [[False, False, True]]
     """
-    score = scores(weight, concept)
-    return largest(score, share) & (score > scores(weight, reference))
+    mask = torch.zeros_like(weight, dtype=torch.bool)
+    for step, norm in enumerate(concept):
+        score = scores(weight, norm)
+        chosen = largest(score, share)
+        if reference is not None:
+            chosen &= score > scores(weight, reference[step])
+        mask |= chosen
+    return mask
 
 
 @contextmanager
@@ -146,42 +203,64 @@ def zeroed(chosen: Mapping[nn.Module, Tensor]) -> Iterator[None]:
             weights[layer][mask] = values[layer]
 
 
+class _EnoughError(Exception):
+    """All the steps have been seen that count."""
+
+
 def norms(
     model: Model,
     prompts: Sequence[str],
     seed: int = 0,
     steps: int = STEPS,
+    first: int = FIRST,
     guidance: float = GUIDANCE,
 ) -> dict[str, Tensor]:
-    """||A||_2 per image, layer -> (in,), of what the feed-forward layers are given while one image
-    of each prompt is sampled.
+    """||A||_2 per image at each of the first steps, layer -> (steps, in), of what the feed-forward
+    layers are given while an image of each prompt is sampled.
 
-    Over all steps and positions, of the rows with the prompt only: the root of the sum of squares,
-    divided by the number of images.
+    Over all tokens, each scaled to unit length, of both halves of the guidance: the root of the sum
+    of squares, divided by the number of images. Prompts are sampled one at a time, all from the
+    noise of `seed`, in `steps` with `guidance`, and no further than `first` passes. Raises
+    InputError for `first` under 1, EditError for a layer that no pass calls.
+
+    >>> import findnemo
+    >>> found = norms(findnemo.load("demo"), ["a red star", "a blue ring"], first=3)
+    >>> found["mid_block.attentions.0.transformer_blocks.0.ff.net.2"].shape
+    torch.Size([3, 384])
     """
+    if first < 1:
+        raise InputError(f"no weights can be chosen in {first} steps: use 1 or more")
     sampler = _apart(model)
     layers = _layers(model)
-    squares: dict[str, Tensor] = {}
+    squares: dict[str, list[Tensor]] = {name: [] for name in layers}
     with following(sampler) as call, ExitStack() as stack:
 
-        def add(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            inputs = args[0][call.rows(len(args[0]))]
-            squares[name] = squares.get(name, 0.0) + inputs.float().square().sum((0, 1))
+        def end(module: nn.Module, args: Any) -> None:
+            if call.step == first:
+                raise _EnoughError
 
+        def add(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            tokens = nn.functional.normalize(args[0].float(), dim=-1).flatten(0, -2)
+            squares[name].append(tokens.square().sum(0).cpu().double())
+
+        stack.enter_context(sampler.denoiser.register_forward_pre_hook(end))
         for name, layer in layers.items():
             stack.enter_context(layer.register_forward_pre_hook(partial(add, name)))
-        seeds = [sample_seed(seed, prompt, 0) for prompt in prompts]
-        with sampler.sampling():
-            sampler.pipeline(
-                list(prompts),
-                generator=[torch.Generator().manual_seed(s) for s in seeds],
-                num_inference_steps=steps,
-                guidance_scale=guidance,
-                output_type="latent",
-            )
-    if unused := [name for name in layers if name not in squares]:
+        for prompt in prompts:
+            with suppress(_EnoughError), sampler.sampling():
+                sampler.pipeline(
+                    [prompt],
+                    generator=[torch.Generator().manual_seed(seed)],
+                    num_inference_steps=steps,
+                    guidance_scale=guidance,
+                    output_type="latent",
+                )
+    if unused := [name for name, found in squares.items() if not found]:
         raise EditError(never_called(unused[0]))
-    return {name: (squares[name] / len(prompts)).sqrt() for name in layers}
+    return {
+        name: torch.stack(found).unflatten(0, (len(prompts), -1)).mean(0).sqrt().float()
+        for name, found in squares.items()
+    }
 
 
 def _apart(model: Model) -> Model:

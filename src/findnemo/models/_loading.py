@@ -34,8 +34,17 @@ from findnemo.models.stable_diffusion import StableDiffusion
 from findnemo.models.stable_diffusion_3 import StableDiffusion3
 from findnemo.models.stable_diffusion_xl import StableDiffusionXL
 from findnemo.runtime.notices import notice
+from findnemo.runtime.plugins import Methods
 
-ADAPTERS: dict[str, type[Model]] = {
+
+def _is_adapter(name: str, given: Any) -> type[Model]:
+    if not (isinstance(given, type) and issubclass(given, Model)):
+        raise TypeError(f"{given!r:.60} is no subclass of findnemo.models.Model")
+    return given
+
+
+# class of a pipeline -> its adapter
+_OWN: dict[str, type[Model]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "LatentConsistencyModelPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
@@ -45,6 +54,7 @@ ADAPTERS: dict[str, type[Model]] = {
     "StableDiffusion3Pipeline": StableDiffusion3,
     "FluxPipeline": Flux,
 }
+ADAPTERS = Methods("adapter", "adapters", _OWN, _is_adapter)
 DEMO = Path(__file__).parents[1] / "demo" / "assets" / "model"  # what load("demo") loads
 # source -> its difference to the demo model
 SHIPPED = {"demo": None, "demo-natural": DEMO.parent / "natural" / "difference.safetensors"}
@@ -272,7 +282,7 @@ def _adapter(class_name: str, *bases: str) -> type[Model]:
     Raises ModelError, with the way to a known one, if any.
     """
     if class_name in ADAPTERS:
-        return ADAPTERS[class_name]
+        return ADAPTERS.require(class_name)
     for base in bases:
         if base in ADAPTERS:
             raise ModelError(

@@ -9,7 +9,7 @@ from findnemo.passes.deltas import Probe, Rows, group_size, score
 from findnemo.passes.denoising import Denoising, Path, likeness
 from findnemo.passes.engine import Engine, compiled
 from findnemo.passes.reuse import Reuse
-from findnemo.passes.spending import Spent, spend, spending, unpaid
+from findnemo.passes.spending import Spent, counting, spend, spending, unpaid
 
 __all__ = [
     "Denoising",
@@ -20,6 +20,7 @@ __all__ = [
     "Rows",
     "Spent",
     "compiled",
+    "counting",
     "group_size",
     "likeness",
     "score",

@@ -10,6 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from findnemo.models import Model
 
 
 @dataclass
@@ -60,3 +66,31 @@ def spend(evaluations: int) -> None:
     """Add evaluations to every `spending` that is open."""
     for spent in _open.get():
         spent.evaluations += evaluations
+
+
+@contextmanager
+def counting(model: Model) -> Iterator[Spent]:
+    """Count what passes through the denoiser while the context lasts, whoever calls it.
+
+    A pass from which a gradient is taken back counts three times, as everywhere.
+
+    >>> import findnemo
+    >>> model = findnemo.load("demo")
+    >>> with counting(model) as spent:
+    ...     _ = findnemo.generate(model, "a red star", [0, 1], findnemo.ImageSettings(3, guidance=2.0))
+    >>> spent.evaluations
+    12
+    """
+
+    def count(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        given = (*args, *kwargs.values())
+        graded = any(isinstance(x, Tensor) and x.requires_grad for x in given)
+        times = 3 if graded and torch.is_grad_enabled() else 1
+        spend(times * len(args[0] if args else kwargs["hidden_states"]))
+
+    handle = model.denoiser.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        with spending() as spent:
+            yield spent
+    finally:
+        handle.remove()

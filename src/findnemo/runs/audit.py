@@ -46,6 +46,7 @@ from findnemo.runs.trust import vouch
 from findnemo.runs.workers import Event, Pool, Serial, Unit, answer_of, never
 from findnemo.runs.worklist import groups, list_open, on_list
 from findnemo.runtime.memory import named
+from findnemo.runtime.plugins import packages
 from findnemo.verification import RANDOM, Verification, quality, verify
 
 if TYPE_CHECKING:
@@ -523,6 +524,8 @@ def _versions() -> dict[str, str]:
     import transformers
 
     modules = {"torch": torch, "diffusers": diffusers, "transformers": transformers}
-    return {"findnemo": __version__, "python": platform.python_version()} | {
-        n: m.__version__ for n, m in modules.items()
-    }
+    return (
+        {"findnemo": __version__, "python": platform.python_version()}
+        | {n: m.__version__ for n, m in modules.items()}
+        | packages()
+    )

@@ -1,5 +1,5 @@
 """Every mitigation on every memorized caption of a run: finished images with it against without it
-(Finding NeMo, Table 1).
+(Finding NeMo, Table 1), and what it costs.
 
 NeMo is the listing as published (Algorithms 1 to 4), with nothing added afterwards; what the run
 found, by its own search and with what verification added, is another method. Random neurons are as
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -26,10 +27,11 @@ from findnemo.images import generate, intact_png, png
 from findnemo.localization import localize
 from findnemo.metrics.copies import compare_images
 from findnemo.metrics.kind import is_memory
-from findnemo.mitigation import MITIGATIONS, Case
+from findnemo.mitigation import MITIGATIONS, Case, converted, parsed
 from findnemo.mitigation.neurons import drawn
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
+from findnemo.passes import counting
 from findnemo.runs._same import require_same
 from findnemo.runs.audit import Answer, Item, Tools, Work, attempted, commit, keep, not_memorized
 from findnemo.runs.calibrating import as_published
@@ -46,25 +48,27 @@ from findnemo.verification import RANDOM
 
 NONE = "none"  # nothing mitigated: the row that all others are compared with
 NEMO = "nemo"  # the neurons of the listing, as published
-NAMES = (*MITIGATIONS, NEMO)
 DRAWS = {f"random-{k}": k for k in range(1, RANDOM + 1)}
 LIKE_NEMO = (NEMO, *DRAWS)  # methods that need to know NeMo's neurons
 SWITCHED = ("neurons", *LIKE_NEMO)  # methods that switch neurons off
 STAGE = "compare:"  # and the name: the stage of a mitigation in the run store
 LISTING = "listing"  # the stage of NeMo's neurons
+COSTLY = ("noise", "sail")  # hundreds of evaluations an image: compared where they are named
 REFERENCES = 8  # captions that are not memorized, for methods that compare with such
 
 
 def methods(names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """The mitigations to compare, `none` first; all by default.
+    """The mitigations to compare, `none` first; by default all that can be used but COSTLY ones.
 
-    Raises InputError naming one that is not known.
+    A name can give other hyperparameters than the published ones: `embedding:target=3`. Raises
+    InputError naming one that is not known, cannot be used, or whose options are not.
     """
-    wanted = tuple(NAMES if names is None else names)
-    for name in wanted:
-        if name not in NAMES and name != NONE:
-            raise InputError(f"mitigation {name!r} is not known: use {', '.join(NAMES)}")
-    return (NONE, *(n for n in wanted if n != NONE))
+    usual = (name for name in MITIGATIONS.usable() if name not in COSTLY)
+    wanted = [name for name in map(str.strip, usual if names is None else names) if name != NONE]
+    for text in wanted:
+        name, options = parsed(text)
+        converted(name, MITIGATIONS.require(name), options)
+    return (NONE, *wanted)
 
 
 def compare(
@@ -74,9 +78,10 @@ def compare(
     pool: Pool | None = None,
     stop: Callable[[], bool] = never,
     limit: int | None = None,
+    captions: Sequence[Caption] | None = None,
 ) -> None:
-    """Make the images of every localized caption under each mitigation, judge them, and record what
-    is found; of the first `limit` of them.
+    """Make the images of every memorized caption under each mitigation, judge them, and record what
+    is found, and what it took; of the first `limit` of them, or of some `captions`.
 
     What is answered is not done again. The first image of each is kept in `compare/`. A method that
     fails on a caption is recorded as failed with the reason. `pool`: who does it; without one, this
@@ -90,9 +95,10 @@ def compare(
     stages = [stage_of + name for name in wanted]
     require_same(run, work.model, pictures=True)
     ask_all(run)
-    chosen = localized_captions(run.captions(stage="localize"))[:limit]
-    typed = f"a.caption IN ({', '.join(str(c.id) for c in chosen)})"
-    if set(wanted) & set(LIKE_NEMO) and not _is_nemo(work):
+    if captions is None:
+        captions = compared_captions(run.captions(stage="detect"))[:limit]
+    typed = f"a.caption IN ({', '.join(str(c.id) for c in captions)})"
+    if {parsed(name)[0] for name in wanted} & set(LIKE_NEMO) and not _is_nemo(work):
         _list_nemo(work, typed, progress, pool, stop)
         if stop():
             return
@@ -166,7 +172,9 @@ def nemo_of(work: Work | Tools, caption: Caption) -> NeuronSet | None:
     """NeMo's neurons of a caption: the listing's, none of those that verification added; None
     where they are not known.
     """
-    found: Localized | None = caption.decoded("localize" if _is_nemo(work) else LISTING)
+    if _is_nemo(work):
+        return neurons_of(caption)
+    found: Localized | None = caption.decoded(LISTING)
     return None if found is None else found.neurons
 
 
@@ -222,11 +230,38 @@ def _answer(
     name: str,
 ) -> Answer:
     after = before
+    more: dict[str, float] = {"evaluations": tools.plan.image_settings.passes}
     if name != NONE:
-        after = made(tools, caption, mitigated(tools, caption, name, reference))
-    count = {"neurons": len(switched_off(tools, caption, name))} if name in SWITCHED else {}
-    files = {f"{folder}/{caption.slug}/{name}.png": png(after[0])}
-    return Answer(judged(tools, caption, after, before) | count, files)
+        began = time.perf_counter()
+        with counting(tools.model) as spent:
+            after = made(tools, caption, mitigated(tools, caption, name, reference))
+        more = {
+            "evaluations": round(spent.evaluations / len(after), 2),
+            "image_seconds": round((time.perf_counter() - began) / len(after), 4),
+        }
+    if parsed(name)[0] in SWITCHED:
+        more["neurons"] = len(switched_off(tools, caption, parsed(name)[0]))
+    files = {f"{folder}/{caption.slug}/{file_stem(name)}.png": png(after[0])}
+    return Answer(judged(tools, caption, after, before) | more, files)
+
+
+def file_stem(name: str) -> str:
+    """How the files of a method are called, on any file system.
+
+    >>> file_stem("delayed:until=650")
+    'delayed-until-650'
+    """
+    return name.replace(":", "-").replace("=", "-")
+
+
+def compared_captions(captions: Iterable[Caption]) -> list[Caption]:
+    """The captions that mitigations are compared on.
+
+    Where some have the type of a memory (VM, TM) all of these, found or missed: a method that needs
+    neurons has none to switch off for a memory that was missed. Else the localized ones.
+    """
+    some = [c for c in captions if is_memory(c.type) or len(neurons_of(c))]
+    return [c for c in some if is_memory(c.type)] or localized_captions(some)
 
 
 def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
@@ -295,11 +330,13 @@ def mitigated(
 
     Raises InputError where NeMo's neurons are needed and not known.
     """
+    name, written = parsed(name)
+    options = converted(name, MITIGATIONS[name], written)
     if name in SWITCHED:
-        return deactivate(work.model, switched_off(work, caption, name))
+        return deactivate(work.model, switched_off(work, caption, name), **options)
     seed = work.plan.image_settings.seed
     case = Case(caption.text, neurons_of(caption), seed, reference)
-    return MITIGATIONS[name](work.model, case)
+    return MITIGATIONS[name](work.model, case, **options)
 
 
 def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from findnemo.calibration import threshold
-from findnemo.detection import DETECTORS, Evaluation, Score, evaluate
+from findnemo.detection import DETECTORS, REFERENCES, Evaluation, Score, evaluate
+from findnemo.detection.latent_updates import CAPTIONS
 from findnemo.errors import DeviceError, InputError, NumericalError
 from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, png
@@ -35,6 +36,7 @@ from findnemo.stats.roc import accuracy_of
 
 STAGE = "detect:"  # and the name of a detector: a stage of the captions
 HOLDOUT = "holdout:"  # and the name of a detector: a value of the run, caption -> score
+REFERENCE = "reference:"  # likewise, caption -> what the detector has to know of it
 FOLDER = "detectors"
 HALF = 0.5  # the threshold of Finding NeMo's appendix B.4
 VERBATIM = "VM"  # the type that it also judges alone
@@ -75,8 +77,7 @@ def chosen(names: Iterable[str]) -> tuple[str, ...]:
     """
     wanted = tuple(dict.fromkeys(n.strip() for n in names))
     for name in wanted:
-        if name not in DETECTORS:
-            raise InputError(f"detector {name!r} is not known: use {', '.join(DETECTORS)}")
+        DETECTORS.require(name)
     return wanted
 
 
@@ -128,16 +129,29 @@ def run_detectors(
     captions with their results.
 
     What is scored is not scored again. A caption for which the model gives NaN is marked failed,
-    and the rest goes on. `pool`: who does it. Once `stop` says so, nothing more is begun. Raises
-    InputError where captions and hold-out captions overlap.
+    and the rest goes on. A detector that has to know what is usual (`detection.REFERENCES`) learns
+    it from the first 50 hold-out captions, and the run keeps that. `pool`: who does it. Once `stop`
+    says so, nothing more is begun. Raises InputError where captions and hold-out captions overlap.
     """
     require_same(run, pool.model, pictures=True)
     enter(run, _apart(prompts, holdout))
     run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or ()), *names])))
     for name in names:
-        step = partial(_scored, name=name, settings=settings)
+        step: Step = partial(_scored, name=name, settings=settings)
+        if name in REFERENCES:
+            usual: Step = partial(_referred, name=name, settings=settings)
+            texts = tuple(dict.fromkeys([*(run.meta(REFERENCE + name) or ()), *holdout]))[:CAPTIONS]
+            stage = _holdout_stage(run, REFERENCE + name, f"{name}, reference", usual, texts)
+            run_stage(stage, pool, progress, stop)
+            step = partial(
+                _scored,
+                name=name,
+                settings=settings,
+                reference=list((run.meta(REFERENCE + name) or {}).values()),
+            )
         run_stage(_captions_stage(run, name, step), pool, progress, stop)
-        run_stage(_holdout_stage(run, name, step, holdout), pool, progress, stop)
+        stage = _holdout_stage(run, HOLDOUT + name, f"{name}, hold-out", step, holdout)
+        run_stage(stage, pool, progress, stop)
     return asked(run)
 
 
@@ -158,15 +172,32 @@ def _apart(prompts: Iterable[Prompt], holdout: Sequence[str]) -> Iterator[Prompt
 
 
 def _scored(
-    model: Model, items: Sequence[Any], name: str, settings: ImageSettings
-) -> list[Score | str]:
+    model: Model, items: Sequence[Any], name: str, settings: ImageSettings, **known: Any
+) -> list[Any]:
     """The step: scores, or why there is none."""
-    found: list[Score | str] = []
+
+    def score(text: str) -> Score:
+        found = DETECTORS[name](model, text, settings, **known)
+        if not isinstance(found, Score):
+            raise InputError(
+                f"detector {name!r} gives {found!r:.60}: a findnemo.detection.Score is needed"
+            )
+        return found
+
+    return _each(model, items, score)
+
+
+def _referred(model: Model, items: Sequence[Any], name: str, settings: ImageSettings) -> list[Any]:
+    """The step: what a detector has to know of captions, or why it is not known."""
+    return _each(model, items, lambda text: REFERENCES[name](model, text, settings))
+
+
+def _each(model: Model, items: Sequence[Any], ask: Callable[[str], Any]) -> list[Any]:
+    found = []
     for item in items:
         try:
             with named(model.device, "a single caption"):
-                text = item.text if isinstance(item, Caption) else item
-                found.append(DETECTORS[name](model, text, settings))
+                found.append(ask(item.text if isinstance(item, Caption) else item))
         except (NumericalError, DeviceError) as problem:
             found.append(str(problem))
     return found
@@ -190,24 +221,24 @@ def _captions_stage(run: Run, name: str, step: Step) -> Stage:
     return Stage(name, step, (Unit(group) for group in groups(run)), count, commit, count)
 
 
-def _holdout_stage(run: Run, name: str, step: Step, holdout: Sequence[str]) -> Stage:
-    """The hold-out captions that have no score of a detector; those that get none
-    are tried again next time.
+def _holdout_stage(run: Run, key: str, name: str, step: Step, holdout: Sequence[str]) -> Stage:
+    """The hold-out captions for which the run's value `key` has no answer of a detector; those
+    that get none are tried again next time.
     """
-    scores: dict[str, float] = run.meta(HOLDOUT + name) or {}
+    scores: dict[str, Any] = run.meta(key) or {}
     open_ = [text for text in holdout if text not in scores]
 
     def commit(events: Sequence[Event]) -> int:
         for event in events:
             score = event.aside or event.answers[0]
-            if isinstance(score, Score):
-                scores[event.unit.items[0]] = score.value
+            if not isinstance(score, str):
+                scores[event.unit.items[0]] = getattr(score, "value", score)
         in_order = {text: scores[text] for text in holdout if text in scores}
-        run.set_meta(HOLDOUT + name, in_order | scores)
+        run.set_meta(key, in_order | scores)
         return len(events)
 
     units = (Unit((text,)) for text in open_)
-    return Stage(f"{name}, hold-out", step, units, len(open_), commit, len(open_))
+    return Stage(name, step, units, len(open_), commit, len(open_))
 
 
 def results(

@@ -47,7 +47,7 @@ CONCERNS = {
         _HAS_NEURONS,
         "json_extract(r.payload, '$.evaluations') DESC, a.position",
     ),
-    "compare": Concern(f"{_OF} 'localize'", _HAS_NEURONS),
+    "compare": Concern(f"{_OF} 'detect'"),
 }
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from findnemo.studies._making import study as study
     from findnemo.studies._ordinary import not_memorized as not_memorized
     from findnemo.studies._ordinary import under_tau as under_tau
+    from findnemo.studies._quality import Reference as Reference
     from findnemo.studies._table import Table as Table
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "_catalogue": ("catalogue", "stock"),
     "_making": ("study",),
     "_ordinary": ("not_memorized", "under_tau"),
+    "_quality": ("Reference",),
     "_table": ("Table",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

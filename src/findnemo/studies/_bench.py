@@ -46,6 +46,7 @@ from findnemo.runtime.memory import named
 from findnemo.settings import Settings
 from findnemo.studies._catalogue import stock
 from findnemo.studies._nemo import listing
+from findnemo.studies._quality import Reference
 from findnemo.studies._registry import STUDIES
 from findnemo.studies._rows import judge_of
 from findnemo.studies._table import Table
@@ -113,7 +114,7 @@ class Bench:
     of them (`runs.ordinary`), and none of the hold-out captions. `under`: captions of unknown kind
     under tau, where there are no others: they show what edits cost, and say nothing about
     detection, which has chosen them. `stop`: asked between computations; once it is true,
-    StoppedError is raised.
+    StoppedError is raised. `reference`: what the quality of images is measured against.
     """
 
     work: Work
@@ -123,6 +124,7 @@ class Bench:
     under: Sequence[str] = ()
     pool: Pool | None = None
     stop: Callable[[], bool] = never
+    reference: Reference = field(default_factory=Reference)
 
     @cached_property
     def workers(self) -> Pool:
@@ -192,7 +194,14 @@ class Bench:
         work = self.work
         there = {"descriptor": work.judges.descriptor, "clip": work.judges.alignment}
         judges = [name for name, judge in there.items() if judge is not None]
-        return stock(work.run, work.calibration, judges, self.unrelated, self.others)
+        return stock(
+            work.run,
+            work.calibration,
+            judges,
+            self.unrelated,
+            self.others,
+            len(self.reference.pictures),
+        )
 
     def whence(self, captions: Sequence[str]) -> str:
         """Where captions of `others` come from: `20 of this run, 40 given`."""

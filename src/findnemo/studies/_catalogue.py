@@ -19,11 +19,12 @@ def stock(
     judges: Collection[str],
     ordinary: Sequence[str],
     others: Sequence[str],
+    pictures: int,
 ) -> dict[str, int]:
     """How much a run has of everything in NEEDS.
 
     `judges`: which of "descriptor" and "clip" there are. `ordinary`: captions known not to be
-    memorized; `others`: those that stand for them.
+    memorized; `others`: those that stand for them. `pictures`: how many reference pictures.
     """
     captions = list(run.captions())
     shipped = run.meta("source") in demo.MODELS
@@ -35,6 +36,7 @@ def stock(
         "hold-out scores": len(calibration.scores),
         "training images": sum(bool(c.image) or (shipped and is_memory(c.type)) for c in captions),
         "descriptor": int("descriptor" in judges),
+        "reference pictures": pictures,
         "CLIP": int("clip" in judges),
     }
 

@@ -43,6 +43,9 @@ NEEDS: dict[str, Need] = {
     "training images": Need(
         "training images of captions", 1, "a column of images in the table of captions"
     ),
+    "reference pictures": Need(
+        "real pictures", 2, "--reference DIR; else images of the untouched model stand there"
+    ),
     "descriptor": Need("copy descriptor (SSCD)", 1, "--descriptor FILE of `findnemo audit`"),
     "CLIP": Need("CLIP", 1, "--clip"),
 }
@@ -99,15 +102,24 @@ _ENTRIES = (  # in the order of the paper, appendix included; then what it does 
     Entry("table1", "Table 1", "mitigations", "table1", ("neurons",), _JUDGED, True),
     Entry("fig4", "Figure 4", "neurons per prompt and layer", "fig4", ("neurons",)),
     Entry(
-        "fig5a", "Figures 5a and 8", "quality", "fig5", ("others",), ("neurons", *_JUDGED), True
+        "fig5a", "Figures 5a and 8", "quality", "fig5",
+        (), ("reference pictures", "others", "neurons", "descriptor", "CLIP"), True,
     ),
     Entry("fig5b", "Figure 5b", "scaling factor", "fig5", ("neurons",), _JUDGED, True),
     Entry("table2", "Table 2", "time per algorithm", "table2", ("neurons",)),
     Entry("table3", "Table 3", "disentanglement", "table3", ("neurons", "others")),
+    Entry(
+        "fig6", "Figure 6", "similarity to the training image, types", "fig6",
+        ("descriptor", "training images"), ("types",), True,
+    ),
     Entry("fig7", "Figure 7", "neurons before and after refinement", "fig4", ("neurons",)),
     Entry(
         "table4", "Table 4", "ablations", "table4",
         ("neurons",), ("ordinary", "hold-out scores", *_JUDGED), True,
+    ),
+    Entry(
+        "fig9", "Figure 9, appendix C.4", "highly memorized captions", "fig9",
+        ("neurons", "descriptor", "training images"), (), True,
     ),
     Entry("fig10", "Figures 10 to 12", "shared neurons", "fig10", ("neurons",), (), True),
     Entry("fig13", "Figure 13", "noise differences", "fig13", ("neurons",), ("others",)),

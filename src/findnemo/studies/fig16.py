@@ -1,4 +1,4 @@
-"""Figures 16 to 19: whole key and value layers off.
+"""Figures 16 to 19: whole key and value layers off, those of the up blocks too.
 
 Figure 20: convolutional channels off. Both for contrast: neither is a memory.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from findnemo.edits import check_called
 from findnemo.files.originals import picture
+from findnemo.metrics.copies import COPY
 from findnemo.models import Model
+from findnemo.neurons import EMPTY
 from findnemo.runs.audit import Answer
 from findnemo.runs.compare import kept_images, made
 from findnemo.runs.standing import neurons_of
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CAPTIONS = 3  # of each type
+WIDE = 10  # layers beside each other
 CHANNELS = (8, 32, 128)
 UNRELATED = 16  # captions against which channels are unusual
 HEADS = ["captions", *EFFECTS.values()]
@@ -60,31 +63,104 @@ def channels_off(model: Model, channels: Mapping[str, Sequence[int] | None]) -> 
 
 
 def fig16(bench: Bench) -> Study:
-    """Every value layer, and the key layer beside it, off as a whole."""
+    """Every value layer of the denoiser, and the key layer beside it, off as a whole; and all
+    of a kind of block (down, mid, up) together.
+    """
     groups = _first_captions(bench)
-    layers = dict(enumerate(bench.layers, 1))
-    changes = {
-        f"layer-{k}-{part}": partial(_layer_off, name=layer.removesuffix("to_v") + part)
-        for part in ("to_v", "to_k")
-        for k, layer in layers.items()
+    blocks: dict[str, list[str]] = {}
+    for layer in bench.model.widths("all"):
+        blocks.setdefault(_block(layer), []).append(layer.removesuffix("to_v"))
+    parts = {"to_v": "value layer", "to_k": "key layer"}
+    off = {
+        (part, label): [name + part for name in names]
+        for part in parts
+        for label, names in _labelled(blocks).items()
     }
+    stems = {key: f"{key[1].replace(' ', '-')}-{key[0]}" for key in off}
+    changes = {stems[key]: partial(_layers_off, names=names) for key, names in off.items()}
     trials = _tried(bench, "fig16", groups, changes)
     figures: dict[str, Figure] = {}
     rows = []
-    heads = ["all on", *(f"layer {k}" for k in layers)]
-    for part, title in (("to_v", "value layer"), ("to_k", "key layer")):
-        names = [f"layer-{k}-{part}" for k in layers]
+    number = count(16)
+    for part, title in parts.items():
         for kind, captions in groups.items():
-            for k, name in zip(layers, names, strict=True):
-                rows.append([f"{title} {k}, {kind}", *trials.line(captions, name)])
-            figures[f"fig{16 + len(figures)}"] = picture_grid(trials.grid(captions, names), heads)
+            untouched = bench.off("fig16, untouched", [(c, EMPTY, 0.0) for c in captions])
+            rows.append([title, "none", kind, *_line([p for p in untouched if p is not None])])
+            for label in _labelled(blocks):
+                line = trials.line(captions, stems[part, label])
+                rows.append([title, label, kind, *line])
+            name = f"fig{next(number)}"
+            for k, labels in enumerate(_pages(blocks)):
+                grid = trials.grid(captions, [stems[part, label] for label in labels])
+                shown = picture_grid(grid, ["all on", *labels])
+                figures[f"{name}-{k + 1}"] = shown
     text = (
-        "A memory does not go with a whole layer alone: some layers take it away, with the rest of"
-        " what the caption asks for, others do nothing. Pictures: as the model is, then each layer"
-        " off."
+        "Some layers take a memory away, with the rest of what the caption asks for, others do"
+        f" nothing. Pictures: as the model is, then each layer off. {_up_blocks(rows)}"
     )
-    table = Table("Layers off", ["", *HEADS], rows)
+    table = Table("Layers off", ["", "off", "type", *HEADS], rows)
     return Study(text, [table], figures)
+
+
+def _block(layer: str) -> str:
+    """The kind of block of a layer: down, mid, up; transformer, where a model is one.
+
+    >>> _block("up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v")
+    'up'
+    """
+    return layer.partition("_block")[0]
+
+
+def _labelled(blocks: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """What is switched off together: each layer (`down 1`), then each kind of block (`all down`).
+
+    A kind with a single layer is that layer.
+
+    >>> _labelled({"down": ["a", "b"], "mid": ["c"]})
+    {'down 1': ['a'], 'down 2': ['b'], 'all down': ['a', 'b'], 'all mid': ['c']}
+    """
+    found: dict[str, Sequence[str]] = {}
+    for kind, names in blocks.items():
+        if len(names) > 1:
+            found |= {f"{kind} {k}": [name] for k, name in enumerate(names, 1)}
+    return found | {f"all {kind}": names for kind, names in blocks.items()}
+
+
+def _pages(blocks: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Labels that stand beside each other in a figure: those of the up blocks on a page of their
+    own, and no more than a page is wide.
+    """
+    pages: list[list[str]] = []
+    for up in (False, True):
+        labels = list(_labelled({k: names for k, names in blocks.items() if (k == "up") == up}))
+        pages += [labels[k : k + WIDE] for k in range(0, len(labels), WIDE)]
+    return pages
+
+
+def _up_blocks(rows: Sequence[Sequence[Any]]) -> str:
+    """What the run shows of the paper's claim that the up blocks barely matter: by how alike the
+    images stay (SSCD_gen) with all value layers of a kind of block off.
+    """
+    at = len(rows[0]) - len(EFFECTS) + list(EFFECTS).index("sscd_gen") if rows else 0
+    alike = {
+        (kind or "all", label.removeprefix("all ")): row[at]
+        for row in rows
+        for title, label, kind in [row[:3]]
+        if title == "value layer" and label.startswith("all ") and row[at] is not None
+    }
+    told = []
+    for kind in dict.fromkeys(kind for kind, _ in alike):
+        if (kind, "up") in alike:
+            here = "they barely matter" if alike[kind, "up"] >= COPY else "they do matter"
+            values = ", ".join(f"{b} {v:.2f}" for (k, b), v in alike.items() if k == kind)
+            told.append(f"{kind}: {values} ({here})")
+    if not told:
+        return ""
+    return (
+        "The paper: the up blocks barely matter. Here the images with all value layers of a block"
+        f" off are as like the untouched ones of the same seed (SSCD_gen, median) as: {'; '.join(told)}."
+        f" Barely: {COPY:g} or more, still a copy."
+    )
 
 
 def fig20(bench: Bench) -> Study:
@@ -190,8 +266,8 @@ def _untouched(desk: Desk, caption: Caption) -> Image.Image:
     return made(desk, caption, nullcontext())[0]
 
 
-def _layer_off(desk: Desk, caption: Caption, name: str, file: str) -> Answer:
-    return edited(desk, caption, channels_off(desk.model, {name: None}), file)
+def _layers_off(desk: Desk, caption: Caption, names: Sequence[str], file: str) -> Answer:
+    return edited(desk, caption, channels_off(desk.model, dict.fromkeys(names)), file)
 
 
 def _channels_off(

@@ -5,95 +5,164 @@ Figure 5b: the factor by which neurons are scaled.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import cache, partial
 from itertools import islice
 from random import Random
+from statistics import fmean, stdev
 from typing import Any
 
+from findnemo.errors import InputError
+from findnemo.metrics.kind import is_memory
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.runs.overview import holders
 from findnemo.runs.standing import neurons_of, switched_off
-from findnemo.seeds import sample_seed
+from findnemo.seeds import UNTOUCHED, WANTED, sample_seed
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure, line
-from findnemo.studies._images import EFFECTS, images_with, medians
+from findnemo.studies._images import EFFECTS, medians
+from findnemo.studies._quality import FIGURES, Features, figures, seen
 from findnemo.studies._table import Table
-from findnemo.verification import Pictures, distance, distances
 
-SHARES = (0.0, 0.25, 0.5, 1.0)
-IMAGES = 48
+SHARES = (0.25, 0.5, 1.0)  # of the neurons
+MOST = 750  # neurons
+SEEDS = 5
 FACTORS = (1.0, 0.75, 0.5, 0.25, 0.0, -0.5, -1.0)
-HEADS = ("FID", "KID", "CLIP-FID", "A_CLIP")
 
 
 def fig5a(bench: Bench) -> Study:
-    """FID, KID, CLIP-FID and A_CLIP on unrelated captions with more and more of the run's
-    neurons off, and as many random ones.
+    """FID, KID, CLIP-FID and A_CLIP of images against real pictures, with more and more of the
+    run's neurons off, and as many random ones; mean and deviation over five seeds.
     """
-    rows = bench.once("fig5a", lambda: _quality(bench))
-    with figure(len(HEADS), width=2.6, height=2.3) as (sheet, axes):
-        for k, (axis, head) in enumerate(zip(axes, HEADS, strict=True)):
-            cells = [(kind, n, row[k]) for kind, n, *row in rows if row[k] is not None]
+    reference = bench.reference
+    pictures = reference.pictures
+    prompts = _prompts(bench)
+    rows = _quality(bench, prompts)
+    look = "descriptor" if reference.inception is None else "Inception"
+    heads = [f"{name} ({look})" if name in ("FID", "KID") else name for name in FIGURES]
+    with figure(len(heads), width=2.6, height=2.3) as (sheet, axes):
+        for k, (axis, head) in enumerate(zip(axes, heads, strict=True)):
+            cells = [(kind, n, cell) for kind, n, *row in rows if (cell := row[k]) is not None]
             for kind, color in (("found", RED), ("random", GREY)):
-                points = [(n, value) for of, n, value in cells if of in (kind, "none")]
-                line(axis, points, color, kind)
+                points = [(n, *cell) for of, n, cell in cells if of in (kind, "none")]
+                if points:
+                    x, y, deviation = zip(*points, strict=True)
+                    axis.errorbar(
+                        x, y, deviation, fmt="o-", color=color, label=kind, markersize=3, capsize=2
+                    )
             if cells:  # from zero: a flat line shall look flat
-                values = [value for *_, value in cells]
-                axis.set_ylim(min(0, 1.3 * min(values)), max(1.3 * max(values), 0.001))
+                low = min(mean - deviation for *_, (mean, deviation) in cells)
+                high = max(mean + deviation for *_, (mean, deviation) in cells)
+                axis.set_ylim(min(0, 1.2 * low), max(1.2 * high, 0.001))
             axis.set(xlabel="neurons off", title=head)
         axes[0].legend()
-    n = min(IMAGES, len(bench.others))
-    note = (
-        f"{n} captions that are not memorized ({bench.whence(bench.others[:IMAGES])}), one image"
-        f" each, against {n} images of the untouched model on other seeds (a real data set's images"
-        " stand there in the paper, whose FID and KID on COCO stay flat up to 750 neurons). FID is"
-        " biased upwards for few images: compare within the table. FID and KID: copy descriptor's"
-        " features; CLIP-FID: CLIP's."
+    against = (
+        f"{len(pictures)} reference pictures"
+        if pictures
+        else f"{len(prompts)} images of the untouched model on another seed (in the paper real"
+        " pictures stand there: --reference)"
     )
-    table = Table("Quality", ["", "neurons off", *HEADS], rows, note)
-    text = "What the neurons cost other captions. Those shared by most captions go off first."
+    whence = "those of the reference pictures" if _own(bench) else bench.whence(prompts)
+    note = (
+        f"{len(prompts)} captions ({whence}), one image each and seed, against {against}. Mean ±"
+        f" standard deviation over {SEEDS} seeds, each with random neurons of its own; they are as"
+        " many of each layer, none of the run's. FID is biased upwards for few images: compare"
+        " within the table. In the paper FID and KID on COCO stay flat up to 750 neurons off."
+    )
+    shown = [
+        [kind, n, *(None if cell is None else _plus_minus(*cell) for cell in row)]
+        for kind, n, *row in rows
+    ]
+    table = Table("Quality", ["", "neurons off", *heads], shown, note)
+    text = "What the neurons cost other captions. Those of most captions go off first."
     return Study(text, [table], {"fig5a": sheet})
 
 
-def _quality(bench: Bench) -> list[list[Any]]:
-    order = _by_frequency(bench)
-    counts = sorted({round(share * len(order)) for share in SHARES} - {0})
-    prompts = list(bench.others[:IMAGES])
-    sets = [("none", EMPTY)]
-    for count in counts:
-        sets += [("found", NeuronSet.of(order[:count])), ("random", _random(bench, order[:count]))]
-    real, images = images_with(bench, "fig5a", prompts, [neurons for _, neurons in sets])
+def _plus_minus(mean: float, deviation: float) -> str:
+    return f"{mean:.3g} ± {deviation:.2g}"
+
+
+def _own(bench: Bench) -> list[str]:
+    """The captions of the reference pictures, without those that are memorized."""
+    memories = {c.text for c in bench.work.run.captions() if is_memory(c.type)}
+    memories |= {c.text for c in bench.memorized()}
+    captions = [p.caption for p in bench.reference.pictures if p.caption]
+    return [text for text in dict.fromkeys(captions) if text not in memories]
+
+
+def _prompts(bench: Bench) -> list[str]:
+    """Captions that images are made of: those of the reference pictures, if they have some."""
+    prompts = list(_own(bench) or bench.others)[: bench.reference.captions]
+    if len(prompts) < 2:
+        raise InputError(
+            f"needs captions that are not memorized, 2 or more: there are {len(prompts)}"
+            " (--unrelated FILE, or --reference DIR with captions)"
+        )
+    return prompts
+
+
+def _quality(bench: Bench, prompts: Sequence[str]) -> list[list[Any]]:
+    """A row a set of neurons: its kind, how many, and mean and deviation of each of FIGURES."""
+    order = list(holders(c for c in bench.memorized() if len(switched_off(c))))
+    held = set(order)
+    most = order[:MOST]
+    counts = sorted({round(share * len(most)) for share in SHARES} - {0})
+    kinds = [("none", 0), *((kind, n) for n in counts for kind in ("found", "random"))]
+    reference = bench.reference
+    compute = partial(
+        seen, prompts=prompts, settings=bench.image_settings, inception=reference.inception
+    )
+    judges = bench.work.judges
+
+    @cache
+    def real() -> Features:
+        if reference.pictures:
+            return reference.features(judges)
+        return bench.over("fig5a, reference", compute, [(EMPTY, WANTED)])[0][0]
+
+    def of_seed(k: int) -> dict[str, Any]:
+        real()  # what cannot be read is said before work begins
+        sets = [
+            _random(bench, most[:n], held, k) if kind == "random" else NeuronSet.of(most[:n])
+            for kind, n in kinds
+        ]
+        items = [(neurons, UNTOUCHED + k) for neurons in sets]
+        found = bench.over(f"fig5a, seed {k + 1} of {SEEDS}", compute, items)
+        return {"with": about, "rows": [figures(real(), *one) for one in found]}
+
+    about = reference.facts(judges) | {
+        "captions": prompts,
+        "images": bench.image_settings.to_json(),
+    }
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    known = [bench.once(f"fig5a:{digest}:{k}", partial(of_seed, k)) for k in range(SEEDS)]
+    seeds = [one["rows"] for one in known]
     return [
-        [kind, len(neurons), *_measures(real, blocked)]
-        for (kind, neurons), blocked in zip(sets, images, strict=True)
+        [kind, n, *(_over(values) for values in zip(*rows, strict=True))]
+        for (kind, n), rows in zip(kinds, zip(*seeds, strict=True), strict=True)
     ]
 
 
-def _measures(real: Pictures, blocked: Pictures) -> list[float | None]:
-    """FID, KID, CLIP-FID and A_CLIP; None where their judge is missing."""
-    values: dict[str, float | None] = dict.fromkeys(("fid", "kid", "clip_fid", "a_clip"))
-    values |= {name: round(distance(name, real, blocked), 5) for name in distances(real.judges)}
-    if real.judges.alignment is not None:
-        values["a_clip"] = round(float(blocked.fits.median()), 5)
-    return list(values.values())
+def _over(values: Sequence[float | None]) -> tuple[float, float] | None:
+    """Mean and deviation; None where the judge is missing."""
+    found = [value for value in values if value is not None]
+    return (fmean(found), stdev(found)) if found else None
 
 
-def _by_frequency(bench: Bench) -> list[Neuron]:
-    """What the run switches off, the neurons of most captions first."""
-    return list(holders(c for c in bench.memorized() if len(switched_off(c))))
-
-
-def _random(bench: Bench, neurons: Sequence[Neuron]) -> NeuronSet:
-    """As many neurons of each layer, none of those of the run; where a layer has too
-    few others, all of them.
+def _random(
+    bench: Bench, neurons: Sequence[Neuron], held: Collection[Neuron], seed: int
+) -> NeuronSet:
+    """As many neurons of each layer, none of `held`; where a layer has too few others, all of
+    them.
     """
-    held = set(_by_frequency(bench))
     widths = bench.model.widths("all")
     layers = {}
     for name, count in Counter(name for name, _ in neurons).items():
         others = [i for i in range(widths[name]) if (name, i) not in held]
-        Random(sample_seed(bench.image_settings.seed, name, 0)).shuffle(others)
+        Random(sample_seed(bench.image_settings.seed, name, seed)).shuffle(others)
         layers[name] = others[:count]
     return NeuronSet(layers)
 

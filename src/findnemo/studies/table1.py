@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from statistics import mean, median
+from typing import Any
 
 from findnemo.errors import StoppedError
 from findnemo.metrics.kind import is_memory
-from findnemo.runs.compare import LISTING, NEMO, SWITCHED, compare, localized_captions, stage_in
-from findnemo.runs.standing import neurons_of
+from findnemo.mitigation import MITIGATIONS, parsed
+from findnemo.runs.compare import (
+    LISTING,
+    NEMO,
+    NONE,
+    SWITCHED,
+    compare,
+    compared_captions,
+    stage_in,
+)
+from findnemo.runs.standing import evaluations_of, neurons_of
 from findnemo.runs.store import Caption, Run, captions_of, settings_of
 from findnemo.studies._bench import Bench, Study, by_type
 from findnemo.studies._published import TABLE1
 from findnemo.studies._rows import Payloads, comparison
-from findnemo.studies._table import Table
+from findnemo.studies._table import Cell, Table
 
-ROWS = {  # the paper's row names, then what it does not have
-    "All neurons active": ("none",),
-    "Random neurons": tuple(f"random-{k}" for k in range(1, 6)),
-    "Embedding adjustment (Wen et al.)": ("embedding",),
-    "Attention scaling (Ren et al.)": ("attention",),
-    "1 random token": ("tokens-1",),
-    "4 random tokens": ("tokens-4",),
-    "10 random tokens": ("tokens-10",),
-    "1 random number": ("numbers-1",),
-    "4 random numbers": ("numbers-4",),
-    "10 random numbers": ("numbers-10",),
-    "1 repeated word": ("repeats-1",),
-    "4 repeated words": ("repeats-4",),
-    "10 repeated words": ("repeats-10",),
-    "Wanda pruning": ("wanda",),
-    "ConceptPrune": ("conceptprune",),
-    "Deactivated neurons (NeMo)": (NEMO,),
-    "Deactivated neurons (findnemo)": ("neurons",),
-}
+
+def rows(names: Iterable[str]) -> dict[str, list[str]]:
+    """Label -> those of some methods that have it, in the order of the table.
+
+    >>> rows(["tokens-1", "random-2", "none", "random-1"])
+    {'All neurons active': ['none'], 'Random neurons': ['random-1', 'random-2'], '1 random token': ['tokens-1']}
+    """
+    order = {name: k for k, name in enumerate((NONE, *MITIGATIONS))}
+    found: dict[str, list[str]] = {}
+    for name in sorted(set(names), key=lambda n: (order.get(parsed(n)[0], len(order)), n)):
+        found.setdefault(label(name), []).append(name)
+    return found
+
+
+def label(name: str) -> str:
+    """What tables call a method, its options behind where it has any.
+
+    >>> label("none"), label("tokens-4"), label("embedding:target=3")
+    ('All neurons active', '4 random tokens', 'Embedding adjustment (Wen et al.), target=3')
+    """
+    base, options = parsed(name)
+    title = "All neurons active" if base == NONE else MITIGATIONS.label(base)
+    return ", ".join([title, *(f"{option}={value}" for option, value in options.items())])
 
 
 def table1(bench: Bench) -> Study:
-    """All mitigations on all localized captions of the run."""
-    bench.untouched(bench.memorized())
-    compare(bench.work, progress=bench.progress, pool=bench.workers, stop=bench.stop)
+    """Mitigations on the memorized captions of the run, and what they cost."""
+    chosen = sampled(bench)
+    bench.untouched(chosen)
+    compare(
+        bench.work, progress=bench.progress, pool=bench.workers, stop=bench.stop, captions=chosen
+    )
     if bench.stop():
         raise StoppedError("stopped before all mitigations were compared")
     return Study(
@@ -46,7 +64,10 @@ def table1(bench: Bench) -> Study:
         " the training image, D_SSCD images of different seeds: low is good. A_CLIP is the fit with"
         " the caption: high is good. Medians over seeds, then median ± median absolute deviation"
         " over captions.",
-        [table(bench.work.run, clip=bench.clip, apart=bench.apart)],
+        [
+            table(bench.work.run, clip=bench.clip, apart=bench.apart),
+            costs(bench.work.run, bench.apart),
+        ],
     )
 
 
@@ -59,17 +80,81 @@ def table(run: Run, intervals: bool = False, clip: str | None = None, apart: str
     """
     stage_of = stage_in(apart)
     every = captions_of(run)
-    captions = [
-        c for c in localized_captions(every) if any(s.startswith(stage_of) for s in c.results)
-    ]
+    captions = compared_captions(every)
     groups = by_type(captions)
-    rows: dict[str, dict[str, Payloads]] = {
+    lines: dict[str, dict[str, Payloads]] = {
         label: {kind: _payloads(group, names, stage_of) for kind, group in groups.items()}
-        for label, names in ROWS.items()
+        for label, names in rows(_made(captions, stage_of)).items()
     }
-    images = {p["images"] for kinds in rows.values() for row in kinds.values() for p in row}
+    images = {p["images"] for kinds in lines.values() for row in kinds.values() for p in row}
     seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which no search has looked. "
-    return comparison("Mitigations", rows, TABLE1, seeds + _about(run, every), intervals, clip)
+    return comparison("Mitigations", lines, TABLE1, seeds + _about(run, every), intervals, clip)
+
+
+def sampled(bench: Bench) -> list[Caption]:
+    """The captions to compare mitigations on, of each type no more than the bench's limit."""
+    every = compared_captions(bench.work.run.captions(stage="detect"))
+    return [c for group in by_type(every).values() for c in group[: bench.limit]]
+
+
+def costs(run: Run, apart: str = "") -> Table:
+    """What every mitigation leaves of the copies, and what it takes.
+
+    Copies left: the share of images that copy what other seeds gave before. Evaluations: of the
+    U-Net, for an image; a pass with its gradient counts three times. Seconds of an image are
+    medians. Beside these, what it takes to find neurons, once for a caption. `apart`: of which
+    settings (`runs.compare.apart`).
+    """
+    stage_of = stage_in(apart)
+    captions = compared_captions(captions_of(run))
+    lines: list[list[Cell]] = []
+    for title, names in rows(_made(captions, stage_of)).items():
+        payloads = _payloads(captions, names, stage_of)
+        method = MITIGATIONS.get(parsed(names[0])[0])
+        lines.append(
+            [
+                title,
+                *(_middle(payloads, key, mean) for key in ("copies", "evaluations")),
+                _middle(payloads, "image_seconds", median),
+                _once(captions, parsed(names[0])[0]),
+                *(_yes(method, key) for key in ("permanent", "gradients")),
+            ]
+        )
+    heads = ["", "copies left", "evaluations", "seconds", "once", "permanent", "gradients"]
+    note = (
+        "Copies left: share of the images that copy what other seeds gave before. Evaluations and"
+        " seconds are for one image; `once`: evaluations to find the neurons of a caption."
+        " Permanent: it can be written into the weights."
+    )
+    return Table("Costs", heads, lines, note)
+
+
+def _made(captions: Iterable[Caption], stage_of: str) -> list[str]:
+    """The methods of which captions have a result."""
+    stages = dict.fromkeys(s for c in captions for s in c.results if s.startswith(stage_of))
+    return [stage.removeprefix(stage_of) for stage in stages]
+
+
+def _middle(payloads: Payloads, key: str, of: Callable[[Iterable[float]], float]) -> float | None:
+    values = [p[key] for p in payloads if key in p]
+    return round(of(values), 3) if values else None
+
+
+def _once(captions: Sequence[Caption], name: str) -> float | None:
+    """Evaluations that the neurons of a caption took, detection included: the mean; None for a
+    method without.
+    """
+    if name == "neurons":
+        values = [evaluations_of(c) for c in captions]
+    elif name == NEMO:
+        values = [c.results[LISTING]["evaluations"] for c in captions if LISTING in c.results]
+    else:
+        return None
+    return round(mean(values)) if values else None
+
+
+def _yes(method: Any, key: str) -> str | None:
+    return None if method is None else "yes" if getattr(method, key, False) else "no"
 
 
 def _payloads(captions: Sequence[Caption], names: Sequence[str], stage_of: str) -> Payloads:
@@ -100,5 +185,8 @@ def _about(run: Run, captions: list[Caption]) -> str:
             " switches nothing off."
         )
     if missed := sum(is_memory(c.type) and not neurons_of(c) and bool(c.results) for c in captions):
-        text += f" {missed} captions with the type of a memory got no neurons and are in no row."
+        text += (
+            f" {missed} captions with the type of a memory got no neurons: findnemo switches nothing"
+            " off for them."
+        )
     return text

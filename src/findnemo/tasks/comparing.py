@@ -13,6 +13,7 @@ from findnemo.errors import FindnemoError
 from findnemo.files.writing import written
 from findnemo.images import check_images
 from findnemo.metrics import Alignment
+from findnemo.prompts import read_training
 from findnemo.runs import Caption, Run, Work, settings_of
 from findnemo.runs.compare import compare as compare_run
 from findnemo.runs.compare import methods
@@ -24,7 +25,16 @@ from findnemo.runs.detectors import (
     run_detectors,
     start_detectors,
 )
-from findnemo.studies import Bench, Study, Table, catalogue, not_memorized, stock, under_tau
+from findnemo.studies import (
+    Bench,
+    Reference,
+    Study,
+    Table,
+    catalogue,
+    not_memorized,
+    stock,
+    under_tau,
+)
 from findnemo.studies import study as make_studies
 from findnemo.studies._rows import judge_of
 from findnemo.studies.table1 import table
@@ -69,6 +79,7 @@ PER_TYPE = 6  # captions of each type in costly studies of the demo
 # images a caption in studies: the paper's, and those of a shipped model
 IMAGES = 10
 IMAGES_OF_DEMO = 4
+QUALITY = 20  # captions whose images are held against the demo's reference pictures
 ORDINARY = 64  # ordinary captions of the demo that studies look at
 
 
@@ -140,14 +151,16 @@ def study(
     """
     wanted = names.split(",") if isinstance(names, str) else list(names)
     with opened(run, model, workers, listener) as (work, pool):
+        own = work.model.source in demo.MODELS
         bench = Bench(
             _pictured(work, studying),
             _ordinary(work.run, work.calibration, studying, listener),
-            studying.per_type or (PER_TYPE if work.model.source in demo.MODELS else None),
+            studying.per_type or (PER_TYPE if own else None),
             listener.progress,
             under_tau(work.run.captions()),
             pool,
             listener.stop,
+            _reference(studying, own),
         )
         return make_studies(wanted, bench, Path(out) if out else Path(run) / "studies")
 
@@ -192,7 +205,8 @@ def studies(
             judges = {"descriptor", "clip"}  # a shipped model brings both
         ordinary = _ordinary(old, calibration, studying, listener)
         others = ordinary or under_tau(old.captions())
-        return catalogue(stock(old, calibration, judges, ordinary, others))
+        pictures = len(_reference(studying, old.meta("source") in demo.MODELS).pictures)
+        return catalogue(stock(old, calibration, judges, ordinary, others, pictures))
 
 
 def _ordinary(
@@ -214,6 +228,16 @@ def _ordinary(
             " they are left out"
         )
     return clean
+
+
+def _reference(studying: Studying, own: bool) -> Reference:
+    """What the quality of images is measured against; `own`: whether a shipped model is studied."""
+    place = studying.reference or (demo.REFERENCES if own else None)
+    captions = studying.quality_captions or (QUALITY if own else Reference.captions)
+    if place is None:
+        return Reference((), studying.inception, captions)
+    pictures = read_training(place, studying.column).pictures
+    return Reference(pictures, studying.inception, captions)
 
 
 @dataclass(frozen=True)

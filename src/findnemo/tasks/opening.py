@@ -17,7 +17,7 @@ from findnemo.errors import InputError
 from findnemo.files.originals import for_run
 from findnemo.files.secrets import hidden
 from findnemo.images import ImageSettings, usual
-from findnemo.localization import SEARCHES, check_impact
+from findnemo.localization import check_impact, check_search
 from findnemo.metrics import Alignment, Descriptor, Judges
 from findnemo.models import SCOPES, Model, cut, load
 from findnemo.passes import compiled
@@ -244,9 +244,7 @@ def plan_for(model: Any, localizing: Localizing, pictures: Pictures, seed: int) 
 
     Raises InputError for options that do not exist or go together.
     """
-    if localizing.search not in SEARCHES:
-        known = ", ".join(SEARCHES)
-        raise InputError(f"search {localizing.search!r} is not known: use one of {known}")
+    check_search(localizing.search)
     if localizing.scope not in ("auto", *SCOPES):
         raise InputError(
             f"scope {localizing.scope!r:.40} is not known: use one of auto, {', '.join(SCOPES)}"

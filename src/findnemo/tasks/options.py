@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from findnemo.runtime.plugins import also
+
 
 def option(default: Any, means: str, *flags: str, **limits: Any) -> Any:
     """A field of a group.
@@ -199,7 +201,7 @@ class Localizing:
     search: str = option(
         "trajectory",
         "How neurons are sought: 'trajectory' until pictures are no copies; 'gradient' or 'listing'"
-        " (Algorithms 3 and 4) by one step.",
+        " (Algorithms 3 and 4) by one step." + also("searches"),
     )
     scope: str = option(
         "auto",
@@ -277,7 +279,9 @@ class Workers:
 class Comparing:
     """What is compared with NeMo."""
 
-    mitigations: str | None = option(None, "Names, separated by commas; default: all.")
+    mitigations: str | None = option(
+        None, "Names, separated by commas; default: all." + also("mitigations")
+    )
     intervals: bool = option(False, "With 95 % bootstrap intervals of the medians.", "--intervals")
 
 
@@ -343,6 +347,22 @@ class Studying:
         None,
         "CLIP (directory or hub id) instead of the run's; openai/clip-vit-base-patch32 in the"
         " paper.",
+    )
+    reference: Path | None = option(
+        None,
+        "Real pictures that the quality of images is measured against (fig5a), such as COCO's, with"
+        " captions or without: a folder as trainers read it, or a table; 'demo' brings its own.",
+        metavar="DIR",
+    )
+    inception: Path | None = option(
+        None,
+        "inception-2015-12-05.pt (TorchScript, as clean-fid uses it) for FID and KID; default: the"
+        " copy descriptor. It is a program: trust it.",
+    )
+    quality_captions: int | None = option(
+        None,
+        "Captions whose images fig5a measures (48; demo 20). FID of few images is high.",
+        min=2,
     )
 
 

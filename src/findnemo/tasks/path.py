@@ -341,7 +341,9 @@ def ready(request: Request, listener: Listener) -> Ready:
         calibration = Holdout(apart, _settings(detecting, localizing))
     plan = plan_for(model, localizing, request.pictures, calibration.settings.seed)
     plan = gentle(plan, localizing, model, given.column, bystanders, listener)
-    folder = folder_of(given) if "verify" in request.stages else None
+    # a shipped model's own captions lie in no folder: their training images come with it
+    has_folder = given.source is not None and "verify" in request.stages
+    folder = folder_of(given) if has_folder else None
     return Ready(table, calibration, request.output, request.stages, plan, part, folder, detecting)
 
 

@@ -1,0 +1,1 @@
+"""Four methods for findnemo; pyproject.toml gives them their names."""

@@ -1,0 +1,76 @@
+"""Mitigations by name, with other hyperparameters than the published ones where a name gives such:
+`embedding:target=0.5`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from findnemo.errors import InputError
+
+KINDS = (int, float, str)
+
+
+def parsed(text: str) -> tuple[str, dict[str, str]]:
+    """The name of a method, and its options as they were written.
+
+    Raises InputError for an option without a value, or one that is given twice.
+
+    >>> parsed("delayed:until=650:scale=2"), parsed("wanda")
+    (('delayed', {'until': '650', 'scale': '2'}), ('wanda', {}))
+    """
+    name, *parts = text.split(":")
+    options: dict[str, str] = {}
+    for part in parts:
+        option, equals, value = part.partition("=")
+        if not (option and equals and value) or option in options:
+            raise InputError(
+                f"{text[:80]!r} is no mitigation with options: write NAME:OPTION=VALUE, each option"
+                " once"
+            )
+        options[option] = value
+    return name, options
+
+
+def hyperparameters(method: Callable[..., Any]) -> dict[str, Any]:
+    """The numbers and words that a method takes beside a model and a case: name -> default.
+
+    >>> from findnemo.mitigation import adjusted_embedding
+    >>> hyperparameters(adjusted_embedding)
+    {'target': 1.5, 'iterations': 10}
+    """
+    _, _, *rest = inspect.signature(getattr(method, "call", method)).parameters.values()
+    return {p.name: p.default for p in rest if isinstance(p.default, KINDS)}
+
+
+def converted(name: str, method: Callable[..., Any], written: Mapping[str, str]) -> dict[str, Any]:
+    """Options of a method as numbers and words, by the kinds of their defaults.
+
+    Raises InputError naming one that the method does not have, or that is no number.
+
+    >>> from findnemo.mitigation import adjusted_embedding
+    >>> converted("embedding", adjusted_embedding, {"target": "3"})
+    {'target': 3.0}
+    """
+    known = hyperparameters(method)
+    options = {}
+    for option, value in written.items():
+        if option not in known:
+            has = ", ".join(known) or "none"
+            raise InputError(f"{name} has no option {option[:40]!r}: it has {has}")
+        options[option] = _value(f"{name}:{option}", value, known[option])
+    return options
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if text not in ("True", "False"):
+            raise InputError(f"{name} is True or False, not {text[:40]!r}")
+        return text == "True"
+    try:
+        return type(default)(text)
+    except ValueError:
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise InputError(f"{name} is {kind}, not {text[:40]!r}") from None

@@ -1,0 +1,171 @@
+"""Methods by name: findnemo's own, and those that installed packages add.
+
+A package adds one by an entry point of the group "findnemo.detectors", "findnemo.mitigations",
+"findnemo.searches" or "findnemo.adapters" (docs/extending.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from findnemo.errors import InputError, first_line
+from findnemo.runtime.notices import notice
+
+T = TypeVar("T")
+KINDS = ("detectors", "mitigations", "searches", "adapters")
+
+
+@dataclass(frozen=True)
+class Method(Generic[T]):
+    """A detector or a mitigation, and what tables say of it.
+
+    `call`: the function itself. `label`: in tables; by default the name it goes by. Methods of one
+    label share a row. `source`: paper, section. `gradients`: whether it needs any, those with which
+    its neurons were sought included. `permanent`: whether what it does could be written into the
+    weights.
+
+    >>> loudness = Method(lambda prompt: prompt.count("!"), "Loudness", "nobody, 2026")
+    >>> loudness("Starry Night!!"), loudness.gradients
+    (2, False)
+    """
+
+    call: Callable[..., T]
+    label: str = ""
+    source: str = ""
+    gradients: bool = False
+    permanent: bool = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> T:
+        return self.call(*args, **kwargs)
+
+
+def as_method(name: str, found: Any) -> Method:
+    """A `Method` with a label, from one or from a function. Raises TypeError for what is neither.
+
+    >>> as_method("length", len).label
+    'length'
+    """
+    method = found if isinstance(found, Method) else Method(found)
+    if not callable(method.call):
+        raise TypeError(f"{method.call!r:.60} is no function")
+    return replace(method, label=method.label or name)
+
+
+class Methods(MutableMapping[str, T]):
+    """A table of methods by name: `own` ones, then those of installed packages.
+
+    `kind`, `kinds`: what they are, one and many, such as "detector" and "detectors"; packages give
+    theirs in the group "findnemo.detectors". `ready`: (name, what was given) -> a method, or an
+    error. A package is imported when one of its methods is asked for. An own name stays an own
+    method, whatever packages give under it.
+
+    >>> sizes = Methods("size", "sizes", {"length": len}, as_method)
+    >>> list(sizes), sizes["length"]("abc"), "width" in sizes
+    (['length'], 3, False)
+    """
+
+    def __init__(
+        self, kind: str, kinds: str, own: Mapping[str, Any], ready: Callable[[str, Any], T]
+    ):
+        self.kind = kind
+        self.kinds = kinds
+        self._ready = ready
+        self._own = {name: ready(name, found) for name, found in own.items()}
+
+    def __getitem__(self, name: str) -> T:
+        """Raises InputError for a method of a package that cannot be used, KeyError for a name
+        that nobody gives.
+        """
+        if name in self._own:
+            return self._own[name]
+        given = installed(self.kinds)[name]
+        packages = self._packages(name)
+        if len(given) > 1:
+            raise InputError(f"{self.kind} {name!r} is given by {packages}: uninstall one of them")
+        try:
+            return self._ready(name, given[0].load())
+        except Exception as error:  # of a program that is not ours
+            raise InputError(
+                f"{self.kind} {name!r} of {packages} cannot be used ({type(error).__name__}:"
+                f" {first_line(error)}): repair the package, or uninstall it"
+            ) from error
+
+    def __setitem__(self, name: str, found: Any) -> None:
+        self._own[name] = self._ready(name, found)
+
+    def __delitem__(self, name: str) -> None:
+        del self._own[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from dict.fromkeys((*self._own, *installed(self.kinds)))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._own or name in installed(self.kinds)
+
+    def require(self, name: str) -> T:
+        """The method of a name that a user gave. Raises InputError, for an unknown name too."""
+        if name not in self:
+            raise InputError(f"{self.kind} {name!r} is not known: use {', '.join(self)}")
+        if name in self._own and (packages := self._packages(name)):
+            notice(f"{self.kind} {name!r} is findnemo's own, not that of {packages}")
+        return self[name]
+
+    def _packages(self, name: str) -> str:
+        """Who gives a method beside findnemo, in words; empty for nobody."""
+        return " and ".join(map(_package, installed(self.kinds).get(name, ())))
+
+    def usable(self) -> list[str]:
+        """All names but those of packages that cannot be used, of which a notice says why."""
+        names = []
+        for name in self:
+            try:
+                self.require(name)
+            except InputError as problem:
+                notice(f"left out: {problem}")
+            else:
+                names.append(name)
+        return names
+
+    def label(self, name: str) -> str:
+        """What tables call a method; its name where the package is gone or cannot be used."""
+        try:
+            return getattr(self[name], "label", name)
+        except (KeyError, InputError):
+            return name
+
+
+@cache
+def installed(kinds: str) -> dict[str, tuple[EntryPoint, ...]]:
+    """Name -> the entry points that packages have under it; nothing is imported."""
+    found: dict[str, tuple[EntryPoint, ...]] = {}
+    for entry in _entries(f"findnemo.{kinds}"):
+        found[entry.name] = (*found.get(entry.name, ()), entry)
+    return dict(sorted(found.items()))
+
+
+@cache
+def _entries(group: str) -> EntryPoints:
+    return entry_points(group=group)
+
+
+def packages() -> dict[str, str]:
+    """Name -> version of the packages that add methods."""
+    entries = (entry for kinds in KINDS for given in installed(kinds).values() for entry in given)
+    return {entry.dist.name: entry.dist.version for entry in entries if entry.dist}
+
+
+def also(kinds: str) -> str:
+    """For a help text: the names that installed packages add; nothing where there are none."""
+    names = ", ".join(installed(kinds))
+    return f" Of installed packages: {names}." if names else ""
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"the package {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value

@@ -1,0 +1,110 @@
+"""Figure 9 and appendix C.4: highly memorized captions.
+
+The paper shows images of captions whose memory holds on. Which ones they are is told here by a
+measure of our own: their images stay most like the training image with the neurons of Algorithms 1
+to 4 off. Beside them stand the images with those neurons off that the run itself has found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from textwrap import shorten
+from typing import TYPE_CHECKING
+
+from findnemo.edits import deactivate
+from findnemo.errors import InputError
+from findnemo.images import generate
+from findnemo.metrics.copies import COPY
+from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.runs.standing import neurons_of
+from findnemo.runs.store import Caption
+from findnemo.seeds import FRESH
+from findnemo.studies._bench import Bench, Desk, Study
+from findnemo.studies._figure import picture_grid
+from findnemo.studies._table import Cell, Table
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MOST = 6  # captions that are shown
+SETS = ("all on", "Algorithms 1 to 4", "the run's own")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A caption with SETS of neurons off: the sets, and SSCD_orig under each."""
+
+    caption: Caption
+    sets: tuple[NeuronSet, ...]
+    similar: tuple[float, ...]
+
+
+def fig9(bench: Bench) -> Study:
+    """The captions whose images stay most like the training image (SSCD_orig) with the neurons of
+    the listing off: pictures before and after, and how many neurons.
+    """
+    trials = sorted(_trials(bench), key=lambda trial: -trial.similar[1])
+    rows: list[list[Cell]] = [
+        [t.caption.text, t.caption.type, t.similar[0], *_pairs(t)] for t in trials
+    ]
+    heads = ["caption", "type", f"SSCD_orig, {SETS[0]}"]
+    heads += [f"{what}, {name}" for name in SETS[1:] for what in ("neurons", "SSCD_orig")]
+    note = "SSCD_orig: median over the seeds. Order: by what Algorithms 1 to 4 leave."
+    left = [sum(t.similar[k] > COPY for t in trials) for k in (1, 2)]
+    text = (
+        f"With the neurons of Algorithms 1 to 4 off the images of {left[0]} of {len(trials)}"
+        f" captions stay copies of the training image (SSCD_orig over {COPY:g}), with those that the"
+        f" run has found of {left[1]}. Pictures: the captions that stay most alike, one seed."
+    )
+    shown = trials[:MOST]
+    asked = [(t.caption.text, neurons) for t in shown for neurons in t.sets]
+    pictures = iter(bench.over("fig9, pictures", _picture, asked))
+    grid = [
+        (_label(t), [original, *(next(pictures) for _ in SETS)])
+        for t in shown
+        if (original := bench.work.original(t.caption)) is not None
+    ]
+    figures = {"fig9": picture_grid(grid, ["training image", *SETS], tile=1.2)}
+    table = Table("Highly memorized captions", heads, rows, note)
+    return Study(text, [table], figures)
+
+
+def _trials(bench: Bench) -> list[Trial]:
+    """The captions of which everything is known.
+
+    Raises InputError where there are none.
+    """
+    captions = [c for c in bench.sample() if bench.work.original(c) is not None]
+    pairs = zip(captions, bench.listed(captions), strict=True)
+    sets = [(c, (EMPTY, pair[1], neurons_of(c))) for c, pair in pairs if pair is not None]
+    found = iter(bench.off("fig9", [(c, one, 0.0) for c, three in sets for one in three]))
+    trials = []
+    for caption, three in sets:
+        payloads = list(islice(found, len(three)))
+        similar = tuple(p["sscd_orig"] for p in payloads if p is not None and "sscd_orig" in p)
+        if len(similar) == len(three):
+            trials.append(Trial(caption, three, similar))
+    if not trials:
+        raise InputError(
+            "no caption with neurons has a training image that can be had: see"
+            " originals/failures.jsonl"
+        )
+    return trials
+
+
+def _pairs(trial: Trial) -> list[Cell]:
+    sets = zip(trial.sets, trial.similar, strict=True)
+    return [cell for neurons, similar in list(sets)[1:] for cell in (len(neurons), similar)]
+
+
+def _label(trial: Trial) -> str:
+    counts = " / ".join(str(len(neurons)) for neurons in trial.sets[1:])
+    return f"{shorten(trial.caption.text, 40, placeholder='…')}\n{counts} neurons"
+
+
+def _picture(desk: Desk, item: tuple[str, NeuronSet]) -> Image.Image:
+    """The first image of a caption with neurons off."""
+    text, neurons = item
+    with deactivate(desk.model, neurons):
+        return generate(desk.model, text, [FRESH], desk.plan.image_settings)[0]
