@@ -24,6 +24,7 @@ from findnemo.runs.ordinary import ordinary
 from findnemo.runs.workers import Serial
 from findnemo.studies import Bench, not_memorized, under_tau
 from findnemo.studies._published import DETECTOR, HOLDOUT, TABLE2, UNRELATED
+from findnemo.studies._rows import judge_of
 from findnemo.studies.fig2 import fig2a
 from findnemo.studies.table1 import costs, table
 from findnemo.studies.table2 import table2
@@ -325,8 +326,10 @@ def test_the_table_says_which_clip_it_used(work, tmp_path, clip, told):
     with mine.run:
         audit(mine, [Prompt(caption.text, 1, "VM")], ("detect", "localize"))
         compare(mine, ["neurons"])
-        note = table(mine.run).note
+        shown = table(mine.run, clip=judge_of(mine.run, mine.plan.judges))
+    note = shown.note
     assert told in note
+    assert ("A_CLIP, paper" in shown.columns) == ("large" not in clip)
     assert ("are not comparable" in note) == ("large" in clip)
 
 

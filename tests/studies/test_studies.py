@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import shutil
+from collections import Counter
 from dataclasses import replace
 from statistics import median
 
@@ -26,6 +28,7 @@ from findnemo.studies._nemo import listing, with_tau
 from findnemo.studies.fig14 import KS, THETAS
 from findnemo.studies.fig16 import channels_off
 from findnemo.studies.table1 import rows as methods_by_label
+from findnemo.studies.table3 import never_found
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_doing_them_again_computes_nothing(made, work, monkeypatch, tmp_path):
     monkeypatch.setattr("findnemo.studies._nemo.Probe", None)
     bench = Bench(work, [c.text for c in work.run.captions() if not c.type], limit=1)
     study(["table1", "table2", "table4", "fig4", "fig5a"], bench, tmp_path)
-    for name in ("table1", "table2", "table4-1", "fig4", "fig5a"):
+    for name in ("table1", "table2", "table4-1", "fig4-1", "fig5a"):
         assert (tmp_path / f"{name}.csv").read_bytes() == (folder / f"{name}.csv").read_bytes()
 
 
@@ -163,7 +166,7 @@ def test_the_heat_map_is_the_similarity_with_those_candidates_off(made, work):
 
 
 def test_figure_10_counts_captions_of_shared_neurons(made, work):
-    _, *rows = cells(made[1], "fig10")
+    _, *rows = cells(made[1], "fig10-2")
     layers = list(work.model.value_layers)
     memorized = [c for c in work.run.captions() if len(neurons_of(c))]
     for layer, neuron, count, _ in rows:
@@ -183,10 +186,120 @@ def test_quality_without_a_change_is_the_floor_and_counts_are_those_off(made, wo
     assert all(float(r[head.index("FID (descriptor)")].split()[0]) >= 0 for r in rows)
 
 
-def test_disentanglement_takes_all_neurons_that_are_off_in_the_end(made, work):
+def test_disentanglement_of_the_neurons_of_most_captions_and_of_others(made, work):
+    """Against plain hooks, and weights of the value layers set to zero."""
     _, *rows = cells(made[1], "table3")
-    assert int(rows[-1][0]) == len(all_neurons(work.run.captions()))
-    assert all(float(r[-1]) == min(map(float, r[1:-1])) for r in rows)
+    held = Counter(n for c in work.run.captions() if c.type for n in neurons_of(c))
+    layers = list(work.model.widths())
+    order = sorted(held, key=lambda n: (-held[n], layers.index(n[0]), n[1]))
+    counts = sorted({min(n, len(order)) for n in (1, 5, 10, 25, 50, 100, 150)})
+    assert [int(r[1]) for r in rows if r[0] == "found"] == counts
+    random = [int(r[1]) for r in rows if r[0] == "random"]
+    assert all(0 < n <= count for n, count in zip(random, counts, strict=True))
+    denoiser = copy.deepcopy(work.model.denoiser)
+    seen = {}
+    for name in layers:
+        block = denoiser.get_submodule(name.removesuffix(".to_v"))
+        block.register_forward_hook(lambda m, a, out, n=name: seen.update({n: out.flatten(1)}))
+    t = work.model.timesteps(50)[0]
+
+    def outputs(text):
+        with torch.no_grad():
+            latents = work.model.noise(text, range(3), 0)
+            embeds = work.model.encode([text]).expand(3).tokens
+            denoiser(latents, t, encoder_hidden_states=embeds)
+        return dict(seen)
+
+    prompts = [c.text for c in work.run.captions() if not c.type]
+    before = [outputs(text) for text in prompts]
+    for layer, index in order:
+        denoiser.get_submodule(layer).weight.data[index] = 0
+    after = [outputs(text) for text in prompts]
+    cosine = torch.nn.functional.cosine_similarity
+    last = [r for r in rows if r[0] == "found"][-1]
+    for k, name in enumerate(layers, 2):
+        values = [cosine(b[name], a[name]).mean() for b, a in zip(before, after, strict=True)]
+        assert float(last[k]) == pytest.approx(float(sum(values)) / len(values), abs=2e-4)
+
+
+def test_random_neurons_were_found_for_no_caption_and_lie_in_the_same_layers():
+    order = [("a", 0), ("b", 1), ("a", 3), ("b", 0)]
+    for n in range(1, 5):
+        drawn = never_found(order[:n], order, {"a": 9, "b": 3})
+        assert not set(drawn) & set(order)
+        wanted = Counter(layer for layer, _ in order[:n])
+        assert {k: len(v) for k, v in drawn.layers.items()} == {
+            k: min(v, 1) if k == "b" else v for k, v in wanted.items()
+        }
+
+
+def test_figure_2b_is_of_all_neurons_of_the_first_value_layer(made, work):
+    head, *rows = cells(made[1], "fig2b")
+    layer = next(iter(work.model.value_layers))
+    for row in rows:
+        kind = row[0]
+        texts = [c.text for c in work.run.captions() if (c.type or "not memorized") == kind]
+        z = []
+        for text in texts:
+            a = findnemo.activations(work.model, text)[layer].double()
+            gap = a - work.calibration.mean[layer].double()
+            z += (gap / work.calibration.std[layer].double()).abs().clamp(max=100).tolist()
+        assert [int(x) for x in row[1:3]] == [len(texts), len(z) // len(texts)]
+        at = head.index("share over 5")
+        assert float(row[at]) == pytest.approx(sum(x > 5 for x in z) / len(z))
+        assert float(row[-1]) == pytest.approx(max(z))
+
+
+def test_figures_4_and_7_count_prompts_and_mean_neurons(made, work):
+    folder = made[1]
+    layers = list(work.model.widths())
+    captions = [c for c in work.run.captions() if c.type and len(neurons_of(c))]
+    sets = {
+        kind: [
+            findnemo.localize(work.model, c.text, work.calibration, "listing")
+            for c in captions
+            if c.type == kind
+        ]
+        for kind in ("VM", "TM")
+    }
+    head, *rows = cells(folder, "fig4-1")
+    for kind, n, _, one, *shares in rows:
+        sizes = [len(found.neurons) for found in sets[kind]]
+        assert (int(n), int(one)) == (len(sizes), sizes.count(1))
+        few, many = sum(s <= 5 for s in sizes), sum(s >= 50 for s in sizes)
+        assert [float(x) for x in shares[:3]] == [
+            pytest.approx(k / len(sizes)) for k in (sizes.count(1), few, many)
+        ]
+    assert next(r for r in rows if r[0] == "VM")[head.index("one, paper")] == "28 prompts"
+    _, *rows = cells(folder, "fig7-2")
+    for label, *means in rows:
+        kind, step = label.split(", ")
+        chosen = [f.candidates if "initial" in step else f.neurons for f in sets[kind]]
+        own = [sum(len(s.layers.get(n, ())) for s in chosen) / len(chosen) for n in layers]
+        assert [float(x) for x in means] == pytest.approx(own)
+    assert [r[1:] for r in rows if "refined" in r[0]] == [
+        r[1:] for r in cells(folder, "fig4-2")[1:]
+    ]
+
+
+def test_captions_that_the_most_shared_neurons_explain(made, work):
+    head, *rows = cells(made[1], "fig10-1")
+    captions = [c for c in work.run.captions() if c.type]
+    held = Counter(n for c in captions for n in neurons_of(c))
+    layers = list(work.model.widths("all"))
+    order = sorted(held, key=lambda n: (-held[n], layers.index(n[0]), n[1]))
+    at = next(k for k, name in enumerate(head) if name.startswith("VM"))
+    mine = [set(neurons_of(c)) for c in captions if c.type == "VM"]
+    for row in rows:
+        top = set(order[: int(row[0])])
+        assert float(row[at]) == sum(bool(s & top) for s in mine) / len(mine)
+        assert float(row[at + 1]) == sum(not s - top for s in mine) / len(mine)
+
+
+def test_table_2_has_a_clock_for_the_text_encoder(made):
+    _, *rows = cells(made[1], "table2")
+    assert rows[0][0] == "text encoder"
+    assert "Alg. 2, out-of-distribution neurons" in [r[0] for r in rows]
 
 
 def test_channels_off_gives_zeros_there_and_leaves_the_rest(work):

@@ -19,7 +19,7 @@ from findnemo.metrics import Judges
 from findnemo.prompts import Prompt
 from findnemo.report import write
 from findnemo.runs import Plan, Work, audit, start
-from findnemo.studies import STUDIES, Bench, study
+from findnemo.studies import STUDIES, Bench, catalogue, study, under_tau
 from findnemo.studies._nemo import with_tau
 
 
@@ -128,7 +128,9 @@ def statistics(model, path, change=lambda mean, std: None):
     return path
 
 
-def test_an_imported_file_goes_through_audit_report_and_studies(large, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["VM", None])
+def test_an_imported_file_goes_through_audit_report_and_all_studies(large, tmp_path, kind):
     made = import_statistics(statistics(large, tmp_path / "statistics.pt"), large)
     assert (made.settings.variant, made.tau, len(made.scores)) == ("released", 0.428, 0)
     assert made.p_value(0.9) is made.rate_bound() is None
@@ -139,17 +141,17 @@ def test_an_imported_file_goes_through_audit_report_and_studies(large, tmp_path)
         work = Work(run, large, made, plan, Judges())
         captions = audit(
             work,
-            [Prompt(text, row, "VM" if row == 1 else None) for row, text in enumerate(TEXTS, 1)],
+            [Prompt(text, row, kind if row == 1 else None) for row, text in enumerate(TEXTS, 1)],
         )
         assert sum(c.results["detect"]["memorized"] for c in captions) == 1
         assert all(c.results["detect"]["p"] is None for c in captions)
         assert "given with imported statistics" in write(run).read_text(encoding="utf-8")
-        done = study(
-            ["fig2a", "fig2b", "table4", "fig13"],
-            Bench(work, TEXTS[1:], limit=1),
-            tmp_path / "studies",
-        )
-        assert {name: str(one) for name, one in done.items() if isinstance(one, Exception)} == {}
+        bench = Bench(work, TEXTS[1:] if kind else (), limit=1, under=under_tau(captions))
+        states = {row[0]: row[-1] for row in catalogue(bench.stock).rows}
+        done = study(["all"], bench, tmp_path / "studies")
+        wrong = {name: str(one) for name, one in done.items() if isinstance(one, Exception)}
+        assert wrong == {}
+        assert all(state.startswith("ready") for state in states.values())
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ from findnemo.studies._catalogue import stock
 from findnemo.studies._nemo import listing
 from findnemo.studies._quality import Reference
 from findnemo.studies._registry import STUDIES
-from findnemo.studies._rows import clip_of
+from findnemo.studies._rows import judge_of
 from findnemo.studies._table import Table
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Bench:
     @property
     def clip(self) -> str:
         """What gives A_CLIP, in words."""
-        return clip_of(self.work.run, self.work.plan.judges)
+        return judge_of(self.work.run, self.work.plan.judges)
 
     @property
     def made_with(self) -> str:
@@ -177,12 +177,15 @@ class Bench:
         plan = self.work.plan
         settings = settings_of(self.work.run) | {"image_settings": plan.image_settings.to_json()}
         judges = {"descriptor": self.work.judges.descriptor, "CLIP": self.work.judges.alignment}
-        names = {"descriptor": plan.judges.get("descriptor", "the demo's own"), "CLIP": self.clip}
-        judged = [f"{kind}: {names[kind]}" for kind, judge in judges.items() if judge is not None]
+        judged = [
+            judge_of(self.work.run, plan.judges, kind)
+            for kind, judge in judges.items()
+            if judge is not None
+        ]
         return (
             f"Images: {len(samples(self.work))} a caption where nothing else is said, sampler"
             f" {sampler_of(settings)}, {plan.image_settings.steps} steps, guidance"
-            f" {plan.image_settings.guidance:g}. {'; '.join(judged) or 'No judges'}."
+            f" {plan.image_settings.guidance:g}. Judged by {' and '.join(judged) or 'nothing'}."
         )
 
     @cached_property

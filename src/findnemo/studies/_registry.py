@@ -44,7 +44,7 @@ NEEDS: dict[str, Need] = {
         "training images of captions", 1, "a column of images in the table of captions"
     ),
     "reference pictures": Need(
-        "real pictures", 2, "--reference DIR; else images of the untouched model stand there"
+        "real pictures", 2, "--reference DIR, else images of the untouched model stand there"
     ),
     "descriptor": Need("copy descriptor (SSCD)", 1, "--descriptor FILE of `findnemo audit`"),
     "CLIP": Need("CLIP", 1, "--clip"),

@@ -51,11 +51,11 @@ def comparison(
     return Table(title, heads, lines, note + _a_clip_note(clip, is_papers, rows))
 
 
-def clip_of(run: Run, judges: Mapping[str, str]) -> str:
-    """What gives the A_CLIP of a run, or of a plan with other `judges`, in words."""
+def judge_of(run: Run, judges: Mapping[str, str], kind: str = "CLIP") -> str:
+    """The CLIP, or the descriptor, of a run or of a plan with other `judges`, in words."""
     own = run.meta("source") in demo.MODELS
-    unnamed = "the demo's own CLIP" if own else "a CLIP that the run does not name"
-    return str(judges.get("clip", unnamed))
+    unnamed = f"the demo's own {kind}" if own else f"a {kind} that the run does not name"
+    return str(judges.get(kind.lower(), unnamed))
 
 
 def _a_clip_note(

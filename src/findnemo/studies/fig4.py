@@ -42,8 +42,8 @@ def fig4(bench: Bench) -> Study:
     a = Table("a: neurons per prompt", heads, rows, _missing(bench, steps), digits=2)
     b = _by_layer("b: mean neurons per layer and prompt", bench, {"": refined})
     text = (
-        "Few neurons hold a memory, often a single one; those of verbatim memories sit in fewer"
-        " than those of templates. Neurons: NeMo's, after refinement."
+        "In the paper few neurons hold a memory, often a single one, and fewer hold a verbatim one"
+        " than a template. Neurons: NeMo's, after refinement."
     )
     return Study(text, [a, b], {"fig4": _panels(bench, {"": refined})})
 
@@ -77,7 +77,7 @@ def _sets(bench: Bench) -> tuple[Sets, Sets]:
 
 def _missing(bench: Bench, steps: Sequence[Sets]) -> str:
     left = len(bench.memorized()) - sum(map(len, steps[0].values()))
-    return f"{left} captions are left out: the listing finds no neurons for them." if left else ""
+    return f"Left out: {left}, for which the listing finds no neurons." if left else ""
 
 
 def _means(sets: Sequence[NeuronSet], layers: Sequence[str]) -> list[float]:

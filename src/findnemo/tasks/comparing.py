@@ -36,7 +36,7 @@ from findnemo.studies import (
     under_tau,
 )
 from findnemo.studies import study as make_studies
-from findnemo.studies._rows import clip_of
+from findnemo.studies._rows import judge_of
 from findnemo.studies.table1 import table
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
@@ -122,7 +122,7 @@ def compare(
                 limit = captions_of(prompts).limit
                 compare_run(work, names, listener.progress, pool, listener.stop, limit)
             warn_missing(work.original, listener)
-            clip = clip_of(work.run, work.plan.judges)
+            clip = judge_of(work.run, work.plan.judges)
             table1 = table(work.run, comparing.intervals, clip)
             for name, text in (("table1.md", table1.markdown()), ("table1.csv", table1.csv())):
                 with written(place / name) as part:
