@@ -323,7 +323,7 @@ def test_medians_before_and_after_are_those_of_the_captions(tmp_path):
 def test_mitigations_are_shown_if_they_were_compared_and_left_out_if_not(tmp_path, page):
     assert "mitigations" not in page.by_id
     told = memorized("a", {FIRST: [1]}, type="VM")
-    values = {"images": 4, "sscd_gen": 0.125, "a_clip": 0.5}
+    values = {"images": 4, "sscd_gen": 0.125, "a_clip": 0.5, "evaluations": 30, "copies": 0.25}
     stages = {
         "compare:none": values | {"sscd_gen": 1.0},
         "compare:neurons": values,
@@ -334,6 +334,8 @@ def test_mitigations_are_shown_if_they_were_compared_and_left_out_if_not(tmp_pat
     assert "Deactivated neurons (findnemo) VM 1 1 0.12 ± 0.00" in section
     assert "Wanda pruning VM 1 0 \u22120.88 ± 0.00" in section
     assert "paper" not in section.split("Memorized captions")[0]
+    assert "Wanda pruning 0.25 30 \u2013 yes no" in section
+    assert re.search(r"Deactivated neurons \(findnemo\) 0\.25 30 \d+ yes yes", section)
 
 
 def test_attack_curves_are_shown_if_the_run_holds_them(tmp_path, page):

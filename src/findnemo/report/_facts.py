@@ -9,7 +9,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -44,6 +44,9 @@ from findnemo.runs import (
 from findnemo.runs.compare import STAGE
 from findnemo.runs.standing import WORDS
 from findnemo.stats import bootstrap, wilson
+
+if TYPE_CHECKING:
+    from findnemo.studies import Table
 
 LEAST = 5  # values from which an interval says something
 LISTED = 200  # captions that are not memorized, by name; results.csv has the rest
@@ -549,20 +552,35 @@ def _utility(utility: dict[str, Any] | None) -> dict[str, Any] | None:
     return {"n": n, "neurons": utility["neurons"], "rows": rows}
 
 
-def _mitigations(run: Run, captions: Sequence[Caption]) -> dict[str, Any] | None:
-    """Table 1 from what the run holds, without the columns of the paper."""
+def _mitigations(run: Run, captions: Sequence[Caption]) -> list[dict[str, Any]]:
+    """Table 1 from what the run holds, without the columns of the paper, and what mitigations
+    cost; nothing where none were compared.
+    """
     if not any(stage.startswith(STAGE) for c in captions for stage in c.results):
-        return None
-    from findnemo.studies.table1 import table
+        return []
+    from findnemo.studies.table1 import costs, table
 
-    table1 = table(run, intervals=True)
+    about = (
+        "Medians over captions ± median absolute deviation, 95 % intervals below. Low is good but"
+        " for A_CLIP. "
+    )
+    return [_shown(table(run, intervals=True), about), _shown(costs(run))]
+
+
+def _shown(table: Table, about: str = "") -> dict[str, Any]:
+    """A table of a study, without columns of the paper and those that nothing is known for."""
     kept = [
         k
-        for k, head in enumerate(table1.columns)
-        if not head.endswith(", paper") and any(row[k] is not None for row in table1.rows)
+        for k, head in enumerate(table.columns)
+        if not head.endswith(", paper") and any(row[k] is not None for row in table.rows)
     ]
-    rows = [[_cell(row[k], k > 1) for k in kept] for row in table1.rows]
-    return {"columns": [table1.columns[k] for k in kept], "rows": rows, "note": table1.note}
+    rows = [[_cell(row[k], k > 1) for k in kept] for row in table.rows]
+    return {
+        "title": table.title,
+        "columns": [table.columns[k] for k in kept],
+        "rows": rows,
+        "note": about + table.note,
+    }
 
 
 def _cell(cell: Any, numeric: bool) -> tuple[str, str, str]:

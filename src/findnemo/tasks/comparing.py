@@ -37,7 +37,7 @@ from findnemo.studies import (
 )
 from findnemo.studies import study as make_studies
 from findnemo.studies._rows import judge_of
-from findnemo.studies.table1 import table
+from findnemo.studies.table1 import costs, table
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     at_work,
@@ -98,7 +98,7 @@ def compare(
     Table 1 of Finding NeMo for a model. What `findnemo compare` does.
 
     A directory that holds an audit goes on with the settings and the calibration of that run. The
-    table is written to `out` too, as table1.md and table1.csv. Raises InputError for a mitigation
+    table is written to `out` too, as table1.md and table1.csv, and beside it costs.md and costs.csv. Raises InputError for a mitigation
     that is not known, and MismatchError for options that the run was not made with.
     """
     output = output_of(out)
@@ -124,9 +124,10 @@ def compare(
             warn_missing(work.original, listener)
             clip = judge_of(work.run, work.plan.judges)
             table1 = table(work.run, comparing.intervals, clip)
-            for name, text in (("table1.md", table1.markdown()), ("table1.csv", table1.csv())):
-                with written(place / name) as part:
-                    part.write_text(text, encoding="utf-8")
+            for name, made in (("table1", table1), ("costs", costs(work.run))):
+                for ending, text in (("md", made.markdown()), ("csv", made.csv())):
+                    with written(place / f"{name}.{ending}") as part:
+                        part.write_text(text, encoding="utf-8")
             report.write(work.run)
             log(work.run, output, listener)
     return table1

@@ -280,7 +280,10 @@ class Comparing:
     """What is compared with NeMo."""
 
     mitigations: str | None = option(
-        None, "Names, separated by commas; default: all." + also("mitigations")
+        None,
+        "Names, separated by commas, with other hyperparameters as NAME:OPTION=VALUE; default: all"
+        " but noise and sail, which take hundreds of U-Net evaluations an image."
+        + also("mitigations"),
     )
     intervals: bool = option(False, "With 95 % bootstrap intervals of the medians.", "--intervals")
 
