@@ -10,6 +10,7 @@ images and what lies under them.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from findnemo.detection import (
     anisotropy,
@@ -62,6 +63,11 @@ _OWN: dict[str, Detector] = {
         gradients=True,
     ),
     "dsm": Method(dsm.dsm, "Dynamical singularity", "Early Detection of Memorization, 2026"),
+    "dsm-1": Method(
+        partial(dsm.dsm, step=1),
+        "Dynamical singularity, second step",
+        "Early Detection of Memorization, 2026",
+    ),
     "latent-updates": Method(
         latent_updates.latent_updates, "Latent updates (Huang et al.)", "Broken Memories, 2026"
     ),
