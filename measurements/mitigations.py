@@ -21,10 +21,13 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+import torch
+
 from findnemo.mitigation import MITIGATIONS, parsed
 from findnemo.runs import Caption, Run
 from findnemo.runs.compare import STAGE, compared_captions
 from findnemo.runs.standing import evaluations_of
+from findnemo.stats import bootstrap
 from findnemo.studies.table1 import label, rows
 
 # beside the published setting of each method, which is its name alone
@@ -92,8 +95,8 @@ def table(captions: Sequence[Caption]) -> str:
         method = MITIGATIONS.get(base)
         cells = [
             f"{label(names[0]) if len(names) == 1 else title}",
-            str(len(payloads) // len(names)),
-            cell(payloads, "copies", mean),
+            str(max(len(found[name]) for name in names)),
+            interval(payloads, "copies"),
             cell(payloads, "sscd_orig", median),
             cell(payloads, "d_sscd", median),
             cell(payloads, "a_clip", mean, 3),
@@ -107,6 +110,13 @@ def table(captions: Sequence[Caption]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def interval(payloads: Sequence[dict[str, Any]], key: str) -> str:
+    """Mean over captions with its 95 % bootstrap interval."""
+    sample = torch.tensor([p[key] for p in payloads], dtype=torch.float64)
+    low, high = bootstrap(lambda x: float(x.mean()), sample)
+    return f"{sample.mean():.2f} [{low:.2f}, {high:.2f}]"
 
 
 def cell(payloads: Sequence[dict[str, Any]], key: str, of: Any, digits: int = 2) -> str:
