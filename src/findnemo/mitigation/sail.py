@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from findnemo.mitigation._calls import Difference, fitted, starting
-from findnemo.mitigation._case import Case
+from findnemo.mitigation._case import Case, at_least
 from findnemo.models import Model
 from findnemo.passes.conditioning import following
 from findnemo.seeds import sample_seed
@@ -47,13 +47,15 @@ def flat_start(
     others by the square root of their size; `alpha` holds for all sizes, for the terms that it
     weighs grow alike. `squares`: descend the paper's sum of squares, or what the released code
     descends, the value above. Published are the code's settings for Stable Diffusion 1.4 (2:
-    threshold 4 to 6, alpha .01).
+    threshold 4 to 6, alpha .01). Raises InputError for negative numbers and no candidates.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
     >>> with flat_start(model, Case(prompt), threshold=9):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
+    at_least(0, alpha=alpha, delta=delta, threshold=threshold, iterations=iterations)
+    at_least(1, candidates=candidates)
     tell = cache(model.tell)
 
     def change(noise: Tensor, d: Difference) -> Tensor:
