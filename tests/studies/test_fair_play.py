@@ -5,6 +5,7 @@ published, seeds that nothing decided on.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from findnemo.calibration import calibrate, prompts_digest
 from findnemo.errors import InputError
 from findnemo.localization import localize
 from findnemo.metrics.kind import is_memory
+from findnemo.mitigation import MITIGATIONS
 from findnemo.prompts import Prompt
 from findnemo.runs import Work, audit, start
 from findnemo.runs.audit import neurons_of
@@ -500,3 +502,23 @@ def test_costs_tell_of_rows_of_other_captions(other):
     made = costs(other.run)
     assert {row[1] for row in made.rows} == {1, 3}
     assert "not of the same captions" in made.note
+
+
+def test_a_method_of_others_that_breaks_is_told_and_the_rest_goes_on(other, monkeypatch):
+    def early(model, case):
+        raise ValueError("early")
+
+    @contextmanager
+    def late(model, case):
+        stop = model.denoiser.register_forward_pre_hook(lambda *given: {}["late"])
+        with stop:
+            yield
+
+    for method in (early, late):
+        monkeypatch.setitem(MITIGATIONS, method.__name__, method)
+    compare(other, ["early", "late", "neurons"], limit=1)
+    caption = next(other.run.captions())
+    assert "compare:neurons" in caption.results
+    assert caption.failed["compare:early"] == "mitigation 'early' failed (ValueError: early)"
+    assert caption.failed["compare:late"] == "mitigation 'late' failed (KeyError: 'late')"
+    assert not other.model.denoiser._forward_pre_hooks

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from findnemo.mitigation._calls import Difference, fitted, starting
 from findnemo.mitigation._case import Case, at_least
@@ -140,5 +140,5 @@ def flattened(
     x = noise
     for _ in range(rounds):
         here = d(x)
-        x = x - gamma * (d(x + rho * here / here.norm()) - here)
+        x = x - gamma * (d(x + rho * nn.functional.normalize(here.flatten(), dim=0).view_as(here)) - here)
     return x

@@ -43,6 +43,7 @@ from findnemo.runs.store import Caption, Run, settings_of
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runs.worklist import groups, list_open
+from findnemo.runtime.plugins import answering
 from findnemo.seeds import FRESH
 from findnemo.verification import RANDOM
 
@@ -231,7 +232,11 @@ def _answer(
     after = before
     more: dict[str, float] = {"evaluations": tools.plan.image_settings.passes}
     if name != NONE:
-        with counting(tools.model) as spent, mitigated(tools, caption, name, reference):
+        with (
+            answering(f"mitigation {name!r}"),
+            counting(tools.model) as spent,
+            mitigated(tools, caption, name, reference),
+        ):
             once = spent.evaluations  # the price of a caption, however many images are made of it
             began = time.perf_counter()
             after = made(tools, caption, nullcontext())

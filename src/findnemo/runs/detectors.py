@@ -32,6 +32,7 @@ from findnemo.runs.table import asked, enter
 from findnemo.runs.workers import Event, Pool, Step, Unit, never
 from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.memory import named
+from findnemo.runtime.plugins import answering
 from findnemo.stats.roc import accuracy_of
 
 STAGE = "detect:"  # and the name of a detector: a stage of the captions
@@ -152,7 +153,9 @@ def run_detectors(
                 reference=list((run.meta(REFERENCE + name) or {}).values()),
             )
         run_stage(_captions_stage(run, name, step), pool, progress, stop)
-        stage = _holdout_stage(run, HOLDOUT + name, f"{name}, hold-out", step, _unseen(run, name, holdout))
+        stage = _holdout_stage(
+            run, HOLDOUT + name, f"{name}, hold-out", step, _unseen(run, name, holdout)
+        )
         run_stage(stage, pool, progress, stop)
     return asked(run)
 
@@ -179,7 +182,8 @@ def _scored(
     """The step: scores, or why there is none."""
 
     def score(text: str) -> Score:
-        found = DETECTORS[name](model, text, settings, **known)
+        with answering(f"detector {name!r}"):
+            found = DETECTORS[name](model, text, settings, **known)
         if not isinstance(found, Score):
             raise InputError(
                 f"detector {name!r} gives {found!r:.60}: a findnemo.detection.Score is needed"

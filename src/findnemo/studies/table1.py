@@ -20,7 +20,7 @@ from findnemo.runs.compare import (
     stage_in,
 )
 from findnemo.runs.standing import evaluations_of, neurons_of
-from findnemo.runs.store import Caption, Run, captions_of, settings_of
+from findnemo.runs.store import Caption, Run, each_caption, settings_of
 from findnemo.studies._bench import Bench, Study, by_type
 from findnemo.studies._published import TABLE1
 from findnemo.studies._rows import Payloads, comparison
@@ -80,8 +80,7 @@ def table(run: Run, intervals: bool = False, clip: str | None = None, apart: str
     of which settings (`runs.compare.apart`).
     """
     stage_of = stage_in(apart)
-    every = captions_of(run)
-    captions = compared_captions(every)
+    captions = compared_captions(each_caption(run))
     groups = by_type(captions)
     lines: dict[str, dict[str, Payloads]] = {
         label: {kind: _payloads(group, names, stage_of) for kind, group in groups.items()}
@@ -89,7 +88,7 @@ def table(run: Run, intervals: bool = False, clip: str | None = None, apart: str
     }
     images = {p["images"] for kinds in lines.values() for row in kinds.values() for p in row}
     seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which no search has looked. "
-    return comparison("Mitigations", lines, TABLE1, seeds + _about(run, every), intervals, clip)
+    return comparison("Mitigations", lines, TABLE1, seeds + _about(run, captions), intervals, clip)
 
 
 def sampled(bench: Bench) -> list[Caption]:
@@ -107,7 +106,7 @@ def costs(run: Run, apart: str = "") -> Table:
     neurons, or weights. `apart`: of which settings (`runs.compare.apart`).
     """
     stage_of = stage_in(apart)
-    captions = compared_captions(captions_of(run))
+    captions = compared_captions(each_caption(run))
     lines: list[list[Cell]] = []
     for title, names in rows(_made(captions, stage_of)).items():
         of = [c for c in captions if any(stage_of + name in c.results for name in names)]
