@@ -74,18 +74,19 @@ def told(model: Model, run: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_a_detector_gives_a_score_or_says_why_it_cannot(name, detector):
     model = loaded(name)
+    settings = ImageSettings(steps=3, guidance=3.0)
     rows = []
     model.denoiser.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
     if name == "if" and detector in NO_ATTENTION:
         with pytest.raises(ModelError, match="no cross-attention"):
-            DETECTORS[detector](model, PROMPT, SETTINGS)
+            DETECTORS[detector](model, PROMPT, settings)
         return
-    score = DETECTORS[detector](model, PROMPT, SETTINGS)
+    score = DETECTORS[detector](model, PROMPT, settings)
     derivatives = {"sharpness": 8, "curvature": 16}
     assert score.evaluations == sum(rows) + derivatives.get(detector, 0)
     # unlike seeds agree less than by chance
     assert detector in ("edges", "agreement", "anisotropy") or score.value > 0
-    assert DETECTORS[detector](model, PROMPT, SETTINGS).value == score.value
+    assert DETECTORS[detector](model, PROMPT, settings).value == score.value
 
 
 @pytest.mark.parametrize("name", ["sdxl", "if"])

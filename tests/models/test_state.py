@@ -99,6 +99,7 @@ def test_a_pipeline_in_training_mode_gives_what_it_gives_in_evaluation_mode(make
         assert modes(model.pipeline) == before
 
 
+@pytest.mark.slow
 def test_every_other_pass_is_made_in_evaluation_mode_too():
     calm = findnemo.load(tiny_pipeline())
     model = findnemo.load(restless(tiny_pipeline()))
@@ -119,7 +120,8 @@ def test_every_other_pass_is_made_in_evaluation_mode_too():
             ].tolist()
         ),
     } | {
-        name: lambda m, d=d: d(m, "a cat", IMAGES, images=2).value for name, d in DETECTORS.items()
+        name: lambda m, d=d: d(m, "a cat", ImageSettings(3, 2.0), images=2).value
+        for name, d in DETECTORS.items()
     }
     for name, ask in asks.items():
         assert ask(model) == ask(calm), name

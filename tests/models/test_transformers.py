@@ -579,13 +579,17 @@ def test_the_fingerprint_of_a_flow_tells_schedules_apart():
 
 # other methods ------------------------------------------------------------------------------------
 
-SHORT = ImageSettings(2, 3.0)
+SHORT = ImageSettings(3, 3.0)
 ATTENTION = ("entropy-d", "entropy-e", "bright-ending")
-NEEDS_DIFFUSION = ("magnitude", "one-step", "edges", "anisotropy", "sharpness", "curvature", "dsm")
+NEEDS_DIFFUSION = (
+    *("magnitude", "one-step", "edges", "anisotropy", "sharpness", "curvature", "dsm", "dsm-1"),
+)
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
-@pytest.mark.parametrize("name", ["pixart-alpha", "sd3", "flux-dev"])
+@pytest.mark.parametrize(
+    "name", ["pixart-alpha", "sd3", pytest.param("flux-dev", marks=pytest.mark.slow)]
+)
 def test_a_detector_works_or_says_before_it_starts_why_not_and_what_does(name, model, detector):
     passes = []
     handle = model.denoiser.register_forward_pre_hook(lambda *_: passes.append(1))

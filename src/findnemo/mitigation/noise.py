@@ -140,5 +140,7 @@ def flattened(
     x = noise
     for _ in range(rounds):
         here = d(x)
-        x = x - gamma * (d(x + rho * nn.functional.normalize(here.flatten(), dim=0).view_as(here)) - here)
+        x = x - gamma * (
+            d(x + rho * nn.functional.normalize(here.flatten(), dim=0).view_as(here)) - here
+        )
     return x

@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from itertools import islice
-from random import Random
 from statistics import fmean, stdev
 from typing import Any
 
 from findnemo.errors import InputError
 from findnemo.metrics.kind import is_memory
-from findnemo.neurons import EMPTY, Neuron, NeuronSet
+from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.overview import holders
 from findnemo.runs.standing import neurons_of, switched_off
-from findnemo.seeds import UNTOUCHED, WANTED, sample_seed
+from findnemo.seeds import UNTOUCHED, WANTED
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure, line
 from findnemo.studies._images import EFFECTS, medians
 from findnemo.studies._quality import FIGURES, Features, figures, seen
 from findnemo.studies._table import Table
+from findnemo.studies.table3 import never_found
 
 SHARES = (0.25, 0.5, 1.0)  # of the neurons
 MOST = 750  # neurons
@@ -118,6 +117,7 @@ def _quality(bench: Bench, prompts: Sequence[str]) -> list[list[Any]]:
         seen, prompts=prompts, settings=bench.image_settings, inception=reference.inception
     )
     judges = bench.work.judges
+    widths = bench.model.widths("all")
 
     @cache
     def real() -> Features:
@@ -128,7 +128,9 @@ def _quality(bench: Bench, prompts: Sequence[str]) -> list[list[Any]]:
     def of_seed(k: int) -> dict[str, Any]:
         real()  # what cannot be read is said before work begins
         sets = [
-            _random(bench, most[:n], held, k) if kind == "random" else NeuronSet.of(most[:n])
+            never_found(most[:n], held, widths, bench.image_settings.seed, k)
+            if kind == "random"
+            else NeuronSet.of(most[:n])
             for kind, n in kinds
         ]
         items = [(neurons, UNTOUCHED + k) for neurons in sets]
@@ -152,21 +154,6 @@ def _over(values: Sequence[float | None]) -> tuple[float, float] | None:
     """Mean and deviation; None where the judge is missing."""
     found = [value for value in values if value is not None]
     return (fmean(found), stdev(found)) if found else None
-
-
-def _random(
-    bench: Bench, neurons: Sequence[Neuron], held: Collection[Neuron], seed: int
-) -> NeuronSet:
-    """As many neurons of each layer, none of `held`; where a layer has too few others, all of
-    them.
-    """
-    widths = bench.model.widths("all")
-    layers = {}
-    for name, count in Counter(name for name, _ in neurons).items():
-        others = [i for i in range(widths[name]) if (name, i) not in held]
-        Random(sample_seed(bench.image_settings.seed, name, seed)).shuffle(others)
-        layers[name] = others[:count]
-    return NeuronSet(layers)
 
 
 def fig5b(bench: Bench) -> Study:

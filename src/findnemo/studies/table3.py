@@ -56,10 +56,15 @@ def table3(bench: Bench) -> Study:
 
 
 def never_found(
-    neurons: Sequence[Neuron], held: Collection[Neuron], widths: Mapping[str, int], seed: int = 0
+    neurons: Sequence[Neuron],
+    held: Collection[Neuron],
+    widths: Mapping[str, int],
+    seed: int = 0,
+    draw: int = 0,
 ) -> NeuronSet:
     """As many neurons of each layer as `neurons` has, none of `held`; all others of a layer that
-    has too few. `widths`: of the layers. A smaller draw is part of a larger one.
+    has too few. `widths`: of the layers. The `draw`s of a seed differ; fewer neurons of one are
+    part of more of it.
 
     >>> never_found([("a", 0), ("a", 1)], {("a", 0), ("a", 1)}, {"a": 4}).layers
     {'a': (2, 3)}
@@ -68,7 +73,7 @@ def never_found(
     layers = {}
     for name, count in Counter(name for name, _ in neurons).items():
         others = [i for i in range(widths[name]) if (name, i) not in taken]
-        Random(sample_seed(seed, name, 0)).shuffle(others)
+        Random(sample_seed(seed, name, draw)).shuffle(others)
         layers[name] = others[:count]
     return NeuronSet(layers)
 
