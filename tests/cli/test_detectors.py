@@ -162,9 +162,32 @@ def test_what_is_usual_is_learned_from_holdout_captions_once_and_kept(tiny, tmp_
     found = scored(tmp_path / "run", tiny)[0]
     assert asked == list(HOLDOUT[:4])
     assert found.threshold == ord("a") + ord("c") + ord("d")
+    with Run.open(tmp_path / "run") as run:  # the threshold is not of what it has learned from
+        assert set(run.meta("holdout:counted")) == {*HOLDOUT} - {HOLDOUT[k] for k in (0, 2, 3)}
     asked.clear()
     scored(tmp_path / "run", tiny)
     assert asked == [HOLDOUT[1]]  # what failed is tried again
+
+
+def test_a_detector_is_not_judged_on_captions_that_it_has_learned_from(tiny, tmp_path, monkeypatch):
+    learned = []
+
+    def updates(model, prompt, settings):
+        learned.append(prompt)
+        return [0.5]
+
+    def detector(model, prompt, settings, *, reference=None):
+        return Score(0.0 if prompt in learned else 5.0 + (prompt in TYPED), 1)
+
+    monkeypatch.setitem(DETECTORS, "counted", detector)
+    monkeypatch.setitem(api.REFERENCES, "counted", updates)
+    memories = [Prompt(text, k, "VM") for k, text in enumerate(TYPED, 1)]
+    with api.start_detectors(tmp_path / "run", tiny, SETTINGS) as run:
+        captions = api.run_detectors(run, memories, HOLDOUT, ["counted"], SETTINGS, Serial(tiny))
+        (found,) = api.results(run, captions, HOLDOUT, ["counted"])
+    assert learned == list(HOLDOUT[: len(HOLDOUT) // 2])
+    assert found.evaluation.negatives + found.evaluation.holdout == len(HOLDOUT) - len(learned)
+    assert found.threshold == 5.0
 
 
 def test_what_is_answered_is_not_done_again_and_what_failed_is(tiny, tmp_path, counted):

@@ -7,6 +7,7 @@ from _mitigated import CASE, PROMPT, call, small_model
 from diffusers import EulerDiscreteScheduler
 
 from findnemo.mitigation import adjusted_noise, flattened_noise
+from findnemo.mitigation.noise import flattened
 from findnemo.passes import counting
 
 KINDS = pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -112,3 +113,8 @@ def test_noise_is_adjusted_under_inference_mode_too():
     with torch.inference_mode(), adjusted_noise(model, CASE, target=0.1, iterations=1):
         model.tell = lambda text: None
         assert torch.isfinite(call(model)).all()
+
+
+def test_noise_at_which_the_prompt_says_nothing_stays():
+    noise = torch.randn(1, 1, 2, 2)
+    assert torch.equal(flattened(lambda x: 0 * x, noise), noise)

@@ -185,3 +185,34 @@ def test_a_planted_memory_of_the_demo_is_gone(demo_model):
         with MITIGATIONS[name](demo_model, case):
             after = describe(findnemo.generate(demo_model, prompt, [1000, 1001], settings))
         assert ((before * after).sum(1) > 0.7).tolist() == [copies] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("embedding", {"target": -1.0}),
+        ("embedding", {"iterations": 0}),
+        ("noise", {"target": float("nan")}),
+        ("noise", {"rate": -1.0}),
+        ("noise", {"iterations": -1}),
+        ("noise-batch", {"rounds": 0}),
+        ("noise-batch", {"rho": float("inf")}),
+        ("sail", {"iterations": -1}),
+        ("sail", {"candidates": 0}),
+        ("sail", {"delta": float("nan")}),
+        ("delayed", {"tau": -1.0}),
+        ("opposite", {"opposite": -2.0}),
+        ("delayed", {"tau": float("nan")}),
+        ("prss", {"low": 3.0, "high": 3.0}),
+        ("prss", {"memorized": float("nan")}),
+        ("wanda", {"steps": 0}),
+        ("wanda", {"steps": 10**6}),
+        ("conceptprune", {"guidance": float("nan")}),
+        ("tokens-4", {"count": 10**6}),
+    ],
+)
+def test_hyperparameters_that_mitigate_nothing_are_refused(name, options):
+    model = small_model()
+    with pytest.raises(InputError), MITIGATIONS[name](model, CASE, **options):
+        pass
+    assert not hooks(model)

@@ -89,10 +89,7 @@ def test_a_share_that_is_none_is_refused(model, share):
 
 def test_no_steps_are_refused(model):
     for mitigation in (wanda, conceptprune):
-        with (
-            pytest.raises(InputError, match="no weights can be chosen in 0 steps"),
-            mitigation(model, CASE, first=0),
-        ):
+        with pytest.raises(InputError, match="first is 0"), mitigation(model, CASE, first=0):
             pass
 
 

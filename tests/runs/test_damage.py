@@ -524,7 +524,11 @@ def pictured(tmp_path) -> Path:
         for number in run.add(PROMPTS[:3]):
             run.record(number, "verify", {"same_seed": 0.1}, 1)
             run.record(number, "compare:none", {"images": 2}, 1)
+            run.record(number, "compare:embedding:target=3.0", {"images": 2}, 1)
+            run.record(number, "compare@1a2b3c4d:none", {"images": 10}, 1)
         for caption in run.captions():
+            picture(path / "compare" / caption.slug / "embedding-target-3.0.png")
+            picture(path / "compare@1a2b3c4d" / caption.slug / "none.png")
             for name in ("before-00", "before-01", "after-00", "after-01"):
                 picture(path / "images" / caption.slug / f"{name}.png")
                 picture(path / "noise" / caption.slug / f"{name}.png")
@@ -545,6 +549,8 @@ def pictured(tmp_path) -> Path:
         ),  # a missing one cannot be told: how many there are depends on the seeds
         ("damaged", "compare", "compare:none"),
         ("missing", "compare", "compare:none"),
+        ("damaged", "compare@1a2b3c4d", "compare@1a2b3c4d:none"),
+        ("missing", "compare@1a2b3c4d", "compare@1a2b3c4d:none"),
     ],
 )
 def test_results_whose_pictures_are_damaged_or_missing_are_opened_again(

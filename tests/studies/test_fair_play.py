@@ -5,6 +5,7 @@ published, seeds that nothing decided on.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from findnemo.calibration import calibrate, prompts_digest
 from findnemo.errors import InputError
 from findnemo.localization import localize
 from findnemo.metrics.kind import is_memory
+from findnemo.mitigation import MITIGATIONS
 from findnemo.prompts import Prompt
 from findnemo.runs import Work, audit, start
 from findnemo.runs.audit import neurons_of
@@ -446,9 +448,77 @@ def test_options_of_methods_are_checked_before_work_begins():
     for wrong, reason in {
         "embedding:targets=3": "embedding has no option 'targets': it has target, iterations",
         "embedding:iterations=2.5": "embedding:iterations is a whole number, not '2.5'",
+        "embedding:target=nan": "embedding:target is a number, not 'nan'",
+        "delayed:tau=inf": "delayed:tau is a number",
+        "random-1:repeat=3": "random-1 has no option 'repeat': it has factor",
         "embedding:target": "write NAME:OPTION=VALUE",
         "embedding:target=1:target=2": "each option once",
         "hope:target=1": "mitigation 'hope' is not known",
     }.items():
         with pytest.raises(InputError, match=reason):
             methods([wrong])
+
+
+def test_a_method_comes_once_however_its_options_are_written():
+    names = ["sail", "embedding:target=3", "embedding:target=3.0", "sail:alpha=1:delta=2"]
+    assert methods([*names, "sail", "sail:delta=2.0:alpha=1e0"]) == (
+        "none",
+        "sail",
+        "embedding:target=3",
+        "sail:alpha=1:delta=2",
+    )
+
+
+def test_what_a_caption_costs_once_is_no_cost_of_its_images(low):
+    mine, order, _ = low
+    compare(mine, ["wanda:steps=4:first=2", "neurons"])
+    missed = next(c for c in mine.run.captions() if c.text == order[2])
+    found = missed.results["compare:wanda:steps=4:first=2"]
+    # two steps of two halves, and not one more
+    assert (found["once"], found["evaluations"]) == (4, mine.plan.image_settings.passes)
+    lines = {row[0]: row for row in costs(mine.run).rows}
+    once = costs(mine.run).columns.index("once")
+    assert lines["Wanda pruning, steps=4, first=2"][once] == 4
+    assert lines["All neurons active"][once] is None
+
+
+def test_costs_of_a_run_that_searches_by_the_listing(work, tmp_path):
+    caption = next(c for c in work.run.captions() if c.type == "VM")
+    mine = a_run(work, tmp_path / "run", (), plan=replace(work.plan, search="listing"))
+    with mine.run:
+        audit(mine, [Prompt(caption.text, 1, "VM")], ("detect", "localize"))
+        compare(mine, ["nemo", "neurons"])
+        made = costs(mine.run)
+        lines = {row[0]: dict(zip(made.columns, row, strict=True)) for row in made.rows}
+    nemo, own = (lines[f"Deactivated neurons ({name})"] for name in ("NeMo", "findnemo"))
+    assert nemo["once"] == own["once"] > 0
+    assert nemo["gradients"] == own["gradients"] == "no"
+
+
+def test_costs_tell_of_rows_of_other_captions(other):
+    compare(other, ["neurons"])
+    assert "not of the same captions" not in costs(other.run).note
+    compare(other, ["embedding:iterations=1"], limit=1)
+    made = costs(other.run)
+    assert {row[1] for row in made.rows} == {1, 3}
+    assert "not of the same captions" in made.note
+
+
+def test_a_method_of_others_that_breaks_is_told_and_the_rest_goes_on(other, monkeypatch):
+    def early(model, case):
+        raise ValueError("early")
+
+    @contextmanager
+    def late(model, case):
+        stop = model.denoiser.register_forward_pre_hook(lambda *given: {}["late"])
+        with stop:
+            yield
+
+    for method in (early, late):
+        monkeypatch.setitem(MITIGATIONS, method.__name__, method)
+    compare(other, ["early", "late", "neurons"], limit=1)
+    caption = next(other.run.captions())
+    assert "compare:neurons" in caption.results
+    assert caption.failed["compare:early"] == "mitigation 'early' failed (ValueError: early)"
+    assert caption.failed["compare:late"] == "mitigation 'late' failed (KeyError: 'late')"
+    assert not other.model.denoiser._forward_pre_hooks

@@ -95,6 +95,14 @@ def test_a_picture_that_cannot_be_read_is_named_before_any_image_is_made(
         fig5a(Bench(work, (), reference=Reference(read_training(folder).pictures)))
 
 
+def test_one_picture_is_refused_before_any_image_is_made(work, tmp_path, monkeypatch):
+    folder = real(tmp_path / "real")
+    monkeypatch.setattr("findnemo.studies._quality.pictured", None)
+    pictures = read_training(folder).pictures[:1]
+    with pytest.raises(FindnemoError, match="2 or more: there is 1"):
+        fig5a(Bench(work, (), reference=Reference(pictures)))
+
+
 def test_the_demo_brings_reference_pictures_and_a_folder_replaces_them(tmp_path):
     own = _reference(Studying(), True)
     assert [p.caption for p in own.pictures] == list(demo.unrelated()[: len(own.pictures)])

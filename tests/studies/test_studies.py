@@ -18,10 +18,10 @@ from PIL import Image
 import findnemo
 from findnemo.edits import deactivate
 from findnemo.localization import out_of_distribution_neurons
-from findnemo.mitigation import MITIGATIONS
 from findnemo.neurons import NeuronSet
 from findnemo.passes.deltas import Probe
 from findnemo.runs.audit import all_neurons, neurons_of
+from findnemo.runs.compare import methods as compared
 from findnemo.scores import pairwise, ssim
 from findnemo.studies import STUDIES, Bench, study
 from findnemo.studies._nemo import listing, with_tau
@@ -74,13 +74,13 @@ def test_doing_them_again_computes_nothing(made, work, monkeypatch, tmp_path):
     monkeypatch.setattr("findnemo.studies._nemo.Probe", None)
     bench = Bench(work, [c.text for c in work.run.captions() if not c.type], limit=1)
     study(["table1", "table2", "table4", "fig4", "fig5a"], bench, tmp_path)
-    for name in ("table1", "table2", "table4-1", "fig4-1", "fig5a"):
+    for name in ("table1-1", "table2", "table4-1", "fig4-1", "fig5a"):
         assert (tmp_path / f"{name}.csv").read_bytes() == (folder / f"{name}.csv").read_bytes()
 
 
 def test_table_1_has_every_mitigation_and_medians_of_what_was_recorded(made, work):
-    head, *rows = cells(made[1], "table1")
-    methods = methods_by_label(["none", *MITIGATIONS])
+    head, *rows = cells(made[1], "table1-1")
+    methods = methods_by_label(compared())
     assert [r[0] for r in rows if r[1] == "VM"] == list(methods)
     column = head.index("SSCD_gen")
     for label, names in methods.items():

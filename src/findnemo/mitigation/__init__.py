@@ -16,11 +16,11 @@ them.
 from functools import partial
 
 from findnemo.mitigation._case import Case, Mitigation
-from findnemo.mitigation._named import converted, hyperparameters, parsed
+from findnemo.mitigation._named import canonical, converted, hyperparameters, parsed
 from findnemo.mitigation.attention import scaled_attention
 from findnemo.mitigation.embedding import adjusted_embedding
 from findnemo.mitigation.guidance import OPPOSITE, TAU_OPPOSITE, delayed_guidance
-from findnemo.mitigation.neurons import found_neurons, random_neurons
+from findnemo.mitigation.neurons import found_neurons, random_draw, random_neurons
 from findnemo.mitigation.noise import adjusted_noise, flattened_noise
 from findnemo.mitigation.padding import SHARE, masked_padding
 from findnemo.mitigation.prss import reanchored
@@ -35,9 +35,7 @@ _WORDS = {"tokens": "random token", "numbers": "random number", "repeats": "repe
 # in the order of Table 1: name -> a function, or a Method of it with what tables say
 _OWN: dict[str, Mitigation] = {
     **{
-        f"random-{k}": Method(
-            partial(random_neurons, repeat=k), "Random neurons", _NEMO, permanent=True
-        )
+        f"random-{k}": Method(random_draw(k), "Random neurons", _NEMO, permanent=True)
         for k in range(1, 6)
     },
     "embedding": Method(
@@ -107,6 +105,7 @@ __all__ = [
     "Mitigation",
     "adjusted_embedding",
     "adjusted_noise",
+    "canonical",
     "conceptprune",
     "converted",
     "delayed_guidance",

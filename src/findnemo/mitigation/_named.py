@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ def hyperparameters(method: Callable[..., Any]) -> dict[str, Any]:
 def converted(name: str, method: Callable[..., Any], written: Mapping[str, str]) -> dict[str, Any]:
     """Options of a method as numbers and words, by the kinds of their defaults.
 
-    Raises InputError naming one that the method does not have, or that is no number.
+    Raises InputError naming one that the method does not have, or that is no finite number.
 
     >>> from findnemo.mitigation import adjusted_embedding
     >>> converted("embedding", adjusted_embedding, {"target": "3"})
@@ -64,13 +65,35 @@ def converted(name: str, method: Callable[..., Any], written: Mapping[str, str])
     return options
 
 
+def canonical(text: str, method: Callable[..., Any]) -> str:
+    """One name for one method with one set of options, however they are written.
+
+    Raises InputError as `parsed` and `converted` do.
+
+    >>> from findnemo.mitigation import adjusted_embedding
+    >>> canonical("embedding:iterations=5:target=3.0", adjusted_embedding)
+    'embedding:target=3:iterations=5'
+    """
+    name, written = parsed(text)
+    options = converted(name, method, written)
+    told = (
+        f":{k}={str(options[k]).removesuffix('.0')}"
+        for k in hyperparameters(method)
+        if k in options
+    )
+    return name + "".join(told)
+
+
 def _value(name: str, text: str, default: Any) -> Any:
     if isinstance(default, bool):
         if text not in ("True", "False"):
             raise InputError(f"{name} is True or False, not {text[:40]!r}")
         return text == "True"
     try:
-        return type(default)(text)
+        value = type(default)(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError
+        return value
     except ValueError:
         kind = "a whole number" if isinstance(default, int) else "a number"
         raise InputError(f"{name} is {kind}, not {text[:40]!r}") from None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.errors import EditError
-from findnemo.mitigation._case import Case
+from findnemo.mitigation._case import Case, at_least
 from findnemo.models import Model, Text
 from findnemo.passes.conditioning import Call, check_changeable, following
 from findnemo.passes.gradients import frozen
@@ -37,14 +37,16 @@ def adjusted_embedding(
     embedding. Rows without the prompt (guidance) stay as they are. `target`: || eps(x, y) - eps(x,
     empty) ||_2 of one image with latents of 4 x 64 x 64. A norm grows with the square root of the
     number of entries, so for others it is multiplied by sqrt(entries / 16384): .375 for 4 x 16 x
-    16. `iterations`: so many at most. Raises EditError for passes of another size in the midst of a
-    call.
+    16. `iterations`: so many at most. Raises InputError for a negative target or no iterations,
+    EditError for passes of another size in the midst of a call.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
     >>> with adjusted_embedding(model, Case(prompt)):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
+    at_least(0, target=target)
+    at_least(1, iterations=iterations)
     check_changeable(model)
     model.check_editable()
     empty = model.unconditional()

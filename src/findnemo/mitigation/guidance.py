@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from findnemo.mitigation._calls import Halves, in_noise, norms, predicting, timestep_of
-from findnemo.mitigation._case import Case
+from findnemo.mitigation._case import Case, at_least
 from findnemo.models import Model
 from findnemo.passes.conditioning import Call, following
 
@@ -36,13 +36,14 @@ def delayed_guidance(
     v. The released code begins the dynamic variant with guidance of scale 1, the prompt alone; here
     it is without the prompt, as in the paper. An image without a minimum stays without the prompt
     to its end, and is told of; so is a schedule of which all steps, or none, are above tau. Raises
-    ModelError and InputError where there is no guidance to change.
+    ModelError and InputError where there is no guidance to change, InputError for negative numbers.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
     >>> with delayed_guidance(model, Case(prompt), tau=650, opposite=2):
     ...     image = model.pipeline(prompt, num_inference_steps=3, guidance_scale=2.0).images[0]
     """
+    at_least(0, opposite=opposite, **({} if tau is None else {"tau": tau}))
     with following(model) as call, delayed(model, call, tau, opposite):
         yield
 

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from random import Random
 
 from findnemo.edits import deactivate, masks
 from findnemo.errors import EditError
-from findnemo.mitigation._case import Case
+from findnemo.mitigation._case import Case, Mitigation
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.seeds import sample_seed
@@ -49,6 +49,15 @@ def random_neurons(
     """
     with deactivate(model, drawn(model, case, repeat), factor):
         yield
+
+
+def random_draw(repeat: int) -> Mitigation:
+    """`random_neurons` of one draw."""
+
+    def context(model: Model, case: Case, factor: float = 0.0) -> AbstractContextManager[None]:
+        return random_neurons(model, case, repeat, factor)
+
+    return context
 
 
 def drawn(model: Model, case: Case, repeat: int = 1, few: bool = False) -> NeuronSet:

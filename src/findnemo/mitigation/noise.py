@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from findnemo.mitigation._calls import Difference, fitted, starting
-from findnemo.mitigation._case import Case
+from findnemo.mitigation._case import Case, at_least
 from findnemo.mitigation.guidance import delayed
 from findnemo.models import Model
 from findnemo.passes.conditioning import following
@@ -43,13 +43,16 @@ def adjusted_noise(
     64, others by the square root of their size. Published: .7 to 1.5 for Stable Diffusion 1.4; 5 to
     20 with rate .1 for 2.0, of v, which are .34 to 1.4 of noise at .068 to one. Noise that does not
     reach the target in `iterations` steps is told of, and the best of them is used, where the
-    released code goes on with the last without a word.
+    released code goes on with the last without a word. Raises InputError for negative numbers and no
+    iterations.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
     >>> with adjusted_noise(model, Case(prompt)):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
+    at_least(0, target=target, rate=rate)
+    at_least(1, iterations=iterations)
     tell = cache(model.tell)
 
     def change(noise: Tensor, d: Difference) -> Tensor:
@@ -106,13 +109,17 @@ def flattened_noise(
     evaluations a round. As a batch all images get the same rounds, but the norm is of each by
     itself. `rho`: for latents of 4 x 64 x 64, others by the square root of their size. Published
     for Stable Diffusion 2.0: rho 30, 4 rounds, tau 917.449. Timesteps above `tau` (of 1000) are
-    without guidance. Raises ModelError and InputError where there is none to delay.
+    without guidance. Raises ModelError and InputError where there is none to delay, and InputError
+    for negative numbers and no rounds.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
     >>> with flattened_noise(model, Case(prompt)):
     ...     image = model.pipeline(prompt, num_inference_steps=15).images[0]
     """
+
+    at_least(0, gamma=gamma, rho=rho, tau=tau)
+    at_least(1, rounds=rounds)
 
     def change(noise: Tensor, d: Difference) -> Tensor:
         return flattened(d, noise, gamma, fitted(rho, noise), rounds)
@@ -133,5 +140,7 @@ def flattened(
     x = noise
     for _ in range(rounds):
         here = d(x)
-        x = x - gamma * (d(x + rho * here / here.norm()) - here)
+        x = x - gamma * (
+            d(x + rho * nn.functional.normalize(here.flatten(), dim=0).view_as(here)) - here
+        )
     return x

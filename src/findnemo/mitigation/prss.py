@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from findnemo.errors import ModelError
+from findnemo.errors import InputError, ModelError
 from findnemo.mitigation._calls import (
     Halves,
     captions,
@@ -23,7 +23,7 @@ from findnemo.mitigation._calls import (
     predicting,
     timestep_of,
 )
-from findnemo.mitigation._case import Case
+from findnemo.mitigation._case import Case, at_least
 from findnemo.models import Model, Text, captions_in
 from findnemo.passes.conditioning import Encoded, check_changeable, following
 from findnemo.prompts.paraphrases import paraphrases
@@ -63,13 +63,17 @@ def reanchored(
     their size. The published wordings are a language model's; give such where you have them. A
     caption without other wordings stays itself, and is told of. Costs an evaluation an image and
     step, and one for each wording that is tried. Raises ModelError and InputError where there is no
-    guidance, and for prompt_embeds.
+    guidance, and for prompt_embeds, InputError for negative norms and a `high` that is not over
+    `low`.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
     >>> with reanchored(model, Case(prompt), lambda caption: ["a large brown ring"]):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
+    at_least(0, memorized=memorized, low=low, high=high)
+    if high <= low:
+        raise InputError(f"re-anchoring cannot be complete at {high:g} and begin at {low:g}")
     check_changeable(model)
     if not hasattr(type(model.pipeline), "guidance_scale"):
         raise ModelError(

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from findnemo.edits import layer_weights, never_called, refuse_made, refuse_offloaded
 from findnemo.errors import EditError, InputError, ModelError
-from findnemo.mitigation._case import Case
+from findnemo.mitigation._case import Case, at_least
 from findnemo.models import Model
+from findnemo.models._samplers import check_steps
 from findnemo.passes.conditioning import following
 from findnemo.seeds import sample_seed
 
@@ -221,29 +222,30 @@ def norms(
     Over all tokens, each scaled to unit length, of both halves of the guidance: the root of the sum
     of squares, divided by the number of images. Prompts are sampled one at a time, all from the
     noise of `seed`, in `steps` with `guidance`, and no further than `first` passes. Raises
-    InputError for `first` under 1, EditError for a layer that no pass calls.
+    InputError for `first` or `steps` under 1, or more steps than the sampler has, EditError for a layer that no pass calls.
 
     >>> import findnemo
     >>> found = norms(findnemo.load("demo"), ["a red star", "a blue ring"], first=3)
     >>> found["mid_block.attentions.0.transformer_blocks.0.ff.net.2"].shape
     torch.Size([3, 384])
     """
-    if first < 1:
-        raise InputError(f"no weights can be chosen in {first} steps: use 1 or more")
+    at_least(1, first=first, steps=steps)
+    at_least(0, guidance=guidance)
     sampler = _apart(model)
+    check_steps(sampler.pipeline.scheduler, steps)
     layers = _layers(model)
     squares: dict[str, list[Tensor]] = {name: [] for name in layers}
     with following(sampler) as call, ExitStack() as stack:
 
-        def end(module: nn.Module, args: Any) -> None:
-            if call.step == first:
+        def end(module: nn.Module, args: Any, output: Any) -> None:
+            if call.step + 1 == first:
                 raise _EnoughError
 
         def add(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
             tokens = nn.functional.normalize(args[0].float(), dim=-1).flatten(0, -2)
             squares[name].append(tokens.square().sum(0).cpu().double())
 
-        stack.enter_context(sampler.denoiser.register_forward_pre_hook(end))
+        stack.enter_context(sampler.denoiser.register_forward_hook(end))
         for name, layer in layers.items():
             stack.enter_context(layer.register_forward_pre_hook(partial(add, name)))
         for prompt in prompts:

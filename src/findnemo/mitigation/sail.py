@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from findnemo.mitigation._calls import Difference, fitted, starting
-from findnemo.mitigation._case import Case
+from findnemo.mitigation._case import Case, at_least
 from findnemo.models import Model
 from findnemo.passes.conditioning import following
 from findnemo.seeds import sample_seed
@@ -48,13 +48,16 @@ def flat_start(
     weighs grow alike. Descended is the value above, as the released code has it: the published
     settings fit that (for Stable Diffusion 2 threshold 4 to 6 and alpha .01, on latents of 4 x 96 x
     96). `squares`: the paper's sum of squares (Algorithm 2); at the published alpha it mostly
-    shrinks the noise, take 1e-4 for it. v follows d, as in the code; the paper has the score, -d.
+    shrinks the noise, take 1e-4 for it. v follows d, as in the code; the paper has the score, -d. Raises
+    InputError for negative numbers and no candidates.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
     >>> with flat_start(model, Case(prompt), threshold=9):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
+    at_least(0, alpha=alpha, delta=delta, threshold=threshold, iterations=iterations)
+    at_least(1, candidates=candidates)
     tell = cache(model.tell)
 
     def change(noise: Tensor, d: Difference) -> Tensor:

@@ -30,7 +30,7 @@ def inserted_words(
     `kind`: "tokens" (any of the vocabulary), "numbers" (below 100,000) or "repeats" (words of the
     caption). Image k of a prompt within a pipeline call has its own caption, see `varied`, drawn
     from (case.seed, prompt, k). The negative prompt stays as it is. Raises InputError for an
-    unknown kind, a count below 1, and a pipeline call with prompt_embeds, into which no word can be
+    unknown kind, a count below 1 or above the tokens that are read, and a pipeline call with prompt_embeds, into which no word can be
     inserted.
 
     >>> import findnemo
@@ -39,6 +39,10 @@ def inserted_words(
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
     _check(kind, count)
+    if count > model.longest:
+        raise InputError(
+            f"{count} words cannot be inserted: the text encoder reads {model.longest} tokens"
+        )
 
     def vary(encode: Encoded) -> Encoded:
         def encode_prompt(**options: Any) -> tuple:

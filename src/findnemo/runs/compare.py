@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from findnemo.images import generate, intact_png, png
 from findnemo.localization import localize
 from findnemo.metrics.copies import compare_images
 from findnemo.metrics.kind import is_memory
-from findnemo.mitigation import MITIGATIONS, Case, converted, parsed
+from findnemo.mitigation import MITIGATIONS, Case, canonical, converted, parsed
 from findnemo.mitigation.neurons import drawn
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
@@ -43,6 +43,7 @@ from findnemo.runs.store import Caption, Run, settings_of
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runs.worklist import groups, list_open
+from findnemo.runtime.plugins import answering
 from findnemo.seeds import FRESH
 from findnemo.verification import RANDOM
 
@@ -60,15 +61,14 @@ REFERENCES = 8  # captions that are not memorized, for methods that compare with
 def methods(names: Iterable[str] | None = None) -> tuple[str, ...]:
     """The mitigations to compare, `none` first; by default all that can be used but COSTLY ones.
 
-    A name can give other hyperparameters than the published ones: `embedding:target=3`. Raises
+    A name can give other hyperparameters than the published ones: `embedding:target=3`. Each comes
+    once, however its options are written. Raises
     InputError naming one that is not known, cannot be used, or whose options are not.
     """
     usual = (name for name in MITIGATIONS.usable() if name not in COSTLY)
-    wanted = [name for name in map(str.strip, usual if names is None else names) if name != NONE]
-    for text in wanted:
-        name, options = parsed(text)
-        converted(name, MITIGATIONS.require(name), options)
-    return (NONE, *wanted)
+    given = [name for name in map(str.strip, usual if names is None else names) if name != NONE]
+    wanted = (canonical(name, MITIGATIONS.require(parsed(name)[0])) for name in given)
+    return (NONE, *dict.fromkeys(wanted))
 
 
 def compare(
@@ -232,24 +232,41 @@ def _answer(
     after = before
     more: dict[str, float] = {"evaluations": tools.plan.image_settings.passes}
     if name != NONE:
-        began = time.perf_counter()
-        with counting(tools.model) as spent:
-            after = made(tools, caption, mitigated(tools, caption, name, reference))
+        with (
+            answering(f"mitigation {name!r}"),
+            counting(tools.model) as spent,
+            mitigated(tools, caption, name, reference),
+        ):
+            once = spent.evaluations  # the price of a caption, however many images are made of it
+            began = time.perf_counter()
+            after = made(tools, caption, nullcontext())
+            seconds = time.perf_counter() - began
         more = {
-            "evaluations": round(spent.evaluations / len(after), 2),
-            "image_seconds": round((time.perf_counter() - began) / len(after), 4),
+            "evaluations": round((spent.evaluations - once) / len(after), 2),
+            "image_seconds": round(seconds / len(after), 4),
+            "once": once,
         }
     if parsed(name)[0] in SWITCHED:
         more["neurons"] = len(switched_off(tools, caption, parsed(name)[0]))
-    files = {f"{folder}/{caption.slug}/{file_stem(name)}.png": png(after[0])}
+    files = {picture_file(f"{folder}:{name}", caption.slug): png(after[0])}
     return Answer(judged(tools, caption, after, before) | more, files)
+
+
+def picture_file(stage: str, slug: str) -> str:
+    """Where in the run the picture of a caption under a method is, by the stage of its result.
+
+    >>> picture_file("compare@1a2b3c4d:delayed:tau=650", "0001-boat")
+    'compare@1a2b3c4d/0001-boat/delayed-tau-650.png'
+    """
+    folder, _, name = stage.partition(":")
+    return f"{folder}/{slug}/{file_stem(name)}.png"
 
 
 def file_stem(name: str) -> str:
     """How the files of a method are called, on any file system.
 
-    >>> file_stem("delayed:until=650")
-    'delayed-until-650'
+    >>> file_stem("delayed:tau=650")
+    'delayed-tau-650'
     """
     return name.replace(":", "-").replace("=", "-")
 

@@ -32,6 +32,7 @@ from findnemo.runs.table import asked, enter
 from findnemo.runs.workers import Event, Pool, Step, Unit, never
 from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.memory import named
+from findnemo.runtime.plugins import answering
 from findnemo.stats.roc import accuracy_of
 
 STAGE = "detect:"  # and the name of a detector: a stage of the captions
@@ -130,7 +131,8 @@ def run_detectors(
 
     What is scored is not scored again. A caption for which the model gives NaN is marked failed,
     and the rest goes on. A detector that has to know what is usual (`detection.REFERENCES`) learns
-    it from the first 50 hold-out captions, and the run keeps that. `pool`: who does it. Once `stop`
+    it from the first hold-out captions, 50 but at most half of them, and the run keeps that; these
+    captions say nothing of it after that (`results`). `pool`: who does it. Once `stop`
     says so, nothing more is begun. Raises InputError where captions and hold-out captions overlap.
     """
     require_same(run, pool.model, pictures=True)
@@ -140,7 +142,8 @@ def run_detectors(
         step: Step = partial(_scored, name=name, settings=settings)
         if name in REFERENCES:
             usual: Step = partial(_referred, name=name, settings=settings)
-            texts = tuple(dict.fromkeys([*(run.meta(REFERENCE + name) or ()), *holdout]))[:CAPTIONS]
+            known = run.meta(REFERENCE + name) or ()
+            texts = tuple(dict.fromkeys([*known, *holdout[: max(2, len(holdout) // 2)]]))[:CAPTIONS]
             stage = _holdout_stage(run, REFERENCE + name, f"{name}, reference", usual, texts)
             run_stage(stage, pool, progress, stop)
             step = partial(
@@ -150,7 +153,9 @@ def run_detectors(
                 reference=list((run.meta(REFERENCE + name) or {}).values()),
             )
         run_stage(_captions_stage(run, name, step), pool, progress, stop)
-        stage = _holdout_stage(run, HOLDOUT + name, f"{name}, hold-out", step, holdout)
+        stage = _holdout_stage(
+            run, HOLDOUT + name, f"{name}, hold-out", step, _unseen(run, name, holdout)
+        )
         run_stage(stage, pool, progress, stop)
     return asked(run)
 
@@ -177,7 +182,8 @@ def _scored(
     """The step: scores, or why there is none."""
 
     def score(text: str) -> Score:
-        found = DETECTORS[name](model, text, settings, **known)
+        with answering(f"detector {name!r}"):
+            found = DETECTORS[name](model, text, settings, **known)
         if not isinstance(found, Score):
             raise InputError(
                 f"detector {name!r} gives {found!r:.60}: a findnemo.detection.Score is needed"
@@ -250,9 +256,16 @@ def results(
 
     Captions with the type of a memory (VM, TM) are the memorized ones, those without the others;
     where all have a type, every second hold-out caption takes the part of the others, and the
-    threshold comes from the rest (`borrows`).
+    threshold comes from the rest (`borrows`). No hold-out caption counts from which a detector has
+    learned what is usual: its score would be more usual than that of others.
     """
-    return [_result(name, captions, holdout, run.meta(HOLDOUT + name) or {}) for name in names]
+    return [_result(name, captions, _unseen(run, name, holdout), run) for name in names]
+
+
+def _unseen(run: Run, name: str, holdout: Sequence[str]) -> list[str]:
+    """The hold-out captions from which a detector has learned nothing."""
+    seen = run.meta(REFERENCE + name) or {} if name in REFERENCES else {}
+    return [text for text in holdout if text not in seen]
 
 
 def borrows(captions: Sequence[Caption]) -> bool:
@@ -260,9 +273,8 @@ def borrows(captions: Sequence[Caption]) -> bool:
     return bool(captions) and all(is_memory(c.type) for c in captions)
 
 
-def _result(
-    name: str, captions: Sequence[Caption], holdout: Sequence[str], known: Mapping[str, float]
-) -> Result:
+def _result(name: str, captions: Sequence[Caption], holdout: Sequence[str], run: Run) -> Result:
+    known: Mapping[str, float] = run.meta(HOLDOUT + name) or {}
     mine = [(c, c.results[STAGE + name]) for c in captions if STAGE + name in c.results]
     kept = [known[text] for text in holdout if text in known]
     others = [r["value"] for c, r in mine if not is_memory(c.type)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from findnemo.files.writing import flush, storing, sweep, written
 from findnemo.images import intact_png
 from findnemo.runs import results as stored
 from findnemo.runs._lock import acquire
+from findnemo.runs.compare import picture_file
 from findnemo.runs.store import (
     BACKUP,
     COLUMNS,
@@ -40,7 +42,8 @@ from findnemo.runs.store import (
 from findnemo.runs.table import Shard
 
 KEPT = ".damaged"  # and a number: what a damaged file or directory is kept as
-FOLDERS = ("images", "noise", "sheets", "compare")  # pictures of captions
+FOLDERS = ("images", "noise", "sheets", "compare")  # pictures of captions; @ follows other settings
+COMPARED = re.compile("compare(@[0-9a-f]+)?:")  # stages of mitigations
 DERIVED = ("quality", "quality_basis", "listed")  # made again where a value of the run is lost
 # what a damaged file raises: the second where SQLite names something in it that is no text
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
@@ -320,7 +323,8 @@ def _pictures(run: Run) -> list[str]:
     """Remove damaged pictures, and the results that they, or missing ones,
     belong to; those in words.
     """
-    pictures = (file for folder in FOLDERS for file in (run.path / folder).rglob("*.png"))
+    folders = (found for name in FOLDERS for found in run.path.glob(f"{name}*"))
+    pictures = (file for folder in folders for file in folder.rglob("*.png"))
     broken = {file for file in pictures if not intact_png(file)}
     images = (run.meta("settings") or {}).get("images", 0)
     opened = [
@@ -349,8 +353,5 @@ def _spoilt(path: Path, caption: Caption, broken: set[Path], images: int) -> lis
         noise = (path / "noise" / slug).glob("*.png")
         if any(map(lacks, files)) or broken.intersection(noise):
             stages.append("verify")
-    for stage in caption.results:
-        name = stage.removeprefix("compare:")
-        if name != stage and lacks(f"compare/{slug}/{name}.png"):
-            stages.append(stage)
-    return stages
+    compared = (stage for stage in caption.results if COMPARED.match(stage))
+    return stages + [stage for stage in compared if lacks(picture_file(stage, slug))]

@@ -137,6 +137,9 @@ class Compared(TypedDict, total=False):
     d_sscd: Number | None
     a_clip: Number | None
     neurons: Number | None
+    evaluations: Number | None
+    image_seconds: Number | None
+    once: Number | None
 
 
 class Scored(TypedDict, total=False):

@@ -127,7 +127,7 @@ def compared(captions: Iterable[Caption]) -> dict[str, float]:
     """`compare/METHOD/FIGURE` -> median over captions, for what `findnemo compare` has judged."""
     from statistics import median
 
-    from findnemo.runs.compare import STAGE
+    from findnemo.runs.compare import STAGE, file_stem
 
     seen = defaultdict(list)
     for caption in captions:
@@ -136,7 +136,7 @@ def compared(captions: Iterable[Caption]) -> dict[str, float]:
             numbers = values.items() if method != stage else ()
             for key, value in numbers:
                 if isinstance(value, (int, float)):
-                    seen[f"compare/{method}/{key}"].append(value)
+                    seen[f"compare/{file_stem(method)}/{key}"].append(value)
     return {key: float(median(values)) for key, values in seen.items()}
 
 

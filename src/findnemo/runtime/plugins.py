@@ -7,12 +7,13 @@ A package adds one by an entry point of the group "findnemo.detectors", "findnem
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any, Generic, TypeVar
 
-from findnemo.errors import InputError, first_line
+from findnemo.errors import FindnemoError, InputError, first_line
 from findnemo.runtime.notices import notice
 
 T = TypeVar("T")
@@ -139,6 +140,27 @@ class Methods(MutableMapping[str, T]):
             return getattr(self[name], "label", name)
         except (KeyError, InputError):
             return name
+
+
+@contextmanager
+def answering(method: str) -> Iterator[None]:
+    """What a method raises that is neither an error of findnemo's nor of the machine, as an
+    InputError that names the method: a package is not ours, and others wait for their turn.
+
+    >>> with answering("mitigation 'mine'"):
+    ...     [][0]
+    Traceback (most recent call last):
+    ...
+    findnemo.errors.InputError: mitigation 'mine' failed (IndexError: list index out of range)
+    """
+    try:
+        yield
+    except (FindnemoError, RuntimeError, MemoryError):
+        raise
+    except Exception as problem:
+        raise InputError(
+            f"{method} failed ({type(problem).__name__}: {first_line(problem)})"
+        ) from problem
 
 
 @cache

@@ -42,7 +42,7 @@ def fig10(bench: Bench) -> Study:
     first = {neuron: captions[:CAPTIONS] for neuron, captions in islice(shared.items(), SHOWN)}
     figures = _pictures(bench, first, number)
     text = (
-        "Captions of one template, or one subject, share neurons. Pictures: for each of the most"
+        "In the paper captions of one template, or one subject, share neurons. Pictures: for each of the most"
         " frequent, above as the model is, below with this one neuron off."
     )
     if not shared:

@@ -95,8 +95,8 @@ def fig16(bench: Bench) -> Study:
                 shown = picture_grid(grid, ["all on", *labels])
                 figures[f"{name}-{k + 1}"] = shown
     text = (
-        "Some layers take a memory away, with the rest of what the caption asks for, others do"
-        f" nothing. Pictures: as the model is, then each layer off. {_up_blocks(rows)}"
+        "In the paper some layers take a memory away, with the rest of what the caption asks for,"
+        f" others do nothing. Pictures: as the model is, then each layer off. {_up_blocks(rows)}"
     )
     table = Table("Layers off", ["", "off", "type", *HEADS], rows)
     return Study(text, [table], figures)
@@ -186,8 +186,8 @@ def fig20(bench: Bench) -> Study:
         payloads = [p for p in islice(off, len(group)) if p is not None]
         rows.append([f"the memory's value neurons, {kind}", *_line(payloads)])
     text = (
-        "Switching off convolutional channels, however unusual, does not take a memory away where a"
-        " few value neurons do."
+        "In the paper switching off convolutional channels, however unusual, does not take a memory"
+        " away where a few value neurons do."
     )
     note = (
         "Channels of the residual blocks' convolutions in the down and mid blocks with the largest"

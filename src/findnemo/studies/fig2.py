@@ -163,8 +163,9 @@ def fig2b(bench: Bench) -> Study:
         f" the hold-out captions; those of neurons that never varied there count as {UNUSUAL:g}."
     )
     text = (
-        "On memorized captions some neurons of the first value layer are active far out of their"
-        " distribution, on other captions hardly any (Algorithm 2 begins with those over 5)."
+        "In the paper some neurons of the first value layer are active far out of their"
+        " distribution on memorized captions, on other captions hardly any (Algorithm 2 begins with"
+        " those over 5)."
     )
     table = Table(
         "z-scores of all neurons of the first value layer", [*heads, "largest"], rows, note

@@ -59,7 +59,7 @@ def fig7(bench: Bench) -> Study:
     heads = ["type", "prompts", "median before", "median after", "before, paper", "after, paper"]
     a = Table("Neurons per prompt", heads, rows, _missing(bench, steps), digits=1)
     b = _by_layer("Mean neurons per layer and prompt", bench, named)
-    text = "Refinement keeps few of the neurons that are unusually active."
+    text = "In the paper refinement keeps few of the neurons that are unusually active."
     return Study(text, [a, b], {"fig7": _panels(bench, named)})
 
 

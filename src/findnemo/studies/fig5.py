@@ -38,6 +38,8 @@ def fig5a(bench: Bench) -> Study:
     """
     reference = bench.reference
     pictures = reference.pictures
+    if len(pictures) == 1:
+        raise InputError("needs real pictures, 2 or more: there is 1 (--reference DIR)")
     prompts = _prompts(bench)
     rows = _quality(bench, prompts)
     look = "descriptor" if reference.inception is None else "Inception"
@@ -174,7 +176,8 @@ def fig5b(bench: Bench) -> Study:
     heads = ["factor", "captions", *EFFECTS.values()]
     note = "Published for VM, factors .75, .5, .25, 0: SSCD_orig .79, .62, .20, .09."
     return Study(
-        "Weakened neurons mitigate partly, negative factors add nothing to switching them off.",
+        "In the paper weakened neurons mitigate partly, and negative factors add nothing to switching"
+        " them off.",
         [Table("Scaled neurons", heads, rows, note)],
         {"fig5b": sheet},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from statistics import mean, median
 from typing import Any
 
@@ -19,7 +20,7 @@ from findnemo.runs.compare import (
     stage_in,
 )
 from findnemo.runs.standing import evaluations_of, neurons_of
-from findnemo.runs.store import Caption, Run, captions_of, settings_of
+from findnemo.runs.store import Caption, Run, each_caption, settings_of
 from findnemo.studies._bench import Bench, Study, by_type
 from findnemo.studies._published import TABLE1
 from findnemo.studies._rows import Payloads, comparison
@@ -79,8 +80,7 @@ def table(run: Run, intervals: bool = False, clip: str | None = None, apart: str
     of which settings (`runs.compare.apart`).
     """
     stage_of = stage_in(apart)
-    every = captions_of(run)
-    captions = compared_captions(every)
+    captions = compared_captions(each_caption(run))
     groups = by_type(captions)
     lines: dict[str, dict[str, Payloads]] = {
         label: {kind: _payloads(group, names, stage_of) for kind, group in groups.items()}
@@ -88,7 +88,7 @@ def table(run: Run, intervals: bool = False, clip: str | None = None, apart: str
     }
     images = {p["images"] for kinds in lines.values() for row in kinds.values() for p in row}
     seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which no search has looked. "
-    return comparison("Mitigations", lines, TABLE1, seeds + _about(run, every), intervals, clip)
+    return comparison("Mitigations", lines, TABLE1, seeds + _about(run, captions), intervals, clip)
 
 
 def sampled(bench: Bench) -> list[Caption]:
@@ -102,30 +102,46 @@ def costs(run: Run, apart: str = "") -> Table:
 
     Copies left: the share of images that copy what other seeds gave before. Evaluations: of the
     U-Net, for an image; a pass with its gradient counts three times. Seconds of an image are
-    medians. Beside these, what it takes to find neurons, once for a caption. `apart`: of which
-    settings (`runs.compare.apart`).
+    medians. Beside these, what a method takes once for a caption, before its first image: to find
+    neurons, or weights. `apart`: of which settings (`runs.compare.apart`).
     """
     stage_of = stage_in(apart)
-    captions = compared_captions(captions_of(run))
+    captions = compared_captions(each_caption(run))
     lines: list[list[Cell]] = []
     for title, names in rows(_made(captions, stage_of)).items():
-        payloads = _payloads(captions, names, stage_of)
-        method = MITIGATIONS.get(parsed(names[0])[0])
+        of = [c for c in captions if any(stage_of + name in c.results for name in names)]
+        payloads = _payloads(of, names, stage_of)
+        name = parsed(names[0])[0]
+        method = MITIGATIONS.get(name)
+        if method and name == "neurons" and settings_of(run)["search"] == LISTING:
+            method = replace(method, gradients=False)
         lines.append(
             [
                 title,
+                len(of),
                 *(_middle(payloads, key, mean) for key in ("copies", "evaluations")),
                 _middle(payloads, "image_seconds", median),
-                _once(captions, parsed(names[0])[0]),
+                _once(of, name) or _middle(payloads, "once", mean) or None,
                 *(_yes(method, key) for key in ("permanent", "gradients")),
             ]
         )
-    heads = ["", "copies left", "evaluations", "seconds", "once", "permanent", "gradients"]
+    heads = [
+        "",
+        "captions",
+        "copies left",
+        "evaluations",
+        "seconds",
+        "once",
+        "permanent",
+        "gradients",
+    ]
     note = (
         "Copies left: share of the images that copy what other seeds gave before. Evaluations and"
-        " seconds are for one image; `once`: evaluations to find the neurons of a caption."
-        " Permanent: it can be written into the weights."
+        " seconds are for one image; `once`: evaluations for a caption before its first"
+        " image, to find neurons or weights. Permanent: it can be written into the weights."
     )
+    if len({line[1] for line in lines}) > 1:
+        note += " Rows with other numbers of captions are not of the same captions."
     return Table("Costs", heads, lines, note)
 
 
@@ -142,12 +158,15 @@ def _middle(payloads: Payloads, key: str, of: Callable[[Iterable[float]], float]
 
 def _once(captions: Sequence[Caption], name: str) -> float | None:
     """Evaluations that the neurons of a caption took, detection included: the mean; None for a
-    method without.
+    method without. NeMo's are the run's own where the run searches by the listing.
     """
     if name == "neurons":
         values = [evaluations_of(c) for c in captions]
     elif name == NEMO:
-        values = [c.results[LISTING]["evaluations"] for c in captions if LISTING in c.results]
+        values = [
+            c.results[LISTING]["evaluations"] if LISTING in c.results else evaluations_of(c)
+            for c in captions
+        ]
     else:
         return None
     return round(mean(values)) if values else None
