@@ -102,7 +102,7 @@ def table(captions: Sequence[Caption]) -> str:
             cell(payloads, "a_clip", mean, 3),
             cell(payloads, "evaluations", mean, 0),
             cell(payloads, "image_seconds", median),
-            f"{mean(once[base]):.0f}" if once.get(base) else "0",
+            f"{mean(once.get(base) or [p.get('once', 0) for p in payloads]):.0f}",
             *(
                 "-" if method is None else "yes" if getattr(method, key) else "no"
                 for key in ("permanent", "gradients")
