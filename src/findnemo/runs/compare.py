@@ -62,8 +62,8 @@ def methods(names: Iterable[str] | None = None) -> tuple[str, ...]:
     """The mitigations to compare, `none` first; by default all that can be used but COSTLY ones.
 
     A name can give other hyperparameters than the published ones: `embedding:target=3`. Each comes
-    once, however its options are written. Raises
-    InputError naming one that is not known, cannot be used, or whose options are not.
+    once, however its options are written. Raises InputError naming one that is not known, cannot be
+    used, or whose options are not.
     """
     usual = (name for name in MITIGATIONS.usable() if name not in COSTLY)
     given = [name for name in map(str.strip, usual if names is None else names) if name != NONE]
