@@ -75,7 +75,7 @@ from findnemo.tasks.path import (
     refuse_changed,
 )
 
-PER_TYPE = 6  # captions of each type in costly studies of the demo
+PER_TYPE = 4  # captions of each type in costly studies of the demo
 # images a caption in studies: the paper's, and those of a shipped model
 IMAGES = 10
 IMAGES_OF_DEMO = 4

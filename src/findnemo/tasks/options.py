@@ -332,7 +332,7 @@ class Studying:
     """What studies look at."""
 
     per_type: int | None = option(
-        None, "Memorized captions of each type in costly studies (default: all; demo 6).", min=1
+        None, "Memorized captions of each type in costly studies (default: all; demo 4).", min=1
     )
     unrelated: Any = option(
         None,
