@@ -154,7 +154,8 @@ def detect(
         typer.Option(
             help=(
                 "Score and compare detectors instead: agreement, ssim, magnitude, entropy-d,"
-                " entropy-e, one-step, edges, bright-ending." + also("detectors")
+                " entropy-e, one-step, edges, bright-ending, anisotropy, sharpness, curvature, dsm,"
+                " dsm-1, latent-updates." + also("detectors")
             )
         ),
     ] = None,

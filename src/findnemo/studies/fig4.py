@@ -121,7 +121,8 @@ def _panels(bench: Bench, steps: dict[str, Sets]) -> Figure:
             right.set(
                 xlabel="value layer, in forward order", ylabel="mean neurons per prompt", title=step
             )
-            left.legend()
+            left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=3)
+            left.yaxis.get_major_locator().set_params(integer=True)
     return sheet
 
 

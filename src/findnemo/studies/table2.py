@@ -50,8 +50,10 @@ def table2(bench: Bench) -> Study:
 
 
 def _seconds(values: Sequence[float]) -> str | None:
-    """Mean and deviation; None for a single value, which shows no spread."""
-    return plus_minus(mean_std(values), 3) if len(values) > 1 else None
+    """Mean and deviation; a single value, which shows no spread, alone; None for none."""
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return plus_minus(mean_std(values), 3) if values else None
 
 
 def _measure(desk: Desk, caption: Caption, calibration: Calibration) -> Answer:

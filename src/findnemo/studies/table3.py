@@ -50,7 +50,8 @@ def table3(bench: Bench) -> Study:
     heads = ["", "neurons off", *map(str, range(1, len(layers) + 1)), "lowest"]
     table = Table("Cosine of attention outputs", heads, rows, note)
     text = (
-        "Near 1 the neurons do nothing on other captions: the memory is disentangled from the rest."
+        "Near 1 the neurons do nothing on other captions. In the paper they do, and the memory is"
+        " disentangled from the rest."
     )
     return Study(text, [table])
 
