@@ -333,6 +333,7 @@ NAME = """() => { const e = document.activeElement;
   return (e.ariaLabel || (e.labels && e.labels[0] && (e.labels[0].querySelector("span") || e.labels[0]).innerText) || e.innerText || "").trim() }"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_accessible_by_axe(page, scheme):
     axe = pytest.importorskip(

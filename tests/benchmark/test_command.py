@@ -94,6 +94,7 @@ def test_the_published_natural_table_says_on_which_models_methods_were_tuned():
     assert "Tuned on." in out
 
 
+@pytest.mark.slow
 def test_a_natural_memory_is_scored(tmp_path):
     """The shipped model, with a method that needs no pass: what the table has of it is what
     the untouched model does.

@@ -46,6 +46,7 @@ def recipe():
     return module
 
 
+@pytest.mark.slow
 def test_a_small_run_reports_every_step_asked_for_and_is_not_made_again(recipe, tmp_path, capsys):
     recipe.main([*SMALL, "--out", str(tmp_path)])
     lines = [json.loads(line) for line in (tmp_path / "emergence.jsonl").read_text().splitlines()]

@@ -277,6 +277,7 @@ def trained(base, pool, place, recipe):
     return student
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(base, pool, tmp_path):
     whole = trained(base, pool, folder(tmp_path, "a"), RECIPE)
     folder(tmp_path, "b")

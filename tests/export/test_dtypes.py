@@ -138,7 +138,10 @@ def mixed(folder: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "dtype",
+    ["bfloat16", *(pytest.param(d, marks=pytest.mark.slow) for d in ("float32", "float16"))],
+)
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_a_mixed_source_stays_mixed_tensor_by_tensor(tmp_path, family, dtype):
     pipeline, neurons = loud(tiny_family(family))

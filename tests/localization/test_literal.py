@@ -466,6 +466,7 @@ def test_score_is_that_of_the_transcription(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_case_is_what_it_says_and_nothing_sits_on_a_knifes_edge(case):
     end = expected(case)

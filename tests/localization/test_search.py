@@ -68,6 +68,7 @@ def test_the_set_is_under_the_threshold_and_one_minimal(model, tau):
         assert same_seed(model, found - NeuronSet.of([neuron])) > tau - 1e-4
 
 
+@pytest.mark.slow
 def test_where_all_neurons_do_not_suffice_their_level_is_kept(model):
     everything = NeuronSet({n: range(w) for n, w in model.widths().items()})
     level = same_seed(model, everything, seeds=2)

@@ -216,7 +216,10 @@ LOOKS = {
 }
 
 
-@pytest.mark.parametrize("name", SCORES)
+# each by itself takes a third of a second: every third always
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (k % 3 > 0)) for k, n in enumerate(SCORES)]
+)
 def test_what_changes_scores_is_refused_by_name(name, model, calibration):
     calibration.check(model)
     before = model.identity

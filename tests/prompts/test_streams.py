@@ -128,7 +128,9 @@ def test_the_place_of_a_byte_that_is_no_text_is_right_in_any_block(tmp_path, mon
         stream_prompts(path)
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "txt"])
+@pytest.mark.parametrize(
+    "suffix", ["csv", *(pytest.param(s, marks=pytest.mark.slow) for s in ("jsonl", "txt"))]
+)
 def test_memory_does_not_grow_with_the_table(tmp_path, suffix, monkeypatch):
     for size in (
         "_lines.BLOCK",

@@ -173,6 +173,7 @@ def test_controls_are_as_rich_and_not_the_same(tmp_path):
         pictures(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_is_attacked_once_and_again_only_where_something_changed(tmp_path, monkeypatch):
     from _tiny_files import make_run
 
@@ -312,6 +313,7 @@ def test_image_to_image_is_the_loop_written_by_hand(prediction, darkest):
         assert near.abs().max() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in SAMPLERS if n != "DDIM"])
 def test_samplers_agree_where_steps_are_many(name):
     """All solve the same equation: on a smooth model their images are near each other, those of

@@ -221,7 +221,7 @@ def test_nothing_to_harden_is_said(model, ordinary):
 
 
 def test_the_cost_is_what_passes_through_the_denoiser(model, lessons, ordinary):
-    from findnemo.detection._score import counting
+    from findnemo.passes import counting
 
     with counting(model) as spent:
         harden(model, lessons, ordinary, NeuronSet({}), SETTINGS)
@@ -231,13 +231,11 @@ def test_the_cost_is_what_passes_through_the_denoiser(model, lessons, ordinary):
         len(lessons) * 2 * SETTINGS.batch * SETTINGS.attack_steps
         + SETTINGS.updates * SETTINGS.batch * 3
     )
-    backward = SETTINGS.epochs * (
-        len(lessons) * 2 * SETTINGS.batch * SETTINGS.attack_steps * 2
-        + SETTINGS.updates * SETTINGS.batch * 4
-    )
-    assert (
-        spent.evaluations == forward
-    )  # the copy that ordinary captions are held to is counted with it
+    by_attacks = SETTINGS.epochs * len(lessons) * 2 * SETTINGS.batch * SETTINGS.attack_steps * 2
+    backward = by_attacks + SETTINGS.epochs * SETTINGS.updates * SETTINGS.batch * 4
+    # the copy that ordinary captions are held to is counted with it; of gradients those with
+    # respect to what is given to the denoiser
+    assert spent.evaluations == forward + by_attacks
     assert told == images + forward + backward
 
 
