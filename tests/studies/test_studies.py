@@ -162,7 +162,9 @@ def test_the_heat_map_is_the_similarity_with_those_candidates_off(made, work):
     for i, j in ((0, 0), (2, 1), (4, 4)):
         neurons = out_of_distribution_neurons(z, absolute, THETAS[i], KS[j])
         value = float(ssim(unblocked, probe.deltas(neurons))[kept].max())
-        assert rows[i][j + 1] == f"{value:.2f} ({len(neurons)})"
+        of_theta = {row[0]: row[1:] for row in rows}[f"{THETAS[i]:g}"]
+        assert of_theta[j] == f"{value:.2f} ({len(neurons)})"
+    assert [float(row[0]) for row in rows] == sorted(THETAS, reverse=True)  # as the picture
 
 
 def test_figure_10_counts_captions_of_shared_neurons(made, work):
