@@ -5,6 +5,8 @@ stopped, and what is refused.
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -239,6 +241,14 @@ def test_captions_that_are_holdout_captions_too_are_refused(tiny, tmp_path):
         api.run_detectors(
             run, [Prompt("a cat", 1)], ["a cat", "a dog"], ["one-step"], SETTINGS, Serial(tiny)
         )
+
+
+def test_the_help_and_the_page_name_every_detector():
+    told = " ".join(cli("detect", "--help").out.replace("│", " ").split())
+    page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
+    for name in DETECTORS:
+        assert re.search(rf"[ :,]{name}[,.]", told), name
+        assert f"\n| `{name}` |" in page, name
 
 
 def test_a_failed_caption_sets_the_exit_status(place, tmp_path, counted):

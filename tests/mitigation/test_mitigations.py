@@ -3,7 +3,9 @@ is afterwards what it was.
 """
 
 import copy
+import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from findnemo.mitigation import (
     delayed_guidance,
     flat_start,
     flattened_noise,
+    hyperparameters,
     reanchored,
     wanda,
 )
@@ -72,6 +75,27 @@ def test_the_table_names_every_method():
     others = ["attention", "attention-both", "embedding", "padding", "padding-zeros"]
     zeroed = ["conceptprune", "nemo", "neurons", "wanda"]
     assert sorted(MITIGATIONS) == sorted([*counted, *repeated, *changed, *others, *zeroed])
+
+
+def test_the_page_tells_the_published_hyperparameters():
+    page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
+    told = page.split("compares other hyperparameters")[1].split("Norms are for")[0]
+    for name, options in {
+        "embedding": ("target", "iterations"),
+        "attention": ("c",),
+        "wanda": ("share", "first", "steps", "guidance"),
+        "noise": ("target", "rate", "iterations"),
+        "noise-batch": ("gamma", "rho", "rounds", "tau"),
+        "sail": ("alpha", "delta", "threshold", "iterations", "candidates"),
+        "delayed": ("tau",),
+        "opposite": ("tau", "opposite"),
+        "prss": ("memorized", "low", "high"),
+        "padding-zeros": ("share",),
+    }.items():
+        part = " ".join(told.split(f"`{name}`")[1].split(";")[0].split())
+        for option in options:
+            value = f"{hyperparameters(MITIGATIONS[name])[option]:g}".removeprefix("0")
+            assert re.search(rf"\b{option} {re.escape(value)}\b", part), (name, option, value)
 
 
 @every_method
