@@ -119,9 +119,10 @@ def costs(run: Run, apart: str = "") -> Table:
             [
                 title,
                 len(of),
-                *(_middle(payloads, key, mean) for key in ("copies", "evaluations")),
+                _middle(payloads, "copies", mean),
+                _whole(payloads, "evaluations"),
                 _middle(payloads, "image_seconds", median),
-                _once(of, name) or _middle(payloads, "once", mean) or None,
+                _once(of, name) or _whole(payloads, "once") or None,
                 *(_yes(method, key) for key in ("permanent", "gradients")),
             ]
         )
@@ -154,6 +155,11 @@ def _made(captions: Iterable[Caption], stage_of: str) -> list[str]:
 def _middle(payloads: Payloads, key: str, of: Callable[[Iterable[float]], float]) -> float | None:
     values = [p[key] for p in payloads if key in p]
     return round(of(values), 3) if values else None
+
+
+def _whole(payloads: Payloads, key: str) -> int | None:
+    value = _middle(payloads, key, mean)
+    return None if value is None else round(value)
 
 
 def _once(captions: Sequence[Caption], name: str) -> float | None:
