@@ -82,10 +82,16 @@ def test_a_sweep_takes_what_the_dead_left_and_leaves_the_living_and_the_users_ow
         tmp_path / f".a.png.{gone}.part",
         tmp_path / "images" / ".b.png.part",
         tmp_path / f".c.{os.getpid()}.part",
+        tmp_path / f".backup.sqlite.{gone}.part-journal",
+        tmp_path / f".backup.sqlite.{gone}.part-wal",
+        tmp_path / f".g.{gone}-7.part",
     ]
     kept = [
         tmp_path / f".d.{os.getppid()}.part",
+        tmp_path / f".backup.sqlite.{os.getppid()}.part-journal",
+        tmp_path / f".h.{os.getppid()}-7.part",
         tmp_path / "my.part",
+        tmp_path / "run.sqlite-wal",
         tmp_path / ".hidden",
         tmp_path / "e.png",
     ]

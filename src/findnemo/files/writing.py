@@ -31,8 +31,9 @@ REASONS = {
     errno.EPERM: ("no permission", CLOSED),
     errno.EIO: ("the disk reports an error", FAILS),
 }
-_PART = re.compile(r"^\..+\.part$")
-_OWNER = re.compile(r"\.(\d+)\.part$")
+_BESIDE = "(?:-journal|-wal|-shm)?"  # what SQLite puts beside a database that it writes
+_PART = re.compile(rf"^\..+\.part{_BESIDE}$")
+_OWNER = re.compile(rf"\.(\d+)(?:-\d+)?\.part{_BESIDE}$")
 
 
 @contextmanager
