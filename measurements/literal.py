@@ -78,7 +78,9 @@ class Literal:
         self.neurons = NeuronSet.of(kept)
         spent = self.evaluations
         self.score_after = self._score(kept)
-        self.evaluations = spent  # for the report only; the scripts make it, and it is in `scripted`
+        self.evaluations = (
+            spent  # for the report only; the scripts make it, and it is in `scripted`
+        )
 
     def _pass(self, latents: Tensor, text: Text) -> Tensor:
         self.evaluations += len(latents)
