@@ -77,10 +77,8 @@ class Literal:
         kept = self._refine(candidates, tau_ref)
         self.neurons = NeuronSet.of(kept)
         spent = self.evaluations
-        self.score_after = self._score(kept)
-        self.evaluations = (
-            spent  # for the report only; the scripts make it, and it is in `scripted`
-        )
+        self.score_after = self._score(kept)  # for the report only: the scripts' cost alone
+        self.evaluations = spent
 
     def _pass(self, latents: Tensor, text: Text) -> Tensor:
         self.evaluations += len(latents)
