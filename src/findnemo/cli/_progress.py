@@ -96,7 +96,7 @@ class Stage:
         """How long the piece under way has taken so far, and how much was computed for it."""
         spent = passed - self._passed
         computed = f", {spent:,} evaluations" if spent else ""
-        return f"{lasting(now - self._since)} at the next{computed}"
+        return f"{lasting(now - self._since)} at the next one{computed}"
 
     def __str__(self) -> str:
         return f"{self.name} {self.done}/{self.total}"
@@ -196,7 +196,9 @@ class Watch:
 
     def _show(self, stage: Stage, now: float) -> None:
         assert self._bars is not None
-        self._bars(stage, stage.part(now, self._latents), stage.ahead(now, self._latents))
+        at_it = stage.at_it(now, self._latents) if stage.open else ""
+        note = stage.ahead(now, self._latents) or at_it  # before there is a rate
+        self._bars(stage, stage.part(now, self._latents), note)
 
     def _line(self, *words: object) -> None:
         self._tell(", ".join(str(word) for word in words if str(word)))
@@ -217,16 +219,16 @@ def watching(console: Console, tell: Tell, warn: Tell) -> Iterator[Watch]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[ahead]}"),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as progress:
         tasks: dict[str, Any] = {}
 
-        def bars(stage: Stage, part: float, ahead: str) -> None:
+        def bars(stage: Stage, part: float, note: str) -> None:
             if stage.name not in tasks:
-                tasks[stage.name] = progress.add_task(stage.name, total=stage.total, ahead="")
+                tasks[stage.name] = progress.add_task(stage.name, total=stage.total, note="")
             progress.update(
-                tasks[stage.name], completed=stage.done + part, total=stage.total, ahead=ahead
+                tasks[stage.name], completed=stage.done + part, total=stage.total, note=note
             )
 
         with _ticking(Watch(tell, warn, bars)) as watch:
