@@ -157,3 +157,20 @@ def test_one_that_will_not_leave_cannot_ask_again(calls):
     with pytest.raises(KeyboardInterrupt):
         together([partial(search, 1)])
     assert calls == ["_Left"] * 3
+
+
+def test_what_is_no_error_of_a_function_ends_the_meeting(calls):
+    square = asker([])
+
+    def search(n):
+        try:
+            square(n)
+            if n == 2:
+                raise KeyboardInterrupt
+            return square(n)
+        finally:
+            calls.append(n)
+
+    with pytest.raises(KeyboardInterrupt):
+        together([partial(search, n) for n in (1, 2, 3)])
+    assert sorted(calls) == [1, 2, 3]

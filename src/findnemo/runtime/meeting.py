@@ -30,6 +30,7 @@ class _Member:
         self.asked: tuple[Hashable, Many, Any] = (None, list, None)
         self.given: Any = None
         self.problem: Exception | None = None
+        self.fatal: BaseException | None = None
         self.ended = False
         self._function = function
         self._running = False
@@ -49,16 +50,20 @@ class _Member:
             self.problem = problem
         except _Left:
             pass
+        except BaseException as fatal:  # such as KeyboardInterrupt: for the one who leads
+            self.fatal = fatal
         finally:
             self.ended = True
             self._back.release()
 
     def go_on(self) -> None:
-        """Let it run until it asks for something or ends."""
+        """Let it run until it asks for something or ends; raises what is no error of its own."""
         self._running = True
         self._turn.release()
         self._back.acquire()
         self._running = False
+        if self.fatal is not None and not self._over:
+            raise self.fatal
 
     def ask(self, key: Hashable, do: Many, one: Any) -> Any:
         """Called by the function itself: wait until what it asks for was done."""
