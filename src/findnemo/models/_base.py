@@ -101,6 +101,7 @@ class Model:
         SCHEDULE  # the scheduler's settings that tell one model from another
     )
     _steady = False  # whether a steady state is under way
+    _read: dict[str, Text] | None = None  # captions that were encoded, see `reading`
 
     def __init__(self, pipeline: DiffusionPipeline, source: str = "live pipeline"):
         self.pipeline = pipeline
@@ -154,9 +155,9 @@ class Model:
         """Prompts as `text`, from the keyword arguments (`conditions`) of a pass under way."""
         return Text(conditions["encoder_hidden_states"])
 
-    def output(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
+    def output(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
         """What the network itself predicts (eps, v, a velocity), (N, C, H, W), of latents
-        (N, C, H, W) and N prompts.
+        (N, C, H, W) and N prompts, at one timestep or at one for each, (N,).
         """
         raise NotImplementedError(f"{type(self).__name__} predicts nothing")
 
@@ -466,6 +467,26 @@ class Model:
         return list(networks_of(self.pipeline).values())
 
     @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Encode no caption twice while the context lasts.
+
+        For work that leaves the text encoders as they are. Where the pipeline's `encode_prompt` has
+        been changed, nothing is kept.
+
+        >>> import findnemo
+        >>> model = findnemo.load("demo")
+        >>> with model.reading():
+        ...     model.encode(["a star"]) is model.encode(["a star"])
+        True
+        """
+        before = self._read
+        self._read = {} if before is None else before
+        try:
+            yield
+        finally:
+            self._read = before
+
+    @contextmanager
     def sampling(self, pipeline: Any = None) -> Iterator[None]:
         """A steady state for a call of the pipeline, or of another one with the same parts.
 
@@ -531,10 +552,25 @@ def _steadily(function: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
+def _reading(function: Callable[..., Text]) -> Callable[..., Text]:
+    @wraps(function)
+    def called(self: Model, prompts: Sequence[str]) -> Text:
+        if self._read is None or len(prompts) != 1 or "encode_prompt" in vars(self.pipeline):
+            return function(self, prompts)
+        (prompt,) = prompts
+        if prompt not in self._read:
+            self._read[prompt] = function(self, prompts)
+        return self._read[prompt]
+
+    return called
+
+
 def _make_steady(kind: type[Model]) -> None:
     for name in PASSES:
         if name in vars(kind):
             setattr(kind, name, _steadily(vars(kind)[name]))
+    if "encode" in vars(kind):
+        kind.encode = _reading(kind.encode)  # type: ignore[method-assign]
 
 
 _make_steady(Model)

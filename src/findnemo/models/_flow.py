@@ -54,13 +54,13 @@ class FlowModel(Model):
         "use_beta_sigmas",
     )
 
-    def velocity(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
-        """v(x_s, s, y), (N, C, H, W), for latents (N, C, H, W), timestep s * 1000 and
-        encoded prompts. No guidance.
+    def velocity(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
+        """v(x_s, s, y), (N, C, H, W), for latents (N, C, H, W), timestep s * 1000, of all or
+        (N,), and encoded prompts. No guidance.
         """
         raise NotImplementedError(f"{type(self).__name__} does not predict a velocity")
 
-    def output(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
+    def output(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
         return self.velocity(latents, timestep, text)
 
     def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:

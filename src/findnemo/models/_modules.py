@@ -125,6 +125,12 @@ def unfused(tokens: Tensor) -> Tensor:
     return torch.nn.functional.pad(tokens, (0, 0, 0, 1))[:, :-1]
 
 
+def a_row(timestep: float | Tensor, latents: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A timestep for each of N latents, (N,), where one is given for all."""
+    given = torch.as_tensor(timestep, device=latents.device, dtype=dtype)
+    return given.expand(len(latents))
+
+
 def submodule(module: nn.Module, name: str) -> nn.Module | None:
     """The module of this name in another one, None where there is none.
 

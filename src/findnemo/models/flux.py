@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from findnemo.models._joint import JointAttention
-from findnemo.models._modules import unfused
+from findnemo.models._modules import a_row, unfused
 from findnemo.models._reading import converted
 from findnemo.models._text import Text, of_width
 
@@ -45,7 +45,7 @@ class Flux(JointAttention):
         self.tell_cut(prompts)
         return Text(embeds, of_width(pooled, self.pooled_width)).to(self.device, self.dtype)
 
-    def velocity(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
+    def velocity(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
         pipeline = self.pipeline
         device = latents.device
         dtype = latents.dtype
@@ -53,7 +53,7 @@ class Flux(JointAttention):
         unguided = torch.full((count,), UNGUIDED, device=device)
         output = self.denoiser(
             pipeline._pack_latents(latents.contiguous(), *latents.shape),
-            timestep=torch.full((count,), timestep, device=device, dtype=dtype) / 1000,
+            timestep=a_row(timestep, latents, dtype) / 1000,
             guidance=unguided if pipeline.transformer.config.guidance_embeds else None,
             pooled_projections=text.pooled,
             encoder_hidden_states=unfused(text.tokens),

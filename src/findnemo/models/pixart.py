@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from findnemo.errors import ModelError
 from findnemo.models._diffusion import DiffusionModel
-from findnemo.models._modules import unfused
+from findnemo.models._modules import a_row, unfused
 from findnemo.models._reading import cleaned, usual_length
 from findnemo.models._text import Text
 
@@ -75,12 +75,12 @@ class PixArt(DiffusionModel):
             self.value_layers, embeds if projection is None else projection(embeds)
         )
 
-    def output(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
+    def output(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
         output = self.denoiser(
             latents,
             encoder_hidden_states=unfused(text.tokens),
             encoder_attention_mask=text.mask,
-            timestep=torch.full((len(latents),), timestep, device=latents.device),
+            timestep=a_row(timestep, latents),
             added_cond_kwargs=self._size(latents),
             return_dict=False,
         )[0]

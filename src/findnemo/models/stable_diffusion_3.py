@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from findnemo.models._joint import JointAttention
-from findnemo.models._modules import unfused
+from findnemo.models._modules import a_row, unfused
 from findnemo.models._text import Text, of_width
 
 
@@ -43,11 +43,10 @@ class StableDiffusion3(JointAttention):
         self.tell_cut(prompts)
         return Text(embeds, of_width(pooled, self.pooled_width)).to(self.device, self.dtype)
 
-    def velocity(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
-        count = (len(latents),)
+    def velocity(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
         output: Tensor = self.denoiser(
             latents,
-            timestep=torch.full(count, timestep, device=latents.device, dtype=torch.float32),
+            timestep=a_row(timestep, latents, torch.float32),
             encoder_hidden_states=unfused(text.tokens),
             pooled_projections=text.pooled,
             return_dict=False,

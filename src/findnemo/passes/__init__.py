@@ -5,10 +5,11 @@ May be imported: the names below and the modules here. May import: edits, models
 them.
 """
 
-from findnemo.passes.deltas import Probe, Rows, group_size, score
+from findnemo.passes.deltas import Probe, Rows, group_size, score, search_group
 from findnemo.passes.denoising import Denoising, Path, likeness
 from findnemo.passes.engine import Engine, compiled
 from findnemo.passes.reuse import Reuse
+from findnemo.passes.sharing import side_by_side
 from findnemo.passes.spending import Spent, counting, spend, spending, unpaid
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "group_size",
     "likeness",
     "score",
+    "search_group",
+    "side_by_side",
     "spend",
     "spending",
     "unpaid",

@@ -16,6 +16,7 @@ from findnemo.errors import InputError, ModelError, NumericalError
 from findnemo.models import Model, Text, require_caption
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes.reuse import Reuse
+from findnemo.passes.sharing import Pass, outputs, sharing
 from findnemo.passes.spending import spend
 from findnemo.runtime.memory import Batches
 from findnemo.scores import CONSTANT, SIMILARITIES, constant, memorization_score, minmax
@@ -23,6 +24,7 @@ from findnemo.settings import PAPER, Settings
 
 BATCH = 64  # latents in one pass, until memory says otherwise
 GROUP = 32  # captions that share passes, two seeds each: 64 latents
+SEARCHES = 8  # captions that are searched side by side
 SMALL = 24 * 24  # positions of a latent up to which they do
 
 Predict = Callable[[Tensor, int, Text], Tensor]
@@ -126,6 +128,8 @@ class Rows:
         untouched = untouched if scales else len(keep)
         if self.model.engine is not None and not torch.is_grad_enabled():
             eps = self._eps(latents, text, partial(self.model.engine.predict, scales=scales))
+        elif sharing(self.model):
+            eps = self._eps(latents, text, partial(self._shared, scales=scales))
         else:
             with self._reusing(scales, keep, untouched), scaled(self.model, scales):
                 eps = self._eps(latents, text, self.model.predict_noise)
@@ -152,6 +156,12 @@ class Rows:
             return conditional
         unconditional = self._predict(latents, self.empty, predict).float()
         return unconditional + self.settings.guidance * (conditional - unconditional)
+
+    def _shared(
+        self, latents: Tensor, timestep: float, text: Text, scales: Mapping[str, Tensor]
+    ) -> Tensor:
+        output = outputs(self.model, Pass(latents, timestep, (text,), scales))[0]
+        return self.model.as_noise(output, latents, timestep)
 
     def _predict(self, latents: Tensor, text: Text, predict: Predict) -> Tensor:
         spend(len(latents))
@@ -226,6 +236,13 @@ def group_size(model: Model) -> int:
     """
     _, height, width = model.latent_shape
     return max(1, min(GROUP, GROUP * SMALL // (height * width)))
+
+
+def search_group(model: Model) -> int:
+    """How many captions share passes in localization and verification, where each asks for several
+    latents at a time: 8 for small latents, 4 for 64 x 64.
+    """
+    return min(SEARCHES, group_size(model))
 
 
 def score(

@@ -5,15 +5,14 @@ finished picture will be.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from findnemo.edits import scaled
 from findnemo.errors import NumericalError
-from findnemo.models import Model, Text
+from findnemo.models import Model
+from findnemo.passes.sharing import Pass, gradients, outputs
 from findnemo.passes.spending import spend
 from findnemo.runtime.memory import Batches
 
@@ -95,18 +94,21 @@ class Denoising:
 
     def image(self, latents: Tensor, timestep: float, scales: Mapping[str, Tensor]) -> Tensor:
         """Guided x0_hat, (N, C, H, W), float32; differentiable in `scales`."""
-        count = len(latents)
-        text = self.text.expand(count)
-        both = latents
-        if self.empty is not None:
-            text = Text.cat([self.empty.expand(count), text])
-            both = torch.cat([latents, latents])
-        spend(len(both))
-        with scaled(self.model, scales) if scales else nullcontext():
-            images = self.model.image(self.model.output(both, timestep, text), both, timestep)
-        if self.empty is None or self.guidance is None:
-            return images
-        without, given = images.chunk(2)
+        asked = self._pass(latents, timestep, scales)
+        spend(len(latents) * len(asked.texts))
+        return self._guided(outputs(self.model, asked), latents, timestep)
+
+    def _pass(self, latents: Tensor, timestep: float, scales: Mapping[str, Tensor]) -> Pass:
+        texts = (self.text,) if self.empty is None else (self.empty, self.text)
+        each = tuple(text.expand(len(latents)) for text in texts)
+        return Pass(latents, timestep, each, scales)
+
+    def _guided(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
+        """x0_hat from what the network predicts, (1 or 2, N, C, H, W): without the prompt, with."""
+        images = [self.model.image(one, latents, timestep) for one in output]
+        if self.guidance is None:
+            return images[0]
+        without, given = images
         return without + self.guidance * (given - without)
 
     def gradients(
@@ -120,21 +122,18 @@ class Denoising:
         rows)` over the latents: layer -> (width,).
         """
 
-        def part(rows: slice) -> list[Tensor]:
-            with torch.enable_grad():
-                variables = {
-                    name: scale.detach().clone().requires_grad_() for name, scale in scales.items()
-                }
-                image = self.image(latents[rows], timestep, variables)
-                found = torch.autograd.grad(value(image, rows).sum(), list(variables.values()))
-            spend(2 * len(image) * (1 if self.empty is None else 2))
-            return [g[0].float().cpu() for g in found]
+        def part(rows: slice) -> dict[str, Tensor]:
+            asked = self._pass(latents[rows], timestep, scales)
+            spend(3 * len(asked) * len(asked.texts))
 
-        parts = self._batches(len(latents), part)
-        return {
-            name: sum(rest, first)
-            for name, (first, *rest) in zip(scales, zip(*parts, strict=True), strict=True)
-        }
+            def values(output: Tensor, of: slice) -> Tensor:
+                among = slice(rows.start + of.start, rows.start + of.stop)
+                return value(self._guided(output, latents[among], timestep), among)
+
+            return gradients(self.model, asked, values)
+
+        first, *rest = self._batches(len(latents), part)
+        return {name: sum((part[name] for part in rest), first[name]) for name in scales}
 
 
 def likeness(one: Tensor, other: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ class Spent:
 
 
 _open: ContextVar[tuple[Spent, ...]] = ContextVar("open", default=())
+_once: ContextVar[bool] = ContextVar("once", default=False)
 
 
 @contextmanager
@@ -49,8 +50,17 @@ def unpaid() -> Iterator[None]:
     """Work that is done once for all captions: no `spending` around it counts what passes
     while the context lasts.
     """
-    with _counted_by(()):
-        yield
+    token = _once.set(True)
+    try:
+        with _counted_by(()):
+            yield
+    finally:
+        _once.reset(token)
+
+
+def is_unpaid() -> bool:
+    """Whether `unpaid` work is under way."""
+    return _once.get()
 
 
 @contextmanager

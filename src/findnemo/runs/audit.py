@@ -34,7 +34,7 @@ from findnemo.metrics import Judges
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.passes.deltas import group_size
+from findnemo.passes import group_size, search_group, side_by_side
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
 from findnemo.runs.discoveries import keep_list
@@ -281,8 +281,9 @@ def _scanned(
 def _answer_stage(
     work: Work, stage: str, pool: Pool, progress: Progress, stop: Callable[[], bool]
 ) -> None:
-    size = group_size(work.model) if stage == "detect" else 1
-    captions, count = list_open(work.run, stage, size=size)
+    block = group_size(work.model)  # which no shard divides
+    size, within = (block, None) if stage == "detect" else (search_group(work.model), block)
+    captions, count = list_open(work.run, stage, size=size, within=within)
     units = (
         Unit(tuple((c, _originals(work, stage, c)) for c in group))
         for group in groups(work.run, size)
@@ -467,10 +468,21 @@ def _numbered(folder: str, **rows: Sequence[Image.Image]) -> dict[str, bytes]:
     }
 
 
+def _sharing(
+    one: Callable[[Tools, Caption], Answer], tools: Tools, group: Sequence[Caption]
+) -> list[Answer]:
+    """What is said of each caption of a group, in passes that they share."""
+    steps = [partial(attempted, tools.model, partial(one, tools, caption)) for caption in group]
+    answers = side_by_side(tools.model, steps)
+    if problem := next((answer for answer in answers if isinstance(answer, Exception)), None):
+        raise problem
+    return [answer for answer in answers if isinstance(answer, Answer)]
+
+
 _STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
     "detect": _detect,
-    "localize": lambda tools, group: [_localize(tools, caption) for caption in group],
-    "verify": lambda tools, group: [_verify(tools, caption) for caption in group],
+    "localize": partial(_sharing, _localize),
+    "verify": partial(_sharing, _verify),
 }
 
 

@@ -52,14 +52,20 @@ CONCERNS = {
 
 
 def list_open(
-    run: Run, stage: str, stages: Sequence[str] | None = None, size: int = 1, extra: str = "1"
+    run: Run,
+    stage: str,
+    stages: Sequence[str] | None = None,
+    size: int = 1,
+    extra: str = "1",
+    within: int | None = None,
 ) -> tuple[int, int]:
     """Make the list of what is open in a stage; returns how many captions, and how many groups of
     captions that share passes.
 
     Open: asked for (see `table.enter`), concerned, and not answered under every name in `stages`
     (the stage itself); what failed is tried again. `size`: captions that share passes, by their
-    ids. What earlier stages committed is backed up first.
+    ids. `within`: only those that the stage concerns do, `size` after `size` of each block of so
+    many ids. What earlier stages committed is backed up first.
     """
     run.backup()
     concern = CONCERNS.get(stage, Concern())
@@ -69,8 +75,19 @@ def list_open(
         "(SELECT COUNT(*) FROM results AS d WHERE d.caption = a.caption AND d.status = 'done' AND"
         f" d.stage IN ({marks}))"
     )
-    group = "a.caption" if size == 1 else f"(a.caption - 1) / {int(size)}"
+    group = f"(a.caption - 1) / {int(size)}"
     with run.transaction():
+        run.query("DROP TABLE IF EXISTS temp.members")
+        run.query("CREATE TEMP TABLE members (caption INTEGER PRIMARY KEY, unit INTEGER)")
+        if within is not None:
+            block = f"(a.caption - 1) / {int(within)}"
+            rank = f"ROW_NUMBER() OVER (PARTITION BY {block} ORDER BY a.caption) - 1"
+            run.query(
+                f"INSERT INTO members SELECT a.caption, {block} * {int(within)} + ({rank}) /"
+                f" {int(size)} FROM asked AS a {concern.join} WHERE {concern.where} AND {extra}"
+            )
+            run.query("CREATE INDEX temp.members_unit ON members (unit)")
+            group = "(SELECT m.unit FROM temp.members AS m WHERE m.caption = a.caption)"
         run.query("DROP TABLE IF EXISTS temp.open")
         run.query(
             f"CREATE TEMP TABLE open AS SELECT a.caption AS caption, {group} AS unit FROM asked AS"
@@ -101,13 +118,16 @@ def groups(run: Run, size: int = 1) -> Iterator[tuple[Caption, ...]]:
         "SELECT rowid, unit FROM temp.units WHERE rowid > ? ORDER BY rowid LIMIT ?", (last, many)
     ):
         last = rows[-1][0]
-        members = [
-            [unit] if size == 1 else range(unit * size + 1, (unit + 1) * size + 1)
-            for _, unit in rows
-        ]
+        members = [_members(run, unit, size) for _, unit in rows]
         found = {c.id: c for c in run.captions(chain.from_iterable(members))}
         for group in members:
             yield tuple(found[number] for number in group if number in found)
+
+
+def _members(run: Run, unit: int, size: int) -> Sequence[int]:
+    """The ids of a group: those that `list_open` has told, or so many in a row."""
+    told = run.query("SELECT caption FROM temp.members WHERE unit = ? ORDER BY caption", (unit,))
+    return [number for (number,) in told] or range(unit * size + 1, (unit + 1) * size + 1)
 
 
 def on_list(run: Run, captions: Sequence[Caption]) -> set[int]:

@@ -1,0 +1,147 @@
+"""Functions side by side that do together what several of them ask for.
+
+Each runs in a thread of its own, but only one at a time, in their order, until it asks for
+something or ends. When all have, what they asked for is done, and they go on. So who meets whom
+follows from what they ask, never from the clock, and nothing needs a lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from contextvars import ContextVar, copy_context
+from threading import Semaphore, Thread
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+X = TypeVar("X")
+Y = TypeVar("Y")
+
+Many = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+class _Left(BaseException):
+    """Raised in a function that waits, where the meeting was broken off."""
+
+
+class _Member:
+    """A function under way, and what it asks for."""
+
+    def __init__(self, function: Callable[[], Any]):
+        self.asked: tuple[Hashable, Many, Any] = (None, list, None)
+        self.given: Any = None
+        self.problem: Exception | None = None
+        self.fatal: BaseException | None = None
+        self.ended = False
+        self._function = function
+        self._running = False
+        self._over = False
+        self._turn = Semaphore(0)
+        self._back = Semaphore(0)
+        context = copy_context()
+        self._thread = Thread(target=context.run, args=(self._run,), daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        _member.set(self)
+        self._turn.acquire()
+        try:
+            self.given = None if self._over else self._function()
+        except Exception as problem:
+            self.problem = problem
+        except _Left:
+            pass
+        except BaseException as fatal:  # such as KeyboardInterrupt: for the one who leads
+            self.fatal = fatal
+        finally:
+            self.ended = True
+            self._back.release()
+
+    def go_on(self) -> None:
+        """Let it run until it asks for something or ends; raises what is no error of its own."""
+        self._running = True
+        self._turn.release()
+        self._back.acquire()
+        self._running = False
+        if self.fatal is not None and not self._over:
+            raise self.fatal
+
+    def ask(self, key: Hashable, do: Many, one: Any) -> Any:
+        """Called by the function itself: wait until what it asks for was done."""
+        if self._over:
+            raise _Left
+        self.asked = key, do, one
+        self._back.release()
+        self._turn.acquire()
+        if self._over:
+            raise _Left
+        problem, self.problem = self.problem, None
+        if problem is not None:
+            raise problem
+        return self.given
+
+    def leave(self) -> None:
+        """End it, wherever it is, so that what it has begun is undone."""
+        if self._running:
+            self._back.acquire()
+        self._over = True
+        while not self.ended:
+            self.go_on()
+        self._thread.join()
+
+
+_member: ContextVar[_Member | None] = ContextVar("member", default=None)
+
+
+def together(functions: Sequence[Callable[[], T]]) -> list[T | Exception]:
+    """What each function gives, or the exception that it raises, in their order.
+
+    Each sees the context variables of the caller, and changes its own copy of them.
+
+    >>> def doubled(numbers):
+    ...     print(numbers)
+    ...     return [2 * n for n in numbers]
+    >>> together([lambda: 1 + ask("doubled", doubled, 4), lambda: ask("doubled", doubled, 5)])
+    [4, 5]
+    [9, 10]
+    """
+    members: list[_Member] = []
+    try:
+        members += map(_Member, functions)
+        while waiting := [member for member in members if not member.ended]:
+            for member in waiting:
+                member.go_on()
+            groups: dict[Hashable, list[_Member]] = {}
+            for member in waiting:
+                if not member.ended:
+                    groups.setdefault(member.asked[0], []).append(member)
+            for group in groups.values():
+                _do(group)
+    finally:
+        for member in members:
+            member.leave()
+    return [member.given if member.problem is None else member.problem for member in members]
+
+
+def _do(group: Sequence[_Member]) -> None:
+    """What a group asks for, in one go; where that fails, one by one, so that each has its own."""
+    try:
+        _, do, _ = group[0].asked
+        given = do([member.asked[2] for member in group])
+        for member, one in zip(group, given, strict=True):
+            member.given = one
+        return
+    except Exception as problem:
+        if len(group) == 1:
+            group[0].problem = problem
+            return
+    for member in group:  # outside the handler, which holds what has failed
+        _do([member])
+
+
+def ask(key: Hashable, do: Callable[[Sequence[X]], Sequence[Y]], one: X) -> Y:
+    """`do([one])[0]`, done together with what the others in `together` ask for under the same key;
+    by itself where there are none.
+    """
+    member = _member.get()
+    given: Y = do([one])[0] if member is None else member.ask(key, do, one)
+    return given

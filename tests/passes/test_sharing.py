@@ -1,0 +1,270 @@
+"""Shared passes: rows that share one are what they are alone, whoever asks, under every edit, and
+whatever fails beside them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from _tiny import tiny_pipeline
+from _tiny_transformers import tiny_flux, tiny_pixart, tiny_sd3
+from _tiny_unets import tiny_if, tiny_lcm, tiny_sdxl
+
+import findnemo
+from findnemo.edits import deactivate, masks, muted, scaled
+from findnemo.errors import DeviceError, NumericalError
+from findnemo.neurons import NeuronSet
+from findnemo.passes import Denoising, Probe, counting, likeness, side_by_side, spending, unpaid
+from findnemo.passes import sharing as module
+from findnemo.passes.conditioning import following
+from findnemo.passes.sharing import Pass, gradients, outputs, sharing
+from findnemo.settings import Settings
+
+CAPTIONS = ("a red fox", "a grey owl", "the sea")
+SEEDS = Settings(samples=2)
+MODELS = {
+    "sd": tiny_pipeline,
+    "sdxl": tiny_sdxl,
+    "if": tiny_if,
+    "lcm": tiny_lcm,
+    "pixart": tiny_pixart,
+    "sd3": tiny_sd3,
+    "flux": tiny_flux,
+}
+
+
+@pytest.fixture(params=MODELS)
+def any_model(request):
+    return findnemo.load(MODELS[request.param]())
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The number of rows of each pass."""
+    seen = []
+    real = module._through
+    monkeypatch.setattr(
+        module, "_through", lambda model, one: seen.append(len(one)) or real(model, one)
+    )
+    return seen
+
+
+def neurons_of(model, k):
+    layers = sorted(model.widths("all").items())
+    layer, width = layers[k % len(layers)]
+    return NeuronSet({layer: range(width // 2)})
+
+
+def pictures(model, caption, steps, k, samples=(0, 1), guidance=3.0):
+    """Untouched and edited pictures of a caption, and a gradient: what a search asks."""
+    denoising = Denoising(model, caption, 3, guidance)
+    path = denoising.run(samples, steps)
+    off = denoising.run(samples, steps, masks(model, [neurons_of(model, k)]))
+    levels = {name: torch.full((1, width), 0.8) for name, width in model.widths("all").items()}
+
+    def value(image, rows):
+        return likeness(image, path.image[rows]).diagonal()
+
+    slopes = denoising.gradients(path.latents[-1], path.timesteps[-1], levels, value)
+    delta = Probe(model, caption, SEEDS).deltas(neurons_of(model, k))
+    return path.image, off.image, torch.cat(list(slopes.values())), delta
+
+
+SEARCHES = [("a red fox", 1, 0), ("a grey owl", 2, 1), ("the sea", 1, 2)]
+
+
+def test_rows_that_share_passes_are_what_they_are_alone(any_model, passes):
+    """Captions, timesteps, masks and gradients of three searches of different length."""
+    searches = [partial(pictures, any_model, *one) for one in SEARCHES]
+    alone = [search() for search in searches]
+    count = len(passes)
+    together = side_by_side(any_model, searches)
+    for one, other in zip(alone, together, strict=True):
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(b, a, atol=2e-4, rtol=2e-3)
+    assert max(passes[:count]) == 2  # of one search
+    assert max(passes[count:]) == 6  # of three
+
+
+def test_the_same_group_gives_the_same_to_the_last_bit(tiny):
+    searches = [partial(pictures, tiny, *one) for one in SEARCHES]
+    first, second = (side_by_side(tiny, searches) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert all(map(torch.equal, one, other))
+
+
+def test_masks_of_each_sample_go_with_it(tiny, passes):
+    """Two searches whose rows have masks of their own, in different layers."""
+
+    def search(caption, k):
+        latents = tiny.noise(caption, [0, 1])
+        scales = masks(tiny, [neurons_of(tiny, k), neurons_of(tiny, k + 1)])
+        texts = (tiny.unconditional().expand(2), tiny.encode([caption]).expand(2))
+        with torch.no_grad():
+            return outputs(tiny, Pass(latents, 981, texts, scales))
+
+    first, second = side_by_side(tiny, [partial(search, "a", 0), partial(search, "b", 3)])
+    assert passes == [4]
+    for caption, k, found in (("a", 0, first), ("b", 3, second)):
+        for row in (0, 1):  # plain hooks, one sample and one text at a time
+            with torch.no_grad(), deactivate(tiny, neurons_of(tiny, k + row)):
+                latents = tiny.noise(caption, [row])
+                expected = [
+                    tiny.output(latents, 981, tiny.encode([text])) for text in ("", caption)
+                ]
+            torch.testing.assert_close(found[:, row : row + 1], torch.stack(expected))
+
+
+def test_gradients_are_those_of_autograd(tiny):
+    """Two captions in one pass against a plain backward pass each."""
+
+    def plain(caption, timestep):
+        scales = {n: torch.full((1, w), 0.7, requires_grad=True) for n, w in tiny.widths().items()}
+        with scaled(tiny, scales):
+            output = tiny.output(
+                tiny.noise(caption, [0, 1]), timestep, tiny.encode([caption]).expand(2)
+            )
+        found = torch.autograd.grad(output.square().sum(), list(scales.values()))
+        return {name: g[0] for name, g in zip(scales, found, strict=True)}
+
+    def shared(caption, timestep):
+        scales = {n: torch.full((1, w), 0.7) for n, w in tiny.widths().items()}
+        asked = Pass(
+            tiny.noise(caption, [0, 1]), timestep, (tiny.encode([caption]).expand(2),), scales
+        )
+        return gradients(tiny, asked, lambda out, rows: out[0].square().sum((1, 2, 3)))
+
+    cases = [("a", 981), ("b", 501)]
+    found = side_by_side(tiny, [partial(shared, *case) for case in cases])
+    for case, one in zip(cases, found, strict=True):
+        expected = plain(*case)
+        assert list(one) == list(expected)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(one[name], gradient, atol=1e-4, rtol=1e-3)
+
+
+EDITS = {
+    "deactivate": lambda model: deactivate(model, neurons_of(model, 0)),
+    "scaled": lambda model: scaled(
+        model, {n: torch.full((w,), 0.5) for n, w in model.widths().items()}
+    ),
+    "muted": lambda model: muted(model, [next(iter(model.value_layers))]),
+    "counting": counting,
+    "following": following,
+    "unpaid": lambda model: unpaid(),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_under_an_edit_of_its_own_a_search_goes_alone_and_the_others_do_not_see_it(
+    tiny, passes, edit
+):
+    def search(caption, touched):
+        probe = Probe(tiny, caption, SEEDS)
+        before = probe.deltas()
+        if not touched:
+            return before, probe.deltas()
+        with EDITS[edit](tiny):
+            assert not sharing(tiny)
+            within = probe.deltas()
+        return within, probe.deltas()
+
+    expected = [search(caption, k == 1) for k, caption in enumerate(CAPTIONS)]
+    passes.clear()
+    found = side_by_side(tiny, [partial(search, c, k == 1) for k, c in enumerate(CAPTIONS)])
+    for one, other in zip(found, expected, strict=True):
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    assert passes == [6, 6]  # the edited one was made outside of them
+    assert not tiny.denoiser._forward_pre_hooks
+
+
+def test_an_error_or_nan_of_one_caption_is_its_own(tiny):
+    def search(caption):
+        if caption == "broken":
+            probe = Probe(tiny, caption, SEEDS)
+            probe.latents = probe.latents * float("nan")
+            return probe.score()
+        if caption == "wrong":
+            return Denoising(tiny, caption, 1, 2.0).gradients(
+                torch.zeros(1, 4, 16, 16), 981, {}, lambda image, rows: 1 / 0
+            )
+        return Probe(tiny, caption, SEEDS).score()
+
+    scores = [findnemo.score(tiny, caption, settings=SEEDS) for caption in CAPTIONS[:2]]
+    one, nan, wrong, two = side_by_side(
+        tiny, [partial(search, c) for c in (CAPTIONS[0], "broken", "wrong", CAPTIONS[1])]
+    )
+    assert isinstance(nan, NumericalError)
+    assert isinstance(wrong, ZeroDivisionError)
+    assert (one, two) == pytest.approx(scores, abs=1e-4)
+    assert all(p.requires_grad for p in tiny.denoiser.parameters())
+
+
+def test_memory_that_runs_out_splits_the_pass(tiny, monkeypatch, passes):
+    real = module._through
+
+    def scarce(model, one):
+        if len(one) > 2:
+            raise torch.OutOfMemoryError
+        return real(model, one)
+
+    searches = [partial(pictures, tiny, *one) for one in SEARCHES]
+    whole = side_by_side(tiny, searches)
+    assert max(passes) == 6
+    passes.clear()
+    monkeypatch.setattr(module, "_through", scarce)
+    for one, other in zip(side_by_side(tiny, searches), whole, strict=True):
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(a, b, atol=2e-4, rtol=2e-3)
+
+    def none(model, one):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(module, "_through", none)
+    assert all(isinstance(one, DeviceError) for one in side_by_side(tiny, searches))
+
+
+def test_each_pays_for_its_own_rows(tiny):
+    def search(caption, steps):
+        with spending() as spent:
+            pictures(tiny, caption, steps, 0)
+        return spent.evaluations
+
+    alone = [search("a", 2), search("b", 4)]
+    with spending() as all_of_them:
+        assert side_by_side(tiny, [partial(search, "a", 2), partial(search, "b", 4)]) == alone
+    assert all_of_them.evaluations == sum(alone)
+
+
+def test_a_caption_is_encoded_once(tiny, monkeypatch):
+    seen = []
+    real = tiny.pipeline.text_encoder.forward
+
+    def forward(*args, **kwargs):
+        seen.append(1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(tiny.pipeline.text_encoder, "forward", forward)
+    side_by_side(tiny, [partial(pictures, tiny, *one) for one in SEARCHES])
+    assert len(seen) == len(SEARCHES) + 1  # and that of no prompt
+    tiny.encode(["the sea"])
+    assert len(seen) == len(SEARCHES) + 2
+    assert tiny._read is None
+
+
+def test_a_changed_encoder_of_prompts_is_asked_each_time(tiny):
+    def louder(encode):
+        def changed(*args, **kwargs):
+            embeds, *rest = encode(*args, **kwargs)
+            return (2 * embeds, *rest)
+
+        return changed
+
+    with tiny.reading():
+        plain = tiny.encode(["a fox"])
+        with following(tiny, louder):
+            torch.testing.assert_close(tiny.encode(["a fox"]).tokens, 2 * plain.tokens)
+        assert tiny.encode(["a fox"]) is plain
