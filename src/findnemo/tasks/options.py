@@ -192,6 +192,11 @@ class Detecting:
         "List captions so that at most this share of the list is ordinary (q <= this); takes all"
         " seeds of every caption.",
     )
+    miss: float | None = option(
+        None,
+        "Memories that detection may lose by an early end: this share of what all seeds find"
+        " (0.005; a run that has begun has its own); 0: none.",
+    )
 
 
 @dataclass(frozen=True)

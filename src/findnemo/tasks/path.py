@@ -14,9 +14,11 @@ import torch
 
 from findnemo import report
 from findnemo.calibration import (
+    MISS,
     PUBLISHED_TAU,
     Calibration,
     Rule,
+    ends_early,
     import_statistics,
     prompts_digest,
     threshold,
@@ -44,6 +46,7 @@ from findnemo.runs import (
     start,
     write_results,
 )
+from findnemo.runs.store import kept_settings
 from findnemo.runs.track import check_tracker, track
 from findnemo.runs.trust import vouch
 from findnemo.settings import Settings, settings_for
@@ -59,6 +62,7 @@ from findnemo.tasks.opening import (
     listed,
     loaded,
     plan_for,
+    plan_of,
     read_table,
     shard_of,
     table_of,
@@ -324,6 +328,7 @@ def ready(request: Request, listener: Listener) -> Ready:
     given = captions_of(request.prompts)
     if detecting.fdr is not None and not 0 < detecting.fdr < 1:
         raise InputError(f"--fdr {detecting.fdr} is not a rate between 0 and 1")
+    _refuse_miss(detecting)
     part = shard_of(given.shard)
     if part is not None and detecting.calibration is None:
         raise InputError(
@@ -357,7 +362,42 @@ def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
         warn_long(pool.model, calibration.table, listener, of="hold-out ")
         calibration = _own_calibration(pool, calibration, asked.detecting, asked.output, listener)
     plan = listed(asked.plan, asked.detecting, calibration)
+    plan = replace(plan, miss=_miss(asked, calibration))
     return run_stages(pool, calibration, replace(asked, plan=plan), listener)
+
+
+def _refuse_miss(detecting: Detecting) -> None:
+    """Raises InputError for a share of lost memories that cannot be, or cannot be asked for."""
+    if detecting.miss is None:
+        return
+    if not 0 <= detecting.miss < 1:
+        raise InputError(f"--miss {detecting.miss} is not a share of at least 0 and less than 1")
+    if detecting.fdr is not None:
+        raise InputError(
+            "--miss says how early detection may end, and --fdr takes all seeds of every caption:"
+            " leave one of them out"
+        )
+
+
+def _miss(asked: Ready, calibration: Calibration) -> float | None:
+    """The share of memories that an early end may lose: as asked for, as the run has it, else
+    MISS. None where all seeds are looked at: for a list at a false discovery rate, and where few
+    seeds cannot tell.
+    """
+    wanted = asked.detecting.miss
+    if not ends_early(calibration.settings):
+        if wanted is not None:
+            raise InputError(
+                f"--miss does nothing in the variant {calibration.settings.variant!r}, where any two"
+                " seeds can decide: leave it out, or take the variant 'findnemo'"
+            )
+        return None
+    if asked.detecting.fdr is not None:
+        return None
+    if wanted is not None:
+        return wanted
+    kept = kept_settings(Path(asked.output.path))
+    return MISS if kept is None else plan_of(kept).miss
 
 
 def _go(request: Request, workers: Workers, listener: Listener) -> Run:
