@@ -71,6 +71,7 @@ class Copies:
     few: int
     whole: int
     originals: Tensor | None = None
+    thorough: bool = True
     samples: list[int] = field(init=False)
     witnesses: list[int] = field(init=False)
     copied: dict[int, Tensor] = field(init=False, default_factory=dict)
@@ -83,7 +84,7 @@ class Copies:
             self.samples, self.untouched = self._untouched(steps)
             alike = self.resemblance(self.untouched.image, self.samples)
             self.alike = float(alike.max())
-            if self.seen:
+            if self.seen or (self.alike < GONE and not self.thorough):
                 break
         order = alike.argsort(descending=True, stable=True).tolist()
         self.witnesses = [self.samples[row] for row in order[:GRADIENTS]]
@@ -97,15 +98,20 @@ class Copies:
         """
         if self.originals is None:
             samples = list(range(COPIES))
-            return samples, self.denoising.run(samples, steps)
+            return samples, self.denoised(samples, steps)
         paths: list[Path] = []
         alike = torch.empty(0)
         while len(alike) < MANY and int((alike >= SAME).sum()) < GRADIENTS:
             block = range(len(alike), len(alike) + COPIES)
-            paths.append(self.denoising.run(block, steps))
+            paths.append(self.denoised(block, steps))
             alike = torch.cat([alike, self.resemblance(paths[-1].image, block)])
         best = alike.argsort(descending=True, stable=True)[:COPIES].tolist()
         return best, _rows(paths, best)
+
+    @property
+    def quick(self) -> bool:
+        """Whether pictures are made in few steps that stand for all."""
+        return not self.thorough and self.steps != self.whole
 
     @property
     def seen(self) -> bool:
@@ -131,8 +137,15 @@ class Copies:
 
     def asked(self, neurons: NeuronSet, samples: Sequence[int], steps: int) -> tuple[Path, Tensor]:
         """The paths of samples with `neurons` off, and the resemblance of each picture, (n,)."""
-        path = self.denoising.run(samples, steps, masks(self.denoising.model, [neurons]))
+        path = self.denoised(samples, steps, masks(self.denoising.model, [neurons]))
         return path, self.resemblance(path.image, samples)
+
+    def denoised(
+        self, samples: Sequence[int], steps: int, scales: Mapping[str, Tensor] | None = None
+    ) -> Path:
+        """The paths of samples; those of few steps as the search was told to make them."""
+        stands_for = None if self.thorough or steps == self.whole else self.whole
+        return self.denoising.run(samples, steps, scales, stands_for)
 
     def resemblance(self, pictures: Tensor, samples: Sequence[int]) -> Tensor:
         """How like each picture (n, C, H, W) is to the most similar original, or to the most
@@ -160,7 +173,7 @@ class Copies:
         if alike.max() >= GONE:
             return path
         copying = [] if self.originals is None else self.samples
-        for steps, samples in ((self.few, range(FEW)), (self.whole, range(COPIES, COPIES + WHOLE))):
+        for steps, samples in self._confirming():
             if steps < self.steps:
                 continue  # what few steps say was overruled before
             asked = dict.fromkeys([*copying, *samples])
@@ -176,6 +189,14 @@ class Copies:
                     self.tried[-1] = (len(neurons), round(float(alike.max()), 4))
                     return path
         return None
+
+    def _confirming(self) -> list[tuple[int, range]]:
+        """Steps and samples with which a set is confirmed that the witnesses found nothing
+        against.
+        """
+        if not self.thorough:
+            return [(self.few, range(COPIES)), (self.whole, range(0))]
+        return [(self.few, range(FEW)), (self.whole, range(COPIES, COPIES + WHOLE))]
 
     def gradient(
         self, neurons: NeuronSet, path: Path, widths: Mapping[str, int]
@@ -207,7 +228,7 @@ class Copies:
 
         total = {name: torch.zeros(level.shape[1]) for name, level in levels.items()}
         with frozen(self.denoising.model.denoiser):
-            for k in _looked_at(len(path.timesteps)):
+            for k in looked_at(len(path.timesteps), self.quick):
                 found = self.denoising.gradients(
                     path.latents[k][: len(samples)], path.timesteps[k], levels, value
                 )
@@ -227,12 +248,14 @@ def _rows(paths: Sequence[Path], rows: Sequence[int]) -> Path:
     return Path(tuple(latents), paths[0].timesteps, image[rows])
 
 
-def _looked_at(steps: int) -> list[int]:
-    """Steps at which gradients are taken.
+def looked_at(steps: int, quick: bool = False) -> list[int]:
+    """Steps at which gradients are taken; `quick`: of steps that stand for all.
 
-    >>> _looked_at(3), _looked_at(15)
-    ([0, 1], [0, 2, 4, 7])
+    >>> looked_at(3), looked_at(15), looked_at(3, quick=True)
+    ([0, 1], [0, 2, 4, 7], [0, 2])
     """
+    if quick:
+        return [0, steps - 1]
     return [0, 1] if steps < 8 else sorted({0, steps // 7, steps * 2 // 7, steps // 2})
 
 
@@ -304,7 +327,12 @@ def per_price(gradient: Values, price: Values, gentle: float) -> dict[str, Tenso
 
 
 def prices(
-    model: Model, captions: Sequence[str], widths: Mapping[str, int], steps: int, guidance: float
+    model: Model,
+    captions: Sequence[str],
+    widths: Mapping[str, int],
+    steps: int,
+    guidance: float,
+    whole: int | None = None,
 ) -> dict[str, Tensor]:
     """What each value neuron is to captions that are not memorized: layer -> (width,), the mean
     squared change of a guided prediction a unit of the neuron's mask, by gradients of random
@@ -316,7 +344,13 @@ def prices(
     if not captions:
         return {name: torch.ones(width) for name, width in widths.items()}
     return _prices(
-        model, model.fingerprint, tuple(captions[:PRICED]), tuple(widths.items()), steps, guidance
+        model,
+        model.fingerprint,
+        tuple(captions[:PRICED]),
+        tuple(widths.items()),
+        steps,
+        guidance,
+        whole,
     )
 
 
@@ -328,6 +362,7 @@ def _prices(
     widths: tuple[tuple[str, int], ...],
     steps: int,
     guidance: float,
+    whole: int | None,
 ) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     total = {name: torch.zeros(width) for name, width in widths}
@@ -335,8 +370,8 @@ def _prices(
     with unpaid(), frozen(model.denoiser):
         for caption in captions:
             denoising = Denoising(model, caption, 1, guidance)
-            path = denoising.run([0], steps)
-            for k, _ in product(_looked_at(steps), range(PROJECTIONS)):
+            path = denoising.run([0], steps, whole=whole)
+            for k, _ in product(looked_at(steps, whole is not None), range(PROJECTIONS)):
                 direction = torch.randn(path.image.shape, generator=generator).to(path.image)
                 found = denoising.gradients(
                     path.latents[k], path.timesteps[k], ones, _along(direction)

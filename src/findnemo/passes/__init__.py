@@ -6,12 +6,13 @@ them.
 """
 
 from findnemo.passes.deltas import Probe, Rows, group_size, score
-from findnemo.passes.denoising import Denoising, Path, likeness
+from findnemo.passes.denoising import QUICK, Denoising, Path, likeness
 from findnemo.passes.engine import Engine, compiled
 from findnemo.passes.reuse import Reuse
 from findnemo.passes.spending import Spent, counting, spend, spending, unpaid
 
 __all__ = [
+    "QUICK",
     "Denoising",
     "Engine",
     "Path",
