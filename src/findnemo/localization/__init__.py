@@ -46,12 +46,11 @@ from findnemo.localization.trajectory import (
     Copies,
     Trail,
     by_trajectory,
-    few_steps,
     prices,
 )
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
-from findnemo.passes import QUICK, Denoising, spending
+from findnemo.passes import Denoising, spending
 from findnemo.runtime.state import undisturbed
 
 if TYPE_CHECKING:
@@ -275,9 +274,7 @@ def _to_the_end(
     seed = calibration.settings.seed
     samples = COPIES + WHOLE if originals is None else MANY
     denoising = Denoising(model, prompt, samples, images.guidance, seed)
-    thorough = thorough or images.steps <= QUICK
-    few = few_steps(images.steps) if thorough else QUICK
-    copies = Copies(denoising, few, images.steps, originals, thorough)
+    copies = Copies.of(denoising, images.steps, originals, thorough)
     answer = replace(answer, copy_before=round(copies.alike, 4))
     if not copies.seen:
         if originals is not None and seen.replication.kept:  # alike among themselves, perhaps
@@ -289,8 +286,10 @@ def _to_the_end(
         trace = _by_one_step(model, prompt, calibration, "gradient", max_impact, others)
         return replace(trace, search=DEFAULT, copy_before=answer.copy_before)
     widths = model.widths(scope)
-    whole = None if thorough else images.steps
-    price = cache(lambda: prices(model, calibration.ordinary, widths, few, images.guidance, whole))
+    whole = None if copies.thorough else images.steps
+    price = cache(
+        lambda: prices(model, calibration.ordinary, widths, copies.few, images.guidance, whole)
+    )
 
     def trails() -> Iterator[Trail]:
         guess = most_unusual(seen.z)[:1]

@@ -2,10 +2,11 @@
 step, is no copy any more.
 
 One noise difference says little of the picture: guidance makes a copy over many steps, out of a
-trace that a threshold lets through. So the question is put to denoised pictures, cheap ones first:
-a few large DDIM steps show what the whole trajectory will show for most memories, and the whole
-trajectory is looked at before a set is called done. Where it disagrees, it takes the place of the
-few steps, and the search goes on with that.
+trace that a threshold lets through. So the question is put to denoised pictures. Three or
+four steps of DPM-Solver++ 2M, taken among those of the whole trajectory, show what it will show. A thorough
+search takes a few large DDIM steps, which show that of most memories, and looks at the whole
+trajectory before a set is called done. Where it disagrees, it takes the place of the few steps, and
+the search goes on with that.
 
 Neurons are ranked by the gradient of a picture's likeness to the copy, taken along the trajectory
 that the model takes with what was switched off so far. It is taken anew after every block of
@@ -26,11 +27,13 @@ from findnemo.edits import masks
 from findnemo.localization.search import descending
 from findnemo.models import Model
 from findnemo.neurons import Neuron, NeuronSet
-from findnemo.passes import Denoising, Path, likeness, unpaid
+from findnemo.passes import Denoising, Path, likeness, quick_steps, unpaid
 from findnemo.passes.gradients import frozen
 
-COPIES = 4  # untouched samples
-FEW = 8  # samples that a set is tried on in few steps
+COPIES = 4  # untouched samples, and those that a set is tried on first
+FEW = 8  # samples that a set is tried on in few steps, if those are not clear
+CLEAR = 0.25  # likeness below which four samples in quick steps are enough
+# of a thorough search
 WHOLE = 4  # samples that it is tried on in all steps
 SHARE = 5  # few steps are a fifth of those that images are made with, at least
 LEAST = 3
@@ -61,7 +64,9 @@ class Copies:
     `originals`: latents (P, C, H, W) of the pictures that are copied, where they are known; what an
     untouched sample makes of them (`copied`: sample -> picture) is held against other samples too.
     Without, a copy shows in that pictures of different seeds are alike. `alike`: the largest likeness of an
-    untouched picture to an original, or to that of another seed. `samples`: numbers of the untouched
+    untouched picture to an original, or to that of another seed. `thorough`: few steps are steps of
+    DDIM, and a set is confirmed in all steps; else they are quick ones (`quick_steps`), which are
+    believed, unless untouched pictures are neither alike nor unlike in them. `samples`: numbers of the untouched
     ones. `witnesses`: the samples that are asked first, those that failed last before the others;
     `steps`: how many steps they are denoised in. `tried`: (neurons, likeness) of every set that the
     witnesses were asked about.
@@ -76,6 +81,19 @@ class Copies:
     witnesses: list[int] = field(init=False)
     copied: dict[int, Tensor] = field(init=False, default_factory=dict)
     tried: list[tuple[int, float]] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        denoising: Denoising,
+        steps: int,
+        originals: Tensor | None = None,
+        thorough: bool = True,
+    ) -> Copies:
+        """As few steps as stand for `steps`: `quick_steps`, or a fifth of them if `thorough`."""
+        quick = quick_steps(denoising.guidance or 0.0)
+        whole = thorough or steps <= quick
+        return cls(denoising, few_steps(steps) if whole else quick, steps, originals, whole)
 
     def __post_init__(self) -> None:
         # a memory that few steps do not show may take shape late
@@ -173,14 +191,18 @@ class Copies:
         if alike.max() >= GONE:
             return path
         copying = [] if self.originals is None else self.samples
+        most = float(alike.max())
         for steps, samples in self._confirming():
             if steps < self.steps:
                 continue  # what few steps say was overruled before
+            if not self.thorough and samples.start and most < CLEAR:
+                break
             asked = dict.fromkeys([*copying, *samples])
             others = [k for k in asked if steps != self.steps or k not in self.witnesses]
             for start in range(0, len(others), COPIES):
                 part = others[start : start + COPIES]
                 _, alike = self.asked(neurons, part, steps)
+                most = max(most, float(alike.max()))
                 if alike.max() >= GONE:
                     worst = part[int(alike.argmax())]
                     self.witnesses = [worst, *(k for k in self.witnesses if k != worst)][:WITNESSES]
@@ -194,9 +216,9 @@ class Copies:
         """Steps and samples with which a set is confirmed that the witnesses found nothing
         against.
         """
-        if not self.thorough:
-            return [(self.few, range(COPIES)), (self.whole, range(0))]
-        return [(self.few, range(FEW)), (self.whole, range(COPIES, COPIES + WHOLE))]
+        if self.thorough:
+            return [(self.few, range(FEW)), (self.whole, range(COPIES, COPIES + WHOLE))]
+        return [(self.steps, range(COPIES)), (self.steps, range(COPIES, FEW))]
 
     def gradient(
         self, neurons: NeuronSet, path: Path, widths: Mapping[str, int]
@@ -217,8 +239,7 @@ class Copies:
         """Gradient of the likeness with respect to masks (layer -> (1, width)) along a path that
         the witnesses are first on: layer -> (width,).
 
-        Summed over the steps in which a copy takes shape: the first two of few, four of the first
-        half of many.
+        Summed over the steps in which a copy takes shape (`looked_at`).
         """
         samples = self.witnesses[:GRADIENTS]
         targets = self.targets(samples, path.image[: len(samples)])
@@ -249,7 +270,8 @@ def _rows(paths: Sequence[Path], rows: Sequence[int]) -> Path:
 
 
 def looked_at(steps: int, quick: bool = False) -> list[int]:
-    """Steps at which gradients are taken; `quick`: of steps that stand for all.
+    """Steps at which gradients are taken: the first two of few, four of the first half of many;
+    the first and the last of `quick` ones, which stand for all.
 
     >>> looked_at(3), looked_at(15), looked_at(3, quick=True)
     ([0, 1], [0, 2, 4, 7], [0, 2])

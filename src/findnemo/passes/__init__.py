@@ -6,13 +6,12 @@ them.
 """
 
 from findnemo.passes.deltas import Probe, Rows, group_size, score
-from findnemo.passes.denoising import QUICK, Denoising, Path, likeness
+from findnemo.passes.denoising import Denoising, Path, likeness, quick_steps
 from findnemo.passes.engine import Engine, compiled
 from findnemo.passes.reuse import Reuse
 from findnemo.passes.spending import Spent, counting, spend, spending, unpaid
 
 __all__ = [
-    "QUICK",
     "Denoising",
     "Engine",
     "Path",
@@ -24,6 +23,7 @@ __all__ = [
     "counting",
     "group_size",
     "likeness",
+    "quick_steps",
     "score",
     "spend",
     "spending",

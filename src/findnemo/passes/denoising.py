@@ -17,8 +17,19 @@ from findnemo.models import Model, Text
 from findnemo.passes.spending import spend
 from findnemo.runtime.memory import Batches
 
-QUICK = 3  # steps that stand for all
+# steps that stand for all, up to a guidance of so much and above it, where predictions swing further
+QUICK = (3, 4)
+GENTLE = 3.0
 BATCH = 8  # latents denoised at once, until memory says otherwise
+
+
+def quick_steps(guidance: float) -> int:
+    """How many steps stand for all (`Denoising.run`, `whole`).
+
+    >>> quick_steps(2.0), quick_steps(7.5)
+    (3, 4)
+    """
+    return QUICK[guidance > GENTLE]
 
 
 @dataclass(frozen=True)

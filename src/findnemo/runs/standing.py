@@ -163,6 +163,17 @@ def _verified(checked: Verified, tau: float) -> str:
     return "back" if checked.same_seed > tau else "gone"
 
 
+def image_name(caption: Caption, when: str) -> str:
+    """What the files of a caption's images "before" or "after" are called before their number: quick
+    ones, in few steps, are told apart.
+
+    >>> image_name(Caption(1, "a cat", 1, None, None, {"verify": {"steps": 3}}, {}, 0.1), "after")
+    'quick-after'
+    """
+    quick = caption.verified is not None and caption.verified.steps is not None
+    return f"quick-{when}" if quick else when
+
+
 def failures(caption: Caption) -> dict[str, str]:
     """Stages of the audit that failed on a caption, with the reason.
 

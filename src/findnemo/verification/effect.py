@@ -19,7 +19,7 @@ from findnemo.metrics import Judges
 from findnemo.metrics.copies import COPY, compare_images, copies_in, shares, similarities
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.passes import QUICK, Denoising, Probe, spend, spending
+from findnemo.passes import Denoising, Probe, quick_steps, spend, spending
 from findnemo.scores import SIMILARITIES, by_seed, memorization_score, pairwise, score_of
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # high as the first is no copy in all steps either, one as high as the second is; between them it is
 # not known
 DOUBT = (0.55, 0.9)
+# the same of images in all steps, held against quick untouched ones
+WHOLE_DOUBT = (0.6, 0.8)
 
 Seed = tuple[str, int]  # "before" or "after", and the position of an image
 
@@ -171,17 +173,18 @@ def _quickly(
     judges: Judges,
 ) -> Looked | None:
     """Images in few steps, with and without the neurons in one batch. Those that leave it in doubt
-    whether there are copies are made in all steps, and one at least. None where that one tells
-    otherwise than it did in few steps.
+    whether there are copies are made in all steps, and one at least. None where they leave it in
+    doubt even so, or that one tells otherwise than it did in few steps.
     """
-    if settings.steps <= QUICK:
+    steps = quick_steps(0.0 if model.distilled else settings.guidance)
+    if settings.steps <= steps:
         return None
     off = {"before": EMPTY, "after": neurons} if neurons else {"before": EMPTY}
     denoising = Denoising(model, prompt, images, settings.guidance, settings.seed, FRESH)
     scales = masks(model, [*off.values()])
     scales = {name: scale.repeat_interleave(images, 0) for name, scale in scales.items()}
     rows = [*range(images)] * len(off)
-    latents = denoising.run(rows, QUICK, scales, settings.steps).image
+    latents = denoising.run(rows, steps, scales, settings.steps).image
     pictures = pictures_of(model, latents.to(model.dtype))
     quick = {"before": pictures[:images], "after": pictures[-images:]}
     shown = {when: [*quick[when]] for when in off}
@@ -193,9 +196,11 @@ def _quickly(
         shown[when][seed] = whole[one]
 
     alike = _alike(quick["before"], shown, judges)
-    while (open_ := in_doubt(alike, whole)) is not None:
-        make(open_)
+    while (one := in_doubt(alike, whole)) is not None:
+        make(one)
         alike = _alike(quick["before"], shown, judges)
+        if WHOLE_DOUBT[0] < float(_highest(alike, one[0])[one[1]]) < WHOLE_DOUBT[1]:
+            return None
     when = "after" if neurons and copies_in(shares(alike), "before") else "before"
     if not any(kind == when for kind, _ in whole):
         worst = _highest(alike, when)
@@ -206,19 +211,17 @@ def _quickly(
             return None
     values = compare_images(prompt, quick["before"], quick["after"], judges) | shares(alike)
     confirmed = max(float(_highest(alike, when)[seed]) for kind, seed in whole if kind == when)
-    values |= {"steps": QUICK, "confirmed": confirmed}
-    return Looked(quick["before"], quick["after"], values, alike, QUICK, whole)
+    values |= {"steps": steps, "confirmed": confirmed}
+    return Looked(quick["before"], quick["after"], values, alike, steps, whole)
 
 
 def _alike(
-    untouched: Sequence[Image.Image],
-    shown: Mapping[str, Sequence[Image.Image]],
-    judges: Judges,
+    untouched: Sequence[Image.Image], shown: Mapping[str, Sequence[Image.Image]], judges: Judges
 ) -> dict[str, Tensor]:
     """`similarities` of what is shown "before" and "after" to quick untouched images of other
     seeds; without any after they are those before.
     """
-    found = {}
+    found: dict[str, Tensor] = {}
     for when in ("before", "after"):
         each = similarities(untouched, shown.get(when, shown["before"]), judges)
         found |= {name.replace("after", when): v for name, v in each.items() if "after" in name}
