@@ -203,11 +203,11 @@ def _quickly(
             return None
     when = "after" if neurons and copies_in(shares(alike), "before") else "before"
     if not any(kind == when for kind, _ in whole):
-        worst = _highest(alike, when)
-        seed = int(worst.argmax())
-        make((when, seed))
+        likeness, seed = _highest(alike, when).max(0)
+        make((when, int(seed)))
         alike = _alike(quick["before"], shown, judges)
-        if bool(worst[seed] >= COPY) != bool(_highest(alike, when)[seed] >= COPY):
+        now = float(_highest(alike, when)[seed])
+        if not (now >= COPY if likeness >= COPY else now <= WHOLE_DOUBT[0]):
             return None
     values = compare_images(prompt, quick["before"], quick["after"], judges) | shares(alike)
     confirmed = max(float(_highest(alike, when)[seed]) for kind, seed in whole if kind == when)
