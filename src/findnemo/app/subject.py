@@ -22,6 +22,7 @@ from findnemo.images import ImageSettings, generate, usual
 from findnemo.models import Model, load
 from findnemo.models._identity import kept_identity, refuse_other
 from findnemo.runs import Caption, Run, captions_of, settings_of
+from findnemo.runs.standing import image_name
 from findnemo.runs.trust import require
 
 if TYPE_CHECKING:
@@ -146,13 +147,16 @@ def numbered(subject: Subject, row: str) -> list[tuple[int, str]]:
 
 
 def run_images(subject: Subject, caption: Caption) -> dict[str, list[Image.Image]]:
-    """The audit's images of a caption: `before` and `after`, in the order of their seeds."""
+    """The audit's images of a caption: `before` and `after`, in the order of their seeds; in few
+    steps, where the audit made them so.
+    """
     folder = ("images", caption.slug)
     return {
         kind: [
             image
             for k in range(MOST)
-            if (image := _picture(subject, *folder, f"{kind}-{k:02d}.png")) is not None
+            if (image := _picture(subject, *folder, f"{image_name(caption, kind)}-{k:02d}.png"))
+            is not None
         ]
         for kind in ("before", "after")
     }

@@ -46,7 +46,6 @@ from findnemo.localization.trajectory import (
     Copies,
     Trail,
     by_trajectory,
-    few_steps,
     prices,
 )
 from findnemo.models import Model
@@ -96,6 +95,7 @@ def localize(
     unrelated: Bystanders | Sequence[str] = (),
     images: ImageSettings | None = None,
     scope: str = "all",
+    thorough: bool = False,
 ) -> Localization:
     """Find the neurons that hold the memory of a prompt; an empty set if the
     prompt is not memorized.
@@ -132,7 +132,14 @@ def localize(
             found = _by_one_step(model, prompt, calibration, search, max_impact, others)
         else:
             found = _to_the_end(
-                model, prompt, calibration, images or usual(model.source), scope, max_impact, others
+                model,
+                prompt,
+                calibration,
+                images or usual(model.source),
+                scope,
+                max_impact,
+                others,
+                thorough=thorough,
             )
     return replace(found, evaluations=spent.evaluations)
 
@@ -145,6 +152,7 @@ def localize_copies(
     originals: Sequence[Image.Image],
     images: ImageSettings | None = None,
     scope: str = "all",
+    thorough: bool = False,
 ) -> Localization:
     """Find the neurons with which a prompt gives copies of known pictures, whatever its score is.
 
@@ -161,7 +169,15 @@ def localize_copies(
     with model.steady(), spending() as spent:
         known = torch.cat([latents_of(picture, model) for picture in originals]).float()
         found = _to_the_end(
-            model, prompt, calibration, images or usual(model.source), scope, None, None, known
+            model,
+            prompt,
+            calibration,
+            images or usual(model.source),
+            scope,
+            None,
+            None,
+            known,
+            thorough,
         )
     return replace(found, evaluations=spent.evaluations)
 
@@ -249,6 +265,7 @@ def _to_the_end(
     max_impact: float | None,
     others: Bystanders | None,
     originals: Tensor | None = None,
+    thorough: bool = False,
 ) -> Localization:
     seen = evidence(model, prompt, calibration)
     answer = replace(_ordinary(prompt, calibration, seen, DEFAULT), scope=scope)
@@ -257,18 +274,22 @@ def _to_the_end(
     seed = calibration.settings.seed
     samples = COPIES + WHOLE if originals is None else MANY
     denoising = Denoising(model, prompt, samples, images.guidance, seed)
-    few = few_steps(images.steps)
-    copies = Copies(denoising, few, images.steps, originals)
+    copies = Copies.of(denoising, images.steps, originals, thorough)
     answer = replace(answer, copy_before=round(copies.alike, 4))
     if not copies.seen:
         if originals is not None and seen.replication.kept:  # alike among themselves, perhaps
-            return _to_the_end(model, prompt, calibration, images, scope, max_impact, others)
+            return _to_the_end(
+                model, prompt, calibration, images, scope, max_impact, others, None, thorough
+            )
         if originals is not None:
             return replace(answer, memorized=True, reached=False)
         trace = _by_one_step(model, prompt, calibration, "gradient", max_impact, others)
         return replace(trace, search=DEFAULT, copy_before=answer.copy_before)
     widths = model.widths(scope)
-    price = cache(lambda: prices(model, calibration.ordinary, widths, few, images.guidance))
+    whole = None if copies.thorough else images.steps
+    price = cache(
+        lambda: prices(model, calibration.ordinary, widths, copies.few, images.guidance, whole)
+    )
 
     def trails() -> Iterator[Trail]:
         guess = most_unusual(seen.z)[:1]

@@ -14,6 +14,7 @@ from findnemo.models import Model
 from findnemo.neurons import Neuron, NeuronSet
 
 CAPTIONS = 4  # ordinary ones on which a set's price is measured, of those that a calibration keeps
+FEW_NEURONS = 2  # sets of so many cost little: half as many captions tell
 # change of ordinary captions from which a set costs more than usual: they are kept at .95 at least,
 # or there is something to choose
 DEAR = 0.05
@@ -50,7 +51,8 @@ def priced(
 
     Their prices cost one evaluation a set and caption, all sets batched.
     """
-    captions = tuple(caption for caption in calibration.ordinary if caption != prompt)[:CAPTIONS]
+    most = CAPTIONS if len(order) > FEW_NEURONS else CAPTIONS // 2
+    captions = tuple(caption for caption in calibration.ordinary if caption != prompt)[:most]
     if not captions:
         return tuple(Point(*point) for point in tried)
     others = bystanders(model, captions, calibration.settings)

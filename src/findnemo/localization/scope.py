@@ -15,7 +15,7 @@ from typing import Any
 
 from findnemo.errors import NumericalError
 from findnemo.images import ImageSettings
-from findnemo.localization.trajectory import COPIES, GONE, Copies, few_steps
+from findnemo.localization.trajectory import COPIES, GONE, Copies
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.passes import Denoising, spending
@@ -44,12 +44,19 @@ class Scan:
         return cls(**values)
 
 
-def scan(model: Model, prompts: Sequence[str], images: ImageSettings, seed: int = 0) -> Scan:
+def scan(
+    model: Model,
+    prompts: Sequence[str],
+    images: ImageSettings,
+    seed: int = 0,
+    thorough: bool = False,
+) -> Scan:
     """Switch off all value neurons of each part of the denoiser in turn, for the first captions of
     `prompts` that give copies.
 
     The scope is the paper's if its layers off leave no copy of any of them; else all value layers.
-    In a model without others they are the same.
+    In a model without others they are the same. Two samples are asked of a caption, those whose
+    untouched pictures are most alike; if `thorough` all four.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -66,12 +73,11 @@ def scan(model: Model, prompts: Sequence[str], images: ImageSettings, seed: int 
                 break
             denoising = Denoising(model, prompt, COPIES, images.guidance, seed)
             with suppress(NumericalError):  # the caption's own search will say so
-                copies = Copies(denoising, few_steps(images.steps), images.steps)
+                copies = Copies.of(denoising, images.steps, thorough=thorough)
+                asked = range(COPIES) if thorough else copies.witnesses
                 if copies.seen:
                     left[prompt] = {"none": round(copies.alike, 4)} | {
-                        name: round(
-                            float(copies.asked(off, range(COPIES), copies.steps)[1].max()), 4
-                        )
+                        name: round(float(copies.asked(off, asked, copies.steps)[1].max()), 4)
                         for name, off in sets.items()
                     }
     enough = bool(left) and all(values["paper"] < GONE for values in left.values())

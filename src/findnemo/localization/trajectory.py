@@ -2,10 +2,11 @@
 step, is no copy any more.
 
 One noise difference says little of the picture: guidance makes a copy over many steps, out of a
-trace that a threshold lets through. So the question is put to denoised pictures, cheap ones first:
-a few large DDIM steps show what the whole trajectory will show for most memories, and the whole
-trajectory is looked at before a set is called done. Where it disagrees, it takes the place of the
-few steps, and the search goes on with that.
+trace that a threshold lets through. So the question is put to denoised pictures. Three or
+four steps of DPM-Solver++ 2M, taken among those of the whole trajectory, show what it will show. A thorough
+search takes a few large DDIM steps, which show that of most memories, and looks at the whole
+trajectory before a set is called done. Where it disagrees, it takes the place of the few steps, and
+the search goes on with that.
 
 Neurons are ranked by the gradient of a picture's likeness to the copy, taken along the trajectory
 that the model takes with what was switched off so far. It is taken anew after every block of
@@ -26,11 +27,13 @@ from findnemo.edits import masks
 from findnemo.localization.search import descending
 from findnemo.models import Model
 from findnemo.neurons import Neuron, NeuronSet
-from findnemo.passes import Denoising, Path, likeness, unpaid
+from findnemo.passes import Denoising, Path, likeness, quick_steps, unpaid
 from findnemo.passes.gradients import frozen
 
-COPIES = 4  # untouched samples
-FEW = 8  # samples that a set is tried on in few steps
+COPIES = 4  # untouched samples, and those that a set is tried on first
+FEW = 8  # samples that a set is tried on in few steps, if those are not clear
+CLEAR = 0.25  # likeness below which four samples in quick steps are enough
+# of a thorough search
 WHOLE = 4  # samples that it is tried on in all steps
 SHARE = 5  # few steps are a fifth of those that images are made with, at least
 LEAST = 3
@@ -61,7 +64,9 @@ class Copies:
     `originals`: latents (P, C, H, W) of the pictures that are copied, where they are known; what an
     untouched sample makes of them (`copied`: sample -> picture) is held against other samples too.
     Without, a copy shows in that pictures of different seeds are alike. `alike`: the largest likeness of an
-    untouched picture to an original, or to that of another seed. `samples`: numbers of the untouched
+    untouched picture to an original, or to that of another seed. `thorough`: few steps are steps of
+    DDIM, and a set is confirmed in all steps; else they are quick ones (`quick_steps`), which are
+    believed, unless untouched pictures are neither alike nor unlike in them. `samples`: numbers of the untouched
     ones. `witnesses`: the samples that are asked first, those that failed last before the others;
     `steps`: how many steps they are denoised in. `tried`: (neurons, likeness) of every set that the
     witnesses were asked about.
@@ -71,10 +76,24 @@ class Copies:
     few: int
     whole: int
     originals: Tensor | None = None
+    thorough: bool = True
     samples: list[int] = field(init=False)
     witnesses: list[int] = field(init=False)
     copied: dict[int, Tensor] = field(init=False, default_factory=dict)
     tried: list[tuple[int, float]] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        denoising: Denoising,
+        steps: int,
+        originals: Tensor | None = None,
+        thorough: bool = True,
+    ) -> Copies:
+        """As few steps as stand for `steps`: `quick_steps`, or a fifth of them if `thorough`."""
+        quick = quick_steps(denoising.guidance or 0.0)
+        whole = thorough or steps <= quick
+        return cls(denoising, few_steps(steps) if whole else quick, steps, originals, whole)
 
     def __post_init__(self) -> None:
         # a memory that few steps do not show may take shape late
@@ -83,7 +102,7 @@ class Copies:
             self.samples, self.untouched = self._untouched(steps)
             alike = self.resemblance(self.untouched.image, self.samples)
             self.alike = float(alike.max())
-            if self.seen:
+            if self.seen or (self.alike < GONE and not self.thorough):
                 break
         order = alike.argsort(descending=True, stable=True).tolist()
         self.witnesses = [self.samples[row] for row in order[:GRADIENTS]]
@@ -97,15 +116,20 @@ class Copies:
         """
         if self.originals is None:
             samples = list(range(COPIES))
-            return samples, self.denoising.run(samples, steps)
+            return samples, self.denoised(samples, steps)
         paths: list[Path] = []
         alike = torch.empty(0)
         while len(alike) < MANY and int((alike >= SAME).sum()) < GRADIENTS:
             block = range(len(alike), len(alike) + COPIES)
-            paths.append(self.denoising.run(block, steps))
+            paths.append(self.denoised(block, steps))
             alike = torch.cat([alike, self.resemblance(paths[-1].image, block)])
         best = alike.argsort(descending=True, stable=True)[:COPIES].tolist()
         return best, _rows(paths, best)
+
+    @property
+    def quick(self) -> bool:
+        """Whether pictures are made in few steps that stand for all."""
+        return not self.thorough and self.steps != self.whole
 
     @property
     def seen(self) -> bool:
@@ -131,8 +155,15 @@ class Copies:
 
     def asked(self, neurons: NeuronSet, samples: Sequence[int], steps: int) -> tuple[Path, Tensor]:
         """The paths of samples with `neurons` off, and the resemblance of each picture, (n,)."""
-        path = self.denoising.run(samples, steps, masks(self.denoising.model, [neurons]))
+        path = self.denoised(samples, steps, masks(self.denoising.model, [neurons]))
         return path, self.resemblance(path.image, samples)
+
+    def denoised(
+        self, samples: Sequence[int], steps: int, scales: Mapping[str, Tensor] | None = None
+    ) -> Path:
+        """The paths of samples; those of few steps as the search was told to make them."""
+        stands_for = None if self.thorough or steps == self.whole else self.whole
+        return self.denoising.run(samples, steps, scales, stands_for)
 
     def resemblance(self, pictures: Tensor, samples: Sequence[int]) -> Tensor:
         """How like each picture (n, C, H, W) is to the most similar original, or to the most
@@ -160,14 +191,18 @@ class Copies:
         if alike.max() >= GONE:
             return path
         copying = [] if self.originals is None else self.samples
-        for steps, samples in ((self.few, range(FEW)), (self.whole, range(COPIES, COPIES + WHOLE))):
+        most = float(alike.max())
+        for steps, samples in self._confirming():
             if steps < self.steps:
                 continue  # what few steps say was overruled before
+            if not self.thorough and samples.start and most < CLEAR:
+                break
             asked = dict.fromkeys([*copying, *samples])
             others = [k for k in asked if steps != self.steps or k not in self.witnesses]
             for start in range(0, len(others), COPIES):
                 part = others[start : start + COPIES]
                 _, alike = self.asked(neurons, part, steps)
+                most = max(most, float(alike.max()))
                 if alike.max() >= GONE:
                     worst = part[int(alike.argmax())]
                     self.witnesses = [worst, *(k for k in self.witnesses if k != worst)][:WITNESSES]
@@ -176,6 +211,14 @@ class Copies:
                     self.tried[-1] = (len(neurons), round(float(alike.max()), 4))
                     return path
         return None
+
+    def _confirming(self) -> list[tuple[int, range]]:
+        """Steps and samples with which a set is confirmed that the witnesses found nothing
+        against.
+        """
+        if self.thorough:
+            return [(self.few, range(FEW)), (self.whole, range(COPIES, COPIES + WHOLE))]
+        return [(self.steps, range(COPIES)), (self.steps, range(COPIES, FEW))]
 
     def gradient(
         self, neurons: NeuronSet, path: Path, widths: Mapping[str, int]
@@ -196,8 +239,7 @@ class Copies:
         """Gradient of the likeness with respect to masks (layer -> (1, width)) along a path that
         the witnesses are first on: layer -> (width,).
 
-        Summed over the steps in which a copy takes shape: the first two of few, four of the first
-        half of many.
+        Summed over the steps in which a copy takes shape (`looked_at`).
         """
         samples = self.witnesses[:GRADIENTS]
         targets = self.targets(samples, path.image[: len(samples)])
@@ -207,7 +249,7 @@ class Copies:
 
         total = {name: torch.zeros(level.shape[1]) for name, level in levels.items()}
         with frozen(self.denoising.model.denoiser):
-            for k in _looked_at(len(path.timesteps)):
+            for k in looked_at(len(path.timesteps), self.quick):
                 found = self.denoising.gradients(
                     path.latents[k][: len(samples)], path.timesteps[k], levels, value
                 )
@@ -227,12 +269,15 @@ def _rows(paths: Sequence[Path], rows: Sequence[int]) -> Path:
     return Path(tuple(latents), paths[0].timesteps, image[rows])
 
 
-def _looked_at(steps: int) -> list[int]:
-    """Steps at which gradients are taken.
+def looked_at(steps: int, quick: bool = False) -> list[int]:
+    """Steps at which gradients are taken: the first two of few, four of the first half of many;
+    the first and the last of `quick` ones, which stand for all.
 
-    >>> _looked_at(3), _looked_at(15)
-    ([0, 1], [0, 2, 4, 7])
+    >>> looked_at(3), looked_at(15), looked_at(3, quick=True)
+    ([0, 1], [0, 2, 4, 7], [0, 2])
     """
+    if quick:
+        return [0, steps - 1]
     return [0, 1] if steps < 8 else sorted({0, steps // 7, steps * 2 // 7, steps // 2})
 
 
@@ -304,7 +349,12 @@ def per_price(gradient: Values, price: Values, gentle: float) -> dict[str, Tenso
 
 
 def prices(
-    model: Model, captions: Sequence[str], widths: Mapping[str, int], steps: int, guidance: float
+    model: Model,
+    captions: Sequence[str],
+    widths: Mapping[str, int],
+    steps: int,
+    guidance: float,
+    whole: int | None = None,
 ) -> dict[str, Tensor]:
     """What each value neuron is to captions that are not memorized: layer -> (width,), the mean
     squared change of a guided prediction a unit of the neuron's mask, by gradients of random
@@ -316,7 +366,13 @@ def prices(
     if not captions:
         return {name: torch.ones(width) for name, width in widths.items()}
     return _prices(
-        model, model.fingerprint, tuple(captions[:PRICED]), tuple(widths.items()), steps, guidance
+        model,
+        model.fingerprint,
+        tuple(captions[:PRICED]),
+        tuple(widths.items()),
+        steps,
+        guidance,
+        whole,
     )
 
 
@@ -328,6 +384,7 @@ def _prices(
     widths: tuple[tuple[str, int], ...],
     steps: int,
     guidance: float,
+    whole: int | None,
 ) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     total = {name: torch.zeros(width) for name, width in widths}
@@ -335,8 +392,8 @@ def _prices(
     with unpaid(), frozen(model.denoiser):
         for caption in captions:
             denoising = Denoising(model, caption, 1, guidance)
-            path = denoising.run([0], steps)
-            for k, _ in product(_looked_at(steps), range(PROJECTIONS)):
+            path = denoising.run([0], steps, whole=whole)
+            for k, _ in product(looked_at(steps, whole is not None), range(PROJECTIONS)):
                 direction = torch.randn(path.image.shape, generator=generator).to(path.image)
                 found = denoising.gradients(
                     path.latents[k], path.timesteps[k], ones, _along(direction)

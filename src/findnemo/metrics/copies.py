@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # share of untouched images that must be copies for a prompt to copy: one pair among many is chance
 COPYING = 0.5
 COPY = 0.7  # similarity of images of different seeds from which one is a copy of the other
+# similarity to the training image from which an image is a copy of it (Finding NeMo, section 4:
+# SSCD)
+TRAINED = 0.7
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,7 @@ def compare_images(
     """Descriptor similarities and alignment of the images of one prompt before and
     after; medians over the seeds.
     """
-    values: dict[str, float] = {}
-    if len(before) > 1:
-        for name, images in (("copies_before", before), ("copies_after", after)):
-            copies = copying(images, before, judges.descriptor) >= COPY
-            values[name] = float(copies.float().mean())
+    values = shares(similarities(before, after, judges))
     if judges.descriptor is not None:
         old = judges.descriptor(before)
         new = judges.descriptor(after)
@@ -52,15 +51,42 @@ def compare_images(
         if len(before) > 1:
             values["d_sscd_before"] = _among(old)
             values["d_sscd_after"] = _among(new)
-        if judges.original is not None:
-            target = judges.descriptor([judges.original])
-            values["sscd_orig_before"] = float((old @ target.T).median())
-            values["sscd_orig_after"] = float((new @ target.T).median())
     if judges.alignment is not None:
         captions = [prompt] * len(before)
         values["a_clip_before"] = float(judges.alignment(before, captions).median())
         values["a_clip_after"] = float(judges.alignment(after, captions).median())
     return values
+
+
+def similarities(
+    before: Sequence[Image.Image], after: Sequence[Image.Image], judges: Judges
+) -> dict[str, torch.Tensor]:
+    """What tells of each image of a prompt whether it is a copy, (N,): `copies_before`,
+    `copies_after` (`copying`; of two images or more) and, with a descriptor and a training image,
+    `sscd_orig_before`, `sscd_orig_after`, its similarity to that.
+    """
+    found = {}
+    for when, images in (("before", before), ("after", after)):
+        if len(before) > 1:
+            found[f"copies_{when}"] = copying(images, before, judges.descriptor)
+        if judges.descriptor is not None and judges.original is not None:
+            found[f"sscd_orig_{when}"] = judges.descriptor.similarity(images, [judges.original])[
+                :, 0
+            ]
+    return found
+
+
+def shares(similarities: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """Of each of `similarities` the share that are copies, or the median of those to a training
+    image.
+
+    >>> shares({"copies_after": torch.tensor([0.7, 0.1]), "sscd_orig_after": torch.tensor([0.25, 0.5, 0.75])})
+    {'copies_after': 0.5, 'sscd_orig_after': 0.5}
+    """
+    return {
+        name: float((each >= COPY).float().mean() if name.startswith("copies") else each.median())
+        for name, each in similarities.items()
+    }
 
 
 def copying(
@@ -79,6 +105,30 @@ def copying(
         pixel_vectors(i) if descriptor is None else descriptor(i) for i in (images, before)
     )
     return (one @ other.T).fill_diagonal_(-1).amax(1)
+
+
+def copies_in(values: Mapping[str, float | None], when: str) -> bool | None:
+    """Whether the finished images of a caption hold copies, `when` "before" the neurons went off or
+    "after"; None if none were judged. `values`: as `compare_images` gives them.
+
+    Before: most untouched images are copies of what other seeds gave, or their median similarity to
+    the training image is .7 or more. After: where that was so of the untouched images, any image is
+    a copy of an untouched one of another seed; or the median similarity to the training image still
+    is .7 or more. A likeness of two images of which most are not alike is chance.
+
+    >>> seen = {"copies_before": 1.0, "copies_after": 0.25}
+    >>> copies_in({**seen, "copies_before": 0.25}, "before"), copies_in(seen, "after"), copies_in({}, "after")
+    (False, True, None)
+    """
+    judged = []
+    before, after = (values.get(f"copies_{name}") for name in ("before", "after"))
+    if before is not None and after is not None:
+        many = before >= COPYING
+        judged.append(many if when == "before" else many and after > 0)
+    trained = values.get(f"sscd_orig_{when}")
+    if trained is not None:
+        judged.append(trained >= TRAINED)
+    return any(judged) if judged else None
 
 
 def pixel_vectors(images: Sequence[Image.Image]) -> torch.Tensor:

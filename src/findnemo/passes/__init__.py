@@ -6,7 +6,7 @@ them.
 """
 
 from findnemo.passes.deltas import Probe, Rows, group_size, score, search_group
-from findnemo.passes.denoising import Denoising, Path, likeness
+from findnemo.passes.denoising import Denoising, Path, likeness, quick_steps
 from findnemo.passes.engine import Engine, compiled
 from findnemo.passes.reuse import Reuse
 from findnemo.passes.sharing import side_by_side
@@ -24,6 +24,7 @@ __all__ = [
     "counting",
     "group_size",
     "likeness",
+    "quick_steps",
     "score",
     "search_group",
     "side_by_side",

@@ -16,7 +16,19 @@ from findnemo.passes.sharing import Pass, gradients, outputs
 from findnemo.passes.spending import spend
 from findnemo.runtime.memory import Batches
 
+# steps that stand for all, up to a guidance of so much and above it, where predictions swing further
+QUICK = (3, 4)
+GENTLE = 3.0
 BATCH = 8  # latents denoised at once, until memory says otherwise
+
+
+def quick_steps(guidance: float) -> int:
+    """How many steps stand for all (`Denoising.run`, `whole`).
+
+    >>> quick_steps(2.0), quick_steps(7.5)
+    (3, 4)
+    """
+    return QUICK[guidance > GENTLE]
 
 
 @dataclass(frozen=True)
@@ -37,33 +49,55 @@ class Denoising:
     (DDIM, Song et al. 2021; flows: Euler).
 
     `guidance`: scale of classifier-free guidance (Ho and Salimans 2022); 1 or less, or a model into
-    which guidance was distilled: none.
+    which guidance was distilled: none. `first`: number of the first of the `samples`, which count
+    from 0 here.
     """
 
-    def __init__(self, model: Model, prompt: str, samples: int, guidance: float, seed: int = 0):
+    def __init__(
+        self,
+        model: Model,
+        prompt: str,
+        samples: int,
+        guidance: float,
+        seed: int = 0,
+        first: int = 0,
+    ):
         self.model = model
         self.guidance = guidance if guidance > 1 and not model.distilled else None
         self.prompt = prompt
         self.text = model.encode([prompt])
         self.empty = None if self.guidance is None else model.unconditional()
-        self.noise = model.noise(prompt, range(samples), seed)
+        self.noise = model.noise(prompt, range(first, first + samples), seed)
         self._batches = Batches(model.device, BATCH)
 
     @torch.no_grad()
     def run(
-        self, samples: Sequence[int], steps: int, scales: Mapping[str, Tensor] | None = None
+        self,
+        samples: Sequence[int],
+        steps: int,
+        scales: Mapping[str, Tensor] | None = None,
+        whole: int | None = None,
     ) -> Path:
         """Denoise samples, by their numbers, in so many steps.
 
-        `scales`: value layer -> (1, width), factors of its outputs.
+        `scales`: value layer -> (1, width), factors of its outputs, or (N, width), those of each
+        sample. `whole`: the number of steps for which these few stand. Then they are taken among
+        its timesteps, evenly from the first on, and by DPM-Solver++ 2M (Lu et al. 2022, algorithm
+        2), which carries the change of the last prediction on: in three such steps a picture is
+        nearly what it will be.
 
         Raises NumericalError if the model gives NaN: a picture of it is like no other, and would
         pass for one without a copy.
         """
-        timesteps = self.model.timesteps(steps)
-        parts = self._batches(
-            len(samples), lambda rows: self._run(samples[rows], timesteps, scales or {})
-        )
+        timesteps = self.model.timesteps(steps if whole is None else whole)
+        if whole is not None:
+            timesteps = [timesteps[k * len(timesteps) // steps] for k in range(steps)]
+
+        def part(rows: slice) -> tuple[list[Tensor], Tensor]:
+            own = {name: s if len(s) == 1 else s[rows] for name, s in (scales or {}).items()}
+            return self._run(samples[rows], timesteps, own, whole is not None)
+
+        parts = self._batches(len(samples), part)
         states = tuple(map(torch.cat, zip(*(states for states, _ in parts), strict=True)))
         image = torch.cat([image for _, image in parts])
         if not image.isfinite().all():
@@ -74,17 +108,34 @@ class Denoising:
         return Path(states, tuple(timesteps), image)
 
     def _run(
-        self, samples: Sequence[int], timesteps: Sequence[float], scales: Mapping[str, Tensor]
+        self,
+        samples: Sequence[int],
+        timesteps: Sequence[float],
+        scales: Mapping[str, Tensor],
+        extrapolate: bool,
     ) -> tuple[list[Tensor], Tensor]:
         latents = self.noise[list(samples)]
         states = []
+        ahead = 0.0
         image = latents.float()
-        for timestep, following in zip(timesteps, [*timesteps[1:], None], strict=True):
+        for k, timestep in enumerate(timesteps):
             states.append(latents)
+            last = image
             image = self.image(latents, timestep, scales)
-            if following is not None:
-                latents = self._step(latents, image, timestep, following)
+            if k + 1 < len(timesteps):
+                if extrapolate and k:
+                    ahead = self._ahead(*timesteps[k - 1 : k + 2])
+                carried = image + ahead * (image - last) if ahead else image
+                latents = self._step(latents, carried, timestep, timesteps[k + 1])
         return states, image
+
+    def _ahead(self, before: float, timestep: float, following: float) -> float:
+        """h_i / (2 h_{i-1}) of DPM-Solver++ 2M, h the rise of the log signal-to-noise ratio in a
+        step; 0 after a step from pure noise.
+        """
+        pairs = [self.model.mixture(t) for t in (before, timestep, following)]
+        first, second, third = (float((c / s).log()) for c, s in pairs)
+        return (third - second) / (2 * (second - first))
 
     def _step(self, latents: Tensor, image: Tensor, timestep: float, following: float) -> Tensor:
         """x at the following timestep: the same noise, less of it."""

@@ -15,6 +15,8 @@ from findnemo.runs.standing import WORDS, z_scores
 
 PICTURES = {  # kind -> folder of the run, and the names of its files there
     "original": ("images", "original.png"),
+    "quick-before": ("images", "quick-before-*.png"),
+    "quick-after": ("images", "quick-after-*.png"),
     "before": ("images", "before-*.png"),
     "after": ("images", "after-*.png"),
     "noise-before": ("noise", "before-*.png"),
@@ -42,7 +44,8 @@ def example(path: Path, captions: Sequence[Caption]) -> Caption | None:
     pictured = [
         c
         for c in captions
-        if standing(c) not in ("suspected", "open", "not memorized") and files_of(path, c)["after"]
+        if standing(c) not in ("suspected", "open", "not memorized")
+        and any(files_of(path, c)[kind] for kind in ("after", "quick-after"))
     ]
     return next((c for c in pictured if standing(c) == "gone"), pictured[0] if pictured else None)
 

@@ -51,7 +51,18 @@ LONGEST = 200  # letters of a maker's name
 LISTED = 200  # captions that a page lists; the JSON has all of them
 ELSEWHERE = ("schema", "source", "source_options", "folder", MARK)  # no result depends on them
 PICTURES = ("images", "attack")  # folders of finished images
-SCALARS = ("dtype", "tau", "search", "images", "fdr", "max_impact", "scope", "grow", "shard")
+SCALARS = (
+    "dtype",
+    "tau",
+    "search",
+    "images",
+    "fdr",
+    "max_impact",
+    "scope",
+    "grow",
+    "thorough",
+    "shard",
+)
 NOTES = (
     "A result counts only for the attacks that were tried.",
     "Figures hold for this model, these captions, seeds and settings. They say nothing of others.",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 
 from findnemo.calibration import threshold
-from findnemo.metrics.copies import COPY
+from findnemo.metrics.copies import COPY, TRAINED
 from findnemo.metrics.kind import is_memory
 from findnemo.report._evidence_row import (
     AUDIT,
@@ -34,7 +34,7 @@ from findnemo.runs import Caption, list_of, state, switched_off
 from findnemo.runs.detectors import HOLDOUT
 from findnemo.runs.detectors import STAGE as DETECTOR
 from findnemo.runs.fine_tunes import different, training_of
-from findnemo.runs.standing import TRAINED, copies
+from findnemo.runs.standing import copies
 from findnemo.stats import auroc, bootstrap, clopper_pearson, tpr_at_fpr
 
 FPR = 0.01

@@ -68,7 +68,8 @@ class Plan:
     layers in which neurons are sought, "paper", "all", or "auto": whatever a scan of the model says
     (`localization.scope`). `copied`: captions whose finished images were seen to be copies of
     training pictures, each with the files of those; they are memorized whatever their score is.
-    `training`: digest of the training pictures and of what was seen of them.
+    `training`: digest of the training pictures and of what was seen of them. `thorough`: all
+    pictures that decide are made in all steps, as in runs whose settings say nothing of it.
     """
 
     search: str = DEFAULT
@@ -83,6 +84,7 @@ class Plan:
     scope: str = "auto"
     copied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     training: str | None = None
+    thorough: bool = False
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
         """Everything a result depends on; a run directory holds results of one such set only.
@@ -105,6 +107,8 @@ class Plan:
         }
         if self.search == DEFAULT:
             settings["scope"] = self.scope
+        if not self.thorough:
+            settings["thorough"] = False
         if self.fdr is not None:
             settings["fdr"] = self.fdr
         if self.miss is not None:
@@ -270,16 +274,21 @@ def _scope(work: Work, pool: Pool, progress: Progress) -> str:
         texts = tuple(islice(found, SCANNED))
         if not texts:
             return "all"
-        step = partial(_scanned, settings=plan.image_settings, seed=work.calibration.settings.seed)
+        step = partial(
+            _scanned,
+            settings=plan.image_settings,
+            seed=work.calibration.settings.seed,
+            thorough=plan.thorough,
+        )
         kept = answer_of(pool, step, texts, "scan of layers", progress)
         run.set_meta("scan", kept)
     return Scan.from_json(kept).scope
 
 
 def _scanned(
-    model: Model, items: Sequence[Sequence[str]], settings: ImageSettings, seed: int
+    model: Model, items: Sequence[Sequence[str]], settings: ImageSettings, seed: int, thorough: bool
 ) -> list[dict[str, Any]]:
-    return [scan(model, prompts, settings, seed).to_json() for prompts in items]
+    return [scan(model, prompts, settings, seed, thorough).to_json() for prompts in items]
 
 
 def _answer_stage(
@@ -412,10 +421,16 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
     about = (tools.model, caption.text, tools.calibration)
     scope = "all" if plan.scope == "auto" else plan.scope
     if originals := tools.copied(caption):
-        found = localize_copies(*about, originals, plan.image_settings, scope)
+        found = localize_copies(*about, originals, plan.image_settings, scope, plan.thorough)
     else:
         found = localize(
-            *about, plan.search, plan.max_impact, tools.bystanders, plan.image_settings, scope
+            *about,
+            plan.search,
+            plan.max_impact,
+            tools.bystanders,
+            plan.image_settings,
+            scope,
+            plan.thorough,
         )
     ordinary = tools.calibration.ordinary
     if not found.points or found.reached or not ordinary:
@@ -440,6 +455,7 @@ def _verify(tools: Tools, caption: Caption) -> Answer:
         plan.image_settings,
         replace(tools.judges, original=original),
         tools.calibration.tau,
+        plan.thorough,
     )
     return Answer(result.values, _pictures(caption, result, len(neurons), original))
 
@@ -448,20 +464,29 @@ def _pictures(
     caption: Caption, result: Verification, neurons: int, original: Image.Image | None
 ) -> dict[str, bytes]:
     """The files of a verification: finished images, noise differences, the training image and a
-    sheet; none without images.
+    sheet; none without images. Quick images are called so (`quick-before-00.png`), and those of
+    them that were made in all steps are called as all are where none is quick.
     """
     if not result.before:
         return {}
     images = f"images/{caption.slug}"
     noise = f"noise/{caption.slug}"
-    files = _numbered(images, before=result.before, after=result.after)
+    looked = result.looked
+    kind = "" if looked.steps is None else "quick-"
+    files = _numbered(images, **{f"{kind}before": result.before, f"{kind}after": result.after})
+    for (when, seed), image in looked.whole.items():
+        files[f"{images}/{when}-{seed:02d}.png"] = png(image)
     files |= _numbered(noise, before=result.noise_before, after=result.noise_after)
     if original is not None:
         small = original.copy()
         small.thumbnail(result.before[0].size)
         files[f"{images}/original.png"] = png(small)
     after = f"after: {neurons} neuron{'s' * (neurons != 1)} off"
-    rows = [("before", result.before), (after, result.after)]
+    steps = "" if looked.steps is None else f", in {looked.steps} steps"
+    rows = [(f"before{steps}", result.before), (f"{after}{steps}", result.after)]
+    for when in ("before", "after"):
+        if whole := [image for (one, _), image in looked.whole.items() if one == when]:
+            rows.append((f"{when}, in all steps", whole))
     return files | {f"sheets/{caption.slug}.png": png(sheet(caption.text, rows, original))}
 
 

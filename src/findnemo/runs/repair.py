@@ -26,6 +26,7 @@ from findnemo.images import intact_png
 from findnemo.runs import results as stored
 from findnemo.runs._lock import acquire
 from findnemo.runs.compare import picture_file
+from findnemo.runs.standing import image_name
 from findnemo.runs.store import (
     BACKUP,
     COLUMNS,
@@ -348,7 +349,8 @@ def _spoilt(path: Path, caption: Caption, broken: set[Path], images: int) -> lis
     stages = []
     slug = caption.slug
     if "verify" in caption.results and images:
-        names = [f"{name}-{k:02d}" for name in ("before", "after") for k in range(images)]
+        kinds = [image_name(caption, when) for when in ("before", "after")]
+        names = [f"{name}-{k:02d}" for name in kinds for k in range(images)]
         files = [*(f"images/{slug}/{name}.png" for name in names), f"sheets/{slug}.png"]
         noise = (path / "noise" / slug).glob("*.png")
         if any(map(lacks, files)) or broken.intersection(noise):

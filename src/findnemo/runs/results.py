@@ -104,7 +104,11 @@ class Localized:
 
 @dataclass(frozen=True)
 class Verified:
-    """The stored values of a `verification.Verification`, None where nothing measured them."""
+    """The stored values of a `verification.Verification`, None where nothing measured them.
+
+    `evaluations`: None of runs that did not count them. `steps`: None where images were made in
+    all.
+    """
 
     score_before: Number | None = None
     score_after: Number | None = None
@@ -119,6 +123,9 @@ class Verified:
     a_clip_after: Number | None = None
     copies_before: Number | None = None
     copies_after: Number | None = None
+    evaluations: Count | None = None
+    steps: Count | None = None
+    confirmed: Number | None = None
 
     def __post_init__(self) -> None:
         if self.copies_before is not None and self.copies_after is None:
@@ -211,6 +218,7 @@ class Audit(Detectors, total=False):
     miss: Number | None
     max_impact: Number | None
     unrelated: list[Text] | None
+    thorough: Flag | None
     shard: Text | None
 
 

@@ -10,15 +10,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from findnemo.localization.points import DEAR, Point, chosen
-from findnemo.metrics.copies import COPYING
+from findnemo.metrics.copies import copies_in
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.results import Verified
 from findnemo.runs.store import Caption
 
 STAGES = ("detect", "localize", "verify")
-# similarity to the training image from which an image is a copy of it (Finding NeMo, section 4:
-# SSCD)
-TRAINED = 0.7
 
 STATES = {
     "memorized": (
@@ -104,25 +101,13 @@ BAD = ("out of reach", "back", "copies")  # standings of memories that were chec
 
 def copies(checked: Verified, when: str) -> bool | None:
     """Whether the finished images of a caption hold copies, `when` "before" the neurons went off or
-    "after"; None if none were judged.
-
-    Before: most untouched images are copies of what other seeds gave, or their median similarity to
-    the training image is .7 or more. After: where that was so of the untouched images, any image is
-    a copy of an untouched one of another seed; or the median similarity to the training image still
-    is .7 or more. A likeness of two images of which most are not alike is chance.
+    "after" (`metrics.copies.copies_in`); None if none were judged.
 
     >>> seen = Verified(copies_before=1.0, copies_after=0.25)
-    >>> copies(Verified(copies_before=0.25, copies_after=0.25), "before"), copies(seen, "after"), copies(Verified(), "after")
-    (False, True, None)
+    >>> copies(seen, "before"), copies(seen, "after"), copies(Verified(), "after")
+    (True, True, None)
     """
-    judged = []
-    if checked.copies_before is not None and checked.copies_after is not None:
-        many = checked.copies_before >= COPYING
-        judged.append(many if when == "before" else many and checked.copies_after > 0)
-    trained = checked.sscd_orig_before if when == "before" else checked.sscd_orig_after
-    if trained is not None:
-        judged.append(trained >= TRAINED)
-    return any(judged) if judged else None
+    return copies_in(checked.__dict__, when)
 
 
 def state(caption: Caption) -> str | None:
@@ -176,6 +161,17 @@ def _verified(checked: Verified, tau: float) -> str:
     if checked.same_seed is None:
         return "not replicated"
     return "back" if checked.same_seed > tau else "gone"
+
+
+def image_name(caption: Caption, when: str) -> str:
+    """What the files of a caption's images "before" or "after" are called before their number: quick
+    ones, in few steps, are told apart.
+
+    >>> image_name(Caption(1, "a cat", 1, None, None, {"verify": {"steps": 3}}, {}, 0.1), "after")
+    'quick-after'
+    """
+    quick = caption.verified is not None and caption.verified.steps is not None
+    return f"quick-{when}" if quick else when
 
 
 def failures(caption: Caption) -> dict[str, str]:

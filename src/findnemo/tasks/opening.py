@@ -24,6 +24,7 @@ from findnemo.passes import compiled
 from findnemo.prompts import Prompt, PromptTable, read_prompts, stream_prompts
 from findnemo.runs import Loader, Plan, Pool, Run, Serial, Shard, Work, settings_of, start
 from findnemo.runs.results import decoded
+from findnemo.runs.store import DATABASE
 from findnemo.runs.trust import NAMED, require
 from findnemo.runtime.notices import told_to
 from findnemo.runtime.threads import suited, threads
@@ -280,6 +281,7 @@ def plan_for(model: Any, localizing: Localizing, pictures: Pictures, seed: int) 
         image_settings=images_of(model, pictures, seed),
         judges={name: str(place) for name, place in judges.items() if place is not None},
         scope=localizing.scope,
+        thorough=localizing.thorough,
     )
 
 
@@ -333,8 +335,18 @@ def plan_of(settings: dict[str, Any]) -> Plan:
     Raises InputError for what no plan can have.
     """
     images = ImageSettings.from_json(settings["image_settings"])
-    plan: Plan = decoded(Plan, settings | {"image_settings": images}, "the settings of the run")
+    whole = {"thorough": True, **settings, "image_settings": images}
+    plan: Plan = decoded(Plan, whole, "the settings of the run")
     return plan
+
+
+def as_begun(plan: Plan, out: str | Path) -> Plan:
+    """The plan of a run that may have begun: thorough, where it began so."""
+    if not (Path(out) / DATABASE).is_file():
+        return plan
+    with Run.open(out) as old:
+        began = settings_of(old).get("thorough", True)
+    return replace(plan, thorough=plan.thorough or began)
 
 
 def shard_of(text: str | None) -> Shard | None:

@@ -234,6 +234,12 @@ class Localizing:
         None,
         "Captions that are not memorized, of which --max-impact takes 16; 'demo' brings its own.",
     )
+    thorough: bool = option(
+        False,
+        "Make all pictures that decide in all steps, in search and verification, instead of three"
+        " steps and a confirmation: some four times dearer.",
+        "--thorough",
+    )
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ from findnemo.settings import Settings, settings_for
 from findnemo.stats.rates import holdout_needed, least_listed
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
+    as_begun,
     at_work,
     captions_of,
     folder_of,
@@ -366,6 +367,7 @@ def ready(request: Request, listener: Listener) -> Ready:
         calibration = Holdout(apart, _settings(detecting, localizing))
     plan = plan_for(model, localizing, request.pictures, calibration.settings.seed)
     plan = gentle(plan, localizing, model, given.column, bystanders, listener)
+    plan = as_begun(plan, request.output.path)
     # a shipped model's own captions lie in no folder: their training images come with it
     has_folder = given.source is not None and "verify" in request.stages
     folder = folder_of(given) if has_folder else None

@@ -4,7 +4,7 @@ and finished images, with it off and on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from findnemo.edits import deactivate
+from findnemo.edits import deactivate, masks
 from findnemo.images import ImageSettings, generate, noise_pictures
+from findnemo.images import finished as pictures_of
 from findnemo.metrics import Judges
-from findnemo.metrics.copies import compare_images
+from findnemo.metrics.copies import COPY, compare_images, copies_in, shares, similarities
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.passes import Probe
+from findnemo.passes import Denoising, Probe, quick_steps, spend, spending
 from findnemo.scores import SIMILARITIES, by_seed, memorization_score, pairwise, score_of
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
@@ -27,6 +28,33 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from findnemo.metrics import Descriptor
+
+
+# similarities of quick images to what other seeds gave, or to the training image: one at most as
+# high as the first is no copy in all steps either, one as high as the second is; between them it is
+# not known
+DOUBT = (0.55, 0.9)
+# the same of images in all steps, held against quick untouched ones
+WHOLE_DOUBT = (0.6, 0.8)
+
+Seed = tuple[str, int]  # "before" or "after", and the position of an image
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Finished images of a prompt before and after, their figures (`compare_images`), and what
+    tells of each whether it is a copy (`similarities`).
+
+    Of quick images `steps`, the few in which they were made, and `whole`, those of them that
+    were made in all steps as well.
+    """
+
+    before: list[Image.Image] = field(default_factory=list)
+    after: list[Image.Image] = field(default_factory=list)
+    values: dict[str, float] = field(default_factory=dict)
+    alike: dict[str, Tensor] = field(default_factory=dict)
+    steps: int | None = None
+    whole: dict[Seed, Image.Image] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -40,10 +68,17 @@ class Verification:
     """
 
     values: dict[str, float]
-    before: list[Image.Image]
-    after: list[Image.Image]
+    looked: Looked
     noise_before: list[Image.Image] = field(default_factory=list)
     noise_after: list[Image.Image] = field(default_factory=list)
+
+    @property
+    def before(self) -> list[Image.Image]:
+        return self.looked.before
+
+    @property
+    def after(self) -> list[Image.Image]:
+        return self.looked.after
 
 
 def verify(
@@ -55,12 +90,18 @@ def verify(
     image_settings: ImageSettings,
     judges: Judges | None = None,
     tau: float | None = None,
+    thorough: bool = False,
 ) -> Verification:
     """Compare a prompt with `neurons` on and off, on fresh seeds.
 
     `tau`: the threshold of the memorization score. A fresh seed whose noise difference resembles
     that of no other fresh seed so much does not replicate, and says nothing of the memory: it is
     left out, as Algorithm 1 leaves it out. Without `tau` all seeds count.
+
+    Images are made in few steps, which show whether they will be copies. Those that leave it in
+    doubt are made in all steps, and the most suspicious one in any case. If that one tells
+    otherwise than it did in few steps, all images are made in all steps, as they are from the start
+    if `thorough`.
 
     `values` holds `score_before`, `score_after` (memorization score, of as many fresh seeds as the
     settings name); `replicating`, how many fresh seeds replicate, and `same_seed`, the largest
@@ -70,26 +111,155 @@ def verify(
     and, if the training image is known, `sscd_orig_before`, `sscd_orig_after`; with a CLIP
     `a_clip_before`, `a_clip_after` (Finding NeMo, section 4); of two images or more
     `copies_before`, `copies_after`, the share of them that are copies of what another seed gave
-    (`copying` .7 and more).
+    (`copying` .7 and more). `evaluations`: U-Net sample evaluations spent. Of quick images `steps`,
+    in how many they were made, and `confirmed`, the largest similarity of an image in all steps
+    to a quick untouched one of another seed or to the training image.
     """
-    probe = fresh(model, prompt, settings, max(settings.samples, images))
-    shown = probe.deltas(), probe.deltas(neurons)
+    judges = judges or Judges()
+    with spending() as spent:
+        probe = fresh(model, prompt, settings, max(settings.samples, images))
+        shown = probe.deltas(), probe.deltas(neurons)
+        looked = None
+        if images > 1 and not thorough:
+            looked = _quickly(model, prompt, neurons, images, image_settings, judges)
+        if images and looked is None:
+            looked = _in_all_steps(model, prompt, neurons, images, image_settings, judges)
     unblocked, blocked = (deltas[: settings.samples] for deltas in shown)  # as many as tau is of
     values = {
         "score_before": memorization_score(unblocked, settings.similarity, settings.pairs),
         "score_after": memorization_score(blocked, settings.similarity, settings.pairs),
         "replicating": len(replicating(unblocked, settings, tau)),
+        "evaluations": spent.evaluations,
     }
     if (alike := same_seed(unblocked, blocked, settings, tau)) is not None:
         values["same_seed"] = alike
-    before, after = (
-        finished(model, prompt, images, image_settings, deactivate(model, off))
-        for off in (EMPTY, neurons)
-    )
-    if images:
-        values |= compare_images(prompt, before, after, judges or Judges())
+    looked = looked or Looked()
     noise = (noise_pictures(deltas[:images]) for deltas in shown)
-    return Verification({k: round(v, 4) for k, v in values.items()}, before, after, *noise)
+    return Verification(
+        {k: round(v, 4) for k, v in (values | looked.values).items()}, looked, *noise
+    )
+
+
+def _in_all_steps(
+    model: Model,
+    prompt: str,
+    neurons: NeuronSet,
+    images: int,
+    settings: ImageSettings,
+    judges: Judges,
+) -> Looked:
+    before, after = (
+        _finished(model, prompt, range(images), settings, off) for off in (EMPTY, neurons)
+    )
+    values = compare_images(prompt, before, after, judges)
+    return Looked(before, after, values, similarities(before, after, judges))
+
+
+def _finished(
+    model: Model, prompt: str, seeds: Sequence[int], settings: ImageSettings, neurons: NeuronSet
+) -> list[Image.Image]:
+    """Fresh images with `neurons` off in all steps, by positions; counted."""
+    spend(len(seeds) * settings.passes)
+    with deactivate(model, neurons):
+        return generate(model, prompt, [FRESH + k for k in seeds], settings)
+
+
+def _quickly(
+    model: Model,
+    prompt: str,
+    neurons: NeuronSet,
+    images: int,
+    settings: ImageSettings,
+    judges: Judges,
+) -> Looked | None:
+    """Images in few steps, with and without the neurons in one batch. Those that leave it in doubt
+    whether there are copies are made in all steps, and one at least. None where they leave it in
+    doubt even so, or that one tells otherwise than it did in few steps.
+    """
+    steps = quick_steps(0.0 if model.distilled else settings.guidance)
+    if settings.steps <= steps:
+        return None
+    off = {"before": EMPTY, "after": neurons} if neurons else {"before": EMPTY}
+    denoising = Denoising(model, prompt, images, settings.guidance, settings.seed, FRESH)
+    scales = masks(model, [*off.values()])
+    scales = {name: scale.repeat_interleave(images, 0) for name, scale in scales.items()}
+    rows = [*range(images)] * len(off)
+    latents = denoising.run(rows, steps, scales, settings.steps).image
+    pictures = pictures_of(model, latents.to(model.dtype))
+    quick = {"before": pictures[:images], "after": pictures[-images:]}
+    shown = {when: [*quick[when]] for when in off}
+    whole: dict[Seed, Image.Image] = {}
+
+    def make(one: Seed) -> None:
+        when, seed = one
+        (whole[one],) = _finished(model, prompt, [seed], settings, off[when])
+        shown[when][seed] = whole[one]
+
+    alike = _alike(quick["before"], shown, judges)
+    while (one := in_doubt(alike, whole)) is not None:
+        make(one)
+        alike = _alike(quick["before"], shown, judges)
+        if WHOLE_DOUBT[0] < float(_highest(alike, one[0])[one[1]]) < WHOLE_DOUBT[1]:
+            return None
+    when = "after" if neurons and copies_in(shares(alike), "before") else "before"
+    if not any(kind == when for kind, _ in whole):
+        likeness, seed = _highest(alike, when).max(0)
+        make((when, int(seed)))
+        alike = _alike(quick["before"], shown, judges)
+        now = float(_highest(alike, when)[seed])
+        if not (now >= COPY if likeness >= COPY else now <= WHOLE_DOUBT[0]):
+            return None
+    values = compare_images(prompt, quick["before"], quick["after"], judges) | shares(alike)
+    confirmed = max(float(_highest(alike, when)[seed]) for kind, seed in whole if kind == when)
+    values |= {"steps": steps, "confirmed": confirmed}
+    return Looked(quick["before"], quick["after"], values, alike, steps, whole)
+
+
+def _alike(
+    untouched: Sequence[Image.Image], shown: Mapping[str, Sequence[Image.Image]], judges: Judges
+) -> dict[str, Tensor]:
+    """`similarities` of what is shown "before" and "after" to quick untouched images of other
+    seeds; without any after they are those before.
+    """
+    found: dict[str, Tensor] = {}
+    for when in ("before", "after"):
+        each = similarities(untouched, shown.get(when, shown["before"]), judges)
+        found |= {name.replace("after", when): v for name, v in each.items() if "after" in name}
+    return found
+
+
+def in_doubt(alike: Mapping[str, Tensor], known: Collection[Seed] = ()) -> Seed | None:
+    """The image that is neither clearly a copy nor clearly none (DOUBT), on which it depends
+    what is said of all (`copies_in`): the one most like a copy; None where there is no doubt.
+
+    `alike`: as `similarities` gives it. `known`: those that are not in doubt any more.
+
+    >>> seen = {"copies_before": torch.ones(4), "copies_after": torch.tensor([0.1, 0.6, 0.3, 0.7])}
+    >>> in_doubt(seen), in_doubt(seen | {"copies_after": torch.tensor([0.1, 0.2, 0.6, 0.95])})
+    (('after', 3), None)
+    """
+    low, high = DOUBT
+    for when in ("before", "after"):
+        open_ = {
+            name: torch.tensor(
+                [low < float(v) < high and (when, k) not in known for k, v in enumerate(each)]
+            )
+            for name, each in alike.items()
+            if name.endswith(when)
+        }
+        ends = [
+            shares({n: v.masked_fill(open_[n], end) if n in open_ else v for n, v in alike.items()})
+            for end in (-1.0, 1.0)
+        ]
+        if len({copies_in(end, when) for end in ends}) > 1:
+            doubtful = [alike[name].masked_fill(~seeds, -2.0) for name, seeds in open_.items()]
+            return when, int(torch.stack(doubtful).amax(0).argmax())
+    return None
+
+
+def _highest(alike: Mapping[str, Tensor], when: str) -> Tensor:
+    """The largest similarity of each image, (N,)."""
+    return torch.stack([v for name, v in alike.items() if name.endswith(when)]).amax(0)
 
 
 def fresh(model: Model, prompt: str, settings: Settings, seeds: int | None = None) -> Probe:
