@@ -94,7 +94,7 @@ def side_by_side(model: Model, functions: Sequence[Callable[[], T]]) -> list[T |
 
     What shares a pass follows from the functions alone: the same ones give the same to the last
     bit. In other company a result differs in its last bits, as those of batches of different size
-    do. Captions are encoded once (`Model.reading`). A batch that does not fit the memory is split.
+    do. The model must stay what it is meanwhile (`Model.unchanged`). A batch that does not fit the memory is split.
 
         >>> import findnemo
         >>> from functools import partial
@@ -106,7 +106,7 @@ def side_by_side(model: Model, functions: Sequence[Callable[[], T]]) -> list[T |
     """
     _, height, width = model.latent_shape
     graded = max(LEAST, min(GRADED, GRADED * SMALL // (height * width)))
-    with model.steady(), model.reading(), frozen(model.denoiser):
+    with model.steady(), model.unchanged(), frozen(model.denoiser):
         batches = Batches(model.device, SAMPLES), Batches(model.device, graded)
         token = _shared.set(_Shared(model, _hooks(model), *batches))
         try:
