@@ -62,16 +62,18 @@ def least(call: Callable[[], object], device: torch.device, repeats: int) -> flo
 
 
 def by_kind(call: Callable[[], object], repeats: int) -> dict[str, float]:
-    """Kind of operation -> milliseconds in the pass that spent least on it; on the CPU."""
+    """Kind of operation -> milliseconds of a pass on the CPU, the least of each single operation
+    in some passes, which are all made of the same ones.
+    """
     passes = []
     for _ in range(repeats):
         with profile(activities=[ProfilerActivity.CPU]) as seen:
             call()
-        spent = Counter[str]()
-        for event in seen.events() or ():
-            spent[kind_of(event.name)] += event.self_cpu_time_total / 1e3
-        passes.append(spent)
-    return {kind: min(spent[kind] for spent in passes) for kind in passes[0]}
+        passes.append([(event.name, event.self_cpu_time_total) for event in seen.events() or ()])
+    spent = Counter[str]()
+    for same in zip(*passes, strict=True):
+        spent[kind_of(same[0][0])] += min(spent_on for _, spent_on in same) / 1e3
+    return dict(spent)
 
 
 class Traced(nn.Module):
@@ -154,7 +156,7 @@ def main() -> None:
                     whole = 1e3 * seconds
             if model.device.type != "cpu":
                 continue
-            parts = by_kind(calls["channels-last"], args.repeats)
+            parts = by_kind(calls["channels-last"], 2 * args.repeats)
         parts["Python"] = max(0.0, whole - sum(parts.values()))
         total = sum(parts.values())
         for kind, spent in sorted(parts.items(), key=lambda part: -part[1]):
