@@ -308,3 +308,9 @@ def test_steps_of_a_search_do_not_wait_for_the_device(tiny):
         float(path.image.sum())
     # one at the end of a run, which is looked through for NaN
     assert (run.count, gradient.count, deltas.count, known.count) == (1, 0, 0, 1)
+
+
+def test_whoever_asks_in_inference_mode_gets_gradients_too(tiny):
+    with torch.inference_mode():
+        (found,) = side_by_side(tiny, [partial(pictures, tiny, *SEARCHES[0])])
+    assert found[2].abs().sum() > 0

@@ -29,6 +29,7 @@ from findnemo.passes.gradients import frozen
 from findnemo.passes.spending import is_unpaid
 from findnemo.runtime.meeting import ask, together
 from findnemo.runtime.memory import Batches
+from findnemo.runtime.state import undisturbed
 
 T = TypeVar("T")
 
@@ -89,6 +90,7 @@ class _Shared:
 _shared: ContextVar[_Shared | None] = ContextVar("shared", default=None)
 
 
+@undisturbed
 def side_by_side(model: Model, functions: Sequence[Callable[[], T]]) -> list[T | Exception]:
     """What each function gives, or the exception that it raises; passes of the model are shared.
 
