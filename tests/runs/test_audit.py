@@ -673,8 +673,12 @@ def stages(monkeypatch):
             images[key] = findnemo.generate(model, prompt, samples, settings)
         return images[key]
 
-    for module in ("effect", "cost"):
-        monkeypatch.setattr(f"findnemo.verification.{module}.generate", remembered)
+    def pictured(model, prompt, samples, settings, neurons):
+        with findnemo.deactivate(model, neurons):
+            return remembered(model, prompt, samples, settings)
+
+    monkeypatch.setattr("findnemo.verification.cost.generate", remembered)
+    monkeypatch.setattr("findnemo.verification.effect.pictures", pictured)
     return watch
 
 

@@ -119,12 +119,16 @@ def side_by_side(model: Model, functions: Sequence[Callable[[], T]]) -> list[T |
 
 def sharing(model: Model) -> bool:
     """Whether a pass that is made now would be shared."""
+    return meets(model) and not torch.is_grad_enabled()
+
+
+def meets(model: Model) -> bool:
+    """Whether what is asked of a model now may wait for others."""
     shared = _shared.get()
     return (
         shared is not None
         and shared.model is model
         and shared.hooks == _hooks(model)
-        and not torch.is_grad_enabled()
         and not is_unpaid()
     )
 

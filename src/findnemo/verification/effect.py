@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from findnemo.edits import deactivate
 from findnemo.images import ImageSettings, generate, noise_pictures
 from findnemo.metrics import Judges
 from findnemo.metrics.copies import compare_images
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.passes import Probe
+from findnemo.passes import Probe, pictures
 from findnemo.scores import SIMILARITIES, by_seed, memorization_score, pairwise, score_of
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
@@ -83,7 +82,7 @@ def verify(
     if (alike := same_seed(unblocked, blocked, settings, tau)) is not None:
         values["same_seed"] = alike
     before, after = (
-        finished(model, prompt, images, image_settings, deactivate(model, off))
+        pictures(model, prompt, range(FRESH, FRESH + images), image_settings, off)
         for off in (EMPTY, neurons)
     )
     if images:
