@@ -157,7 +157,7 @@ def main() -> None:
             if model.device.type != "cpu":
                 continue
             parts = by_kind(calls["channels-last"], 2 * args.repeats)
-        parts["Python"] = max(0.0, whole - sum(parts.values()))
+        parts["Python and memory"] = max(0.0, whole - sum(parts.values()))
         total = sum(parts.values())
         for kind, spent in sorted(parts.items(), key=lambda part: -part[1]):
             print(f"      {kind:20s} {spent:7.2f} ms {spent / total:6.1%}")

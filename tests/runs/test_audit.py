@@ -102,13 +102,13 @@ def test_nothing_is_decided_on_the_seeds_that_judge(tmp_path, model, calibration
     set that the search found.
     """
     made = []
-    plain = findnemo.generate
+    plain = findnemo.verification.effect.pictures
 
-    def generate(model, prompt, samples, settings=None):
+    def pictures(model, prompt, samples, *rest):
         made.append((prompt, tuple(samples)))
-        return plain(model, prompt, samples, settings)
+        return plain(model, prompt, samples, *rest)
 
-    monkeypatch.setattr("findnemo.verification.effect.generate", generate)
+    monkeypatch.setattr("findnemo.verification.effect.pictures", pictures)
     monkeypatch.setattr(MODULE, "check_quality", lambda *_: None)
     captions = [c for c in run_audit(tmp_path / "run", model, calibration) if "verify" in c.results]
     assert captions
