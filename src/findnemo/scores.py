@@ -57,7 +57,7 @@ def minmax(delta: Tensor, per_channel: bool = False, strict: bool = True) -> Ten
     return scaled if strict else torch.where(finite.view(-1, 1, 1, 1), scaled, torch.nan)
 
 
-def constant(delta: Tensor, per_channel: bool = False, beside: float = 0.0) -> Tensor:
+def constant(delta: Tensor, per_channel: bool = False, beside: float | Tensor = 0.0) -> Tensor:
     """Which noise differences (N, C, H, W) are the same everywhere but for rounding, or have a
     channel that is: (N,) of bool.
 

@@ -6,17 +6,29 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from _tiny import tiny_pipeline
 from _tiny_transformers import tiny_flux, tiny_pixart, tiny_sd3
 from _tiny_unets import tiny_if, tiny_lcm, tiny_sdxl
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import findnemo
 from findnemo.edits import deactivate, masks, muted, scaled
 from findnemo.errors import DeviceError, NumericalError
 from findnemo.neurons import NeuronSet
-from findnemo.passes import Denoising, Probe, counting, likeness, side_by_side, spending, unpaid
+from findnemo.passes import (
+    Denoising,
+    Probe,
+    Rows,
+    counting,
+    likeness,
+    side_by_side,
+    spending,
+    unpaid,
+)
+from findnemo.passes import pictures as images_of
 from findnemo.passes import sharing as module
 from findnemo.passes.conditioning import following
 from findnemo.passes.sharing import Pass, gradients, outputs, sharing
@@ -252,7 +264,7 @@ def test_a_caption_is_encoded_once(tiny, monkeypatch):
     assert len(seen) == len(SEARCHES) + 1  # and that of no prompt
     tiny.encode(["the sea"])
     assert len(seen) == len(SEARCHES) + 2
-    assert tiny._read is None
+    assert tiny._kept is None
 
 
 def test_a_changed_encoder_of_prompts_is_asked_each_time(tiny):
@@ -263,8 +275,82 @@ def test_a_changed_encoder_of_prompts_is_asked_each_time(tiny):
 
         return changed
 
-    with tiny.reading():
+    with tiny.unchanged():
         plain = tiny.encode(["a fox"])
         with following(tiny, louder):
             torch.testing.assert_close(tiny.encode(["a fox"]).tokens, 2 * plain.tokens)
         assert tiny.encode(["a fox"]) is plain
+
+
+class Waits(TorchDispatchMode):
+    """Count how often a value is fetched from a tensor, for which a GPU has to come to its end."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_steps_of_a_search_do_not_wait_for_the_device(tiny):
+    denoising = Denoising(tiny, "a fox", 2, 3.0)
+    levels = {name: torch.full((1, width), 0.8) for name, width in tiny.widths().items()}
+    rows = Rows(tiny, [("a fox", 0), ("a fox", 1)], SEEDS, tiny.encode(["a fox"]))
+    with Waits() as run:
+        path = denoising.run([0, 1], 4)
+    with Waits() as gradient:
+        denoising.gradients(
+            path.latents[0], path.timesteps[0], levels, lambda x, rows: x.mean((1, 2, 3))
+        )
+    with Waits() as deltas:
+        rows.deltas(neurons_of(tiny, 0))
+    with Waits() as known:
+        float(path.image.sum())
+    # one at the end of a run, which is looked through for NaN
+    assert (run.count, gradient.count, deltas.count, known.count) == (1, 0, 0, 1)
+
+
+def test_whoever_asks_in_inference_mode_gets_gradients_too(tiny):
+    with torch.inference_mode():
+        (found,) = side_by_side(tiny, [partial(pictures, tiny, *SEARCHES[0])])
+    assert found[2].abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", ["sd", "lcm", "sd3", "flux"])
+def test_images_of_several_captions_are_those_of_each(kind, monkeypatch):
+    model = findnemo.load(MODELS[kind]())
+    settings = findnemo.ImageSettings(steps=2, guidance=3.0)
+    cases = [
+        (c, [k, k + 1], neurons_of(model, k) if k else NeuronSet()) for k, c in enumerate(CAPTIONS)
+    ]
+    expected = []
+    for caption, samples, neurons in cases:
+        with deactivate(model, neurons):
+            expected += findnemo.generate(model, caption, samples, settings)
+    calls = []
+    sample = type(model).sample
+    monkeypatch.setattr(type(model), "sample", lambda *args: calls.append(args[1]) or sample(*args))
+    searches = [partial(images_of, model, c, samples, settings, off) for c, samples, off in cases]
+    found = [image for images in side_by_side(model, searches) for image in images]
+    assert calls == [[c for c in CAPTIONS for _ in range(2)]]
+    for one, other in zip(found, expected, strict=True):
+        gap = np.abs(np.asarray(one, int) - np.asarray(other, int))
+        assert gap.max() <= 2
+
+
+def test_images_that_fail_together_are_made_by_themselves(tiny, monkeypatch):
+    settings = findnemo.ImageSettings(steps=1, guidance=3.0)
+    sample = type(tiny).sample
+
+    def broken(self, prompts, *args):
+        latents = sample(self, prompts, *args)
+        return latents * float("nan") if "a grey owl" in prompts else latents
+
+    monkeypatch.setattr(type(tiny), "sample", broken)
+    one, two, three = side_by_side(
+        tiny, [partial(images_of, tiny, c, [0], settings) for c in CAPTIONS]
+    )
+    assert isinstance(two, NumericalError)
+    assert len(one) == len(three) == 1

@@ -102,13 +102,13 @@ def test_nothing_is_decided_on_the_seeds_that_judge(tmp_path, model, calibration
     set that the search found.
     """
     made = []
-    plain = findnemo.generate
+    plain = findnemo.verification.effect.pictures
 
-    def generate(model, prompt, samples, settings=None):
+    def pictures(model, prompt, samples, *rest):
         made.append((prompt, tuple(samples)))
-        return plain(model, prompt, samples, settings)
+        return plain(model, prompt, samples, *rest)
 
-    monkeypatch.setattr("findnemo.verification.effect.generate", generate)
+    monkeypatch.setattr("findnemo.verification.effect.pictures", pictures)
     monkeypatch.setattr(MODULE, "check_quality", lambda *_: None)
     captions = [c for c in run_audit(tmp_path / "run", model, calibration) if "verify" in c.results]
     assert captions
@@ -674,8 +674,12 @@ def stages(monkeypatch):
             images[key] = findnemo.generate(model, prompt, samples, settings)
         return images[key]
 
-    for module in ("effect", "cost"):
-        monkeypatch.setattr(f"findnemo.verification.{module}.generate", remembered)
+    def pictured(model, prompt, samples, settings, neurons):
+        with findnemo.deactivate(model, neurons):
+            return remembered(model, prompt, samples, settings)
+
+    monkeypatch.setattr("findnemo.verification.cost.generate", remembered)
+    monkeypatch.setattr("findnemo.verification.effect.pictures", pictured)
     return watch
 
 

@@ -158,7 +158,7 @@ def test_the_model_is_as_it_was_whatever_happens(loud, monkeypatch, problem):
     def fails(*arguments):
         raise problem
 
-    monkeypatch.setattr("findnemo.verification.effect.generate", fails)
+    monkeypatch.setattr("findnemo.verification.effect.pictures", fails)
     with pytest.raises(type(problem)):
         verify(loud, PROMPT, NEURONS, SETTINGS, 1, IMAGES)
     with pytest.raises(EditError, match="no neuron 99"):

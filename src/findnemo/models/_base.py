@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ from findnemo.seeds import sample_seed
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+T = TypeVar("T")
 
 # what a noise prediction and its timestep depend on; the rest of a scheduler's settings makes
 # pictures of it
@@ -101,7 +103,7 @@ class Model:
         SCHEDULE  # the scheduler's settings that tell one model from another
     )
     _steady = False  # whether a steady state is under way
-    _read: dict[str, Text] | None = None  # captions that were encoded, see `reading`
+    _kept: dict[Any, Any] | None = None  # what was asked for in `unchanged`
 
     def __init__(self, pipeline: DiffusionPipeline, source: str = "live pipeline"):
         self.pipeline = pipeline
@@ -430,7 +432,7 @@ class Model:
             >>> model.identity.differences(calibrated_on)
             ['vae: scaling_factor 0.5 instead of 1.5045905113220215']
         """
-        return identity(self.pipeline, self.schedule, self._digests)
+        return self._once(identity, lambda: identity(self.pipeline, self.schedule, self._digests))
 
     @property
     def fingerprint(self) -> str:
@@ -467,24 +469,34 @@ class Model:
         return list(networks_of(self.pipeline).values())
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Encode no caption twice while the context lasts.
+    def unchanged(self) -> Iterator[None]:
+        """Read the identity of the model once, and encode no caption twice, while the context
+        lasts: for work that leaves the pipeline as it is.
 
-        For work that leaves the text encoders as they are. Where the pipeline's `encode_prompt` has
-        been changed, nothing is kept.
+        Where the pipeline's `encode_prompt` has been put in another's place, captions are encoded
+        each time.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
-        >>> with model.reading():
+        >>> with model.unchanged():
         ...     model.encode(["a star"]) is model.encode(["a star"])
         True
         """
-        before = self._read
-        self._read = {} if before is None else before
+        before = self._kept
+        self._kept = {} if before is None else before
         try:
             yield
         finally:
-            self._read = before
+            self._kept = before
+
+    def _once(self, key: Any, made: Callable[[], T]) -> T:
+        """What is made under a key, in `unchanged` once."""
+        if self._kept is None:
+            return made()
+        if key not in self._kept:
+            self._kept[key] = made()
+        value: T = self._kept[key]
+        return value
 
     @contextmanager
     def sampling(self, pipeline: Any = None) -> Iterator[None]:
@@ -552,15 +564,12 @@ def _steadily(function: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-def _reading(function: Callable[..., Text]) -> Callable[..., Text]:
+def _once_each(function: Callable[..., Text]) -> Callable[..., Text]:
     @wraps(function)
     def called(self: Model, prompts: Sequence[str]) -> Text:
-        if self._read is None or len(prompts) != 1 or "encode_prompt" in vars(self.pipeline):
+        if len(prompts) != 1 or "encode_prompt" in vars(self.pipeline):
             return function(self, prompts)
-        (prompt,) = prompts
-        if prompt not in self._read:
-            self._read[prompt] = function(self, prompts)
-        return self._read[prompt]
+        return self._once((function, prompts[0]), lambda: function(self, prompts))
 
     return called
 
@@ -570,7 +579,7 @@ def _make_steady(kind: type[Model]) -> None:
         if name in vars(kind):
             setattr(kind, name, _steadily(vars(kind)[name]))
     if "encode" in vars(kind):
-        kind.encode = _reading(kind.encode)  # type: ignore[method-assign]
+        kind.encode = _once_each(kind.encode)  # type: ignore[method-assign]
 
 
 _make_steady(Model)

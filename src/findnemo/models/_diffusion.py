@@ -40,9 +40,9 @@ class DiffusionModel(Model):
             return output
         output = exact(output)
         x = exact(latents)
-        a = self.alpha(timestep).to(x)
+        a = self.alpha(timestep).to(x.dtype)  # scalars stay where they are: a copy would wait
         share = a.sqrt() / (1 + (1 - a).sqrt())
-        return x + self.gain(timestep).to(x) * (output - share * x)
+        return x + self.gain(timestep).to(x.dtype) * (output - share * x)
 
     def image(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
         """x0_hat, (N, C, H, W), float32: the clean latents that follow from what the
@@ -50,7 +50,7 @@ class DiffusionModel(Model):
         """
         output = exact(output)
         x = exact(latents)
-        a = self.alpha(timestep).to(x)
+        a = self.alpha(timestep).to(x.dtype)
         if self.prediction == "epsilon":
             return (x - (1 - a).sqrt() * output) / a.sqrt()
         return a.sqrt() * x - (1 - a).sqrt() * output

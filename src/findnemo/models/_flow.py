@@ -73,7 +73,7 @@ class FlowModel(Model):
 
     def image(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
         """x0_hat = x_s - s v, float32."""
-        return exact(latents) - self.mixture(timestep)[1].to(latents.device) * exact(output)
+        return exact(latents) - self.mixture(timestep)[1] * exact(output)
 
     def mixture(self, timestep: float) -> tuple[Tensor, Tensor]:
         """Shares of image and noise in x_s: 1 - s and s, float32 scalars."""

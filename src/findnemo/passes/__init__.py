@@ -5,6 +5,7 @@ May be imported: the names below and the modules here. May import: edits, models
 them.
 """
 
+from findnemo.passes._pictures import pictures
 from findnemo.passes.deltas import Probe, Rows, group_size, score, search_group
 from findnemo.passes.denoising import Denoising, Path, likeness, quick_steps
 from findnemo.passes.engine import Engine, compiled
@@ -24,6 +25,7 @@ __all__ = [
     "counting",
     "group_size",
     "likeness",
+    "pictures",
     "quick_steps",
     "score",
     "search_group",

@@ -133,9 +133,9 @@ class Rows:
         else:
             with self._reusing(scales, keep, untouched), scaled(self.model, scales):
                 eps = self._eps(latents, text, self.model.predict_noise)
-        return self._scaled(eps - latents.float(), float(latents.abs().max()))
+        return self._scaled(eps - latents.float(), latents.float().abs().max())
 
-    def _scaled(self, delta: Tensor, beside: float) -> Tensor:
+    def _scaled(self, delta: Tensor, beside: Tensor) -> Tensor:
         scaled = minmax(delta, self.settings.per_channel, strict=False)
         empty = constant(delta, self.settings.per_channel, beside)
         return torch.where(empty.view(-1, 1, 1, 1), torch.inf, scaled)
@@ -221,7 +221,7 @@ class Probe(Rows):
             self.deltas(neurons), self.settings.similarity, self.settings.pairs
         )
 
-    def _scaled(self, delta: Tensor, beside: float) -> Tensor:
+    def _scaled(self, delta: Tensor, beside: Tensor) -> Tensor:
         scaled = minmax(delta, self.settings.per_channel)
         if constant(delta, self.settings.per_channel, beside).any():
             raise NumericalError(f"{CONSTANT} (caption {self.prompt!r})")

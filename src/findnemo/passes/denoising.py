@@ -140,8 +140,8 @@ class Denoising:
     def _step(self, latents: Tensor, image: Tensor, timestep: float, following: float) -> Tensor:
         """x at the following timestep: the same noise, less of it."""
         (c, s), (c_next, s_next) = (self.model.mixture(t) for t in (timestep, following))
-        noise = (latents.float() - c.to(image) * image) / s.to(image)
-        return (c_next.to(image) * image + s_next.to(image) * noise).to(latents.dtype)
+        noise = (latents.float() - c * image) / s
+        return (c_next * image + s_next * noise).to(latents.dtype)
 
     def image(self, latents: Tensor, timestep: float, scales: Mapping[str, Tensor]) -> Tensor:
         """Guided x0_hat, (N, C, H, W), float32; differentiable in `scales`."""

@@ -29,6 +29,7 @@ from findnemo.passes.gradients import frozen
 from findnemo.passes.spending import is_unpaid
 from findnemo.runtime.meeting import ask, together
 from findnemo.runtime.memory import Batches
+from findnemo.runtime.state import undisturbed
 
 T = TypeVar("T")
 
@@ -89,12 +90,13 @@ class _Shared:
 _shared: ContextVar[_Shared | None] = ContextVar("shared", default=None)
 
 
+@undisturbed
 def side_by_side(model: Model, functions: Sequence[Callable[[], T]]) -> list[T | Exception]:
     """What each function gives, or the exception that it raises; passes of the model are shared.
 
     What shares a pass follows from the functions alone: the same ones give the same to the last
     bit. In other company a result differs in its last bits, as those of batches of different size
-    do. Captions are encoded once (`Model.reading`). A batch that does not fit the memory is split.
+    do. The model must stay what it is meanwhile (`Model.unchanged`). A batch that does not fit the memory is split.
 
         >>> import findnemo
         >>> from functools import partial
@@ -106,7 +108,7 @@ def side_by_side(model: Model, functions: Sequence[Callable[[], T]]) -> list[T |
     """
     _, height, width = model.latent_shape
     graded = max(LEAST, min(GRADED, GRADED * SMALL // (height * width)))
-    with model.steady(), model.reading(), frozen(model.denoiser):
+    with model.steady(), model.unchanged(), frozen(model.denoiser):
         batches = Batches(model.device, SAMPLES), Batches(model.device, graded)
         token = _shared.set(_Shared(model, _hooks(model), *batches))
         try:
@@ -117,12 +119,16 @@ def side_by_side(model: Model, functions: Sequence[Callable[[], T]]) -> list[T |
 
 def sharing(model: Model) -> bool:
     """Whether a pass that is made now would be shared."""
+    return meets(model) and not torch.is_grad_enabled()
+
+
+def meets(model: Model) -> bool:
+    """Whether what is asked of a model now may wait for others."""
     shared = _shared.get()
     return (
         shared is not None
         and shared.model is model
         and shared.hooks == _hooks(model)
-        and not torch.is_grad_enabled()
         and not is_unpaid()
     )
 

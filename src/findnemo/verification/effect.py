@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from findnemo.edits import deactivate, masks
+from findnemo.edits import masks
 from findnemo.images import ImageSettings, generate, noise_pictures
 from findnemo.images import finished as pictures_of
 from findnemo.metrics import Judges
 from findnemo.metrics.copies import COPY, compare_images, copies_in, shares, similarities
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.passes import Denoising, Probe, quick_steps, spend, spending
+from findnemo.passes import Denoising, Probe, pictures, quick_steps, spend, spending
 from findnemo.scores import SIMILARITIES, by_seed, memorization_score, pairwise, score_of
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
@@ -160,8 +160,7 @@ def _finished(
 ) -> list[Image.Image]:
     """Fresh images with `neurons` off in all steps, by positions; counted."""
     spend(len(seeds) * settings.passes)
-    with deactivate(model, neurons):
-        return generate(model, prompt, [FRESH + k for k in seeds], settings)
+    return pictures(model, prompt, [FRESH + k for k in seeds], settings, neurons)
 
 
 def _quickly(
@@ -185,8 +184,8 @@ def _quickly(
     scales = {name: scale.repeat_interleave(images, 0) for name, scale in scales.items()}
     rows = [*range(images)] * len(off)
     latents = denoising.run(rows, steps, scales, settings.steps).image
-    pictures = pictures_of(model, latents.to(model.dtype))
-    quick = {"before": pictures[:images], "after": pictures[-images:]}
+    made = pictures_of(model, latents.to(model.dtype))
+    quick = {"before": made[:images], "after": made[-images:]}
     shown = {when: [*quick[when]] for when in off}
     whole: dict[Seed, Image.Image] = {}
 
