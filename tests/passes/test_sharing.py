@@ -354,3 +354,21 @@ def test_images_that_fail_together_are_made_by_themselves(tiny, monkeypatch):
     )
     assert isinstance(two, NumericalError)
     assert len(one) == len(three) == 1
+
+
+def test_unpaid_work_shares_passes_of_its_own(tiny, passes):
+    """What is done once for all captions, in a search that shares passes with others."""
+
+    def score(caption):
+        return Probe(tiny, caption, SEEDS).score()
+
+    def search(caption):
+        with unpaid():
+            once = side_by_side(tiny, [partial(score, "a"), partial(score, "b")])
+        return [*once, score(caption)]
+
+    with spending() as spent:
+        found = side_by_side(tiny, [partial(search, "c"), partial(search, "d")])
+    assert passes == [4, 4, 4]
+    assert spent.evaluations == 4
+    assert found[0][:2] == found[1][:2]

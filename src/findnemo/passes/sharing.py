@@ -79,10 +79,13 @@ class Pass:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What passes are shared on: a model, as many `hooks` as its denoiser had before."""
+    """What passes are shared on: a model, with as many `hooks` on its denoiser as there were
+    before, and in `unpaid` work if that was.
+    """
 
     model: Model
     hooks: int
+    unpaid: bool
     batches: Batches
     graded: Batches
 
@@ -110,7 +113,7 @@ def side_by_side(model: Model, functions: Sequence[Callable[[], T]]) -> list[T |
     graded = max(LEAST, min(GRADED, GRADED * SMALL // (height * width)))
     with model.steady(), model.unchanged(), frozen(model.denoiser):
         batches = Batches(model.device, SAMPLES), Batches(model.device, graded)
-        token = _shared.set(_Shared(model, _hooks(model), *batches))
+        token = _shared.set(_Shared(model, _hooks(model), is_unpaid(), *batches))
         try:
             return together(functions)
         finally:
@@ -129,7 +132,7 @@ def meets(model: Model) -> bool:
         shared is not None
         and shared.model is model
         and shared.hooks == _hooks(model)
-        and not is_unpaid()
+        and shared.unpaid == is_unpaid()
     )
 
 
