@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 
 import torch
@@ -27,7 +27,7 @@ from findnemo.edits import masks
 from findnemo.localization.search import descending
 from findnemo.models import Model
 from findnemo.neurons import Neuron, NeuronSet
-from findnemo.passes import Denoising, Path, likeness, quick_steps, unpaid
+from findnemo.passes import Denoising, Path, likeness, quick_steps, side_by_side, unpaid
 from findnemo.passes.gradients import frozen
 
 COPIES = 4  # untouched samples, and those that a set is tried on first
@@ -386,20 +386,26 @@ def _prices(
     guidance: float,
     whole: int | None,
 ) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    total = {name: torch.zeros(width) for name, width in widths}
     ones = {name: torch.ones(1, width, device=model.device) for name, width in widths}
-    with unpaid(), frozen(model.denoiser):
-        for caption in captions:
-            denoising = Denoising(model, caption, 1, guidance)
-            path = denoising.run([0], steps, whole=whole)
-            for k, _ in product(looked_at(steps, whole is not None), range(PROJECTIONS)):
-                direction = torch.randn(path.image.shape, generator=generator).to(path.image)
-                found = denoising.gradients(
-                    path.latents[k], path.timesteps[k], ones, _along(direction)
-                )
-                total = {name: total[name] + found[name].square() for name in total}
-    return {name: values / (len(captions) * PROJECTIONS) for name, values in total.items()}
+
+    def price(number: int, caption: str) -> Tensor:
+        """Of one caption, (layers' widths,)."""
+        generator = torch.Generator().manual_seed(number)
+        denoising = Denoising(model, caption, 1, guidance)
+        path = denoising.run([0], steps, whole=whole)
+        total = torch.zeros(sum(width for _, width in widths))
+        for k, _ in product(looked_at(steps, whole is not None), range(PROJECTIONS)):
+            direction = torch.randn(path.image.shape, generator=generator).to(path.image)
+            found = denoising.gradients(path.latents[k], path.timesteps[k], ones, _along(direction))
+            total += torch.cat(list(found.values())).square()
+        return total
+
+    with unpaid():
+        each = side_by_side(model, [partial(price, *one) for one in enumerate(captions)])
+    if problem := next((one for one in each if isinstance(one, Exception)), None):
+        raise problem
+    mean = torch.stack([one for one in each if isinstance(one, Tensor)]).mean(0) / PROJECTIONS
+    return dict(zip(ones, mean.split([width for _, width in widths]), strict=True))
 
 
 def _along(direction: Tensor) -> Callable[[Tensor, slice], Tensor]:
