@@ -34,6 +34,19 @@ from findnemo.passes.conditioning import following
 from findnemo.passes.sharing import Pass, gradients, outputs, sharing
 from findnemo.settings import Settings
 
+
+def attempts(model, functions):
+    """What each gives or raises, in company."""
+
+    def attempt(function):
+        try:
+            return function()
+        except Exception as problem:
+            return problem
+
+    return side_by_side(model, [partial(attempt, function) for function in functions])
+
+
 CAPTIONS = ("a red fox", "a grey owl", "the sea")
 SEEDS = Settings(samples=2)
 MODELS = {
@@ -206,12 +219,14 @@ def test_an_error_or_nan_of_one_caption_is_its_own(tiny):
         return Probe(tiny, caption, SEEDS).score()
 
     scores = [findnemo.score(tiny, caption, settings=SEEDS) for caption in CAPTIONS[:2]]
-    one, nan, wrong, two = side_by_side(
+    one, nan, wrong, two = attempts(
         tiny, [partial(search, c) for c in (CAPTIONS[0], "broken", "wrong", CAPTIONS[1])]
     )
     assert isinstance(nan, NumericalError)
     assert isinstance(wrong, ZeroDivisionError)
     assert (one, two) == pytest.approx(scores, abs=1e-4)
+    with pytest.raises(NumericalError):
+        side_by_side(tiny, [partial(search, c) for c in ("broken", CAPTIONS[0])])
     assert all(p.requires_grad for p in tiny.denoiser.parameters())
 
 
@@ -236,7 +251,7 @@ def test_memory_that_runs_out_splits_the_pass(tiny, monkeypatch, passes):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(module, "_through", none)
-    assert all(isinstance(one, DeviceError) for one in side_by_side(tiny, searches))
+    assert all(isinstance(one, DeviceError) for one in attempts(tiny, searches))
 
 
 def test_each_pays_for_its_own_rows(tiny):
@@ -349,9 +364,7 @@ def test_images_that_fail_together_are_made_by_themselves(tiny, monkeypatch):
         return latents * float("nan") if "a grey owl" in prompts else latents
 
     monkeypatch.setattr(type(tiny), "sample", broken)
-    one, two, three = side_by_side(
-        tiny, [partial(images_of, tiny, c, [0], settings) for c in CAPTIONS]
-    )
+    one, two, three = attempts(tiny, [partial(images_of, tiny, c, [0], settings) for c in CAPTIONS])
     assert isinstance(two, NumericalError)
     assert len(one) == len(three) == 1
 

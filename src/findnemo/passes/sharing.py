@@ -94,12 +94,15 @@ _shared: ContextVar[_Shared | None] = ContextVar("shared", default=None)
 
 
 @undisturbed
-def side_by_side(model: Model, functions: Sequence[Callable[[], T]]) -> list[T | Exception]:
-    """What each function gives, or the exception that it raises; passes of the model are shared.
+def side_by_side(model: Model, functions: Sequence[Callable[[], T]]) -> list[T]:
+    """What each function gives, in their order; passes of the model are shared.
+
+    What one raises does not end the others; once all have ended, the first is raised.
 
     What shares a pass follows from the functions alone: the same ones give the same to the last
     bit. In other company a result differs in its last bits, as those of batches of different size
-    do. The model must stay what it is meanwhile (`Model.unchanged`). A batch that does not fit the memory is split.
+    do. The model must stay what it is meanwhile (`Model.unchanged`). A batch that does not fit the
+    memory is split.
 
         >>> import findnemo
         >>> from functools import partial

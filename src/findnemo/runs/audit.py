@@ -504,10 +504,7 @@ def _sharing(
 ) -> list[Answer]:
     """What is said of each caption of a group, in passes that they share."""
     steps = [partial(attempted, tools.model, partial(one, tools, caption)) for caption in group]
-    answers = side_by_side(tools.model, steps)
-    if problem := next((answer for answer in answers if isinstance(answer, Exception)), None):
-        raise problem
-    return [answer for answer in answers if isinstance(answer, Answer)]
+    return side_by_side(tools.model, steps)
 
 
 _STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {

@@ -92,10 +92,11 @@ class _Member:
 _member: ContextVar[_Member | None] = ContextVar("member", default=None)
 
 
-def together(functions: Sequence[Callable[[], T]]) -> list[T | Exception]:
-    """What each function gives, or the exception that it raises, in their order.
+def together(functions: Sequence[Callable[[], T]]) -> list[T]:
+    """What each function gives, in their order.
 
-    Each sees the context variables of the caller, and changes its own copy of them.
+    What one raises does not end the others; once all have ended, the first is raised. Each sees the
+    context variables of the caller, and changes its own copy of them.
 
     >>> def doubled(numbers):
     ...     print(numbers)
@@ -119,7 +120,10 @@ def together(functions: Sequence[Callable[[], T]]) -> list[T | Exception]:
     finally:
         for member in members:
             member.leave()
-    return [member.given if member.problem is None else member.problem for member in members]
+    for member in members:
+        if member.problem is not None:
+            raise member.problem
+    return [member.given for member in members]
 
 
 def _do(group: Sequence[_Member]) -> None:
