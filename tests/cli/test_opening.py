@@ -29,7 +29,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def known(place):
-    return "--prompts", place / "captions.csv", "--calibration", place / "calibration", "--limit", 2
+    return "--prompts", place / "captions.csv", "--calibration", place / "calibration", "--limit", 6
 
 
 @pytest.fixture(scope="module")
