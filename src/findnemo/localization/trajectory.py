@@ -271,13 +271,13 @@ def _rows(paths: Sequence[Path], rows: Sequence[int]) -> Path:
 
 def looked_at(steps: int, quick: bool = False) -> list[int]:
     """Steps at which gradients are taken: the first two of few, four of the first half of many;
-    the first and the last of `quick` ones, which stand for all.
+    the first, the middle and the last of `quick` ones, which stand for all.
 
-    >>> looked_at(3), looked_at(15), looked_at(3, quick=True)
-    ([0, 1], [0, 2, 4, 7], [0, 2])
+    >>> looked_at(3), looked_at(15), looked_at(3, quick=True), looked_at(4, quick=True)
+    ([0, 1], [0, 2, 4, 7], [0, 1, 2], [0, 2, 3])
     """
     if quick:
-        return [0, steps - 1]
+        return sorted({0, steps // 2, steps - 1})
     return [0, 1] if steps < 8 else sorted({0, steps // 7, steps * 2 // 7, steps // 2})
 
 
