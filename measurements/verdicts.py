@@ -97,7 +97,11 @@ def measure(run: Run, model: Model, args: argparse.Namespace, known: list[Any]) 
     done = {(row["caption"], row["set"]) for row in known}
     captions = [c for c in run.captions() if c.localized is not None]
     for caption in captions[:: args.every]:
-        original = picture(folder / caption.image) if caption.image else None
+        original = None
+        if model.source in demo.MODELS:
+            original = demo.training_image(caption.text, model.source)
+        elif caption.image:
+            original = picture(folder / caption.image)
         judge = replace(judges, original=original)
         kept_images = partial(images_in, run, caption, count, images == own)
         made = partial(in_all_steps, model, caption, count, images)

@@ -147,11 +147,7 @@ class Denoising:
         return (c_next.to(image) * image + s_next.to(image) * noise).to(latents.dtype)
 
     def image(
-        self,
-        latents: Tensor,
-        timestep: float,
-        scales: Mapping[str, Tensor],
-        rescaled: bool = False,
+        self, latents: Tensor, timestep: float, scales: Mapping[str, Tensor], rescaled: bool = False
     ) -> Tensor:
         """Guided x0_hat, (N, C, H, W), float32; differentiable in `scales`. `rescaled`: with the
         deviation of the conditional one.
