@@ -140,10 +140,10 @@ def share(same: list[bool]) -> str:
 
 def table(files: list[Path]) -> Iterator[str]:
     """A Markdown table, a line a file and two for all together: with all sets, and with those that
-    were found.
+    were found. Images are those of sets that were quick to the end, captions' verdicts all.
     """
-    yield "| | sets | images | captions' verdicts | quick to the end | evaluations, median |"
-    yield "|---|---:|---|---|---:|---:|"
+    yield "| | sets | quick to the end | their images | captions' verdicts | evaluations, median |"
+    yield "|---|---:|---:|---|---|---:|"
     every = [(file.stem, json.loads(file.read_text())) for file in files]
     together = [row for _, rows in every for row in rows]
     own = [row for row in together if row["set"] == "found"]
@@ -157,13 +157,14 @@ def table(files: list[Path]) -> Iterator[str]:
         images = [
             one == other
             for quick, thorough, when in both
+            if quick["quick"]
             for one, other in zip(quick["seeds"][when], thorough["seeds"][when], strict=True)
         ]
         verdicts = [quick[when] == thorough[when] for quick, thorough, when in both]
         stood = sum(row["quick"]["quick"] for row in rows)
         cost = [median(row[how]["evaluations"] for row in rows) for how in ("quick", "thorough")]
         yield (
-            f"| {name} | {len(rows)} | {share(images)} | {share(verdicts)} | {stood} |"
+            f"| {name} | {len(rows)} | {stood} | {share(images)} | {share(verdicts)} |"
             f" {cost[0]:.0f} instead of {cost[1]:.0f} |"
         )
 

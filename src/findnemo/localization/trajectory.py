@@ -31,7 +31,7 @@ from findnemo.passes import Denoising, Path, likeness, quick_steps, unpaid
 from findnemo.passes.gradients import frozen
 
 COPIES = 4  # untouched samples, and those that a set is tried on first
-FEW = 8  # samples that a set is tried on in few steps, if those are not clear
+FEW = 8  # samples that a set is tried on in few steps; the others only if those are not clear
 CLEAR = 0.25  # likeness below which four samples in quick steps are enough
 # of a thorough search
 WHOLE = 4  # samples that it is tried on in all steps
@@ -192,18 +192,20 @@ class Copies:
             return path
         copying = [] if self.originals is None else self.samples
         most = float(alike.max())
-        for steps, samples in self._confirming():
+        for steps, samples, level in self._confirming():
             if steps < self.steps:
                 continue  # what few steps say was overruled before
-            if not self.thorough and samples.start and most < CLEAR:
-                break
+            if not self.thorough and samples.start:
+                copying = []  # asked before
+                if most < CLEAR:
+                    break
             asked = dict.fromkeys([*copying, *samples])
             others = [k for k in asked if steps != self.steps or k not in self.witnesses]
             for start in range(0, len(others), COPIES):
                 part = others[start : start + COPIES]
                 _, alike = self.asked(neurons, part, steps)
                 most = max(most, float(alike.max()))
-                if alike.max() >= GONE:
+                if alike.max() >= level:
                     worst = part[int(alike.argmax())]
                     self.witnesses = [worst, *(k for k in self.witnesses if k != worst)][:WITNESSES]
                     self.steps = steps
@@ -212,13 +214,14 @@ class Copies:
                     return path
         return None
 
-    def _confirming(self) -> list[tuple[int, range]]:
+    def _confirming(self) -> list[tuple[int, range, float]]:
         """Steps and samples with which a set is confirmed that the witnesses found nothing
-        against.
+        against, and the likeness from which on one speaks against it.
         """
         if self.thorough:
-            return [(self.few, range(FEW)), (self.whole, range(COPIES, COPIES + WHOLE))]
-        return [(self.steps, range(COPIES)), (self.steps, range(COPIES, FEW))]
+            samples = range(COPIES, COPIES + WHOLE)
+            return [(self.few, range(FEW), GONE), (self.whole, samples, GONE)]
+        return [(self.steps, range(COPIES), GONE), (self.steps, range(COPIES, FEW), SAME)]
 
     def gradient(
         self, neurons: NeuronSet, path: Path, widths: Mapping[str, int]
