@@ -284,3 +284,39 @@ def test_a_set_is_confirmed_on_more_seeds_where_it_is_not_clear():
     assert 0.25 < float(doubted.asked(NeuronSet(), [2], 3)[1]) < 0.4
     assert doubted.gone(NeuronSet()) is not None
     assert doubted.witnesses[0] == 6
+
+
+class Needing:
+    """Copies that are gone with so many neurons off, which are ranked by their numbers."""
+
+    untouched_path = Path((), (), torch.zeros(0))
+
+    def __init__(self, needed, quick=True):
+        self.needed = needed
+        self.quick = quick
+        self.tried = []
+
+    def gone(self, neurons):
+        enough = len(neurons) >= self.needed
+        self.tried.append((len(neurons), 0.1 if enough else 0.9))
+        return None if enough else self.untouched_path
+
+    def gradient(self, neurons, path, widths):
+        return {name: torch.arange(width, 0.0, -1.0) for name, width in widths.items()}
+
+
+@pytest.mark.parametrize(
+    ("needed", "quick", "found", "tried"),
+    [
+        (20, True, 20, [1, 2, 4, 8, 16, 20]),  # 32 were enough, and 24
+        (30, True, 32, [1, 2, 4, 8, 16, 24, 28, 32]),
+        (20, False, 32, [1, 2, 4, 8, 16, 32]),
+        (7, True, 8, [1, 2, 4, 8]),  # a small block stays whole
+    ],
+)
+def test_the_last_block_is_cut_to_what_is_needed(needed, quick, found, tried):
+    widths = {"a": 400}
+    trail = by_trajectory(Needing(needed, quick), widths, lambda: {"a": torch.ones(400)})
+    assert trail.gone
+    assert trail.neurons == NeuronSet({"a": range(found)})
+    assert [count for count, _ in trail.tried] == tried

@@ -43,6 +43,7 @@ GONE = 0.4  # likeness below which no copy is left
 MASK = 0.8
 GRADIENTS = 2  # samples of which gradients are taken
 WITNESSES = 3
+LARGE = 8  # neurons from which on the last block is halved
 MANY = 32  # samples among which copies of known pictures are sought
 PATIENCE = 1.5  # how far the next block may reach, in shares of the way that is left
 # powers of the price that gradients are divided by, one after the other where a set changes too
@@ -312,7 +313,7 @@ def by_trajectory(
     `widths`: value layers in which they may be. `price` gives what each neuron is to other captions
     (`prices`); it is asked where the guess is not enough, and gradients are divided by it to the
     power `gentle`. `guess`: what is tried first. No prefix that was tried before the last one was
-    enough.
+    enough. By quick steps the last block is cut to what is needed, by bisection.
     """
     order = list(guess[:1])
     most = max(1, sum(widths.values()) // MOST)
@@ -320,13 +321,22 @@ def by_trajectory(
     path: Path | None = copies.untouched_path
     if order:
         path = copies.gone(NeuronSet.of(order))
+    short = 0
     while path is not None and len(order) < most:
+        short = len(order)
         off = NeuronSet.of(order)
         ranking = descending(per_price(copies.gradient(off, path, widths), price(), gentle))
         size = _block(len(order), copies.tried[-1][1] if copies.tried else 1.0)
         order += [n for n in ranking if n not in off][: min(size, most - len(order))]
         path = copies.gone(NeuronSet.of(order))
-    return Trail(tuple(order), tuple(copies.tried[began:]), path is None)
+    while path is None and copies.quick and len(order) - short >= LARGE:
+        half = (short + len(order)) // 2
+        if copies.gone(NeuronSet.of(order[:half])) is None:
+            del order[half:]
+        else:
+            short = half
+    tried = sorted(point for point in copies.tried[began:] if point[0] <= len(order))
+    return Trail(tuple(order), tuple(tried), path is None)
 
 
 def _block(count: int, alike: float) -> int:
