@@ -102,9 +102,9 @@ def localize(
 
     `search`: "trajectory" (default) goes on until pictures are no copies any more (module
     `trajectory`), as `images` makes them (steps and guidance; by default the model's usual ones),
-    among the value neurons of `scope`: "all", or those of the layers that the "paper" names. The
-    It asks pictures of three or four quick steps, which stand for all of them; if `thorough` a few steps of
-    DDIM, and the whole trajectory before a set is called done. The
+    among the value neurons of `scope`: "all", or those of the layers that the "paper" names. It
+    asks pictures of three or four quick steps, which stand for all of them; if `thorough` a few
+    steps of DDIM, and the whole trajectory before a set is called done. The
     others look at one noisy step, in the paper's layers: "gradient" ranks value neurons by a
     gradient and returns a 1-minimal set; "listing" is Algorithms 3 and 4 as published; further
     ones are of installed packages (`ONE_STEP`).
