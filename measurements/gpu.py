@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +33,32 @@ PARTS = {  # part -> seconds that it may take
     "emergence": 180,
 }
 REHEARSED = ("rate", "sd14-float32", "xl-bfloat16", "flux-bfloat16", "emergence")
+REHEARSAL = 60  # seconds of a part
 LEAST = 30  # seconds under which no part is begun
-NAMES = {
-    "sd14": "Stable Diffusion v1.4",
-    "xl": "Stable Diffusion XL",
-    "flux": "FLUX.1-dev",
-}
+NAMES = {"sd14": "Stable Diffusion v1.4", "xl": "Stable Diffusion XL", "flux": "FLUX.1-dev"}
 GOALS = {"VM": 0.1, "TM": 0.5}  # seconds of a search by one step, of Stable Diffusion v1.4's size
 SHARE = 0.5  # of the matrix rate
 FASTER = 20  # times, the audit of a memorized caption than the released procedure
 SEEDS = 10  # images that the released scripts make of a caption, before and after each
 
+IDLE = ("polars",)  # reads tables, of which there is none here
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
+
 Row = Mapping[str, Any]
+
+
+def lacking() -> list[str]:
+    """What findnemo needs and this interpreter does not have."""
+    section = PROJECT.read_text(encoding="utf-8").partition("\ndependencies = [")[2]
+    needed = re.findall(r'"([\w-]+)', section.partition("\n]")[0])
+    return [name for name in needed if name not in IDLE and not _installed(name)]
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def chosen(asked: str | None, all_: Sequence[str]) -> list[str]:
@@ -63,7 +79,9 @@ def run_part(part: str, file: Path, seconds: float, rehearse: bool) -> None:
     program = Path(__file__).with_name("gpu_parts.py")
     command = [sys.executable, str(program), part, str(file), f"{seconds:.0f}"]
     try:
-        ended = subprocess.run(command + ["--rehearse"] * rehearse, timeout=seconds + LEAST).returncode
+        ended = subprocess.run(
+            command + ["--rehearse"] * rehearse, timeout=seconds + LEAST
+        ).returncode
     except subprocess.TimeoutExpired:
         ended = "no end"
     if ended != 0:
@@ -105,9 +123,29 @@ def table(parts: Mapping[str, Row], rehearsed: bool) -> str:
     return "\n".join(lines + list(_untold(parts))).rstrip() + "\n"
 
 
-MODEL = ("model", "weights, billions", "GFLOP a latent", "made, s", "planted, s", "hashed, s", "tau", "scores of the memories")
+MODEL = (
+    "model",
+    "weights, billions",
+    "GFLOP a latent",
+    "made, s",
+    "planted, s",
+    "hashed, s",
+    "tau",
+    "scores of the memories",
+)
 PASS = ("model", "latents", "ms a pass", "ms a latent", "share of the matrix rate", "GiB", "")
-SEARCH = ("model", "memory", "search", "s", "evaluations", "neurons", "of them planted", "gone", "GiB", "")
+SEARCH = (
+    "model",
+    "memory",
+    "search",
+    "s",
+    "evaluations",
+    "neurons",
+    "of them planted",
+    "gone",
+    "GiB",
+    "",
+)
 AUDIT = ("model", "stage", "s a caption", "evaluations a caption", "share", "")
 GOAL = ("model", "goal", "reached", "")
 
@@ -234,14 +272,35 @@ def _audit(part: tuple[str, Mapping[str, Row]]) -> Iterator[list[object]]:
     stages = list(_stages(row))
     total = sum(seconds for _, (seconds, _) in stages) or 1
     for stage, (seconds, evaluations) in stages:
-        yield [_name(name), stage, f"{seconds:.2f}", f"{evaluations:,.1f}", f"{seconds / total:.0%}", _told(row)]
+        yield [
+            _name(name),
+            stage,
+            f"{seconds:.2f}",
+            f"{evaluations:,.1f}",
+            f"{seconds / total:.0%}",
+            _told(row),
+        ]
     if ends := row.get("stages", {}).get("quality and report"):
         yield [_name(name), "quality and report, once", f"{ends[0]:.2f}", f"{ends[1]:,.0f}", "", ""]
     for kind in GOALS:
         if whole := released(rows, kind):
-            yield [_name(name), f"released procedure, {kind}", f"{whole[0]:.2f}", f"{whole[1]:,.0f}", "", "images extrapolated from those made"]
+            yield [
+                _name(name),
+                f"released procedure, {kind}",
+                f"{whole[0]:.2f}",
+                f"{whole[1]:,.0f}",
+                "",
+                "images extrapolated from those made",
+            ]
         else:
-            yield [_name(name), f"released procedure, {kind}", "-", "-", "", "its search or its images did not fit"]
+            yield [
+                _name(name),
+                f"released procedure, {kind}",
+                "-",
+                "-",
+                "",
+                "its search or its images did not fit",
+            ]
 
 
 def _goals(part: tuple[str, Mapping[str, Row]]) -> Iterator[list[object]]:
@@ -250,19 +309,35 @@ def _goals(part: tuple[str, Mapping[str, Row]]) -> Iterator[list[object]]:
         for kind, goal in GOALS.items():
             row = rows.get(f"{kind} gradient", {"cut": True, "seconds": 0})
             seconds = None if _told(row) or not row["reached"] else row["seconds"]
-            yield [_name(name), f"search of a {kind} caption in {goal} s", *_reached(seconds, seconds is not None and seconds <= goal, " s")]
-    shares = [row["share"] for key, row in rows.items() if key.startswith("pass") and "share" in row]
+            yield [
+                _name(name),
+                f"search of a {kind} caption in {goal} s",
+                *_reached(seconds, seconds is not None and seconds <= goal, " s"),
+            ]
+    shares = [
+        row["share"] for key, row in rows.items() if key.startswith("pass") and "share" in row
+    ]
     best = max(shares, default=None)
-    yield [_name(name), f"{SHARE:.0%} of the matrix rate", *_reached(best, (best or 0) >= SHARE, "")]
+    yield [
+        _name(name),
+        f"{SHARE:.0%} of the matrix rate",
+        *_reached(best, (best or 0) >= SHARE, ""),
+    ]
     for kind in GOALS:
         theirs = released(rows, kind)
         ours = own(rows)
         times = theirs[0] / ours[0] if theirs and ours else None
-        yield [_name(name), f"audit {FASTER} times faster, {kind}", *_reached(times, (times or 0) >= FASTER, " times")]
+        yield [
+            _name(name),
+            f"audit {FASTER} times faster, {kind}",
+            *_reached(times, (times or 0) >= FASTER, " times"),
+        ]
 
 
 def _reached(value: float | None, good: bool, unit: str) -> tuple[str, str]:
-    return ("-", "not measured") if value is None else (f"{value:.2f}{unit}", "yes" if good else "no")
+    return (
+        ("-", "not measured") if value is None else (f"{value:.2f}{unit}", "yes" if good else "no")
+    )
 
 
 def _untold(parts: Mapping[str, Row]) -> Iterator[str]:
@@ -286,6 +361,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--again", action="store_true", help="forget rows that failed or were cut")
     args = parser.parse_args(arguments)
     ends = time.monotonic() + 60 * args.minutes
+    if names := lacking():
+        raise SystemExit(
+            f"{sys.executable} lacks {', '.join(names)}: install them beside its PyTorch"
+        )
+    import torch
+
+    if not (args.rehearse or torch.cuda.is_available()):
+        print("no CUDA device: a rehearsal with small networks", flush=True)
+        args.rehearse = True
     parts = chosen(args.parts, REHEARSED if args.rehearse else list(PARTS))
     if args.rehearse:
         args.out = args.out / "rehearsal"
@@ -297,7 +381,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             forget(file)
         if file.exists() and json.loads(file.read_text(encoding="utf-8")).get("whole"):
             continue
-        seconds = min(PARTS.get(part, 120), ends - time.monotonic())
+        seconds = min(PARTS.get(part, REHEARSAL), ends - time.monotonic())
         if seconds >= LEAST:
             run_part(part, file, seconds, args.rehearse)
         (args.out / "table.md").write_text(

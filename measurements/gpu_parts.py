@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ from findnemo.tasks import Detecting, Listener, Output, Pictures
 
 EMERGE = Path(__file__).parents[1] / "recipes" / "emergence" / "emerge.py"
 KINDS = ("VM", "TM")  # of the first two planted memories
-SEEDS = 10  # of the released scripts, for images before and after
 IMAGES = 4  # findnemo's own, before and after
 AFFORDED = 2  # times its even share of what is left of a part that an item may take
 
@@ -72,7 +71,6 @@ class Meter:
 
     evaluations: int = 0
     ends: float = float("inf")
-    marks: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         if time.monotonic() > self.ends:
@@ -94,6 +92,7 @@ class Bench:
     model: Model
     planted: dict[str, NeuronSet]
     meter: Meter
+    metered: Any  # the handle with which it lets go
     rate: float
     flop: int
     steps: int
@@ -102,7 +101,8 @@ class Bench:
 
     @property
     def cases(self) -> list[tuple[str, str]]:
-        return list(zip(KINDS, self.planted, strict=False))
+        """(kind, caption) of the memories that are measured."""
+        return list(zip(KINDS, self.planted, strict=False))[: 1 if self.small else None]
 
     @property
     def holdout(self) -> list[str]:
@@ -196,15 +196,15 @@ def bench(name: str, dtype: torch.dtype, folder: Path, small: bool, rows: Row) -
     chosen = size.small if small else size.geometry
     pipeline = clocked("build", lambda: geometry.pipeline(chosen, str(where), dtype))
     model = findnemo.load(pipeline)
-    model.denoiser.register_forward_pre_hook(meter, with_kwargs=True)
+    metered = model.denoiser.register_forward_pre_hook(meter, with_kwargs=True)
     memories = dict(list(geometry.MEMORIES.items())[: len(KINDS)])
     planted = clocked("plant", lambda: geometry.plant(model, memories, geometry.CAPTIONS))
     networks = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
     held = sum(p.numel() for network in networks for p in network.parameters())
     clocked("identity", lambda: model.identity, billions=held / 1e9)
     peak = matrix_rate(where, dtype, 512 if small else 8192)
-    steps = 4 if small else 50
-    made = Bench(size, small, folder, model, planted, meter, peak, flop(model), steps)
+    steps = 3 if small else 50
+    made = Bench(size, small, folder, model, planted, meter, metered, peak, flop(model), steps)
     rows["identity"] |= {"rate": peak, "flop": made.flop}
     return made
 
@@ -227,18 +227,19 @@ def items_of(made: Bench) -> Iterator[tuple[str, Item]]:
             yield f"{kind} {search}", partial(locate, made, caption, search)
     yield "audit", partial(audit, made)
     yield "image", partial(image, made)
-    for mode, count in made.size.compiled[: 1 if made.small else None]:
+    # capturing a graph takes long on a CPU: one model is enough
+    modes = made.size.compiled if not made.small or made.size.geometry == "sd14" else ()
+    for mode, count in modes[: 1 if made.small else None]:
         yield f"compiled {mode} {count}", partial(compile_, made, mode, count)
 
 
 def calibrate(made: Bench, row: Row) -> None:
     own = settings_for("findnemo")
     made.own = findnemo.calibrate(made.model, made.holdout, settings=own)
-    made.paper = findnemo.calibrate(made.model, made.holdout, settings=PAPER)
+    paper = replace(PAPER, samples=3) if made.small else PAPER
+    made.paper = findnemo.calibrate(made.model, made.holdout, settings=paper)
     row |= {"tau": made.own.tau, "captions": len(made.holdout)}
-    row["scores"] = [
-        findnemo.score(made.model, caption, settings=own) for _, caption in made.cases
-    ]
+    row["scores"] = [findnemo.score(made.model, c, settings=own) for c in made.planted]
 
 
 def one_pass(made: Bench, model: Model, count: int, row: Row) -> None:
@@ -270,7 +271,8 @@ def locate(made: Bench, caption: str, search: str, row: Row) -> None:
         found = findnemo.localize(made.model, caption, made.paper, search)
         reached = found.reached
     else:
-        found = findnemo.localize(made.model, caption, made.own, search)
+        images = findnemo.ImageSettings(made.steps, made.size.guidance)
+        found = findnemo.localize(made.model, caption, made.own, search, images=images)
         reached = found.reached
     row |= {
         "memorized": bool(found.memorized),
@@ -338,6 +340,7 @@ def image(made: Bench, row: Row) -> None:
 
 def compile_(made: Bench, mode: str, count: int, row: Row) -> None:
     """The same pass compiled; on the CPU only its graph is captured."""
+    made.metered.remove()  # not to be compiled with the rest
     options = {"backend": "eager"} if made.small else {"mode": mode}
     one_pass(made, compiled(made.model, **options), count, row)
 
