@@ -66,7 +66,7 @@ SIZES = {
 }
 
 
-class TimeUp(Exception):
+class TimeUpError(Exception):
     """An item's time is up."""
 
 
@@ -82,7 +82,7 @@ class Meter:
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         if time.monotonic() > self.ends:
-            raise TimeUp
+            raise TimeUpError
         rows = len(args[0] if args else kwargs["hidden_states"])
         self.evaluations += rows * (3 if torch.is_grad_enabled() else 1)
 
@@ -176,7 +176,7 @@ def done(item: Item, meter: Meter) -> Row:
     try:
         item(row)
         wait(device())
-    except TimeUp:
+    except TimeUpError:
         row["cut"] = True
     except Exception as error:  # a missing kernel, memory: told, and the next item has its turn
         row["failed"] = why(error)
@@ -400,7 +400,7 @@ def emergence(folder: Path, small: bool, ends: float) -> Iterator[tuple[str, Ite
                 encoding="utf-8",
             )
         except subprocess.TimeoutExpired:
-            raise TimeUp from None
+            raise TimeUpError from None
         except subprocess.CalledProcessError as error:
             raise RuntimeError(error.stderr.strip().splitlines()[-1]) from error
         row["table"] = (out / "emergence.md").read_text(encoding="utf-8")
