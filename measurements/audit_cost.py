@@ -15,8 +15,10 @@ subject has its own usual settings; the script makes them of ordinary captions t
 out here); and the search by one step alone (`gradient`), for captions known to be memorized.
 
 Evaluations are latents that passed the denoiser, whoever called it; a gradient taken back counts
-two more. Images of fresh seeds under both results are then judged alike (`--judge`), at nobody's
-cost. `--against` times whole commands in turn with those of an older checkout, one thread each.
+two more. Seconds are the clock's on a GPU and the processor's on a CPU (use one thread), which
+other processes change little. Images of fresh seeds under both results are then judged alike
+(`--judge`), at nobody's cost. `--against` times whole commands in turn with those of an older
+checkout, one thread each.
 
 Rows are kept in OUT/SUBJECT-STEPS-GUIDANCE/: the same command goes on where it stopped.
 """
