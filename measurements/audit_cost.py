@@ -220,7 +220,7 @@ def released(subject: Subject) -> None:
 
 @torch.no_grad()
 def script_images(model: Model, caption: str, off: NeuronSet, images: ImageSettings) -> Any:
-    """Ten pictures in one batch by the pipeline of diffusers, value neurons set to zero by hooks."""
+    """Ten pictures in one batch by the pipeline of diffusers, neurons set to zero by hooks."""
     sampler = "ddim" if "ddim" in model.samplers else None  # flows have only their own
     pipeline = model.pipeline
     pipeline.set_progress_bar_config(disable=True)

@@ -1,12 +1,12 @@
-"""What passes a model's denoiser, and how an audit's share of it is put down to stages and captions.
+"""What passes a model's denoiser, put down to the stages and captions of an audit.
 
     with metered(model) as meter:
         findnemo.score(model, "a red star")
         meter.take()  # {"evaluations": 10, "seconds": ...}
 
 Evaluations are latents that passed the denoiser, whoever called it; a gradient that is taken back
-counts two more for each. Seconds are those of the clock on a GPU, once it is done; on a CPU those of
-the processor, which other processes change little: measure on one thread.
+counts two more for each. Seconds are those of the clock on a GPU, once it is done; on a CPU those
+of the processor, which other processes change little: measure on one thread.
 """
 
 from __future__ import annotations
