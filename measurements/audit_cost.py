@@ -358,7 +358,9 @@ def timed(source: Path, arguments: list[Any]) -> Row:
         command += [*map(str, arguments), "--quiet", "--out", f"{folder}/run"]
         began = time.perf_counter()
         before = os.times()
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, encoding="utf-8"
+        )
         after = os.times()
         seconds = time.perf_counter() - began
         if done.returncode:
