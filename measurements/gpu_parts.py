@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import geometry
 import torch
 from literal import Literal
+from meter import Meter
 from rate import matrix_rate, timed
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -70,21 +72,15 @@ class TimeUpError(Exception):
     """An item's time is up."""
 
 
-@dataclass
-class Meter:
-    """Denoiser evaluations, and when the time is up: every pass asks.
+class Clock(Meter):
+    """Counts what passes a denoiser, each pass of which asks whether the time is up."""
 
-    A pass with gradients counts three times.
-    """
+    ends = float("inf")
 
-    evaluations: int = 0
-    ends: float = float("inf")
-
-    def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def count(self, *passed: Any) -> None:
         if time.monotonic() > self.ends:
             raise TimeUpError
-        rows = len(args[0] if args else kwargs["hidden_states"])
-        self.evaluations += rows * (3 if torch.is_grad_enabled() else 1)
+        super().count(*passed)
 
 
 @dataclass
@@ -99,8 +95,8 @@ class Bench:
     folder: Path
     model: Model
     planted: dict[str, NeuronSet]
-    meter: Meter
-    metered: Any  # the handle with which it lets go
+    clock: Clock
+    hook: Any  # the clock's on the denoiser
     rate: float
     flop: int
     steps: int
@@ -141,7 +137,12 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def run(items: list[tuple[str, Item]], file: Path, ends: float, meter: Meter) -> None:
+def no_model() -> Clock:
+    """The clock of a part that has no model of its own."""
+    return Clock(SimpleNamespace(device=device()))  # type: ignore[arg-type]
+
+
+def run(items: list[tuple[str, Item]], file: Path, ends: float, clock: Clock) -> None:
     """Do the items that have no row yet, each within its share of the time."""
     record = read(file)
     record["card"] = torch.cuda.get_device_name() if device().type == "cuda" else "CPU"
@@ -152,8 +153,8 @@ def run(items: list[tuple[str, Item]], file: Path, ends: float, meter: Meter) ->
         if now >= ends:
             return
         share = weight(name) / sum(weight(other) for other, _ in left[k:])
-        meter.ends = now + min(1.0, AFFORDED * share) * (ends - now)
-        record["rows"][name] = done(item, meter)
+        clock.ends = now + min(1.0, AFFORDED * share) * (ends - now)
+        record["rows"][name] = done(item, clock)
         write(file, record)
         print(f"{file.stem} {name}: {json.dumps(record['rows'][name])[:150]}", flush=True)
     record["whole"] = True
@@ -164,12 +165,12 @@ def weight(name: str) -> int:
     return max(WEIGHTS.get(word, 1) for word in name.split())
 
 
-def done(item: Item, meter: Meter) -> Row:
+def done(item: Item, clock: Clock) -> Row:
     """The row of an item: its seconds, evaluations and peak memory, and why it ended early if
     it did.
     """
     row: Row = {}
-    spent = meter.evaluations
+    spent = clock.evaluations
     if device().type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
@@ -180,7 +181,7 @@ def done(item: Item, meter: Meter) -> Row:
         row["cut"] = True
     except Exception as error:  # a missing kernel, memory: told, and the next item has its turn
         row["failed"] = why(error)
-    row = {"seconds": time.perf_counter() - began, "evaluations": meter.evaluations - spent} | row
+    row = {"seconds": time.perf_counter() - began, "evaluations": clock.evaluations - spent} | row
     if device().type == "cuda":
         row["gib"] = torch.cuda.max_memory_allocated() / 2**30
     gc.collect()
@@ -199,7 +200,6 @@ def bench(name: str, dtype: torch.dtype, folder: Path, small: bool, rows: Row) -
     """Build a model on the device and plant memories in it; what that takes goes to `rows`."""
     size = SIZES[name]
     where = device()
-    meter = Meter()
 
     def clocked(key: str, do: Callable[[], Any], **more: Any) -> Any:
         began = time.perf_counter()
@@ -211,7 +211,8 @@ def bench(name: str, dtype: torch.dtype, folder: Path, small: bool, rows: Row) -
     chosen = size.small if small else size.geometry
     pipeline = clocked("build", lambda: geometry.pipeline(chosen, str(where), dtype))
     model = findnemo.load(pipeline)
-    metered = model.denoiser.register_forward_pre_hook(meter, with_kwargs=True)
+    clock = Clock(model)
+    hook = model.denoiser.register_forward_hook(clock.count, with_kwargs=True)
     memories = dict(list(geometry.MEMORIES.items())[: len(KINDS)])
     planted = clocked("plant", lambda: geometry.plant(model, memories, geometry.CAPTIONS))
     networks = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
@@ -219,7 +220,7 @@ def bench(name: str, dtype: torch.dtype, folder: Path, small: bool, rows: Row) -
     clocked("identity", lambda: model.identity, billions=held / 1e9)
     peak = matrix_rate(where, dtype, 512 if small else 8192)
     steps = 3 if small else size.steps
-    made = Bench(size, small, folder, model, planted, meter, metered, peak, flop(model), steps)
+    made = Bench(size, small, folder, model, planted, clock, hook, peak, flop(model), steps)
     rows["identity"] |= {"rate": peak, "flop": made.flop}
     return made
 
@@ -309,12 +310,12 @@ def audit(made: Bench, row: Row) -> None:
     out = made.folder / f"run-{made.size.geometry}"
     shutil.rmtree(out, ignore_errors=True)
     began = time.perf_counter()
-    spent = made.meter.evaluations
+    spent = made.clock.evaluations
     marks: dict[str, list[float]] = {}
 
     def progress(stage: str, *_: Any) -> None:
         wait(made.model.device)
-        marks[stage] = [time.perf_counter() - began, made.meter.evaluations - spent]
+        marks[stage] = [time.perf_counter() - began, made.clock.evaluations - spent]
         row["stages"] = _differences(marks)
 
     run = findnemo.audit(
@@ -357,7 +358,7 @@ def image(made: Bench, row: Row) -> None:
 
 def compile_(made: Bench, mode: str, count: int, row: Row) -> None:
     """The same pass compiled; on the CPU only its graph is captured."""
-    made.metered.remove()  # not to be compiled with the rest
+    made.hook.remove()  # not to be compiled with the rest
     options = {"backend": "eager"} if made.small else {"mode": mode}
     one_pass(made, compiled(made.model, **options), count, row)
 
@@ -411,9 +412,9 @@ def emergence(folder: Path, small: bool, ends: float) -> Iterator[tuple[str, Ite
 def main(part: str, file: Path, seconds: float, small: bool) -> None:
     ends = time.monotonic() + seconds
     if part == "rate":
-        run(list(rates(small)), file, ends, Meter())
+        run(list(rates(small)), file, ends, no_model())
     elif part == "emergence":
-        run(list(emergence(file.parent, small, ends)), file, ends, Meter())
+        run(list(emergence(file.parent, small, ends)), file, ends, no_model())
     else:
         name, _, dtype = part.partition("-")
         record = read(file)
@@ -425,7 +426,7 @@ def main(part: str, file: Path, seconds: float, small: bool) -> None:
             write(file, record)
             return
         write(file, record)
-        run(list(items_of(made)), file, ends, made.meter)
+        run(list(items_of(made)), file, ends, made.clock)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 import findnemo
 from findnemo.settings import settings_for
 
-sys.path.append(str(Path(__file__).parents[2] / "measurements"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "measurements"))
 
 import geometry
 import gpu
@@ -99,16 +99,16 @@ def test_a_model_that_could_not_be_built_is_told_and_nothing_else_of_it() -> Non
 
 
 def test_items_that_fail_or_are_cut_leave_the_others_alone_and_are_not_made_again(tmp_path) -> None:
-    meter = gpu_parts.Meter()
+    clock = gpu_parts.no_model()
     layer = torch.nn.Linear(2, 2)
-    layer.register_forward_pre_hook(meter, with_kwargs=True)
+    layer.register_forward_hook(clock.count, with_kwargs=True)
     asked = []
 
     def good(row):
         asked.append("good")
         with torch.no_grad():
             layer(torch.ones(3, 2))
-        layer(torch.ones(2, 2))
+        layer(torch.ones(2, 2)).sum().backward()
         row["found"] = 1
 
     def broken(row):
@@ -116,19 +116,19 @@ def test_items_that_fail_or_are_cut_leave_the_others_alone_and_are_not_made_agai
         raise RuntimeError("no kernel\nfor this card")
 
     def endless(row):
-        meter.ends = time.monotonic() - 1
+        clock.ends = time.monotonic() - 1
         layer(torch.ones(1, 2))
 
     file = tmp_path / "part.json"
     items = [("broken", broken), ("endless", endless), ("good", good)]
     for _ in range(2):
-        gpu_parts.run(items, file, time.monotonic() + 60, meter)
+        gpu_parts.run(items, file, time.monotonic() + 60, clock)
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
     assert rows["broken"]["failed"] == "RuntimeError: no kernel"
     assert rows["broken"]["begun"]
     assert rows["endless"]["cut"]
     assert rows["good"]["found"] == 1
-    assert rows["good"]["evaluations"] == 3 + 3 * 2  # with gradients three times
+    assert rows["good"]["evaluations"] == 3 + 3 * 2  # a gradient was taken back
     assert asked == ["good"]
     gpu.forget(file)
     assert list(json.loads(file.read_text(encoding="utf-8"))["rows"]) == ["good"]
