@@ -246,13 +246,13 @@ CAPTIONS = [
     for b in ("fox", "castle", "bicycle", "harbour", "lamp", "garden")
 ]
 SPOKEN = 100.0  # activation of a planted neuron on its caption; others are about 1
-HEARD = {"unet": 300.0, "transformer": 30.0}  # what it adds to the image's features
+HEARD = {"unet": 300.0, "transformer": 60.0}  # what it adds to the image's features
 CLEAR = 0.8  # score from which a memory is taken as it was drawn
 DRAWS = 8
 LAST = 30.0  # factor on the last layer, which makes noise predictions larger than the latents
 SKIPPED = 0.01  # factor on what jumps over the planted layer
 QUIET = 0.02  # factor on what all else says in that attention of a transformer
-OWN = 1.5  # size of what a transformer adds to each image token by itself
+OWN = 1.0  # size of what a transformer adds to each image token by itself
 
 
 @torch.no_grad()
