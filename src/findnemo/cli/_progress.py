@@ -95,8 +95,8 @@ class Stage:
     def at_it(self, now: float, passed: int) -> str:
         """How long the piece under way has taken so far, and how much was computed for it."""
         spent = passed - self._passed
-        computed = f", {spent:,} evaluations" if spent else ""
-        return f"{lasting(now - self._since)} at the next one{computed}"
+        computed = f" and {spent:,} evaluations" if spent else ""
+        return f"{lasting(now - self._since)}{computed} since"
 
     def __str__(self) -> str:
         return f"{self.name} {self.done}/{self.total}"
