@@ -210,13 +210,14 @@ def watching(console: Console, tell: Tell, warn: Tell) -> Iterator[Watch]:
             yield watch
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     columns = (
         TextColumn("{task.description:>10}"),
-        BarColumn(),
+        BarColumn(20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
     )
     with Progress(*columns, console=console) as progress:
         tasks: dict[str, Any] = {}
@@ -225,7 +226,10 @@ def watching(console: Console, tell: Tell, warn: Tell) -> Iterator[Watch]:
             if stage.name not in tasks:
                 tasks[stage.name] = progress.add_task(stage.name, total=stage.total, note="")
             progress.update(
-                tasks[stage.name], completed=stage.done + part, total=stage.total, note=note
+                tasks[stage.name],
+                completed=stage.done + min(part, 0.99),
+                total=stage.total,
+                note=note,
             )
 
         with _ticking(Watch(tell, warn, bars)) as watch:
