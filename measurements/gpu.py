@@ -249,9 +249,9 @@ def released(rows: Mapping[str, Row], kind: str) -> tuple[float, float, bool] | 
 
 def own(rows: Mapping[str, Row]) -> tuple[float, float] | None:
     """Seconds and evaluations of a memorized caption in findnemo's audit, all stages."""
-    row = rows.get("audit", {"cut": True, "seconds": 0})
-    if _told(row) or not row["memorized"]:
-        return None  # cut off, or nothing was detected
+    row = rows.get("audit", {})
+    if not (row.get("answered") and row["memorized"]):
+        return None  # cut off before all captions were verified, or nothing was detected
     sums = [sum(each[k] for _, each in _stages(row)) for k in (0, 1)]
     return sums[0], sums[1]
 

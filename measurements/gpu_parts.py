@@ -313,8 +313,9 @@ def audit(made: Bench, row: Row) -> None:
     spent = made.clock.evaluations
     marks: dict[str, list[float]] = {}
 
-    def progress(stage: str, *_: Any) -> None:
+    def progress(stage: str, done: int = 0, total: int = 1) -> None:
         wait(made.model.device)
+        row["answered"] = row.get("answered", False) or (stage == "verify" and done == total)
         marks[stage] = [time.perf_counter() - began, made.clock.evaluations - spent]
         row["stages"] = _differences(marks)
 

@@ -36,6 +36,8 @@ MODEL = {  # a part of a model, with round figures
         "evaluations": 900,
         "memorized": 2,
         "ordinary": 6,
+        "answered": True,
+        "cut": True,  # in the quality check, which no caption waits for
         "stages": {"detect": [0.8, 32], "localize": [2.0, 200], "verify": [1.8, 400], "quality and report": [4.0, 100]},
     },
     "image": {"seconds": 1.0, "evaluations": 200, "images": 2},
