@@ -53,12 +53,12 @@ from findnemo.benchmark import natural_demo, open_natural
 from findnemo.calibration import calibrate_in
 from findnemo.images import usual
 from findnemo.metrics import Descriptor
-from findnemo.metrics.copies import COPY, COPYING, copying
+from findnemo.metrics.copies import COPY, COPYING, TRAINED, copying
 from findnemo.metrics.kind import is_memory
 from findnemo.models import sampling
 from findnemo.neurons import EMPTY
 from findnemo.runs import standing, state
-from findnemo.runs.standing import TRAINED, switched_off
+from findnemo.runs.standing import switched_off
 from findnemo.settings import PAPER
 from findnemo.tasks import Detecting, Listener, Output, Pictures
 from findnemo.verification import nearest
