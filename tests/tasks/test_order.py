@@ -182,6 +182,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(model, calibration
     none = replace(calibration, ordinary=())
     with pytest.raises(InputError, match="keeps no hold-out captions"):
         tasks.detect(model, TABLE, out, Detecting(calibration=none, budget=20))
+    assert not out.exists()
 
 
 def test_a_run_keeps_the_share_that_it_may_lose(model, calibration, tmp_path):

@@ -75,6 +75,7 @@ from findnemo.tasks.opening import (
 from findnemo.tasks.options import Detecting, FineTune, Localizing, Output, Pictures, Workers
 from findnemo.tasks.ranking import (
     as_table,
+    check_order,
     in_order,
     is_ordered,
     keep_order,
@@ -453,8 +454,8 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
     output = asked.output
     detecting = asked.detecting
     order: list[Ranked] | None = None
-    if detecting.like is not None:
-        Calibration.load(Path(detecting.like) / "calibration").check(model)
+    if is_ordered(detecting):
+        check_order(pool, calibration, detecting)
     run = start(output.path, model, calibration, plan, asked.part, output.wait)
     try:
         if asked.folder is not None:

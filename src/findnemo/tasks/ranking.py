@@ -12,6 +12,7 @@ from typing import Any
 
 from findnemo.calibration import Calibration
 from findnemo.detection import Drives, Unusual
+from findnemo.detection.by_text import require_ordinary, require_text_alone
 from findnemo.errors import InputError
 from findnemo.files.marks import marked
 from findnemo.files.writing import written
@@ -42,6 +43,17 @@ def refuse_order(detecting: Detecting, shard: Any) -> None:
             "--shard takes captions as they come, --budget and --like put the whole table in order:"
             " leave one of them out"
         )
+
+
+def check_order(pool: Pool, calibration: Calibration, detecting: Detecting) -> None:
+    """Raises MismatchError for a run of another model, InputError for a calibration that keeps no
+    captions, ModelError for a model of which the text alone says nothing.
+    """
+    if detecting.like is not None:
+        Calibration.load(Path(detecting.like) / "calibration").check(pool.model)
+    require_ordinary(calibration.ordinary)
+    if isinstance(pool, Serial):
+        require_text_alone(pool.model)
 
 
 def is_ordered(detecting: Detecting) -> bool:
