@@ -188,12 +188,18 @@ def test_what_cannot_be_is_refused_before_anything_is_written(model, calibration
 def test_a_run_keeps_the_share_that_it_may_lose(model, calibration, tmp_path):
     first = tasks.Captions(TABLE, limit=2)
 
+    said = []
+    listener = tasks.Listener(say=said.append)
+
     def settings(out, **options):
         given = Detecting(calibration=options.pop("calibration", calibration), **options)
-        with tasks.detect(model, first, tmp_path / out, given) as run:
+        with tasks.detect(model, first, tmp_path / out, given, listener=listener) as run:
             return run.meta("settings").get("miss")
 
     assert settings("usual") == 0.005
+    assert "5 hold-out captions are too few" in said[-1]
+    assert settings("bold", miss=0.9) == 0.9
+    assert len(said) == 1  # they are enough for that
     assert settings("none", miss=0.0) == 0.0
     assert settings("none") == 0.0  # goes on as it was begun
     assert settings("list", fdr=0.5) is None

@@ -23,6 +23,7 @@ from findnemo.prompts import Prompt
 from findnemo.runs.store import Run
 from findnemo.stats.intervals import clopper_pearson
 
+RANKING = "ranking.json"  # the order of a run's table
 CHUNK = 2048  # captions whose text is looked at together
 SAVE_EVERY = 16  # chunks
 DRAWN = 10  # every so many captions one is drawn by chance

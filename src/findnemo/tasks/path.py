@@ -20,7 +20,9 @@ from findnemo.calibration import (
     Calibration,
     Rule,
     ends_early,
+    holdout_for,
     import_statistics,
+    promised,
     prompts_digest,
     threshold,
 )
@@ -384,6 +386,7 @@ def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
         calibration = _own_calibration(pool, calibration, asked.detecting, asked.output, listener)
     plan = listed(asked.plan, asked.detecting, calibration)
     plan = replace(plan, miss=_miss(asked, calibration))
+    _tell_promise(plan.miss, calibration, listener)
     return run_stages(pool, calibration, replace(asked, plan=plan), listener)
 
 
@@ -419,6 +422,16 @@ def _miss(asked: Ready, calibration: Calibration) -> float | None:
         return wanted
     kept = kept_settings(Path(asked.output.path))
     return MISS if kept is None else plan_of(kept).miss
+
+
+def _tell_promise(miss: float | None, calibration: Calibration, listener: Listener) -> None:
+    """A word where the hold-out captions are too few for the share that an early end may lose."""
+    if miss and not promised(calibration.trajectories, miss):
+        listener.say(
+            f"early ends: {len(calibration.trajectories)} hold-out captions are too few to lose at most"
+            f" a share of {miss} (it takes {holdout_for(miss)}): a caption ends early only where it"
+            " cannot be memorized at all"
+        )
 
 
 def _go(request: Request, workers: Workers, listener: Listener) -> Run:

@@ -19,8 +19,16 @@ from findnemo.files.writing import written
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import PromptTable
 from findnemo.runs import Pool, Run, Serial, settings_of, switched_off
-from findnemo.runs.ranking import Meter, Ranked, Ranking, Score, left_told, ranked, what_is_left
-from findnemo.runs.store import RANKING
+from findnemo.runs.ranking import (
+    RANKING,
+    Meter,
+    Ranked,
+    Ranking,
+    Score,
+    left_told,
+    ranked,
+    what_is_left,
+)
 from findnemo.runs.workers import answer_of
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.options import Detecting
