@@ -286,6 +286,7 @@ def test_the_run_keeps_what_it_was_made_with(undisturbed, model, calibration):
             "torch",
             "diffusers",
             "transformers",
+            "threads",
         }
     kept = findnemo.Calibration.load(undisturbed / "calibration")
     assert (kept.tau, kept.settings, kept.model) == (calibration.tau, SETTINGS, model.fingerprint)

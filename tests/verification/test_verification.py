@@ -217,14 +217,14 @@ def test_only_what_can_be_judged_is_judged(judges, count, names):
 def test_quality_compares_one_fresh_image_a_prompt(loud, monkeypatch):
     asked = []
 
-    def generate(model, prompt, samples, settings):
+    def generate(model, rows, settings):
         off = bool(model.value_layers[MID]._forward_hooks)
-        asked.append((prompt, list(samples), off))
-        return [picture({"a": 10, "b": 20, "c": 90}[prompt] * (1 + off))]
+        asked.append((rows, off))
+        return [picture({"a": 10, "b": 20, "c": 90}[prompt] * (1 + off)) for prompt, _ in rows]
 
-    monkeypatch.setattr("findnemo.verification.cost.generate", generate)
+    monkeypatch.setattr("findnemo.verification.cost.generate_many", generate)
     result = quality(loud, ["a", "b", "c"], NEURONS, IMAGES, Judges(by_angle))
-    assert asked == [(prompt, [FRESH], off) for prompt in "abc" for off in (False, True)]
+    assert asked == [([(prompt, FRESH) for prompt in "abc"], off) for off in (False, True)]
     assert result == {
         "prompts": 3,
         "failed": 0,
@@ -239,12 +239,12 @@ def test_quality_compares_one_fresh_image_a_prompt(loud, monkeypatch):
 
 
 def test_quality_leaves_out_and_counts_prompts_that_fail(loud, monkeypatch):
-    def generate(model, prompt, samples, settings):
-        if prompt == "bad":
+    def generate(model, rows, settings):
+        if any(prompt == "bad" for prompt, _ in rows):
             raise NumericalError("NaN")
-        return [picture(10)]
+        return [picture(10) for _ in rows]
 
-    monkeypatch.setattr("findnemo.verification.cost.generate", generate)
+    monkeypatch.setattr("findnemo.verification.cost.generate_many", generate)
     want = {
         "prompts": 1,
         "failed": 1,
@@ -254,6 +254,16 @@ def test_quality_leaves_out_and_counts_prompts_that_fail(loud, monkeypatch):
     }
     assert quality(loud, ["bad", "good"], NEURONS, IMAGES) == want
     assert quality(loud, ["bad"], NEURONS, IMAGES) == {"prompts": 0, "failed": 1, "neurons": 20}
+
+
+def test_a_prompt_has_the_figures_that_it_has_by_itself(loud):
+    prompts = ["a red fox", "a grey owl", "the sea"]
+    few = NeuronSet({MID: [0, 1]})
+    together = quality(loud, prompts, few, IMAGES, Judges(by_angle), draws=1)["each"]
+    alone = [quality(loud, [p], few, IMAGES, Judges(by_angle), draws=1)["each"][0] for p in prompts]
+    alone.sort(key=lambda row: list(row.values()))
+    for one, other in zip(together, alone, strict=True):
+        assert one == pytest.approx(other, abs=2e-4)
 
 
 def test_quality_of_nothing(loud):
@@ -272,20 +282,20 @@ def test_quality_of_nothing(loud):
 def test_quality_against_random_neurons_takes_the_draws_in_turn(loud, monkeypatch):
     asked = []
 
-    def generate(model, prompt, samples, settings):
+    def generate(model, rows, settings):
         hooks = [
             (name, h) for name, m in model.value_layers.items() for h in m._forward_hooks.values()
         ]
         off = [(name, i) for name, h in hooks for i in (h.scale == 0).nonzero().flatten().tolist()]
-        asked.append(NeuronSet.of(off))
+        asked.append((NeuronSet.of(off), "".join(prompt for prompt, _ in rows)))
         grey = {0: 10, 2: 30}.get(len(off), 99) if NeuronSet.of(off) == few or not off else 14
-        return [picture(grey)]
+        return [picture(grey) for _ in rows]
 
     few = NeuronSet({MID: [0, 1]})
-    monkeypatch.setattr("findnemo.verification.cost.generate", generate)
+    monkeypatch.setattr("findnemo.verification.cost.generate_many", generate)
     result = quality(loud, ["a", "b", "c"], few, IMAGES, Judges(by_angle), draws=2)
     first, second = verification.random_sets(loud, few, draws=2)
-    assert asked == [EMPTY, few, first, EMPTY, few, second, EMPTY, few, first]
+    assert asked == [(EMPTY, "abc"), (few, "abc"), (first, "ac"), (second, "b")]
     for other in (first, second):
         assert (len(other), len(other & few), list(other.layers)) == (2, 0, [MID])
     assert first != second

@@ -23,6 +23,7 @@ from findnemo.benchmark.results import Results
 from findnemo.benchmark.scoring import Progress, Result, answers, score_member
 from findnemo.benchmark.training import Recipe
 from findnemo.errors import InputError
+from findnemo.runtime.threads import suited, threads
 
 SAVE_EVERY = 5.0  # seconds
 
@@ -85,8 +86,9 @@ def run(
     results = Results.load(out, version) if out.exists() else Results(suite=version)
     for member in _members(suite, natural):
         own = answers(given, member.name) if given else {}
-        results = results.with_member(member)
-        results = _scored(results, member, {**methods, **own}, limit, out, progress)
+        with threads(suited(member.model.denoiser, member.model.latent_shape)):
+            results = results.with_member(member)
+            results = _scored(results, member, {**methods, **own}, limit, out, progress)
     return results
 
 

@@ -5,6 +5,7 @@ May be imported: `main`. May import: everything.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from types import FrameType
 
 ISSUES = "https://github.com/findnemo/findnemo/issues"
 STOPPED = (130, 143)  # exit status after Ctrl-C and after SIGTERM
+SAID = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 EXPECTED = (OSError,)  # no such place, no permission, a full disk
 
 
@@ -28,6 +30,7 @@ def main() -> None:
     from findnemo.errors import exit_status
 
     showable_streams()
+    _sleep_while_waiting()
     options = Global()
     try:
         with _sigterm():
@@ -41,6 +44,17 @@ def main() -> None:
             stderr.print(_traceback(), markup=False, soft_wrap=True, end="")
         stderr.print(f"[red]error:[/] {_line(error)}", soft_wrap=True)
         sys.exit(exit_status(error))
+
+
+def _sleep_while_waiting() -> None:
+    """Have PyTorch's threads leave their core to others while they wait for each other, unless the
+    user has said how threads behave.
+
+    They spin by default, which beside other processes takes the time from the thread that all wait
+    for. It has to be said before PyTorch is imported.
+    """
+    if not any(os.environ.get(name) for name in SAID):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 @contextmanager

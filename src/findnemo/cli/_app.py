@@ -112,10 +112,10 @@ def demo(
             " two out"
         )
     from findnemo.benchmark.demo_check import check_demo, figures_table
-    from findnemo.tasks.opening import loaded
+    from findnemo.tasks.opening import at_work
 
-    with listening(quiet) as listener:
-        figures = check_demo(loaded("demo", listener), listener.progress, limit)
+    with listening(quiet) as listener, at_work("demo", listener=listener) as pool:
+        figures = check_demo(pool.model, listener.progress, limit)
     if json:
         print_json([f.to_json() for f in figures])
     else:

@@ -16,11 +16,11 @@ from findnemo.cli._common import (
     LimitOpt,
     OutOpt,
     QuietOpt,
-    bar,
     plain,
     print_json,
     say,
     stdout,
+    watched,
 )
 from findnemo.runtime.quiet import quiet_libraries
 
@@ -139,7 +139,8 @@ def benchmark(
         if train and suite is not None:
             api.train(suite, report=lambda line: say(line, quiet or json))
         file = out / ("natural.json" if natural else "results.json")
-        with bar(quiet or json) as update:
+        with watched(quiet or json) as watch:
+            update = None if watch is None else watch.stage
             own = api.run(file, suite, chosen, answers, limit, update, natural)
         results = Results.over(own, shipped(version))
     if json:

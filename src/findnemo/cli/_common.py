@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from findnemo.cli._progress import Watch, watching
 from findnemo.cli._streams import encoding_of, shown
 from findnemo.files.secrets import hidden
 from findnemo.runtime.quiet import quiet_libraries
@@ -111,63 +112,20 @@ def listening(quiet: bool) -> Iterator[Listener]:
     from findnemo.tasks import Listener
 
     quiet_libraries()
-    with stopping(say) as stop, suppress(StoppedError), bar(quiet) as update:
-        yield Listener(update, lambda text: say(text, quiet), warn, stop)
+    with stopping(say) as stop, suppress(StoppedError), watched(quiet) as watch:
+        if watch is None:
+            yield Listener(warn=warn, stop=stop)
+        else:
+            yield Listener(watch.stage, watch.said, watch.warned, stop, watch.passed)
     if stop.asked:
         raise SystemExit(stop.status)
 
 
 @contextmanager
-def bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar with the remaining time on standard error; yields
-    `update(stage, done, total)`.
-    """
-    if quiet or not stderr.is_terminal:
-        yield (lambda stage, done, total: None) if quiet else _lines()
+def watched(quiet: bool) -> Iterator[Watch | None]:
+    """A watch over what a command does, on standard error; None for a quiet one."""
+    if quiet:
+        yield None
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description:>10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-    )
-    with Progress(*columns, TimeRemainingColumn(compact=True), console=stderr) as progress:
-        tasks: dict[str, Any] = {}
-
-        def update(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total)
-            progress.update(tasks[stage], completed=done, total=total)
-
-        yield update
-
-
-def _lines() -> Callable[[str, int, int], None]:
-    """Without a terminal (a log file, CI): a plain line about every tenth of a
-    stage, with the time left.
-    """
-    import time
-
-    began: dict[str, float] = {}
-    last: dict[str, int] = {}
-
-    def update(stage: str, done: int, total: int) -> None:
-        start = began.setdefault(stage, time.monotonic())
-        tenth = 10 * done // total if total else 10
-        if total and last.get(stage) != tenth:
-            last[stage] = tenth
-            left = (time.monotonic() - start) / done * (total - done) if done else 0
-            ahead = f", about {left:.0f} s left" if 0 < done < total else ""
-            say(f"{stage} {done}/{total}{ahead}")
-
-    return update
+    with watching(stderr, say, warn) as watch:
+        yield watch

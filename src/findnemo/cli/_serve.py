@@ -52,6 +52,7 @@ def app(
     from findnemo.app import launch, require_gradio
     from findnemo.app.subject import is_run
     from findnemo.runs import Run
+    from findnemo.runtime.threads import suited, threads
     from findnemo.tasks.opening import loaded, source_of
 
     require_gradio()
@@ -70,12 +71,13 @@ def app(
         opened = loaded(given, listener)
     if host not in ("127.0.0.1", "localhost", "::1"):
         warn(f"everyone who can reach {host} can use this app, its model and its exports")
-    launch(
-        place,
-        calibration,
-        host,
-        port,
-        opened,
-        lambda url: stdout.print(plain(f"findnemo app at {url} (Ctrl-C ends it)")),
-    )
+    with threads(suited(opened.denoiser, opened.latent_shape)):
+        launch(
+            place,
+            calibration,
+            host,
+            port,
+            opened,
+            lambda url: stdout.print(plain(f"findnemo app at {url} (Ctrl-C ends it)")),
+        )
     say("ended", quiet)

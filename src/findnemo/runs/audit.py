@@ -188,7 +188,7 @@ def start(
         if not (run.path / "calibration" / "calibration.json").exists():
             calibration.save(run.path / "calibration")
         remember_source(run, model)
-        run.set_meta("versions", _versions())
+        run.set_meta("versions", _versions(model))
         if run.meta("widths") is None:
             run.set_meta("widths", model.widths("all"))
     except BaseException:
@@ -246,18 +246,18 @@ def answer(
     for stage in stages:
         require_same(work.run, work.model, pictures=stage == "verify" and bool(work.plan.images))
         if stage == "localize":
-            work = replace(work, plan=replace(work.plan, scope=_scope(work, pool)))
+            work = replace(work, plan=replace(work.plan, scope=_scope(work, pool, progress)))
         _answer_stage(work, stage, pool, progress, stop)
         if stage == "detect":
             keep_list(work.run)
         if stop():
             return False
     if "verify" in stages and "shard" not in work.run.meta("settings"):
-        check_quality(work, pool)
+        check_quality(work, pool, progress)
     return True
 
 
-def _scope(work: Work, pool: Pool) -> str:
+def _scope(work: Work, pool: Pool, progress: Progress) -> str:
     """Where neurons are sought: as asked for, or as a scan of the first memorized captions
     says, which the run keeps.
     """
@@ -271,7 +271,7 @@ def _scope(work: Work, pool: Pool) -> str:
         if not texts:
             return "all"
         step = partial(_scanned, settings=plan.image_settings, seed=work.calibration.settings.seed)
-        kept = answer_of(pool, step, texts, "the scan of layers")
+        kept = answer_of(pool, step, texts, "scan of layers", progress)
         run.set_meta("scan", kept)
     return Scan.from_json(kept).scope
 
@@ -479,7 +479,7 @@ _STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
 }
 
 
-def check_quality(work: Work, pool: Pool | None = None) -> None:
+def check_quality(work: Work, pool: Pool | None = None, progress: Progress = no_progress) -> None:
     """Images of captions that are not memorized, with all neurons of the run off, against
     before; kept as the run's `quality`.
     """
@@ -494,7 +494,7 @@ def check_quality(work: Work, pool: Pool | None = None) -> None:
     if plan.images and neurons != EMPTY and clean and run.meta("quality_basis") != basis:
         step = partial(_quality, neurons=neurons, settings=plan.image_settings, judges=work.judges)
         pool = pool or Serial(work.model)
-        result = answer_of(pool, step, tuple(clean), "the quality check")
+        result = answer_of(pool, step, tuple(clean), "quality check", progress)
         run.set_meta("quality", result)
         # what failed is tried again
         run.set_meta("quality_basis", None if result["failed"] else basis)
@@ -523,7 +523,8 @@ def not_memorized(run: Run, most: int) -> list[str]:
     return list(islice(others, most))
 
 
-def _versions() -> dict[str, str]:
+def _versions(model: Model) -> dict[str, str]:
+    """What a run was last worked on with; its threads too, on which last bits depend."""
     import diffusers
     import torch
     import transformers
@@ -532,5 +533,6 @@ def _versions() -> dict[str, str]:
     return (
         {"findnemo": __version__, "python": platform.python_version()}
         | {n: m.__version__ for n, m in modules.items()}
+        | {"threads": str(getattr(model, "threads", torch.get_num_threads()))}
         | packages()
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from findnemo.errors import DeviceError, FindnemoError, FindnemoWarning, InputError
 from findnemo.runs.workers import AIM, Facts, Loader, Outcome, Step, Task, answered
+from findnemo.runtime.threads import cores
 
 OBJECT_STORE = 256 * 2**20  # bytes of shared memory on this machine: tasks and answers are small
 ASKS = (
@@ -307,7 +308,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
             "object_store_memory": OBJECT_STORE,
             "_node_ip_address": "127.0.0.1",
         }
-        ray.init(address="local", num_cpus=max(workers or 0, os.cpu_count() or 1), **own, **quiet)
+        ray.init(address="local", num_cpus=max(workers or 0, cores()), **own, **quiet)
         return True
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = "this machine" if address is None else f"the cluster at {address}"

@@ -279,14 +279,22 @@ def drive_together(
             )
 
 
-def answer_of(pool: Pool, step: Step, item: Any, what: str) -> Any:
-    """The answer to a single item.
+def answer_of(
+    pool: Pool,
+    step: Step,
+    item: Any,
+    what: str,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> Any:
+    """The answer to a single item, a stage of its own named `what`.
 
-    Raises DeviceError naming `what` was to be done where workers die over it.
+    Raises DeviceError naming it where workers die over the item.
     """
+    progress(what, 0, 1)
     (event,) = drive(pool, step, Dispatch([Unit((item,))], 1, 1))
     if event.aside:
-        raise DeviceError(f"{what} could not be done: {event.aside}")
+        raise DeviceError(f"the {what} could not be done: {event.aside}")
+    progress(what, 1, 1)
     return event.answers[0]
 
 
@@ -329,14 +337,18 @@ class Facts:
     samplers: dict[str, str] = field(default_factory=dict)
     readers: tuple[Any, ...] = ()
     told: set[str] = field(default_factory=set)
+    threads: int = 1
 
     @classmethod
     def of(cls, model: Any) -> Facts:
+        import torch
+
         copied = ("identity", "source", "options", "dtype", "device", "latent_shape")
         return cls(
             **{name: getattr(model, name) for name in (*copied, "samplers", "readers")},
             layers=model.widths(),
             every_layer=model.widths("all"),
+            threads=torch.get_num_threads(),
         )
 
     @property

@@ -17,7 +17,8 @@ def silent(text: str) -> None:
 @dataclass(frozen=True)
 class Listener:
     """`progress(stage, done, total)`, `say(text)` of what begins, `warn(text)` of what a user
-    should know, `stop()` between pieces of work.
+    should know, `stop()` between pieces of work, `passed(latents)` before each pass of the denoiser
+    in this process, with how many go into it.
 
     Once `stop` says so nothing more is begun, and a task returns with what it has: the same call
     goes on.
@@ -27,3 +28,4 @@ class Listener:
     say: Callable[[str], None] = silent
     warn: Callable[[str], None] = notice
     stop: Callable[[], bool] = never
+    passed: Callable[[int], None] | None = None

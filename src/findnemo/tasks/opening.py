@@ -4,7 +4,7 @@ plans are made of options.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -26,6 +26,7 @@ from findnemo.runs import Loader, Plan, Pool, Run, Serial, Shard, Work, settings
 from findnemo.runs.results import decoded
 from findnemo.runs.trust import NAMED, require
 from findnemo.runtime.notices import told_to
+from findnemo.runtime.threads import suited, threads
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.options import Captions, Detecting, Localizing, Pictures, Source, Workers
 
@@ -53,17 +54,40 @@ def at_work(
     """A pool that has the model: this process, or workers that have loaded it.
 
     `model`: a place, a `Source`, a loaded `Model` or a live pipeline; the last two for this process
-    alone. Raises InputError where they are to go to other processes.
+    alone. Raises InputError where they are to go to other processes. PyTorch has as many threads as
+    `workers` names meanwhile; for a model that is opened here by default as many as suit it, unless
+    OMP_NUM_THREADS or MKL_NUM_THREADS says otherwise.
     """
     if workers.many:
         with _ray_pool(_loader(model), workers, listener) as pool:
             yield pool
         return
-    if workers.threads is not None:
-        import torch
+    with threads(workers.threads):
+        own = loaded(model, listener)
+        number = workers.threads
+        if number is None and isinstance(model, (str, Path, Source)):
+            number = suited(own.denoiser, own.latent_shape)
+        with threads(number), passing(own, listener.passed):
+            yield Serial(own)
 
-        torch.set_num_threads(workers.threads)
-    yield Serial(loaded(model, listener))
+
+@contextmanager
+def passing(model: Model, tell: Callable[[int], None] | None) -> Iterator[None]:
+    """Call `tell` before every pass of the denoiser, with the latents that go into it; never where
+    passes are compiled, and what is called in them with them.
+    """
+    if tell is None or model.engine is not None:
+        yield
+        return
+
+    def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tell(len(args[0] if args else kwargs["hidden_states"]))
+
+    handle = model.denoiser.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def loaded(model: Any, listener: Listener = Listener()) -> Model:

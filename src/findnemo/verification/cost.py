@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from findnemo.edits import deactivate
 from findnemo.errors import EditError, NumericalError
-from findnemo.images import ImageSettings, generate, generate_many
+from findnemo.images import ImageSettings, generate_many
 from findnemo.metrics import Judges, frechet_distance, kernel_distance
 from findnemo.metrics.copies import pixel_changes
 from findnemo.models import Model
@@ -136,11 +135,10 @@ def quality(
         others = random_sets(model, neurons, image_settings.seed, draws)
     except EditError:
         others = []
-    rows = []
-    for k, prompt in enumerate(prompts):
-        with suppress(NumericalError):
-            other = others[k % len(others)] if others else None
-            rows.append(_change(model, prompt, neurons, image_settings, judges or Judges(), other))
+    turns = [
+        (prompt, others[k % len(others)] if others else None) for k, prompt in enumerate(prompts)
+    ]
+    rows = _of_those_that_work(model, turns, neurons, image_settings, judges or Judges())
     medians = (
         {key: round(statistics.median(r[key] for r in rows), 4) for key in rows[0]} if rows else {}
     )
@@ -172,28 +170,46 @@ def random_sets(
     return [drawn(model, Case("", neurons, seed), repeat) for repeat in range(1, draws + 1)]
 
 
-def _change(
-    model: Model,
-    prompt: str,
-    neurons: NeuronSet,
-    settings: ImageSettings,
-    judges: Judges,
-    others: NeuronSet | None = None,
-) -> dict[str, float]:
-    """`changes` of one fresh image of a prompt with `neurons` off; and
-    with `others` off instead.
+Turn = tuple[str, NeuronSet | None]  # a prompt, and the random neurons that are off for it
+
+
+def _of_those_that_work(
+    model: Model, turns: Sequence[Turn], neurons: NeuronSet, settings: ImageSettings, judges: Judges
+) -> list[dict[str, float]]:
+    """`_changed` of all prompts together; one by one where the model gave NaN, without those for
+    which it does.
     """
+    try:
+        return _changed(model, turns, neurons, settings, judges)
+    except NumericalError:
+        if len(turns) == 1:
+            return []
+    return [
+        row for one in turns for row in _of_those_that_work(model, [one], neurons, settings, judges)
+    ]
 
-    def made(off: NeuronSet) -> Pictures:
-        with deactivate(model, off):
-            return Pictures(generate(model, prompt, [FRESH], settings), [prompt], judges)
 
-    before = made(EMPTY)
-    values = {key: float(value) for key, value in changes(before, made(neurons)).items()}
-    if others is not None:
-        values |= {
-            f"random_{key}": float(value)
-            for key, value in changes(before, made(others)).items()
+def _changed(
+    model: Model, turns: Sequence[Turn], neurons: NeuronSet, settings: ImageSettings, judges: Judges
+) -> list[dict[str, float]]:
+    """`changes` of one fresh image of every prompt with `neurons` off; and with the random ones
+    off instead.
+    """
+    prompts = [prompt for prompt, _ in turns]
+    before = pictured(model, prompts, FRESH, settings, judges)
+    figures = changes(before, pictured(model, prompts, FRESH, settings, judges, neurons))
+    if prompts and turns[0][1] is not None:
+        images: dict[int, Image.Image] = {}
+        for other in dict.fromkeys(other for _, other in turns):
+            at = [k for k, turn in enumerate(turns) if turn[1] == other]
+            made = pictured(
+                model, [prompts[k] for k in at], FRESH, settings, judges, other or EMPTY
+            )
+            images |= zip(at, made.images, strict=True)
+        random = Pictures([images[k] for k in range(len(turns))], prompts, judges)
+        figures |= {
+            f"random_{key}": values
+            for key, values in changes(before, random).items()
             if not key.endswith("_before")
         }
-    return values
+    return [{key: float(values[k]) for key, values in figures.items()} for k in range(len(turns))]
