@@ -75,6 +75,55 @@ def test_where_the_mean_of_pairs_counts_few_seeds_settle_nothing(model):
             assert found.score == pytest.approx(sum(pairs) / 6, abs=1e-5)
 
 
+@pytest.fixture(scope="module")
+def agreeing(model) -> Calibration:
+    """By the mean of pairs, with as many hold-out captions as bounds take, all of them steady."""
+    own = calibrate(model, CAPTIONS, "findnemo")
+    return replace(own, trajectories=torch.linspace(0, 0.9, 600)[:, None].repeat(1, 3))
+
+
+def test_a_caption_ends_under_the_first_bound_and_a_memorized_one_has_all_seeds(model, agreeing):
+    whole = {d.prompt: d for d in detect_many(model, CAPTIONS, agreeing, all_seeds=True)}
+    ended = set()
+    ways = {
+        c: findnemo.scores.trajectory(Probe(model, c, agreeing.settings).deltas(), pairs="mean")
+        for c in CAPTIONS
+    }
+    for tau in (0.02, 0.03, 0.15, 0.31, 0.5):  # scores lie from 0 to .05
+        near = replace(agreeing, tau=tau)
+        bounds = near.early_bounds()
+        for found in detect_many(model, CAPTIONS, near):
+            full = whole[found.prompt]
+            way = dict(zip((2, 3, 4), ways[found.prompt].tolist(), strict=True))
+            wanted = next((k for k in (2, 3) if way[k] < bounds[k] - 1e-5), 4)
+            ended.add(found.samples)
+            assert (found.samples, found.evaluations) == (wanted, wanted)
+            assert found.score == pytest.approx(way[wanted], abs=1e-5)
+            assert found.memorized == (wanted == 4 and full.score >= tau)
+            if wanted == 4:
+                assert found.score == pytest.approx(full.score, abs=1e-6)
+                assert found.p == near.p_value(found.score)
+            else:
+                assert found.p >= near.p_value(full.score)
+    assert ended == {2, 3, 4}
+
+
+def test_without_a_share_that_may_be_lost_nothing_ends_early(model, agreeing):
+    high = replace(agreeing, tau=0.999)
+    for options in ({"miss": None}, {"all_seeds": True}):
+        assert {d.samples for d in detect_many(model, CAPTIONS, high, **options)} == {4}
+    with pytest.raises(InputError, match="--miss 1"):
+        detect_many(model, CAPTIONS, high, miss=1.0)
+
+
+def test_nobody_else_in_a_group_changes_where_a_caption_ends(model, agreeing):
+    near = replace(agreeing, tau=0.15)
+    together = detect_many(model, CAPTIONS, near)
+    for one, many in zip([detect(model, c, near) for c in CAPTIONS], together, strict=True):
+        assert (one.samples, one.memorized) == (many.samples, many.memorized)
+        assert one.score == pytest.approx(many.score, abs=1e-5)
+
+
 def test_search_and_verification_say_memorized_where_detection_does(model):
     own = calibrate(model, CAPTIONS, "findnemo")
     for caption in CAPTIONS[:1]:

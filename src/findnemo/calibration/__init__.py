@@ -6,6 +6,16 @@ May be imported: the names below. May import: passes, statistics and what lies u
 
 from findnemo.calibration._calibrate import PRECISION, Rule, calibrate, calibrate_in, groups_of
 from findnemo.calibration._calibration import Calibration
+from findnemo.calibration._early import (
+    MISS,
+    early_bounds,
+    ends_early,
+    holdout_for,
+    least_after,
+    least_before,
+    promised,
+    steadiness,
+)
 from findnemo.calibration._gathered import CHUNK, Chunk, Group, Parts, chained, prompts_digest
 from findnemo.calibration._published import PUBLISHED_TAU, import_statistics
 from findnemo.calibration._statistics import (
@@ -18,6 +28,7 @@ from findnemo.calibration._statistics import (
 
 __all__ = [
     "CHUNK",
+    "MISS",
     "PRECISION",
     "PUBLISHED_TAU",
     "Calibration",
@@ -30,10 +41,17 @@ __all__ = [
     "calibrate",
     "calibrate_in",
     "chained",
+    "early_bounds",
+    "ends_early",
     "groups_of",
+    "holdout_for",
     "import_statistics",
     "layer_activations",
+    "least_after",
+    "least_before",
+    "promised",
     "prompts_digest",
+    "steadiness",
     "tau_interval",
     "threshold",
 ]

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from findnemo.calibration._early import MISS, early_bounds
 from findnemo.errors import DamageError, InputError, MismatchError
 from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo.files.writing import written
@@ -76,6 +77,12 @@ class Calibration:
             if self.fpr is None
             else rate_bound(n, rank(n, self.fpr, self.confidence), confidence)
         )
+
+    def early_bounds(self, miss: float = MISS) -> dict[int, float]:
+        """Seeds seen -> the score under which a caption is not memorized (`early_bounds`): at most
+        a share `miss` of those that all seeds would find is lost.
+        """
+        return early_bounds(self.trajectories, self.tau, self.settings, miss)
 
     def z_scores(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(a - mu) / sigma per neuron; a neuron that never varied has z = 0 where it sits at

@@ -39,7 +39,11 @@ if TYPE_CHECKING:
     from findnemo.runs import Run
 
 
-@grouped(source=("trust",), captions=("shard",), detecting=("holdout", "calibration", "fdr"))
+@grouped(
+    source=("trust",),
+    captions=("shard",),
+    detecting=("holdout", "calibration", "fdr", "miss", "budget", "like"),
+)
 def calibrate(
     model: ModelArg,
     out: OutOpt,
@@ -180,6 +184,11 @@ def detect(
     Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --fdr 0.1 --out
     run`
 
+    Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --budget 20000
+    --out run`
+
+    Example: `findnemo detect MODEL --prompts captions.csv --like run --out siblings`
+
     Example: `findnemo detect demo --detector ssim,magnitude,edges --out run`
     """
     from findnemo import tasks
@@ -192,6 +201,9 @@ def detect(
             {
                 "--calibration": detecting.calibration,
                 "--fdr": detecting.fdr,
+                "--miss": detecting.miss,
+                "--budget": detecting.budget,
+                "--like": detecting.like,
                 "--fail-on-memorized": fail_on_memorized,
                 "--shard": captions.shard,
             },

@@ -42,7 +42,11 @@ from findnemo.tasks.options import (
 PAPER = ", paper"  # how heads of columns with published numbers end
 
 
-@grouped(captions=("shard",), detecting=("confidence", "fdr"), output=("wait", "report"))
+@grouped(
+    captions=("shard",),
+    detecting=("confidence", "fdr", "miss", "budget", "like"),
+    output=("wait", "report"),
+)
 def compare(
     model: ModelArg,
     prompts: PromptsOpt = None,

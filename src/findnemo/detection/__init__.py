@@ -25,6 +25,7 @@ from findnemo.detection import (
     ssim,
 )
 from findnemo.detection._score import Detector, Score
+from findnemo.detection.by_text import Drives, Unusual
 from findnemo.detection.evaluation import Evaluation, evaluate
 from findnemo.detection.sequential import Detection, detect, detect_many
 from findnemo.images import ImageSettings
@@ -84,9 +85,11 @@ __all__ = [
     "REFERENCES",
     "Detection",
     "Detector",
+    "Drives",
     "Evaluation",
     "Method",
     "Score",
+    "Unusual",
     "counting",
     "detect",
     "detect_many",

@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from findnemo.calibration import Calibration
+from findnemo.calibration import MISS, Calibration, least_after
 from findnemo.errors import NumericalError
 from findnemo.models import Model, captions_in
 from findnemo.passes import Rows, spending
@@ -25,10 +26,12 @@ FIRST = 2  # seeds to begin with; one pair is enough to convict
 class Detection:
     """`memorized`: score >= tau, in the released variant > tau.
 
-    `score`: of the first `samples` seeds: of all of them for a caption that is not memorized, of as
-    many as it took for one that is. `evaluations`: U-Net sample evaluations spent. `p`: p-value of
-    the score among the hold-out captions' (`Calibration.p_value`); after fewer seeds than all it is
-    an upper bound. None for a calibration without scores.
+    `score`: of the first `samples` seeds, as many as it took. Where the mean of all pairs counts, it
+    is of all seeds for a memorized caption, and of those looked at for another one; where the
+    largest pair counts it is the other way round. `evaluations`: U-Net sample evaluations spent.
+    `p`: p-value of the score among the hold-out captions' (`Calibration.p_value`); after fewer
+    seeds than all it is an upper bound, that of the smallest score which all seeds can still give.
+    None for a calibration without scores.
     """
 
     prompt: str
@@ -44,33 +47,42 @@ class Detection:
 
 
 def detect(
-    model: Model, prompt: str, calibration: Calibration, all_seeds: bool = False
+    model: Model,
+    prompt: str,
+    calibration: Calibration,
+    all_seeds: bool = False,
+    miss: float | None = MISS,
 ) -> Detection:
-    """Decide whether a prompt is memorized, with no more seeds than that takes: the same
-    decision as with all of them.
+    """Decide whether a prompt is memorized, with no more seeds than that takes.
 
     Where the largest pair counts, one at or over tau settles it, so a memorized caption is often
-    known after two seeds. Where the mean of all pairs counts, or a pair's value depends on the
-    other seeds (released variant), all are looked at. `all_seeds`: score memorized captions with
-    all seeds too, for the smallest p-values. For many captions `detect_many` is faster. Raises
-    MismatchError for a calibration of another model, NumericalError on NaN.
+    known after two seeds. Where the mean of all pairs counts, a score that is low enough after two
+    or three seeds settles that it is not: at most a share `miss` of those that all seeds would find
+    is lost (`Calibration.early_bounds`), none for 0 and for None, which looks at all. Where a pair's value depends on the other
+    seeds (released variant), all are looked at. `all_seeds`: score every caption with all of them.
+    For many captions `detect_many` is faster. Raises MismatchError for a calibration of another
+    model, InputError for a `miss` outside [0, 1), NumericalError on NaN.
 
     >>> import findnemo
     >>> model, calibration = findnemo.load("demo"), findnemo.demo.calibration()
     >>> findnemo.detect(model, "a purple moon with a dotted ground", calibration).memorized
     False
     """
-    answer = detect_many(model, [prompt], calibration, all_seeds)[0]
+    answer = detect_many(model, [prompt], calibration, all_seeds, miss)[0]
     if isinstance(answer, NumericalError):
         raise answer
     return answer
 
 
 def detect_many(
-    model: Model, prompts: Sequence[str], calibration: Calibration, all_seeds: bool = False
+    model: Model,
+    prompts: Sequence[str],
+    calibration: Calibration,
+    all_seeds: bool = False,
+    miss: float | None = MISS,
 ) -> list[Detection | NumericalError]:
-    """`detect` for several prompts at once, whose seeds share passes: two of every caption, two
-    more of those undecided, then the rest.
+    """`detect` for several prompts at once, whose seeds share passes: two of every caption, more of
+    those undecided.
 
     Give as many at a time as `group_size` says; all their noise differences are held. A caption for
     which the model gives NaN has the error for an answer, and the others their own. Raises
@@ -79,6 +91,7 @@ def detect_many(
     calibration.check(model)
     settings = calibration.settings
     tau = calibration.tau
+    bounds = {} if all_seeds or miss is None else calibration.early_bounds(miss)
     prompts = list(captions_in(prompts))
     if not prompts:
         return []
@@ -86,7 +99,7 @@ def detect_many(
     deltas: list[Tensor] = [torch.empty(0)] * len(prompts)
     answers: dict[int, Detection | NumericalError] = {}
     seen = 0
-    for count in _stages(settings):
+    for count in _stages(settings, bounds):
         open_ = [i for i in range(len(prompts)) if i not in answers]
         if not open_:
             break
@@ -104,13 +117,23 @@ def detect_many(
             deltas[i] = torch.cat([deltas[i].to(part.device), part]) if len(deltas[i]) else part
             score = memorization_score(deltas[i], settings.similarity, settings.pairs)
             over = settings.reaches(score, tau)
-            if (over and settings.grows and not all_seeds) or seen == settings.samples:
-                p = calibration.p_value(score)
+            found = over and settings.grows and not all_seeds
+            if found or score < bounds.get(seen, -math.inf) or seen == settings.samples:
+                p = calibration.p_value(_least(score, seen, settings))
                 answers[i] = Detection(prompts[i], score, tau, over, cost * seen, seen, p)
     return [answers[i] for i in range(len(prompts))]
 
 
-def _stages(settings: Settings) -> list[int]:
-    """How many seeds to have seen when looking: 2 and 4, where few can settle it; all."""
+def _stages(settings: Settings, bounds: Mapping[int, float]) -> list[int]:
+    """How many seeds to have seen when looking: those with a bound, or 2 and 4 where few can convict;
+    all.
+    """
     early = [n for n in (FIRST, 2 * FIRST) if settings.grows and n < settings.samples]
-    return [*early, settings.samples]
+    return [*(bounds or early), settings.samples]
+
+
+def _least(score: float, seen: int, settings: Settings) -> float:
+    """The smallest score that all seeds can give after this one of those seen."""
+    if settings.grows or seen == settings.samples:
+        return score
+    return float(least_after(torch.tensor(score), seen, settings.samples))

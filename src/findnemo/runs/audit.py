@@ -61,7 +61,8 @@ class Plan:
     """What an audit does besides the calibration's settings.
 
     `fdr`: false discovery rate of the list of captions; all captions are then scored with all
-    seeds. `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from.
+    seeds. `miss`: share of memories that may be lost where detection ends early
+    (`detection.detect`), None where it does not. `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from.
     `quality_prompts`: unrelated captions for the quality check. `max_impact`: among the sets that
     remove a memory prefer one that changes the captions `unrelated` by no more. `scope`: value
     layers in which neurons are sought, "paper", "all", or "auto": whatever a scan of the model says
@@ -77,6 +78,7 @@ class Plan:
     judges: Mapping[str, str] = field(default_factory=dict)
     quality_prompts: int = 16
     fdr: float | None = None
+    miss: float | None = None
     max_impact: float | None = None
     unrelated: tuple[str, ...] = ()
     scope: str = "auto"
@@ -109,6 +111,8 @@ class Plan:
             settings["thorough"] = False
         if self.fdr is not None:
             settings["fdr"] = self.fdr
+        if self.miss is not None:
+            settings["miss"] = self.miss
         if self.training is not None:
             settings["training"] = self.training
         if self.max_impact is not None:
@@ -393,11 +397,12 @@ def answers(
 
 
 def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
-    all_seeds = tools.plan.fdr is not None
+    plan = tools.plan
     texts = [caption.text for caption in group]
-    found = detect_many(tools.model, texts, tools.calibration, all_seeds)
+    all_seeds = plan.fdr is not None
+    found = detect_many(tools.model, texts, tools.calibration, all_seeds, plan.miss)
     return [
-        Answer(one.to_json() | _seen(tools.plan, text))
+        Answer(one.to_json() | _seen(plan, text))
         if isinstance(one, Detection)
         else Answer(error=str(one))
         for text, one in zip(texts, found, strict=True)

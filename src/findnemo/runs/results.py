@@ -215,6 +215,7 @@ class Audit(Detectors, total=False):
     images: Required[Count]
     judges: Required[dict[Text, Text]]
     fdr: Number | None
+    miss: Number | None
     max_impact: Number | None
     unrelated: list[Text] | None
     thorough: Flag | None

@@ -192,6 +192,23 @@ class Detecting:
         "List captions so that at most this share of the list is ordinary (q <= this); takes all"
         " seeds of every caption.",
     )
+    miss: float | None = option(
+        None,
+        "Memories that detection may lose by an early end: this share of what all seeds find"
+        " (0.005; a run that has begun has its own); 0: none.",
+    )
+    budget: int | None = option(
+        None,
+        "Detect for so many U-Net evaluations: unusual captions first, by their text alone, and an"
+        " estimate of what is left; a larger one goes on.",
+        min=2,
+    )
+    like: Any = option(
+        None,
+        "A run: look for captions that drive the neurons it has found, the likeliest first (1000, or"
+        " as --budget allows), into RUN/like.csv.",
+        metavar="RUN",
+    )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Every task writes one run directory and goes on where it stopped.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +15,14 @@ import torch
 
 from findnemo import report
 from findnemo.calibration import (
+    MISS,
     PUBLISHED_TAU,
     Calibration,
     Rule,
+    ends_early,
+    holdout_for,
     import_statistics,
+    promised,
     prompts_digest,
     threshold,
 )
@@ -44,6 +49,8 @@ from findnemo.runs import (
     start,
     write_results,
 )
+from findnemo.runs.ranking import Meter, Ranked
+from findnemo.runs.store import kept_settings
 from findnemo.runs.track import check_tracker, track
 from findnemo.runs.trust import vouch
 from findnemo.settings import Settings, settings_for
@@ -60,6 +67,7 @@ from findnemo.tasks.opening import (
     listed,
     loaded,
     plan_for,
+    plan_of,
     read_table,
     shard_of,
     table_of,
@@ -68,6 +76,15 @@ from findnemo.tasks.opening import (
     work_on,
 )
 from findnemo.tasks.options import Detecting, FineTune, Localizing, Output, Pictures, Workers
+from findnemo.tasks.ranking import (
+    as_table,
+    check_order,
+    in_order,
+    is_ordered,
+    keep_order,
+    memories_of,
+    refuse_order,
+)
 
 PATH = ("detect", "localize", "verify")
 
@@ -263,6 +280,11 @@ def audit(
     """
     output = output_of(out)
     if isinstance(prompts, FineTune):
+        if is_ordered(detecting):
+            raise InputError(
+                "--budget and --like put a table of captions in order: leave them out with"
+                " --train-images"
+            )
         from findnemo.tasks.fine_tunes import audit_fine_tune
 
         return audit_fine_tune(
@@ -325,6 +347,12 @@ def ready(request: Request, listener: Listener) -> Ready:
     given = captions_of(request.prompts)
     if detecting.fdr is not None and not 0 < detecting.fdr < 1:
         raise InputError(f"--fdr {detecting.fdr} is not a rate between 0 and 1")
+    _refuse_miss(detecting)
+    refuse_order(detecting, given.shard)
+    if detecting.like is not None:
+        memories_of(detecting.like)
+        if detecting.holdout is None and detecting.calibration is None:
+            detecting = replace(detecting, calibration=Path(detecting.like) / "calibration")
     part = shard_of(given.shard)
     if part is not None and detecting.calibration is None:
         raise InputError(
@@ -359,7 +387,53 @@ def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
         warn_long(pool.model, calibration.table, listener, of="hold-out ")
         calibration = _own_calibration(pool, calibration, asked.detecting, asked.output, listener)
     plan = listed(asked.plan, asked.detecting, calibration)
+    plan = replace(plan, miss=_miss(asked, calibration))
+    _tell_promise(plan.miss, calibration, listener)
     return run_stages(pool, calibration, replace(asked, plan=plan), listener)
+
+
+def _refuse_miss(detecting: Detecting) -> None:
+    """Raises InputError for a share of lost memories that cannot be, or cannot be asked for."""
+    if detecting.miss is None:
+        return
+    if not 0 <= detecting.miss < 1:
+        raise InputError(f"--miss {detecting.miss} is not a share of at least 0 and less than 1")
+    if detecting.fdr is not None:
+        raise InputError(
+            "--miss says how early detection may end, and --fdr takes all seeds of every caption:"
+            " leave one of them out"
+        )
+
+
+def _miss(asked: Ready, calibration: Calibration) -> float | None:
+    """The share of memories that an early end may lose: as asked for, as the run has it, else
+    MISS. None where all seeds are looked at: for a list at a false discovery rate, and where few
+    seeds cannot tell.
+    """
+    wanted = asked.detecting.miss
+    if not ends_early(calibration.settings):
+        if wanted is not None:
+            raise InputError(
+                f"--miss does nothing in the variant {calibration.settings.variant!r}, where any two"
+                " seeds can decide: leave it out, or take the variant 'findnemo'"
+            )
+        return None
+    if asked.detecting.fdr is not None:
+        return None
+    if wanted is not None:
+        return wanted
+    kept = kept_settings(Path(asked.output.path))
+    return MISS if kept is None else plan_of(kept).miss
+
+
+def _tell_promise(miss: float | None, calibration: Calibration, listener: Listener) -> None:
+    """A word where the hold-out captions are too few for the share that an early end may lose."""
+    if miss and not promised(calibration.trajectories, miss):
+        listener.say(
+            f"early ends: {len(calibration.trajectories)} hold-out captions are too few to lose at most"
+            f" a share of {miss} (it takes {holdout_for(miss)}): a caption ends early only where it"
+            " cannot be memorized at all"
+        )
 
 
 def _go(request: Request, workers: Workers, listener: Listener) -> Run:
@@ -393,11 +467,22 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
     plan = asked.plan
     table = asked.table
     output = asked.output
+    detecting = asked.detecting
+    order: list[Ranked] | None = None
+    if is_ordered(detecting):
+        check_order(pool, calibration, detecting)
     run = start(output.path, model, calibration, plan, asked.part, output.wait)
     try:
         if asked.folder is not None:
             run.set_meta("folder", str(asked.folder))
             vouch(run)
+        if table is not None and is_ordered(detecting):
+            order = in_order(run.path, pool, calibration, detecting, table, listener)
+            if order is None:  # stopped before its end
+                run.unlock()
+                return run
+            whole = table
+            table = as_table(table, order)
         if table is None:
             ask_all(run)
         else:
@@ -407,7 +492,16 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
             _tell_least(entered.captions, plan.fdr, calibration, listener)
         work = work_on(run, model, calibration, plan, table or ())
         _warn_long_captions(work, table, listener)
-        answer(work, asked.stages, listener.progress, pool, listener.stop)
+        stages = asked.stages
+        if order is not None:
+            meter = Meter(run)
+            limit = math.inf if detecting.budget is None else detecting.budget
+            answer(
+                work, PATH[:1], listener.progress, pool, lambda: listener.stop() or meter() >= limit
+            )
+            keep_order(run, pool, calibration, detecting, order, whole, meter, listener)
+            stages = [stage for stage in stages if stage not in PATH[:1]]
+        answer(work, stages, listener.progress, pool, listener.stop)
         warn_missing(work.original, listener)
         write_results(run)
         is_whole = asked.stages[-1] == "verify" and asked.part is None

@@ -1,0 +1,327 @@
+"""A table of captions in the order in which it pays to look at them: the likely ones first.
+
+The table is read once, of any length, and the likeliest captions are kept. Among them others are
+drawn by chance, from which follows what is left in the part that nobody looks at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from findnemo.errors import DamageError, MismatchError, NumericalError
+from findnemo.files.sizes import TENSOR_BYTES, checked
+from findnemo.files.writing import written
+from findnemo.prompts import Prompt
+from findnemo.runs.store import Run
+from findnemo.stats.intervals import clopper_pearson
+
+RANKING = "ranking.json"  # the order of a run's table
+CHUNK = 2048  # captions whose text is looked at together
+SAVE_EVERY = 16  # chunks
+DRAWN = 10  # every so many captions one is drawn by chance
+
+Score = Callable[[Sequence[str]], Iterable[float]]
+
+
+@dataclass(frozen=True, order=True)
+class Ranked:
+    """A caption of a table: how likely it is (`value`), and its place (`chance`, from 0 to 1) in
+    an order by chance, which follows from its text. `drawn`: by chance, not for being likely.
+    """
+
+    value: float
+    chance: float
+    prompt: Prompt = field(compare=False)
+    drawn: bool = field(default=False, compare=False)
+
+    def to_json(self) -> list[Any]:
+        return [self.value, self.chance, asdict(self.prompt)]
+
+    @classmethod
+    def from_json(cls, values: Any) -> Ranked:
+        value, chance, prompt = values
+        return cls(float(value), float(chance), Prompt(**prompt))
+
+
+@dataclass
+class Ranking:
+    """What is known of a table so far.
+
+    `most`: so many captions are kept of each kind, `likely` ones (a heap, the least likely first)
+    and `drawn` ones (a heap, the last in the order by chance first). `captions`: rows read.
+    `digest`: of them, to tell a continuation.
+    """
+
+    key: str
+    most: int
+    captions: int = 0
+    digest: str = ""
+    likely: list[tuple[float, float, Ranked]] = field(default_factory=list)
+    drawn: list[tuple[float, float, Ranked]] = field(default_factory=list)
+
+    def take(self, prompts: Sequence[Prompt], values: Iterable[float]) -> None:
+        """Take the next captions of the table, with how likely each is."""
+        known = {one.prompt.text for heap in (self.likely, self.drawn) for *_, one in heap}
+        for prompt, value in zip(prompts, values, strict=True):
+            if prompt.text in known:
+                continue
+            one = Ranked(float(value), chance_of(prompt.text), prompt)
+            known.add(prompt.text)
+            _keep(self.likely, (one.value, -one.chance, one), self.most)
+            _keep(self.drawn, (-one.chance, one.value, one), self.most)
+        self.captions += len(prompts)
+        self.digest = digest_of(self.digest, prompts)
+
+    def order(self, every: int = DRAWN) -> list[Ranked]:
+        """At most `most` captions: the likeliest first, and as every `every`-th one of those drawn by
+        chance; 0 for none. The order for a smaller `most` is the beginning of it.
+        """
+        likely = (one for *_, one in sorted(self.likely, reverse=True))
+        drawn = (one for *_, one in sorted(self.drawn, reverse=True))
+        taken: set[str] = set()
+        order: list[Ranked] = []
+        while len(order) < self.most:
+            by_chance = every > 0 and len(order) % every == every - 1
+            source = drawn if by_chance else likely
+            found = next((one for one in source if one.prompt.text not in taken), None)
+            if found is None:
+                break
+            taken.add(found.prompt.text)
+            order.append(Ranked(found.value, found.chance, found.prompt, by_chance))
+        return order
+
+    def save(self, path: Path) -> None:
+        kept = {
+            "key": self.key,
+            "most": self.most,
+            "captions": self.captions,
+            "digest": self.digest,
+            "likely": [one.to_json() for *_, one in self.likely],
+            "drawn": [one.to_json() for *_, one in self.drawn],
+        }
+        with written(path) as part:
+            part.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path, key: str, most: int) -> Ranking:
+        """What `save` wrote for the same scores and at least so many captions; else a fresh start."""
+        if not path.exists():
+            return cls(key, most)
+        try:
+            kept = json.loads(checked(path, TENSOR_BYTES).read_text(encoding="utf-8"))
+            if kept["key"] != key or kept["most"] < most:
+                return cls(key, most)
+            likely = [Ranked.from_json(one) for one in kept["likely"]]
+            drawn = [Ranked.from_json(one) for one in kept["drawn"]]
+            found = cls(key, int(kept["most"]), int(kept["captions"]), str(kept["digest"]))
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise DamageError(
+                f"{path} is no order of captions ({error!s:.200}): remove it, and it is made again"
+            ) from error
+        found.likely = [(one.value, -one.chance, one) for one in likely]
+        found.drawn = [(-one.chance, one.value, one) for one in drawn]
+        for heap in (found.likely, found.drawn):
+            heapq.heapify(heap)
+        return found
+
+
+def _keep(
+    heap: list[tuple[float, float, Ranked]], one: tuple[float, float, Ranked], most: int
+) -> None:
+    if len(heap) < most:
+        heapq.heappush(heap, one)
+    else:
+        heapq.heappushpop(heap, one)
+
+
+def chance_of(text: str) -> float:
+    """The place of a caption in an order by chance.
+
+    >>> 0 <= chance_of("a cat") < 1, chance_of("a cat") == chance_of("a cat")
+    (True, True)
+    """
+    data = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=6).digest(), "big") / 2**48
+
+
+def digest_of(digest: str, prompts: Iterable[Prompt]) -> str:
+    """Identity of the captions read, in their order, with those of a chunk more."""
+    state = hashlib.sha256(digest.encode())
+    for prompt in prompts:
+        state.update(prompt.text.encode("utf-8", "surrogatepass") + b"\0")
+    return state.hexdigest()
+
+
+def ranked(
+    path: Path,
+    key: str,
+    table: Iterable[Prompt],
+    score: Score,
+    most: int,
+    progress: Callable[[int], None] = lambda done: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Ranking | None:
+    """Read a table to its end and rank it; what is done is kept in the file `path`, so that the
+    same call goes on after an interruption. None where `stop` says so before the end.
+
+    `key`: identity of what `score` depends on. Raises MismatchError where the table is no longer
+    the one that was begun with.
+    """
+    ranking = Ranking.load(path, key, most)
+    done = ranking.captions
+    seen = 0
+    digest = ""
+    try:
+        for number, chunk in enumerate(_chunks(table)):
+            seen += len(chunk)
+            digest = digest_of(digest, chunk)
+            if (seen == done and digest != ranking.digest) or seen > done > seen - len(chunk):
+                raise MismatchError(
+                    f"{path} is the order of another table, of which {done} captions were read:"
+                    " give that table, or another --out"
+                )
+            if seen <= done:
+                continue
+            if stop():
+                ranking.save(path)
+                return None
+            ranking.take(chunk, _finite(chunk, score([prompt.text for prompt in chunk])))
+            progress(ranking.captions)
+            if number % SAVE_EVERY == SAVE_EVERY - 1:
+                ranking.save(path)
+    except MismatchError:
+        raise
+    except BaseException:
+        ranking.save(path)
+        raise
+    if seen < done:
+        raise MismatchError(f"the table has {seen} captions, {done} were read of it before")
+    ranking.save(path)
+    return ranking
+
+
+def _finite(chunk: Sequence[Prompt], values: Iterable[float]) -> list[float]:
+    found = [float(value) for value in values]
+    for prompt, value in zip(chunk, found, strict=True):
+        if not math.isfinite(value):
+            raise NumericalError(
+                f"the text encoder gives no numbers for row {prompt.row} ({prompt.text!r:.60}): check"
+                " the checkpoint, or load it with dtype float32"
+            )
+    return found
+
+
+def _chunks(table: Iterable[Prompt]) -> Iterator[tuple[Prompt, ...]]:
+    rows = iter(table)
+    while chunk := tuple(islice(rows, CHUNK)):
+        yield chunk
+
+
+# the budget ---------------------------------------------------------------------------------------
+
+
+class Meter:
+    """U-Net sample evaluations that detection has taken in a run; only what was committed since
+    the last call is read.
+    """
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.last = 0
+        self.total = 0
+
+    def __call__(self) -> int:
+        sql = (
+            "SELECT max(rowid), sum(json_extract(payload, '$.evaluations')) FROM results WHERE"
+            " rowid > ? AND stage = 'detect' AND status = 'done'"
+        )
+        last, more = self.run.query(sql, (self.last,))[0]
+        self.last = self.last if last is None else int(last)
+        self.total += int(more or 0)
+        return self.total
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is known of a table of which a part was looked at.
+
+    `captions`: of the table; `looked`: at so many. `found`: over tau among these. `left`: estimate
+    of how many the rest holds, with `low` and `high` (95 %); None where none of the rest was drawn
+    by chance.
+    """
+
+    captions: int
+    looked: int
+    found: int
+    left: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def what_is_left(order: Sequence[Ranked], memorized: Mapping[str, bool], captions: int) -> Left:
+    """How many captions over tau are left in the part of a table that was not looked at.
+
+    `order`: of `Ranking.order`. `memorized`: caption -> whether it is, of those looked at.
+    Let v be how likely the last caption was that was taken for being likely. Every caption that is
+    likelier was looked at, and of the R others those that were drawn by chance are a random sample:
+    s of them, x over tau. So x / s of the rest are, on average over the draw; the interval is Clopper
+    and Pearson's, of x among s. It takes nothing for granted of the order.
+
+    >>> prompts = [Prompt(f"caption {k}", k) for k in range(6)]
+    >>> order = [Ranked(9 - k, 0.1, p, k % 3 == 2) for k, p in enumerate(prompts)]
+    >>> left = what_is_left(order, {p.text: p.row == 5 for p in prompts}, captions=101)
+    >>> left.found, left.left
+    (1, 95.0)
+    """
+    seen = [one for one in order if one.prompt.text in memorized]
+    found = sum(memorized[one.prompt.text] for one in seen)
+    likely = [one for one in seen if not one.drawn]
+    border = min((_key(one) for one in likely), default=(math.inf, 0.0))
+    below = [one for one in seen if _key(one) < border]
+    rest = captions - len(seen)
+    if rest <= 0:
+        return Left(captions, len(seen), found, 0.0, 0.0, 0.0)
+    if not below:
+        return Left(captions, len(seen), found)
+    hits = sum(memorized[one.prompt.text] for one in below)
+    low, high = clopper_pearson(hits, len(below))
+    return Left(
+        captions, len(seen), found, rest * hits / len(below), max(rest * low, 0.0), rest * high
+    )
+
+
+def _key(one: Ranked) -> tuple[float, float]:
+    return one.value, -one.chance
+
+
+def left_told(about: Left, budget: int, used: int) -> str:
+    """What a budget has found, in a sentence or two.
+
+    >>> left_told(Left(1000, 100, 7, 3.4, 0.1, 20.2), 300, 310)
+    'Of 1000 captions 100 were looked at, in 310 of 300 evaluations: 7 are over the threshold. The others hold about 3 more (95 %: 0 to 21).'
+    """
+    text = (
+        f"Of {about.captions} captions {about.looked} were looked at, in {used} of {budget}"
+        f" evaluations: {about.found} are over the threshold."
+    )
+    if about.left is None or about.low is None or about.high is None:
+        return (
+            f"{text} How many the others hold cannot be said: too few of them were drawn by chance."
+        )
+    if about.looked >= about.captions:
+        return text
+    return (
+        f"{text} The others hold about {about.left:.0f} more (95 %: {about.low:.0f} to"
+        f" {about.high + 0.5:.0f})."
+    )

@@ -1,0 +1,234 @@
+"""Captions in the order in which it pays to look at them: `--budget`, `--like`."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from findnemo.calibration import Calibration
+from findnemo.detection import Drives, Unusual
+from findnemo.detection.by_text import require_ordinary, require_text_alone
+from findnemo.errors import InputError
+from findnemo.files.marks import marked
+from findnemo.files.writing import written
+from findnemo.neurons import NeuronSet
+from findnemo.prompts import PromptTable
+from findnemo.runs import Pool, Run, Serial, settings_of, switched_off
+from findnemo.runs.ranking import (
+    RANKING,
+    Meter,
+    Ranked,
+    Ranking,
+    Score,
+    left_told,
+    ranked,
+    what_is_left,
+)
+from findnemo.runs.workers import answer_of
+from findnemo.tasks.listening import Listener
+from findnemo.tasks.options import Detecting
+
+SIBLINGS = 1000  # captions that are looked at without a budget
+LEAST = 2  # evaluations that a caption takes at least
+LIKE = "like.csv"
+
+Memories = tuple[tuple[str, NeuronSet], ...]
+
+
+def refuse_order(detecting: Detecting, shard: Any) -> None:
+    """Raises InputError for a budget or a run to be like that cannot be."""
+    if detecting.budget is not None and detecting.budget < LEAST:
+        raise InputError(
+            f"--budget {detecting.budget}: a caption takes {LEAST} evaluations or more"
+        )
+    if shard is not None and is_ordered(detecting):
+        raise InputError(
+            "--shard takes captions as they come, --budget and --like put the whole table in order:"
+            " leave one of them out"
+        )
+
+
+def check_order(pool: Pool, calibration: Calibration, detecting: Detecting) -> None:
+    """Raises MismatchError for a run of another model, InputError for a calibration that keeps no
+    captions, ModelError for a model of which the text alone says nothing.
+    """
+    if detecting.like is not None:
+        Calibration.load(Path(detecting.like) / "calibration").check(pool.model)
+    require_ordinary(calibration.ordinary)
+    if isinstance(pool, Serial):
+        require_text_alone(pool.model)
+
+
+def is_ordered(detecting: Detecting) -> bool:
+    return detecting.budget is not None or detecting.like is not None
+
+
+def memories_of(like: str | Path) -> Memories:
+    """The captions of a run whose neurons are switched off, each with these.
+
+    Raises InputError for a run that has found none.
+    """
+    with Run.open(like) as run:
+        settings_of(run)
+        found = ((c.text, switched_off(c)) for c in run.captions(stage="localize"))
+        memories = tuple((text, neurons) for text, neurons in found if neurons)
+    if not memories:
+        raise InputError(
+            f"{like} has found no neurons, so no caption can be like its memories: run `findnemo"
+            " localize` or `findnemo audit` on it first"
+        )
+    return memories
+
+
+def in_order(
+    out: Path,
+    pool: Pool,
+    calibration: Calibration,
+    detecting: Detecting,
+    table: Any,
+    listener: Listener,
+) -> list[Ranked] | None:
+    """A table in the order of its likelihood, kept in `out` meanwhile; None where it was stopped.
+
+    `table`: as `opening.table_of` gives it.
+    """
+    like = detecting.like
+    memories: Memories = ()
+    if like is not None:
+        memories = memories_of(like)
+    ordinary = calibration.ordinary
+    most = SIBLINGS if detecting.budget is None else detecting.budget // LEAST
+    known = {text for text, _ in memories}
+    rows = (prompt for prompt in islice(iter(table), table.most) if prompt.text not in known)
+    total = _rows(table)
+    listener.say(f"putting {total} captions in order by their text")
+    about = (pool.model.fingerprint, ordinary, [(c, n.to_json()) for c, n in memories], table.most)
+    found = ranked(
+        out / RANKING,
+        hashlib.sha256(repr(about).encode("utf-8", "surrogatepass")).hexdigest(),
+        rows,
+        _score(pool, ordinary, memories),
+        most,
+        lambda done: listener.progress("order", done, total),
+        listener.stop,
+    )
+    return None if found is None else _limited(found, memories, most)
+
+
+def _limited(found: Ranking, memories: Memories, most: int) -> list[Ranked]:
+    """The order, of siblings without captions by chance and no longer than was asked for."""
+    return found.order(0)[:most] if memories else found.order()
+
+
+def _rows(table: Any) -> int:
+    rows = len(table) if isinstance(table, PromptTable) else table.rows - table.missing
+    return rows if table.most is None else min(rows, table.most)
+
+
+def _score(pool: Pool, ordinary: Sequence[str], memories: Memories) -> Score:
+    """How likely captions are: by this process, or by a worker, which alone has the model then."""
+    if isinstance(pool, Serial):
+        return scorer(pool.model, ordinary, memories)
+    step = partial(_scored, ordinary=ordinary, memories=memories)
+    return lambda texts: answer_of(pool, step, tuple(texts), "the order of the captions")
+
+
+def scorer(model: Any, ordinary: Sequence[str], memories: Memories) -> Drives | Unusual:
+    """By how far a caption drives the neurons of memories; without any, by how unusual it is."""
+    return Drives(model, dict(memories), ordinary) if memories else Unusual(model, ordinary)
+
+
+def _scored(
+    model: Any, items: Sequence[Sequence[str]], ordinary: Sequence[str], memories: Memories
+) -> list[list[float]]:
+    score = scorer(model, ordinary, memories)
+    return [score(texts).tolist() for texts in items]
+
+
+def as_table(table: Any, order: Sequence[Ranked]) -> PromptTable:
+    """The captions of an order, as a table of the same source."""
+    return PromptTable(table.source, tuple(one.prompt for one in order))
+
+
+def keep_order(
+    run: Run,
+    pool: Pool,
+    calibration: Calibration,
+    detecting: Detecting,
+    order: Sequence[Ranked],
+    table: Any,
+    meter: Meter,
+    listener: Listener,
+) -> None:
+    """After detection: what was found for the budget, or which captions are like the memories."""
+    detected = {c.text: c.detected for c in run.captions(stage="detect") if c.detected is not None}
+    if detecting.like is not None:
+        memories = memories_of(detecting.like)
+        _write_like(
+            run.path / LIKE, _told(pool, calibration.ordinary, memories, order), order, detected
+        )
+        looked = [one for one in order if one.prompt.text in detected]
+        over = sum(detected[one.prompt.text].memorized for one in looked)
+        listener.say(
+            f"{over} of the {len(looked)} likeliest captions are over the threshold: see"
+            f" {run.path / LIKE}"
+        )
+        return
+    memorized = {text: found.memorized for text, found in detected.items()}
+    left = what_is_left(order, memorized, _rows(table))
+    budget = detecting.budget or 0
+    run.set_meta("budget", {"budget": budget, "spent": meter(), **left.to_json()})
+    listener.say(left_told(left, budget, meter()))
+
+
+def _told(
+    pool: Pool, ordinary: Sequence[str], memories: Memories, order: Sequence[Ranked]
+) -> list[tuple[float, str, NeuronSet]]:
+    texts = tuple(one.prompt.text for one in order)
+    if not texts:
+        return []
+    if isinstance(pool, Serial):
+        return Drives(pool.model, dict(memories), ordinary).told(texts)
+    step = partial(_told_by, ordinary=ordinary, memories=memories)
+    found: list[tuple[float, str, NeuronSet]] = answer_of(pool, step, texts, "the neurons")
+    return found
+
+
+def _told_by(
+    model: Any, items: Sequence[Sequence[str]], ordinary: Sequence[str], memories: Memories
+) -> list[list[tuple[float, str, NeuronSet]]]:
+    drives = Drives(model, dict(memories), ordinary)
+    return [drives.told(texts) for texts in items]
+
+
+def _write_like(
+    file: Path,
+    told: Sequence[tuple[float, str, NeuronSet]],
+    order: Sequence[Ranked],
+    detected: Mapping[str, Any],
+) -> None:
+    """Captions from the likeliest down: which memory each is like, which neurons it drives, and,
+    as far as it was looked at, its score.
+    """
+    with written(file) as part, part.open("w", encoding="utf-8", newline="") as table:
+        writer = csv.writer(table)
+        writer.writerow(["caption", "row", "drive", "like", "neurons", "score", "memorized"])
+        for one, (drive, memory, neurons) in zip(order, told, strict=True):
+            found = detected.get(one.prompt.text)
+            layers = "; ".join(f"{n}: {' '.join(map(str, k))}" for n, k in neurons.layers.items())
+            writer.writerow(
+                [
+                    marked(one.prompt.text),
+                    one.prompt.row,
+                    round(drive, 4),
+                    marked(memory),
+                    layers,
+                    "" if found is None else round(found.score, 4),
+                    "" if found is None else found.memorized,
+                ]
+            )
