@@ -670,8 +670,11 @@ def stages(monkeypatch):
             images[key] = findnemo.generate(model, prompt, samples, settings)
         return images[key]
 
-    for module in ("effect", "cost"):
-        monkeypatch.setattr(f"findnemo.verification.{module}.generate", remembered)
+    def each(model, rows, settings):
+        return [remembered(model, prompt, [sample], settings)[0] for prompt, sample in rows]
+
+    monkeypatch.setattr("findnemo.verification.effect.generate", remembered)
+    monkeypatch.setattr("findnemo.verification.cost.generate_many", each)
     return watch
 
 
