@@ -2,6 +2,8 @@
 # make test   lint, types and tests (minutes); make slow adds the long checks
 # make audit  a bill of materials in build/sbom.json, and known holes in the packages (asks a service on the network)
 # make docs   the documentation as a site, in site/
+# make gpu    what findnemo costs on one GPU (build/gpu/table.md), a rehearsal with small networks where there is none;
+#             GPU="--parts sd14 --minutes 9" goes to measurements/gpu.py
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +11,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo check-demo test slow audit docs lint format setup clean
+.PHONY: demo check-demo test slow audit docs gpu lint format setup clean
 
 demo: setup
 	$(BIN)/findnemo demo --out findnemo-demo
@@ -40,6 +42,12 @@ audit: setup $(AUDIT)/.ready
 
 docs: setup
 	$(BIN)/mkdocs build --strict
+
+# an interpreter whose PyTorch has the GPU is taken as it is
+gpu:
+	@if $(PYTHON) -c "import sys, torch; sys.exit(not torch.cuda.is_available())" 2> /dev/null; \
+		then PYTHONPATH=src:$$PYTHONPATH $(PYTHON) measurements/gpu.py $(GPU); \
+		else $(MAKE) --no-print-directory setup && $(BIN)/python measurements/gpu.py $(GPU); fi
 
 lint: setup
 	$(BIN)/ruff check src tests recipes measurements notebooks

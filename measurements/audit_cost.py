@@ -15,8 +15,10 @@ subject has its own usual settings; the script makes them of ordinary captions t
 out here); and the search by one step alone (`gradient`), for captions known to be memorized.
 
 Evaluations are latents that passed the denoiser, whoever called it; a gradient taken back counts
-two more. Images of fresh seeds under both results are then judged alike (`--judge`), at nobody's
-cost. `--against` times whole commands in turn with those of an older checkout, one thread each.
+two more. Seconds are the clock's on a GPU and the processor's on a CPU (use one thread), which
+other processes change little. Images of fresh seeds under both results are then judged alike
+(`--judge`), at nobody's cost. `--against` times whole commands in turn with those of an older
+checkout, one thread each.
 
 Rows are kept in OUT/SUBJECT-STEPS-GUIDANCE/: the same command goes on where it stopped.
 """
@@ -51,12 +53,12 @@ from findnemo.benchmark import natural_demo, open_natural
 from findnemo.calibration import calibrate_in
 from findnemo.images import usual
 from findnemo.metrics import Descriptor
-from findnemo.metrics.copies import COPY, COPYING, copying
+from findnemo.metrics.copies import COPY, COPYING, TRAINED, copying
 from findnemo.metrics.kind import is_memory
 from findnemo.models import sampling
 from findnemo.neurons import EMPTY
 from findnemo.runs import standing, state
-from findnemo.runs.standing import TRAINED, switched_off
+from findnemo.runs.standing import switched_off
 from findnemo.settings import PAPER
 from findnemo.tasks import Detecting, Listener, Output, Pictures
 from findnemo.verification import nearest
@@ -218,7 +220,7 @@ def released(subject: Subject) -> None:
 
 @torch.no_grad()
 def script_images(model: Model, caption: str, off: NeuronSet, images: ImageSettings) -> Any:
-    """Ten pictures in one batch by the pipeline of diffusers, value neurons set to zero by hooks."""
+    """Ten pictures in one batch by the pipeline of diffusers, neurons set to zero by hooks."""
     sampler = "ddim" if "ddim" in model.samplers else None  # flows have only their own
     pipeline = model.pipeline
     pipeline.set_progress_bar_config(disable=True)
@@ -356,7 +358,9 @@ def timed(source: Path, arguments: list[Any]) -> Row:
         command += [*map(str, arguments), "--quiet", "--out", f"{folder}/run"]
         began = time.perf_counter()
         before = os.times()
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, encoding="utf-8"
+        )
         after = os.times()
         seconds = time.perf_counter() - began
         if done.returncode:

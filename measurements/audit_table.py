@@ -210,7 +210,8 @@ def commands(rows: list[Row]) -> str:
                 f" {min(ratios):.2f} to {max(ratios):.2f} |"
             )
     head = (
-        "Whole commands in turn on one thread each (processor: its seconds, whatever else runs):\n\n"
-        "| against | pairs | | it | this code | ratio | of pairs |\n|---|---:|---|---:|---:|---:|---|\n"
+        "Whole commands in turn on one thread each (processor: its seconds, whatever else"
+        " runs):\n\n| against | pairs | | it | this code | ratio | of pairs |"
+        "\n|---|---:|---|---:|---:|---:|---|\n"
     )
     return head + "\n".join(lines) if lines else ""

@@ -6,8 +6,8 @@ on the text; the text encoder once per seed; one score at a time; candidates tha
 twice. Nothing here is used by the package.
 
 In one thing it is cheaper than the published scripts: they pass all seeds and drop those that are
-not kept from the result, and their refinement begins with two noise differences that are known. What
-they spend is counted beside (`scripted`), not computed.
+not kept from the result, and their refinement begins with two noise differences that are known.
+What they spend is counted beside (`scripted`), not computed.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ All on the same model and captions in one run; U-Net sample evaluations are late
 U-Net once (a backward pass counts two more). With the demo model the sets are also compared with
 the planted neurons. `--model DIR --device cuda --prompts FILE --calibration DIR` runs it on
 anything; `--decoys SHARE` turns so many of the demo's neurons into ones that react to all the
-captions measured and do nothing; `--geometry sd14` makes a full-size random U-Net in which text
-decides and every seed is kept: the cost of the real one.
+captions measured and do nothing; `--geometry sd14` makes a full-size U-Net of random weights with
+memories planted in it: the cost of the real one.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument(
         "--geometry",
         choices=geometry.GEOMETRIES,
-        help="a U-Net of this size with random weights instead",
+        help="networks of this size with random weights instead, and planted memories",
     )
     parser.add_argument(
         "--decoys",
@@ -187,26 +187,21 @@ def main() -> None:
     if args.geometry:
         pipeline = geometry.pipeline(args.geometry)
         model = findnemo.load(pipeline, args.device, args.dtype, channels_last=True)
-        calibration = replace(
-            findnemo.calibrate(
-                model, geometry.CAPTIONS[4:], settings=replace(PAPER, samples=args.samples)
-            ),
-            tau=0.7,
-        )
-        captions = [(c, "") for c in geometry.CAPTIONS[:4]]
-        planted = {}
-        keep = -1.0
+        planted = geometry.plant(model, geometry.MEMORIES, geometry.CAPTIONS)
+        settings = replace(PAPER, samples=args.samples)
+        calibration = findnemo.calibrate(model, geometry.CAPTIONS, settings=settings)
+        captions = [(c, "VM" if n == 1 else "TM") for c, n in geometry.MEMORIES.items()]
     else:
         model = findnemo.load(args.model, args.device, args.dtype, channels_last=True)
         table = findnemo.read_prompts(args.prompts) if args.prompts else findnemo.demo.memorized()
         captions = [(p.text, str(p.type or "")) for p in table][: args.limit]
-        keep = None
         if args.decoys:
             geometry.add_decoys(model, args.decoys, [c for c, _ in captions])
         calibration = _calibration(model, args)
         planted = {} if args.prompts else dict(findnemo.demo.planted())
+    keep = None
     if args.tau is not None:
-        keep = calibration.tau if keep is None else keep
+        keep = calibration.tau
         calibration = replace(calibration, tau=args.tau)
     captions = captions[: args.limit]
     print(

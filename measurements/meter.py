@@ -1,11 +1,12 @@
-"""What passes a model's denoiser, and how an audit's share of it is put down to stages and captions.
+"""What passes a model's denoiser, put down to the stages and captions of an audit.
 
     with metered(model) as meter:
         findnemo.score(model, "a red star")
         meter.take()  # {"evaluations": 10, "seconds": ...}
 
 Evaluations are latents that passed the denoiser, whoever called it; a gradient that is taken back
-counts two more for each.
+counts two more for each. Seconds are those of the clock on a GPU, once it is done; on a CPU those
+of the processor, which other processes change little: measure on one thread.
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ class Meter:
         self.since = self._now()
 
     def _now(self) -> float:
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize(self.model.device)
+        if self.model.device.type != "cuda":
+            return time.process_time()
+        torch.cuda.synchronize(self.model.device)
         return time.perf_counter()
 
     def count(self, module: Any, args: tuple, kwargs: dict[str, Any], output: Any) -> None:

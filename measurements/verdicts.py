@@ -97,7 +97,11 @@ def measure(run: Run, model: Model, args: argparse.Namespace, known: list[Any]) 
     done = {(row["caption"], row["set"]) for row in known}
     captions = [c for c in run.captions() if c.localized is not None]
     for caption in captions[:: args.every]:
-        original = picture(folder / caption.image) if caption.image else None
+        original = None
+        if model.source in demo.MODELS:
+            original = demo.training_image(caption.text, model.source)
+        elif caption.image:
+            original = picture(folder / caption.image)
         judge = replace(judges, original=original)
         kept_images = partial(images_in, run, caption, count, images == own)
         made = partial(in_all_steps, model, caption, count, images)
@@ -136,10 +140,10 @@ def share(same: list[bool]) -> str:
 
 def table(files: list[Path]) -> Iterator[str]:
     """A Markdown table, a line a file and two for all together: with all sets, and with those that
-    were found.
+    were found. Images are those of sets that were quick to the end, captions' verdicts all.
     """
-    yield "| | sets | images | captions' verdicts | quick to the end | evaluations, median |"
-    yield "|---|---:|---|---|---:|---:|"
+    yield "| | sets | quick to the end | their images | captions' verdicts | evaluations, median |"
+    yield "|---|---:|---:|---|---|---:|"
     every = [(file.stem, json.loads(file.read_text())) for file in files]
     together = [row for _, rows in every for row in rows]
     own = [row for row in together if row["set"] == "found"]
@@ -153,13 +157,14 @@ def table(files: list[Path]) -> Iterator[str]:
         images = [
             one == other
             for quick, thorough, when in both
+            if quick["quick"]
             for one, other in zip(quick["seeds"][when], thorough["seeds"][when], strict=True)
         ]
         verdicts = [quick[when] == thorough[when] for quick, thorough, when in both]
         stood = sum(row["quick"]["quick"] for row in rows)
         cost = [median(row[how]["evaluations"] for row in rows) for how in ("quick", "thorough")]
         yield (
-            f"| {name} | {len(rows)} | {share(images)} | {share(verdicts)} | {stood} |"
+            f"| {name} | {len(rows)} | {stood} | {share(images)} | {share(verdicts)} |"
             f" {cost[0]:.0f} instead of {cost[1]:.0f} |"
         )
 

@@ -85,12 +85,14 @@ def test_captions_that_share_passes_count_as_what_they_took():
 
 
 def test_parts_of_a_caption_count_by_what_went_through_the_denoiser():
-    stage = Stage("verify", 0, 5, 0.0, 0)
-    stage.step(1, 100.0, 800)
-    assert stage.part(150.0, 1200) == 0  # how much a caption takes is not known yet
-    stage.step(2, 200.0, 1600)
-    assert stage.part(210.0, 1800) == pytest.approx(0.25)
-    assert stage.left(210.0, 1800) == pytest.approx(275)
+    stage = Stage("verify", 0, 5, 0.0, 700)
+    assert stage.part(50.0, 1200) == 0  # how much a caption takes is not known yet
+    stage.step(1, 100.0, 1500)
+    assert stage.part(150.0, 1900) == pytest.approx(0.5)
+    assert stage.left(150.0, 1900) is None
+    stage.step(2, 200.0, 2300)
+    assert stage.part(210.0, 2500) == pytest.approx(0.25)
+    assert stage.left(210.0, 2500) == pytest.approx(275)
     assert stage.part(900.0, 9999) == 1
     assert stage.left(900.0, 9999) == pytest.approx(200)
 
@@ -119,7 +121,7 @@ def test_a_line_comes_at_least_every_half_minute():
     for _ in range(300):
         sight.watch.passed(4)
         sight.wait(2)
-    assert sight.last == "verify 0/3, 10 min at the next one, 1,200 evaluations"
+    assert sight.last == "verify 0/3, 10 min and 1,200 evaluations since"
     sight.watch.stage("verify", 1, 3)
     sight.wait(100)
     sight.watch.stage("verify", 3, 3)
@@ -164,8 +166,11 @@ def test_a_bar_moves_inside_a_caption_and_lines_come_between_stages():
             sight.wait(50)
     sight.watch.passed(25)
     sight.wait(1)
-    assert shown[50] == ("verify 0/4", 0, "50 s at the next one, 100 evaluations")
+    assert shown[50] == ("verify 0/4", 0, "50 s and 100 evaluations since")
     assert shown[-1] == ("verify 2/4", 0.25, "at most about 88 s left")
+    assert len(sight.lines) == 1
+    sight.watch.stage("verify", 4, 4)
+    sight.wait(SILENCE - 1)
     assert len(sight.lines) == 1
 
 

@@ -4,11 +4,12 @@ and that nothing depends on company.
 
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
 import findnemo
 from findnemo.edits import masks
 from findnemo.neurons import NeuronSet
-from findnemo.passes import Denoising, likeness, spending
+from findnemo.passes import Denoising, likeness, quick_steps, spending
 
 CAPTION = "Brantwood Roasters first cup, a large brown ring"
 
@@ -114,11 +115,62 @@ def test_nan_is_no_picture_without_a_copy(demo_model, monkeypatch):
 
     whole = Denoising.image
 
-    def broken(self, latents, timestep, scales):
-        image = whole(self, latents, timestep, scales)
+    def broken(self, latents, timestep, scales, *options):
+        image = whole(self, latents, timestep, scales, *options)
         return image * float("nan") if scales else image
 
     monkeypatch.setattr(Denoising, "image", broken)
     with pytest.raises(NumericalError, match="Brantwood Roasters"):
         localize(demo_model, CAPTION, findnemo.demo.calibration())
     assert scan(demo_model, [CAPTION], findnemo.demo.image_settings()).left == {}
+
+
+def of_diffusers(model, denoising, timesteps, guidance, rescaled):
+    """x0_hat at the last of the timesteps by diffusers' DPM-Solver++ 2M, for all samples, with the
+    guidance of predictions by hand.
+    """
+    config = {**model.pipeline.scheduler.config, "prediction_type": "sample"}
+    solver = DPMSolverMultistepScheduler.from_config(
+        config, algorithm_type="dpmsolver++", solver_order=2, lower_order_final=False
+    )
+    solver.set_timesteps(timesteps=timesteps)
+    latents = denoising.noise
+    count = len(latents)
+    texts = torch.cat([t.tokens.expand(count, -1, -1) for t in (denoising.empty, denoising.text)])
+    for t in solver.timesteps:
+        with torch.no_grad():
+            v = model.denoiser(torch.cat([latents] * 2), t, encoder_hidden_states=texts).sample
+        a = model.pipeline.scheduler.alphas_cumprod[t]
+        without, given = (a.sqrt() * torch.cat([latents] * 2) - (1 - a).sqrt() * v).chunk(2)
+        image = without + guidance * (given - without)
+        if rescaled:
+            image *= (given.flatten(1).std(1) / image.flatten(1).std(1)).view(-1, 1, 1, 1)
+        latents = solver.step(image, t, latents).prev_sample
+    return image
+
+
+@pytest.mark.parametrize(("guidance", "rescaled"), [(2.0, False), (7.0, True)])
+def test_quick_steps_are_those_of_dpm_solver_among_the_steps_of_the_whole(
+    demo_model, guidance, rescaled
+):
+    steps = quick_steps(guidance)
+    whole = demo_model.timesteps(15)
+    denoising = Denoising(demo_model, CAPTION, 2, guidance, first=1000)
+    assert torch.equal(denoising.noise, demo_model.noise(CAPTION, [1000, 1001]))
+    path = denoising.run([0, 1], steps, whole=15)
+    assert path.timesteps == tuple(whole[k * 15 // steps] for k in range(steps))
+    assert path.timesteps[0] == whole[0]
+    theirs = of_diffusers(demo_model, denoising, list(path.timesteps), guidance, rescaled)
+    torch.testing.assert_close(path.image, theirs, atol=1e-3, rtol=1e-3)
+
+
+def test_masks_a_sample_in_one_batch_give_what_separate_runs_give(demo_model):
+    planted = findnemo.demo.planted()[CAPTION]
+    denoising = Denoising(demo_model, CAPTION, 2, 2.0)
+    sets = masks(demo_model, [NeuronSet(), planted])
+    rows = {name: scale.repeat_interleave(2, 0) for name, scale in sets.items()}
+    together = denoising.run([0, 1, 0, 1], 3, rows, whole=15).image
+    on = denoising.run([0, 1], 3, whole=15).image
+    off = denoising.run([0, 1], 3, masks(demo_model, [planted]), whole=15).image
+    torch.testing.assert_close(together, torch.cat([on, off]), atol=1e-5, rtol=1e-5)
+    assert float(likeness(on, off).max()) < 0.5

@@ -674,11 +674,14 @@ def stages(monkeypatch):
             images[key] = findnemo.generate(model, prompt, samples, settings)
         return images[key]
 
+    def each(model, rows, settings):
+        return [remembered(model, prompt, [sample], settings)[0] for prompt, sample in rows]
+
     def pictured(model, prompt, samples, settings, neurons):
         with findnemo.deactivate(model, neurons):
             return remembered(model, prompt, samples, settings)
 
-    monkeypatch.setattr("findnemo.verification.cost.generate", remembered)
+    monkeypatch.setattr("findnemo.verification.cost.generate_many", each)
     monkeypatch.setattr("findnemo.verification.effect.pictures", pictured)
     return watch
 

@@ -76,7 +76,7 @@ def test_scores_are_those_of_seeds_that_no_search_has_seen(loud):
     assert (result.before, result.after, set(result.values)) == (
         [],
         [],
-        {"score_before", "score_after", "replicating", "same_seed"},
+        {"score_before", "score_after", "replicating", "same_seed", "evaluations"},
     )
 
 

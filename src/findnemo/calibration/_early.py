@@ -12,6 +12,8 @@ lost, whatever the caption.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -134,3 +136,12 @@ def promised(trajectories: Tensor, miss: float) -> float:
     captions are too few to allow any.
     """
     return miss if _share(steadiness(trajectories), miss) > 0 else 0.0
+
+
+def holdout_for(miss: float) -> int:
+    """How many hold-out captions it takes to promise that at most a share `miss` is lost.
+
+    >>> holdout_for(0.005)
+    598
+    """
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - miss))

@@ -32,28 +32,27 @@ class Stage:
     """A stage under way: how far it is, and how fast by its latest pieces.
 
     The first piece only starts the clock. What it took is no measure: loading and warming up are
-    in it. `passed`: latents that have gone through the denoiser, which tell how much of a piece is
-    done where another piece has shown how many it takes.
+    in it. `passed`: latents that have gone through the denoiser. They tell how much of a piece is
+    done, once a first one has shown how many it takes.
     """
 
     def __init__(self, name: str, done: int, total: int, now: float, passed: int):
         self.name = name
         self.total = total
         self.done = done
-        self._since = now  # the piece under way
-        self._passed = passed
-        self._points: deque[tuple[float, int, int]] = deque()
+        self._began = (done, passed)
+        self._last = (now, passed)
+        self._points: deque[tuple[float, int]] = deque()
 
     def step(self, done: int, now: float, passed: int) -> None:
         """So many pieces are done now."""
         self.done = done
-        self._since = now
-        self._passed = passed
+        self._last = (now, passed)
         points = self._points
         if points and now - points[-1][0] < BURST:
-            points[-1] = (points[-1][0], done, passed)
+            points[-1] = (points[-1][0], done)
         else:
-            points.append((now, done, passed))
+            points.append((now, done))
         while len(points) > LEAST and now - points[1][0] > WINDOW:
             points.popleft()
 
@@ -61,29 +60,30 @@ class Stage:
     def open(self) -> bool:
         return self.done < self.total
 
-    def _each(self) -> tuple[float, float] | None:
-        """Seconds and latents that a piece takes; None before there is a rate."""
+    @property
+    def seconds(self) -> float | None:
+        """What a piece takes; None before there is a rate."""
         if not self._points:
             return None
-        (began, first, one), (ended, last, other) = self._points[0], self._points[-1]
-        pieces = last - first
-        return ((ended - began) / pieces, (other - one) / pieces) if pieces > 0 else None
+        (began, first), (ended, last) = self._points[0], self._points[-1]
+        return (ended - began) / (last - first) if last > first else None
 
     def part(self, now: float, passed: int) -> float:
         """How much of the piece under way is done, 0 to 1: by latents, else by time."""
-        if (each := self._each()) is None or not self.open:
+        since, before = self._last
+        done = self.done - self._began[0]
+        latents = before - self._began[1]
+        if not self.open:
             return 0.0
-        seconds, latents = each
-        share = (
-            (passed - self._passed) / latents if latents else (now - self._since) / (seconds or 1)
-        )
-        return min(share, 1.0)
+        if done and latents:
+            return min((passed - before) * done / latents, 1.0)
+        return min((now - since) / self.seconds, 1.0) if self.seconds else 0.0
 
     def left(self, now: float, passed: int) -> float | None:
         """Seconds until the stage ends; None before there is a rate, and at the end."""
-        if (each := self._each()) is None or not self.open:
+        if self.seconds is None or not self.open:
             return None
-        return each[0] * (self.total - self.done - self.part(now, passed))
+        return self.seconds * (self.total - self.done - self.part(now, passed))
 
     def ahead(self, now: float, passed: int) -> str:
         """The time left in words; empty where nothing can be said."""
@@ -93,10 +93,10 @@ class Stage:
         return f"{at_most}about {lasting(left)} left"
 
     def at_it(self, now: float, passed: int) -> str:
-        """How long the piece under way has taken so far, and how much was computed for it."""
-        spent = passed - self._passed
-        computed = f", {spent:,} evaluations" if spent else ""
-        return f"{lasting(now - self._since)} at the next one{computed}"
+        """How long ago the last piece was done, and how much was computed since."""
+        since, before = self._last
+        computed = f" and {passed - before:,} evaluations" if passed > before else ""
+        return f"{lasting(now - since)}{computed} since"
 
     def __str__(self) -> str:
         return f"{self.name} {self.done}/{self.total}"
@@ -110,19 +110,15 @@ def lasting(seconds: float) -> str:
     """
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= 1.5 * size:
-            return (
-                f"{seconds / size:.1f} {unit}"
-                if seconds < 10 * size
-                else f"{seconds / size:.0f} {unit}"
-            )
+            return f"{seconds / size:.{int(seconds < 10 * size)}f} {unit}"
     return f"{seconds:.0f} s"
 
 
 class Watch:
     """What is being done, and the lines that say so.
 
-    `tell`, `warn`: write a line. `bars`: shows stages itself, as in a terminal; None in a log. `clock`:
-    seconds. `stage`, `said`, `warned` and `passed` are called by whoever works, `tick` by another
+    `tell`, `warn`: write a line. `bars`: shows a stage, the part of its next piece that is done, and
+    a note, as in a terminal; None in a log. `clock`: seconds. `stage`, `said`, `warned` and `passed` are called by whoever works, `tick` by another
     thread, about every second.
     """
 
@@ -199,6 +195,7 @@ class Watch:
         at_it = stage.at_it(now, self._latents) if stage.open else ""
         note = stage.ahead(now, self._latents) or at_it  # before there is a rate
         self._bars(stage, stage.part(now, self._latents), note)
+        self._printed = now
 
     def _line(self, *words: object) -> None:
         self._tell(", ".join(str(word) for word in words if str(word)))
@@ -213,13 +210,14 @@ def watching(console: Console, tell: Tell, warn: Tell) -> Iterator[Watch]:
             yield watch
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     columns = (
         TextColumn("{task.description:>10}"),
-        BarColumn(),
+        BarColumn(20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
     )
     with Progress(*columns, console=console) as progress:
         tasks: dict[str, Any] = {}
@@ -228,7 +226,10 @@ def watching(console: Console, tell: Tell, warn: Tell) -> Iterator[Watch]:
             if stage.name not in tasks:
                 tasks[stage.name] = progress.add_task(stage.name, total=stage.total, note="")
             progress.update(
-                tasks[stage.name], completed=stage.done + part, total=stage.total, note=note
+                tasks[stage.name],
+                completed=stage.done + min(part, 0.99),
+                total=stage.total,
+                note=note,
             )
 
         with _ticking(Watch(tell, warn, bars)) as watch:

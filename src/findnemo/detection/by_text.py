@@ -42,11 +42,7 @@ class Activations:
     """
 
     def __init__(self, model: Model, neurons: Indices):
-        if type(model).value_activations is not Model.value_activations:
-            raise ModelError(
-                f"the value layers of a {type(model.pipeline).__name__} see the image too: captions"
-                " cannot be put in order by their text alone; leave --like and --budget out"
-            )
+        require_text_alone(model)
         layers = model.layers_of("all")
         for name, indices in neurons.items():
             if name not in layers or max(indices or (0,)) >= model.widths("all")[name]:
@@ -105,6 +101,15 @@ class Activations:
             members, order = order[:many], order[many:]
             text, own = encode_cut(self.model, [ids[k] for k in members])
             yield members, text, own
+
+
+def require_text_alone(model: Model) -> None:
+    """Raises ModelError for a model whose value layers see more than the caption."""
+    if type(model).value_activations is not Model.value_activations:
+        raise ModelError(
+            f"the value layers of a {type(model.pipeline).__name__} see the image too: captions"
+            " cannot be put in order by their text alone; leave --like and --budget out"
+        )
 
 
 def _all_tokens(text: Text) -> Tensor:
@@ -166,7 +171,7 @@ class Unusual:
     """
 
     def __init__(self, model: Model, ordinary: Sequence[str]):
-        _require_ordinary(ordinary)
+        require_ordinary(ordinary)
         self.activations = Activations(model, dict.fromkeys(model.value_layers))
         rows = self.activations(ordinary, "largest").double()
         self.mean, self.std = rows.mean(0), rows.std(0)
@@ -205,7 +210,7 @@ class Drives:
     """
 
     def __init__(self, model: Model, memories: Mapping[str, NeuronSet], ordinary: Sequence[str]):
-        _require_ordinary(ordinary)
+        require_ordinary(ordinary)
         self.memories = {caption: neurons for caption, neurons in memories.items() if neurons}
         if not self.memories:
             raise InputError("there are no neurons of a memory that captions could drive")
@@ -253,7 +258,8 @@ class Drives:
         return found
 
 
-def _require_ordinary(ordinary: Sequence[str]) -> None:
+def require_ordinary(ordinary: Sequence[str]) -> None:
+    """Raises InputError where there are too few captions to say what is usual."""
     if len(ordinary) < 2:
         raise InputError(
             "captions are put in order by what is usual, and this calibration keeps no hold-out"

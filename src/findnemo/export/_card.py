@@ -10,7 +10,7 @@ from typing import Any
 
 from findnemo.export._selection import Selection
 from findnemo.runs import STANDINGS, Caption, neurons_of, standing
-from findnemo.runs.overview import BEFORE_AFTER, name_of, sampler_of
+from findnemo.runs.overview import BEFORE_AFTER, name_of, quickly, sampler_of
 
 LONGEST = 160  # letters of a caption
 MOST = 100  # captions that are listed
@@ -82,8 +82,8 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
     variant = markdown(str(calibration.get("variant")))
     whose = f"variant {variant}, base seed {calibration.get('seed')}"
     rendering = (
-        f"{settings.get('images')} a caption, {images.get('steps')} steps, guidance"
-        f" {images.get('guidance')}"
+        f"{settings.get('images')} a caption, {images.get('steps')} steps{quickly(settings)},"
+        f" guidance {images.get('guidance')}"
     )
     if sampler := sampler_of(settings):
         rendering += f", sampler {markdown(sampler)}"

@@ -102,7 +102,9 @@ def localize(
 
     `search`: "trajectory" (default) goes on until pictures are no copies any more (module
     `trajectory`), as `images` makes them (steps and guidance; by default the model's usual ones),
-    among the value neurons of `scope`: "all", or those of the layers that the "paper" names. The
+    among the value neurons of `scope`: "all", or those of the layers that the "paper" names. It
+    asks pictures of three or four quick steps, which stand for all of them; if `thorough` a few
+    steps of DDIM, and the whole trajectory before a set is called done. The
     others look at one noisy step, in the paper's layers: "gradient" ranks value neurons by a
     gradient and returns a 1-minimal set; "listing" is Algorithms 3 and 4 as published; further
     ones are of installed packages (`ONE_STEP`).
@@ -157,8 +159,8 @@ def localize_copies(
     """Find the neurons with which a prompt gives copies of known pictures, whatever its score is.
 
     `originals`: the pictures, as RGB. Other than in `localize`, a copy is an image that is like one of
-    them, and not every seed need give one, nor all the same. `images`, `scope`: as for `localize`'s
-    search "trajectory". Where none of 32 seeds gives a copy, the search is that of `localize`; if
+    them, and not every seed need give one, nor all the same. `images`, `scope`, `thorough`: as for
+    `localize`'s search "trajectory". Where none of 32 seeds gives a copy, the search is that of `localize`; if
     the prompt is not memorized either, no neurons are found, and `reached` is false. Raises what
     `localize` raises.
 

@@ -31,7 +31,7 @@ from findnemo.passes import Denoising, Path, likeness, quick_steps, side_by_side
 from findnemo.passes.gradients import frozen
 
 COPIES = 4  # untouched samples, and those that a set is tried on first
-FEW = 8  # samples that a set is tried on in few steps, if those are not clear
+FEW = 8  # samples that a set is tried on in few steps; the others only if those are not clear
 CLEAR = 0.25  # likeness below which four samples in quick steps are enough
 # of a thorough search
 WHOLE = 4  # samples that it is tried on in all steps
@@ -43,6 +43,7 @@ GONE = 0.4  # likeness below which no copy is left
 MASK = 0.8
 GRADIENTS = 2  # samples of which gradients are taken
 WITNESSES = 3
+LARGE = 8  # neurons from which on the last block is halved
 MANY = 32  # samples among which copies of known pictures are sought
 PATIENCE = 1.5  # how far the next block may reach, in shares of the way that is left
 # powers of the price that gradients are divided by, one after the other where a set changes too
@@ -192,18 +193,20 @@ class Copies:
             return path
         copying = [] if self.originals is None else self.samples
         most = float(alike.max())
-        for steps, samples in self._confirming():
+        for steps, samples, level in self._confirming():
             if steps < self.steps:
                 continue  # what few steps say was overruled before
-            if not self.thorough and samples.start and most < CLEAR:
-                break
+            if not self.thorough and samples.start:
+                copying = []  # asked before
+                if most < CLEAR:
+                    break
             asked = dict.fromkeys([*copying, *samples])
             others = [k for k in asked if steps != self.steps or k not in self.witnesses]
             for start in range(0, len(others), COPIES):
                 part = others[start : start + COPIES]
                 _, alike = self.asked(neurons, part, steps)
                 most = max(most, float(alike.max()))
-                if alike.max() >= GONE:
+                if alike.max() >= level:
                     worst = part[int(alike.argmax())]
                     self.witnesses = [worst, *(k for k in self.witnesses if k != worst)][:WITNESSES]
                     self.steps = steps
@@ -212,13 +215,14 @@ class Copies:
                     return path
         return None
 
-    def _confirming(self) -> list[tuple[int, range]]:
+    def _confirming(self) -> list[tuple[int, range, float]]:
         """Steps and samples with which a set is confirmed that the witnesses found nothing
-        against.
+        against, and the likeness from which on one speaks against it.
         """
         if self.thorough:
-            return [(self.few, range(FEW)), (self.whole, range(COPIES, COPIES + WHOLE))]
-        return [(self.steps, range(COPIES)), (self.steps, range(COPIES, FEW))]
+            samples = range(COPIES, COPIES + WHOLE)
+            return [(self.few, range(FEW), GONE), (self.whole, samples, GONE)]
+        return [(self.steps, range(COPIES), GONE), (self.steps, range(COPIES, FEW), SAME)]
 
     def gradient(
         self, neurons: NeuronSet, path: Path, widths: Mapping[str, int]
@@ -271,13 +275,13 @@ def _rows(paths: Sequence[Path], rows: Sequence[int]) -> Path:
 
 def looked_at(steps: int, quick: bool = False) -> list[int]:
     """Steps at which gradients are taken: the first two of few, four of the first half of many;
-    the first and the last of `quick` ones, which stand for all.
+    the first, the middle and the last of `quick` ones, which stand for all.
 
-    >>> looked_at(3), looked_at(15), looked_at(3, quick=True)
-    ([0, 1], [0, 2, 4, 7], [0, 2])
+    >>> looked_at(3), looked_at(15), looked_at(3, quick=True), looked_at(4, quick=True)
+    ([0, 1], [0, 2, 4, 7], [0, 1, 2], [0, 2, 3])
     """
     if quick:
-        return [0, steps - 1]
+        return sorted({0, steps // 2, steps - 1})
     return [0, 1] if steps < 8 else sorted({0, steps // 7, steps * 2 // 7, steps // 2})
 
 
@@ -309,7 +313,7 @@ def by_trajectory(
     `widths`: value layers in which they may be. `price` gives what each neuron is to other captions
     (`prices`); it is asked where the guess is not enough, and gradients are divided by it to the
     power `gentle`. `guess`: what is tried first. No prefix that was tried before the last one was
-    enough.
+    enough. By quick steps the last block is cut to what is needed, by bisection.
     """
     order = list(guess[:1])
     most = max(1, sum(widths.values()) // MOST)
@@ -317,13 +321,22 @@ def by_trajectory(
     path: Path | None = copies.untouched_path
     if order:
         path = copies.gone(NeuronSet.of(order))
+    short = 0
     while path is not None and len(order) < most:
+        short = len(order)
         off = NeuronSet.of(order)
         ranking = descending(per_price(copies.gradient(off, path, widths), price(), gentle))
         size = _block(len(order), copies.tried[-1][1] if copies.tried else 1.0)
         order += [n for n in ranking if n not in off][: min(size, most - len(order))]
         path = copies.gone(NeuronSet.of(order))
-    return Trail(tuple(order), tuple(copies.tried[began:]), path is None)
+    while path is None and copies.quick and len(order) - short >= LARGE:
+        half = (short + len(order)) // 2
+        if copies.gone(NeuronSet.of(order[:half])) is None:
+            del order[half:]
+        else:
+            short = half
+    tried = sorted(point for point in copies.tried[began:] if point[0] <= len(order))
+    return Trail(tuple(order), tuple(tried), path is None)
 
 
 def _block(count: int, alike: float) -> int:

@@ -70,9 +70,8 @@ def similarities(
         if len(before) > 1:
             found[f"copies_{when}"] = copying(images, before, judges.descriptor)
         if judges.descriptor is not None and judges.original is not None:
-            found[f"sscd_orig_{when}"] = judges.descriptor.similarity(images, [judges.original])[
-                :, 0
-            ]
+            target = judges.descriptor([judges.original])
+            found[f"sscd_orig_{when}"] = (judges.descriptor(images) @ target.T)[:, 0]
     return found
 
 

@@ -16,8 +16,7 @@ from findnemo.passes.sharing import Pass, gradients, outputs
 from findnemo.passes.spending import spend
 from findnemo.runtime.memory import Batches
 
-# steps that stand for all, up to a guidance of so much and above it, where predictions swing further
-QUICK = (3, 4)
+QUICK = (3, 4)  # steps that stand for all, up to a guidance of GENTLE and above it
 GENTLE = 3.0
 BATCH = 8  # latents denoised at once, until memory says otherwise
 
@@ -84,7 +83,9 @@ class Denoising:
         sample. `whole`: the number of steps for which these few stand. Then they are taken among
         its timesteps, evenly from the first on, and by DPM-Solver++ 2M (Lu et al. 2022, algorithm
         2), which carries the change of the last prediction on: in three such steps a picture is
-        nearly what it will be.
+        nearly what it will be. A guidance above 3, which many steps would correct, blows up the
+        predictions of few: they are given the deviation of the conditional one (Lin et al. 2024,
+        section 3.4, of x0_hat instead of the output).
 
         Raises NumericalError if the model gives NaN: a picture of it is like no other, and would
         pass for one without a copy.
@@ -117,11 +118,12 @@ class Denoising:
         latents = self.noise[list(samples)]
         states = []
         ahead = 0.0
+        strong = self.guidance is not None and self.guidance > GENTLE
         image = latents.float()
         for k, timestep in enumerate(timesteps):
             states.append(latents)
             last = image
-            image = self.image(latents, timestep, scales)
+            image = self.image(latents, timestep, scales, extrapolate and strong)
             if k + 1 < len(timesteps):
                 if extrapolate and k:
                     ahead = self._ahead(*timesteps[k - 1 : k + 2])
@@ -143,24 +145,31 @@ class Denoising:
         noise = (latents.float() - c * image) / s
         return (c_next * image + s_next * noise).to(latents.dtype)
 
-    def image(self, latents: Tensor, timestep: float, scales: Mapping[str, Tensor]) -> Tensor:
-        """Guided x0_hat, (N, C, H, W), float32; differentiable in `scales`."""
+    def image(
+        self, latents: Tensor, timestep: float, scales: Mapping[str, Tensor], rescaled: bool = False
+    ) -> Tensor:
+        """Guided x0_hat, (N, C, H, W), float32; differentiable in `scales`. `rescaled`: with the
+        deviation of the conditional one.
+        """
         asked = self._pass(latents, timestep, scales)
         spend(len(latents) * len(asked.texts))
-        return self._guided(outputs(self.model, asked), latents, timestep)
+        return self._guided(outputs(self.model, asked), latents, timestep, rescaled)
 
     def _pass(self, latents: Tensor, timestep: float, scales: Mapping[str, Tensor]) -> Pass:
         texts = (self.text,) if self.empty is None else (self.empty, self.text)
         each = tuple(text.expand(len(latents)) for text in texts)
         return Pass(latents, timestep, each, scales)
 
-    def _guided(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
+    def _guided(
+        self, output: Tensor, latents: Tensor, timestep: float, rescaled: bool = False
+    ) -> Tensor:
         """x0_hat from what the network predicts, (1 or 2, N, C, H, W): without the prompt, with."""
         images = [self.model.image(one, latents, timestep) for one in output]
         if self.guidance is None:
             return images[0]
         without, given = images
-        return without + self.guidance * (given - without)
+        guided = without + self.guidance * (given - without)
+        return guided * _deviation(given) / _deviation(guided) if rescaled else guided
 
     def gradients(
         self,
@@ -185,6 +194,10 @@ class Denoising:
 
         first, *rest = self._batches(len(latents), part)
         return {name: sum((part[name] for part in rest), first[name]) for name in scales}
+
+
+def _deviation(images: Tensor) -> Tensor:
+    return images.std((1, 2, 3), keepdim=True)
 
 
 def likeness(one: Tensor, other: Tensor) -> Tensor:

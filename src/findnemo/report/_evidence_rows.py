@@ -34,6 +34,7 @@ from findnemo.runs import Caption, list_of, state, switched_off
 from findnemo.runs.detectors import HOLDOUT
 from findnemo.runs.detectors import STAGE as DETECTOR
 from findnemo.runs.fine_tunes import different, training_of
+from findnemo.runs.overview import quickly
 from findnemo.runs.standing import copies
 from findnemo.stats import auroc, bootstrap, clopper_pearson, tpr_at_fpr
 
@@ -198,7 +199,8 @@ def regurgitation(held: Held) -> Row:
     descriptor = any(v.sscd_gen is not None for v in checks)
     how = (
         f"{count(len(judged), 'caption')} over the threshold, as they stand in the table;"
-        f" {count(images, 'image')} each before and after, {count(drawn['steps'], 'step')},"
+        f" {count(images, 'image')} each before and after,"
+        f" {count(drawn['steps'], 'step')}{quickly(held.settings)},"
         f" guidance {drawn['guidance']:g}, on seeds that no search has seen.",
         "A copy: an image as near to an untouched image of another seed as"
         f" {COPY}, or to the training image as {TRAINED} (median), by "

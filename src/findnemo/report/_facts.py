@@ -394,7 +394,8 @@ def _how_drawn(settings: Mapping[str, Any]) -> str:
         return "none"
     images = settings["image_settings"]
     sampler = overview.sampler_of(settings)
-    how = f"{count(images['steps'], 'step')}, guidance {images['guidance']:g}"
+    steps = f"{count(images['steps'], 'step')}{overview.quickly(settings)}"
+    how = f"{steps}, guidance {images['guidance']:g}"
     return f"{settings['images']} seeds a caption, {how}{f', sampler {sampler}' if sampler else ''}"
 
 

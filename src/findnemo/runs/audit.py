@@ -400,9 +400,8 @@ def answers(
 def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
     plan = tools.plan
     texts = [caption.text for caption in group]
-    found = detect_many(
-        tools.model, texts, tools.calibration, all_seeds=plan.fdr is not None, miss=plan.miss
-    )
+    all_seeds = plan.fdr is not None
+    found = detect_many(tools.model, texts, tools.calibration, all_seeds, plan.miss)
     return [
         Answer(one.to_json() | _seen(plan, text))
         if isinstance(one, Detection)

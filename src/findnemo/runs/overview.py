@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from findnemo.calibration import Calibration
 from findnemo.neurons import Neuron
+from findnemo.passes import quick_steps
 from findnemo.runs.standing import BAD, all_neurons, neurons_of, standing, state, switched_off
 from findnemo.runs.store import Caption, Run
 
@@ -117,6 +118,20 @@ def sampler_of(settings: Mapping[str, Any]) -> str | None:
     asked = settings.get("image_settings", {}).get("sampler")
     own = (settings.get("identity") or {}).get("sampler", {}).get("settings", {}).get("class")
     return asked or (None if own is None else f"the checkpoint's, {own}")
+
+
+def quickly(settings: Mapping[str, Any]) -> str:
+    """How most images of a run were made that has quick ones, to be said behind their steps; empty
+    where all are made in all steps.
+
+    >>> quickly({"images": 4, "image_settings": {"steps": 50, "guidance": 7.0}, "thorough": False})
+    ' (most in 4 that stand for them, confirmed in all)'
+    """
+    images = settings.get("image_settings", {})
+    few = quick_steps(images.get("guidance", 0.0))
+    if settings.get("thorough", True) or images.get("steps", 0) <= few:
+        return ""
+    return f" (most in {few} that stand for them, confirmed in all)"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from findnemo.prompts import Prompt
 from findnemo.runs.store import Run
 from findnemo.stats.intervals import clopper_pearson
 
+RANKING = "ranking.json"  # the order of a run's table
 CHUNK = 2048  # captions whose text is looked at together
 SAVE_EVERY = 16  # chunks
 DRAWN = 10  # every so many captions one is drawn by chance
@@ -281,7 +282,7 @@ def what_is_left(order: Sequence[Ranked], memorized: Mapping[str, bool], caption
     >>> order = [Ranked(9 - k, 0.1, p, k % 3 == 2) for k, p in enumerate(prompts)]
     >>> left = what_is_left(order, {p.text: p.row == 5 for p in prompts}, captions=101)
     >>> left.found, left.left
-    (1, 96.0)
+    (1, 95.0)
     """
     seen = [one for one in order if one.prompt.text in memorized]
     found = sum(memorized[one.prompt.text] for one in seen)

@@ -53,14 +53,12 @@ WINDOW = 500  # captions read or entered at once, however many there are
 DATABASE = "run.sqlite"
 BACKUP = "backup.sqlite"  # the database as it was at the end of a stage
 COPY = "settings.json"
-RANKING = "ranking.json"  # the order in which a table is looked at
 VARIANTS = "variants"  # folder with the images of a fine-tune audit
 WATCHED = ("training.json", "training.csv")  # what was seen of its checkpoints
 _BEFORE = {
     "calibration",
     ".lock",
     COPY,
-    RANKING,
     VARIANTS,
     *WATCHED,
 }  # what can be there before the database

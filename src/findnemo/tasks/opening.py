@@ -13,7 +13,7 @@ from typing import Any
 
 from findnemo import demo
 from findnemo.calibration import Calibration
-from findnemo.errors import InputError
+from findnemo.errors import InputError, MismatchError
 from findnemo.files.originals import for_run
 from findnemo.files.secrets import hidden
 from findnemo.images import ImageSettings, usual
@@ -341,12 +341,19 @@ def plan_of(settings: dict[str, Any]) -> Plan:
 
 
 def as_begun(plan: Plan, out: str | Path) -> Plan:
-    """The plan of a run that may have begun: thorough, where it began so."""
+    """The plan of a run that may have begun: thorough, where it began so.
+
+    Raises MismatchError for one that is to be thorough and began otherwise.
+    """
     if not (Path(out) / DATABASE).is_file():
         return plan
     with Run.open(out) as old:
         began = settings_of(old).get("thorough", True)
-    return replace(plan, thorough=plan.thorough or began)
+    if plan.thorough and not began:
+        raise MismatchError(
+            f"{out} was begun with quick pictures: leave --thorough out, or give another --out"
+        )
+    return replace(plan, thorough=began)
 
 
 def shard_of(text: str | None) -> Shard | None:

@@ -237,7 +237,7 @@ class Localizing:
     thorough: bool = option(
         False,
         "Make all pictures that decide in all steps, in search and verification, instead of three"
-        " steps and a confirmation: some four times dearer.",
+        " steps and a confirmation: several times dearer.",
         "--thorough",
     )
 

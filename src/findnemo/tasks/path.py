@@ -20,7 +20,9 @@ from findnemo.calibration import (
     Calibration,
     Rule,
     ends_early,
+    holdout_for,
     import_statistics,
+    promised,
     prompts_digest,
     threshold,
 )
@@ -76,6 +78,7 @@ from findnemo.tasks.opening import (
 from findnemo.tasks.options import Detecting, FineTune, Localizing, Output, Pictures, Workers
 from findnemo.tasks.ranking import (
     as_table,
+    check_order,
     in_order,
     is_ordered,
     keep_order,
@@ -385,6 +388,7 @@ def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
         calibration = _own_calibration(pool, calibration, asked.detecting, asked.output, listener)
     plan = listed(asked.plan, asked.detecting, calibration)
     plan = replace(plan, miss=_miss(asked, calibration))
+    _tell_promise(plan.miss, calibration, listener)
     return run_stages(pool, calibration, replace(asked, plan=plan), listener)
 
 
@@ -422,6 +426,16 @@ def _miss(asked: Ready, calibration: Calibration) -> float | None:
     return MISS if kept is None else plan_of(kept).miss
 
 
+def _tell_promise(miss: float | None, calibration: Calibration, listener: Listener) -> None:
+    """A word where the hold-out captions are too few for the share that an early end may lose."""
+    if miss and not promised(calibration.trajectories, miss):
+        listener.say(
+            f"early ends: {len(calibration.trajectories)} hold-out captions are too few to lose at most"
+            f" a share of {miss} (it takes {holdout_for(miss)}): a caption ends early only where it"
+            " cannot be memorized at all"
+        )
+
+
 def _go(request: Request, workers: Workers, listener: Listener) -> Run:
     asked = ready(request, listener)
     with at_work(request.model, workers, listener) as pool:
@@ -455,8 +469,8 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
     output = asked.output
     detecting = asked.detecting
     order: list[Ranked] | None = None
-    if detecting.like is not None:
-        Calibration.load(Path(detecting.like) / "calibration").check(model)
+    if is_ordered(detecting):
+        check_order(pool, calibration, detecting)
     run = start(output.path, model, calibration, plan, asked.part, output.wait)
     try:
         if asked.folder is not None:

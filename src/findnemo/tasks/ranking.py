@@ -12,14 +12,23 @@ from typing import Any
 
 from findnemo.calibration import Calibration
 from findnemo.detection import Drives, Unusual
+from findnemo.detection.by_text import require_ordinary, require_text_alone
 from findnemo.errors import InputError
 from findnemo.files.marks import marked
 from findnemo.files.writing import written
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import PromptTable
 from findnemo.runs import Pool, Run, Serial, settings_of, switched_off
-from findnemo.runs.ranking import Meter, Ranked, Ranking, Score, left_told, ranked, what_is_left
-from findnemo.runs.store import RANKING
+from findnemo.runs.ranking import (
+    RANKING,
+    Meter,
+    Ranked,
+    Ranking,
+    Score,
+    left_told,
+    ranked,
+    what_is_left,
+)
 from findnemo.runs.workers import answer_of
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.options import Detecting
@@ -42,6 +51,17 @@ def refuse_order(detecting: Detecting, shard: Any) -> None:
             "--shard takes captions as they come, --budget and --like put the whole table in order:"
             " leave one of them out"
         )
+
+
+def check_order(pool: Pool, calibration: Calibration, detecting: Detecting) -> None:
+    """Raises MismatchError for a run of another model, InputError for a calibration that keeps no
+    captions, ModelError for a model of which the text alone says nothing.
+    """
+    if detecting.like is not None:
+        Calibration.load(Path(detecting.like) / "calibration").check(pool.model)
+    require_ordinary(calibration.ordinary)
+    if isinstance(pool, Serial):
+        require_text_alone(pool.model)
 
 
 def is_ordered(detecting: Detecting) -> bool:
