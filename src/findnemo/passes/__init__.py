@@ -1,5 +1,5 @@
 """Passes of the denoiser: noise differences of a prompt, whole denoising runs, passes that are
-watched, reused or compiled.
+watched, shared, reused or compiled.
 
 May be imported: the names below and the modules here. May import: edits, models and what lies under
 them.
