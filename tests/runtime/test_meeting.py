@@ -1,11 +1,14 @@
 """Functions side by side: who meets whom, in which order, and what an error does to the others."""
 
+import signal
+import threading
 from contextvars import ContextVar
 from functools import partial
 from threading import Semaphore
 
 import pytest
 
+from findnemo.runtime import meeting
 from findnemo.runtime.meeting import ask, together
 
 
@@ -140,6 +143,33 @@ def test_where_it_is_broken_off_all_is_undone(calls):
     with pytest.raises(Stop):
         together([partial(search, 1), partial(search, 2)])
     assert calls == [1, 2]
+
+
+def test_nobody_waits_for_one_that_runs_when_its_leader_is_interrupted(calls, monkeypatch):
+    monkeypatch.setattr(meeting, "PATIENCE", 0.01)
+    go = threading.Event()
+    left = threading.Event()
+
+    def runs():
+        try:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            go.wait()
+            ask("never", calls.append, 1)
+        finally:
+            left.set()
+
+    def waits():
+        try:
+            asker(calls)(2)
+        finally:
+            calls.append("undone")
+
+    with pytest.raises(KeyboardInterrupt):
+        together([waits, runs])
+    assert calls == ["undone"]
+    go.set()
+    assert left.wait(60)  # where it asks next, it ends too
+    assert calls == ["undone"]
 
 
 def test_one_that_will_not_leave_cannot_ask_again(calls):

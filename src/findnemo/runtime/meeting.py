@@ -16,6 +16,8 @@ T = TypeVar("T")
 X = TypeVar("X")
 Y = TypeVar("Y")
 
+PATIENCE = 2.0  # seconds for what runs when all are to end
+
 Many = Callable[[Sequence[Any]], Sequence[Any]]
 
 
@@ -32,8 +34,8 @@ class _Member:
         self.problem: Exception | None = None
         self.fatal: BaseException | None = None
         self.ended = False
+        self.waits = True
         self._function = function
-        self._running = False
         self._over = False
         self._turn = Semaphore(0)
         self._back = Semaphore(0)
@@ -53,16 +55,15 @@ class _Member:
         except BaseException as fatal:  # such as KeyboardInterrupt: for the one who leads
             self.fatal = fatal
         finally:
-            self.ended = True
+            self.ended = self.waits = True
             self._back.release()
 
     def go_on(self) -> None:
         """Let it run until it asks for something or ends; raises what is no error of its own."""
-        self._running = True
+        self.waits = False
         self._turn.release()
         self._back.acquire()
-        self._running = False
-        if self.fatal is not None and not self._over:
+        if self.fatal is not None:
             raise self.fatal
 
     def ask(self, key: Hashable, do: Many, one: Any) -> Any:
@@ -70,6 +71,7 @@ class _Member:
         if self._over:
             raise _Left
         self.asked = key, do, one
+        self.waits = True
         self._back.release()
         self._turn.acquire()
         if self._over:
@@ -80,13 +82,12 @@ class _Member:
         return self.given
 
     def leave(self) -> None:
-        """End it, wherever it is, so that what it has begun is undone."""
-        if self._running:
-            self._back.acquire()
+        """End it, wherever it is, so that what it has begun is undone. One that runs, since its
+        leader was interrupted, ends when it asks for something; nobody waits for that long.
+        """
         self._over = True
-        while not self.ended:
-            self.go_on()
-        self._thread.join()
+        self._turn.release()
+        self._thread.join(PATIENCE)
 
 
 _member: ContextVar[_Member | None] = ContextVar("member", default=None)
@@ -118,7 +119,7 @@ def together(functions: Sequence[Callable[[], T]]) -> list[T]:
             for group in groups.values():
                 _do(group)
     finally:
-        for member in members:
+        for member in sorted(members, key=lambda member: member.waits):  # one that runs first
             member.leave()
     for member in members:
         if member.problem is not None:
