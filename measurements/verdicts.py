@@ -144,7 +144,7 @@ def table(files: list[Path]) -> Iterator[str]:
     """
     yield "| | sets | quick to the end | their images | captions' verdicts | evaluations, median |"
     yield "|---|---:|---:|---|---|---:|"
-    every = [(file.stem, json.loads(file.read_text())) for file in files]
+    every = [(file.stem, json.loads(file.read_text(encoding="utf-8"))) for file in files]
     together = [row for _, rows in every for row in rows]
     own = [row for row in together if row["set"] == "found"]
     for name, rows in [*every, ("all", together), ("all, neurons that were found", own)]:
@@ -185,12 +185,12 @@ def main() -> None:
     with Run.open(args.run) as run:
         place = args.model or str(run.meta("source"))
         model = load(place)
-        known = json.loads(args.out.read_text()) if args.out and args.out.exists() else []
+        known = json.loads(args.out.read_text(encoding="utf-8")) if args.out and args.out.exists() else []
         for row in measure(run, model, args, known):
             known.append(row)
             print(json.dumps(row), flush=True)
             if args.out:
-                args.out.write_text(json.dumps(known))
+                args.out.write_text(json.dumps(known), encoding="utf-8")
 
 
 if __name__ == "__main__":

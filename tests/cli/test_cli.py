@@ -228,7 +228,10 @@ def test_localize_then_verify(place, usual, audited, tmp_path):
     (row,) = [r for r in result.json["results"] if r["memorized"]]
     assert row["fresh_score_before"] == want[row["caption"]]["fresh_score_before"]
     assert len(list((out / "sheets").iterdir())) == 1
-    assert len(list((out / "images").rglob("*.png"))) == 8
+    names = sorted(file.stem for file in (out / "images").rglob("*.png"))
+    *quick, whole = sorted(names, key=lambda name: not name.startswith("quick-"))
+    assert quick == [f"quick-{when}-0{k}" for when in ("after", "before") for k in range(4)]
+    assert whole.startswith("after-0")
 
 
 def test_harden_writes_a_checkpoint_and_one_report_of_before_and_after(

@@ -29,7 +29,7 @@ SMALL = {
 TEXTS = ("a red fox", "a grey owl", "the old sea", "a tree", "the moon", "a small house")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """Three captions are memorized, two VM and one TM; the others have no type."""
     model = findnemo.load(tiny_pipeline(**SMALL))

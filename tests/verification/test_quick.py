@@ -76,7 +76,7 @@ def test_it_says_what_the_thorough_one_says_at_a_third_of_the_cost(verified, dem
 
 def test_an_image_in_all_steps_that_tells_otherwise_makes_it_thorough(verified, monkeypatch):
     """The few steps show no copy; the finished images, made without the edit, are copies."""
-    monkeypatch.setattr("findnemo.verification.effect.deactivate", lambda *_: nullcontext())
+    monkeypatch.setattr("findnemo.passes._pictures.deactivate", lambda *_: nullcontext())
     result = verified(demo.planted()[CAPTION])
     assert said(result) == [True, True]
     assert "steps" not in result.values
