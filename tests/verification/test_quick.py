@@ -30,7 +30,7 @@ def judges():
 
 @pytest.fixture(scope="module")
 def verified(demo_model, judges):
-    def by(neurons, thorough=False, images=4):
+    def by(neurons, thorough=False, images=4, judged=None):
         calibration = demo.calibration()
         return verify(
             demo_model,
@@ -39,7 +39,7 @@ def verified(demo_model, judges):
             calibration.settings,
             images,
             ImageSettings(STEPS, 2.0),
-            judges,
+            judged or judges,
             calibration.tau,
             thorough,
         )
@@ -76,12 +76,23 @@ def test_it_says_what_the_thorough_one_says_at_a_third_of_the_cost(verified, dem
 
 def test_an_image_in_all_steps_that_tells_otherwise_makes_it_thorough(verified, monkeypatch):
     """The few steps show no copy; the finished images, made without the edit, are copies."""
-    monkeypatch.setattr("findnemo.verification.effect.deactivate", lambda *_: nullcontext())
+    monkeypatch.setattr("findnemo.passes._pictures.deactivate", lambda *_: nullcontext())
     result = verified(demo.planted()[CAPTION])
     assert said(result) == [True, True]
     assert "steps" not in result.values
     assert not result.looked.whole
     assert result.values["evaluations"] == NOISE + 8 * QUICK + WHOLE + 8 * WHOLE
+
+
+def test_copies_that_only_all_steps_show_are_seen(verified, demo_model, monkeypatch):
+    """Few steps give pictures that are like no other, all steps the copy: it is no ordinary caption."""
+    scenes = demo.unrelated()[:8]
+    unlike = [generate(demo_model, text, [0], ImageSettings(3, 2.0))[0] for text in scenes]
+    monkeypatch.setattr("findnemo.verification.effect.pictures_of", lambda *_: unlike)
+    plain = replace(demo.judges(), alignment=None)
+    result = verified(demo.planted()[CAPTION], judged=plain)
+    assert said(result) == [True, False]
+    assert "steps" not in result.values
 
 
 @pytest.mark.slow
