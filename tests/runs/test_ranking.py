@@ -68,6 +68,15 @@ def test_a_caption_that_recurs_is_ranked_once(tmp_path):
     assert {one.prompt.row for one in order} == set(range(1, 31))
 
 
+@pytest.mark.parametrize(("times", "most"), [(1, 100), (1, 400), (5, 400), (5, 3000)])
+def test_rows_that_repeat_a_caption_are_no_captions_that_are_left(tmp_path, times, most):
+    rows = [row for row in table(2000) for _ in range(times)]
+    found = ranked(tmp_path / "order", "key", rows, likely, most)
+    assert found.captions == 2000 * times
+    exact = times == 1 or most > 2000
+    assert found.distinct() == pytest.approx(2000, rel=1e-9 if exact else 3 / most**0.5)
+
+
 def test_an_order_that_was_stopped_or_broken_off_goes_on(tmp_path):
     rows = table(100)
     whole = ranked(tmp_path / "whole", "key", rows, likely, 20)

@@ -80,6 +80,19 @@ class Ranking:
         self.captions += len(prompts)
         self.digest = digest_of(self.digest, prompts)
 
+    def distinct(self) -> int:
+        """How many different captions were read: `captions` without the rows that repeat one.
+
+        Exact where all are kept. Else estimated from the smallest of their places by chance (the
+        k-th smallest of N is k / (N + 1) on average; Bar-Yossef et al. 2002), unless that is no sign
+        of repeats.
+        """
+        if len(self.drawn) < self.most:
+            return len(self.drawn)
+        estimate = (self.most - 1) / max(-self.drawn[0][0], 2**-48)
+        no_sign = self.captions <= estimate * (1 + 3 / math.sqrt(self.most))
+        return self.captions if no_sign else max(round(estimate), len(self.drawn))
+
     def order(self, every: int = DRAWN) -> list[Ranked]:
         """At most `most` captions: the likeliest first, and as every `every`-th one of those drawn by
         chance; 0 for none. The order for a smaller `most` is the beginning of it.
@@ -273,6 +286,7 @@ def what_is_left(order: Sequence[Ranked], memorized: Mapping[str, bool], caption
     """How many captions over tau are left in the part of a table that was not looked at.
 
     `order`: of `Ranking.order`. `memorized`: caption -> whether it is, of those looked at.
+    `captions`: how many different ones the table has (`Ranking.distinct`).
     Let v be how likely the last caption was that was taken for being likely. Every caption that is
     likelier was looked at, and of the R others those that were drawn by chance are a random sample:
     s of them, x over tau. So x / s of the rest are, on average over the draw; the interval is Clopper
