@@ -70,6 +70,17 @@ def test_a_quick_picture_that_is_lost_is_made_anew(audited, model, calibration):
     assert lost.read_bytes() == kept
 
 
+def test_a_picture_in_all_steps_that_is_damaged_is_made_anew(audited, model, calibration):
+    out, caption = audited
+    folder = out / "images" / caption.slug
+    file = next(f for f in folder.glob("*.png") if re.match("(before|after)-", f.name))
+    data = file.read_bytes()
+    file.write_bytes(data[:100])
+    repair(out)
+    run_audit(out, model, calibration, PROMPTS, QUICK)
+    assert file.read_bytes() == data
+
+
 def test_a_run_that_says_nothing_of_it_is_thorough_and_goes_on_so(tmp_path, model, calibration):
     settings = OLD.settings(model, calibration)
     assert "thorough" not in settings
