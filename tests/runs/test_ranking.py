@@ -160,6 +160,15 @@ def test_what_is_left_is_estimated_without_bias_and_the_interval_holds(helps):
     assert inside >= 186
 
 
+def test_what_was_looked_at_before_and_out_of_order_says_nothing_of_what_is_left():
+    order, memorized = drawn_table(random.Random(5), True)
+    looked = {one.prompt.text: memorized[one.prompt.text] for one in order[:60]}
+    before = {one.prompt.text: memorized[one.prompt.text] for one in order[100:140]}
+    assert what_is_left(order, looked | before, 400) == what_is_left(order, looked, 400)
+    failed = looked | {order[20].prompt.text: None}
+    assert what_is_left(order, failed, 400).looked == 59
+
+
 def test_where_all_was_looked_at_nothing_is_left_and_without_a_draw_nothing_is_said():
     order = [Ranked(float(-k), 0.5, Prompt(f"caption {k}", k)) for k in range(5)]
     looked = {one.prompt.text: True for one in order}

@@ -182,7 +182,10 @@ def keep_order(
             f" {run.path / LIKE}"
         )
         return
-    memorized = {text: found.memorized for text, found in detected.items()}
+    memorized: dict[str, bool | None] = {
+        c.text: None for c in run.captions() if "detect" in c.failed
+    }
+    memorized |= {text: found.memorized for text, found in detected.items()}
     left = what_is_left(order, memorized, captions)
     budget = detecting.budget or 0
     run.set_meta("budget", {"budget": budget, "spent": meter(), **left.to_json()})
