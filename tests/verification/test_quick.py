@@ -115,6 +115,15 @@ def test_without_neurons_images_are_made_once(verified):
     assert result.values["evaluations"] == NOISE + 4 * QUICK + WHOLE
 
 
+@pytest.mark.slow
+def test_without_neurons_doubt_is_of_untouched_images(verified, monkeypatch):
+    monkeypatch.setattr("findnemo.verification.effect.DOUBT", (-1.0, 1.01))
+    monkeypatch.setattr("findnemo.verification.effect.WHOLE_DOUBT", (0.69, 0.71))
+    result = verified(EMPTY)
+    assert said(result) == [True, True]
+    assert {when for when, _ in result.looked.whole} == {"before"}
+
+
 def test_one_image_and_few_steps_are_made_as_they_are(verified, demo_model, judges):
     alone = verified(EMPTY, images=1)
     assert "steps" not in alone.values

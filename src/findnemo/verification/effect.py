@@ -194,8 +194,11 @@ def _quickly(
         (whole[one],) = _finished(model, prompt, [seed], settings, off[when])
         shown[when][seed] = whole[one]
 
+    def known() -> Collection[Seed]:
+        return whole if neurons else {(when, k) for when in quick for _, k in whole}
+
     alike = _alike(quick["before"], shown, judges)
-    while (one := in_doubt(alike, whole)) is not None:
+    while (one := in_doubt(alike, known())) is not None:
         make(one)
         alike = _alike(quick["before"], shown, judges)
         if WHOLE_DOUBT[0] < float(_highest(alike, one[0])[one[1]]) < WHOLE_DOUBT[1]:
