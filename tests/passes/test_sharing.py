@@ -5,6 +5,8 @@ whatever fails beside them.
 from __future__ import annotations
 
 from functools import partial
+from signal import SIGINT, pthread_kill
+from threading import main_thread
 
 import numpy as np
 import pytest
@@ -203,6 +205,25 @@ def test_under_an_edit_of_its_own_a_search_goes_alone_and_the_others_do_not_see_
         for a, b in zip(one, other, strict=True):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     assert passes == [6, 6]  # the edited one was made outside of them
+    assert not tiny.denoiser._forward_pre_hooks
+
+
+def test_one_that_works_alone_leaves_no_edit_behind_where_all_is_interrupted(tiny):
+    layer, width = next(iter(tiny.widths().items()))
+    before = findnemo.score(tiny, "a cat")
+    done = []
+
+    def alone():
+        with deactivate(tiny, NeuronSet({layer: list(range(width))})):
+            pthread_kill(main_thread().ident, SIGINT)
+            for _ in range(500):
+                done.append(findnemo.score(tiny, "a cat"))
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(tiny, [alone])
+    assert len(done) < 500
+    assert done[-1:] != [before]
+    assert findnemo.score(tiny, "a cat") == before
     assert not tiny.denoiser._forward_pre_hooks
 
 

@@ -179,6 +179,16 @@ def test_membership_ranks_scores_of_what_the_table_says(pack):
     assert any("1 % of 3 is less than one caption" in text for text in row["told"])
 
 
+def test_a_score_that_ended_early_under_tau_is_told(tmp_path):
+    early = {"detect": {"memorized": False, "score": 0.1, "tau": TAU, "samples": 3}}
+    for name, caption, said in (("early", Told("b", early), True), ("whole", under("b"), False)):
+        path = make_run(tmp_path / name, [memorized("a", {}), caption])
+        with Run.open(path) as opened:
+            row = row_of(evidence(opened, "weights", "A. Tester", "2026-01-31"), "Membership")
+        assert figure_of(row, "audit score: AUROC")
+        assert any("of 1 caption under tau" in text for text in row["told"]) == said
+
+
 def test_a_score_that_stopped_early_is_not_ranked(tmp_path):
     early = {"detect": {"memorized": True, "score": 0.5, "tau": TAU, "samples": 2}}
     path = make_run(tmp_path / "run", [Told("a", early, "VM"), under("b")])

@@ -16,8 +16,8 @@ from findnemo.runs.standing import image_name
 from findnemo.runs.track import images
 from findnemo.tasks.opening import as_begun, plan_of
 
-QUICK = Plan("gradient", images=2, image_settings=ImageSettings(steps=4, guidance=2.0))
-OLD = Plan("gradient", images=2, image_settings=QUICK.image_settings, thorough=True)
+QUICK = Plan("gradient", images=3, image_settings=ImageSettings(steps=4, guidance=2.0))
+OLD = Plan("gradient", images=3, image_settings=QUICK.image_settings, thorough=True)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def audited(tmp_path_factory, model, calibration):
 def test_quick_pictures_are_called_so(audited, model, calibration):
     out, caption = audited
     files = {p.name for p in (out / "images" / caption.slug).glob("*.png")}
-    few = {f"quick-{when}-{k:02d}.png" for when in ("before", "after") for k in range(2)}
+    few = {f"quick-{when}-{k:02d}.png" for when in ("before", "after") for k in range(3)}
     assert few <= files
     assert files - few  # those that were made in all steps
     assert all(re.fullmatch(r"(before|after)-\d\d\.png", name) for name in files - few)
@@ -68,6 +68,17 @@ def test_a_quick_picture_that_is_lost_is_made_anew(audited, model, calibration):
         assert next(c for c in run.captions() if c.id == caption.id).verified is None
     run_audit(out, model, calibration, PROMPTS, QUICK)
     assert lost.read_bytes() == kept
+
+
+def test_a_picture_in_all_steps_that_is_damaged_is_made_anew(audited, model, calibration):
+    out, caption = audited
+    folder = out / "images" / caption.slug
+    file = next(f for f in folder.glob("*.png") if re.match("(before|after)-", f.name))
+    data = file.read_bytes()
+    file.write_bytes(data[:100])
+    repair(out)
+    run_audit(out, model, calibration, PROMPTS, QUICK)
+    assert file.read_bytes() == data
 
 
 def test_a_run_that_says_nothing_of_it_is_thorough_and_goes_on_so(tmp_path, model, calibration):

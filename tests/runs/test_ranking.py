@@ -68,6 +68,15 @@ def test_a_caption_that_recurs_is_ranked_once(tmp_path):
     assert {one.prompt.row for one in order} == set(range(1, 31))
 
 
+@pytest.mark.parametrize(("times", "most"), [(1, 100), (1, 400), (5, 400), (5, 3000)])
+def test_rows_that_repeat_a_caption_are_no_captions_that_are_left(tmp_path, times, most):
+    rows = [row for row in table(2000) for _ in range(times)]
+    found = ranked(tmp_path / "order", "key", rows, likely, most)
+    assert found.captions == 2000 * times
+    exact = times == 1 or most > 2000
+    assert found.distinct() == pytest.approx(2000, rel=1e-9 if exact else 3 / most**0.5)
+
+
 def test_an_order_that_was_stopped_or_broken_off_goes_on(tmp_path):
     rows = table(100)
     whole = ranked(tmp_path / "whole", "key", rows, likely, 20)
@@ -149,6 +158,15 @@ def test_what_is_left_is_estimated_without_bias_and_the_interval_holds(helps):
     spread = (sum(e * e for e in errors) / 200) ** 0.5
     assert abs(sum(errors) / 200) < 3 * spread / 200**0.5
     assert inside >= 186
+
+
+def test_what_was_looked_at_before_and_out_of_order_says_nothing_of_what_is_left():
+    order, memorized = drawn_table(random.Random(5), True)
+    looked = {one.prompt.text: memorized[one.prompt.text] for one in order[:60]}
+    before = {one.prompt.text: memorized[one.prompt.text] for one in order[100:140]}
+    assert what_is_left(order, looked | before, 400) == what_is_left(order, looked, 400)
+    failed = looked | {order[20].prompt.text: None}
+    assert what_is_left(order, failed, 400).looked == 59
 
 
 def test_where_all_was_looked_at_nothing_is_left_and_without_a_draw_nothing_is_said():

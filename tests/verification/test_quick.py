@@ -30,7 +30,7 @@ def judges():
 
 @pytest.fixture(scope="module")
 def verified(demo_model, judges):
-    def by(neurons, thorough=False, images=4):
+    def by(neurons, thorough=False, images=4, judged=None):
         calibration = demo.calibration()
         return verify(
             demo_model,
@@ -39,7 +39,7 @@ def verified(demo_model, judges):
             calibration.settings,
             images,
             ImageSettings(STEPS, 2.0),
-            judges,
+            judged or judges,
             calibration.tau,
             thorough,
         )
@@ -84,6 +84,17 @@ def test_an_image_in_all_steps_that_tells_otherwise_makes_it_thorough(verified, 
     assert result.values["evaluations"] == NOISE + 8 * QUICK + WHOLE + 8 * WHOLE
 
 
+def test_copies_that_only_all_steps_show_are_seen(verified, demo_model, monkeypatch):
+    """Few steps give pictures that are like no other, all steps the copy: it is no ordinary caption."""
+    scenes = demo.unrelated()[:8]
+    unlike = [generate(demo_model, text, [0], ImageSettings(3, 2.0))[0] for text in scenes]
+    monkeypatch.setattr("findnemo.verification.effect.pictures_of", lambda *_: unlike)
+    plain = replace(demo.judges(), alignment=None)
+    result = verified(demo.planted()[CAPTION], judged=plain)
+    assert said(result) == [True, False]
+    assert "steps" not in result.values
+
+
 @pytest.mark.slow
 def test_doubt_is_settled_image_by_image(verified, monkeypatch):
     """With a doubt that no image escapes, each is made in all steps until it is plain."""
@@ -102,6 +113,15 @@ def test_without_neurons_images_are_made_once(verified):
     assert said(result) == [True, True]
     assert [i.tobytes() for i in result.after] == [i.tobytes() for i in result.before]
     assert result.values["evaluations"] == NOISE + 4 * QUICK + WHOLE
+
+
+@pytest.mark.slow
+def test_without_neurons_doubt_is_of_untouched_images(verified, monkeypatch):
+    monkeypatch.setattr("findnemo.verification.effect.DOUBT", (-1.0, 1.01))
+    monkeypatch.setattr("findnemo.verification.effect.WHOLE_DOUBT", (0.69, 0.71))
+    result = verified(EMPTY)
+    assert said(result) == [True, True]
+    assert {when for when, _ in result.looked.whole} == {"before"}
 
 
 def test_one_image_and_few_steps_are_made_as_they_are(verified, demo_model, judges):

@@ -14,7 +14,7 @@ shared; compiled passes. No other search runs meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,7 @@ from findnemo.edits import scaled
 from findnemo.models import Model, Text
 from findnemo.passes.gradients import frozen
 from findnemo.passes.spending import is_unpaid
-from findnemo.runtime.meeting import ask, together
+from findnemo.runtime.meeting import ask, go_on_or_leave, together
 from findnemo.runtime.memory import Batches
 from findnemo.runtime.state import undisturbed
 
@@ -116,11 +116,14 @@ def side_by_side(model: Model, functions: Sequence[Callable[[], T]]) -> list[T]:
     graded = max(LEAST, min(GRADED, GRADED * SMALL // (height * width)))
     with model.steady(), model.unchanged(), frozen(model.denoiser):
         batches = Batches(model.device, SAMPLES), Batches(model.device, graded)
-        token = _shared.set(_Shared(model, _hooks(model), is_unpaid(), *batches))
-        try:
+        # one that works alone and was left would go on with its edits on the model
+        with ExitStack() as stack:
+            if model.engine is None:
+                hook = model.denoiser.register_forward_pre_hook(lambda *_: go_on_or_leave())
+                stack.callback(hook.remove)
+            token = _shared.set(_Shared(model, _hooks(model), is_unpaid(), *batches))
+            stack.callback(_shared.reset, token)
             return together(functions)
-        finally:
-            _shared.reset(token)
 
 
 def sharing(model: Model) -> bool:

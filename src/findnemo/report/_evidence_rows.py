@@ -6,6 +6,7 @@ A row is made from the run's own results. A new one is a function and its place 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 import torch
 
@@ -63,6 +64,12 @@ def membership(held: Held) -> Row:
             figures += _ranked(name, positive, negative)
             sizes.setdefault((len(positive), len(negative), kind), []).append(name)
     told = [text for size, names in sizes.items() for text in _told(size, names)]
+    if "audit score" in chain.from_iterable(sizes.values()) and (early := _ended_early(held)):
+        told.append(
+            f"audit score: of {count(early, 'caption')} under tau the score is that of the few seeds which"
+            " said so, not of all seeds as of the others and of hold-out captions: AUROC is not that"
+            " of whole scores."
+        )
     figures += _at_tau(held)
     row = Row(
         "Membership inference",
@@ -126,6 +133,15 @@ def _scored(held: Held) -> Iterable[tuple[str, list[tuple[Caption, float]], list
             if DETECTOR + name in c.results
         ]
         yield f"detector {name}", values, list((held.run.meta(HOLDOUT + name) or {}).values())
+
+
+def _ended_early(held: Held) -> int:
+    """Captions that were known to be under tau before all seeds were looked at."""
+    if held.calibration is None:
+        return 0
+    whole = held.calibration.settings.samples
+    seen = [c.detected for c in held.captions if c.detected is not None]
+    return sum(not one.memorized and (one.samples or whole) < whole for one in seen)
 
 
 def _ranked(name: str, positive: Sequence[float], negative: Sequence[float]) -> list[Figure]:

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,19 @@ class Ranking:
             _keep(self.drawn, (-one.chance, one.value, one), self.most)
         self.captions += len(prompts)
         self.digest = digest_of(self.digest, prompts)
+
+    def distinct(self) -> int:
+        """How many different captions were read: `captions` without the rows that repeat one.
+
+        Exact where all are kept. Else estimated from the smallest of their places by chance (the
+        k-th smallest of N is k / (N + 1) on average; Bar-Yossef et al. 2002), unless that is no sign
+        of repeats.
+        """
+        if len(self.drawn) < self.most:
+            return len(self.drawn)
+        estimate = (self.most - 1) / max(-self.drawn[0][0], 2**-48)
+        no_sign = self.captions <= estimate * (1 + 3 / math.sqrt(self.most))
+        return self.captions if no_sign else max(round(estimate), len(self.drawn))
 
     def order(self, every: int = DRAWN) -> list[Ranked]:
         """At most `most` captions: the likeliest first, and as every `every`-th one of those drawn by
@@ -269,10 +282,15 @@ class Left:
         return asdict(self)
 
 
-def what_is_left(order: Sequence[Ranked], memorized: Mapping[str, bool], captions: int) -> Left:
+def what_is_left(
+    order: Sequence[Ranked], memorized: Mapping[str, bool | None], captions: int
+) -> Left:
     """How many captions over tau are left in the part of a table that was not looked at.
 
-    `order`: of `Ranking.order`. `memorized`: caption -> whether it is, of those looked at.
+    `order`: of `Ranking.order`. `memorized`: caption -> whether it is, of those looked at; None
+    where that failed. What lies behind the first that was not looked at does not count: a run may
+    have looked there before, out of this order.
+    `captions`: how many different ones the table has (`Ranking.distinct`).
     Let v be how likely the last caption was that was taken for being likely. Every caption that is
     likelier was looked at, and of the R others those that were drawn by chance are a random sample:
     s of them, x over tau. So x / s of the rest are, on average over the draw; the interval is Clopper
@@ -284,8 +302,9 @@ def what_is_left(order: Sequence[Ranked], memorized: Mapping[str, bool], caption
     >>> left.found, left.left
     (1, 95.0)
     """
-    seen = [one for one in order if one.prompt.text in memorized]
-    found = sum(memorized[one.prompt.text] for one in seen)
+    reached = takewhile(lambda one: one.prompt.text in memorized, order)
+    seen = [one for one in reached if memorized[one.prompt.text] is not None]
+    found = sum(bool(memorized[one.prompt.text]) for one in seen)
     likely = [one for one in seen if not one.drawn]
     border = min((_key(one) for one in likely), default=(math.inf, 0.0))
     below = [one for one in seen if _key(one) < border]
@@ -294,7 +313,7 @@ def what_is_left(order: Sequence[Ranked], memorized: Mapping[str, bool], caption
         return Left(captions, len(seen), found, 0.0, 0.0, 0.0)
     if not below:
         return Left(captions, len(seen), found)
-    hits = sum(memorized[one.prompt.text] for one in below)
+    hits = sum(bool(memorized[one.prompt.text]) for one in below)
     low, high = clopper_pearson(hits, len(below))
     return Left(
         captions, len(seen), found, rest * hits / len(below), max(rest * low, 0.0), rest * high

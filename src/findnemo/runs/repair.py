@@ -352,8 +352,8 @@ def _spoilt(path: Path, caption: Caption, broken: set[Path], images: int) -> lis
         kinds = [image_name(caption, when) for when in ("before", "after")]
         names = [f"{name}-{k:02d}" for name in kinds for k in range(images)]
         files = [*(f"images/{slug}/{name}.png" for name in names), f"sheets/{slug}.png"]
-        noise = (path / "noise" / slug).glob("*.png")
-        if any(map(lacks, files)) or broken.intersection(noise):
+        others = (file for at in ("images", "noise") for file in (path / at / slug).glob("*.png"))
+        if any(map(lacks, files)) or broken.intersection(others):
             stages.append("verify")
     compared = (stage for stage in caption.results if COMPARED.match(stage))
     return stages + [stage for stage in compared if lacks(picture_file(stage, slug))]

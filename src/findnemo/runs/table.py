@@ -153,14 +153,6 @@ def ask_all(run: Run) -> None:
             run.query(statement)
 
 
-def ask_looked(run: Run) -> None:
-    """Of the captions that were asked for leave those that detection has answered."""
-    with run.transaction():
-        run.query(
-            "DELETE FROM asked WHERE caption NOT IN (SELECT caption FROM results WHERE stage = 'detect')"
-        )
-
-
 def asked(run: Run) -> list[Caption]:
     """The captions that were asked for, with their results."""
     return list(run.captions(number for (number,) in run.query("SELECT caption FROM asked")))

@@ -35,6 +35,7 @@ class _Member:
         self.fatal: BaseException | None = None
         self.ended = False
         self.waits = True
+        self.leader = _member.get()
         self._function = function
         self._over = False
         self._turn = Semaphore(0)
@@ -80,6 +81,10 @@ class _Member:
         if problem is not None:
             raise problem
         return self.given
+
+    @property
+    def is_over(self) -> bool:
+        return self._over or (self.leader is not None and self.leader.is_over)
 
     def leave(self) -> None:
         """End it, wherever it is, so that what it has begun is undone. One that runs, since its
@@ -150,3 +155,12 @@ def ask(key: Hashable, do: Callable[[Sequence[X]], Sequence[Y]], one: X) -> Y:
     member = _member.get()
     given: Y = do([one])[0] if member is None else member.ask(key, do, one)
     return given
+
+
+def go_on_or_leave() -> None:
+    """To be called now and then by what works long without asking: ends the function where the
+    meeting was broken off.
+    """
+    member = _member.get()
+    if member is not None and member.is_over:
+        raise _Left

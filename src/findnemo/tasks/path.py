@@ -477,11 +477,11 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
             run.set_meta("folder", str(asked.folder))
             vouch(run)
         if table is not None and is_ordered(detecting):
-            order = in_order(run.path, pool, calibration, detecting, table, listener)
-            if order is None:  # stopped before its end
+            found = in_order(run.path, pool, calibration, detecting, table, listener)
+            if found is None:  # stopped before its end
                 run.unlock()
                 return run
-            whole = table
+            order, different = found
             table = as_table(table, order)
         if table is None:
             ask_all(run)
@@ -499,7 +499,7 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
             answer(
                 work, PATH[:1], listener.progress, pool, lambda: listener.stop() or meter() >= limit
             )
-            keep_order(run, pool, calibration, detecting, order, whole, meter, listener)
+            keep_order(run, pool, calibration, detecting, order, different, meter, listener)
             stages = [stage for stage in stages if stage not in PATH[:1]]
         answer(work, stages, listener.progress, pool, listener.stop)
         warn_missing(work.original, listener)

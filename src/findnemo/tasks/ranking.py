@@ -92,8 +92,9 @@ def in_order(
     detecting: Detecting,
     table: Any,
     listener: Listener,
-) -> list[Ranked] | None:
-    """A table in the order of its likelihood, kept in `out` meanwhile; None where it was stopped.
+) -> tuple[list[Ranked], int] | None:
+    """A table in the order of its likelihood, kept in `out` meanwhile, and how many different
+    captions it has; None where it was stopped.
 
     `table`: as `opening.table_of` gives it.
     """
@@ -117,7 +118,7 @@ def in_order(
         lambda done: listener.progress("order", done, total),
         listener.stop,
     )
-    return None if found is None else _limited(found, memories, most)
+    return None if found is None else (_limited(found, memories, most), found.distinct())
 
 
 def _limited(found: Ranking, memories: Memories, most: int) -> list[Ranked]:
@@ -161,11 +162,13 @@ def keep_order(
     calibration: Calibration,
     detecting: Detecting,
     order: Sequence[Ranked],
-    table: Any,
+    captions: int,
     meter: Meter,
     listener: Listener,
 ) -> None:
-    """After detection: what was found for the budget, or which captions are like the memories."""
+    """After detection: what was found for the budget, of so many captions, or which captions are
+    like the memories.
+    """
     detected = {c.text: c.detected for c in run.captions(stage="detect") if c.detected is not None}
     if detecting.like is not None:
         memories = memories_of(detecting.like)
@@ -179,8 +182,11 @@ def keep_order(
             f" {run.path / LIKE}"
         )
         return
-    memorized = {text: found.memorized for text, found in detected.items()}
-    left = what_is_left(order, memorized, _rows(table))
+    memorized: dict[str, bool | None] = {
+        c.text: None for c in run.captions() if "detect" in c.failed
+    }
+    memorized |= {text: found.memorized for text, found in detected.items()}
+    left = what_is_left(order, memorized, captions)
     budget = detecting.budget or 0
     run.set_meta("budget", {"budget": budget, "spent": meter(), **left.to_json()})
     listener.say(left_told(left, budget, meter()))

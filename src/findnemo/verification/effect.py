@@ -16,7 +16,7 @@ from findnemo.edits import masks
 from findnemo.images import ImageSettings, generate, noise_pictures
 from findnemo.images import finished as pictures_of
 from findnemo.metrics import Judges
-from findnemo.metrics.copies import COPY, compare_images, copies_in, shares, similarities
+from findnemo.metrics.copies import COPY, compare_images, copies_in, copying, shares, similarities
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes import Denoising, Probe, pictures, quick_steps, spend, spending
@@ -99,9 +99,9 @@ def verify(
     left out, as Algorithm 1 leaves it out. Without `tau` all seeds count.
 
     Images are made in few steps, which show whether they will be copies. Those that leave it in
-    doubt are made in all steps, and the most suspicious one in any case. If that one tells
-    otherwise than it did in few steps, all images are made in all steps, as they are from the start
-    if `thorough`.
+    doubt are made in all steps, and the most suspicious one in any case; where untouched images are
+    no copies, two of them, which are held against each other too. If one tells otherwise than it
+    did in few steps, all images are made in all steps, as they are from the start if `thorough`.
 
     `values` holds `score_before`, `score_after` (memorization score, of as many fresh seeds as the
     settings name); `replicating`, how many fresh seeds replicate, and `same_seed`, the largest
@@ -194,8 +194,11 @@ def _quickly(
         (whole[one],) = _finished(model, prompt, [seed], settings, off[when])
         shown[when][seed] = whole[one]
 
+    def known() -> Collection[Seed]:
+        return whole if neurons else {(when, k) for when in quick for _, k in whole}
+
     alike = _alike(quick["before"], shown, judges)
-    while (one := in_doubt(alike, whole)) is not None:
+    while (one := in_doubt(alike, known())) is not None:
         make(one)
         alike = _alike(quick["before"], shown, judges)
         if WHOLE_DOUBT[0] < float(_highest(alike, one[0])[one[1]]) < WHOLE_DOUBT[1]:
@@ -207,6 +210,14 @@ def _quickly(
         alike = _alike(quick["before"], shown, judges)
         now = float(_highest(alike, when)[seed])
         if not (now >= COPY if likeness >= COPY else now <= WHOLE_DOUBT[0]):
+            return None
+    if not copies_in(shares(alike), "before"):
+        # what few steps do not show, one image in all steps held against theirs does not either
+        for k in _highest(alike, "before").argsort(descending=True).tolist():
+            if sum(kind == "before" for kind, _ in whole) < 2 and ("before", k) not in whole:
+                make(("before", k))
+        own = [image for (kind, _), image in whole.items() if kind == "before"]
+        if float(copying(own, own, judges.descriptor).max()) > WHOLE_DOUBT[0]:
             return None
     values = compare_images(prompt, quick["before"], quick["after"], judges) | shares(alike)
     confirmed = max(float(_highest(alike, when)[seed]) for kind, seed in whole if kind == when)
