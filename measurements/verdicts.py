@@ -185,7 +185,11 @@ def main() -> None:
     with Run.open(args.run) as run:
         place = args.model or str(run.meta("source"))
         model = load(place)
-        known = json.loads(args.out.read_text(encoding="utf-8")) if args.out and args.out.exists() else []
+        known = (
+            json.loads(args.out.read_text(encoding="utf-8"))
+            if args.out and args.out.exists()
+            else []
+        )
         for row in measure(run, model, args, known):
             known.append(row)
             print(json.dumps(row), flush=True)
