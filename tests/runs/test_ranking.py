@@ -68,7 +68,15 @@ def test_a_caption_that_recurs_is_ranked_once(tmp_path):
     assert {one.prompt.row for one in order} == set(range(1, 31))
 
 
-@pytest.mark.parametrize(("times", "most"), [(1, 100), (1, 400), (5, 400), (5, 3000)])
+@pytest.mark.parametrize(
+    ("times", "most"),
+    [
+        (1, 100),
+        (1, 400),
+        pytest.param(5, 400, marks=pytest.mark.slow),
+        pytest.param(5, 3000, marks=pytest.mark.slow),
+    ],
+)
 def test_rows_that_repeat_a_caption_are_no_captions_that_are_left(tmp_path, times, most):
     rows = [row for row in table(2000) for _ in range(times)]
     found = ranked(tmp_path / "order", "key", rows, likely, most)

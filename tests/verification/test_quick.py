@@ -84,6 +84,7 @@ def test_an_image_in_all_steps_that_tells_otherwise_makes_it_thorough(verified, 
     assert result.values["evaluations"] == NOISE + 8 * QUICK + WHOLE + 8 * WHOLE
 
 
+@pytest.mark.slow
 def test_copies_that_only_all_steps_show_are_seen(verified, demo_model, monkeypatch):
     """Few steps give pictures that are like no other, all steps the copy: it is no ordinary caption."""
     scenes = demo.unrelated()[:8]
