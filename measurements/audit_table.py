@@ -121,7 +121,8 @@ def verdicts(rows: list[Row]) -> str:
         ordinary = of(rows, procedure, "ordinary")
         called = [sum(r["memorized"] for r in part) for part in (memories, ordinary)]
         sizes = [len(NeuronSet(r["neurons"])) for r in memories if r["memorized"]]
-        left = [copied[key_of(r)][procedure] for r in memories if key_of(r) in copied]
+        seen = [copied.get(key_of(r), {}) for r in memories]
+        left = [shares[procedure] for shares in seen if procedure in shares]
         share = f"{mean(left):.2f}" if left else ""
         lines.append(
             f"| {procedure} | {called[0]} of {len(memories)} | {called[1]} of {len(ordinary)} |"
@@ -156,7 +157,8 @@ def ratios(rows: list[Row]) -> str:
     removed = [
         r
         for r in searched
-        if (shares := copied.get(key_of(r))) and shares["untouched"] > 0 == shares["released"]
+        if (shares := copied.get(key_of(r)))
+        and shares["untouched"] > 0 == shares.get("released", 1)  # not judged yet: not removed
     ]
     lines = [ratio("whole audit", theirs, of(rows, "findnemo"), STAGES)]
     for name, procedure, stages in (

@@ -419,6 +419,16 @@ CASES = [
     Case("paper", TITLE, 0.5125, kept=10, trial=17, reached=False),
 ]
 MEMORIZED = [case for case in CASES if case.kept]
+V = "released, v"
+
+
+def those_of_v_slow(items):
+    """Models or cases; calibration and search of v-prediction take the longest."""
+    model = [getattr(item, "model", item) for item in items]
+    slow = pytest.mark.slow
+    return [pytest.param(i, marks=slow) if m == V else i for i, m in zip(items, model, strict=True)]
+
+
 ORDERED = [case for case in CASES if case.model in ("released", "paper") and case.prompt == LETTERS]
 
 
@@ -436,7 +446,7 @@ def found(case: Case) -> findnemo.Localization:
     return findnemo.localize(known.model, case.prompt, calibration, search="listing")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", those_of_v_slow(MODELS))
 def test_calibration_is_that_of_the_transcription(name):
     known = studied(name)
     torch.testing.assert_close(
@@ -457,7 +467,7 @@ def test_calibration_is_that_of_the_transcription(name):
         )
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", those_of_v_slow(MODELS))
 def test_score_is_that_of_the_transcription(name):
     known = studied(name)
     score = findnemo.score(known.model, LONG, settings=known.settings)
@@ -467,7 +477,7 @@ def test_score_is_that_of_the_transcription(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", those_of_v_slow(CASES), ids=str)
 def test_the_case_is_what_it_says_and_nothing_sits_on_a_knifes_edge(case):
     end = expected(case)
     assert (len(end.kept), end.k) == (case.kept, case.trial)
@@ -477,7 +487,7 @@ def test_the_case_is_what_it_says_and_nothing_sits_on_a_knifes_edge(case):
         assert set() < end.neurons < end.candidates
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", those_of_v_slow(CASES), ids=str)
 def test_scores_and_sets_are_those_of_the_transcription(case):
     result = found(case)
     end = expected(case)
@@ -487,13 +497,13 @@ def test_scores_and_sets_are_those_of_the_transcription(case):
     assert set(result.neurons) == end.neurons
 
 
-@pytest.mark.parametrize("case", MEMORIZED, ids=str)
+@pytest.mark.parametrize("case", those_of_v_slow(MEMORIZED), ids=str)
 def test_score_after_is_that_of_the_kept_seeds(case):
     end = expected(case)
     assert found(case).score_after == pytest.approx(end.score(end.neurons), abs=1e-4)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", those_of_v_slow(CASES), ids=str)
 def test_theta_and_k_are_those_of_the_trial_that_algorithm_3_ends_with(case):
     assert (found(case).theta, found(case).k) == (expected(case).theta, expected(case).k)
 
