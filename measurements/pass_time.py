@@ -17,6 +17,7 @@ from typing import Any
 
 import geometry
 import torch
+from rate import options
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -127,13 +128,7 @@ def ways(model: Model, plain: Model, count: int, args: argparse.Namespace) -> di
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="demo")
-    parser.add_argument("--geometry", choices=geometry.GEOMETRIES)
-    parser.add_argument("--device")
-    parser.add_argument("--dtype")
-    parser.add_argument("--latents", type=int, nargs="+", default=[1, 4, 8, 32])
-    parser.add_argument("--repeats", type=int, default=9)
+    parser = options(__doc__, [1, 4, 8, 32])
     parser.add_argument("--traced", action="store_true", help="as a graph of TorchScript too")
     parser.add_argument("--compiled", action="store_true", help="by torch.compile too (minutes)")
     args = parser.parse_args()

@@ -38,16 +38,21 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, size: int = 2048) -> f
     return 2 * size**3 / timed(lambda: a @ a, device)
 
 
-@torch.no_grad()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(description: str | None, latents: list[int]) -> argparse.ArgumentParser:
+    """What a program that times passes is asked: of which model, by how many latents, how often."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--geometry", choices=geometry.GEOMETRIES)
     parser.add_argument("--device")
     parser.add_argument("--dtype")
-    parser.add_argument("--latents", type=int, nargs="+", default=[1, 2, 10, 40])
+    parser.add_argument("--latents", type=int, nargs="+", default=latents)
     parser.add_argument("--repeats", type=int, default=9)
-    args = parser.parse_args()
+    return parser
+
+
+@torch.no_grad()
+def main() -> None:
+    args = options(__doc__, [1, 2, 10, 40]).parse_args()
     model = findnemo.load(
         geometry.pipeline(args.geometry) if args.geometry else args.model, args.device, args.dtype
     )

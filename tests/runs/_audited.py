@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,6 +34,13 @@ def small_model(seed: int = 0) -> findnemo.Model:
         for layer in model.value_layers.values():
             layer.weight *= 1000
     return model
+
+
+def calibrated(model: findnemo.Model) -> findnemo.Calibration:
+    """With tau so that three of the six captions reach it."""
+    made = findnemo.calibrate(model, ["hold out a", "hold out b", "hold out c"], settings=SETTINGS)
+    scores = sorted(findnemo.score(model, text, settings=SETTINGS) for text in TEXTS)
+    return replace(made, tau=(scores[2] + scores[3]) / 2)
 
 
 def run_audit(out, model, calibration, prompts=PROMPTS, plan=PLAN, **options):

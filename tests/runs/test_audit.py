@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _audited import PLAN, PROMPTS, SETTINGS, TEXTS, outcome, run_audit, small_model
+from _audited import PLAN, PROMPTS, SETTINGS, TEXTS, calibrated, outcome, run_audit, small_model
 from _tiny import tiny_pipeline
 from PIL import Image
 
@@ -56,10 +56,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def calibration(model):
-    """With tau so that three of the six captions are memorized."""
-    made = findnemo.calibrate(model, ["hold out a", "hold out b", "hold out c"], settings=SETTINGS)
-    scores = sorted(findnemo.score(model, text, settings=SETTINGS) for text in TEXTS)
-    return replace(made, tau=(scores[2] + scores[3]) / 2)
+    return calibrated(model)
 
 
 MODULE = importlib.import_module("findnemo.runs.audit")  # `findnemo.runs.audit` is the function

@@ -1,12 +1,10 @@
 """Runs with quick pictures: what they keep, what finds it again, and runs that began thorough."""
 
 import re
-from dataclasses import replace
 
 import pytest
-from _audited import PROMPTS, SETTINGS, TEXTS, run_audit, small_model
+from _audited import PROMPTS, SETTINGS, calibrated, run_audit, small_model
 
-import findnemo
 from findnemo.errors import MismatchError
 from findnemo.files.originals import picture
 from findnemo.images import ImageSettings
@@ -27,10 +25,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def calibration(model):
-    """With tau so that three of the six captions are over it."""
-    made = findnemo.calibrate(model, ["hold out a", "hold out b", "hold out c"], settings=SETTINGS)
-    scores = sorted(findnemo.score(model, text, settings=SETTINGS) for text in TEXTS)
-    return replace(made, tau=(scores[2] + scores[3]) / 2)
+    return calibrated(model)
 
 
 @pytest.fixture(scope="module")
