@@ -22,6 +22,7 @@ from findnemo.cli._common import (
     stdout,
 )
 from findnemo.cli._export import export
+from findnemo.cli._help import Command, group_of
 from findnemo.cli._runs import inspect, merge, repair, report
 from findnemo.cli._serve import app as serve
 from findnemo.cli._studies import compare, study
@@ -125,8 +126,8 @@ def demo(
 
 
 COMMANDS = (
-    *(demo, audit, watch, calibrate, detect, localize, verify, harden, merge),
-    *(inspect, repair, report, serve, export, compare, study, benchmark),
+    *(demo, audit, watch, calibrate, detect, localize, verify, inspect, report, serve),
+    *(export, harden, compare, study, benchmark, merge, repair),
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=Command, rich_help_panel=group_of(command.__name__))(command)

@@ -13,6 +13,22 @@ from typing import Annotated, Any
 
 import typer
 
+from findnemo.cli._help import FEW, RARE, whole_help
+
+HELP_ALL = inspect.Parameter(
+    "help_all",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool,
+        typer.Option(
+            "--help-all",
+            callback=whole_help,
+            is_eager=True,
+            help="Show all options and examples, and exit.",
+        ),
+    ],
+)
 # values that Python may give in other forms are a text on the command line
 KINDS = {Any: str | None}
 
@@ -51,6 +67,8 @@ def grouped(**left_out: tuple[str, ...]) -> Callable[[Callable[..., None]], Call
                 shown[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for field in fields.get(name, ()):
                 shown.setdefault(field.name, _parameter(field, groups[name]))
+        if RARE & {*shown} and len(shown) > FEW:
+            shown["help_all"] = HELP_ALL
 
         @wraps(command)
         def run(**given: Any) -> None:

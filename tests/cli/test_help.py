@@ -1,0 +1,60 @@
+"""What `--help` shows, and what it leaves to `--help-all`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+from _command import cli
+from _place import COMMANDS
+
+from findnemo.cli._help import GROUPS, PANELS, panel_of
+
+
+def shown(command: str, option: str, monkeypatch) -> set[str]:
+    """The options that a help at 100 columns lists."""
+    monkeypatch.setenv("COLUMNS", "100")
+    return set(re.findall(r"^│ [* ]*(--[a-z-]+)", cli(command, option).out, re.MULTILINE))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_all_lists_every_option_and_help_those_that_are_often_used(command, monkeypatch):
+    options = {
+        p.opts[0] for p in COMMANDS[command].params if p.param_type_name == "option" and p.opts
+    }
+    short = shown(command, "--help", monkeypatch)
+    if "--help-all" not in options:
+        assert short == options | {"--help"}
+        return
+    assert shown(command, "--help-all", monkeypatch) == options | {"--help"}
+    assert short < options | {"--help"}
+    required = {p.opts[0] for p in COMMANDS[command].params if p.required and p.opts[0][0] == "-"}
+    assert required | {"--help", "--help-all"} <= short
+    left = len(options | {"--help"}) - len(short)
+    assert f"{left} more options: " in cli(command, "--help").out
+
+
+def test_the_help_of_audit_fits_two_screens(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert len(cli("audit", "--help").out.splitlines()) <= 80
+
+
+def test_every_command_is_in_one_group_and_every_panel_is_used():
+    assert Counter(name for names in GROUPS.values() for name in names) == Counter([*COMMANDS])
+    used = {
+        panel_of(p.name)
+        for c in COMMANDS.values()
+        for p in c.params
+        if p.param_type_name == "option"
+    }
+    assert used == {*PANELS}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"), [(["audt"], "audit"), (["audit", "m", "--promts", "x"], "--prompts")]
+)
+def test_a_mistyped_word_is_answered_with_the_right_one(arguments, meant):
+    answer = cli(*arguments)
+    assert answer.status == 2
+    assert meant in answer.err
