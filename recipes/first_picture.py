@@ -26,7 +26,7 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs import Caption, Run, neurons_of
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-CHOSEN = ("Commander Ilse Varga", "Fennimore Observatory")  # how they begin: planted, natural
+CHOSEN = ("Commander Ilse Varga", "Aquarium Wrexling")  # how they begin: planted, natural
 SEEDS = range(1000, 1010)  # sample numbers: those of an audit's finished images, and the next
 TILE = 84
 COLOURS = 256
