@@ -30,9 +30,11 @@ from PIL import Image
 
 import findnemo
 from findnemo.cli import main
+from findnemo.files.marks import unmarked
 from findnemo.passes.deltas import SEARCHES
+from findnemo.prompts import read_prompts
 from findnemo.robustness import ATTEMPTS
-from findnemo.runs import Run, all_neurons, summary
+from findnemo.runs import Run, all_neurons, neurons_of, summary
 from findnemo.runs.robustness import Effort
 from findnemo.settings import Settings
 
@@ -317,6 +319,20 @@ def test_audit_writes_results_and_sheets(audited):
     with Run.open(audited) as run:
         assert json.loads((audited / "results.json").read_text()) == summary(run)
     assert "'=1+1" in (audited / "results.csv").read_text()
+
+
+def test_neurons_are_layers_with_indices_in_json_and_in_writing_in_csv(audited):
+    with Run.open(audited) as run:
+        held = {c.text: neurons_of(c).to_json() for c in run.captions()}
+    rows = json.loads((audited / "results.json").read_text())["results"]
+    assert {r["caption"]: r["layers"] or {} for r in rows} == held
+    assert sum(bool(layers) for layers in held.values()) == 3
+    with (audited / "results.csv").open(newline="", encoding="utf-8") as file:
+        cells = {unmarked(r["caption"]): r["layers"] for r in csv.DictReader(file)}
+    for text, layers in held.items():
+        parts = [part.split(": ") for part in cells[text].split("; ") if part]
+        assert {name: list(map(int, indices.split())) for name, indices in parts} == layers
+    assert [p.text for p in read_prompts(audited / "results.json")] == list(held)
 
 
 def test_report_needs_no_model_and_goes_where_it_is_told(audited, tmp_path):

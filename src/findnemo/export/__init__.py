@@ -26,7 +26,7 @@ from findnemo.export._marks import OURS
 from findnemo.export._original import original_tensors
 from findnemo.export._push import push_card, with_section
 from findnemo.export._selection import Selection, select
-from findnemo.export._source import as_dtype, check_source, with_kept
+from findnemo.export._source import as_dtype, check_source, made_of, with_kept
 from findnemo.export._weights import (
     beside_file,
     kohya_weights,
@@ -53,6 +53,7 @@ __all__ = [
     "check_place",
     "check_target",
     "kohya_weights",
+    "made_of",
     "markdown",
     "model_card",
     "original_tensors",
@@ -125,7 +126,8 @@ def write(
 ) -> Path:
     """Write what was selected of a run in one of FORMS; returns the path.
 
-    It is there whole or not at all.
+    It is there whole or not at all, with the permissions of the files of the model's source or by
+    the umask where there are none.
 
     `model`: the audited one, for the forms that hold weights. `force`: replace an earlier export.
     `dtype`: "float32", "float16" or "bfloat16" for all weights; by default each tensor keeps the
@@ -150,10 +152,13 @@ def write(
             if form == "neurons" and NeuronSet.load(part) != chosen.neurons:
                 raise EditError(f"{target} would not hold the neurons that were chosen")
     elif how.write is not None and model is not None:
+        like = made_of(model, how.of_lora)
         with ExitStack() as stack:
             if how.beside is not None:
-                stack.enter_context(written_beside(target.with_suffix(".yaml"), how.beside(model)))
-            how.write(model, chosen, stack.enter_context(whole(target)), as_dtype(dtype))
+                beside = target.with_suffix(".yaml")
+                own = like and like._replace(place=like.weights.with_suffix(".yaml"))
+                stack.enter_context(written_beside(beside, how.beside(model), own))
+            how.write(model, chosen, stack.enter_context(whole(target, like)), as_dtype(dtype))
     return target
 
 
