@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -60,7 +61,9 @@ def usual(place):
 def audited(place, usual, tmp_path_factory):
     """A finished run; tests leave it as it is."""
     out = tmp_path_factory.mktemp("audited") / "run"
+    before = os.umask(0o002)  # of people who share a group
     result = cli("audit", *usual, *IMAGES, "--out", out)
+    os.umask(before)
     assert (result.status, result.err.count("error")) == (0, 0), result.err
     return out
 
@@ -319,6 +322,13 @@ def test_audit_writes_results_and_sheets(audited):
     with Run.open(audited) as run:
         assert json.loads((audited / "results.json").read_text()) == summary(run)
     assert "'=1+1" in (audited / "results.csv").read_text()
+
+
+def test_a_run_may_be_read_and_written_as_the_umask_says(audited):
+    modes = {p: stat.S_IMODE(p.stat().st_mode) for p in (audited, *audited.rglob("*"))}
+    ours = {p: mode for p, mode in modes.items() if not p.name.endswith(("-wal", "-shm"))}
+    wrong = {str(p): oct(m) for p, m in ours.items() if m != (0o775 if p.is_dir() else 0o664)}
+    assert wrong == {}
 
 
 def test_neurons_are_layers_with_indices_in_json_and_in_writing_in_csv(audited):
