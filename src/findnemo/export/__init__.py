@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from findnemo.edits import widths_of
 from findnemo.errors import EditError, InputError
 from findnemo.export._adapter import require_lora, write_adapter, write_adapter_kohya
 from findnemo.export._card import markdown, model_card
@@ -25,7 +26,7 @@ from findnemo.export._files import check_beside, check_target, whole, written_be
 from findnemo.export._marks import OURS
 from findnemo.export._original import original_tensors
 from findnemo.export._push import push_card, with_section
-from findnemo.export._selection import Selection, select
+from findnemo.export._selection import Selection, by_hand, select
 from findnemo.export._source import as_dtype, check_source, made_of, with_kept
 from findnemo.export._weights import (
     beside_file,
@@ -46,6 +47,7 @@ __all__ = [
     "Form",
     "Selection",
     "as_dtype",
+    "by_hand",
     "check",
     "check_checkpoint",
     "check_form",
@@ -136,7 +138,7 @@ def write(
     warning says so.
 
     Raises InputError (unknown form or dtype, a target that is there, a source that is gone),
-    MismatchError (another model than the run's), ModelError and EditError where the model has no
+    MismatchError (another model than the run's or the neurons'), ModelError and EditError where the model has no
     such form.
 
         with Run.open("run") as run:
@@ -180,6 +182,7 @@ def check(
         way_out = "give the audited one, or audit this one"
         refuse_other(model, chosen.fingerprint, kept, "this run", way_out)
         check_lora(form, model.options)
+        widths_of(model, chosen.neurons)
         if weights:
             check_source(model, wanted)
     elif weights:
