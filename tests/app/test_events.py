@@ -5,6 +5,7 @@ exports, and what may not be reached.
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import threading
 import zipfile
@@ -28,7 +29,7 @@ from findnemo.app.subject import confined, run_images, training_image
 from findnemo.app.text import alarm, escaped, note, numbers, short, whole
 from findnemo.errors import InputError, MismatchError
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs import Run, neurons_of, results
+from findnemo.runs import STANDINGS, Run, neurons_of, results
 
 SILENT = lambda done: None  # noqa: E731
 ME = Who("me")
@@ -500,8 +501,11 @@ def test_any_caption_is_scored_and_localized(subject):
     found = events.examine(subject, ME, f"  {FIRST}\n", done.append)
     assert done[-1] >= 10
     html = events.judged(subject, found)
-    assert "memorized" in html
+    assert f"not verified: {STANDINGS['not verified']}" in html  # no fresh seed was looked at
+    assert "gone" not in html
     assert f"{found.score_before:.4f}" in html
+    out = replace(found, reached=False)
+    assert f"out of reach: {escaped(STANDINGS['out of reach'])}" in events.judged(subject, out)
     chosen = events.chosen_of(found, FIRST)
     assert (chosen.caption, chosen.neurons) == (FIRST, found.neurons)
     clean = events.examine(subject, ME, HOSTILE, SILENT)
@@ -593,6 +597,39 @@ def test_an_export_that_cannot_be_made_leaves_nothing(subject):
     assert list(subject.folder.iterdir()) == []
     with pytest.raises(InputError, match="findnemo audit"):
         events.export(replace(subject, run=None), Who("me", 1), [], "neurons", 0)
+
+
+# neurons chosen by hand ---------------------------------------------------------------------------
+
+
+def test_neurons_that_were_switched_by_hand_are_saved_with_the_command_that_exports_them(subject):
+    layer = next(iter(subject.model.widths("all")))
+    edit = NeuronSet({layer: [0, 3]})
+    file, said = events.save(subject, ME, edit, 0.25)
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    assert (kept["layers"], kept["factor"]) == ({layer: [0, 3]}, 0.25)
+    assert kept["model"] == subject.model.fingerprint
+    assert "2 neurons times 0.25, chosen by hand, not verified" in Reader(said).text
+    command = f"findnemo export {subject.run} --neurons-file neurons.json"
+    assert command in Reader(said).text
+    export, _ = events.export(subject, ME, [], "card", 0)
+    again, _ = events.save(subject, ME, edit, 0)
+    assert sorted(files(subject)) == sorted([export, again])  # the earlier one is gone
+    events.leave(subject, "me")
+    assert files(subject) == []
+    for wrong, factor in ((EMPTY, 0), (edit, 2), (edit, None)):
+        with pytest.raises(InputError, match=r"no neurons are chosen|factor"):
+            events.save(subject, ME, wrong, factor)
+    assert list(subject.folder.iterdir()) == []
+
+
+def test_the_command_names_a_model_as_it_was_opened(subject):
+    model = copy.copy(subject.model)
+    model.source, model.options = "a b/model.safetensors", {"variant": "fp16", "lora": "x:0.5"}
+    edit = NeuronSet({next(iter(model.widths("all"))): [1]})
+    _, said = events.save(replace(subject, run=None, model=model), ME, edit, 0)
+    wanted = "findnemo export 'a b/model.safetensors' --weights-variant fp16 --lora x:0.5 --neurons"
+    assert wanted in Reader(said).text
 
 
 # what is opened -----------------------------------------------------------------------------------

@@ -4,9 +4,11 @@ hostile captions stay text.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
+import shlex
 import shutil
 import time
 from importlib.util import find_spec
@@ -14,8 +16,11 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
+import torch
 from _captions import FIRST, HOSTILE, SECOND
+from _command import cli
 
+import findnemo
 from findnemo import demo
 from findnemo.app import events, open_subject, serve
 
@@ -221,6 +226,43 @@ def test_exports_are_downloaded(page, served):
         == {c.text for c in events.exportable(served[0])}
         == {FIRST, SECOND}
     )
+
+
+def test_a_selection_by_hand_becomes_a_model_by_the_command_that_is_shown(page, served, tmp_path):
+    choose(page, FIRST)
+    page.get_by_role("button", name="Switch its neurons").locator("visible=true").click()
+    page.get_by_role("checkbox").locator("visible=true").first.uncheck()
+    page.get_by_role("button", name="Save these neurons").click()
+    page.get_by_role("alert").filter(has_text="no neurons are chosen").wait_for()
+    page.get_by_role("textbox", name="Further neurons").fill("1: 4 7")
+    page.get_by_role("spinbutton", name=re.compile("Factor")).locator("visible=true").fill("0.5")
+    page.get_by_role("button", name="Save these neurons").click()
+    page.get_by_text("2 neurons times 0.5, chosen by hand, not verified").wait_for()
+    button = (
+        page.get_by_role("button", name="Download neurons.json")
+        .or_(page.get_by_role("link", name="Download neurons.json"))
+        .locator("visible=true")
+        .first
+    )
+    with page.expect_download() as download:
+        button.click()
+    download.value.save_as(tmp_path / download.value.suggested_filename)
+    program, *arguments = shlex.split(page.locator(".command code").inner_text())
+    assert (program, arguments[:2]) == ("findnemo", ["export", str(served[0].run)])
+    with contextlib.chdir(tmp_path):
+        made = cli(*arguments, "--to", "card")
+    assert made.status == 0, made.err
+    assert "2 neurons at 0.5 (chosen by hand, not verified): checkpoint written" in made.err
+    old = served[0].model.value_layers
+    new = findnemo.load(tmp_path / "clean" / "checkpoint").value_layers
+    first = next(iter(old))
+    for name, layer in old.items():
+        scale = torch.ones(len(layer.weight), 1)
+        scale[[4, 7] if name == first else []] = 0.5
+        assert torch.equal(new[name].weight, (layer.weight.half() * scale.half()).float()), name
+    card = (tmp_path / "clean" / "card.md").read_text(encoding="utf-8")
+    assert "Chosen by hand, not verified." in card
+    assert FIRST not in card
 
 
 # what must not happen -----------------------------------------------------------------------------

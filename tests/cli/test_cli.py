@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -30,9 +31,11 @@ from PIL import Image
 
 import findnemo
 from findnemo.cli import main
+from findnemo.files.marks import unmarked
 from findnemo.passes.deltas import SEARCHES
+from findnemo.prompts import read_prompts
 from findnemo.robustness import ATTEMPTS
-from findnemo.runs import Run, all_neurons, summary
+from findnemo.runs import Run, all_neurons, neurons_of, summary
 from findnemo.runs.robustness import Effort
 from findnemo.settings import Settings
 
@@ -58,7 +61,9 @@ def usual(place):
 def audited(place, usual, tmp_path_factory):
     """A finished run; tests leave it as it is."""
     out = tmp_path_factory.mktemp("audited") / "run"
+    before = os.umask(0o002)  # of people who share a group
     result = cli("audit", *usual, *IMAGES, "--out", out)
+    os.umask(before)
     assert (result.status, result.err.count("error")) == (0, 0), result.err
     return out
 
@@ -317,6 +322,27 @@ def test_audit_writes_results_and_sheets(audited):
     with Run.open(audited) as run:
         assert json.loads((audited / "results.json").read_text()) == summary(run)
     assert "'=1+1" in (audited / "results.csv").read_text()
+
+
+def test_a_run_may_be_read_and_written_as_the_umask_says(audited):
+    modes = {p: stat.S_IMODE(p.stat().st_mode) for p in (audited, *audited.rglob("*"))}
+    ours = {p: mode for p, mode in modes.items() if not p.name.endswith(("-wal", "-shm"))}
+    wrong = {str(p): oct(m) for p, m in ours.items() if m != (0o775 if p.is_dir() else 0o664)}
+    assert wrong == {}
+
+
+def test_neurons_are_layers_with_indices_in_json_and_in_writing_in_csv(audited):
+    with Run.open(audited) as run:
+        held = {c.text: neurons_of(c).to_json() for c in run.captions()}
+    rows = json.loads((audited / "results.json").read_text())["results"]
+    assert {r["caption"]: r["layers"] or {} for r in rows} == held
+    assert sum(bool(layers) for layers in held.values()) == 3
+    with (audited / "results.csv").open(newline="", encoding="utf-8") as file:
+        cells = {unmarked(r["caption"]): r["layers"] for r in csv.DictReader(file)}
+    for text, layers in held.items():
+        parts = [part.split(": ") for part in cells[text].split("; ") if part]
+        assert {name: list(map(int, indices.split())) for name, indices in parts} == layers
+    assert [p.text for p in read_prompts(audited / "results.json")] == list(held)
 
 
 def test_report_needs_no_model_and_goes_where_it_is_told(audited, tmp_path):

@@ -1,11 +1,13 @@
 """What an export switches off: all captions, some, or the neurons that most of them share."""
 
+import json
+
 import pytest
 from _tiny_files import as_model, make_run, tiny_family
 
 from findnemo import NeuronSet
-from findnemo.errors import InputError
-from findnemo.export import model_card, select
+from findnemo.errors import InputError, MismatchError
+from findnemo.export import by_hand, model_card, select
 from findnemo.runs import Run, all_neurons
 
 DOWN = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
@@ -131,6 +133,44 @@ def test_a_point_of_a_price_list_is_the_beginning_of_the_order(priced, neurons, 
 def test_a_point_that_was_not_tried_or_is_of_no_one_caption_is_refused(priced, options, message):
     with pytest.raises(InputError, match=message):
         select(priced, **options)
+
+
+def test_neurons_chosen_by_hand_are_of_the_model_of_a_run_and_of_no_caption(run, tmp_path):
+    neurons = NeuronSet({MID: [3]}, run.meta("settings")["model"])
+    file = tmp_path / "neurons.json"
+    neurons.save(file)
+    chosen = by_hand(file, run)
+    assert (chosen.neurons, chosen.captions, chosen.factor) == (neurons, (), 0.0)
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"factor": -0.5}))
+    assert by_hand(file, run).factor == -0.5
+    assert by_hand(file, run, 0.25).factor == 0.25
+    model = as_model(tiny_family("sd1"))
+    assert by_hand(neurons, model).fingerprint == chosen.fingerprint
+    card = model_card(by_hand(file, run))
+    assert "Chosen by hand, not verified." in card
+    assert "1 neuron of 1 layer" in card
+    assert "multiplied by -0.5" in card
+    assert not any(
+        text in card for text in HELD if " " in text
+    )  # what the audit found is not in it
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"layers": {}}, "no neurons are chosen"),
+        ({"layers": {MID: [1]}, "factor": "half"}, "its factor 'half' is no number"),
+        ({"layers": {MID: [1]}, "factor": 1e999}, "factor inf is no number to multiply by"),
+        ({"layers": {MID: [1]}, "model": "f" * 32}, "chosen in the model ffffffffffff, and"),
+        ({"neurons": 3}, "is not a neuron file"),
+    ],
+)
+def test_a_file_of_no_neurons_or_of_another_model_is_refused(run, tmp_path, content, message):
+    file = tmp_path / "neurons.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises((InputError, MismatchError), match=message):
+        by_hand(file, run)
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])

@@ -9,9 +9,11 @@ import hashlib
 import math
 import re
 import secrets
+import shlex
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,7 +31,7 @@ from findnemo.app.subject import (
     sheet,
     training_image,
 )
-from findnemo.app.text import escaped, note, numbers, short, whole
+from findnemo.app.text import command, escaped, note, numbers, short, whole
 from findnemo.edits import deactivate
 from findnemo.errors import InputError
 from findnemo.images import generate
@@ -48,6 +50,7 @@ from findnemo.runs import (
     state,
     switched_off,
 )
+from findnemo.runs.overview import BEFORE_AFTER
 from findnemo.runs.standing import z_scores
 
 if TYPE_CHECKING:
@@ -166,25 +169,6 @@ class Detail:
     sheet: Image.Image | None
 
 
-_SAYS = {
-    "type": "type",
-    "score": "score",
-    "tau": "threshold (tau)",
-    "score_after": "similarity to before with its neurons off",
-    "fresh_score_before": "score on fresh seeds",
-    "fresh_same_seed": "similarity to before on fresh seeds",
-    "copies_before": "share of images that are copies, before",
-    "copies_after": "share of images that are copies, after",
-    "sscd_gen": "SSCD_gen",
-    "sscd_orig_before": "SSCD_orig before",
-    "sscd_orig_after": "SSCD_orig after",
-    "a_clip_before": "A_CLIP before",
-    "a_clip_after": "A_CLIP after",
-    "evaluations": "U-Net evaluations",
-    "error": "error",
-}
-
-
 def detail(subject: Subject, id_: int | None) -> Detail:
     """Everything that the run shows of one caption. Raises InputError if it has no such caption."""
     caption = caption_of(subject, id_)
@@ -193,9 +177,10 @@ def detail(subject: Subject, id_: int | None) -> Detail:
     images = run_images(subject, caption)
     about = [
         ("row", caption.row),
+        ("type", caption.type),
         ("state", state(caption)),
-        ("verdict", f"{standing(caption)}: {STANDINGS[standing(caption)]}"),
-        *((says, values[key]) for key, says in _SAYS.items()),
+        *_measured(caption),
+        ("error", values["error"]),
         _listed(subject, chosen),
     ]
     return Detail(
@@ -206,6 +191,23 @@ def detail(subject: Subject, id_: int | None) -> Detail:
         training=training_image(subject, caption),
         sheet=sheet(subject, caption),
     )
+
+
+def _measured(caption: Caption) -> Iterator[tuple[str, Any]]:
+    """How a caption stands and what was measured of it, as terminal and report call it."""
+    values = row(caption)
+    yield "verdict", f"{standing(caption)}: {STANDINGS[standing(caption)]}"
+    yield "memorization score", values["score"]
+    yield "threshold (tau)", values["tau"]
+    for measured in BEFORE_AFTER:
+        before, after = measured.of(caption) or (None, None)
+        told = [
+            f"{value:.4f} {when}"
+            for value, when in ((before, "before"), (after, "after"))
+            if value is not None
+        ]
+        yield measured.label, ", ".join(told) or None
+    yield "U-Net evaluations", values["evaluations"]
 
 
 # neurons ------------------------------------------------------------------------------------------
@@ -311,8 +313,7 @@ def compare(
     CancelledError.
     """
     caption = caption_given(caption)
-    if not (isinstance(factor, int | float) and FACTORS[0] <= factor <= FACTORS[1]):
-        raise InputError(f"factor {factor} is outside {FACTORS[0]:g} to {FACTORS[1]:g}")
+    _check_factor(factor)
     if not (isinstance(seed, int | float) and 0 <= seed < SEEDS and seed == int(seed)):
         raise InputError(f"seed {seed} is not a whole number from 0 to {SEEDS - 1}")
     with subject.jobs.turn(who.session, who.epoch, subject.model, tell):
@@ -320,6 +321,11 @@ def compare(
         with deactivate(subject.model, edit, factor):
             after = generate(subject.model, caption, [int(seed)], subject.image_settings)[0]
     return Compared(before, after, f"seed {int(seed)}: {_count(edit)} {_scaled(factor)}")
+
+
+def _check_factor(factor: float) -> None:
+    if not (isinstance(factor, int | float) and FACTORS[0] <= factor <= FACTORS[1]):
+        raise InputError(f"factor {factor} is outside {FACTORS[0]:g} to {FACTORS[1]:g}")
 
 
 def _scaled(factor: float) -> str:
@@ -370,17 +376,16 @@ def judged(subject: Subject, found: Localization | float) -> str:
             "Without a calibration this score cannot be judged: start the app with --calibration"
             " DIR."
         ) + numbers([("score", f"{found:.4f}")])
-    goes = "yes" if found.reached else "no: its memory is out of reach"
-    if_memorized = [(_SAYS["score_after"], f"{found.score_after:.4f}"), ("its memory goes", goes)]
-    rows = [
-        ("verdict", "memorized" if found.memorized else "not memorized"),
-        (_SAYS["score"], f"{found.score_before:.4f}"),
-        (_SAYS["tau"], f"{found.tau:.4f}"),
-        *(if_memorized if found.memorized else ()),
-        (_SAYS["evaluations"], found.evaluations),
-        _listed(subject, chosen_of(found, found.prompt)),
-    ]
+    rows = [*_measured(_unverified(found)), _listed(subject, chosen_of(found, found.prompt))]
     return whole(found.prompt) + numbers(rows)
+
+
+def _unverified(found: Localization) -> Caption:
+    """What was found, as a run would hold it: nothing was checked on fresh seeds."""
+    said = found.to_json()
+    detected = {"memorized": found.memorized, "score": found.score_before, "tau": found.tau}
+    results = {"detect": detected} | ({"localize": said} if found.memorized else {})
+    return Caption(0, found.prompt, 0, None, None, results, {}, 0.0)
 
 
 def chosen_of(found: Localization | float, text: str) -> Chosen:
@@ -414,9 +419,9 @@ def export(
     exports.check_form(form)
     with Run.open(subject.run) as run:
         chosen = exports.select(run, _named(list(run.captions()), ids), factor=factor)
-    forget(subject, who.session)
+    forget(subject, who.session, "export")
     name = exports.FORMS[form].name
-    place = subject.folder / f"{_mark(who.session)}-{secrets.token_hex(16)}"
+    place = _place(subject, who.session, "export")
     try:
         with subject.jobs.turn(who.session, who.epoch, subject.model, lambda done: None):
             path = exports.write(form, chosen, place / name, subject.model)
@@ -428,10 +433,61 @@ def export(
     return file, f"{form}: {of}"
 
 
-def forget(subject: Subject, session: str) -> None:
-    """Remove the exports of a session."""
-    for old in subject.folder.glob(f"{_mark(session)}-*"):
+def save(subject: Subject, who: Who, edit: NeuronSet, factor: float) -> tuple[Path, str]:
+    """An edit as a neuron file, and the command that makes a model of it, as HTML.
+
+    An earlier file of the session is removed. Raises InputError for no neurons, or a factor outside
+    -1 to 1.
+    """
+    _check_factor(factor)
+    with ExitStack() as stack:
+        of = subject.model if subject.run is None else stack.enter_context(Run.open(subject.run))
+        chosen = exports.by_hand(edit, of, factor)
+    forget(subject, who.session, "edit")
+    place = _place(subject, who.session, "edit") / exports.FORMS["neurons"].name
+    file = exports.write("neurons", chosen, place)
+    said = note(
+        f"{_count(edit)} {_scaled(factor)}, chosen by hand, not verified. Download the file; where"
+        " it lies then, this writes the model with that in its weights (--to takes the other forms):"
+    )
+    return file, said + command(_exporting(subject, file.name))
+
+
+def _exporting(subject: Subject, file: str) -> str:
+    """The command that exports a neuron file, as a shell reads it."""
+    if subject.run is not None:
+        opened = [str(subject.run)]
+    elif subject.model.source.startswith("live"):  # given as a pipeline, it lies nowhere
+        opened = ["MODEL"]
+    else:
+        flags = {"variant": "--weights-variant"}
+        named = subject.model.options.items()
+        beside = [part for k, v in named for part in (flags.get(k, f"--{k}"), str(v))]
+        opened = [str(subject.model.source), *beside]
+    return shlex.join(
+        [
+            "findnemo",
+            "export",
+            *opened,
+            "--neurons-file",
+            file,
+            "--to",
+            "checkpoint",
+            "--out",
+            "clean",
+        ]
+    )
+
+
+def forget(subject: Subject, session: str, what: str = "") -> None:
+    """Remove what was written for a session: all of it, or an "export" or "edit"."""
+    for old in subject.folder.glob(f"{_mark(session)}-{what}*"):
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _place(subject: Subject, session: str, what: str) -> Path:
+    """A new folder, whose name nobody else can guess."""
+    return subject.folder / f"{_mark(session)}-{what}-{secrets.token_hex(16)}"
 
 
 def leave(subject: Subject, session: str) -> None:

@@ -41,6 +41,7 @@ CSS = """
 .numbers th { text-align: left; font-weight: 400; width: min(18rem, 55%); color: var(--body-text-color-subdued) }
 .numbers td { font-variant-numeric: tabular-nums }
 .note, .alarm { margin: .25rem 0; overflow-wrap: anywhere }
+.command { white-space: pre-wrap; overflow-wrap: anywhere; margin: .25rem 0; user-select: all }
 .alarm { border-left: 4px solid #b91c1c; padding-left: .75rem }
 .pictures .grid-wrap { max-height: none }
 @media (max-width: 640px) { .pictures .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important } }
@@ -331,7 +332,9 @@ def _neurons(subject: Subject, shared: Shared) -> Fill:
     with gr.Row():
         start = gr.Button("Generate", variant="primary")
         _cancel_button(subject, shared)
+        keep = gr.Button("Save these neurons")
     status = gr.HTML(elem_classes="status")
+    file = gr.DownloadButton("Download", visible=False, variant="primary")
     with gr.Row(visible=False) as images:
         before = gr.Image(
             label="Before", alt_text="The image without an edit", elem_id="before", **PICTURE
@@ -357,6 +360,28 @@ def _neurons(subject: Subject, shared: Shared) -> Fill:
         shown = {before: one.before, after: one.after, images: gr.Row(visible=True)}
         return {status: note(one.said), **shown}
 
+    def save(
+        keys: list[str],
+        layers: list[str],
+        typed: str,
+        factor: float,
+        epoch: float,
+        request: gr.Request,
+    ) -> Any:
+        edit = events.neurons(subject, keys, layers, typed)
+        path, said = events.save(subject, _who(request, epoch), edit, factor)
+        return {
+            status: said,
+            file: gr.DownloadButton(f"Download {path.name}", value=str(path), visible=True),
+        }
+
+    keep.click(
+        _told(status)(save),
+        [ticked, whole_layers, more, factor, shared.epoch],
+        [status, file],
+        show_progress_on=status,
+        **PRIVATE,
+    )
     inputs = [shared.chosen, ticked, whole_layers, more, factor, seed, shared.epoch]
     start.click(
         _told(status)(generate),
@@ -373,10 +398,11 @@ def _neurons(subject: Subject, shared: Shared) -> Fill:
             caption: whole(chosen.caption) if chosen.caption else NOTHING,
             ticked: gr.CheckboxGroup(choices=choices, value=keys, visible=bool(choices)),
             images: gr.Row(visible=False),
+            file: gr.DownloadButton(visible=False),
             status: "",
         }
 
-    return Fill(values, [caption, ticked, images, status])
+    return Fill(values, [caption, ticked, images, file, status])
 
 
 def _export(subject: Subject, shared: Shared) -> None:

@@ -51,6 +51,11 @@ def note(text: str) -> str:
     return f'<p role="status" class="note">{escaped(text)}</p>' if text else ""
 
 
+def command(text: str) -> str:
+    """A line for a shell, to be copied."""
+    return f'<pre class="command"><code>{escaped(text)}</code></pre>'
+
+
 def alarm(text: object) -> str:
     """Why something cannot be done."""
     return f'<p role="alert" class="alarm">{escaped(text)}</p>'

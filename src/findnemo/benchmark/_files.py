@@ -21,6 +21,7 @@ from pydantic_core import core_schema
 from torch import Tensor
 
 from findnemo.errors import InputError
+from findnemo.files.tensors import write
 from findnemo.files.writing import written
 from findnemo.neurons import NeuronSet
 
@@ -78,11 +79,8 @@ def write_json(value: Any, path: Path) -> None:
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """A safetensors file that is there whole or not at all."""
-    from safetensors.torch import save_file
-
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written(path) as part:
-        save_file(plain, part, metadata={"format": "pt"})
+        write(part, tensors, {"format": "pt"})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

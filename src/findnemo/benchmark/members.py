@@ -24,6 +24,7 @@ from findnemo.benchmark.training import Recipe
 from findnemo.benchmark.truth import measured
 from findnemo.calibration import Calibration, calibrate
 from findnemo.errors import InputError
+from findnemo.files.modes import settle
 from findnemo.models import Model, load
 from findnemo.neurons import Neuron, NeuronSet
 
@@ -85,6 +86,7 @@ def train_member(
     student = plant(base, plan, freed(base), ordinary, PICTURES, folder, recipe, report)
     student.denoiser.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     student.pipeline.to(torch.float16).save_pretrained(folder / "model", safe_serialization=True)
+    settle(folder / "model")
     model = load(folder / "model", "cpu", "float32")
     report("calibrating")
     calibration = calibrate(model, demo.holdout())

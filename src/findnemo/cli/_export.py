@@ -10,14 +10,19 @@ from typing import Annotated
 
 import typer
 
-from findnemo.cli._common import MovedOpt, QuietOpt, RunArg, listening
+from findnemo.cli._common import MovedOpt, QuietOpt, listening
 from findnemo.cli._options import grouped
 from findnemo.tasks.options import Selecting, Source
 
 
 @grouped(source=("compile", "dtype"))
 def export(
-    run: RunArg,
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A run directory; with --neurons-file a model too.", metavar="RUN_OR_MODEL"
+        ),
+    ],
     selecting: Selecting = Selecting(),
     source: Source = Source(),
     to: Annotated[
@@ -74,6 +79,8 @@ def export(
     --out exports`
 
     Example: `findnemo export run --caption 12 --neurons 16 --out milder`
+
+    Example: `findnemo export run --neurons-file neurons.json --out by-hand`
 
     Example: `findnemo export run --to card --push me/my-model`
     """

@@ -27,6 +27,7 @@ from findnemo.edits._effect import (
 from findnemo.edits._loadable import check_part
 from findnemo.edits._plain import rebuilt
 from findnemo.edits._probing import times
+from findnemo.edits._targets import widths_of
 
 __all__ = [
     "LIMITS",
@@ -48,4 +49,5 @@ __all__ = [
     "save_lora",
     "scaled",
     "times",
+    "widths_of",
 ]

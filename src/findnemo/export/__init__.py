@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from findnemo.edits import widths_of
 from findnemo.errors import EditError, InputError
 from findnemo.export._adapter import require_lora, write_adapter, write_adapter_kohya
 from findnemo.export._card import markdown, model_card
@@ -25,8 +26,8 @@ from findnemo.export._files import check_beside, check_target, whole, written_be
 from findnemo.export._marks import OURS
 from findnemo.export._original import original_tensors
 from findnemo.export._push import push_card, with_section
-from findnemo.export._selection import Selection, select
-from findnemo.export._source import as_dtype, check_source, with_kept
+from findnemo.export._selection import Selection, by_hand, select
+from findnemo.export._source import as_dtype, check_source, made_of, with_kept
 from findnemo.export._weights import (
     beside_file,
     kohya_weights,
@@ -46,6 +47,7 @@ __all__ = [
     "Form",
     "Selection",
     "as_dtype",
+    "by_hand",
     "check",
     "check_checkpoint",
     "check_form",
@@ -53,6 +55,7 @@ __all__ = [
     "check_place",
     "check_target",
     "kohya_weights",
+    "made_of",
     "markdown",
     "model_card",
     "original_tensors",
@@ -125,7 +128,8 @@ def write(
 ) -> Path:
     """Write what was selected of a run in one of FORMS; returns the path.
 
-    It is there whole or not at all.
+    It is there whole or not at all, with the permissions of the files of the model's source or by
+    the umask where there are none.
 
     `model`: the audited one, for the forms that hold weights. `force`: replace an earlier export.
     `dtype`: "float32", "float16" or "bfloat16" for all weights; by default each tensor keeps the
@@ -134,7 +138,7 @@ def write(
     warning says so.
 
     Raises InputError (unknown form or dtype, a target that is there, a source that is gone),
-    MismatchError (another model than the run's), ModelError and EditError where the model has no
+    MismatchError (another model than the run's or the neurons'), ModelError and EditError where the model has no
     such form.
 
         with Run.open("run") as run:
@@ -150,10 +154,13 @@ def write(
             if form == "neurons" and NeuronSet.load(part) != chosen.neurons:
                 raise EditError(f"{target} would not hold the neurons that were chosen")
     elif how.write is not None and model is not None:
+        like = made_of(model, how.of_lora)
         with ExitStack() as stack:
             if how.beside is not None:
-                stack.enter_context(written_beside(target.with_suffix(".yaml"), how.beside(model)))
-            how.write(model, chosen, stack.enter_context(whole(target)), as_dtype(dtype))
+                beside = target.with_suffix(".yaml")
+                own = like and like._replace(place=like.weights.with_suffix(".yaml"))
+                stack.enter_context(written_beside(beside, how.beside(model), own))
+            how.write(model, chosen, stack.enter_context(whole(target, like)), as_dtype(dtype))
     return target
 
 
@@ -175,6 +182,7 @@ def check(
         way_out = "give the audited one, or audit this one"
         refuse_other(model, chosen.fingerprint, kept, "this run", way_out)
         check_lora(form, model.options)
+        widths_of(model, chosen.neurons)
         if weights:
             check_source(model, wanted)
     elif weights:

@@ -27,12 +27,19 @@ LIMITS = (
     "As a LoRA the edit acts at strength 1 only, and anyone can leave it out.",
 )
 
+MADE = (
+    "Made with [findnemo](https://github.com/findnemo/findnemo) after *Finding NeMo* (Hintersdorf,"
+    " Struppek et al., 2024).\n"
+)
+
 
 def model_card(chosen: Selection) -> str:
     """The section in Markdown.
 
     Captions and names are escaped: nothing in them acts as Markdown or HTML.
     """
+    if chosen.is_by_hand:
+        return _by_hand(chosen)
     parts = [
         "## Memorization audit\n",
         _table(("", ""), _facts(chosen)),
@@ -42,12 +49,45 @@ def model_card(chosen: Selection) -> str:
         *_captions(chosen.captions),
         "### Limits\n",
         "\n".join(f"- {limit}" for limit in LIMITS) + "\n",
-        (
-            "Made with [findnemo](https://github.com/findnemo/findnemo) after *Finding NeMo*"
-            " (Hintersdorf, Struppek et al., 2024).\n"
-        ),
+        MADE,
     ]
     return "\n".join(parts)
+
+
+def _by_hand(chosen: Selection) -> str:
+    """The section for neurons that no audit chose: what they are, and that nothing is known of
+    what they do.
+    """
+    versions = ", ".join(f"{n} {v}" for n, v in (chosen.about["versions"] or {}).items())
+    facts = [
+        ("model", markdown(name_of(chosen.about["source"]))),
+        ("fingerprint", f"`{chosen.fingerprint}`"),
+        ("versions", markdown(versions)),
+        ("edit", edit_of(chosen)),
+        *((markdown(n), " ".join(map(str, i))) for n, i in chosen.neurons.layers.items()),
+    ]
+    parts = [
+        "## Neurons switched off\n",
+        _table(("", ""), facts),
+        (
+            "**Chosen by hand, not verified.** No audit chose these neurons, and no images were"
+            " judged with just these off: which pictures they keep from being copied, and what they"
+            " cost other captions, was not measured.\n"
+        ),
+        "### Limits\n",
+        "\n".join(f"- {limit}" for limit in LIMITS[1:]) + "\n",
+        MADE,
+    ]
+    return "\n".join(parts)
+
+
+def edit_of(chosen: Selection) -> str:
+    """What is done to which neurons, in words."""
+    neurons = (
+        f"{_count(len(chosen.neurons), 'neuron')} of {_count(len(chosen.neurons.layers), 'layer')}"
+    )
+    how = "switched off" if chosen.factor == 0 else f"multiplied by {chosen.factor:g}"
+    return f"{neurons} (outputs of cross-attention value projections), {how}"
 
 
 def markdown(text: str, longest: int = LONGEST) -> str:
@@ -87,11 +127,7 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
     )
     if sampler := sampler_of(settings):
         rendering += f", sampler {markdown(sampler)}"
-    neurons = (
-        f"{_count(len(chosen.neurons), 'neuron')} of {_count(len(chosen.neurons.layers), 'layer')}"
-    )
-    how = "switched off" if chosen.factor == 0 else f"multiplied by {chosen.factor:g}"
-    edit = f"{neurons} (outputs of cross-attention value projections), {how}"
+    edit = edit_of(chosen)
     if point := about.get("point"):  # of a price list, if the user chose one
         edit += f"; chosen by its price: {point}"
     training = about.get("training")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from findnemo.errors import InputError
+from findnemo.files.modes import Like, settle
 
 # a directory with one of these is an export that may be replaced
 MARKS = ("model_index.json", "pytorch_lora_weights.safetensors")
@@ -54,10 +55,10 @@ def check_beside(path: Path, force: bool, ours: str) -> None:
 
 
 @contextmanager
-def written_beside(path: Path, text: str | None) -> Iterator[None]:
+def written_beside(path: Path, text: str | None, like: Like | None = None) -> Iterator[None]:
     """Once the context ends well, `path` holds `text`; with none, an earlier file is gone."""
     if text is not None:
-        with whole(path) as part:
+        with whole(path, like) as part:
             part.write_text(text, encoding="utf-8")
             yield
     else:
@@ -66,9 +67,9 @@ def written_beside(path: Path, text: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, like: Like | None = None) -> Iterator[Path]:
     """A place beside `path` to write a file or directory to; once the context ends well it
-    takes the place of `path`.
+    takes the place of `path`, with permissions by the umask or `like` those of another.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
@@ -76,6 +77,7 @@ def whole(path: Path) -> Iterator[Path]:
     _remove(part)
     try:
         yield part
+        settle(part, like)
         if path.is_dir():
             _remove(old)
             path.rename(old)

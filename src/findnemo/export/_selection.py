@@ -1,16 +1,21 @@
 """What is switched off in an export: which captions' neurons of a run, and
-what the run knows of them.
+what the run knows of them; or neurons that a person chose.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from findnemo.errors import InputError
+from findnemo._version import __version__
+from findnemo.errors import InputError, MismatchError
+from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.runs import (
     Caption,
@@ -33,13 +38,15 @@ from findnemo.runs.standing import falls
 class Selection:
     """`neurons` to scale by `factor`, and the `captions` whose memories they hold.
 
-    `about`: what the run says of the rest.
+    `about`: what the run says of the rest. `is_by_hand`: a person chose the neurons (`by_hand`):
+    there are no captions, and nothing was verified.
     """
 
     neurons: NeuronSet
     captions: tuple[Caption, ...]
     factor: float
     about: Mapping[str, Any]
+    is_by_hand: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -72,10 +79,7 @@ def select(
         with Run.open("run") as run:
             findnemo.export.select(run, ["12", "The No Limits Business Woman Podcast"])
     """
-    if not math.isfinite(factor):
-        raise InputError(
-            f"factor {factor} is no number to multiply by: give 0 to switch off, or one such as 0.5"
-        )
+    _check_factor(factor)
     audited = captions_of(run)
     named = [_named(audited, text) for text in dict.fromkeys(captions)]
     if neurons is not None:
@@ -107,6 +111,69 @@ def select(
             f" off{hint if suspected else ''}"
         )
     return Selection(off, tuple(holding), factor, _about(run, audited, holding))
+
+
+def by_hand(
+    neurons: NeuronSet | str | os.PathLike, of: Run | Model, factor: float | None = None
+) -> Selection:
+    """Neurons that a person chose, for an export that nothing verified.
+
+    `neurons`: a set, or a file of one, such as the app saves and `NeuronSet.save` writes. `of`: the
+    model that they are in, or a run of it. `factor`: what their outputs are multiplied by; by
+    default what a JSON file says under "factor", else 0.
+
+    Raises InputError for a file that holds no neurons, no neurons at all, or a factor that is not
+    finite; MismatchError for neurons that name another model.
+
+        findnemo.export.by_hand(NeuronSet({"mid_block.attentions.0.transformer_blocks.0.attn2.to_v": [3]}), model)
+    """
+    chosen = neurons if isinstance(neurons, NeuronSet) else NeuronSet.load(neurons)
+    if factor is None:
+        factor = 0.0 if isinstance(neurons, NeuronSet) else _factor_of(neurons)
+    _check_factor(factor)
+    if not chosen:
+        raise InputError("no neurons are chosen: there is nothing to switch off")
+    about = _of_run(of) if isinstance(of, Run) else _of_model(of)
+    selection = Selection(NeuronSet(chosen.layers), (), factor, about, is_by_hand=True)
+    if chosen.model not in (None, selection.fingerprint):
+        raise MismatchError(
+            f"the neurons were chosen in the model {str(chosen.model)[:12]}, and"
+            f" {about['source']} is {selection.fingerprint[:12]}: in another model the same places"
+            " hold other things (if you mean it, take the model out of the file)"
+        )
+    return selection
+
+
+def _factor_of(file: str | os.PathLike) -> float:
+    """What a neuron file that was read says of its neurons' factor; 0 where it says nothing."""
+    if Path(file).suffix == ".safetensors":
+        return 0.0
+    factor = json.loads(Path(file).read_text(encoding="utf-8-sig")).get("factor", 0.0)
+    if isinstance(factor, bool) or not isinstance(factor, int | float):
+        raise InputError(f"{file}: its factor {factor!r:.40} is no number")
+    return float(factor)
+
+
+def _check_factor(factor: float) -> None:
+    if not math.isfinite(factor):
+        raise InputError(
+            f"factor {factor} is no number to multiply by: give 0 to switch off, or one such as 0.5"
+        )
+
+
+def _of_run(run: Run) -> dict[str, Any]:
+    """The model of a run, which need not be loaded."""
+    kept = {key: run.meta(key) for key in ("source", "versions")}
+    return {**kept, "settings": settings_of(run, audit=False)}
+
+
+def _of_model(model: Model) -> dict[str, Any]:
+    """A model without a run."""
+    return {
+        "source": model.source,
+        "versions": {"findnemo": __version__},
+        "settings": {"model": model.fingerprint, "identity": model.identity.to_json()},
+    }
 
 
 def _about(run: Run, captions: Sequence[Caption], chosen: Sequence[Caption]) -> dict[str, Any]:

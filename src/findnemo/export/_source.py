@@ -20,12 +20,13 @@ from torch import nn
 
 from findnemo.edits import prune, rebuilt
 from findnemo.errors import EditError, InputError
+from findnemo.files.modes import Like
 from findnemo.files.tensors import DTYPES, read_header
 from findnemo.models import Lora, Model, load
 from findnemo.models._content import weights_of
 from findnemo.models._embedding import add_embeddings, read_embeddings
 from findnemo.models._loading import DEMO, SHIPPED, from_pretrained, variant_of
-from findnemo.models._lora import of_strength, read_lora
+from findnemo.models._lora import lora_file, of_strength, read_lora
 from findnemo.models._modules import networks_of
 from findnemo.models._single_file import configuration, from_single_file
 from findnemo.neurons import NeuronSet
@@ -208,6 +209,22 @@ def place_of(model: Model) -> Path | None:
         return Path(snapshot_download(source, revision=revision, local_files_only=True))
     except Exception:  # no such id, or nothing of it in the cache
         return Path(source)
+
+
+def made_of(model: Model, of_lora: bool = False) -> Like | None:
+    """What an export of a model is made of, for its permissions: the source with the weights of the
+    denoiser, or the LoRA; None where no file holds them.
+    """
+    if of_lora:
+        place = Path(of_strength(model.options["lora"])[0])
+        return Like(place, lora_file(place))
+    source = place_of(model)
+    if source is None or not source.exists():
+        return None
+    if source.is_file():
+        return Like(source, source)
+    weights = _files(source / model.component, model.options.get("variant"))
+    return Like(source, weights[0]) if weights else None
 
 
 def _kept(model: Model, place: Path) -> dict[str, Kept]:

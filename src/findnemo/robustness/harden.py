@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from findnemo.edits import effects, refuse_made
 from findnemo.errors import InputError, NumericalError, StoppedError
-from findnemo.files.tensors import read_header
+from findnemo.files.tensors import read_header, write
 from findnemo.files.writing import written
 from findnemo.images import ImageSettings, generate, latents_of
 from findnemo.models import Model, Text
@@ -327,12 +327,9 @@ def _identity(model: Model, lessons: Sequence[Lesson], ordinary: Kept, hardening
 
 
 def _save(module: nn.Module, folder: Path, key: str, epochs: int) -> None:
-    from safetensors.torch import save_file
-
-    tensors = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
     about = {"format": FORMAT, "key": key, "epochs": str(epochs)}
     with written(folder / "weights.safetensors") as part:
-        save_file(tensors, part, metadata=about)
+        write(part, module.state_dict(), about)
 
 
 def _load(module: nn.Module, folder: Path, key: str) -> int:

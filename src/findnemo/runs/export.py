@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -34,9 +34,9 @@ VERIFIED = (  # columns of results.csv that are called as verification calls the
 
 
 def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any]:
-    """One flat row a caption, the columns of results.csv; `None` where a step does not concern it.
+    """One row a caption, the columns of results.csv; `None` where a step does not concern it.
 
-    `q`: caption id -> q-value.
+    `layers`: the neurons found, layer -> indices. `q`: caption id -> q-value.
     """
     detected = caption.detected
     found = caption.localized
@@ -44,7 +44,6 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
     neurons = neurons_of(caption)
     failed = failures(caption)
     is_ = state(caption)
-    layers = (f"{name}: {' '.join(map(str, idx))}" for name, idx in neurons.layers.items())
     return {
         "row": caption.row,
         "caption": caption.text,
@@ -60,7 +59,7 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
         "score_after": _round(None if found is None else found.score_after),
         "reached": None if found is None else found.reached,
         "neurons": None if found is None else len(neurons),
-        "layers": "; ".join(layers) or None,
+        "layers": neurons.to_json() or None,
         "fresh_score_before": checked.score_before,
         "fresh_score_after": checked.score_after,
         "fresh_same_seed": checked.same_seed,
@@ -70,6 +69,15 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
         "seconds": round(caption.seconds, 3),
         "error": "; ".join(f"{stage}: {reason}" for stage, reason in failed.items()) or None,
     }
+
+
+def in_writing(layers: Mapping[str, Iterable[int]]) -> str:
+    """Neurons as the cells of a CSV file hold them.
+
+    >>> in_writing({"down": [1, 2], "mid": [5]})
+    'down: 1 2; mid: 5'
+    """
+    return "; ".join(f"{name}: {' '.join(map(str, idx))}" for name, idx in layers.items())
 
 
 def _round(value: float | None) -> float | None:
@@ -174,7 +182,7 @@ def _write_csv(file: IO[str], rows: Iterator[dict[str, Any]]) -> None:
     writer = csv.DictWriter(file, fieldnames=["caption"] if first is None else list(first))
     writer.writeheader()
     if first is not None:
-        writer.writerows(_inert(r) for r in chain([first], rows))
+        writer.writerows(_cells(r) for r in chain([first], rows))
 
 
 def _write_json(file: IO[str], about: dict[str, Any], rows: Iterator[dict[str, Any]]) -> None:
@@ -193,9 +201,10 @@ def _write_json(file: IO[str], about: dict[str, Any], rows: Iterator[dict[str, A
     file.write("]\n}\n" if between == "\n" else "\n ]\n}\n")
 
 
-def _inert(values: dict[str, Any]) -> dict[str, Any]:
-    """Captions are untrusted: a spreadsheet must not take one for a formula.
+def _cells(values: dict[str, Any]) -> dict[str, Any]:
+    """A row as cells. Captions are untrusted: a spreadsheet must not take one for a formula.
 
     Read as a table of captions, the marks are gone.
     """
-    return {k: marked(v) if isinstance(v, str) else v for k, v in values.items()}
+    texts = {k: in_writing(v) if isinstance(v, dict) else v for k, v in values.items()}
+    return {k: marked(v) if isinstance(v, str) else v for k, v in texts.items()}

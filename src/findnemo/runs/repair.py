@@ -274,6 +274,7 @@ def _holds(meta: Table) -> Callable[[int], bool]:
 
 def _write(file: Path, tables: dict[str, Table]) -> None:
     """A new database of these rows, in the order of their numbers."""
+    file.touch()  # by the umask: SQLite would keep a group from writing
     with closing(sqlite3.connect(file, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode=OFF")  # nobody sees it before it is whole
         db.execute("BEGIN")

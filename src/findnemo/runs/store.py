@@ -428,14 +428,12 @@ class Run:
             return
         self._check_pages()
         self._check_rows()
-        with (
-            told_of_disk(self.path),
-            written(self.path / BACKUP) as part,
-            closing(sqlite3.connect(part)) as copy,
-        ):
-            copy.execute("PRAGMA journal_mode=MEMORY")  # no file beside it
-            self._db.backup(copy)
-            copy.execute("PRAGMA journal_mode=DELETE")  # to be read without a log
+        with told_of_disk(self.path), written(self.path / BACKUP) as part:
+            part.touch()
+            with closing(sqlite3.connect(part)) as copy:
+                copy.execute("PRAGMA journal_mode=MEMORY")  # no file beside it
+                self._db.backup(copy)
+                copy.execute("PRAGMA journal_mode=DELETE")  # to be read without a log
         self._changed = False
 
     # settings and captions
@@ -644,6 +642,9 @@ def _connect(file: Path, writes: bool) -> sqlite3.Connection:
             f"{file.parent} is read-only and holds a run that was not closed: copy it to where it"
             " can be written"
         )
+    if writes and not file.exists():
+        with suppress(OSError):  # SQLite says it better
+            file.touch()  # by the umask: SQLite would keep a group from writing
     place = f"{file.absolute().as_uri()}?mode=ro&immutable=1" if still else str(file)
     try:
         return sqlite3.connect(place, timeout=30, isolation_level=None, uri=still)

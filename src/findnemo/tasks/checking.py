@@ -12,7 +12,7 @@ from typing import Any
 from findnemo import report
 from findnemo.edits import effects
 from findnemo.errors import InputError
-from findnemo.export import check_checkpoint, check_target, whole, with_kept
+from findnemo.export import check_checkpoint, check_target, made_of, whole, with_kept
 from findnemo.robustness import STARTS
 from findnemo.robustness.controls import pictures
 from findnemo.robustness.harden import Hardening
@@ -163,7 +163,7 @@ def harden(
 
         kept = path / "harden"
         hardened = harden_run(work, wanted, settings, kept, progress, listener.stop)
-        with whole(target) as part, told_to(listener.warn):
+        with whole(target, made_of(work.model)) as part, told_to(listener.warn):
             with_kept(work.model, hardened.pipeline).save_pretrained(part, safe_serialization=True)
             check_checkpoint(part, hardened, effects(hardened, all_neurons(work.run.captions())))
         listener.say(f"hardened model written to {target}")

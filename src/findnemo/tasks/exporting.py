@@ -11,7 +11,9 @@ from typing import Any
 
 from findnemo import export as forms_of
 from findnemo.errors import InputError
+from findnemo.neurons import NeuronSet
 from findnemo.runs import Run
+from findnemo.runs.store import DATABASE
 from findnemo.runtime.notices import told_to
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import loaded, place_of, source_of
@@ -30,7 +32,8 @@ def export(
 ) -> dict[str, Path]:
     """Write the cleaned model of a run, its neurons or a model card's section.
 
-    What `findnemo export` does.
+    What `findnemo export` does. With neurons that were chosen by hand (`Selecting.neurons_file`)
+    `run` may be a model instead.
 
     `to`: forms of `findnemo.export.FORMS`. `out`: a file or folder, with several forms a folder for
     all (default: RUN/export). `push`: the card goes to this repository on the hub instead. `force`:
@@ -48,11 +51,17 @@ def export(
     forms_of.as_dtype(dtype)
     weights = any(forms_of.FORMS[form].write is not None for form in forms)
     given = replace(model, dtype=None) if isinstance(model, Source) else model
-    with Run.open(path) as opened:
-        chosen = forms_of.select(
-            opened, selecting.caption or (), selecting.most, selecting.factor, selecting.neurons
-        )
-        source = source_of(opened, given, ("model",) if weights else ())
+    by_hand = selecting.neurons_file is not None
+    if by_hand:
+        _check_file(selecting)
+    chosen: Any = None
+    if by_hand and not (path / DATABASE).is_file():
+        source = given = _model_at(path, out, model)
+        weights = True  # a run knows its model, this one is opened for any form
+    else:
+        with Run.open(path) as opened:
+            chosen = _selected(opened, selecting)
+            source = source_of(opened, given, ("model",) if weights else ())
     targets = {
         form: _target(path, out, form, len(forms) > 1)
         for form in forms
@@ -63,6 +72,8 @@ def export(
         forms_of.check_place(form, target, place_of(source), force)
         forms_of.check_lora(form, getattr(source, "options", {}))
     opened_model: Any = _loaded(source, given, listener) if weights else None
+    if chosen is None:
+        chosen = forms_of.by_hand(selecting.neurons_file, opened_model, selecting.factor)
     for form, target in targets.items():
         forms_of.check(form, chosen, target, opened_model, force, dtype)
     for form, target in targets.items():
@@ -73,6 +84,41 @@ def export(
         pushed = forms_of.push_card(forms_of.model_card(chosen), push)
         listener.say(f"card pushed: {pushed}")
     return targets
+
+
+def _selected(run: Run, selecting: Selecting) -> Any:
+    """What is switched off of a run."""
+    if selecting.neurons_file is not None:
+        return forms_of.by_hand(selecting.neurons_file, run, selecting.factor)
+    factor = selecting.factor or 0.0
+    return forms_of.select(run, selecting.caption or (), selecting.most, factor, selecting.neurons)
+
+
+def _check_file(selecting: Selecting) -> None:
+    """Raises InputError for a file that holds no neurons, or others that are asked for beside it."""
+    others = {
+        "--caption": selecting.caption,
+        "--most": selecting.most,
+        "--neurons": selecting.neurons,
+    }
+    if given := [name for name, value in others.items() if value]:
+        raise InputError(
+            f"--neurons-file names the neurons, and so does {given[0]}: give one of the two"
+        )
+    NeuronSet.load(str(selecting.neurons_file))
+
+
+def _model_at(place: Path, out: str | Path | None, model: Any) -> Source:
+    """A model that is no run's. Raises InputError for what only a run has."""
+    beside = Source() if model is None else model
+    if not isinstance(beside, Source) or beside.place is not None:
+        raise InputError(
+            f"{place} is no run directory, so --model goes with nothing: give the run, or the model"
+            " alone"
+        )
+    if out is None:
+        raise InputError(f"{place} is no run directory, in which exports could lie: give --out")
+    return replace(beside, place=str(place), dtype=None)
 
 
 def _loaded(source: Any, given: Any, listener: Listener) -> Any:
@@ -105,4 +151,5 @@ def _count(chosen: Any) -> str:
     how = "off" if chosen.factor == 0 else f"at {chosen.factor:g}"
     point = chosen.about.get("point")
     plural = "s" * (len(chosen.neurons) != 1)
-    return f"{len(chosen.neurons)} neuron{plural} {how}" + (f" ({point})" if point else "")
+    told = "chosen by hand, not verified" if chosen.is_by_hand else point
+    return f"{len(chosen.neurons)} neuron{plural} {how}" + (f" ({told})" if told else "")

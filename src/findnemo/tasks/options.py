@@ -405,4 +405,14 @@ class Selecting:
         "Of one caption the set with N neurons of its price list (`findnemo inspect RUN ROW`).",
         min=1,
     )
-    factor: float = option(0.0, "Multiply the neurons by this instead of switching them off.")
+    neurons_file: Path | None = option(
+        None,
+        "Neurons that were chosen by hand, such as the app saves: a JSON or safetensors file. The"
+        " card says that they were not verified.",
+        metavar="FILE",
+    )
+    factor: float | None = option(
+        None,
+        "Multiply the neurons by this instead of switching them off (0, or what --neurons-file"
+        " says).",
+    )

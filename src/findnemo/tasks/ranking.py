@@ -19,6 +19,7 @@ from findnemo.files.writing import written
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import PromptTable
 from findnemo.runs import Pool, Run, Serial, settings_of, switched_off
+from findnemo.runs.export import in_writing
 from findnemo.runs.ranking import (
     RANKING,
     Meter,
@@ -226,14 +227,13 @@ def _write_like(
         writer.writerow(["caption", "row", "drive", "like", "neurons", "score", "memorized"])
         for one, (drive, memory, neurons) in zip(order, told, strict=True):
             found = detected.get(one.prompt.text)
-            layers = "; ".join(f"{n}: {' '.join(map(str, k))}" for n, k in neurons.layers.items())
             writer.writerow(
                 [
                     marked(one.prompt.text),
                     one.prompt.row,
                     round(drive, 4),
                     marked(memory),
-                    layers,
+                    in_writing(neurons.layers),
                     "" if found is None else round(found.score, 4),
                     "" if found is None else found.memorized,
                 ]
