@@ -144,7 +144,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
-@grouped(source=("trust",), detecting=("confidence",))
+@grouped(detecting=("confidence",))
 def detect(
     model: ModelArg,
     out: OutOpt,
@@ -223,7 +223,7 @@ def detect(
     show_result(run, fail_on_memorized, json, quiet)
 
 
-@grouped(source=("trust",), detecting=("confidence",))
+@grouped(detecting=("confidence",))
 def localize(
     model: ModelArg,
     out: OutOpt,
@@ -257,7 +257,7 @@ def localize(
     show_result(run, fail_on_memorized, json, quiet)
 
 
-@grouped(source=("trust",), detecting=("confidence",))
+@grouped(detecting=("confidence",))
 def audit(
     model: ModelArg,
     out: OutOpt,
@@ -301,6 +301,9 @@ def audit(
 
     Example: `findnemo audit BASE --lora checkpoints --lora-scale 0.6,0.8,1 --train-images photos
     --descriptor sscd.pt --out run`
+
+    Example: `findnemo audit MODEL --prompts captions.csv --calibration calibration --descriptor
+    sscd.pt --out run`
 
     Example: `findnemo audit demo --track tensorboard --fail-on-memorized --quiet --out run`
     """

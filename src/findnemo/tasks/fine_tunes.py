@@ -50,11 +50,14 @@ from findnemo.runs.fine_tunes import (
 )
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
+    FILLED,
     HOLDOUT,
     IMAGES,
     at_work,
     images_of,
+    judged_as_begun,
     judges_of,
+    named_judges,
     place_of,
     read_table,
     resumed,
@@ -223,7 +226,7 @@ def material(
     training = read_training(tuned.train_images, tuned.column)
     place = Path(tuned.train_images)
     root = (place if place.is_dir() else place.parent).resolve()
-    judges = judges_of(place_of(source), _named(pictures))
+    judges = judges_of(place_of(source), named_judges(pictures))
     canaries = _canaries(place)
     if canaries is not None:
         planted = {one.picture.resolve() for one in canaries}
@@ -232,7 +235,8 @@ def material(
     listener.say(f"looking at {len(training)} training pictures of {tuned.train_images}")
     if judges.descriptor is None:
         listener.warn(
-            "no --descriptor: pixels are compared, and a copy that is moved or cropped is missed"
+            "no descriptor: pixels are compared, and a copy that is moved or cropped is missed."
+            f" It can be given now or later: {FILLED['descriptor']}"
         )
     kept, gallery, broken = _gallery(training, judges, listener)
     held_out = torch.empty(0, gallery.views.shape[2])
@@ -279,11 +283,6 @@ def _of_canaries(canaries: Canaries | None) -> list[Question]:
     captions = [(one.caption, one.twin_caption) for one in canaries]
     asked = zip(TWINS, zip(*captions, strict=True), strict=True)
     return [Question(text, kind, EACH) for kind, texts in asked for text in texts]
-
-
-def _named(pictures: Pictures) -> dict[str, str]:
-    judges = {"descriptor": pictures.descriptor, "clip": pictures.clip}
-    return {name: str(place) for name, place in judges.items() if place is not None}
 
 
 def _controls(source: Source, detecting: Detecting, listener: Listener) -> list[str]:
@@ -460,6 +459,7 @@ def audit_fine_tune(
     source = model if isinstance(model, Source) else Source(str(model))
     found = candidates(source, tuned)
     detecting = _calibrated_on(source, tuned, detecting)
+    pictures = judged_as_begun(pictures, output.path, source.trust)
     if tuned.tuned is not None and place_of(source) in demo.MODELS:
         pictures = replace(pictures, descriptor=pictures.descriptor or demo.DESCRIPTOR)
     given = material(source, tuned, detecting, pictures, listener)

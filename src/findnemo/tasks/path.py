@@ -6,7 +6,7 @@ Every task writes one run directory and goes on where it stopped.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from findnemo.errors import InputError, MismatchError
 from findnemo.files.writing import storing, sweep
 from findnemo.images import check_images
 from findnemo.localization import ONE_STEP
-from findnemo.models import sampler_name
 from findnemo.passes import group_size
 from findnemo.prompts import repeated
 from findnemo.runs import (
@@ -45,10 +44,10 @@ from findnemo.runs import (
     calibrate_with,
     enter,
     refuse_foreign,
-    settings_of,
     start,
     write_results,
 )
+from findnemo.runs.judging import judge_anew
 from findnemo.runs.ranking import Meter, Ranked
 from findnemo.runs.store import kept_settings
 from findnemo.runs.track import check_tracker, track
@@ -59,13 +58,16 @@ from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     as_begun,
     at_work,
+    begun_settings,
     captions_of,
     folder_of,
     gentle,
     holdout_of,
+    judged_as_begun,
     kept_of,
     listed,
     loaded,
+    place_of,
     plan_for,
     plan_of,
     read_table,
@@ -73,6 +75,8 @@ from findnemo.tasks.opening import (
     table_of,
     warn_long,
     warn_missing,
+    warn_unjudged,
+    with_pictures,
     work_on,
 )
 from findnemo.tasks.options import Detecting, FineTune, Localizing, Output, Pictures, Workers
@@ -361,6 +365,8 @@ def ready(request: Request, listener: Listener) -> Ready:
         )
     if detecting.holdout is not None and detecting.calibration is not None:
         raise InputError("give --holdout or --calibration, not both")
+    out = request.output.path
+    pictures = judged_as_begun(request.pictures, out, getattr(model, "trust", False))
     table = table_of(given, model, listener)
     calibration: Calibration | Holdout | None = _given_calibration(detecting)
     bystanders = None
@@ -368,9 +374,9 @@ def ready(request: Request, listener: Listener) -> Ready:
         apart = holdout_of(detecting, given.column, model, listener)
         bystanders = apart if detecting.holdout is not None else None
         calibration = Holdout(apart, _settings(detecting, localizing))
-    plan = plan_for(model, localizing, request.pictures, calibration.settings.seed)
+    plan = plan_for(model, localizing, pictures, calibration.settings.seed)
     plan = gentle(plan, localizing, model, given.column, bystanders, listener)
-    plan = as_begun(plan, request.output.path)
+    plan = as_begun(plan, out, pictures)
     # a shipped model's own captions lie in no folder: their training images come with it
     has_folder = given.source is not None and "verify" in request.stages
     folder = folder_of(given) if has_folder else None
@@ -438,6 +444,8 @@ def _tell_promise(miss: float | None, calibration: Calibration, listener: Listen
 
 def _go(request: Request, workers: Workers, listener: Listener) -> Run:
     asked = ready(request, listener)
+    if "verify" in asked.stages and asked.plan.images:
+        warn_unjudged("audit", place_of(request.model), asked.plan.judges, listener)
     with at_work(request.model, workers, listener) as pool:
         run = perform(asked, pool, listener)
     log(run, request.output, listener)
@@ -471,7 +479,7 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
     order: list[Ranked] | None = None
     if is_ordered(detecting):
         check_order(pool, calibration, detecting)
-    run = start(output.path, model, calibration, plan, asked.part, output.wait)
+    run = start(output.path, model, calibration, plan, asked.part, output.wait, listener.say)
     try:
         if asked.folder is not None:
             run.set_meta("folder", str(asked.folder))
@@ -493,6 +501,7 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
         work = work_on(run, model, calibration, plan, table or ())
         _warn_long_captions(work, table, listener)
         stages = asked.stages
+        judge_anew(work, pool, listener.progress, listener.stop)
         if order is not None:
             meter = Meter(run)
             limit = math.inf if detecting.budget is None else detecting.budget
@@ -556,40 +565,44 @@ def begun(out: str | Path) -> bool:
     return all((Path(out) / name).is_file() for name in names)
 
 
-def go_on(pool: Pool, prompts: Any, output: Output, listener: Listener) -> Run:
-    """What is left of an audit that has begun, with the settings that its run keeps."""
+def go_on(pool: Pool, prompts: Any, output: Output, pictures: Pictures, listener: Listener) -> Run:
+    """What is left of an audit that has begun, with the settings that its run keeps, and the
+    images and judges of `pictures` where it asks for others.
+    """
     kept = kept_of(output.path)
+    plan = with_pictures(kept.plan, pictures)
     listener.say(f"{output.path} goes on with its own settings and calibration")
     given = captions_of(prompts)
     table = None if given.source is None else table_of(given, pool.model, listener)
     folder = None if given.source is None else folder_of(given)
-    asked = Ready(table, kept.calibration, output, PATH, kept.plan, kept.part, folder)
+    asked = Ready(table, kept.calibration, output, PATH, plan, kept.part, folder)
     return run_stages(pool, kept.calibration, asked, listener)
 
 
 def refuse_changed(out: str | Path, detecting: Detecting, pictures: Pictures) -> None:
     """Raises MismatchError naming an option that a run which has begun cannot change any more."""
-    with Run.open(out) as old:
-        settings = settings_of(old)
-    has = {
-        "images": settings["images"],
-        "sampler": settings["image_settings"].get("sampler"),
-        **settings["judges"],
-    }
-    asked: Mapping[str, Any] = {
-        "calibration": detecting.calibration,
-        "holdout": detecting.holdout,
-        "images": pictures.images,
-        "sampler": pictures.sampler and sampler_name(pictures.sampler),
-        "descriptor": pictures.descriptor,
-        "clip": pictures.clip,
-    }
-    for name, value in asked.items():
-        if name == "calibration" and value is not None:
-            same = Calibration.load(value).same(Calibration.load(Path(out) / "calibration"))
-        else:
-            same = value is None or str(value) == str(has.get(name))
-        if not same:
-            raise MismatchError(
-                f"{out} was made with another {name}: leave --{name} out, or give another --out"
-            )
+    own = Calibration.load(Path(out) / "calibration")
+    if detecting.calibration is not None:
+        same = _given_calibration(detecting).same(own)
+    else:
+        same = detecting.holdout is None and detecting.fpr in (None, own.fpr)
+    if not same:
+        name = "calibration" if detecting.calibration is not None else "threshold"
+        raise MismatchError(
+            f"{out} was made with another {name}: leave --calibration, --holdout and --fpr out, or"
+            " give another --out"
+        )
+    refuse_unseen(out, pictures)
+
+
+def refuse_unseen(out: str | Path, pictures: Pictures) -> None:
+    """Raises MismatchError for another descriptor in the audit of a fine-tune, which says anew
+    which training pictures are copied.
+    """
+    settings = begun_settings(out) or {}
+    other = str(pictures.descriptor) != settings.get("judges", {}).get("descriptor")
+    if "training" in settings and pictures.descriptor is not None and other:
+        raise MismatchError(
+            f"{out} is the audit of a fine-tune, and --descriptor says which training pictures are"
+            " copied: give it to the same `findnemo audit` with --train-images"
+        )
