@@ -60,6 +60,9 @@ def calibrate(
     tau: Annotated[
         float | None, typer.Option(help="Threshold that goes with imported statistics (0.428).")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace another calibration in --out.")
+    ] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -86,11 +89,11 @@ def calibrate(
     with listening(quiet) as listener:
         if import_statistics is None:
             table = replace(captions, source=prompts)
-            found = tasks.calibrate(place, table, out, detecting, workers, listener)
+            found = tasks.calibrate(place, table, out, detecting, workers, listener, force)
         else:
             threshold = PUBLISHED_TAU if tau is None else tau
             found = tasks.calibrate_published(
-                place, import_statistics, out, threshold, detecting.seed or 0, listener
+                place, import_statistics, out, threshold, detecting.seed or 0, listener, force
             )
     rate = {"confidence": found.confidence, "rate_under": found.rate_bound()}
     about = {

@@ -14,7 +14,7 @@ from findnemo.edits import effects
 from findnemo.errors import InputError
 from findnemo.export import check_checkpoint, check_target, whole, with_kept
 from findnemo.robustness import STARTS
-from findnemo.robustness.controls import pictures
+from findnemo.robustness.controls import pictures as pictures_in
 from findnemo.robustness.harden import Hardening
 from findnemo.robustness.harden import evaluations as cost_of_hardening
 from findnemo.runs import Pool, Run, Work, all_neurons, settings_of, write_results
@@ -79,9 +79,11 @@ def verify(
         attacked = len(memorized(old.captions(), trying.attack_captions))
     refuse_unseen(path, pictures)
     plan = with_pictures(kept.plan, pictures)
-    for task in ["audit"] * bool(plan.images) + ["verify"] * (trying.attempts or trying.attack):
-        warn_unjudged(task, place_of(source), plan.judges, listener)
-    controls = pictures(trying.control_images, max(attacked, 1)) if trying.control_images else ()
+    if plan.images:
+        warn_unjudged("audit", place_of(source), plan.judges, listener)
+    if trying.attempts or trying.attack:
+        warn_unjudged("verify", place_of(source), plan.judges, listener)
+    controls = pictures_in(trying.control_images, max(attacked, 1)) if trying.control_images else ()
     effort = Effort(trying.attack_captions, steps, starts, controls=controls)
     asked = Ready(None, kept.calibration, Output(path), PATH[2:], plan, kept.part)
     failed: list[str] = []

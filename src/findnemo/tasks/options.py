@@ -177,7 +177,8 @@ class Detecting:
     )
     fpr: float | None = option(
         None,
-        "Threshold that at most this share of ordinary captions reaches, instead of mean + 1 std.",
+        "Threshold that at most this share of ordinary captions reaches, instead of mean + 1 std;"
+        " also from the hold-out scores that a calibration keeps.",
     )
     confidence: float | None = option(
         None,

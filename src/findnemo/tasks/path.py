@@ -103,12 +103,14 @@ def calibrate(
     detecting: Detecting = Detecting(),
     workers: Workers = Workers(),
     listener: Listener = Listener(),
+    force: bool = False,
 ) -> Calibration:
     """Activation statistics and the threshold tau from hold-out captions, kept in the folder `out`.
 
     `prompts`: captions that are not memorized. What is done is kept in `out` meanwhile: the same
-    call goes on. `findnemo.calibrate` does it for a loaded model in memory. Raises InputError for
-    too few captions.
+    call goes on, and one that is done is returned. `force`: replace another calibration in `out`.
+    `findnemo.calibrate` does it for a loaded model in memory. Raises InputError for too few
+    captions, MismatchError for a folder with another calibration, naming what differs.
 
     >>> import tempfile
     >>> from findnemo import demo
@@ -120,8 +122,22 @@ def calibrate(
     table = read_table(prompts, listener)
     settings = settings_for(detecting.variant or "findnemo", detecting.seed or 0)
     with at_work(model, workers, listener) as pool:
+        holdout = Holdout(table, settings)
+        if not force and (there := _there(folder)) is not None:
+            _refuse_of_other(folder, there, pool.model)
+            wanted = replace(
+                there,
+                settings=settings,
+                count=len(holdout.captions),
+                prompts=prompts_digest(holdout.captions),
+                fpr=detecting.fpr,
+                confidence=detecting.confidence,
+            )
+            _refuse_over(folder, there, wanted, detecting.precision)
+            listener.say(f"{folder} holds this calibration already")
+            return there
         warn_long(pool.model, table, listener)
-        return _calibrated(pool, Holdout(table, settings), detecting, folder, listener)
+        return _calibrated(pool, holdout, detecting, folder, listener)
 
 
 def calibrate_published(
@@ -131,14 +147,54 @@ def calibrate_published(
     tau: float = PUBLISHED_TAU,
     seed: int = 0,
     listener: Listener = Listener(),
+    force: bool = False,
 ) -> Calibration:
     """A calibration from published activation statistics (.pt) and the threshold that goes with
     them, kept in the folder `out`.
+
+    `force`: replace another calibration there. Raises MismatchError for such a one, naming what
+    differs.
     """
     folder = _folder(out)
     calibration = import_statistics(Path(statistics), loaded(model, listener), tau, seed)
+    if not force and (there := _there(folder)) is not None:
+        _refuse_over(folder, there, calibration)
     calibration.save(folder)
     return calibration
+
+
+def _there(folder: Path) -> Calibration | None:
+    """The calibration that a folder holds, if any. Raises InputError for one that is damaged."""
+    return Calibration.load(folder) if (folder / "calibration.json").exists() else None
+
+
+def _refuse_of_other(folder: Path, there: Calibration, model: Any) -> None:
+    """Raises MismatchError where a folder holds the calibration of another model."""
+    try:
+        there.check(model)
+    except MismatchError as told:
+        raise MismatchError(
+            f"{folder} holds another calibration: {told}; give another --out, or --force to replace"
+            " it"
+        ) from None
+
+
+def _refuse_over(
+    folder: Path, there: Calibration, wanted: Calibration, precision: float | None = None
+) -> None:
+    """Raises MismatchError where a folder holds another calibration than the one that is asked
+    for, `precision`: of its threshold.
+    """
+    differs = there.differences(wanted)
+    if not differs and precision == 0 and len(there.trajectories) < there.count:
+        differs = f"only {len(there.trajectories)} of its {there.count} captions are scored"
+    if not differs and there.tau != wanted.tau:
+        differs = f"tau {there.tau:.4f}, now {wanted.tau:.4f}"
+    if differs:
+        raise MismatchError(
+            f"{folder} holds another calibration: {differs}; give another --out, or --force to"
+            " replace it"
+        )
 
 
 def _folder(out: str | Path) -> Path:
@@ -207,18 +263,23 @@ def _own_calibration(
     return calibration
 
 
-def _refuse_other(calibration: Calibration, detecting: Detecting) -> None:
-    """A calibration brings its variant, seed and rate: asking for others beside it
-    would silently do nothing.
+def _asked_of(calibration: Calibration, detecting: Detecting) -> Calibration:
+    """A calibration that is given, with a threshold for the rate that is asked for.
+
+    Raises MismatchError for another variant or seed than it has: asking for others beside it would
+    silently do nothing.
     """
-    has = calibration.settings.to_json() | {"fpr": calibration.fpr}
-    for name in ("variant", "seed", "fpr"):
+    has = calibration.settings.to_json()
+    for name in ("variant", "seed"):
         value = getattr(detecting, name)
         if value not in (None, has[name]):
             raise MismatchError(
                 f"the calibration was made with {name} {has[name]}, not {value}: leave --{name}"
                 " out, or calibrate again"
             )
+    if detecting.fpr in (None, calibration.fpr):
+        return calibration
+    return calibration.at(detecting.fpr)
 
 
 # the path -----------------------------------------------------------------------------------------
@@ -457,8 +518,7 @@ def _given_calibration(detecting: Detecting) -> Calibration | None:
     if given is None:
         return None
     calibration = given if isinstance(given, Calibration) else Calibration.load(given)
-    _refuse_other(calibration, detecting)
-    return calibration
+    return _asked_of(calibration, detecting)
 
 
 def _settings(detecting: Detecting, localizing: Localizing) -> Settings:
@@ -582,10 +642,10 @@ def go_on(pool: Pool, prompts: Any, output: Output, pictures: Pictures, listener
 def refuse_changed(out: str | Path, detecting: Detecting, pictures: Pictures) -> None:
     """Raises MismatchError naming an option that a run which has begun cannot change any more."""
     own = Calibration.load(Path(out) / "calibration")
-    if detecting.calibration is not None:
-        same = _given_calibration(detecting).same(own)
-    else:
+    if (given := _given_calibration(detecting)) is None:
         same = detecting.holdout is None and detecting.fpr in (None, own.fpr)
+    else:
+        same = given.same(own)
     if not same:
         name = "calibration" if detecting.calibration is not None else "threshold"
         raise MismatchError(
