@@ -135,11 +135,11 @@ def verify(
     noise: list[list[Image.Image]] = []
     values = dict(made.values)
     with spending() as spent:
-        if not values:
+        if "score_before" not in values:
             probe = fresh(model, prompt, settings, max(settings.samples, images))
             shown = probe.deltas(), probe.deltas(neurons)
             noise = [noise_pictures(deltas[:images]) for deltas in shown]
-            values = _of_noise(*shown, settings, tau)
+            values |= _of_noise(*shown, settings, tau)
         looked = None
         # images that were made in all steps from the start say more than quick ones would
         if images > 1 and not thorough and (made.quick or not made.whole):
