@@ -40,7 +40,11 @@ def comparison(
     """
     is_papers = clip is None or clip.rstrip("/").endswith(CLIP.partition("/")[2])
     every = [p for by_type in rows.values() for payloads in by_type.values() for p in payloads]
-    kept = [k for k, column in enumerate(COLUMNS) if not k or any(column in p for p in every)]
+    kept = [
+        k
+        for k, column in enumerate(COLUMNS)
+        if not (k and every) or any(column in p for p in every)
+    ]
     theirs_of = {HEADS[k]: f"{HEADS[k]}, paper" for k in kept}
     if "A_CLIP" in theirs_of and not is_papers:
         theirs_of["A_CLIP"] = "A_CLIP with ViT-B/32, paper"

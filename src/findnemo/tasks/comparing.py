@@ -222,8 +222,8 @@ def studies(
     calibration = kept_of(run).calibration
     with Run.open(run) as old:
         judges = set(settings_of(old).get("judges") or ())
-        if old.meta("source") in demo.MODELS and not judges:
-            judges = {"descriptor", "clip"}  # a shipped model brings both
+        if old.meta("source") in demo.MODELS:
+            judges |= {"descriptor", "clip"}  # a shipped model brings both
         ordinary = _ordinary(old, calibration, studying, listener)
         others = ordinary or under_tau(old.captions())
         pictures = len(_reference(studying, old.meta("source") in demo.MODELS).pictures)

@@ -50,7 +50,6 @@ from findnemo.runs.fine_tunes import (
 )
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
-    FILLED,
     HOLDOUT,
     IMAGES,
     at_work,
@@ -61,6 +60,7 @@ from findnemo.tasks.opening import (
     place_of,
     read_table,
     resumed,
+    warn_unjudged,
 )
 from findnemo.tasks.options import (
     Captions,
@@ -233,11 +233,7 @@ def material(
         own = tuple(one for one in training if one.path.resolve() not in planted)
         training = replace(training, pictures=own)
     listener.say(f"looking at {len(training)} training pictures of {tuned.train_images}")
-    if judges.descriptor is None:
-        listener.warn(
-            "no descriptor: pixels are compared, and a copy that is moved or cropped is missed."
-            f" It can be given now or later: {FILLED['descriptor']}"
-        )
+    warn_unjudged("fine-tune", place_of(source), named_judges(pictures), listener)
     kept, gallery, broken = _gallery(training, judges, listener)
     held_out = torch.empty(0, gallery.views.shape[2])
     if tuned.holdout_images is not None:

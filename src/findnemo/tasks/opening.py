@@ -470,10 +470,14 @@ def work_on(
 ) -> Work:
     """A run with what finished images are judged with, and where their originals come from.
 
-    A shipped model brings its descriptor, its CLIP and its training images. Others have what the
-    plan names, and the images that the table of captions names, by path or URL.
+    A shipped model brings its descriptor, its CLIP and its training images, where the plan names no
+    others. Others have what it names, and the images that the table of captions names, by path or URL.
     """
     judges = judges_of(model.source, plan.judges)
+    given = {"descriptor": judges.descriptor, "clip": judges.alignment}
+    if plan.judges or model.source not in demo.MODELS:
+        preprocessing = {name: judge.preprocessing for name, judge in given.items() if judge}
+        run.set_meta("preprocessing", preprocessing)
     if model.source in demo.MODELS:
 
         def shipped(caption: Any) -> Any:
@@ -482,9 +486,6 @@ def work_on(
         if run.meta("folder") is None or not run.names_pictures():
             return Work(run, model, calibration, plan, judges, shipped)
     references = [p.image for p in table if p.image and hidden(p.image) != p.image]
-    given = {"descriptor": judges.descriptor, "clip": judges.alignment}
-    preprocessing = {name: judge.preprocessing for name, judge in given.items() if judge}
-    run.set_meta("preprocessing", preprocessing)
     originals = for_run(run.path, run.meta("folder") or ".", references=references)
     return Work(run, model, calibration, plan, judges, originals.of_caption)
 
@@ -516,6 +517,10 @@ UNJUDGED = {  # task -> judge -> what goes without it
         "descriptor": "Table 1 goes without SSCD_orig, SSCD_gen and D_SSCD, and copies are told by"
         " the correlation of pixels",
         "clip": "Table 1 goes without A_CLIP",
+    },
+    "fine-tune": {
+        "descriptor": "pixels are compared, and a copy that is moved or cropped is missed",
+        "clip": "what a cure costs is told without A_CLIP",
     },
     "verify": {"descriptor": "what attempts and attacks give is compared by its pixels"},
     "study": {
