@@ -344,7 +344,7 @@ def test_a_calibration_of_another_model(place, tmp_path):
     [
         (["--seed", 7], "made with seed 0, not 7: leave --seed out"),
         (["--variant", "released"], "made with variant paper, not released: leave --variant out"),
-        (["--fpr", 0.1], "made with fpr None, not 0.1: leave --fpr out"),
+        (["--fpr", 0.1], "5 hold-out prompts are too few for a false-positive rate of 0.1"),
     ],
 )
 def test_a_calibration_with_other_settings(place, tmp_path, options, says):
@@ -489,14 +489,9 @@ def test_a_run_directory_from_other_settings(place, tmp_path):
     before = everything(place)
     arguments = ["audit", place / "model", "--prompts", place / "captions.csv", "--calibration"]
     result = cli(
-        *arguments, place / "calibration", "--images", 3, "--image-steps", 4, "--out", place / "run"
+        *arguments, place / "calibration", *IMAGES, "--scope", "all", "--out", place / "run"
     )
-    refused(
-        result,
-        2,
-        "was made with other settings: images 2, now 3, image_settings.steps 2, now 4; give another"
-        " --out",
-    )
+    refused(result, 2, "was made with other settings: scope 'auto', now 'all'; give another --out")
     result = cli(*arguments, tmp_path / "other", *IMAGES, "--out", place / "run")
     refused(result, 2, f"tau {made.tau}, now 0.5")
     assert everything(place) == before

@@ -73,11 +73,13 @@ def run(
     limit: int | None = None,
     progress: Progress | None = None,
     natural: bool = False,
+    number: int | None = None,
 ) -> Results:
     """Score the demo model, or the trained models of a `suite`, into the file `out`;
     results that it holds are kept.
 
-    `natural`: suite 2, the shipped `demo-natural` or the members in the folder `suite`. `given`:
+    `natural`: suite 2, the shipped `demo-natural` or the members in the folder `suite`. `number`:
+    of threads, by default as many as suit a model. `given`:
     answers of a method of one's own, see `answers`. Raises InputError where `out` or the suite is
     something else.
     """
@@ -86,7 +88,7 @@ def run(
     results = Results.load(out, version) if out.exists() else Results(suite=version)
     for member in _members(suite, natural):
         own = answers(given, member.name) if given else {}
-        with threads(suited(member.model.denoiser, member.model.latent_shape)):
+        with threads(number or suited(member.model.denoiser, member.model.latent_shape)):
             results = results.with_member(member)
             results = _scored(results, member, {**methods, **own}, limit, out, progress)
     return results

@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from findnemo.calibration._early import MISS, early_bounds
+from findnemo.calibration._statistics import threshold
 from findnemo.errors import DamageError, InputError, MismatchError
 from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo.files.writing import written
@@ -67,6 +68,26 @@ class Calibration:
         """
         return p_value(score, self.scores) if len(self.trajectories) else None
 
+    def at(self, fpr: float, confidence: float | None = None) -> Calibration:
+        """The same calibration with a threshold for a false-positive rate (`threshold`), from the
+        hold-out scores that it keeps.
+
+        Raises InputError where there are too few of them, with the number that it takes.
+
+        >>> from findnemo import demo
+        >>> made = demo.calibration()
+        >>> made.at(0.05).tau > made.at(0.2).tau
+        True
+        """
+        if not len(self.trajectories):
+            raise InputError(
+                "this calibration keeps no hold-out scores (imported statistics), so that it has no"
+                f" threshold for a false-positive rate of {fpr}: make one with `findnemo calibrate"
+                " --prompts`"
+            )
+        tau = threshold(self.scores, fpr, confidence)
+        return replace(self, tau=tau, fpr=fpr, confidence=confidence)
+
     def rate_bound(self, confidence: float = CONFIDENCE) -> float | None:
         """What the false-alarm rate of this threshold stays under with this confidence; None
         where tau is not made for a rate.
@@ -117,6 +138,21 @@ class Calibration:
                 "this calibration was made with other settings:"
                 f" {self.settings.differences(settings)}; calibrate again"
             )
+
+    def differences(self, other: Calibration) -> str:
+        """What tells another calibration from this one, in words; nothing where they are of the
+        same model, settings, hold-out captions and way to a threshold.
+        """
+        said = [
+            self.model != other.model and f"model {self.source}, now {other.source}",
+            self.settings.differences(other.settings),
+            self.count != other.count and f"{self.count} captions, now {other.count}",
+            self.count == other.count and self.prompts != other.prompts and "other captions",
+            self.fpr != other.fpr and f"fpr {self.fpr}, now {other.fpr}",
+            self.confidence != other.confidence
+            and f"confidence {self.confidence}, now {other.confidence}",
+        ]
+        return ", ".join(text for text in said if text)
 
     def same(self, other: Calibration) -> bool:
         """Whether two calibrations are one: of the same model, settings, threshold,

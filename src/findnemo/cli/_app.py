@@ -23,11 +23,13 @@ from findnemo.cli._common import (
 )
 from findnemo.cli._export import export
 from findnemo.cli._help import Command, group_of
+from findnemo.cli._options import grouped
 from findnemo.cli._runs import inspect, merge, repair, report
 from findnemo.cli._serve import app as serve
 from findnemo.cli._studies import compare, study
 from findnemo.cli._watch import watch
 from findnemo.errors import FAILED, InputError
+from findnemo.tasks.options import Workers
 
 app = typer.Typer(
     name="findnemo",
@@ -69,6 +71,7 @@ def options(
 FPR = 0.05  # false alarms of the demo: it has hold-out captions enough for a rate
 
 
+@grouped(workers=("workers", "ray"))
 def demo(
     out: OutOpt = Path("findnemo-demo"),
     check: Annotated[
@@ -83,6 +86,7 @@ def demo(
         ),
     ] = False,
     limit: LimitOpt = None,
+    workers: Workers = Workers(),
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -104,7 +108,8 @@ def demo(
         place = "demo-natural" if natural else "demo"
         table = tasks.Captions(limit=limit)
         with listening(quiet) as listener:
-            run = tasks.audit(place, table, out, tasks.Detecting(fpr=FPR), listener=listener)
+            detecting = tasks.Detecting(fpr=FPR)
+            run = tasks.audit(place, table, out, detecting, workers=workers, listener=listener)
         show_result(run, False, json, quiet, report=True)
         return
     if natural:
@@ -115,7 +120,7 @@ def demo(
     from findnemo.benchmark.demo_check import check_demo, figures_table
     from findnemo.tasks.opening import at_work
 
-    with listening(quiet) as listener, at_work("demo", listener=listener) as pool:
+    with listening(quiet) as listener, at_work("demo", workers, listener) as pool:
         figures = check_demo(pool.model, listener.progress, limit)
     if json:
         print_json([f.to_json() for f in figures])

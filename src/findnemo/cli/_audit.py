@@ -60,6 +60,9 @@ def calibrate(
     tau: Annotated[
         float | None, typer.Option(help="Threshold that goes with imported statistics (0.428).")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace another calibration in --out.")
+    ] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -86,11 +89,11 @@ def calibrate(
     with listening(quiet) as listener:
         if import_statistics is None:
             table = replace(captions, source=prompts)
-            found = tasks.calibrate(place, table, out, detecting, workers, listener)
+            found = tasks.calibrate(place, table, out, detecting, workers, listener, force)
         else:
             threshold = PUBLISHED_TAU if tau is None else tau
             found = tasks.calibrate_published(
-                place, import_statistics, out, threshold, detecting.seed or 0, listener
+                place, import_statistics, out, threshold, detecting.seed or 0, listener, force
             )
     rate = {"confidence": found.confidence, "rate_under": found.rate_bound()}
     about = {
@@ -144,7 +147,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
-@grouped(source=("trust",), detecting=("confidence",))
+@grouped(detecting=("confidence",))
 def detect(
     model: ModelArg,
     out: OutOpt,
@@ -223,7 +226,7 @@ def detect(
     show_result(run, fail_on_memorized, json, quiet)
 
 
-@grouped(source=("trust",), detecting=("confidence",))
+@grouped(detecting=("confidence",))
 def localize(
     model: ModelArg,
     out: OutOpt,
@@ -257,7 +260,7 @@ def localize(
     show_result(run, fail_on_memorized, json, quiet)
 
 
-@grouped(source=("trust",), detecting=("confidence",))
+@grouped(detecting=("confidence",))
 def audit(
     model: ModelArg,
     out: OutOpt,
@@ -301,6 +304,9 @@ def audit(
 
     Example: `findnemo audit BASE --lora checkpoints --lora-scale 0.6,0.8,1 --train-images photos
     --descriptor sscd.pt --out run`
+
+    Example: `findnemo audit MODEL --prompts captions.csv --calibration calibration --descriptor
+    sscd.pt --out run`
 
     Example: `findnemo audit demo --track tensorboard --fail-on-memorized --quiet --out run`
     """

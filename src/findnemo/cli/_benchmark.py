@@ -22,7 +22,9 @@ from findnemo.cli._common import (
     stdout,
     watched,
 )
+from findnemo.cli._options import grouped
 from findnemo.runtime.quiet import quiet_libraries
+from findnemo.tasks.options import Workers
 
 SHOWN = {  # figure -> its head here, and whether its interval is shown
     "precision": ("precision", True),
@@ -45,6 +47,7 @@ SHOWN_NATURAL = {
 PLANTED = "Planted memories are not natural ones; see docs/benchmark.md"
 
 
+@grouped(workers=("workers", "ray"))
 def benchmark(
     out: OutOpt = Path("findnemo-benchmark"),
     natural: Annotated[
@@ -92,6 +95,7 @@ def benchmark(
         bool, typer.Option("--kinds", help="Precision and recall by kind of memory too.")
     ] = False,
     limit: LimitOpt = None,
+    workers: Workers = Workers(),
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -141,7 +145,7 @@ def benchmark(
         file = out / ("natural.json" if natural else "results.json")
         with watched(quiet or json) as watch:
             update = None if watch is None else watch.stage
-            own = api.run(file, suite, chosen, answers, limit, update, natural)
+            own = api.run(file, suite, chosen, answers, limit, update, natural, workers.threads)
         results = Results.over(own, shipped(version))
     if json:
         print_json(table.to_json(results))

@@ -24,13 +24,14 @@ from findnemo.cli._options import grouped
 from findnemo.cli._robustness import show_robustness
 from findnemo.cli._show import failed, say_report, show_run
 from findnemo.errors import FAILED
-from findnemo.tasks.options import HardeningOptions, Source, Trying, Workers
+from findnemo.tasks.options import HardeningOptions, Pictures, Source, Trying, Workers
 
 
-@grouped(source=("compile",))
+@grouped(source=("compile",), pictures=("images", "image_steps", "guidance", "sampler"))
 def verify(
     run: RunArg,
     trying: Trying = Trying(),
+    pictures: Pictures = Pictures(),
     source: Source = Source(),
     workers: Workers = Workers(),
     model: MovedOpt = None,
@@ -47,13 +48,16 @@ def verify(
     Example: `findnemo verify run --attack-captions 20 --attack-steps 0,10,50,150 --control-images
     holdout-pictures`
 
+    Example: `findnemo verify run --descriptor sscd.pt --clip openai/clip-vit-base-patch32`
+
     Example: `findnemo verify run --attack-starts caption,random --attack-captions 0`
     """
     from findnemo import tasks
     from findnemo.runs import captions_of, counts, summary
 
     with listening(quiet or json) as listener:
-        done = tasks.verify(run, replace(source, place=model), trying, workers, listener)
+        place = replace(source, place=model)
+        done = tasks.verify(run, place, trying, workers, listener, pictures)
     with done.run as opened:
         if json:
             print_json(summary(opened))

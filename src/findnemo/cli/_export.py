@@ -12,10 +12,10 @@ import typer
 
 from findnemo.cli._common import MovedOpt, QuietOpt, listening
 from findnemo.cli._options import grouped
-from findnemo.tasks.options import Selecting, Source
+from findnemo.tasks.options import Selecting, Source, Workers
 
 
-@grouped(source=("compile", "dtype"))
+@grouped(source=("compile", "dtype"), workers=("workers", "ray"))
 def export(
     run: Annotated[
         Path,
@@ -54,6 +54,7 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     model: MovedOpt = None,
+    workers: Workers = Workers(),
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -85,7 +86,8 @@ def export(
     Example: `findnemo export run --to card --push me/my-model`
     """
     from findnemo import tasks
+    from findnemo.runtime.threads import threads
 
     place = replace(source, place=model, dtype=dtype)
-    with listening(quiet) as listener:
+    with listening(quiet) as listener, threads(workers.threads):
         tasks.export(run, to or ("checkpoint",), out, selecting, place, push, force, listener)

@@ -11,7 +11,7 @@ import typer
 from findnemo.cli._common import MovedOpt, QuietOpt, listening, plain, say, stdout, warn
 from findnemo.cli._options import grouped
 from findnemo.errors import InputError
-from findnemo.tasks.options import Source
+from findnemo.tasks.options import Source, Workers
 
 PlaceArg = Annotated[
     str,
@@ -21,7 +21,7 @@ PlaceArg = Annotated[
 ]
 
 
-@grouped(source=("compile",))
+@grouped(source=("compile",), workers=("workers", "ray"))
 def app(
     place: PlaceArg,
     source: Source = Source(),
@@ -41,6 +41,7 @@ def app(
         int | None, typer.Option(help="By default the first free one from 7860.", min=1, max=65535)
     ] = None,
     model: MovedOpt = None,
+    workers: Workers = Workers(),
     quiet: QuietOpt = False,
 ) -> None:
     """Browse a run in the browser, switch neurons by hand, examine any caption, export.
@@ -71,7 +72,7 @@ def app(
         opened = loaded(given, listener)
     if host not in ("127.0.0.1", "localhost", "::1"):
         warn(f"everyone who can reach {host} can use this app, its model and its exports")
-    with threads(suited(opened.denoiser, opened.latent_shape)):
+    with threads(workers.threads or suited(opened.denoiser, opened.latent_shape)):
         launch(
             place,
             calibration,

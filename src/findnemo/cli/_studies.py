@@ -73,6 +73,7 @@ def compare(
     """
     from findnemo import tasks
     from findnemo.runs import Run, counts
+    from findnemo.runs.compare import own_apart, stage_in
 
     place = replace(source, place=model)
     table = replace(captions, source=prompts)
@@ -91,7 +92,8 @@ def compare(
         )
         stdout.print(plain(f"{files}, report in {out / 'report.html'}"), soft_wrap=True)
     with Run.open(out) as run:
-        broken = [(c.row, reasons) for c in run.captions() if (reasons := _reasons(c))]
+        stage_of = stage_in(own_apart(run))
+        broken = [(c.row, why) for c in run.captions() if (why := _reasons(c, stage_of))]
         before = counts(run)["failed"]
     for row, reasons in broken[:5]:
         say(f"failed: row {row}: {reasons}")
@@ -99,12 +101,14 @@ def compare(
         raise typer.Exit(FAILED)
 
 
-def _reasons(caption: Any) -> str:
-    """Why mitigations failed on a caption; empty where none did."""
+def _reasons(caption: Any, stage_of: str) -> str:
+    """Why mitigations, whose stages begin with `stage_of`, failed on a caption; empty where none
+    did.
+    """
     return "; ".join(
-        f"{stage.removeprefix('compare:')}: {reason}"
+        f"{stage.removeprefix(stage_of)}: {reason}"
         for stage, reason in caption.failed.items()
-        if stage.startswith("compare:")
+        if stage.startswith(stage_of)
     )
 
 

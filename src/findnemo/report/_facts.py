@@ -41,7 +41,7 @@ from findnemo.runs import (
     state,
     switched_off,
 )
-from findnemo.runs.compare import STAGE
+from findnemo.runs.compare import own_apart, stage_in
 from findnemo.runs.standing import WORDS
 from findnemo.stats import bootstrap, wilson
 
@@ -557,7 +557,8 @@ def _mitigations(run: Run, captions: Sequence[Caption]) -> list[dict[str, Any]]:
     """Table 1 from what the run holds, without the columns of the paper, and what mitigations
     cost; nothing where none were compared.
     """
-    if not any(stage.startswith(STAGE) for c in captions for stage in c.results):
+    own = stage_in(own_apart(run))
+    if not any(stage.startswith(own) for c in captions for stage in c.results):
         return []
     from findnemo.studies.table1 import costs, table
 

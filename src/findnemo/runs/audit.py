@@ -37,6 +37,7 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes import group_size, search_group, side_by_side
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
+from findnemo.runs.changing import change, remove_stale
 from findnemo.runs.discoveries import keep_list
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import STAGES, all_neurons, neurons_of, state
@@ -47,7 +48,7 @@ from findnemo.runs.workers import Event, Pool, Serial, Unit, answer_of, never
 from findnemo.runs.worklist import groups, list_open, on_list
 from findnemo.runtime.memory import named
 from findnemo.runtime.plugins import packages
-from findnemo.verification import RANDOM, Verification, quality, verify
+from findnemo.verification import RANDOM, Made, Verification, quality, verify
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -125,7 +126,8 @@ class Tools:
     """What answers need: the model, the calibration, the plan, the judges and the known training
     images. No run: workers have none.
 
-    `copied`: the training images that a caption was seen to give.
+    `copied`: the training images that a caption was seen to give. `made`: the pictures that are
+    stored of it.
     """
 
     model: Model
@@ -134,6 +136,7 @@ class Tools:
     judges: Judges = field(default_factory=Judges)
     original: Callable[[Caption], Image.Image | None] = lambda caption: None
     copied: Callable[[Caption], Sequence[Image.Image]] = lambda caption: ()
+    made: Callable[[Caption], Made] = lambda caption: Made()
 
     @property
     def bystanders(self) -> Bystanders | tuple[()]:
@@ -178,17 +181,21 @@ def start(
     plan: Plan,
     shard: Shard | None = None,
     wait: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> Run:
     """Open the run directory for writing and put the calibration into it.
 
     `shard`: the part of the table that this run answers. `wait`: for another process that writes to
-    it.
+    it. `tell`: a run that has begun takes other image settings and judges from the plan, and says
+    what becomes of its results (`changing`); without it they are refused.
     """
     calibration.check(model)
     check_score(plan.search, calibration)
     part = {} if shard is None else {"shard": str(shard)}
-    run = Run.create(out, plan.settings(model, calibration) | part, wait)
+    settings = plan.settings(model, calibration) | part
+    run = Run.create(out, settings, wait, tell and partial(change, tell=tell))
     try:
+        remove_stale(run)
         if not (run.path / "calibration" / "calibration.json").exists():
             calibration.save(run.path / "calibration")
         remember_source(run, model)
@@ -440,7 +447,8 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
     return Answer(found.to_json() | {"diagnosis": carrier.to_json()})
 
 
-def _verify(tools: Tools, caption: Caption) -> Answer:
+def verified(tools: Tools, caption: Caption) -> Answer:
+    """The verification of a caption, with its pictures."""
     plan = tools.plan
     neurons = neurons_of(caption)
     original = tools.original(caption)
@@ -455,6 +463,7 @@ def _verify(tools: Tools, caption: Caption) -> Answer:
         replace(tools.judges, original=original),
         tools.calibration.tau,
         plan.thorough,
+        tools.made(caption),
     )
     return Answer(result.values, _pictures(caption, result, len(neurons), original))
 
@@ -509,7 +518,7 @@ def _sharing(
 _STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
     "detect": _detect,
     "localize": partial(_sharing, _localize),
-    "verify": partial(_sharing, _verify),
+    "verify": partial(_sharing, verified),
 }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,6 +35,7 @@ from findnemo.passes import counting
 from findnemo.runs._same import require_same
 from findnemo.runs.audit import Answer, Item, Tools, Work, attempted, commit, keep, not_memorized
 from findnemo.runs.calibrating import as_published
+from findnemo.runs.changing import BEGAN, CHANGEABLE
 from findnemo.runs.ordinary import ordinary
 from findnemo.runs.results import Localized
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
@@ -294,33 +295,51 @@ def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
 
 
 def kept_images(work: Work, caption: Caption) -> list[Image.Image] | None:
-    """The images of a caption without any mitigation: those of verification, or those of other
-    settings (`apart`); None where they are not there or not whole.
+    """The images of a caption without any mitigation: those of verification, where they are made
+    as these, or those of other settings (`apart`); None where they are not there or not whole.
     """
-    files = [work.run.path / name for name in untouched_files(work, caption)]
-    return [picture(file) for file in files] if all(intact_png(file) for file in files) else None
+    same = settings_of(work.run)["image_settings"] == work.plan.image_settings.to_json()
+    for of in [""] * same + [apart(work)] * bool(apart(work)):
+        files = [work.run.path / name for name in _untouched_files(work, caption, of)]
+        if all(map(intact_png, files)):
+            return [picture(file) for file in files]
+    return None
 
 
 def untouched_files(work: Work, caption: Caption) -> list[str]:
-    """Where in the run the images of a caption without any mitigation are."""
-    folder = f"images{apart(work)}/{caption.slug}"
+    """Where in the run the images of a caption without any mitigation are, by settings (`apart`)."""
+    return _untouched_files(work, caption, apart(work))
+
+
+def _untouched_files(work: Work, caption: Caption, of: str) -> list[str]:
+    folder = f"images{of}/{caption.slug}"
     return [f"{folder}/before-{k:02d}.png" for k in range(len(samples(work)))]
 
 
 def apart(work: Work) -> str:
-    """What tells results of images that are made or judged otherwise than the run's own from these:
-    `@` and a digest of the number of images, how they are made, and what judges them. Empty for the
-    run's own.
+    """What tells results of images that are made or judged otherwise than the run began with: `@`
+    and a digest of the number of images, how they are made, and what judges them. Empty for those
+    of its beginning.
     """
-    own = settings_of(work.run)
-    names = ("images", "image_settings", "judges")
-    theirs = {name: own.get(name, {}) for name in names}
     plan = work.plan
-    mine = {
+    settings = {
         "images": plan.images,
         "image_settings": plan.image_settings.to_json(),
         "judges": dict(plan.judges),
     }
+    return _apart(work.run, settings)
+
+
+def own_apart(run: Run) -> str:
+    """`apart` of the settings that a run has now: other ones than at its beginning, where they
+    have changed (`changing`).
+    """
+    return _apart(run, settings_of(run))
+
+
+def _apart(run: Run, settings: Mapping[str, Any]) -> str:
+    began = run.meta(BEGAN) or settings_of(run)
+    mine, theirs = ({name: each.get(name, {}) for name in CHANGEABLE} for each in (settings, began))
     if mine == theirs:
         return ""
     return "@" + hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()[:8]

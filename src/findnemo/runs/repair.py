@@ -25,6 +25,7 @@ from findnemo.files.writing import flush, storing, sweep, written
 from findnemo.images import intact_png
 from findnemo.runs import results as stored
 from findnemo.runs._lock import acquire
+from findnemo.runs.changing import PICTURED
 from findnemo.runs.compare import picture_file
 from findnemo.runs.standing import image_name
 from findnemo.runs.store import (
@@ -349,12 +350,14 @@ def _spoilt(path: Path, caption: Caption, broken: set[Path], images: int) -> lis
 
     stages = []
     slug = caption.slug
-    if "verify" in caption.results and images:
-        kinds = [image_name(caption, when) for when in ("before", "after")]
+    for verified in ("verify", PICTURED):
+        if verified not in caption.results or not images:
+            continue
+        kinds = [image_name(caption, when, verified) for when in ("before", "after")]
         names = [f"{name}-{k:02d}" for name in kinds for k in range(images)]
         files = [*(f"images/{slug}/{name}.png" for name in names), f"sheets/{slug}.png"]
         others = (file for at in ("images", "noise") for file in (path / at / slug).glob("*.png"))
         if any(map(lacks, files)) or broken.intersection(others):
-            stages.append("verify")
+            stages.append(verified)
     compared = (stage for stage in caption.results if COMPARED.match(stage))
     return stages + [stage for stage in compared if lacks(picture_file(stage, slug))]

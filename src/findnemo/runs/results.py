@@ -172,6 +172,7 @@ STAGES: dict[str, Any] = {  # those that end in a colon go on with a name
     "localize": Localized,
     "listing": Localized,
     "verify": Verified,
+    "pictured": Verified,
     "compare:": Compared,
     "detect:": Scored,
     "attack:": Attacked,
@@ -220,6 +221,14 @@ class Audit(Detectors, total=False):
     unrelated: list[Text] | None
     thorough: Flag | None
     shard: Text | None
+
+
+class Begun(TypedDict, total=False):
+    """What can change in a run, as it was at its beginning (`changing`)."""
+
+    images: Required[Count]
+    image_settings: Required[Finished]
+    judges: Required[dict[Text, Text]]
 
 
 class SettingsCopy(TypedDict, total=False):
@@ -358,6 +367,8 @@ META: dict[str, Any] = {  # any of them may be None
     "pictures": Sealed,
     "hardened": Hardened,
     "training": Training,
+    "began": Begun,
+    "stale": Flag,
 }
 Whole = Annotated[int, Strict()]
 

@@ -163,14 +163,15 @@ def _verified(checked: Verified, tau: float) -> str:
     return "back" if checked.same_seed > tau else "gone"
 
 
-def image_name(caption: Caption, when: str) -> str:
+def image_name(caption: Caption, when: str, stage: str = "verify") -> str:
     """What the files of a caption's images "before" or "after" are called before their number: quick
-    ones, in few steps, are told apart.
+    ones, in few steps, are told apart. `stage`: by which verification.
 
     >>> image_name(Caption(1, "a cat", 1, None, None, {"verify": {"steps": 3}}, {}, 0.1), "after")
     'quick-after'
     """
-    quick = caption.verified is not None and caption.verified.steps is not None
+    checked: Verified | None = caption.decoded(stage)
+    quick = checked is not None and checked.steps is not None
     return f"quick-{when}" if quick else when
 
 

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -80,6 +80,7 @@ _DAMAGE = (
 _UNASKED = "no such table: asked"
 
 Row = tuple[Any, ...]
+Change = Callable[["Run", dict[str, Any], dict[str, Any]], dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -330,10 +331,18 @@ class Run:
     # opening and closing
 
     @classmethod
-    def create(cls, path: str | os.PathLike, settings: dict[str, Any], wait: bool = False) -> Run:
+    def create(
+        cls,
+        path: str | os.PathLike,
+        settings: dict[str, Any],
+        wait: bool = False,
+        change: Change | None = None,
+    ) -> Run:
         """Start a run, or go on with one that has the same settings.
 
-        `wait`: for another process that writes to it, however long.
+        `wait`: for another process that writes to it, however long. `change(run, earlier,
+        settings)` gives it other settings than it had: those that it has then, or None for such
+        that cannot change.
 
         Raises MismatchError naming what differs, InputError if the directory holds something else,
         is damaged or in use, StorageError if it cannot be written.
@@ -347,20 +356,23 @@ class Run:
             sweep(path)
             run = cls(path, lock)
             stack.callback(run.close)
-            run._settle(settings)
+            run._settle(settings, change)
             stack.pop_all()  # all went well: the run stays open
         return run
 
-    def _settle(self, settings: dict[str, Any]) -> None:
-        """Keep the settings of a new run; refuse others than those of an old one."""
+    def _settle(self, settings: dict[str, Any], change: Change | None) -> None:
+        """Keep the settings of a new run; change those of an old one, or refuse others."""
         earlier = self.meta("settings")
         if earlier is None:
             self.set_meta("settings", settings)
         elif difference := differences(earlier, settings):
-            raise MismatchError(
-                f"{self.path} was made with other settings: {difference}; give another --out, or"
-                " the same settings"
-            )
+            changed = None if change is None else change(self, earlier, settings)
+            if changed is None:
+                raise MismatchError(
+                    f"{self.path} was made with other settings: {difference}; give another --out,"
+                    " or the same settings"
+                )
+            earlier = changed
         # of one model loaded in two ways the first stays
         kept = settings if earlier is None else earlier
         if kept_settings(self.path) != kept:

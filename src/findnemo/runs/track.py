@@ -120,19 +120,20 @@ def run_values(run: Run, captions: Sequence[Caption]) -> dict[str, float]:
     named |= {f"standing/{word}": number for word, number in counts.items()}
     named |= {f"quality/{key}": value for key, value in (quality or {}).items()}
     numbers = {key: float(x) for key, x in named.items() if isinstance(x, (int, float))}
-    return numbers | compared(captions)
+    return numbers | compared(run, captions)
 
 
-def compared(captions: Iterable[Caption]) -> dict[str, float]:
+def compared(run: Run, captions: Iterable[Caption]) -> dict[str, float]:
     """`compare/METHOD/FIGURE` -> median over captions, for what `findnemo compare` has judged."""
     from statistics import median
 
-    from findnemo.runs.compare import STAGE, file_stem
+    from findnemo.runs.compare import file_stem, own_apart, stage_in
 
+    stage_of = stage_in(own_apart(run))
     seen = defaultdict(list)
     for caption in captions:
         for stage, values in caption.results.items():
-            method = stage.removeprefix(STAGE)
+            method = stage.removeprefix(stage_of)
             numbers = values.items() if method != stage else ()
             for key, value in numbers:
                 if isinstance(value, (int, float)):

@@ -4,7 +4,7 @@ beside what was published.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from statistics import median
 from typing import Any
@@ -35,20 +35,52 @@ def comparison(
 
     `intervals`: with the 95 % bootstrap interval of every median. `clip`: what gave the A_CLIP of
     these rows; where it is another than the paper's, the column of the paper names that one.
+
+    Columns of which nothing was measured are left out, and named in the note with the reason.
     """
     is_papers = clip is None or clip.rstrip("/").endswith(CLIP.partition("/")[2])
-    theirs_of = {head: f"{head}, paper" for head in HEADS}
-    theirs_of |= {} if is_papers else {"A_CLIP": "A_CLIP with ViT-B/32, paper"}
-    heads = ["", "type", "n", *HEADS, *theirs_of.values()]
+    every = [p for by_type in rows.values() for payloads in by_type.values() for p in payloads]
+    kept = [
+        k
+        for k, column in enumerate(COLUMNS)
+        if not (k and every) or any(column in p for p in every)
+    ]
+    theirs_of = {HEADS[k]: f"{HEADS[k]}, paper" for k in kept}
+    if "A_CLIP" in theirs_of and not is_papers:
+        theirs_of["A_CLIP"] = "A_CLIP with ViT-B/32, paper"
+    heads = ["", "type", "n", *theirs_of, *theirs_of.values()]
     lines = []
     for name, by_type in rows.items():
         for kind, payloads in by_type.items():
             if payloads:
-                ours = [_cell(payloads, column, intervals) for column in COLUMNS[1:]]
+                ours = [_cell(payloads, COLUMNS[k], intervals) for k in kept[1:]]
                 count = f"{median(p.get('neurons', 0) for p in payloads):g}"
-                theirs = _theirs(published.get(name, {}).get(kind))
+                of_paper = _theirs(published.get(name, {}).get(kind))
+                theirs = [of_paper[k] for k in kept]
                 lines.append([name, kind or "-", len(payloads), count, *ours, *theirs])
-    return Table(title, heads, lines, note + _a_clip_note(clip, is_papers, rows))
+    left_out = _left_out({HEADS[k] for k in range(len(HEADS)) if k not in kept} if every else set())
+    return Table(title, heads, lines, note + _a_clip_note(clip, is_papers, rows) + left_out)
+
+
+def _left_out(missing: Collection[str]) -> str:
+    """Which columns are not there, and what fills them; nothing where all are.
+
+    >>> _left_out({"SSCD_orig"})
+    ' Left out: SSCD_orig (no training images: the column `image` of the captions names them).'
+    """
+    judge = "no descriptor: `findnemo audit --descriptor sscd.pt` gives the run one"
+    reasons = {
+        judge: [head for head in ("SSCD_orig", "SSCD_gen", "D_SSCD") if head in missing],
+        "no CLIP: `findnemo audit --clip NAME` gives the run one": [
+            head for head in ("A_CLIP",) if head in missing
+        ],
+    }
+    if "SSCD_gen" not in missing:
+        reasons["no training images: the column `image` of the captions names them"] = reasons.pop(
+            judge
+        )
+    named = [f"{', '.join(heads)} ({why})" for why, heads in reasons.items() if heads]
+    return f" Left out: {'; '.join(named)}." if named else ""
 
 
 def judge_of(run: Run, judges: Mapping[str, str], kind: str = "CLIP") -> str:

@@ -17,6 +17,7 @@ from findnemo.runs.compare import (
     SWITCHED,
     compare,
     compared_captions,
+    own_apart,
     stage_in,
 )
 from findnemo.runs.standing import evaluations_of, neurons_of
@@ -72,14 +73,16 @@ def table1(bench: Bench) -> Study:
     )
 
 
-def table(run: Run, intervals: bool = False, clip: str | None = None, apart: str = "") -> Table:
+def table(
+    run: Run, intervals: bool = False, clip: str | None = None, apart: str | None = None
+) -> Table:
     """Table 1 from what a run holds, with the rows that it has; `intervals`: of every median, by
     bootstrap over the captions.
 
     `clip`: the CLIP of these figures, where the published numbers are shown beside them. `apart`:
-    of which settings (`runs.compare.apart`).
+    of which settings (`runs.compare.apart`); by default the run's.
     """
-    stage_of = stage_in(apart)
+    stage_of = stage_in(own_apart(run) if apart is None else apart)
     captions = compared_captions(each_caption(run))
     groups = by_type(captions)
     lines: dict[str, dict[str, Payloads]] = {
@@ -97,15 +100,16 @@ def sampled(bench: Bench) -> list[Caption]:
     return [c for group in by_type(every).values() for c in group[: bench.limit]]
 
 
-def costs(run: Run, apart: str = "") -> Table:
+def costs(run: Run, apart: str | None = None) -> Table:
     """What every mitigation leaves of the copies, and what it takes.
 
     Copies left: the share of images that copy what other seeds gave before. Evaluations: of the
     U-Net, for an image; a pass with its gradient counts three times. Seconds of an image are
     medians. Beside these, what a method takes once for a caption, before its first image: to find
-    neurons, or weights. `apart`: of which settings (`runs.compare.apart`).
+    neurons, or weights. `apart`: of which settings (`runs.compare.apart`); by
+    default the run's.
     """
-    stage_of = stage_in(apart)
+    stage_of = stage_in(own_apart(run) if apart is None else apart)
     captions = compared_captions(each_caption(run))
     lines: list[list[Cell]] = []
     for title, names in rows(_made(captions, stage_of)).items():

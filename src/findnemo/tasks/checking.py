@@ -14,10 +14,10 @@ from findnemo.edits import effects
 from findnemo.errors import InputError
 from findnemo.export import check_checkpoint, check_target, made_of, whole, with_kept
 from findnemo.robustness import STARTS
-from findnemo.robustness.controls import pictures
+from findnemo.robustness.controls import pictures as pictures_in
 from findnemo.robustness.harden import Hardening
 from findnemo.robustness.harden import evaluations as cost_of_hardening
-from findnemo.runs import Pool, Run, Work, all_neurons, write_results
+from findnemo.runs import Pool, Run, Work, all_neurons, settings_of, write_results
 from findnemo.runs._tried import ATTACK, ATTEMPT
 from findnemo.runs.hardening import (
     CHECKED,
@@ -37,9 +37,11 @@ from findnemo.tasks.opening import (
     refuse_shard,
     resumed,
     source_of,
+    warn_unjudged,
+    with_pictures,
 )
-from findnemo.tasks.options import HardeningOptions, Output, Trying, Workers
-from findnemo.tasks.path import PATH, Ready, run_stages
+from findnemo.tasks.options import HardeningOptions, Output, Pictures, Trying, Workers
+from findnemo.tasks.path import PATH, Ready, refuse_unseen, run_stages
 
 RATES = {"demo": 1e-4}  # learning rates of models that need another than the usual
 
@@ -58,12 +60,14 @@ def verify(
     trying: Trying = Trying(),
     workers: Workers = Workers(),
     listener: Listener = Listener(),
+    pictures: Pictures = Pictures(),
 ) -> Checked:
     """Check a localized run on fresh seeds, by finished images and their quality; then try to get
     the memories back, beside controls.
 
     What `findnemo verify` does. What is answered is not done again. `model`: where it is, if it is
-    no longer where the run found it. Raises InputError for options that do not fit, before any
+    no longer where the run found it. `pictures`: other judges than the run has, by which stored
+    pictures are judged anew. Raises InputError for options that do not fit, before any
     work.
     """
     path = Path(run)
@@ -73,9 +77,15 @@ def verify(
     with Run.open(path) as old:
         source = source_of(old, model)
         attacked = len(memorized(old.captions(), trying.attack_captions))
-    controls = pictures(trying.control_images, max(attacked, 1)) if trying.control_images else ()
+    refuse_unseen(path, pictures)
+    plan = with_pictures(kept.plan, pictures)
+    if plan.images:
+        warn_unjudged("audit", place_of(source), plan.judges, listener)
+    if trying.attempts or trying.attack:
+        warn_unjudged("verify", place_of(source), plan.judges, listener)
+    controls = pictures_in(trying.control_images, max(attacked, 1)) if trying.control_images else ()
     effort = Effort(trying.attack_captions, steps, starts, controls=controls)
-    asked = Ready(None, kept.calibration, Output(path), PATH[2:], kept.plan, kept.part)
+    asked = Ready(None, kept.calibration, Output(path), PATH[2:], plan, kept.part)
     failed: list[str] = []
     with at_work(source, workers, listener) as pool:
         done = run_stages(pool, kept.calibration, asked, listener)
@@ -147,6 +157,8 @@ def harden(
     with Run.open(path) as old:
         refuse_shard(old)
         place = place_of(source_of(old, model))
+        if options.check:
+            warn_unjudged("verify", place, settings_of(old)["judges"], listener)
     check_target(target, True, options.force, place)
     settings = _settings(options, place)
     with opened(path, model, workers, listener) as (work, pool):

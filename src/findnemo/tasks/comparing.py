@@ -45,7 +45,9 @@ from findnemo.tasks.opening import (
     holdout_of,
     images_of,
     kept_of,
+    named_judges,
     opened,
+    place_of,
     read_table,
     refuse_shard,
     resumed,
@@ -53,6 +55,7 @@ from findnemo.tasks.opening import (
     table_of,
     warn_long,
     warn_missing,
+    warn_unjudged,
 )
 from findnemo.tasks.options import (
     Captions,
@@ -111,11 +114,24 @@ def compare(
         with Run.open(place) as old:
             refuse_shard(old)
             model = source_of(old, model)
+            named = settings_of(old)["judges"] | named_judges(pictures)
+            pictured = old.names_pictures()
     else:
         request = Request(model, prompts, early, PATH, detecting, pictures=pictures)
         asked = ready(request, listener)
+        named = asked.plan.judges
+        pictured = any(prompt.image for prompt in asked.table)
+    source = place_of(model)
+    warn_unjudged("compare", source, named, listener)
+    if "descriptor" in named and not pictured and source not in demo.MODELS:
+        listener.warn(
+            "captions name no training images (column 'image'): Table 1 goes without SSCD_orig"
+        )
     with at_work(model, workers, listener) as pool:
-        run = perform(asked, pool, listener) if asked else go_on(pool, prompts, early, listener)
+        if asked:
+            run = perform(asked, pool, listener)
+        else:
+            run = go_on(pool, prompts, early, pictures, listener)
         run.close()
         with resumed(place, pool) as work:
             if not listener.stop():
@@ -151,6 +167,10 @@ def study(
     name that is not known.
     """
     wanted = names.split(",") if isinstance(names, str) else list(names)
+    with Run.open(run) as old:
+        clip = {} if studying.clip is None else {"clip": studying.clip}
+        named = settings_of(old)["judges"] | clip
+        warn_unjudged("study", str(old.meta("source")), named, listener)
     with opened(run, model, workers, listener) as (work, pool):
         own = work.model.source in demo.MODELS
         bench = Bench(
@@ -202,8 +222,8 @@ def studies(
     calibration = kept_of(run).calibration
     with Run.open(run) as old:
         judges = set(settings_of(old).get("judges") or ())
-        if old.meta("source") in demo.MODELS and not judges:
-            judges = {"descriptor", "clip"}  # a shipped model brings both
+        if old.meta("source") in demo.MODELS:
+            judges |= {"descriptor", "clip"}  # a shipped model brings both
         ordinary = _ordinary(old, calibration, studying, listener)
         others = ordinary or under_tau(old.captions())
         pictures = len(_reference(studying, old.meta("source") in demo.MODELS).pictures)

@@ -54,10 +54,13 @@ from findnemo.tasks.opening import (
     IMAGES,
     at_work,
     images_of,
+    judged_as_begun,
     judges_of,
+    named_judges,
     place_of,
     read_table,
     resumed,
+    warn_unjudged,
 )
 from findnemo.tasks.options import (
     Captions,
@@ -223,17 +226,14 @@ def material(
     training = read_training(tuned.train_images, tuned.column)
     place = Path(tuned.train_images)
     root = (place if place.is_dir() else place.parent).resolve()
-    judges = judges_of(place_of(source), _named(pictures))
+    judges = judges_of(place_of(source), named_judges(pictures))
     canaries = _canaries(place)
     if canaries is not None:
         planted = {one.picture.resolve() for one in canaries}
         own = tuple(one for one in training if one.path.resolve() not in planted)
         training = replace(training, pictures=own)
     listener.say(f"looking at {len(training)} training pictures of {tuned.train_images}")
-    if judges.descriptor is None:
-        listener.warn(
-            "no --descriptor: pixels are compared, and a copy that is moved or cropped is missed"
-        )
+    warn_unjudged("fine-tune", place_of(source), named_judges(pictures), listener)
     kept, gallery, broken = _gallery(training, judges, listener)
     held_out = torch.empty(0, gallery.views.shape[2])
     if tuned.holdout_images is not None:
@@ -279,11 +279,6 @@ def _of_canaries(canaries: Canaries | None) -> list[Question]:
     captions = [(one.caption, one.twin_caption) for one in canaries]
     asked = zip(TWINS, zip(*captions, strict=True), strict=True)
     return [Question(text, kind, EACH) for kind, texts in asked for text in texts]
-
-
-def _named(pictures: Pictures) -> dict[str, str]:
-    judges = {"descriptor": pictures.descriptor, "clip": pictures.clip}
-    return {name: str(place) for name, place in judges.items() if place is not None}
 
 
 def _controls(source: Source, detecting: Detecting, listener: Listener) -> list[str]:
@@ -460,6 +455,7 @@ def audit_fine_tune(
     source = model if isinstance(model, Source) else Source(str(model))
     found = candidates(source, tuned)
     detecting = _calibrated_on(source, tuned, detecting)
+    pictures = judged_as_begun(pictures, output.path, source.trust)
     if tuned.tuned is not None and place_of(source) in demo.MODELS:
         pictures = replace(pictures, descriptor=pictures.descriptor or demo.DESCRIPTOR)
     given = material(source, tuned, detecting, pictures, listener)

@@ -24,7 +24,7 @@ from findnemo.passes import compiled
 from findnemo.prompts import Prompt, PromptTable, read_prompts, stream_prompts
 from findnemo.runs import Loader, Plan, Pool, Run, Serial, Shard, Work, settings_of, start
 from findnemo.runs.results import decoded
-from findnemo.runs.store import DATABASE
+from findnemo.runs.store import COPY, DATABASE
 from findnemo.runs.trust import NAMED, require
 from findnemo.runtime.notices import told_to
 from findnemo.runtime.threads import suited, threads
@@ -274,12 +274,11 @@ def plan_for(model: Any, localizing: Localizing, pictures: Pictures, seed: int) 
         raise InputError(
             f"scope {localizing.scope!r:.40} is not known: use one of auto, {', '.join(SCOPES)}"
         )
-    judges = {"descriptor": pictures.descriptor, "clip": pictures.clip}
     return Plan(
         search=localizing.search,
         images=IMAGES if pictures.images is None else pictures.images,
         image_settings=images_of(model, pictures, seed),
-        judges={name: str(place) for name, place in judges.items() if place is not None},
+        judges=named_judges(pictures),
         scope=localizing.scope,
         thorough=localizing.thorough,
     )
@@ -340,20 +339,77 @@ def plan_of(settings: dict[str, Any]) -> Plan:
     return plan
 
 
-def as_begun(plan: Plan, out: str | Path) -> Plan:
-    """The plan of a run that may have begun: thorough, where it began so.
+def begun_settings(out: str | Path) -> dict[str, Any] | None:
+    """The settings of the audit in a directory; None where none has begun.
+
+    Raises InputError for a run that is damaged, or no audit.
+    """
+    path = Path(out)
+    if not (path / DATABASE).is_file():
+        return None
+    try:
+        with Run.open(path) as old:
+            return settings_of(old)
+    except InputError:
+        if (path / COPY).exists():
+            raise
+        return None  # it stopped before it began
+
+
+def as_begun(plan: Plan, out: str | Path, pictures: Pictures = Pictures()) -> Plan:
+    """The plan of a run that may have begun: thorough, where it began so, and with its images and
+    judges, where `pictures` asks for no others.
 
     Raises MismatchError for one that is to be thorough and began otherwise.
     """
-    if not (Path(out) / DATABASE).is_file():
+    if (settings := begun_settings(out)) is None:
         return plan
-    with Run.open(out) as old:
-        began = settings_of(old).get("thorough", True)
-    if plan.thorough and not began:
+    own = with_pictures(plan_of(settings), pictures)
+    if plan.thorough and not own.thorough:
         raise MismatchError(
             f"{out} was begun with quick pictures: leave --thorough out, or give another --out"
         )
-    return replace(plan, thorough=began)
+    return replace(
+        plan,
+        thorough=own.thorough,
+        images=own.images,
+        image_settings=own.image_settings,
+        judges=own.judges,
+    )
+
+
+def with_pictures(plan: Plan, pictures: Pictures) -> Plan:
+    """The plan of a run with other images and judges, as far as `pictures` asks for such."""
+    own = plan.image_settings
+    steps = own.steps if pictures.image_steps is None else pictures.image_steps
+    guidance = own.guidance if pictures.guidance is None else pictures.guidance
+    return replace(
+        plan,
+        images=plan.images if pictures.images is None else pictures.images,
+        image_settings=ImageSettings(steps, guidance, own.seed, pictures.sampler or own.sampler),
+        judges={**plan.judges, **named_judges(pictures)},
+    )
+
+
+def named_judges(pictures: Pictures) -> dict[str, str]:
+    """The judges that are asked for: "descriptor" and "clip" -> where each is."""
+    judges = {"descriptor": pictures.descriptor, "clip": pictures.clip}
+    return {name: str(place) for name, place in judges.items() if place is not None}
+
+
+def judged_as_begun(pictures: Pictures, out: str | Path, trusted: bool = False) -> Pictures:
+    """`pictures` with the judges of the run in a directory, where it has such and no others are
+    given.
+
+    Raises InputError where these are named by a run of somebody else, unless it is `trusted`.
+    """
+    if (settings := begun_settings(out)) is None:
+        return pictures
+    own = {n: p for n, p in settings["judges"].items() if n not in named_judges(pictures)}
+    with Run.open(out) as old:
+        require(old, trusted, tuple(own))
+    descriptor = Path(own["descriptor"]) if "descriptor" in own else pictures.descriptor
+    return replace(pictures, descriptor=descriptor, clip=own.get("clip", pictures.clip))
 
 
 def shard_of(text: str | None) -> Shard | None:
@@ -414,11 +470,15 @@ def work_on(
 ) -> Work:
     """A run with what finished images are judged with, and where their originals come from.
 
-    A shipped model brings its descriptor, its CLIP and its training images. Others have what the
-    plan names, and the images that the table of captions names, by path or URL.
+    A shipped model brings its descriptor, its CLIP and its training images, where the plan names no
+    others. Others have what it names, and the images that the table of captions names, by path or URL.
     """
     judges = judges_of(model.source, plan.judges)
-    if model.source in demo.MODELS and not plan.judges:
+    given = {"descriptor": judges.descriptor, "clip": judges.alignment}
+    if plan.judges or model.source not in demo.MODELS:
+        preprocessing = {name: judge.preprocessing for name, judge in given.items() if judge}
+        run.set_meta("preprocessing", preprocessing)
+    if model.source in demo.MODELS:
 
         def shipped(caption: Any) -> Any:
             return demo.training_image(caption.text, model.source)
@@ -426,9 +486,6 @@ def work_on(
         if run.meta("folder") is None or not run.names_pictures():
             return Work(run, model, calibration, plan, judges, shipped)
     references = [p.image for p in table if p.image and hidden(p.image) != p.image]
-    given = {"descriptor": judges.descriptor, "clip": judges.alignment}
-    preprocessing = {name: judge.preprocessing for name, judge in given.items() if judge}
-    run.set_meta("preprocessing", preprocessing)
     originals = for_run(run.path, run.meta("folder") or ".", references=references)
     return Work(run, model, calibration, plan, judges, originals.of_caption)
 
@@ -437,11 +494,53 @@ def judges_of(source: str, named: Mapping[str, str]) -> Judges:
     """The descriptor and the CLIP that are named by their files; those of a shipped model where
     none is.
     """
-    if source in demo.MODELS and not named:
-        return demo.judges()
+    own = demo.judges() if source in demo.MODELS else Judges()
     file = named.get("descriptor")
     clip = named.get("clip")
-    return Judges(Descriptor(file) if file else None, Alignment(clip) if clip else None)
+    return Judges(
+        Descriptor(file) if file else own.descriptor, Alignment(clip) if clip else own.alignment
+    )
+
+
+SSCD = "https://github.com/facebookresearch/sscd-copy-detection"
+FILLED = {  # what gives a judge that is missing
+    "descriptor": f"--descriptor sscd.pt, SSCD's TorchScript file from {SSCD}",
+    "clip": "--clip NAME, openai/clip-vit-base-patch32 in the paper",
+}
+UNJUDGED = {  # task -> judge -> what goes without it
+    "audit": {
+        "descriptor": "copies are told by the correlation of pixels, which misses those that are"
+        " shifted, cropped or repainted",
+        "clip": "nothing is said of how images fit their captions (A_CLIP)",
+    },
+    "compare": {
+        "descriptor": "Table 1 goes without SSCD_orig, SSCD_gen and D_SSCD, and copies are told by"
+        " the correlation of pixels",
+        "clip": "Table 1 goes without A_CLIP",
+    },
+    "fine-tune": {
+        "descriptor": "pixels are compared, and a copy that is moved or cropped is missed",
+        "clip": "what a cure costs is told without A_CLIP",
+    },
+    "verify": {"descriptor": "what attempts and attacks give is compared by its pixels"},
+    "study": {
+        "descriptor": "tables go without SSCD_orig, SSCD_gen and D_SSCD, and studies that need"
+        " them fail",
+        "clip": "tables go without A_CLIP, and studies that need it fail",
+    },
+}
+
+
+def warn_unjudged(task: str, source: str, named: Mapping[str, str], listener: Listener) -> None:
+    """Say before the work what a task goes without for want of a judge, and what fills it.
+
+    `named`: the judges that there are; a shipped model brings both.
+    """
+    if source in demo.MODELS:
+        return
+    for name, lost in UNJUDGED[task].items():
+        if name not in named:
+            listener.warn(f"no {name}: {lost}. It can be given now or later: {FILLED[name]}")
 
 
 def refuse_shard(run: Run) -> None:

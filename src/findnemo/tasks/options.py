@@ -177,7 +177,8 @@ class Detecting:
     )
     fpr: float | None = option(
         None,
-        "Threshold that at most this share of ordinary captions reaches, instead of mean + 1 std.",
+        "Threshold that at most this share of ordinary captions reaches, instead of mean + 1 std;"
+        " also from the hold-out scores that a calibration keeps.",
     )
     confidence: float | None = option(
         None,
@@ -264,12 +265,13 @@ class Pictures:
     descriptor: Path | None = option(
         None,
         "TorchScript copy descriptor (SSCD) for finished images; 'demo' brings its own. It is a"
-        " program: trust it.",
+        " program: trust it. A run that has begun has its own; another judges its pictures anew.",
     )
     clip: str | None = option(
         None,
         "CLIP (directory or hub id) for the images' fit with the caption,"
-        " openai/clip-vit-base-patch32 in the paper; 'demo' brings its own.",
+        " openai/clip-vit-base-patch32 in the paper; 'demo' brings its own; as --descriptor for a"
+        " run that has begun.",
     )
 
 

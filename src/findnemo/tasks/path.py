@@ -6,7 +6,7 @@ Every task writes one run directory and goes on where it stopped.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from findnemo.errors import InputError, MismatchError
 from findnemo.files.writing import storing, sweep
 from findnemo.images import check_images
 from findnemo.localization import ONE_STEP
-from findnemo.models import sampler_name
 from findnemo.passes import group_size
 from findnemo.prompts import repeated
 from findnemo.runs import (
@@ -45,10 +44,10 @@ from findnemo.runs import (
     calibrate_with,
     enter,
     refuse_foreign,
-    settings_of,
     start,
     write_results,
 )
+from findnemo.runs.judging import judge_anew
 from findnemo.runs.ranking import Meter, Ranked
 from findnemo.runs.store import kept_settings
 from findnemo.runs.track import check_tracker, track
@@ -59,13 +58,16 @@ from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     as_begun,
     at_work,
+    begun_settings,
     captions_of,
     folder_of,
     gentle,
     holdout_of,
+    judged_as_begun,
     kept_of,
     listed,
     loaded,
+    place_of,
     plan_for,
     plan_of,
     read_table,
@@ -73,6 +75,8 @@ from findnemo.tasks.opening import (
     table_of,
     warn_long,
     warn_missing,
+    warn_unjudged,
+    with_pictures,
     work_on,
 )
 from findnemo.tasks.options import Detecting, FineTune, Localizing, Output, Pictures, Workers
@@ -99,12 +103,14 @@ def calibrate(
     detecting: Detecting = Detecting(),
     workers: Workers = Workers(),
     listener: Listener = Listener(),
+    force: bool = False,
 ) -> Calibration:
     """Activation statistics and the threshold tau from hold-out captions, kept in the folder `out`.
 
     `prompts`: captions that are not memorized. What is done is kept in `out` meanwhile: the same
-    call goes on. `findnemo.calibrate` does it for a loaded model in memory. Raises InputError for
-    too few captions.
+    call goes on, and one that is done is returned. `force`: replace another calibration in `out`.
+    `findnemo.calibrate` does it for a loaded model in memory. Raises InputError for too few
+    captions, MismatchError for a folder with another calibration, naming what differs.
 
     >>> import tempfile
     >>> from findnemo import demo
@@ -116,8 +122,22 @@ def calibrate(
     table = read_table(prompts, listener)
     settings = settings_for(detecting.variant or "findnemo", detecting.seed or 0)
     with at_work(model, workers, listener) as pool:
+        holdout = Holdout(table, settings)
+        if not force and (there := _there(folder)) is not None:
+            _refuse_of_other(folder, there, pool.model)
+            wanted = replace(
+                there,
+                settings=settings,
+                count=len(holdout.captions),
+                prompts=prompts_digest(holdout.captions),
+                fpr=detecting.fpr,
+                confidence=detecting.confidence,
+            )
+            _refuse_over(folder, there, wanted, detecting.precision)
+            listener.say(f"{folder} holds this calibration already")
+            return there
         warn_long(pool.model, table, listener)
-        return _calibrated(pool, Holdout(table, settings), detecting, folder, listener)
+        return _calibrated(pool, holdout, detecting, folder, listener)
 
 
 def calibrate_published(
@@ -127,14 +147,54 @@ def calibrate_published(
     tau: float = PUBLISHED_TAU,
     seed: int = 0,
     listener: Listener = Listener(),
+    force: bool = False,
 ) -> Calibration:
     """A calibration from published activation statistics (.pt) and the threshold that goes with
     them, kept in the folder `out`.
+
+    `force`: replace another calibration there. Raises MismatchError for such a one, naming what
+    differs.
     """
     folder = _folder(out)
     calibration = import_statistics(Path(statistics), loaded(model, listener), tau, seed)
+    if not force and (there := _there(folder)) is not None:
+        _refuse_over(folder, there, calibration)
     calibration.save(folder)
     return calibration
+
+
+def _there(folder: Path) -> Calibration | None:
+    """The calibration that a folder holds, if any. Raises InputError for one that is damaged."""
+    return Calibration.load(folder) if (folder / "calibration.json").exists() else None
+
+
+def _refuse_of_other(folder: Path, there: Calibration, model: Any) -> None:
+    """Raises MismatchError where a folder holds the calibration of another model."""
+    try:
+        there.check(model)
+    except MismatchError as told:
+        raise MismatchError(
+            f"{folder} holds another calibration: {told}; give another --out, or --force to replace"
+            " it"
+        ) from None
+
+
+def _refuse_over(
+    folder: Path, there: Calibration, wanted: Calibration, precision: float | None = None
+) -> None:
+    """Raises MismatchError where a folder holds another calibration than the one that is asked
+    for, `precision`: of its threshold.
+    """
+    differs = there.differences(wanted)
+    if not differs and precision == 0 and len(there.trajectories) < there.count:
+        differs = f"only {len(there.trajectories)} of its {there.count} captions are scored"
+    if not differs and there.tau != wanted.tau:
+        differs = f"tau {there.tau:.4f}, now {wanted.tau:.4f}"
+    if differs:
+        raise MismatchError(
+            f"{folder} holds another calibration: {differs}; give another --out, or --force to"
+            " replace it"
+        )
 
 
 def _folder(out: str | Path) -> Path:
@@ -203,18 +263,23 @@ def _own_calibration(
     return calibration
 
 
-def _refuse_other(calibration: Calibration, detecting: Detecting) -> None:
-    """A calibration brings its variant, seed and rate: asking for others beside it
-    would silently do nothing.
+def _asked_of(calibration: Calibration, detecting: Detecting) -> Calibration:
+    """A calibration that is given, with a threshold for the rate that is asked for.
+
+    Raises MismatchError for another variant or seed than it has: asking for others beside it would
+    silently do nothing.
     """
-    has = calibration.settings.to_json() | {"fpr": calibration.fpr}
-    for name in ("variant", "seed", "fpr"):
+    has = calibration.settings.to_json()
+    for name in ("variant", "seed"):
         value = getattr(detecting, name)
         if value not in (None, has[name]):
             raise MismatchError(
                 f"the calibration was made with {name} {has[name]}, not {value}: leave --{name}"
                 " out, or calibrate again"
             )
+    if detecting.fpr in (None, calibration.fpr):
+        return calibration
+    return calibration.at(detecting.fpr)
 
 
 # the path -----------------------------------------------------------------------------------------
@@ -361,6 +426,8 @@ def ready(request: Request, listener: Listener) -> Ready:
         )
     if detecting.holdout is not None and detecting.calibration is not None:
         raise InputError("give --holdout or --calibration, not both")
+    out = request.output.path
+    pictures = judged_as_begun(request.pictures, out, getattr(model, "trust", False))
     table = table_of(given, model, listener)
     calibration: Calibration | Holdout | None = _given_calibration(detecting)
     bystanders = None
@@ -368,9 +435,9 @@ def ready(request: Request, listener: Listener) -> Ready:
         apart = holdout_of(detecting, given.column, model, listener)
         bystanders = apart if detecting.holdout is not None else None
         calibration = Holdout(apart, _settings(detecting, localizing))
-    plan = plan_for(model, localizing, request.pictures, calibration.settings.seed)
+    plan = plan_for(model, localizing, pictures, calibration.settings.seed)
     plan = gentle(plan, localizing, model, given.column, bystanders, listener)
-    plan = as_begun(plan, request.output.path)
+    plan = as_begun(plan, out, pictures)
     # a shipped model's own captions lie in no folder: their training images come with it
     has_folder = given.source is not None and "verify" in request.stages
     folder = folder_of(given) if has_folder else None
@@ -438,6 +505,8 @@ def _tell_promise(miss: float | None, calibration: Calibration, listener: Listen
 
 def _go(request: Request, workers: Workers, listener: Listener) -> Run:
     asked = ready(request, listener)
+    if "verify" in asked.stages and asked.plan.images:
+        warn_unjudged("audit", place_of(request.model), asked.plan.judges, listener)
     with at_work(request.model, workers, listener) as pool:
         run = perform(asked, pool, listener)
     log(run, request.output, listener)
@@ -449,8 +518,7 @@ def _given_calibration(detecting: Detecting) -> Calibration | None:
     if given is None:
         return None
     calibration = given if isinstance(given, Calibration) else Calibration.load(given)
-    _refuse_other(calibration, detecting)
-    return calibration
+    return _asked_of(calibration, detecting)
 
 
 def _settings(detecting: Detecting, localizing: Localizing) -> Settings:
@@ -471,7 +539,7 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
     order: list[Ranked] | None = None
     if is_ordered(detecting):
         check_order(pool, calibration, detecting)
-    run = start(output.path, model, calibration, plan, asked.part, output.wait)
+    run = start(output.path, model, calibration, plan, asked.part, output.wait, listener.say)
     try:
         if asked.folder is not None:
             run.set_meta("folder", str(asked.folder))
@@ -493,6 +561,7 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
         work = work_on(run, model, calibration, plan, table or ())
         _warn_long_captions(work, table, listener)
         stages = asked.stages
+        judge_anew(work, pool, listener.progress, listener.stop)
         if order is not None:
             meter = Meter(run)
             limit = math.inf if detecting.budget is None else detecting.budget
@@ -556,40 +625,44 @@ def begun(out: str | Path) -> bool:
     return all((Path(out) / name).is_file() for name in names)
 
 
-def go_on(pool: Pool, prompts: Any, output: Output, listener: Listener) -> Run:
-    """What is left of an audit that has begun, with the settings that its run keeps."""
+def go_on(pool: Pool, prompts: Any, output: Output, pictures: Pictures, listener: Listener) -> Run:
+    """What is left of an audit that has begun, with the settings that its run keeps, and the
+    images and judges of `pictures` where it asks for others.
+    """
     kept = kept_of(output.path)
+    plan = with_pictures(kept.plan, pictures)
     listener.say(f"{output.path} goes on with its own settings and calibration")
     given = captions_of(prompts)
     table = None if given.source is None else table_of(given, pool.model, listener)
     folder = None if given.source is None else folder_of(given)
-    asked = Ready(table, kept.calibration, output, PATH, kept.plan, kept.part, folder)
+    asked = Ready(table, kept.calibration, output, PATH, plan, kept.part, folder)
     return run_stages(pool, kept.calibration, asked, listener)
 
 
 def refuse_changed(out: str | Path, detecting: Detecting, pictures: Pictures) -> None:
     """Raises MismatchError naming an option that a run which has begun cannot change any more."""
-    with Run.open(out) as old:
-        settings = settings_of(old)
-    has = {
-        "images": settings["images"],
-        "sampler": settings["image_settings"].get("sampler"),
-        **settings["judges"],
-    }
-    asked: Mapping[str, Any] = {
-        "calibration": detecting.calibration,
-        "holdout": detecting.holdout,
-        "images": pictures.images,
-        "sampler": pictures.sampler and sampler_name(pictures.sampler),
-        "descriptor": pictures.descriptor,
-        "clip": pictures.clip,
-    }
-    for name, value in asked.items():
-        if name == "calibration" and value is not None:
-            same = Calibration.load(value).same(Calibration.load(Path(out) / "calibration"))
-        else:
-            same = value is None or str(value) == str(has.get(name))
-        if not same:
-            raise MismatchError(
-                f"{out} was made with another {name}: leave --{name} out, or give another --out"
-            )
+    own = Calibration.load(Path(out) / "calibration")
+    if (given := _given_calibration(detecting)) is None:
+        same = detecting.holdout is None and detecting.fpr in (None, own.fpr)
+    else:
+        same = given.same(own)
+    if not same:
+        name = "calibration" if detecting.calibration is not None else "threshold"
+        raise MismatchError(
+            f"{out} was made with another {name}: leave --calibration, --holdout and --fpr out, or"
+            " give another --out"
+        )
+    refuse_unseen(out, pictures)
+
+
+def refuse_unseen(out: str | Path, pictures: Pictures) -> None:
+    """Raises MismatchError for another descriptor in the audit of a fine-tune, which says anew
+    which training pictures are copied.
+    """
+    settings = begun_settings(out) or {}
+    other = str(pictures.descriptor) != settings.get("judges", {}).get("descriptor")
+    if "training" in settings and pictures.descriptor is not None and other:
+        raise MismatchError(
+            f"{out} is the audit of a fine-tune, and --descriptor says which training pictures are"
+            " copied: give it to the same `findnemo audit` with --train-images"
+        )

@@ -17,6 +17,7 @@ from findnemo.verification.cost import (
 )
 from findnemo.verification.disentanglement import attention_cosine
 from findnemo.verification.effect import (
+    Made,
     Verification,
     finished,
     fresh,
@@ -29,6 +30,7 @@ from findnemo.verification.effect import (
 
 __all__ = [
     "RANDOM",
+    "Made",
     "Pictures",
     "Verification",
     "attention_cosine",

@@ -58,6 +58,21 @@ class Looked:
 
 
 @dataclass(frozen=True)
+class Made:
+    """What an earlier verification of the same prompt and neurons, by the same image settings, has
+    left; none of it is made again.
+
+    `quick`: "before" and "after" -> the images that were made in `steps` steps. `whole`: those in
+    all steps. `values`: what is known of noise differences, of at least as many seeds as images.
+    """
+
+    quick: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)
+    steps: int | None = None
+    whole: Mapping[Seed, Image.Image] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Verification:
     """Before and after, on seeds that no search has seen, with the finished images.
 
@@ -91,10 +106,11 @@ def verify(
     judges: Judges | None = None,
     tau: float | None = None,
     thorough: bool = False,
+    made: Made = Made(),
 ) -> Verification:
     """Compare a prompt with `neurons` on and off, on fresh seeds.
 
-    `tau`: the threshold of the memorization score. A fresh seed whose noise difference resembles
+    `made`: what is there already. `tau`: the threshold of the memorization score. A fresh seed whose noise difference resembles
     that of no other fresh seed so much does not replicate, and says nothing of the memory: it is
     left out, as Algorithm 1 leaves it out. Without `tau` all seeds count.
 
@@ -116,28 +132,41 @@ def verify(
     to a quick untouched one of another seed or to the training image.
     """
     judges = judges or Judges()
+    noise: list[list[Image.Image]] = []
+    values = dict(made.values)
     with spending() as spent:
-        probe = fresh(model, prompt, settings, max(settings.samples, images))
-        shown = probe.deltas(), probe.deltas(neurons)
+        if "score_before" not in values:
+            probe = fresh(model, prompt, settings, max(settings.samples, images))
+            shown = probe.deltas(), probe.deltas(neurons)
+            noise = [noise_pictures(deltas[:images]) for deltas in shown]
+            values |= _of_noise(*shown, settings, tau)
         looked = None
-        if images > 1 and not thorough:
-            looked = _quickly(model, prompt, neurons, images, image_settings, judges)
+        # images that were made in all steps from the start say more than quick ones would
+        if images > 1 and not thorough and (made.quick or not made.whole):
+            looked = _quickly(model, prompt, neurons, images, image_settings, judges, made)
         if images and looked is None:
-            looked = _in_all_steps(model, prompt, neurons, images, image_settings, judges)
-    unblocked, blocked = (deltas[: settings.samples] for deltas in shown)  # as many as tau is of
+            looked = _in_all_steps(model, prompt, neurons, images, image_settings, judges, made)
+    values["evaluations"] = made.values.get("evaluations", 0) + spent.evaluations
+    looked = looked or Looked()
+    return Verification(
+        {k: round(v, 4) for k, v in (values | looked.values).items()}, looked, *noise
+    )
+
+
+def _of_noise(
+    unblocked: Tensor, blocked: Tensor, settings: Settings, tau: float | None
+) -> dict[str, float]:
+    """What noise differences (N, C, H, W) without and with the edit say: those of as many seeds as
+    tau is of.
+    """
+    unblocked, blocked = (deltas[: settings.samples] for deltas in (unblocked, blocked))
     values = {
         "score_before": memorization_score(unblocked, settings.similarity, settings.pairs),
         "score_after": memorization_score(blocked, settings.similarity, settings.pairs),
         "replicating": len(replicating(unblocked, settings, tau)),
-        "evaluations": spent.evaluations,
     }
-    if (alike := same_seed(unblocked, blocked, settings, tau)) is not None:
-        values["same_seed"] = alike
-    looked = looked or Looked()
-    noise = (noise_pictures(deltas[:images]) for deltas in shown)
-    return Verification(
-        {k: round(v, 4) for k, v in (values | looked.values).items()}, looked, *noise
-    )
+    alike = same_seed(unblocked, blocked, settings, tau)
+    return values if alike is None else values | {"same_seed": alike}
 
 
 def _in_all_steps(
@@ -147,10 +176,14 @@ def _in_all_steps(
     images: int,
     settings: ImageSettings,
     judges: Judges,
+    made: Made,
 ) -> Looked:
-    before, after = (
-        _finished(model, prompt, range(images), settings, off) for off in (EMPTY, neurons)
-    )
+    shown = []
+    for when, off in (("before", EMPTY), ("after", neurons)):
+        missing = [k for k in range(images) if (when, k) not in made.whole]
+        new = dict(zip(missing, _finished(model, prompt, missing, settings, off), strict=True))
+        shown.append([new[k] if k in new else made.whole[when, k] for k in range(images)])
+    before, after = shown
     values = compare_images(prompt, before, after, judges)
     return Looked(before, after, values, similarities(before, after, judges))
 
@@ -159,6 +192,8 @@ def _finished(
     model: Model, prompt: str, seeds: Sequence[int], settings: ImageSettings, neurons: NeuronSet
 ) -> list[Image.Image]:
     """Fresh images with `neurons` off in all steps, by positions; counted."""
+    if not seeds:
+        return []
     spend(len(seeds) * settings.passes)
     return pictures(model, prompt, [FRESH + k for k in seeds], settings, neurons)
 
@@ -170,6 +205,7 @@ def _quickly(
     images: int,
     settings: ImageSettings,
     judges: Judges,
+    made: Made,
 ) -> Looked | None:
     """Images in few steps, with and without the neurons in one batch. Those that leave it in doubt
     whether there are copies are made in all steps, and one at least. None where they leave it in
@@ -179,19 +215,20 @@ def _quickly(
     if settings.steps <= steps:
         return None
     off = {"before": EMPTY, "after": neurons} if neurons else {"before": EMPTY}
-    denoising = Denoising(model, prompt, images, settings.guidance, settings.seed, FRESH)
-    scales = masks(model, [*off.values()])
-    scales = {name: scale.repeat_interleave(images, 0) for name, scale in scales.items()}
-    rows = [*range(images)] * len(off)
-    latents = denoising.run(rows, steps, scales, settings.steps).image
-    made = pictures_of(model, latents.to(model.dtype))
-    quick = {"before": made[:images], "after": made[-images:]}
+    if made.quick and all(len(some) >= images for some in made.quick.values()):
+        steps = made.steps or steps
+        quick = {when: [*some[:images]] for when, some in made.quick.items()}
+    else:
+        quick = _few_steps(model, prompt, [*off.values()], images, settings, steps)
     shown = {when: [*quick[when]] for when in off}
     whole: dict[Seed, Image.Image] = {}
 
     def make(one: Seed) -> None:
         when, seed = one
-        (whole[one],) = _finished(model, prompt, [seed], settings, off[when])
+        kept = made.whole.get(one)
+        (whole[one],) = (
+            _finished(model, prompt, [seed], settings, off[when]) if kept is None else [kept]
+        )
         shown[when][seed] = whole[one]
 
     def known() -> Collection[Seed]:
@@ -223,6 +260,24 @@ def _quickly(
     confirmed = max(float(_highest(alike, when)[seed]) for kind, seed in whole if kind == when)
     values |= {"steps": steps, "confirmed": confirmed}
     return Looked(quick["before"], quick["after"], values, alike, steps, whole)
+
+
+def _few_steps(
+    model: Model,
+    prompt: str,
+    sets: Sequence[NeuronSet],
+    images: int,
+    settings: ImageSettings,
+    steps: int,
+) -> dict[str, list[Image.Image]]:
+    """Images in few steps with the first and the last of `sets` off, all in one batch."""
+    denoising = Denoising(model, prompt, images, settings.guidance, settings.seed, FRESH)
+    scales = masks(model, sets)
+    scales = {name: scale.repeat_interleave(images, 0) for name, scale in scales.items()}
+    rows = [*range(images)] * len(sets)
+    latents = denoising.run(rows, steps, scales, settings.steps).image
+    both = pictures_of(model, latents.to(model.dtype))
+    return {"before": both[:images], "after": both[-images:]}
 
 
 def _alike(

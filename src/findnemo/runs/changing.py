@@ -1,0 +1,218 @@
+"""A run that has begun gets other judges, or other image settings: which of its results stand,
+which are judged anew, and which are made again.
+
+A run holds results of one set of settings. What does not depend on what changed stays. Verified
+pictures of the same image settings are kept, and judged anew (`judging`). Other results are put
+aside under the settings that they depend on (`localize@1a2b3c4d`), and come back with these. All
+is one transaction: a process may die before it or after it, and the same call goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from findnemo.localization import DEFAULT
+from findnemo.runs.store import Run, differences, flat
+
+Settings = Mapping[str, Any]
+
+CHANGEABLE = ("images", "image_settings", "judges")
+BEGAN = "began"  # value of the run: those of its beginning, where they have changed since
+STALE = "stale"  # value of the run: pictures of earlier settings are still to be removed
+PICTURED = "pictured"  # stage: a verification whose pictures wait for the judges of the run
+PICTURES = ("images", "noise", "sheets")  # folders that verification fills
+SEARCHED = tuple(f"image_settings.{name}" for name in ("steps", "guidance", "seed"))
+JUDGED = ("image_settings", "judges")
+# values of the run -> the settings that they depend on, as stages in `stages_of`
+VALUES = {
+    "scan": SEARCHED,
+    **dict.fromkeys(("quality", "quality_basis", "attempts", "attack", "hardened"), JUDGED),
+}
+
+
+def stages_of(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Stage, or what stands before its colon -> the settings that its results depend on, beside
+    those that never change. Verification, which depends on all of them, is not among them.
+
+    The default search looks at pictures in as many steps as images are made in, and with their
+    guidance; it knows no judge. In the audit of a fine-tune the descriptor says which captions
+    copy, and that decides what is memorized and what is sought.
+    """
+    seen = ("judges.descriptor",) if "training" in settings else ()
+    searched = SEARCHED if settings.get("search") == DEFAULT else ()
+    return {"detect": seen, "localize": searched + seen, "attempts": JUDGED, "attack": JUDGED}
+
+
+def part_of(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
+    """Those of the settings, as `store.flat` gives them, that have one of some names or lie in it.
+
+    >>> part_of({"images": 4, "judges": {"clip": "a"}, "image_settings": {"steps": 9}}, ("judges",))
+    {'judges.clip': 'a'}
+    """
+    values = flat(settings).items()
+    return {key: v for key, v in values if any(f"{key}.".startswith(f"{n}.") for n in names)}
+
+
+def digest(settings: Settings, names: tuple[str, ...] = CHANGEABLE) -> str:
+    """What tells a part of the settings from others, in 8 digits."""
+    text = json.dumps(part_of(settings, names), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def changed(earlier: Settings, settings: Settings) -> dict[str, tuple[Any, Any]]:
+    """What of CHANGEABLE differs: name -> what it was, and what it is.
+
+    >>> changed({"images": 4, "judges": {}}, {"images": 4, "judges": {"clip": "a"}})
+    {'judges.clip': (None, 'a')}
+    """
+    old, new = (part_of(each, CHANGEABLE) for each in (earlier, settings))
+    return {k: (old.get(k), new.get(k)) for k in {**old, **new} if old.get(k) != new.get(k)}
+
+
+def again(earlier: Settings, settings: Settings) -> list[str]:
+    """The stages of `stages_of` whose results do not stand."""
+    return [
+        stage for stage, names in stages_of(settings).items() if _differ(earlier, settings, names)
+    ]
+
+
+def keeps_pictures(earlier: Settings, settings: Settings) -> bool:
+    """Whether verified pictures stand, to be judged anew: they are made in the same way, of the
+    same neurons.
+    """
+    sought = {"detect", "localize"} & {*again(earlier, settings)}
+    return bool(earlier["images"]) and not (sought or _differ(earlier, settings, JUDGED[:1]))
+
+
+def _differ(one: Settings, other: Settings, names: tuple[str, ...]) -> bool:
+    return part_of(one, names) != part_of(other, names)
+
+
+# the change ---------------------------------------------------------------------------------------
+
+
+def change(
+    run: Run, earlier: Settings, settings: Settings, tell: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Give a run other judges or image settings than the `earlier` ones: its settings from now on.
+    None, and nothing is done, where anything else differs, or pictures would be there no more.
+
+    `tell`: who is told before what becomes of the results.
+    """
+    same = {**settings, **{name: earlier[name] for name in CHANGEABLE}}
+    if differences(dict(earlier), same) or (earlier["images"] and not settings["images"]):
+        return None
+    new = {**earlier, **{name: settings[name] for name in CHANGEABLE}}
+    for line in told(run, new):
+        tell(line)
+    with run.transaction():
+        for stage, names in stages_of(new).items():
+            if _differ(earlier, new, names):
+                _rename(run, stage, f"{stage}@{digest(earlier, names)}")
+                _rename(run, f"{stage}@{digest(new, names)}", stage)
+        for key, names in VALUES.items():
+            if _differ(earlier, new, names):
+                _put_aside(run, key, digest(earlier, names), digest(new, names))
+        if keeps_pictures(earlier, new):
+            _rename(run, "verify", PICTURED)
+        else:
+            sql = "DELETE FROM results WHERE stage IN (?, ?) AND status = 'done'"
+            run.query(sql, ("verify", PICTURED))
+            _put(run, STALE, True)
+        if run.meta(BEGAN) is None:
+            _put(run, BEGAN, {name: earlier[name] for name in CHANGEABLE})
+        _put(run, "settings", new)
+    return new
+
+
+def remove_stale(run: Run) -> None:
+    """Remove the pictures that no result of the run belongs to any more, where there are such."""
+    if run.meta(STALE):
+        for folder in map(run.path.joinpath, PICTURES):
+            if folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder)
+        run.set_meta(STALE, None)
+
+
+def _rename(run: Run, stage: str, name: str) -> None:
+    """Call a stage otherwise, or all those that begin with it and a colon."""
+    ours = f"WHERE (stage = ? OR substr(stage, 1, {len(stage) + 1}) = ?)"
+    for caption, old, *rest in list(run.rows("results", ours, (stage, f"{stage}:"))):
+        run.put("results", (caption, name + old.removeprefix(stage), *rest))
+        run.query("DELETE FROM results WHERE caption = ? AND stage = ?", (caption, old))
+
+
+def _put_aside(run: Run, key: str, was: str, now: str) -> None:
+    """Keep a value of the run under what it depends on, and take back the one that fits now."""
+    if (value := run.meta(key)) is not None:
+        _put(run, f"{key}@{was}", value)
+    _put(run, key, run.meta(f"{key}@{now}"))
+
+
+def _put(run: Run, key: str, value: Any) -> None:
+    run.put("meta", (key, json.dumps(value)))
+
+
+# what is told of it ----------------------------------------------------------------------------------
+
+
+def told(run: Run, settings: Settings) -> list[str]:
+    """What becomes of the results of a run with other settings, in sentences; nothing where nothing
+    changes.
+    """
+    earlier = run.meta("settings")
+    if not (what := changed(earlier, settings)):
+        return []
+    values = (
+        f"{key.rpartition('.')[2]} {_shown(old)}, now {_shown(new)}"
+        for key, (old, new) in what.items()
+    )
+    redone = again(earlier, settings)
+    lines = [f"{run.path} goes on with other settings: {', '.join(values)}"]
+    counts = {stage: _count(run, stage) for stage in ("detect", "localize", "verify")}
+    counts["verify"] += _count(run, PICTURED)
+    kept = {"detect": "what detection found", "localize": "the neurons that were found"}
+    stays = [
+        f"{said} ({counts[s]} captions)"
+        for s, said in kept.items()
+        if s not in redone and counts[s]
+    ]
+    if stays:
+        lines.append(f"kept: {' and '.join(stays)}")
+    if keeps_pictures(earlier, settings):
+        few = "; those that are missing are made" if settings["images"] > earlier["images"] else ""
+        lines.append(f"judged anew: the stored pictures of {counts['verify']} captions{few}")
+    made = [
+        f"the {_SAID[s]} of {counts[s]} captions"
+        for s in ("detect", "localize")
+        if s in redone and counts[s]
+    ]
+    if not keeps_pictures(earlier, settings) and counts["verify"]:
+        made.append(f"the pictures of {counts['verify']} captions")
+    if run.meta("quality") is not None:
+        made.append("the quality check, whose pictures are not stored")
+    if made:
+        lines.append(f"made again: {', '.join(made)}")
+    if tried := [s for s in ("attempts", "attack") if s in redone and _count(run, s)]:
+        lines.append(f"put aside: {' and '.join(tried)}, which `findnemo verify` makes again")
+    if run.query("SELECT 1 FROM results WHERE substr(stage, 1, 7) = 'compare' LIMIT 1"):
+        lines.append("kept apart: comparisons of mitigations, which `findnemo compare` makes again")
+    return lines
+
+
+_SAID = {"detect": "detection", "localize": "search for neurons"}
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else f"{value}"
+
+
+def _count(run: Run, stage: str) -> int:
+    """How many captions have a result of a stage, or of one that begins with it and a colon."""
+    ours = f"status = 'done' AND (stage = ? OR substr(stage, 1, {len(stage) + 1}) = ?)"
+    sql = f"SELECT COUNT(DISTINCT caption) FROM results WHERE {ours}"
+    return int(run.query(sql, (stage, f"{stage}:"))[0][0])

@@ -1,0 +1,132 @@
+"""Verified pictures of a run whose judges have changed (`changing`), judged anew: no stored picture
+is made again.
+
+A picture in all steps that only the new judge asks for is made then; so is one that is damaged or
+missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from findnemo.calibration import Calibration
+from findnemo.files.originals import picture
+from findnemo.images import intact_png
+from findnemo.metrics import Judges
+from findnemo.models import Model
+from findnemo.runs._same import require_same
+from findnemo.runs.audit import Answer, Plan, Tools, Work, attempted, keep, verified
+from findnemo.runs.changing import PICTURED
+from findnemo.runs.results import Verified
+from findnemo.runs.stages import Progress, Stage, run_stage
+from findnemo.runs.store import Caption, Run
+from findnemo.runs.workers import Event, Pool, Unit
+from findnemo.verification import Made
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+NAME = re.compile(r"(quick-)?(before|after)-(\d\d)\.png")
+# of a verification: what no picture is needed for
+NOISE = ("score_before", "score_after", "same_seed", "replicating")
+
+
+def judge_anew(work: Work, pool: Pool, progress: Progress, stop: Callable[[], bool]) -> None:
+    """Judge what waits for the judges of the run; each caption is committed as it is judged."""
+    run = work.run
+    _forget(run)
+    waiting = [c.id for c in run.captions(stage=PICTURED)]
+    if not waiting:
+        return
+    require_same(run, work.model, pictures=True)
+    units = (
+        Unit(((caption, (made_of(run, caption, work.plan), work.original(caption))),))
+        for number in waiting
+        for caption in run.captions([number])
+    )
+    step = partial(_judged, calibration=work.calibration, plan=work.plan, judges=work.judges)
+    commit = partial(_commit, run, work.plan.images)
+    count = len(waiting)
+    run_stage(Stage("judge", step, units, count, commit, count), pool, progress, stop)
+
+
+def made_of(run: Run, caption: Caption, plan: Plan) -> Made:
+    """What is stored of an earlier verification of a caption, as far as it is whole."""
+    earlier: Verified | None = caption.decoded(PICTURED)
+    if earlier is None:
+        return Made()
+    files = _files(run.path, caption)
+    some: dict[str, list[Image.Image]] = {}
+    for when in ("before", "after"):
+        there = [files[key] for k in range(plan.images) if (key := ("quick-", when, k)) in files]
+        some[when] = [picture(file) for file in there]
+    is_quick = earlier.steps is not None and min(map(len, some.values())) == plan.images
+    whole = {
+        (when, k): picture(file)
+        for (quick, when, k), file in files.items()
+        if not quick and k < plan.images
+    }
+    noise = len(list((run.path / "noise" / caption.slug).glob("before-*.png")))
+    names = NOISE if noise >= plan.images else ()
+    values = {key: getattr(earlier, key) for key in (*names, "evaluations")}
+    known = {key: value for key, value in values.items() if value is not None}
+    return Made(some if is_quick else {}, earlier.steps, whole, known)
+
+
+def _files(path: Path, caption: Caption) -> dict[tuple[str, str, int], Path]:
+    """The intact pictures of a caption: ("quick-" or "", "before" or "after", number) -> file."""
+    named = ((NAME.fullmatch(file.name), file) for file in _folder(path, caption).glob("*.png"))
+    return {
+        (match[1] or "", match[2], int(match[3])): file
+        for match, file in named
+        if match is not None and intact_png(file)
+    }
+
+
+def _folder(path: Path, caption: Caption) -> Path:
+    return path / "images" / caption.slug
+
+
+Item = tuple[Caption, tuple[Made, "Image.Image | None"]]
+
+
+def _judged(
+    model: Model, items: Sequence[Item], calibration: Calibration, plan: Plan, judges: Judges
+) -> list[Answer]:
+    """The step: the verification of every caption, from what is stored of it."""
+
+    def one(caption: Caption, made: Made, original: Image.Image | None) -> Answer:
+        tools = Tools(model, calibration, plan, judges, lambda _: original, made=lambda _: made)
+        return verified(tools, caption)
+
+    return [attempted(model, partial(one, caption, *rest)) for caption, rest in items]
+
+
+def _commit(run: Run, images: int, events: Sequence[Event]) -> int:
+    """Commit the verifications; pictures of more seeds than are wanted now go."""
+    answers = [
+        (caption, "verify", Answer(error=event.aside) if event.aside else answer, event.seconds)
+        for event in events
+        for (caption, _), answer in zip(event.unit.items, event.answers or [None], strict=True)
+    ]
+    done = keep(run, answers)
+    for caption, *_ in answers:
+        for folder in (_folder(run.path, caption), run.path / "noise" / caption.slug):
+            for file in folder.glob("*.png"):
+                if (match := NAME.fullmatch(file.name)) and int(match[3]) >= images:
+                    file.unlink()
+    _forget(run)
+    return done
+
+
+def _forget(run: Run) -> None:
+    """Remove the earlier verification of captions that have been judged since."""
+    run.query(
+        "DELETE FROM results WHERE stage = ? AND caption IN (SELECT caption FROM results WHERE"
+        " stage = 'verify' AND status = 'done')",
+        (PICTURED,),
+    )
