@@ -228,7 +228,9 @@ def test_results_on_another_basis_are_left_out_of_the_curves():
         never = found | {"curves": {"caption": {"0": [value / 2]}}}
         detected = {"memorized": memorized, "score": value, "tau": 0.5}
         results = {"detect": detected, "attack:neurons off": found}
-        results |= {"attack:neurons off, never seen": never} if memorized else {}
+        control = found | {"curves": {"random": {"0": [0.9]}}}
+        tried = {"attack:neurons off, never seen": never, "attack:untouched": control}
+        results |= tried if memorized else {}
         return Caption(id_, f"caption {id_}", id_, None, None, results, {}, 0.0)
 
     captions = [
@@ -237,9 +239,8 @@ def test_results_on_another_basis_are_left_out_of_the_curves():
         caption(3, "new", 0.4),
         caption(4, "new", 0.1, False),
     ]
-    made = attack_summary(
-        captions, {"attack:neurons off": "new", "attack:neurons off, never seen": "new"}
-    )
+    stages = ("neurons off", "neurons off, never seen", "untouched")
+    made = attack_summary(captions, {f"attack:{name}": "new" for name in stages})
     assert made["curves"]["memorized, neurons off"] == [[0, pytest.approx(0.6)]]
     assert made["gaps"]["neurons off: memorized less never seen"] == [
         [0, pytest.approx(0.3), None, None]
