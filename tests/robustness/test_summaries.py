@@ -139,9 +139,7 @@ def test_what_was_kept_without_controls_tells_nothing():
         (0.1, None, "tells nothing"),
     ],
 )
-def test_a_copy_counts_anyhow_and_none_only_beside_a_control_that_gives_one(
-    reached, control, word
-):
+def test_a_copy_counts_anyhow_and_none_only_beside_a_control_that_gives_one(reached, control, word):
     assert verdict(reached, control).word == word
 
 

@@ -33,7 +33,16 @@ from findnemo.report._text import count, number, percent
 from findnemo.report.sentences import sentences
 from findnemo.robustness.curves import strongest
 from findnemo.runs import Caption, list_of, state, switched_off
-from findnemo.runs._tried import ATTACK, EMBEDDING, GIVEN, HARDENED, OFF, UNTOUCHED, judged, verdicts
+from findnemo.runs._tried import (
+    ATTACK,
+    EMBEDDING,
+    GIVEN,
+    HARDENED,
+    OFF,
+    UNTOUCHED,
+    judged,
+    verdicts,
+)
 from findnemo.runs.detectors import HOLDOUT
 from findnemo.runs.detectors import STAGE as DETECTOR
 from findnemo.runs.fine_tunes import different, training_of
