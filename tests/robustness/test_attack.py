@@ -3,6 +3,7 @@ and shares by hand; a whole verification.
 """
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,6 +85,23 @@ def test_the_embedding_descends_as_written_by_hand(model):
     assert list(made) == [0, 1, 3]
     for step, text in made.items():
         assert torch.allclose(text.tokens, reached[step], atol=1e-5), step
+
+
+@pytest.mark.parametrize("scale", [0.125, 8.0])
+def test_the_attack_goes_as_far_where_embeddings_have_another_scale(model, scale):
+    """A text encoder that gives everything eight times smaller, and cross-attention that takes it
+    back: the same model, so the same attack.
+    """
+    other = findnemo.load(tiny_pipeline())
+    for name, layer in other.denoiser.named_modules():
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            layer.weight.data /= scale
+    clean = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2))
+    text = model.encode([PROMPT])
+    same = optimised(model, clean, text, (3,), batch=2)[3].tokens
+    start = replace(text, tokens=text.tokens * scale)
+    scaled = optimised(other, clean, start, (3,), batch=2)[3].tokens / scale
+    assert (scaled - same).abs().mean() < 0.02 * (same - text.tokens).abs().mean()
 
 
 def test_an_edit_in_force_is_what_is_attacked(model):
