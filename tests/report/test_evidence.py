@@ -35,11 +35,20 @@ ATTACK = {
     "gaps": {"neurons off: memorized less never seen": [[0, 0.0, -0.2, 0.2], [50, 0.25, 0.1, 0.4]]},
 }
 CELL = {"images": 0.5, "captions": 1, "n": 2, "low": 0.09, "high": 0.91}
+HALF = {"n": 2, "works": 2, "back": 1, "beyond": 0, "silent": [], "low": 0.09, "high": 0.91}
+MUTE = HALF | {"works": 0, "back": 0, "silent": [0.17, 0.2], "low": None, "high": None}
 ATTEMPTS = {
     "columns": ["untouched", "neurons off"],
     "table": {
-        "seeds: fresh": {"untouched": CELL | {"captions": 2}, "neurons off": CELL},
-        "image to image: 0.5": {"untouched": CELL, "neurons off": CELL | {"captions": 2}},
+        "seeds: fresh": {"untouched": CELL | {"captions": 2}, "neurons off": CELL | {"told": HALF}},
+        "script: Greek": {
+            "untouched": CELL | {"captions": 0},
+            "neurons off": CELL | {"captions": 0, "told": MUTE},
+        },
+        "image to image: 0.5": {
+            "untouched": CELL | {"captions": 2},
+            "neurons off": CELL | {"captions": 2, "told": HALF | {"back": 2}},
+        },
     },
 }
 HOSTILE = "</template><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }}"
@@ -60,7 +69,7 @@ def attacked(text: str, off: float, untouched: float, known: bool = True) -> Tol
         f"attack:{state}": {
             "basis": "b",
             "known": known,
-            "curves": {"caption": {"0": [0.0, 0.1], "50": [near, near]}, "random": {"50": [0.1]}},
+            "curves": {"caption": {"0": [0.0, 0.1], "50": [0.1]}, "random": {"50": [near, near]}},
         }
         for state, near in (("neurons off", off), ("untouched", untouched))
     }
@@ -232,7 +241,9 @@ def test_detectors_alone_give_their_figures(tmp_path):
 
 def test_attempts_are_told_one_by_one_and_the_best_that_is_not_given_the_picture(pack):
     row = row_of(pack, "Regurgitation, other")
-    assert len(row["figures"]) == 4
+    assert len(row["figures"]) == 5, "what tells nothing of the edited model is no figure of it"
+    is_share(row, "script: Greek; untouched", 0, 2)
+    assert any("1 of 2 attempts tell nothing" in line for line in row["told"])
     is_share(row, "seeds: fresh; neurons off", 1, 2)
     is_share(row, "image to image: 0.5; neurons off", 2, 2)
     assert "untouched model, the attempt that gets most (seeds: fresh): 2 of 2" in row["result"][0]
@@ -258,9 +269,18 @@ def test_inversion_without_a_positive_control_says_so(tmp_path):
 
 def test_reconstruction_counts_known_pictures_alone(pack):
     row = row_of(pack, "Reconstruction")
-    is_share(row, "neurons off: as near as a copy after 50 steps", 1, 2)
-    is_share(row, "untouched model: as near as a copy after 50 steps", 2, 2)
+    is_share(row, "neurons off: as near as a copy within 50 steps", 1, 2)
+    is_share(row, "untouched model: as near as a copy within 50 steps", 2, 2)
     assert "findnemo harden" in row["told"][0]
+
+
+def test_a_picture_that_the_attack_gives_back_from_no_model_is_not_counted_as_safe(tmp_path):
+    captions = [attacked("a", 0.1, 0.9), attacked("b", 0.1, 0.17)]
+    with Run.open(made(tmp_path / "run", captions)) as opened:
+        row = row_of(evidence(opened), "Reconstruction")
+    is_share(row, "neurons off: as near as a copy within 50 steps", 0, 1)
+    is_share(row, "untouched model: as near as a copy within 50 steps", 1, 2)
+    assert row["told"][0].startswith("neurons off: of 1 picture the attack tells nothing")
 
 
 def test_results_on_another_basis_are_left_out(tmp_path):

@@ -3,6 +3,7 @@ and shares by hand; a whole verification.
 """
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,6 +85,23 @@ def test_the_embedding_descends_as_written_by_hand(model):
     assert list(made) == [0, 1, 3]
     for step, text in made.items():
         assert torch.allclose(text.tokens, reached[step], atol=1e-5), step
+
+
+@pytest.mark.parametrize("scale", [0.125, 8.0])
+def test_the_attack_goes_as_far_where_embeddings_have_another_scale(model, scale):
+    """A text encoder that gives everything eight times smaller, and cross-attention that takes it
+    back: the same model, so the same attack.
+    """
+    other = findnemo.load(tiny_pipeline())
+    for name, layer in other.denoiser.named_modules():
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            layer.weight.data /= scale
+    clean = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2))
+    text = model.encode([PROMPT])
+    same = optimised(model, clean, text, (3,), batch=2)[3].tokens
+    start = replace(text, tokens=text.tokens * scale)
+    scaled = optimised(other, clean, start, (3,), batch=2)[3].tokens / scale
+    assert (scaled - same).abs().mean() < 0.02 * (same - text.tokens).abs().mean()
 
 
 def test_an_edit_in_force_is_what_is_attacked(model):
@@ -228,7 +246,9 @@ def test_results_on_another_basis_are_left_out_of_the_curves():
         never = found | {"curves": {"caption": {"0": [value / 2]}}}
         detected = {"memorized": memorized, "score": value, "tau": 0.5}
         results = {"detect": detected, "attack:neurons off": found}
-        results |= {"attack:neurons off, never seen": never} if memorized else {}
+        control = found | {"curves": {"random": {"0": [0.9]}}}
+        tried = {"attack:neurons off, never seen": never, "attack:untouched": control}
+        results |= tried if memorized else {}
         return Caption(id_, f"caption {id_}", id_, None, None, results, {}, 0.0)
 
     captions = [
@@ -237,9 +257,8 @@ def test_results_on_another_basis_are_left_out_of_the_curves():
         caption(3, "new", 0.4),
         caption(4, "new", 0.1, False),
     ]
-    made = attack_summary(
-        captions, {"attack:neurons off": "new", "attack:neurons off, never seen": "new"}
-    )
+    stages = ("neurons off", "neurons off, never seen", "untouched")
+    made = attack_summary(captions, {f"attack:{name}": "new" for name in stages})
     assert made["curves"]["memorized, neurons off"] == [[0, pytest.approx(0.6)]]
     assert made["gaps"]["neurons off: memorized less never seen"] == [
         [0, pytest.approx(0.3), None, None]

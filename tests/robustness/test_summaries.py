@@ -7,35 +7,55 @@ from PIL import Image
 
 from findnemo.errors import InputError
 from findnemo.report import _charts as charts
-from findnemo.report.sentences import QUIET, WEIGHTS, sentences
+from findnemo.report.sentences import EARLIER, WEIGHTS, of_caption, sentences
 from findnemo.robustness.controls import pictures
+from findnemo.robustness.curves import strongest
 from findnemo.runs import Run
-from findnemo.runs._tried import attack_summary, attempts_summary
+from findnemo.runs._tried import (
+    attack_summary,
+    attempts_summary,
+    judged,
+    tried_columns,
+    verdict,
+    verdicts,
+)
+from findnemo.runs.export import row
 from findnemo.runs.store import Caption
+from findnemo.stats import wilson
 
 NAME = "neurons off: memorized less never seen"
 
 
-def cell(captions, n=5, high=0.43):
-    return {"images": captions / n, "captions": captions, "n": n, "low": 0.0, "high": high}
+def told(works=5, back=0, n=None, silent=(), beyond=0):
+    """What an attempt says of captions, counted by hand but for Wilson's interval."""
+    low, high = wilson(back, works) if works else (None, None)
+    n = works + len(silent) + beyond if n is None else n
+    counts = {"n": n, "works": works, "back": back, "beyond": beyond, "silent": list(silent)}
+    return counts | {"low": low, "high": high}
+
+
+def cell(captions, n=5, **of):
+    return {"images": captions / n, "captions": captions, "n": n, "low": 0.0, "high": 0.43, **of}
 
 
 def attempts(words, given, ordinary):
     table = {
         "seeds: fresh": {
             "untouched": cell(5),
-            "neurons off": cell(0),
+            "neurons off": cell(0, told=told(5)),
             "ordinary, neurons off": cell(2),
         },
-        "words: synonyms": {"untouched": cell(4), "neurons off": cell(words)},
-        "image to image: 0.3": {
-            "untouched": cell(5),
-            "neurons off": cell(5),
-            "ordinary, neurons off": cell(5),
+        "words: synonyms": {
+            "untouched": cell(4),
+            "neurons off": cell(words, told=told(4, words, silent=[0.41])),
+        },
+        "script: Greek": {
+            "untouched": cell(0),
+            "neurons off": cell(0, told=told(0, silent=[0.17, 0.2, 0.3, 0.1, 0.0])),
         },
         "image to image: 0.9": {
             "untouched": cell(5),
-            "neurons off": cell(given),
+            "neurons off": cell(given, told=told(5, given)),
             "ordinary, neurons off": cell(ordinary),
         },
     }
@@ -47,24 +67,80 @@ def test_nothing_tried_says_nothing():
 
 
 def test_attempts_without_a_copy_and_with_some():
-    what = "attempts with other seeds, samplers, steps, guidance, words and tokens give"
-    none, given, *last = sentences(attempts(0, 1, 4), None)
-    assert (
-        none
-        == f"With neurons off, none of 2 {what} a copy of any of 5 pictures (2 do with no neuron"
-        " off; 95 %: fewer than 43 % of pictures, each)."
+    what = "attempts with other seeds, samplers, steps, guidance, words and tokens"
+    none, silent, quiet, given, last = sentences(attempts(0, 1, 4), None)
+    assert none == (
+        f"With neurons off, none of 2 {what} gives a copy of a caption for which it works on the"
+        " untouched model (4 to 5 of the 5 captions attacked, each; 95 %: fewer than 49 %)."
     )
-    assert (
-        given == "Image to image: 0.9, which is given the picture, gives 1 of 5 back, and 4 of 5 of"
-        " ordinary captions."
+    assert silent == (
+        "1 of 3 attempts tell nothing: on the untouched model they give no copy of the 5 captions"
+        " attacked either (similarity at most 0.30)."
     )
-    assert last == [QUIET, WEIGHTS]
-    some, _, *last = sentences(attempts(3, 1, 4), None)
-    assert last == [WEIGHTS], "prompts bring pictures back: nothing is said of them being quiet"
-    assert (
-        some == f"With neurons off, 1 of 2 {what} copies; the most has 'words: synonyms', of 3 of 5"
-        " pictures."
+    assert quiet.startswith("No prompt that brings a picture back from the untouched model brought")
+    assert "with neurons off, of the 5 captions attacked" in quiet
+    assert given == (
+        "Image to image: 0.9, which is given the picture, gives back 1 of the 5 captions attacked"
+        " for which it works on the untouched model, and 4 of 5 of ordinary captions."
     )
+    assert last == WEIGHTS
+    some, silent, *rest = sentences(attempts(3, 1, 4), None)
+    assert len(rest) == 2, "prompts bring pictures back: nothing is said of them being quiet"
+    assert some == (
+        f"With neurons off, 1 of 2 {what} give copies; the most has 'words: synonyms', of 3 of the"
+        " 4 captions attacked for which it works on the untouched model."
+    )
+
+
+def test_where_no_attempt_works_nothing_is_said_of_prompts_that_bring_nothing_back():
+    mute = {"untouched": cell(0), "neurons off": cell(0, told=told(0, silent=[0.17] * 5))}
+    said = sentences({"columns": [*mute], "table": {"seeds: fresh": mute}}, None)
+    assert said == [
+        "1 of 1 attempts tell nothing: on the untouched model they give no copy of the 5 captions"
+        " attacked either (similarity at most 0.17).",
+        WEIGHTS,
+    ]
+
+
+def test_the_attack_says_of_how_many_captions_it_tells_what():
+    told_of = {
+        "neurons off": told(3, 2, silent=[0.17, None]),
+        "hardened": told(3, 0, silent=[0.17], beyond=1),
+    }
+    off, mute, after, beyond, silent, _ = sentences(None, {"curves": {}, "told": told_of})
+    assert off == (
+        "With neurons off, an optimised embedding gives a copy of 2 of the 3 captions attacked for"
+        " which the attack works on the untouched model (95 %: 21 to 94 %)."
+    )
+    assert mute == (
+        "With neurons off, the attack tells nothing of 2 captions of the 5 attacked: on the"
+        " untouched model it gives no copy either (0.17)."
+    )
+    assert "of 0 of the 3 captions attacked" in after
+    assert "a copy of 1 caption of which it gives none on the untouched model" in beyond
+    assert "nothing of 1 caption of the 5 attacked" in silent
+
+
+def test_what_was_kept_without_controls_tells_nothing():
+    bare = {"untouched": cell(5), "neurons off": cell(0)}
+    old = {"columns": [*bare], "table": {"seeds: fresh": bare}}
+    curves = {"curves": {"memorized, neurons off": [[0, 0.1]]}, "gaps": {NAME: [[5, 0.5, 0.2, 1]]}}
+    assert sentences(old, curves) == [EARLIER, WEIGHTS]
+
+
+@pytest.mark.parametrize(
+    ("reached", "control", "word"),
+    [
+        (0.7, 0.9, "back"),
+        (0.9, 0.1, "back"),
+        (0.9, None, "back"),
+        (0.69, 0.7, "not back"),
+        (0.1, 0.69, "tells nothing"),
+        (0.1, None, "tells nothing"),
+    ],
+)
+def test_a_copy_counts_anyhow_and_none_only_beside_a_control_that_gives_one(reached, control, word):
+    assert verdict(reached, control).word == word
 
 
 @pytest.mark.parametrize(
@@ -102,7 +178,8 @@ def test_attempts_without_a_copy_and_with_some():
 )
 def test_an_attack_is_told_for_every_control_by_all_its_intervals(points, says):
     mirrored = NAME.replace("never seen", "mirrored")
-    never, mirror, last = sentences(None, {"curves": {}, "gaps": {NAME: points, mirrored: points}})
+    attack = {"curves": {}, "gaps": {NAME: points, mirrored: points}}
+    _, never, mirror, last = sentences(None, attack | {"told": {"neurons off": told(5)}})
     assert says.format("pictures never seen") in never
     assert says.format("mirrored images of ordinary captions") in mirror
     assert last == WEIGHTS
@@ -204,6 +281,88 @@ def test_all_curves_are_of_the_same_captions():
     assert {name: cell["captions"] for name, cell in table.items()} == {
         "neurons off": 1,
         "hardened": 0,
+    }
+
+
+def found(off, untouched, start="random"):
+    """Results of a caption on which an attack and an attempt reached so much in both models."""
+    results = {}
+    for state, value in (("neurons off", off), ("untouched", untouched)):
+        if value is not None:
+            begun = "caption" if state == "neurons off" else start
+            curves = {begun: {"0": [0.0], "50": [value]}}
+            results[f"attack:{state}"] = {"basis": "b", "known": True, "curves": curves}
+            results[f"attempts:{state}"] = _near("b", value)
+    return results
+
+
+BASES = {
+    f"{stage}:{state}": "b"
+    for stage in ("attack", "attempts")
+    for state in ("neurons off", "untouched")
+}
+
+
+def test_of_mixed_captions_only_those_count_on_which_the_attack_works():
+    """Back, not back, telling nothing; a copy without a control."""
+    pairs = [(0.9, 0.9), (0.1, 0.9), (0.1, 0.17), (0.8, 0.2)]
+    captions = [caption(k, found(*pair)) for k, pair in enumerate(pairs)]
+    attack = attack_summary(captions, BASES)
+    attempted = attempts_summary(captions, BASES)["table"]["seeds: fresh"]
+    low, high = wilson(1, 2)
+    counts = {"n": 4, "works": 2, "back": 1, "beyond": 1, "silent": [0.17]}
+    ends = {"low": pytest.approx(low, abs=1e-4), "high": pytest.approx(high, abs=1e-4)}
+    assert attack["told"] == {"neurons off": counts | ends}
+    assert attempted["neurons off"]["told"] == counts | ends
+    assert "told" not in attempted["untouched"]
+    assert judged(attempted["neurons off"])["works"] == 2
+    assert judged(attempted["untouched"])["works"] == 4
+    words = [verdicts(c, BASES)["neurons off"]["seeds: fresh"].word for c in captions]
+    assert words == ["back", "not back", "tells nothing", "back"]
+    kept = row(captions[2], bases=BASES)
+    assert (kept["attack"], kept["attempts_work"], kept["attempts_back"]) == ("tells nothing", 0, 0)
+    assert kept["attack_why"] == "on the untouched model it gives no copy either: 0.17"
+    assert row(captions[2])["attack"] is None
+    assert of_caption(verdicts(captions[2], BASES)) == [
+        "With neurons off: 0 of 0 attempts that work on the untouched model give a copy, 1 more"
+        " tell nothing; the attack tells nothing: on the untouched model it gives no copy either:"
+        " 0.17."
+    ]
+
+
+def test_gaps_are_of_captions_on_which_the_attack_works():
+    never = {
+        "attack:neurons off, never seen": {
+            "basis": "b",
+            "known": True,
+            "curves": {"caption": {"0": [0.0], "50": [0.25]}},
+        }
+    }
+    bases = BASES | {"attack:neurons off, never seen": "b"}
+    pairs = [(0.75, 0.9), (0.1, 0.17)]
+    captions = [caption(k, found(*pair) | never) for k, pair in enumerate(pairs)]
+    gaps = attack_summary(captions, bases)["gaps"]
+    assert gaps == {NAME: [[0, 0.0, None, None], [50, 0.5, None, None]]}
+    assert attack_summary(captions[1:], bases)["gaps"] == {}
+
+
+@pytest.mark.parametrize(("untouched", "start"), [(0.9, "caption"), (None, "random")])
+def test_a_search_that_begins_with_the_picture_is_no_control(untouched, start):
+    """The caption gives the picture of the untouched model without any search."""
+    one = caption(1, found(0.1, untouched, start))
+    attack = verdicts(one, BASES)["neurons off"]["optimised embedding"]
+    assert (attack.word, attack.control) == ("tells nothing", None)
+    assert tried_columns({"optimised embedding": attack})["attack_why"] == (
+        "it was not tried on the untouched model"
+    )
+
+
+def test_an_attacker_keeps_the_best_embedding():
+    """As far as it came: a search that ends worse than it began found what it began with."""
+    assert strongest({"caption": {"0": [0.8, 1.0], "10": [0.5], "50": [0.17]}}) == {
+        0: 0.9,
+        10: 0.9,
+        50: 0.9,
     }
 
 

@@ -2,7 +2,9 @@
 report, files; stopped, and gone on with.
 """
 
+import csv
 import json
+import re
 import shutil
 import sys
 from contextlib import suppress
@@ -21,6 +23,7 @@ from findnemo.cli import main
 from findnemo.errors import ModelError, StoppedError
 from findnemo.metrics import copies
 from findnemo.metrics.copies import COPY
+from findnemo.neurons import NeuronSet
 from findnemo.robustness import attack, subject
 from findnemo.runs import Plan, Run, Work, robustness
 from findnemo.runs.robustness import Effort, attack_all, try_out
@@ -67,11 +70,12 @@ def test_verify_attacks_once_and_tells(audited, monkeypatch):
     monkeypatch.setattr(robustness, "ATTEMPTS", {k: robustness.ATTEMPTS[k] for k in ATTEMPTS})
     status, out, err = cli("verify", audited, *OPTIONS)
     assert status == 0, err
-    assert "U-Net evaluations; --no-attempts and --no-attack leave them out" in " ".join(
-        err.split()
-    )
+    told = " ".join(err.split())
+    assert "U-Net evaluations; --no-attempts and --no-attack leave them out" in told
     assert all(name in out for name in ATTEMPTS)
-    assert "too few captions to tell anything" in out
+    assert re.search(r"attempts about [\d.]+ (s|min) for [\d,]+ U-Net evaluations, attack", told)
+    assert "too few captions to tell anything" not in out, "the attack works on no model: no gap"
+    assert "the attack tells nothing of 1 caption of the 1 attacked" in out
     assert len(attacked) == 4  # memorized: neurons off, never seen, untouched; ordinary: mirrored
 
     page = (audited / "report.html").read_text()
@@ -108,12 +112,8 @@ def test_stopped_it_goes_on_with_what_is_left(audited, tmp_path, monkeypatch):
     real = robustness.attack
     monkeypatch.setattr(robustness, "attack", lambda *a, **o: attacked.append(1) or real(*a, **o))
     effort = Effort(1, (0, 3), images=1)
-    with Run.open(copied) as run:
-        settings = run.meta("settings")
-    with Run.create(copied, settings) as run:
-        work = Work(
-            run, model, None, Plan(images=2, image_settings=findnemo.ImageSettings(steps=2))
-        )
+    run, work = _reopened(copied, model)
+    with run:
         with pytest.raises(StoppedError, match="stopped after 2 of 4"):
             attack_all(work, effort, stop=lambda: len(attacked) > 1)
         assert len(attacked) == 2
@@ -122,6 +122,72 @@ def test_stopped_it_goes_on_with_what_is_left(audited, tmp_path, monkeypatch):
         assert {len(line) for line in run.meta("attack")["curves"].values()} == {2}
         with pytest.raises(StoppedError):
             try_out(work, effort, stop=lambda: True)
+
+
+def _fake(untouched, off):
+    """An attack that reaches so much, where it begins without the caption and elsewhere."""
+
+    def attack(model, subject, settings, steps, starts, images, descriptor, keep):
+        reached = untouched if starts == ("random",) else off
+        return {start: {step: [reached * (step > 0)] for step in steps} for start in starts}
+
+    return attack
+
+
+@pytest.mark.parametrize(
+    ("untouched", "off", "word", "says"),
+    [
+        (0.17, 0.1, "tells nothing", "on the untouched model it gives no copy either (0.17)"),
+        (0.9, 0.1, "not back", "gives a copy of 0 of the 1 caption attacked"),
+        (0.9, 0.8, "back", "gives a copy of 1 of the 1 caption attacked"),
+    ],
+)
+def test_an_attack_says_something_only_where_it_works_on_the_untouched_model(
+    audited, tmp_path, monkeypatch, untouched, off, word, says
+):
+    monkeypatch.setattr(robustness, "attack", _fake(untouched, off))
+    run = shutil.copytree(audited, tmp_path / "run")
+    options = ("--no-attempts", "--attack-captions", 1, "--attack-steps", "0,1")
+    status, out, err = cli("verify", run, *options)
+    assert status == 0, err
+    assert says in out
+    assert "fail" not in out
+    with (run / "results.csv").open() as file:
+        (row,) = [row for row in csv.DictReader(file) if row["memorized"] == "True"]
+    assert (row["attack"], row["standing"]) == (word, "gone")
+    page = " ".join((run / "report.html").read_text().split())
+    assert says in page
+    assert row["attack_why"] in page
+
+
+def test_the_control_begins_without_the_caption_and_is_kept(audited, tmp_path, monkeypatch):
+    begun = []
+
+    def attack(model, subject, settings, steps, starts, *more):
+        begun.append(starts)
+        return {start: {step: [0.9] for step in steps} for start in starts}
+
+    monkeypatch.setattr(robustness, "attack", attack)
+    monkeypatch.setattr(robustness, "_draw_sheets", lambda *given: None)
+    model = findnemo.load(audited.parent / "model", channels_last=True)
+    run, work = _reopened(shutil.copytree(audited, tmp_path / "run"), model)
+    with run:
+        attack_all(work, Effort(1, (0, 1)))
+        assert sorted(begun) == [("caption",)] * 3 + [("random",)]
+        neurons = NeuronSet({next(iter(model.value_layers)): [0, 1]})
+        monkeypatch.setattr(robustness, "all_neurons", lambda captions: neurons)
+        attack_all(work, Effort(1, (0, 1)))
+        assert begun.count(("random",)) == 1, "of other neurons the control is the same"
+        attack_all(work, Effort(1, (0, 1), starts=("empty", "caption")))
+        assert begun.count(("empty",)) == 1
+
+
+def _reopened(path, model):
+    with Run.open(path) as run:
+        settings = run.meta("settings")
+    plan = Plan(images=2, image_settings=findnemo.ImageSettings(steps=2))
+    run = Run.create(path, settings)
+    return run, Work(run, model, None, plan)
 
 
 def test_an_attack_that_fails_leaves_the_captions_as_they_were_and_is_tried_again(

@@ -132,7 +132,9 @@ def show_caption(
     """Everything a run knows of one of its captions: verdict, what was measured before and
     after, its neurons, its picture.
     """
+    from findnemo.report.sentences import of_caption
     from findnemo.runs import settings_of
+    from findnemo.runs._tried import verdicts
     from findnemo.runs.overview import value_layers
 
     kind = f", {plain(caption.type)}" if caption.type else ""
@@ -144,6 +146,8 @@ def show_caption(
     _show_rows(prices_table(caption))
     for line in neuron_lines(caption, list(value_layers(run, captions))):
         stdout.print(line, soft_wrap=True)
+    for line in of_caption(verdicts(caption, run.meta("bases") or {})):
+        stdout.print(plain(line), soft_wrap=True)
     for stage, reason in caption.failed.items():
         stdout.print(f"[red]{plain(stage)} failed:[/] {plain(reason)}", soft_wrap=True)
     picture = run.path / "sheets" / f"{caption.slug}.png"

@@ -17,6 +17,8 @@ from typing import Any
 
 from rich.console import Console
 
+from findnemo.runtime.notices import lasting
+
 SILENCE = 25.0  # seconds after which a line is due
 TICK = 1.0  # seconds between two looks at whether one is
 WINDOW = 60.0  # seconds whose pieces tell how fast a stage is,
@@ -100,18 +102,6 @@ class Stage:
 
     def __str__(self) -> str:
         return f"{self.name} {self.done}/{self.total}"
-
-
-def lasting(seconds: float) -> str:
-    """A time in words, as exact as it is known.
-
-    >>> lasting(42.4), lasting(95), lasting(1306), lasting(9000)
-    ('42 s', '1.6 min', '22 min', '2.5 h')
-    """
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.{int(seconds < 10 * size)}f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 class Watch:

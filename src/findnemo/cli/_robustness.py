@@ -30,7 +30,8 @@ def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any
 
 def attempts_table(attempts: Mapping[str, Any]) -> Table:
     """Captions of which an attempt gave a copy, a column for each model and kind of caption;
-    Wilson intervals (95 %) where they have room.
+    Wilson intervals (95 %) where they have room. An edited model is judged on the captions for
+    which the attempt works on the untouched one.
     """
     columns = attempts["columns"]
     head = Column("captions copied by", no_wrap=True)
@@ -42,15 +43,20 @@ def attempts_table(attempts: Mapping[str, Any]) -> Table:
     return table
 
 
-def _copies(cell: Mapping[str, float] | None, with_interval: bool) -> str:
+def _copies(cell: Mapping[str, Any] | None, with_interval: bool) -> str:
     """
     >>> _copies({"captions": 1, "n": 5, "low": 0.04, "high": 0.62}, False)
     '1/5'
     """
+    from findnemo.runs._tried import judged
+
     if cell is None:
         return "-"
-    interval = f" [dim]{cell['low']:.2f}-{cell['high']:.2f}[/]" if with_interval else ""
-    return f"{cell['captions']:.0f}/{cell['n']:.0f}{interval}"
+    told = judged(cell)
+    if told is None:
+        return "[dim]tells nothing[/]"
+    interval = f" [dim]{told['low']:.2f}-{told['high']:.2f}[/]" if with_interval else ""
+    return f"{told['back']:.0f}/{told['works']:.0f}{interval}"
 
 
 def attack_table(attack: Mapping[str, Any]) -> Table:

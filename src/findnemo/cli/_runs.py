@@ -71,7 +71,7 @@ def inspect(
                 f"no caption {caption!r} in {run}: give a row number or a part of a caption"
             )
         if json:
-            print_json([row(c, q) for c in chosen])
+            print_json([row(c, q, opened.meta("bases")) for c in chosen])
             return
         for one in chosen[:10]:
             show_caption(opened, captions, one, q.get(one.id))

@@ -5,7 +5,7 @@ and what it does not prove.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from findnemo.export._selection import Selection
@@ -132,6 +132,7 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
         edit += f"; chosen by its price: {point}"
     training = about.get("training")
     told = [("training pictures", markdown(training["sentence"], 3 * LONGEST))] if training else []
+    told += _attacked(about["attack"] or {})
     return [
         ("model", markdown(name_of(about["source"]))),
         *told,
@@ -152,6 +153,21 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
         ("finished images", rendering),
         ("edit", edit),
     ]
+
+
+def _attacked(attack: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What optimised embeddings bring back with the neurons off, where that was tried with a
+    control.
+    """
+    if not (told := (attack.get("told") or {}).get("neurons off")):
+        return []
+    silent = len(told["silent"])
+    said = (
+        f"with all neurons of the audit off, an optimised embedding gives a copy of {told['back']}"
+        f" of the {_count(told['works'], 'caption')} attacked for which the attack works on the"
+        " untouched model"
+    )
+    return [("attack", said + (f"; it tells nothing of {silent} more" if silent else ""))]
 
 
 def _count(number: int, what: str) -> str:

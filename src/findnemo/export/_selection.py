@@ -181,7 +181,10 @@ def _about(run: Run, captions: Sequence[Caption], chosen: Sequence[Caption]) -> 
     states = Counter(state(c) for c in captions)
     standings = Counter(standing(c) for c in captions if c not in chosen)
     return {
-        **{key: run.meta(key) for key in ("source", "versions", "quality", "preprocessing")},
+        **{
+            key: run.meta(key)
+            for key in ("source", "versions", "quality", "preprocessing", "attack")
+        },
         "settings": settings_of(run),
         "audited": sum(c.detected is not None for c in captions),
         "memorized": states["memorized"],

@@ -7,6 +7,7 @@ from typing import Any
 
 from findnemo.report import _charts as charts
 from findnemo.report._text import ALIGNMENT, NONE, PIXELS, interval, minus, number, percent
+from findnemo.runs._tried import judged
 
 SIDE_EFFECTS = {
     "pixel_change": PIXELS,
@@ -56,7 +57,7 @@ def _bounded(point: Sequence[float | None] | None) -> Cell:
 
 def attempts(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Ordinary attempts: a row each, with the share of captions of which each column gave
-    a copy, and its interval.
+    a copy, and its interval; of an edited model those for which it works on the untouched one.
     """
     if not found or not found["table"]:
         return None
@@ -71,8 +72,11 @@ def attempts(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _copies(share: Mapping[str, float] | None) -> Cell:
     if share is None:
         return NONE, ""
-    ends = interval(share["low"], share["high"], percent)
-    return f"{share['captions']:.0f} of {share['n']:.0f}", ends
+    told = judged(share)
+    if told is None:
+        return "tells nothing", ""
+    ends = interval(told["low"], told["high"], percent)
+    return f"{told['back']:.0f} of {told['works']:.0f}", ends
 
 
 def hardened(found: Mapping[str, Any] | None) -> dict[str, Any] | None:

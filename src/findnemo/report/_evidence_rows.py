@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import torch
 
@@ -29,9 +30,19 @@ from findnemo.report._evidence_row import (
     share,
 )
 from findnemo.report._text import count, number, percent
-from findnemo.report.sentences import GIVEN, OFF, UNTOUCHED, sentences
+from findnemo.report.sentences import sentences
 from findnemo.robustness.curves import strongest
 from findnemo.runs import Caption, list_of, state, switched_off
+from findnemo.runs._tried import (
+    ATTACK,
+    EMBEDDING,
+    GIVEN,
+    HARDENED,
+    OFF,
+    UNTOUCHED,
+    judged,
+    verdicts,
+)
 from findnemo.runs.detectors import HOLDOUT
 from findnemo.runs.detectors import STAGE as DETECTOR
 from findnemo.runs.fine_tunes import different, training_of
@@ -40,11 +51,11 @@ from findnemo.runs.standing import copies
 from findnemo.stats import auroc, bootstrap, clopper_pearson, tpr_at_fpr
 
 FPR = 0.01
-ATTACK = "attack:"  # and a state of the model: stages of captions
+EDITED = (OFF, HARDENED)  # states of the model that are judged beside the untouched one
 STATES = {  # state of the model in an attack -> what it is called here
     UNTOUCHED: "untouched model",
     OFF: "neurons off",
-    "hardened": "hardened model",
+    HARDENED: "hardened model",
     f"{OFF}, never seen": "control, pictures never seen, neurons off",
 }
 
@@ -306,10 +317,11 @@ def other_words(held: Held) -> Row:
         ),
     )
     figures = [
-        share(f"{attempt}; {column}", int(cell["captions"]), int(cell["n"]))
+        share(f"{attempt}; {column}", hits, of)
         for attempt, columns in found["table"].items()
         for column, cell in columns.items()
-        if cell["n"] >= 1
+        for hits, of in (_hits(column, cell),)
+        if of >= 1
     ]
     if not figures:
         return not_executed(row, "no such attempts were made", command(held, VERIFY))
@@ -317,6 +329,8 @@ def other_words(held: Held) -> Row:
         "Captions of which an image is as near as a copy to the picture, or to what the untouched"
         " model gives; each attempt beside the untouched model and, where they were tried, ordinary"
         " captions.",
+        "An edited model is judged on the captions for which the same attempt gives a copy on the"
+        " untouched model; of others it tells nothing.",
         "Image to image is given the picture: what it gives back it was partly given.",
     )
     most = [
@@ -329,6 +343,12 @@ def other_words(held: Held) -> Row:
         if one is not None
     )
     return executed(row, figures, sentences(found, None), how, result)
+
+
+def _hits(column: str, cell: Mapping[str, Any]) -> tuple[int, int]:
+    """Captions copied, and of how many (`judged`); none where no control is known."""
+    told = None if column in EDITED and "told" not in cell else judged(cell)
+    return (0, 0) if told is None else (int(told["back"]), int(told["works"]))
 
 
 def _called(one: Figure) -> str:
@@ -440,8 +460,8 @@ def inversion(held: Held) -> Row:
     if control:
         (first, start), (last, end) = control[0], control[-1]
         told = [
-            f"Positive control: in the untouched model the same attack goes from {number(start)}"
-            f" {_when(first)} to {number(end)} {_when(last)}.",
+            "Positive control: in the untouched model the same attack, begun without the caption,"
+            f" goes from {number(start)} {_when(first)} to {number(end)} {_when(last)}.",
             *told,
         ]
     else:
@@ -451,7 +471,8 @@ def inversion(held: Held) -> Row:
         f" {found.get('known') or 0} of them, for the others an image of the untouched model stands"
         " in.",
         "A gap is memorized pictures less controls: the embedding itself carries information, so"
-        " that pictures never seen come near, too.",
+        " that pictures never seen come near, too. Gaps are of the captions for which the attack"
+        " gives a copy on the untouched model; where it gives none there, it tells nothing.",
     )
     return executed(row, figures, told, how, tuple(told[:2]))
 
@@ -483,11 +504,20 @@ def reconstruction(held: Held) -> Row:
     )
     bases = held.run.meta("bases") or {}
     figures: list[Figure] = []
+    told: list[str] = []
     for name, called in STATES.items():
-        nearest = _nearest(held.captions, ATTACK + name, bases)
+        every = _nearest(held.captions, ATTACK + name, bases)
+        telling = [c for c in held.captions if name not in EDITED or _tells(c, name, bases)]
+        nearest = _nearest(telling, ATTACK + name, bases)
+        silent = len(every) - len(nearest)
+        if silent:
+            told.append(
+                f"{called}: of {count(silent, 'picture')} the attack tells nothing, for it gives"
+                f" {'it' if silent == 1 else 'them'} back from the untouched model neither."
+            )
         for step in sorted({step for step, _ in nearest}):
             at = [near for reached, near in nearest if reached == step]
-            text = f"{called}: as near as a copy after {count(step, 'step')}"
+            text = f"{called}: as near as a copy within {count(step, 'step')}"
             figures.append(share(text, sum(near >= COPY for near in at), len(at)))
     if all(f["name"].startswith("control") for f in figures):
         return not_executed(
@@ -495,18 +525,25 @@ def reconstruction(held: Held) -> Row:
             "no embedding was optimised for a known training picture",
             command(held, VERIFY, "with a table that names the pictures"),
         )
-    told = []
     if (held.run.meta("hardened") or {}).get("quality"):
         told.append("The hardened model is another one than the cleaned one: `findnemo harden`.")
     else:
         told.append("Hardening was not executed: `findnemo harden RUN`.")
     how = (
-        "Mean similarity of the images of a step to the training picture, the attacker's best start;"
+        "Mean similarity of the images of a step to the training picture, the attacker's best step;"
         f" from {COPY} on it counts as a copy. Without a copy descriptor it is the correlation of"
         " pixels.",
+        "That an edited model does not give a picture back counts where the attack gives it back"
+        " from the untouched model, begun without the caption; else it tells nothing.",
         "The attacker has the weights and the picture.",
     )
     return executed(row, figures, told, how)
+
+
+def _tells(caption: Caption, state: str, bases: Mapping[str, str]) -> bool:
+    """Whether the attack says something of a caption in a state of the model."""
+    found = verdicts(caption, bases).get(state, {}).get(EMBEDDING)
+    return found is not None and found.word != "tells nothing"
 
 
 def _nearest(

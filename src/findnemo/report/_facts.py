@@ -24,7 +24,7 @@ from findnemo.report._captions import card, example, reasons, wanted_pictures
 from findnemo.report._pictures import thumbnails
 from findnemo.report._text import ALIGNMENT, NONE, PIXELS, count, interval, minus, number, percent
 from findnemo.report._training import about_training, training, wanted_training
-from findnemo.report.sentences import sentences
+from findnemo.report.sentences import of_caption, sentences
 from findnemo.runs import (
     Caption,
     Run,
@@ -41,6 +41,7 @@ from findnemo.runs import (
     state,
     switched_off,
 )
+from findnemo.runs._tried import verdicts
 from findnemo.runs.compare import own_apart, stage_in
 from findnemo.runs.standing import WORDS
 from findnemo.stats import bootstrap, wilson
@@ -105,6 +106,7 @@ def facts(run: Run) -> dict[str, Any]:
     captions = captions_of(run)
     settings = settings_of(run)
     quality = run.meta("quality")
+    bases = run.meta("bases") or {}
     tau = settings["tau"]
     memorized = _memorized(captions)
     suspected = _suspected(captions)
@@ -154,7 +156,10 @@ def facts(run: Run) -> dict[str, Any]:
         "hardened": hardened(run.meta("hardened")),
     }
     each = {
-        "cards": [card(run.path, c, numbers, pictures) for c in [*memorized, *suspected]],
+        "cards": [
+            card(run.path, c, numbers, pictures) | {"tried": of_caption(verdicts(c, bases))}
+            for c in [*memorized, *suspected]
+        ],
         "q": q_values(p_values(run)),
         "suspected": len(suspected),
         "others": _others(captions),

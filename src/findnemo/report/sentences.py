@@ -5,40 +5,40 @@ Pure functions on the summaries that a run keeps (`findnemo.runs.robustness`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-GIVEN = "image to image"  # attempts that start from the picture itself
+from findnemo.report._text import count
+from findnemo.runs._tried import EMBEDDING, GIVEN, OFF, Verdict, prompts_of
+
 ORDINARY = "ordinary, "
-UNTOUCHED = "untouched"
 CONTROLS = {  # end of a gap's name -> what the control is
     ": memorized less never seen": "pictures never seen",
     ": memorized less mirrored": "mirrored images of ordinary captions",
 }
-OFF = "neurons off"
-QUIET = (
-    "No prompt that was tried brought a picture back from the model with neurons off; that is no"
-    " proof for others."
+EARLIER = (
+    "What was tried was kept without its positive controls, by an earlier findnemo: it tells"
+    " nothing. `findnemo verify` makes up for it."
 )
 WEIGHTS = (
     "Removing neurons does not protect weights that are given away against somebody who already has"
     " the picture."
 )
+PROMPTS = "other seeds, samplers, steps, guidance, words and tokens"
 
 
 def sentences(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any] | None) -> list[str]:
     """What was tried and what came of it, a sentence for each model; last what that means.
 
-    Empty where nothing was tried.
+    Each says of how many captions that were tried. What gives no copy on the untouched model either
+    tells nothing. Empty where nothing was tried.
 
-    >>> sentences(None, {"curves": {}, "gaps": {"neurons off: memorized less never seen": [[5, 0.5, 0.2, 0.8]]}})[0][-64:]
-    'pictures never seen: the gap is 0.50 [0.20, 0.80] after 5 steps.'
+    >>> told = {"n": 3, "works": 3, "back": 1, "beyond": 0, "silent": [], "low": 0.06, "high": 0.79}
+    >>> sentences(None, {"curves": {}, "told": {"neurons off": told}})[0].partition("copy of ")[2]
+    '1 of the 3 captions attacked for which the attack works on the untouched model (95 %: 6 to 79 %).'
     """
-    attempts = attempts or {"columns": [], "table": {}}
-    outcome = [*_attempts(attempts), *_attacks(attack or {})]
-    prompts = _prompts(attempts["table"], OFF)
-    quiet = [QUIET] if prompts and not any(cell["captions"] for cell in prompts.values()) else []
-    return [*outcome, *quiet, WEIGHTS] if outcome else []
+    outcome = [*_attempts(attempts or {}), *_attacks(attack or {})]
+    return [*dict.fromkeys(outcome), WEIGHTS] if outcome else []
 
 
 def _with(state: str) -> str:
@@ -49,77 +49,196 @@ def _with(state: str) -> str:
     return "After hardening" if state == "hardened" else f"With {state}"
 
 
+def of_caption(found: Mapping[str, Mapping[str, Verdict]]) -> list[str]:
+    """What was tried on one caption, a line for each model. `found`: `verdicts` of the caption.
+
+    >>> of_caption({"neurons off": {"optimised embedding": Verdict("tells nothing", 0.1, 0.17)}})
+    ['With neurons off: the attack tells nothing: on the untouched model it gives no copy either: 0.17.']
+    """
+    return [f"{_with(state)}: {'; '.join(_parts(every))}." for state, every in found.items()]
+
+
+def _parts(every: Mapping[str, Verdict]) -> Iterator[str]:
+    words = prompts_of(every)
+    if words:
+        works = [one for one in words if one.works]
+        back = sum(one.word == "back" for one in works)
+        silent = sum(one.word == "tells nothing" for one in words)
+        yield (
+            f"{back} of {len(works)} attempts that work on the untouched model give a copy"
+            + (f", {silent} more tell nothing" if silent else "")
+        )
+    if attack := every.get(EMBEDDING):
+        nothing = " tells nothing" if attack.word == "tells nothing" else ""
+        yield f"the attack{nothing}: {attack.why}"
+
+
+# attempts -----------------------------------------------------------------------------------------
+
+
 def _attempts(attempts: Mapping[str, Any]) -> list[str]:
-    states = [c for c in attempts["columns"] if not c.startswith(ORDINARY) and c != UNTOUCHED]
+    table = attempts.get("table") or {}
+    told: dict[str, dict[str, Any]] = {}
+    for name, columns in table.items():
+        for column, cell in columns.items():
+            if "told" in cell:
+                told.setdefault(column, {})[name] = cell["told"]
+    if not told:
+        return [EARLIER] * any(OFF in columns for columns in table.values())
     return [
         line
-        for state in states
-        for line in (_words(attempts["table"], state), _given(attempts["table"], state))
-        if line
-    ]
-
-
-def _prompts(table: Mapping[str, Mapping[str, Any]], state: str) -> dict[str, Any]:
-    """The attempts that are not given the picture."""
-    return {
-        name: columns[state]
-        for name, columns in table.items()
-        if state in columns and not name.startswith(GIVEN)
-    }
-
-
-def _words(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
-    """Of attempts that are not given the picture: how many give copies, and the
-    one that gives the most.
-    """
-    found = _prompts(table, state)
-    if not found:
-        return ""
-    what = (
-        f"{_with(state)}, {{}} of {len(found)} attempts with other seeds, samplers, steps,"
-        " guidance, words and tokens give"
-    )
-    hits = {name: cell for name, cell in found.items() if cell["captions"]}
-    if not hits:
-        most = max(cell["n"] for cell in found.values())
-        high = 100 * max(cell["high"] for cell in found.values())
-        able = sum(table[name].get(UNTOUCHED, {}).get("captions", 0) > 0 for name in found)
-        return (
-            f"{what.format('none')} a copy of any of {most:.0f} pictures ({able} do with no neuron"
-            f" off; 95 %: fewer than {high:.0f} % of pictures, each)."
+        for state, every in told.items()
+        for line in (
+            *_words(state, _part(every, lambda name, _: not name.startswith(GIVEN))),
+            *_given(table, state, every),
         )
-    name, cell = max(hits.items(), key=lambda pair: pair[1]["captions"] / pair[1]["n"])
-    return f"{what.format(len(hits))} copies; the most has {name!r}, of {_of(cell)} pictures."
-
-
-def _of(cell: Mapping[str, float]) -> str:
-    return f"{cell['captions']:.0f} of {cell['n']:.0f}"
-
-
-def _given(table: Mapping[str, Mapping[str, Any]], state: str) -> str:
-    """Image to image at the strength that leaves least of the picture, beside ordinary captions."""
-    rows = [
-        (name, columns)
-        for name, columns in table.items()
-        if name.startswith(GIVEN) and state in columns
     ]
-    if not rows:
-        return ""
-    strength, columns = rows[-1]
-    beside = columns.get(ORDINARY + state)
-    ordinary = "" if beside is None else f", and {_of(beside)} of ordinary captions"
+
+
+def _part(
+    every: Mapping[str, dict[str, Any]], holds: Callable[[str, dict[str, Any]], Any]
+) -> dict[str, dict[str, Any]]:
+    return {name: cell for name, cell in every.items() if holds(name, cell)}
+
+
+def _words(state: str, every: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Of attempts that are not given the picture: how many give copies, how many tell nothing."""
+    if not every:
+        return []
+    works = _part(every, lambda _, cell: cell["works"])
+    beyond = _part(every, lambda _, cell: cell["beyond"])
+    silent = _part(every, lambda _, cell: not cell["works"] and cell["silent"])
+    most = max(cell["n"] for cell in every.values())
+    lines = [_working(state, works, most)] if works else []
+    if beyond:
+        lines.append(
+            f"{_with(state)}, {len(beyond)} of {len(every)} attempts give copies of captions of"
+            " which they give none on the untouched model."
+        )
+    if silent:
+        nearest = max((v for c in silent.values() for v in c["silent"] if v is not None), default=0)
+        lines.append(
+            f"{len(silent)} of {len(every)} attempts tell nothing: on the untouched model they give"
+            f" no copy of the {count(most, 'caption')} attacked either (similarity at most"
+            f" {nearest:.2f})."
+        )
+    if works and not beyond and not any(cell["back"] for cell in works.values()):
+        lines.append(
+            "No prompt that brings a picture back from the untouched model brought one back"
+            f" {_state(state)}, of the {count(most, 'caption')} attacked; that is no proof for"
+            " other captions or prompts."
+        )
+    return lines
+
+
+def _state(state: str) -> str:
+    return "after hardening" if state == "hardened" else f"with {state}"
+
+
+def _working(state: str, works: Mapping[str, dict[str, Any]], most: int) -> str:
+    """What the attempts give that work on the untouched model; where some give copies, the one that
+    gives most.
+    """
+    hits = _part(works, lambda _, cell: cell["back"])
+    if not hits:
+        of = sorted({cell["works"] for cell in works.values()})
+        each = f"{of[0]} to {of[-1]}" if len(of) > 1 else f"{of[0]}"
+        ends = [cell["high"] for cell in works.values()]
+        return (
+            f"{_with(state)}, none of {count(len(works), 'attempt')} with {PROMPTS} gives a copy of"
+            f" a caption for which it works on the untouched model ({each} of the"
+            f" {count(most, 'caption')} attacked, each; 95 %: fewer than {100 * max(ends):.0f} %)."
+        )
+    name, cell = max(hits.items(), key=lambda pair: pair[1]["back"] / pair[1]["works"])
     return (
-        f"{strength.capitalize()}, which is given the picture, gives {_of(columns[state])}"
-        f" back{ordinary}."
+        f"{_with(state)}, {len(hits)} of {len(works)} attempts with {PROMPTS} give copies;"
+        f" the most has {name!r}, of {_of(cell)}."
     )
+
+
+def _of(cell: Mapping[str, Any], what: str = "it") -> str:
+    """
+    >>> _of({"back": 1, "works": 3})
+    '1 of the 3 captions attacked for which it works on the untouched model'
+    """
+    captions = count(cell["works"], "caption")
+    return (
+        f"{cell['back']} of the {captions} attacked for which {what} works on the untouched model"
+    )
+
+
+def _given(
+    table: Mapping[str, Mapping[str, Any]], state: str, every: Mapping[str, dict[str, Any]]
+) -> list[str]:
+    """Image to image at the strength that leaves least of the picture, beside ordinary captions."""
+    given = _part(every, lambda name, _: name.startswith(GIVEN))
+    if not given:
+        return []
+    strength, cell = list(given.items())[-1]
+    if not cell["works"]:
+        return [
+            f"{strength.capitalize()}, which is given the picture, tells nothing: it gives no copy"
+            f" on the untouched model of the {count(cell['n'], 'caption')} attacked."
+        ]
+    beside = table[strength].get(ORDINARY + state)
+    ordinary = (
+        ""
+        if beside is None
+        else f", and {beside['captions']:.0f} of {beside['n']:.0f} of ordinary captions"
+    )
+    return [
+        f"{strength.capitalize()}, which is given the picture, gives back {_of(cell)}{ordinary}."
+    ]
+
+
+# the attack ---------------------------------------------------------------------------------------
 
 
 def _attacks(attack: Mapping[str, Any]) -> list[str]:
+    if "told" not in attack:
+        return [EARLIER] * any((attack.get("curves") or {}).values())
+    gaps = attack.get("gaps") or {}
     return [
-        _attacked(name.removesuffix(end), control, points)
-        for name, points in attack.get("gaps", {}).items()
+        line
+        for state, told in attack["told"].items()
+        for line in (*_optimised(state, told), *_beside(state, gaps))
+    ]
+
+
+def _optimised(state: str, told: Mapping[str, Any]) -> list[str]:
+    """Of how many captions the attack gives a copy, and of how many it tells nothing."""
+    lines = []
+    if told["works"]:
+        ends = f"{100 * told['low']:.0f} to {100 * told['high']:.0f} %"
+        lines.append(
+            f"{_with(state)}, an optimised embedding gives a copy of {_of(told, 'the attack')}"
+            f" (95 %: {ends})."
+        )
+    if told["beyond"]:
+        lines.append(
+            f"{_with(state)}, it gives a copy of {count(told['beyond'], 'caption')} of which it"
+            " gives none on the untouched model."
+        )
+    if told["silent"]:
+        silent = count(len(told["silent"]), "caption")
+        near = [f"{value:.2f}" for value in told["silent"] if value is not None]
+        why = (
+            f"on the untouched model it gives no copy either ({', '.join(near)})"
+            if near
+            else "it was not tried on the untouched model"
+        )
+        lines.append(
+            f"{_with(state)}, the attack tells nothing of {silent} of the {told['n']} attacked:"
+            f" {why}."
+        )
+    return lines
+
+
+def _beside(state: str, gaps: Mapping[str, Any]) -> list[str]:
+    return [
+        _attacked(state, control, points)
         for end, control in CONTROLS.items()
-        if name.endswith(end)
+        if (points := gaps.get(state + end))
     ]
 
 
@@ -136,8 +255,8 @@ def _attacked(state: str, control: str, points: Sequence[Sequence[float | None]]
     above = any(p[0] and p[2] > 0 for p in bounded)  # type: ignore[operator]
     come = "come" if above else "are not seen to come"
     return (
-        f"{_with(state)}, embeddings optimised for memorized pictures {come} nearer to them than to"
-        f" {control}: {_listed(bounded)}."
+        f"{_with(state)}, embeddings optimised for the pictures of these captions {come} nearer to"
+        f" them than to {control}: {_listed(bounded)}."
     )
 
 

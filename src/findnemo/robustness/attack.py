@@ -8,7 +8,8 @@ same curve for such pictures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from findnemo.metrics import Descriptor
 
-LEARNING_RATE = 0.1  # as published, with Adam
+LEARNING_RATE = 0.1  # as published, with Adam, for embeddings whose deviation is about 1
 BATCH = 8  # as published
 STEPS = (0, 5, 10, 20, 30, 50)  # after which images are made; 50 as published
 
@@ -75,7 +76,8 @@ def optimised(
 
     Adam, every position of the token embeddings; a batch of `batch` noises and timesteps drawn
     afresh each step from (seed, key, step). `clean`: the picture's latent (1, C, H, W). `text`:
-    where to begin, as `model.encode` gives it; what a model is told beside the tokens stays. Raises
+    where to begin, as `model.encode` gives it; what a model is told beside the tokens stays.
+    `learning_rate`: in units of the embeddings (`unit`), for text encoders differ in scale. Raises
     ModelError for a model without a known loss, NumericalError if it gives NaN.
 
     >>> import findnemo, torch
@@ -86,7 +88,7 @@ def optimised(
     (True, False)
     """
     embedding = text.tokens.detach().float().clone().requires_grad_()
-    optimizer = torch.optim.Adam([embedding], lr=learning_rate)
+    optimizer = torch.optim.Adam([embedding], lr=learning_rate * unit(embedding))
     reached = {0: text} if 0 in steps else {}
     pictures = clean.expand(batch, -1, -1, -1)
     with frozen(model.denoiser):
@@ -105,6 +107,18 @@ def optimised(
             if step in steps:
                 reached[step] = replace(text, tokens=embedding.detach().to(text.tokens, copy=True))
     return reached
+
+
+@torch.no_grad()
+def unit(tokens: Tensor) -> float:
+    """The power of two nearest to the deviation of embeddings: 1 for those of Stable Diffusion, for
+    which the step of the attack was published.
+
+    >>> unit(torch.tensor([[[-0.12, 0.12]]])), unit(torch.zeros(1, 2, 3))
+    (0.125, 1.0)
+    """
+    deviation = float(tokens.float().std())
+    return 2.0 ** round(math.log2(deviation)) if deviation else 1.0
 
 
 # where to begin -----------------------------------------------------------------------------------
@@ -128,6 +142,18 @@ STARTS: dict[str, Callable[[Model, Text, int, str], Text]] = {
     "random": _random,
     "empty": _empty,
 }
+
+
+def uninformed(starts: Iterable[str]) -> tuple[str, ...]:
+    """Those of `starts` that say nothing of the caption.
+
+    In the untouched model the caption gives its picture before any step. What a search is able to
+    do shows only where it begins without.
+
+    >>> uninformed(["caption", "random"])
+    ('random',)
+    """
+    return tuple(start for start in starts if start != "caption")
 
 
 def starting(model: Model, prompt: str, start: str, seed: int = 0) -> Text:

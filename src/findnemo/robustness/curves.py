@@ -20,15 +20,18 @@ Rows = Sequence[Mapping[int, float]]
 
 
 def strongest(starts: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[int, float]:
-    """Step -> similarity of the attacker's best start: the largest over starts
-    of the mean over images.
+    """Step -> similarity of the best embedding that the attacker has by then: the largest over
+    starts and steps of the mean over images.
 
-    >>> strongest({"caption": {"0": [0.1, 0.3]}, "random": {"0": [0.0, 0.1]}})
-    {0: 0.2}
+    An attacker has the picture, and keeps the embedding that comes nearest to it. A search that
+    ends worse than it began has found what it began with.
+
+    >>> strongest({"caption": {"0": [0.1, 0.3], "5": [0.1]}, "random": {"0": [0.0], "5": [0.1]}})
+    {0: 0.2, 5: 0.2}
     """
-    steps = sorted({int(step) for values in starts.values() for step in values})
-    means = [{int(t): statistics.fmean(v) for t, v in values.items()} for values in starts.values()]
-    return {step: max(one[step] for one in means if step in one) for step in steps}
+    means = [(int(t), statistics.fmean(v)) for one in starts.values() for t, v in one.items()]
+    steps = sorted({step for step, _ in means})
+    return {step: max(mean for earlier, mean in means if earlier <= step) for step in steps}
 
 
 def curve(subjects: Rows) -> list[Point]:

@@ -1,17 +1,22 @@
-"""What attempts and attacks on the captions of a run say together.
+"""What attempts and attacks on the captions of a run say, each and together.
 
-Pure functions on what the run keeps.
+That an attempt gives no copy says something only where it gives one on the untouched model: its
+positive control. Here that is decided; whoever shows it takes it from here. Pure functions on what
+the run keeps.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from findnemo.metrics.copies import COPY
 from findnemo.robustness import ATTEMPTS
+from findnemo.robustness.attack import uninformed
 from findnemo.robustness.curves import Point, curve, gap, shares, strongest
 from findnemo.runs.store import Caption
+from findnemo.stats import wilson
 
 # and the name of a trial: stages in the run store
 ATTACK = "attack:"
@@ -21,6 +26,168 @@ ORDINARY = "ordinary"
 OFF = "neurons off"
 UNTOUCHED = "untouched"
 HARDENED = "hardened"
+GIVEN = "image to image"  # attempts that start from the picture itself
+EMBEDDING = "optimised embedding"  # the attack, beside the names of attempts
+
+
+# one attempt on one caption -----------------------------------------------------------------------
+
+VERDICTS = {
+    "back": "it gives a copy",
+    "not back": "it gives no copy, and gives one on the untouched model",
+    "tells nothing": "it gives no copy, and is not seen to give one on the untouched model",
+}
+
+
+class Verdict(NamedTuple):
+    """What an attempt on an edited model says of a caption: one of VERDICTS.
+
+    `reached`: similarity to the picture that it reached, `control`: that of the same attempt on the
+    untouched model, None where it was not made.
+    """
+
+    word: str
+    reached: float
+    control: float | None
+
+    @property
+    def works(self) -> bool:
+        """Whether the attempt gives a copy on the untouched model."""
+        return self.control is not None and self.control >= COPY
+
+    @property
+    def why(self) -> str:
+        """
+        >>> verdict(0.1, 0.17).why
+        'on the untouched model it gives no copy either: 0.17'
+        """
+        if self.word == "back":
+            return f"it gives a copy: {self.reached:.2f}"
+        if self.control is None:
+            return "it was not tried on the untouched model"
+        if self.word == "tells nothing":
+            return f"on the untouched model it gives no copy either: {self.control:.2f}"
+        return f"it gives no copy: {self.reached:.2f}, on the untouched model {self.control:.2f}"
+
+
+def verdict(reached: float, control: float | None) -> Verdict:
+    """What an attempt says that reached a similarity to the picture, from its positive control.
+
+    A copy is a copy, whatever the control gives.
+
+    >>> [verdict(*pair).word for pair in ((0.9, 0.9), (0.1, 0.9), (0.1, 0.17), (0.1, None))]
+    ['back', 'not back', 'tells nothing', 'tells nothing']
+    """
+    found = Verdict("tells nothing", reached, control)
+    if reached >= COPY:
+        return found._replace(word="back")
+    return found._replace(word="not back") if found.works else found
+
+
+def verdicts(caption: Caption, bases: Mapping[str, str]) -> dict[str, dict[str, Verdict]]:
+    """State of the model (`neurons off`, `hardened`) -> attempt -> what it says of a memorized
+    caption, from results that stand; `EMBEDDING` is the attack.
+
+    `bases`: stage -> the basis that its results must stand on.
+    """
+    found: dict[str, dict[str, Verdict]] = defaultdict(dict)
+    if caption.detected is None or not caption.detected.memorized:
+        return found
+    for stage in (ATTEMPT, ATTACK):
+        standing = _standing(caption, bases, stage)
+        control = standing.pop(UNTOUCHED, {})
+        # the caption itself gives the picture there, without any search
+        curves = control.get("curves", {})
+        blind = {start: curves[start] for start in uninformed(curves)}
+        controls = _reached(control | {"curves": blind})
+        for state, payload in standing.items():
+            if state in (OFF, HARDENED):
+                for name, reached in _reached(payload).items():
+                    found[state][name] = verdict(reached, controls.get(name))
+    return found
+
+
+def tried_columns(found: Mapping[str, Verdict]) -> dict[str, Any]:
+    """What a row of results.csv says of a caption: verdict of the attack and why; attempts that are
+    not given the picture, those that work on the untouched model and of these those that give a
+    copy. None where nothing was tried. `found`: attempt -> verdict, of one state of the model.
+
+    >>> tried_columns({EMBEDDING: verdict(0.1, 0.17), "seeds: fresh": verdict(0.1, 0.9)})
+    {'attack': 'tells nothing', 'attack_why': 'on the untouched model it gives no copy either: 0.17', 'attempts_work': 1, 'attempts_back': 0}
+    """
+    attack = found.get(EMBEDDING)
+    words = prompts_of(found)
+    works = [one for one in words if one.works]
+    return {
+        "attack": None if attack is None else attack.word,
+        "attack_why": None if attack is None else attack.why,
+        "attempts_work": len(works) if words else None,
+        "attempts_back": sum(one.word == "back" for one in works) if words else None,
+    }
+
+
+def prompts_of(found: Mapping[str, Verdict]) -> list[Verdict]:
+    """Verdicts of the attempts that are not given the picture."""
+    return [one for name, one in found.items() if name != EMBEDDING and not name.startswith(GIVEN)]
+
+
+def _reached(payload: Mapping[str, Any]) -> dict[str, float]:
+    """Attempt -> the similarity to the picture that it reached: of an attempt its nearest image, of
+    the attack the mean of the images of the best embedding.
+    """
+    near = {name: max(values) for name, values in payload.get("closeness", {}).items() if values}
+    line = strongest(payload.get("curves", {}))
+    return near | ({EMBEDDING: line[max(line)]} if line else {})
+
+
+def _standing(caption: Caption, bases: Mapping[str, str], stage: str) -> dict[str, dict[str, Any]]:
+    """Trial -> result of a caption, of those that stand on the last basis: other neurons, settings
+    or weights make another result.
+    """
+    return {
+        name.removeprefix(stage): payload
+        for name, payload in caption.results.items()
+        if name.startswith(stage) and payload["basis"] == bases.get(name)
+    }
+
+
+def _told(found: Sequence[Verdict]) -> dict[str, Any]:
+    """What an attempt says of `n` captions: on how many it `works` in the untouched model, of how
+    many of these it brings the picture `back`, with Wilson's interval (95 %); `beyond`: it does
+    though it does not work there; `silent`: of the others, the similarity reached there.
+
+    >>> _told([verdict(0.1, 0.9), verdict(0.8, 0.9), verdict(0.1, 0.17)])
+    {'n': 3, 'works': 2, 'back': 1, 'beyond': 0, 'silent': [0.17], 'low': 0.0945, 'high': 0.9055}
+    """
+    works = [one for one in found if one.works]
+    back = sum(one.word == "back" for one in works)
+    counts = {
+        "n": len(found),
+        "works": len(works),
+        "back": back,
+        "beyond": sum(one.word == "back" for one in found) - back,
+        "silent": [one.control for one in found if one.word == "tells nothing"],
+    }
+    low, high = wilson(back, len(works)) if works else (None, None)
+    return counts | {
+        name: None if end is None else round(end, 4) for name, end in (("low", low), ("high", high))
+    }
+
+
+def judged(cell: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Of a cell of `attempts_summary` the captions that give copies, `back`, of how many, `works`,
+    and the interval; None where it tells nothing.
+
+    In an edited model these are the captions for which the attempt works on the untouched one, or
+    where it works for none and gives copies all the same, all of them.
+    """
+    told = cell.get("told")
+    if told is None or (told["beyond"] and not told["works"]):
+        return {**cell, "back": cell["captions"], "works": cell["n"]}
+    return told if told["works"] else None
+
+
+# all captions -------------------------------------------------------------------------------------
 
 
 def _results(
@@ -28,16 +195,12 @@ def _results(
 ) -> dict[str, dict[int, dict[str, Any]]]:
     """Trial -> caption -> result, of memorized captions or of ordinary ones: those that
     were tried in every trial.
-
-    What stands on another basis than the last is left out: other neurons, settings or weights make
-    another curve.
     """
     results: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     for caption in captions:
         if (caption.detected is not None and caption.detected.memorized) is is_memorized:
-            for name, payload in caption.results.items():
-                if name.startswith(stage) and payload["basis"] == bases.get(name):
-                    results[name.removeprefix(stage)][caption.id] = payload
+            for trial, payload in _standing(caption, bases, stage).items():
+                results[trial][caption.id] = payload
     common = set.intersection(*map(set, results.values())) if results else set()
     return {
         name: {id_: payload for id_, payload in found.items() if id_ in common}
@@ -46,13 +209,16 @@ def _results(
 
 
 def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:
-    """Curves of the attack with intervals, and the gaps between memorized pictures and
-    such that were never seen.
+    """Curves of the attack with intervals, the gaps between memorized pictures and such that were
+    never seen, and what the attack says.
 
     `curves`: name -> [step, mean similarity] pairs; `bands`: name -> [step, low, high], 95 %;
-    `gaps`: name -> [step, gap, low, high]; `n`: memorized captions; `known`: of how many the
-    training image is known. `bases`: stage -> the basis that its results must stand on.
+    `gaps`: name -> [step, gap, low, high], of the captions for which the attack works on the
+    untouched model; `n`: memorized captions; `known`: of how many the training image is known;
+    `told`: state of the model -> counts (`_told`). `bases`: stage -> the basis that its results
+    must stand on.
     """
+    found = {c.id: verdicts(c, bases) for c in captions}
     rows: dict[str, dict[int, dict[int, float]]] = {}
     known = 0
     for who, is_memorized in ((MEMORIZED, True), (ORDINARY, False)):
@@ -63,6 +229,12 @@ def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dic
             if (who, name) == (MEMORIZED, OFF):
                 known = sum(p["known"] for p in payloads.values())
     points = {name: curve(list(subjects.values())) for name, subjects in rows.items()}
+    told = {
+        state: [found[id_][state][EMBEDDING] for id_ in tried if EMBEDDING in found[id_][state]]
+        for state in (OFF, HARDENED)
+        if (tried := rows.get(_curve_name(MEMORIZED, state)))
+    }
+    works = {id_ for id_, of in found.items() for one in of.values() if _works(one)}
     return {
         "x": "steps of the attack",
         "y": "similarity to the wanted picture",
@@ -70,8 +242,14 @@ def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dic
         "known": known,
         "curves": {name: [[x, y] for x, y, _, _ in line] for name, line in points.items()},
         "bands": {name: _band(line) for name, line in points.items()},
-        "gaps": _gaps(rows),
+        "gaps": _gaps(rows, works),
+        "told": {state: _told(some) for state, some in told.items()},
     }
+
+
+def _works(found: Mapping[str, Verdict]) -> bool:
+    """Whether the attack works for a caption on the untouched model."""
+    return EMBEDDING in found and found[EMBEDDING].works
 
 
 def _band(line: Iterable[Point]) -> list[list[Any]]:
@@ -89,16 +267,18 @@ def _curve_name(who: str, trial: str) -> str:
 
 
 def _gaps(
-    rows: Mapping[str, Mapping[int, Mapping[int, float]]],
+    rows: Mapping[str, Mapping[int, Mapping[int, float]]], works: Container[int]
 ) -> dict[str, list[list[float | None]]]:
-    """Memorized less each control, in the same model.
+    """Memorized less each control, in the same model, of captions for which the attack `works` on
+    the untouched model.
 
     Pictures that were never seen are compared caption by caption.
     """
     gaps: dict[str, list[list[float | None]]] = {}
     for name, control in rows.items():
         kind, _, state = name.partition(", ")
-        wanted = rows.get(f"{MEMORIZED}, {state}", {})
+        every = rows.get(f"{MEMORIZED}, {state}", {})
+        wanted = {id_: line for id_, line in every.items() if id_ in works}
         if kind == MEMORIZED or not wanted:
             continue
         both = [id_ for id_ in wanted if id_ in control]
@@ -111,15 +291,26 @@ def _gaps(
 
 def attempts_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:
     """Attempt -> column (`untouched`, `neurons off`, `ordinary, neurons off`) -> shares of
-    copies; see `curves.shares`.
+    copies; see `curves.shares`. Those of memorized captions in an edited model hold what they say,
+    `told` (`_told`).
     """
+    found = {c.id: verdicts(c, bases) for c in captions}
+    tried = _results(captions, bases, ATTEMPT, True)
     columns = {
         (name if is_memorized else f"{ORDINARY}, {name}"): shares(
             [p["closeness"] for p in payloads.values()]
         )
-        for is_memorized in (True, False)
-        for name, payloads in _results(captions, bases, ATTEMPT, is_memorized).items()
+        for is_memorized, results in (
+            (True, tried),
+            (False, _results(captions, bases, ATTEMPT, False)),
+        )
+        for name, payloads in results.items()
     }
+    for state in {OFF, HARDENED} & columns.keys():
+        for attempt, cell in columns[state].items():
+            cell["told"] = _told(
+                [one for id_ in tried[state] if (one := found[id_][state].get(attempt))]
+            )
     order = sorted(columns, key=lambda name: (name.startswith(ORDINARY), name != UNTOUCHED))
     table = {a: {name: columns[name][a] for name in order if a in columns[name]} for a in ATTEMPTS}
     return {"columns": order, "table": {a: values for a, values in table.items() if values}}

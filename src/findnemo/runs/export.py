@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from findnemo.files.marks import marked
 from findnemo.files.writing import written
+from findnemo.runs._tried import OFF, tried_columns, verdicts
 from findnemo.runs.discoveries import list_of, p_values, q_values
 from findnemo.runs.overview import sampler_of
 from findnemo.runs.results import Verified
@@ -33,10 +34,13 @@ VERIFIED = (  # columns of results.csv that are called as verification calls the
 )
 
 
-def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any]:
+def row(
+    caption: Caption, q: Mapping[int, float] | None = None, bases: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """One row a caption, the columns of results.csv; `None` where a step does not concern it.
 
-    `layers`: the neurons found, layer -> indices. `q`: caption id -> q-value.
+    `layers`: the neurons found, layer -> indices. `q`: caption id -> q-value. `bases`: what results
+    of attacks must stand on (`Run.meta`).
     """
     detected = caption.detected
     found = caption.localized
@@ -64,6 +68,7 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
         "fresh_score_after": checked.score_after,
         "fresh_same_seed": checked.same_seed,
         **{name: getattr(checked, name) for name in VERIFIED},
+        **tried_columns(verdicts(caption, bases or {}).get(OFF, {})),
         "impact": impact_of(caption),
         "evaluations": evaluations_of(caption),
         "seconds": round(caption.seconds, 3),
@@ -141,7 +146,8 @@ def summary(run: Run, fdr: float | None = None) -> dict[str, Any]:
 
 def _rows(run: Run) -> Iterator[dict[str, Any]]:
     q = q_values(p_values(run))
-    return (row(c, q) for c in each_caption(run))
+    bases = run.meta("bases")
+    return (row(c, q, bases) for c in each_caption(run))
 
 
 def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:

@@ -256,6 +256,18 @@ class Quality(Change, total=False):
     each: list[CaptionChange] | None
 
 
+class Told(TypedDict, total=False):
+    """What an attempt says of captions, from its positive controls (`_tried`)."""
+
+    n: Required[Count]
+    works: Required[Count]
+    back: Required[Count]
+    beyond: Required[Count]
+    silent: Required[list[Number | None]]
+    low: Required[Number | None]
+    high: Required[Number | None]
+
+
 class AttackSummary(TypedDict, total=False):
     x: Required[Text]
     y: Required[Text]
@@ -264,6 +276,7 @@ class AttackSummary(TypedDict, total=False):
     curves: Required[dict[Text, list[tuple[Number, Number]]]]
     bands: dict[Text, list[tuple[Number, Number, Number]]] | None
     gaps: dict[Text, list[tuple[Number, Number, Number | None, Number | None]]] | None
+    told: dict[Text, Told]
 
 
 class Share(TypedDict, total=False):
@@ -272,6 +285,7 @@ class Share(TypedDict, total=False):
     n: Required[Number]
     low: Required[Number]
     high: Required[Number]
+    told: Told
 
 
 class AttemptsSummary(TypedDict, total=False):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,18 +20,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import torch
+
 from findnemo import seeds
 from findnemo.edits import deactivate
 from findnemo.errors import FindnemoError, InputError, ModelError, StoppedError
 from findnemo.files.originals import picture
 from findnemo.files.secrets import hidden
 from findnemo.files.writing import write_all
-from findnemo.images import ImageSettings, png, save_png, sheet
+from findnemo.images import ImageSettings, generate, png, save_png, sheet
 from findnemo.metrics import Judges
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.passes.spending import counting
 from findnemo.robustness import ATTEMPTS, Subject, attack, closeness, cost, subject
+from findnemo.robustness.attack import optimised, starting, uninformed
 from findnemo.robustness.controls import mirrored, scrambled
 from findnemo.runs._same import require_same
 from findnemo.runs._tried import (
@@ -159,9 +164,11 @@ def spread(found: list[T], most: int) -> list[T]:
 
 
 def trials(work: Work) -> list[Trial]:
-    """The attacks on the edited model with their controls.
+    """The attacks on the edited model with their controls, the untouched model last: where a trial
+    gives no copy there, it tells nothing (`_tried.verdict`).
 
-    All neurons of the run are off: the model as it is exported.
+    All neurons of the run are off: the model as it is exported. The untouched model has no neurons
+    off, so that what is found of it stands whatever becomes of the run's neurons.
     """
     off = all_neurons(work.run.captions())
     return [*against(off, OFF), Trial(UNTOUCHED, MEMORIZED, EMPTY)]
@@ -377,12 +384,23 @@ def failures(captions: Iterable[Caption]) -> list[str]:
 
 def _basis(work: Work, effort: Effort, trial: Trial, stage: str) -> str:
     """What a result depends on, in 16 digits."""
-    asked = [effort.steps, effort.starts] if stage == ATTACK else list(ATTEMPTS)
+    asked = [effort.steps, _starts(effort, trial.name)] if stage == ATTACK else list(ATTEMPTS)
     controls = effort.controls if NEVER in trial.name else ()
     pictures = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in controls]
     settings = work.plan.image_settings.to_json()
     basis = [sorted(trial.neurons), trial.identity, asked, effort.images, pictures, settings]
     return hashlib.sha256(json.dumps(basis).encode()).hexdigest()[:16]
+
+
+def _starts(effort: Effort, trial: str) -> tuple[str, ...]:
+    """Where the attack begins in a trial.
+
+    The caption's own embedding gives the picture of the untouched model before any step, so that it
+    is no control of the search: there it begins at the others, or at random.
+    """
+    if trial != UNTOUCHED:
+        return effort.starts
+    return uninformed(effort.starts) or ("random",)
 
 
 def subject_of(work: Work, caption: Caption) -> Subject:
@@ -444,7 +462,7 @@ def _attack(
             wanted,
             settings,
             effort.steps,
-            effort.starts,
+            _starts(effort, case.trial.name),
             effort.images,
             judges.descriptor,
             keep,
@@ -458,7 +476,7 @@ def _file(name: str) -> str:
 
 def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> None:
     """A sheet a memorized caption: a row a trial, a column a step, the images of the attack
-    that begins at the caption.
+    from its first start.
     """
     title = f"(steps {', '.join(map(str, effort.steps))}; wanted)"
     for caption in captions:
@@ -467,7 +485,8 @@ def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> Non
         for stage in caption.results:
             trial = stage.removeprefix(ATTACK)
             stem = f"{folder}/{_file(trial)}"
-            files = [Path(f"{stem}-{effort.starts[0]}-{step:04d}.png") for step in effort.steps]
+            start = _starts(effort, trial)[0]
+            files = [Path(f"{stem}-{start}-{step:04d}.png") for step in effort.steps]
             if stage.startswith(ATTACK) and all(file.is_file() for file in files):
                 rows.append(
                     (trial, [picture(file) for file in (*files, Path(f"{stem}-wanted.png"))])
@@ -479,13 +498,64 @@ def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> Non
 def evaluations(work: Work, effort: Effort, stage: str) -> int:
     """U-Net sample evaluations that are still to be spent, about."""
     captions = _chosen(list(work.run.captions()), effort)
-    left = sum(
-        not _Job(k, caption, trial).stands(stage, _basis(work, effort, trial, stage))
+    settings = work.plan.image_settings
+
+    def each(trial: Trial) -> int:
+        if stage == ATTACK:
+            starts = _starts(effort, trial.name)
+            return cost(effort.steps, len(starts), effort.images, settings)
+        return len(ATTEMPTS) * effort.images * settings.passes
+
+    return sum(
+        each(trial)
         for trial in trials(work)
         if stage == ATTACK or trial.wanted != NEVER
         for k, caption in enumerate(captions[trial.who])
+        if not _Job(k, caption, trial).stands(stage, _basis(work, effort, trial, stage))
     )
-    settings = work.plan.image_settings
-    if stage == ATTACK:
-        return left * cost(effort.steps, len(effort.starts), effort.images, settings)
-    return left * len(ATTEMPTS) * effort.images * settings.passes
+
+
+def pace(work: Work, stages: Sequence[str], pool: Pool | None = None) -> dict[str, float]:
+    """Stage -> seconds for each of its U-Net sample evaluations, as a few of them take by this
+    model: two images in two steps, or a step of the attack, each after the same to warm up.
+
+    A stage that fails on them is left out.
+    """
+    pool = pool or Serial(work.model)
+    prompt = memorized(work.run.captions(), 1)[0].text
+    settings = replace(work.plan.image_settings, steps=2)
+    found: dict[str, float] = {}
+
+    def commit(events: Sequence[Event]) -> int:
+        for event in events:
+            found.update(zip(event.unit.items, event.answers, strict=False))
+        return len(events)
+
+    units = [Unit((stage,)) for stage in stages]
+    step = partial(_paced, prompt=prompt, settings=settings)
+    run_stage(Stage("pace", step, units, len(units), commit, len(units)), pool)
+    return {stage: seconds / pool.size for stage, seconds in found.items() if seconds}
+
+
+def _paced(model: Model, items: Sequence[str], prompt: str, settings: ImageSettings) -> list[float]:
+    """The step: seconds for an evaluation of each stage; 0 where it fails."""
+
+    def images() -> None:
+        generate(model, prompt, (seeds.ATTACK, seeds.ATTACK + 1), settings)
+
+    def descent() -> None:
+        clean = torch.zeros(1, *model.latent_shape, device=model.device, dtype=model.dtype)
+        optimised(model, clean, starting(model, prompt, "caption"), (1,))
+
+    measured = []
+    for stage in items:
+        do = descent if stage == ATTACK else images
+        try:
+            do()
+            began = time.monotonic()
+            with counting(model) as spent:
+                do()
+            measured.append((time.monotonic() - began) / spent.evaluations)
+        except FindnemoError:  # the stage itself says so
+            measured.append(0.0)
+    return measured

@@ -33,3 +33,15 @@ def told_to(tell: Callable[[str], None]) -> Iterator[None]:
         warnings.simplefilter("always", FindnemoWarning)
         warnings.showwarning = show
         yield
+
+
+def lasting(seconds: float) -> str:
+    """A time in words, as exact as it is known.
+
+    >>> lasting(42.4), lasting(95), lasting(1306), lasting(9000)
+    ('42 s', '1.6 min', '22 min', '2.5 h')
+    """
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.{int(seconds < 10 * size)}f} {unit}"
+    return f"{seconds:.0f} s"

@@ -26,8 +26,16 @@ from findnemo.runs.hardening import (
     harden_run,
     ordinary_captions,
 )
-from findnemo.runs.robustness import Effort, attack_all, evaluations, failures, memorized, try_out
-from findnemo.runtime.notices import told_to
+from findnemo.runs.robustness import (
+    Effort,
+    attack_all,
+    evaluations,
+    failures,
+    memorized,
+    pace,
+    try_out,
+)
+from findnemo.runtime.notices import lasting, told_to
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     at_work,
@@ -107,12 +115,13 @@ def _attacked(
         listener.say("no memorized caption has its neurons off: there is nothing to attack")
         return []
     stages = [(ATTEMPT, try_out)] * trying.attempts + [(ATTACK, attack_all)] * trying.attack
-    counted = {name.rstrip(":"): evaluations(work, effort, name) for name, _ in stages}
+    counted = {name: evaluations(work, effort, name) for name, _ in stages}
     if costs := {name: cost for name, cost in counted.items() if cost}:
+        seconds = pace(work, list(costs), pool)
         together = ", ".join(
-            f"{name} about {cost:,} U-Net evaluations" for name, cost in costs.items()
+            f"{name.rstrip(':')} {_about(cost, seconds.get(name))}" for name, cost in costs.items()
         )
-        left_out = " and ".join(f"--no-{name}" for name in costs)
+        left_out = " and ".join(f"--no-{name.rstrip(':')}" for name in costs)
         them = "s it" if len(costs) == 1 else " them"
         listener.say(f"{together}; {left_out} leave{them} out")
     for _, do in stages:
@@ -121,6 +130,16 @@ def _attacked(
     write_results(work.run)
     report.write(work.run)
     return failures(work.run.captions())
+
+
+def _about(evaluations: int, pace: float | None) -> str:
+    """What work costs, in words; `pace`: seconds for an evaluation, if that is known.
+
+    >>> _about(64200, 0.01), _about(1200, None)
+    ('about 11 min for 64,200 U-Net evaluations', 'about 1,200 U-Net evaluations')
+    """
+    spent = f"{evaluations:,} U-Net evaluations"
+    return f"about {spent}" if pace is None else f"about {lasting(pace * evaluations)} for {spent}"
 
 
 @dataclass(frozen=True)
@@ -165,9 +184,9 @@ def harden(
         wanted = challenged(work, options.captions)
         held = len(ordinary_captions(work)[0])
         cost = cost_of_hardening(settings, len(wanted), held, work.plan.image_settings)
+        seconds = pace(work, [ATTACK]).get(ATTACK)
         listener.say(
-            f"{len(wanted)} captions: about {cost:,} U-Net evaluations; the checks take as many"
-            " again"
+            f"{len(wanted)} captions: {_about(cost, seconds)}; the checks take as many again"
         )
 
         def progress(done: int, total: int, loss: float) -> None:
