@@ -48,7 +48,7 @@ from findnemo.runs import (
     state,
     switched_off,
 )
-from findnemo.runs.standing import z_scores
+from findnemo.runs.standing import meaning, said, suspected, z_scores
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,6 +91,7 @@ FILTERS: dict[str, Callable[[Caption], bool]] = {
     "memorized": lambda caption: state(caption) == "memorized",
     "not gone": lambda caption: standing(caption) in BAD,
     **{word: partial(_stands, word) for word in STANDINGS},
+    "suspected": lambda caption: state(caption) == "suspected",
 }
 SORTS: dict[str, Callable[[Caption], Any]] = {
     "row": lambda c: c.row,
@@ -98,7 +99,7 @@ SORTS: dict[str, Callable[[Caption], Any]] = {
     "most neurons": lambda c: -len(neurons_of(c)),
     "text": lambda c: c.text.casefold(),
 }
-COLUMNS = ("row", "caption", "type", "verdict", "score", "after", "neurons")
+COLUMNS = ("row", "caption", "type", "verdict", "score", "copies before", "copies after", "neurons")
 
 
 def matching(subject: Subject, search: str, kept: str, sort: str) -> list[Caption]:
@@ -123,8 +124,9 @@ def table(found: Sequence[Caption]) -> list[list[Any]]:
     rows = []
     for caption in found[:SHOWN]:
         values = row(caption)
-        measured = [values[name] for name in ("score", "score_after", "neurons")]
-        texts = [short(caption.text), short(caption.type or "", 12), standing(caption)]
+        names = ("score", "copies_before", "copies_after", "neurons")
+        measured = [values[name] for name in names]
+        texts = [short(caption.text), short(caption.type or "", 12), said(caption)]
         rows.append([caption.row, *texts, *measured])
     return rows
 
@@ -170,11 +172,14 @@ _SAYS = {
     "type": "type",
     "score": "score",
     "tau": "threshold (tau)",
-    "score_after": "similarity to before with its neurons off",
+    "p": "p-value",
+    "same_seed": "similarity to before with its neurons off",
     "fresh_score_before": "score on fresh seeds",
     "fresh_same_seed": "similarity to before on fresh seeds",
     "copies_before": "share of images that are copies, before",
     "copies_after": "share of images that are copies, after",
+    "largest_before": "largest similarity of an image to a copy, before",
+    "largest_after": "largest similarity of an image to a copy, after",
     "sscd_gen": "SSCD_gen",
     "sscd_orig_before": "SSCD_orig before",
     "sscd_orig_after": "SSCD_orig after",
@@ -194,7 +199,7 @@ def detail(subject: Subject, id_: int | None) -> Detail:
     about = [
         ("row", caption.row),
         ("state", state(caption)),
-        ("verdict", f"{standing(caption)}: {STANDINGS[standing(caption)]}"),
+        ("verdict", f"{said(caption)}: {meaning(caption)}"),
         *((says, values[key]) for key, says in _SAYS.items()),
         _listed(subject, chosen),
     ]
@@ -371,9 +376,9 @@ def judged(subject: Subject, found: Localization | float) -> str:
             " DIR."
         ) + numbers([("score", f"{found:.4f}")])
     goes = "yes" if found.reached else "no: its memory is out of reach"
-    if_memorized = [(_SAYS["score_after"], f"{found.score_after:.4f}"), ("its memory goes", goes)]
+    if_memorized = [(_SAYS["same_seed"], f"{found.score_after:.4f}"), ("its memory goes", goes)]
     rows = [
-        ("verdict", "memorized" if found.memorized else "not memorized"),
+        ("verdict", suspected(found.p) if found.memorized else "not memorized"),
         (_SAYS["score"], f"{found.score_before:.4f}"),
         (_SAYS["tau"], f"{found.tau:.4f}"),
         *(if_memorized if found.memorized else ()),

@@ -50,7 +50,12 @@ def export(
     given = replace(model, dtype=None) if isinstance(model, Source) else model
     with Run.open(path) as opened:
         chosen = forms_of.select(
-            opened, selecting.caption or (), selecting.most, selecting.factor, selecting.neurons
+            opened,
+            selecting.caption or (),
+            selecting.most,
+            selecting.factor,
+            selecting.neurons,
+            selecting.include_reduced,
         )
         source = source_of(opened, given, ("model",) if weights else ())
     targets = {

@@ -111,7 +111,8 @@ def verify(
     and, if the training image is known, `sscd_orig_before`, `sscd_orig_after`; with a CLIP
     `a_clip_before`, `a_clip_after` (Finding NeMo, section 4); of two images or more
     `copies_before`, `copies_after`, the share of them that are copies of what another seed gave
-    (`copying` .7 and more). `evaluations`: U-Net sample evaluations spent. Of quick images `steps`,
+    (`copying` .7 and more). `largest_before`, `largest_after`: the largest similarity of an image to
+    an untouched one of another seed, or to the training image. `evaluations`: U-Net sample evaluations spent. Of quick images `steps`,
     in how many they were made, and `confirmed`, the largest similarity of an image in all steps
     to a quick untouched one of another seed or to the training image.
     """
@@ -134,6 +135,9 @@ def verify(
     if (alike := same_seed(unblocked, blocked, settings, tau)) is not None:
         values["same_seed"] = alike
     looked = looked or Looked()
+    for when in ("before", "after"):
+        if any(name.endswith(when) for name in looked.alike):
+            values[f"largest_{when}"] = float(_highest(looked.alike, when).max())
     noise = (noise_pictures(deltas[:images]) for deltas in shown)
     return Verification(
         {k: round(v, 4) for k, v in (values | looked.values).items()}, looked, *noise
