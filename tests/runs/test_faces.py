@@ -30,6 +30,8 @@ from findnemo.runs import (
     all_neurons,
     counts,
     neurons_of,
+    p_values,
+    q_values,
     row,
     standing,
     state,
@@ -252,7 +254,7 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
         in_csv, in_json = write_results(run)
         (line,) = csv.DictReader(in_csv.read_text(encoding="utf-8").splitlines())
         (values,) = json.loads(in_json.read_text(encoding="utf-8"))["results"]
-        assert values == row(caption)
+        assert values == row(caption, q_values(p_values(run)))
         assert (line["standing"], line["state"]) == (case.says, case.is_ or "")
         assert (values["standing"], values["state"]) == (case.says, case.is_)
         looked_at = len(case.results) > 2 and bool(

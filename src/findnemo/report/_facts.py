@@ -107,12 +107,13 @@ def facts(run: Run) -> dict[str, Any]:
     settings = settings_of(run)
     quality = run.meta("quality")
     tau = settings["tau"]
-    memorized = _memorized(captions)
+    memorized = overview.memorized(captions)
     suspected = _suspected(captions)
     widths = overview.value_layers(run, captions)
     numbers = {name: k for k, name in enumerate(widths, 1)}
     first = example(run.path, captions)
-    wanted = wanted_training(run) + wanted_pictures(run.path, [*memorized, *suspected], first)
+    carded = _worst_first([*memorized, *suspected])
+    wanted = wanted_training(run) + wanted_pictures(run.path, carded, first)
     pictures = thumbnails(wanted)
     off = [c for c in captions if len(switched_off(c))]
     held = overview.holders(off)
@@ -156,7 +157,7 @@ def facts(run: Run) -> dict[str, Any]:
         "hardened": hardened(run.meta("hardened")),
     }
     each = {
-        "cards": [card(run.path, c, numbers, pictures) for c in [*memorized, *suspected]],
+        "cards": [card(run.path, c, numbers, pictures) for c in carded],
         "q": q_values(p_values(run)),
         "suspected": len(suspected),
         "others": _others(captions),
@@ -181,12 +182,8 @@ def _worst_first(captions: Iterable[Caption]) -> list[Caption]:
     return sorted(captions, key=lambda c: list(WORDS).index(standing(c)))
 
 
-def _memorized(captions: Iterable[Caption]) -> list[Caption]:
-    return _worst_first(overview.memorized(captions))
-
-
 def _suspected(captions: Iterable[Caption]) -> list[Caption]:
-    return _worst_first(c for c in captions if state(c) == "suspected")
+    return [c for c in captions if state(c) == "suspected"]
 
 
 def _scores(captions: Iterable[Caption]) -> list[float]:
@@ -402,7 +399,7 @@ def _distribution(
     groups = [
         ("hold-out", "holdout", holdout),
         ("audited, under tau", "under", under),
-        ("memorized", "over", _scores(_memorized(captions))),
+        ("memorized", "over", _scores(overview.memorized(captions))),
         ("suspected", "under", _scores(_suspected(captions))),
     ]
     by_rule = holdout and calibration.fpr is None

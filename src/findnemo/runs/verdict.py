@@ -32,11 +32,14 @@ def verdict_of(run: Run, captions: Sequence[Caption], of: str = ALL) -> Verdict:
         with Run.open("run") as run:
             print(verdict_of(run, list(run.captions())).text)
     """
-    holdout = len(Calibration.load(run.path / "calibration").trajectories)
     ((total, audited),) = run.query(
         f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_DETECTED} INTERSECT {of}))"
     )
-    neurons = sum(value_layers(run, captions).values())
+    if (run.path / "calibration" / "calibration.json").is_file():
+        holdout = len(Calibration.load(run.path / "calibration").trajectories)
+        neurons = sum(value_layers(run, captions).values())
+    else:  # of an older findnemo, or moved without it
+        holdout, neurons = 0, sum((run.meta("widths") or {}).values())
     return verdict(captions, neurons, holdout, audited, total - audited)
 
 
@@ -61,7 +64,8 @@ def verdict(
     kinds = Counter(map(standing, memories))
     gone = kinds["gone"]
     bad = [f"{n} {WORDS[kind].clause}" for kind in TROUBLE if (n := kinds[kind])]
-    price = f"with {len(all_neurons(captions)):,} of {count(neurons, 'neuron')} switched off"
+    of = f" of {neurons:,}" if neurons else ""
+    price = f"with {len(all_neurons(captions)):,}{of} neurons switched off"
     if not bad:
         what = f"All {gone} memories are" if gone > 1 else "The one memory found is"
         lines = (f"{what} gone on the fresh seeds that were tried, {price}.", *doubts)
@@ -125,7 +129,9 @@ def _of_scores(captions: Sequence[Caption]) -> list[str]:
         return []
     back = sum(standing(c) == "back" for c in off)
     checked = [c for c in off if c.verified and c.verified.same_seed is not None]
-    text = f"{count(len(all_neurons(off)), 'neuron')} are switched off for {len(off)} of them all the same"
+    number = len(all_neurons(off))
+    are = "is" if number == 1 else "are"
+    text = f"{count(number, 'neuron')} {are} switched off for {len(off)} of them all the same"
     if checked:
         text += (
             f"; on fresh seeds the noise differences of {back} of {len(checked)} still resemble"
