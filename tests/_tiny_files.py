@@ -173,7 +173,7 @@ def make_run(
                     "score_after": 0.25,
                     "same_seed": 0.3,
                     "copies_before": 1.0,
-                    "copies_after": 0.0,
+                    "copies_after": 0.0 if reached else 1.0,
                 }
                 run.record(number, "verify", checked, 1)
         vouch(run)

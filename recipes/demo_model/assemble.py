@@ -104,9 +104,9 @@ def main() -> None:
     import findnemo
 
     model = findnemo.load("demo", device="cpu")
-    findnemo.calibrate(model, findnemo.demo.holdout()[: args.holdout]).save(
-        args.out / "calibration"
-    )
+    holdout = findnemo.demo.holdout()[: args.holdout]
+    findnemo.calibrate(model, holdout).save(args.out / "calibration")
+    findnemo.calibrate(model, holdout, "findnemo", fpr=0.05).save(args.out / "calibration-findnemo")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Say anew which model the demo's calibration and its published benchmark results belong to:
+"""Say anew which model the demo's calibrations and its published benchmark results belong to:
 
 `python recipes/demo_model/identity.py`.
 
@@ -30,16 +30,11 @@ def identified(about: dict[str, Any], data: bytes, identity: Any) -> dict[str, A
 
 def main() -> None:
     identity = findnemo.load("demo", "cpu", "float32").identity
-    folder = demo.ASSETS / "calibration"
-    file = folder / "calibration.json"
-    data = (folder / "calibration.safetensors").read_bytes()
-    file.write_text(
-        json.dumps(
-            identified(json.loads(file.read_text(encoding="utf-8")), data, identity), indent=1
-        )
-        + "\n",
-        encoding="utf-8",
-    )
+    for name in demo.CALIBRATIONS.values():
+        file = demo.ASSETS / name / "calibration.json"
+        data = file.with_suffix(".safetensors").read_bytes()
+        about = identified(json.loads(file.read_text(encoding="utf-8")), data, identity)
+        file.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     known = published()
     member = {**known.members["demo"], "fingerprint": identity.fingerprint}
     replace(known, members={**known.members, "demo": member}).save(place())

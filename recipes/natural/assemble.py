@@ -34,6 +34,9 @@ def main(member: Path) -> None:
         )
     model = findnemo.load("demo-natural", "cpu", "float32")
     findnemo.calibrate(model, demo.holdout()).save(out / "calibration")
+    findnemo.calibrate(model, demo.holdout(), "findnemo", fpr=0.05).save(
+        out / "calibration-findnemo"
+    )
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def test_any_caption_with_progress(page):
     page.get_by_role("textbox", name="Caption", exact=True).fill(SECOND)
     page.get_by_role("button", name="Score and find its neurons").click()
     page.get_by_text("Done.").wait_for()
-    expect(page.locator(".numbers:visible")).to_contain_text("memorized")
+    expect(page.locator(".numbers:visible")).to_contain_text("suspected")
     page.get_by_role("button", name="Switch its neurons").locator("visible=true").click()
     page.get_by_role("checkbox").locator("visible=true").first.wait_for()
     page.locator(".caption bdi:visible", has_text=SECOND).wait_for()

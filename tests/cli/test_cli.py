@@ -178,17 +178,23 @@ def test_calibrate_imports_published_statistics(place, tmp_path):
 def test_detect(usual, audited, tmp_path):
     result = cli("detect", *usual, "--out", tmp_path / "run")
     assert result.status == 0
-    assert "3 of 6 captions are memorized" in result.out
+    assert "None of the 6 captions looked at is known to be a memory." in result.out
+    assert "3 are over the threshold and suspected (p = " in result.out
+    assert "With 5 hold-out captions no p-value is under 1/6." in result.out
+    assert result.out.count("suspected (p = 0.17)") == 3 + 1  # in the table, and in the verdict
     assert f"results in {tmp_path / 'run' / 'results.csv'}" in result.out
     want = outcome(audited)["rows"]
     for caption, row in outcome(tmp_path / "run")["rows"].items():
-        assert {k: row[k] for k in ("score", "memorized", "tau")} == {
-            k: want[caption][k] for k in ("score", "memorized", "tau")
+        assert {k: row[k] for k in ("score", "tau")} == {
+            k: want[caption][k] for k in ("score", "tau")
         }
+        assert (row["state"], row["memorized"]) == (
+            ("suspected", None) if want[caption]["memorized"] else ("not memorized", False)
+        )
         assert row["neurons"] is row["fresh_score_before"] is None
 
     flagged = cli("detect", *usual, "--fail-on-memorized", "--json", "--out", tmp_path / "run")
-    assert (flagged.status, flagged.json["memorized"]) == (1, 3)
+    assert (flagged.status, flagged.json["memorized"], flagged.json["unseen"]) == (1, 0, 3)
     assert cli("detect", *usual, "--quiet", "--out", tmp_path / "run") == Result(0, "", "")
 
 
@@ -218,12 +224,13 @@ def test_localize_then_verify(place, usual, audited, tmp_path):
     out = tmp_path / "run[/]"
     result = cli("localize", *usual, "--limit", first, "--out", out)
     assert result.status == 0
-    assert "1 of 1 memories have a set" in result.out
+    assert "The search found a set for 1 of 1" in result.out
+    assert "are switched off for 1 of them all the same" in result.out
     assert f"results in {out / 'results.csv'}" in result.out
     found = outcome(out)["rows"]
     for text in TEXTS[:first]:
-        assert {k: found[text][k] for k in ("score", "neurons", "layers", "score_after")} == {
-            k: want[text][k] for k in ("score", "neurons", "layers", "score_after")
+        assert {k: found[text][k] for k in ("score", "neurons", "layers", "same_seed")} == {
+            k: want[text][k] for k in ("score", "neurons", "layers", "same_seed")
         }
     assert not (out / "sheets").exists()
 
@@ -386,7 +393,7 @@ def test_a_second_audit_prints_the_same_and_changes_nothing(usual, audited):
         1, "", ""
     )
     table = cli("audit", *usual, *IMAGES, "--out", audited)
-    assert "3 of 6 captions are memorized" in table.out
+    assert "Of 3 memorized captions, 3 still gave copies." in table.out
     assert "other captions with all of them off" in table.out
     assert "the [/sea]" in table.out  # no markup
     assert (audited / "results.json").read_bytes() == before
@@ -478,7 +485,7 @@ def test_a_run_that_another_process_writes_is_refused(usual, audited):
 def test_inspect_the_whole(audited):
     result = cli("inspect", audited)
     assert (result.status, result.err) == (0, "")
-    assert "3 of 6 captions are memorized" in result.out
+    assert "Of 3 memorized captions, 3 still gave copies." in result.out
     assert cli("inspect", audited, "--json").json == json.loads(
         (audited / "results.json").read_text()
     )
@@ -489,6 +496,7 @@ def test_inspect_one_caption(audited):
     text = next(t for t in TEXTS if rows[t]["memorized"])
     result = cli("inspect", audited, text.upper())
     assert result.status == 0
+    assert result.out.startswith("copies: its finished images still hold copies\n")
     assert f"{text}  row {rows[text]['row']}, VM[/]" in result.out
     assert result.out.count("#") == rows[text]["neurons"]
     assert "sheets" in result.out

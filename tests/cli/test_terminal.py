@@ -166,14 +166,14 @@ def test_inspect_shows_what_a_report_shows(run):
     with Run.open(run) as opened:
         tau = opened.meta("settings")["tau"]
     for text in (
-        "3 of 6 captions are memorized",
+        "Of 3 memorized captions, 3 still gave copies.",
         "captions memorized",
         "3 of 6",
         "neurons off",
         "memories gone on fresh seeds",
         "memories not gone",
         "change of other captions' pixels",
-        f"tau = {tau:.3f}: memorized from here on",
+        f"tau = {tau:.3f}: suspected from here on",
         "Neurons off, per layer",
     ):
         assert text in shown.out, text
@@ -190,7 +190,8 @@ def test_inspect_shows_a_caption_with_its_neurons_before_and_after(run):
         caption = next(c for c in opened.captions() if len(neurons_of(c)))
     shown = cli("inspect", run, caption.row).out
     words = " ".join(shown.split())
-    assert "memorized, copies: its finished images still hold copies; score" in words
+    assert words.startswith("copies: its finished images still hold copies ")
+    assert f"score {caption.score:.3f}, tau " in words
     assert "share of finished images that copy" in words
     assert "largest similarity of a search seed's noise difference" in words
     assert f"{caption.results['verify']['score_after']:.3f}" in words

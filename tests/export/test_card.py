@@ -61,7 +61,7 @@ def test_hostile_captions_stay_one_cell_of_plain_text(tmp_path, model):
     rows = [line for line in section.splitlines() if re.match(r"\| \d", line)]
     assert len(rows) == len(HOSTILE)
     for row, text in zip(rows, HOSTILE, strict=True):
-        assert len(cells(row)) == 4
+        assert len(cells(row)) == 8
         written = cells(row)[1]
         assert not re.search(r"(?<!\\)(?:\\\\)*[<>\[\]`!#*_&|]", written), written
         assert shown(written) == "".join(c for c in " ".join(text.split()) if c.isprintable())
@@ -82,40 +82,48 @@ def test_any_text_is_one_line_that_reads_as_itself(text):
     assert not set("<>|`[]*_&#!\\") & set(re.sub(r"\\[!-/:-@\[-`{-~]", "", written))
 
 
-def test_the_figures_are_medians_with_their_number(tmp_path, model):
+def test_every_caption_has_its_figures_and_the_failure_comes_first_by_name(tmp_path, model):
     captions = {
         "one": NeuronSet({MID: [1, 2]}),
-        "two": NeuronSet({MID: [2, 3]}),
+        "two *": NeuronSet({MID: [2, 3]}),
         "three": NeuronSet(),
+        "four": NeuronSet({MID: [4]}),
     }
-    path = make_run(tmp_path / "run", model, captions)
+    path = make_run(tmp_path / "run", model, captions, out_of_reach=("four",))
     with Run.create(path, _settings(path)) as run:
-        first = run.captions().__next__()
-        changed = first.results["verify"] | {
-            "score_before": 0.6,
-            "score_after": 0.05,
-            "sscd_gen": 0.11,
-        }
-        run.record(first.id, "verify", changed, 1)
+        for id_, figures in (
+            (1, {"largest_before": 0.99, "largest_after": 0.31}),
+            (2, {"copies_after": 0.25, "largest_before": 0.98, "largest_after": 0.83}),
+        ):
+            (caption,) = run.captions([id_])
+            run.record(id_, "verify", caption.results["verify"] | figures, 1)
     card = card_of(path, model, {})
     lines = {cells(line)[0]: cells(line)[1:] for line in card.splitlines() if line.startswith("|")}
-    # medians of .6, .8 and of .05, .25
-    assert lines["memorization score, fresh seeds"] == ["0.700", "0.150", "2"]
-    assert lines["memorization score, seeds of the search"] == ["0.900", "", "2"]
-    own = "largest similarity of a search seed's noise difference to its own before"
-    assert lines[own] == ["", "0.200", "2"]
-    assert lines["similarity of finished images with and without the edit (descriptor)"] == [
-        "",
-        "0.110",
-        "1",
+    order = [cells(line)[0] for line in card.splitlines() if re.match(r"\| \d", line)]
+    assert order == ["4", "2", "1"]
+    left = "out of reach, left as it is"
+    assert lines["4"] == ["four", left, "100 %", "100 %", "\u2013", "\u2013", "0"]
+    assert lines["2"] == [r"two \*", "copies", "100 %", "25 %", "0.980", "0.830", "2"]
+    assert lines["1"] == ["one", "gone", "100 %", "0 %", "0.990", "0.310", "2"]
+    assert lines["captions"] == [
+        "4 audited, 3 memorized, 2 switched off here, 1 memorized and left as they are"
     ]
-    assert lines["captions"] == ["3 audited, 2 memorized, 2 switched off here"]
     assert lines["edit"] == [
         "3 neurons of 1 layer (outputs of cross-attention value projections), switched off"
     ]
     assert f"`{model.fingerprint}`" in lines["fingerprint"][0]
+    assert card.startswith(
+        "## Memorization audit\n\nOf 3 memorized captions, 1 stayed out of reach and 1 still gave"
+        " copies; 1 memory is gone on the fresh seeds that were tried, with 3 neurons switched off."
+    )
+    assert (
+        "1 of 2 captions whose untouched images were copies still gives copies with the neurons"
+        r" off. The worst: row 2, two \*: 25 % of its images are copies, the largest similarity is"
+        " 0.830." in card
+    )
     assert "(n = 3): pixels change by 0.012 of 1." in card
     assert "with its own neurons switched off" in card
+    assert "median over" not in card
 
 
 def _settings(path):

@@ -62,7 +62,7 @@ def memorized(
         "score_after": 0.3,
         "same_seed": 0.2,
         "copies_before": 1.0,
-        "copies_after": 0.0,
+        "copies_after": 0.0 if reached else 1.0,
     }
     detected = {"memorized": True, "score": 0.85, "tau": TAU, "samples": 2}
     return Told(

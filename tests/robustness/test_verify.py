@@ -204,7 +204,7 @@ def test_an_attack_that_fails_leaves_the_captions_as_they_were_and_is_tried_agai
             1,
             True,
         )
-        assert "1 of 1 memories are gone." in out
+        assert "The one memory found is gone on the fresh seeds" in out
         assert "failed" not in out
     monkeypatch.undo()
     status, out, _ = cli(*arguments)

@@ -21,14 +21,17 @@ from findnemo.cli import _overview, _show
 from findnemo.export import model_card, select
 from findnemo.prompts import Prompt
 from findnemo.report import _captions as cards
-from findnemo.report import _facts as facts
 from findnemo.report import render
 from findnemo.runs import (
+    BAD,
     STANDINGS,
     STATES,
     Run,
     all_neurons,
+    counts,
     neurons_of,
+    p_values,
+    q_values,
     row,
     standing,
     state,
@@ -37,6 +40,7 @@ from findnemo.runs import (
 from findnemo.runs.overview import figures
 from findnemo.runs.standing import WORDS, z_scores
 from findnemo.runs.track import caption_values, run_values
+from findnemo.runs.verdict import ALL, verdict_of
 from findnemo.settings import PAPER
 
 TAU = 0.4
@@ -56,7 +60,7 @@ SETTINGS: dict[str, Any] = {
     "judges": {},
     "image_settings": {"steps": 2, "guidance": 7.0},
 }
-OVER = {"memorized": True, "score": 0.9, "tau": TAU, "evaluations": 2}
+OVER = {"memorized": True, "score": 0.9, "tau": TAU, "evaluations": 2, "p": 0.1863}
 UNDER = {"memorized": False, "score": 0.1, "tau": TAU, "evaluations": 10}
 FOUND = {
     "score_before": 0.9,
@@ -88,29 +92,38 @@ class Case:
     more: dict[str, Any] = field(default_factory=dict)
 
 
+def _p(word: str = "") -> str:
+    """What is shown of a caption that is only suspected."""
+    return f"{word}, suspected (p = 0.19)" if word else "suspected (p = 0.19)"
+
+
+LEFT = {"copy_before": 0.97, "order": [["a", 3]]}  # what the search saw with the neurons off
+LESS = LEFT | {"points": [[1, 0.55, 0.01]]}
+NO_LESS = LEFT | {"points": [[1, 0.7, 0.01]]}
+NOT_REACHED = FOUND | {"reached": False}
+
 CASES = {
     "nothing yet": Case("open", None, False),
     "detection failed": Case("failed", None, False, (), "detect"),
     "under tau": Case("not memorized", "not memorized", False, (UNDER,)),
-    "over tau, not sought": Case("not localized", "memorized", False, (OVER,)),
-    "search failed": Case("failed", "memorized", False, (OVER,), "localize"),
+    # no image was looked at: suspected, with neurons off where some were found
+    "over tau, not sought": Case("suspected", "suspected", False, (OVER,)),
+    "search failed": Case("failed", "suspected", False, (OVER,), "localize"),
     "no seed replicated": Case(
-        "no neurons", "memorized", False, (OVER, FOUND | {"neurons": {}, "z": {}})
+        "suspected", "suspected", False, (OVER, FOUND | {"neurons": {}, "z": {}})
     ),
-    "out of reach": Case("out of reach", "memorized", False, (OVER, FOUND | {"reached": False})),
-    "out of reach, looked at": Case(
-        "out of reach", "memorized", False, (OVER, FOUND | {"reached": False}, GONE)
+    "out of reach, not looked at": Case("suspected", "suspected", False, (OVER, NOT_REACHED)),
+    "found": Case("suspected", "suspected", True, (OVER, FOUND)),
+    "check failed": Case("failed", "suspected", True, (OVER, FOUND), "verify"),
+    "scores fall, no images": Case("suspected", "suspected", True, (OVER, FOUND, UNSEEN)),
+    "back, no images": Case("back", "suspected", True, (OVER, FOUND, {"same_seed": 0.41})),
+    "no fresh seed replicates, no images": Case(
+        "suspected", "suspected", True, (OVER, FOUND, {"replicating": 0})
     ),
-    "found": Case("not verified", "memorized", True, (OVER, FOUND)),
-    "check failed": Case("failed", "memorized", True, (OVER, FOUND), "verify"),
-    "gone": Case("gone", "memorized", True, (OVER, FOUND, GONE)),
-    "gone, no images": Case("gone", "memorized", True, (OVER, FOUND, UNSEEN)),
-    "gone at tau": Case("gone", "memorized", True, (OVER, FOUND, GONE | {"same_seed": TAU})),
-    "noise alike, pictures gone": Case(
-        "gone", "memorized", True, (OVER, FOUND, GONE | {"same_seed": 0.41})
+    "no scores of hold-out captions": Case(
+        "suspected", "suspected", False, ({k: v for k, v in OVER.items() if k != "p"},)
     ),
-    "back, no images": Case("back", "memorized", True, (OVER, FOUND, {"same_seed": 0.41})),
-    "copies": Case("copies", "memorized", True, (OVER, FOUND, GONE | {"copies_after": 0.25})),
+    # images were looked at, and are no copies
     "ordinary: chance copies": Case("suspected", "suspected", False, (OVER, FOUND, UNSEEN | FEW)),
     "ordinary: no copies": Case(
         "suspected", "suspected", False, (OVER, FOUND, GONE | {"copies_before": 0.0})
@@ -120,24 +133,20 @@ CASES = {
     ),
     "ordinary, no fresh seed replicates": Case("suspected", "suspected", False, (OVER, FOUND, FEW)),
     "ordinary, out of reach": Case(
-        "suspected", "suspected", False, (OVER, FOUND | {"reached": False}, UNSEEN | FEW)
+        "suspected", "suspected", False, (OVER, NOT_REACHED | LESS, UNSEEN | FEW)
     ),
-    "ordinary, check failed": Case("failed", "memorized", True, (OVER, FOUND), "verify"),
-    "no fresh seed replicates, no images": Case(
-        "not replicated", "memorized", True, (OVER, FOUND, {"replicating": 0})
+    # copies were seen
+    "gone": Case("gone", "memorized", True, (OVER, FOUND, GONE)),
+    "gone at tau": Case("gone", "memorized", True, (OVER, FOUND, GONE | {"same_seed": TAU})),
+    "noise alike, pictures gone": Case(
+        "gone", "memorized", True, (OVER, FOUND, GONE | {"same_seed": 0.41})
     ),
+    "copies": Case("copies", "memorized", True, (OVER, FOUND, GONE | {"copies_after": 0.25})),
     "no fresh seed replicates, images copied": Case(
         "gone", "memorized", True, (OVER, FOUND, {"copies_before": 1.0, "copies_after": 0})
     ),
     "no fresh seed replicates, images copy": Case(
         "copies", "memorized", True, (OVER, FOUND, {"copies_before": 1.0, "copies_after": 1})
-    ),
-    "on the list": Case("gone", "memorized", True, (OVER, FOUND, UNSEEN | FEW), listed=True),
-    "on the list, back": Case(
-        "back", "memorized", True, (OVER, FOUND, FEW | {"same_seed": 0.95}), listed=True
-    ),
-    "on the list, nothing to check": Case(
-        "not replicated", "memorized", True, (OVER, FOUND, FEW), listed=True
     ),
     "copies its training image": Case(
         "gone",
@@ -151,22 +160,73 @@ CASES = {
         True,
         (OVER, FOUND, UNSEEN | {"sscd_orig_before": 0.8, "sscd_orig_after": 0.71}),
     ),
-    "under tau, though a later stage failed": Case(
-        "not memorized", "not memorized", False, (UNDER,), "compare:wanda"
-    ),
-    "gone, though another method failed": Case(
-        "gone", "memorized", True, (OVER, FOUND, GONE), "compare:wanda"
-    ),
     "copies its training image still": Case(
         "copies",
         "memorized",
         True,
         (OVER, FOUND, UNSEEN | FEW | {"sscd_orig_before": 0.8, "sscd_orig_after": 0.71}),
     ),
+    "out of reach": Case(
+        "out of reach", "memorized", False, (OVER, NOT_REACHED, GONE | {"copies_after": 1.0})
+    ),
+    "out of reach, though the search saw less": Case(
+        "out of reach", "memorized", False, (OVER, NOT_REACHED | LESS, GONE | {"copies_after": 1.0})
+    ),
+    "reduced: fewer copies": Case(
+        "reduced", "memorized", False, (OVER, NOT_REACHED | NO_LESS, GONE | {"copies_after": 0.75})
+    ),
+    "reduced: no finished copy, though the search saw one": Case(
+        "reduced", "memorized", False, (OVER, NOT_REACHED, GONE)
+    ),
+    # on the list, or seen to copy a training picture: memorized whatever else was looked at
+    "on the list": Case("gone", "memorized", True, (OVER, FOUND, UNSEEN | FEW), listed=True),
+    "on the list, no images": Case("gone", "memorized", True, (OVER, FOUND, UNSEEN), listed=True),
+    "on the list, back": Case(
+        "back", "memorized", True, (OVER, FOUND, FEW | {"same_seed": 0.95}), listed=True
+    ),
+    "on the list, nothing to check": Case(
+        "not replicated", "memorized", True, (OVER, FOUND, FEW), listed=True
+    ),
+    "on the list, not sought": Case("not localized", "memorized", False, (OVER,), listed=True),
+    "on the list, found": Case("not verified", "memorized", True, (OVER, FOUND), listed=True),
+    "on the list, no seed replicated": Case(
+        "no neurons", "memorized", False, (OVER, FOUND | {"neurons": {}, "z": {}}), listed=True
+    ),
+    "on the list, reduced in the search": Case(
+        "reduced", "memorized", False, (OVER, NOT_REACHED | LESS), listed=True
+    ),
+    "on the list, out of reach in the search": Case(
+        "out of reach", "memorized", False, (OVER, NOT_REACHED | NO_LESS), listed=True
+    ),
+    "copies a training picture, search failed": Case(
+        "failed", "memorized", False, (OVER | {"copies": True},), "localize"
+    ),
+    # what other methods did says nothing
+    "under tau, though a later stage failed": Case(
+        "not memorized", "not memorized", False, (UNDER,), "compare:wanda"
+    ),
+    "gone, though another method failed": Case(
+        "gone", "memorized", True, (OVER, FOUND, GONE), "compare:wanda"
+    ),
 }
+SHOWN = ("memorized", "suspected")  # states of captions that have a card in the report
+
+
+def said_of(case: Case) -> str:
+    """How a case is shown, with its p-value where it is only suspected."""
+    if case.is_ != "suspected":
+        return case.says
+    if case.results and "p" not in case.results[0]:
+        return "suspected"
+    return _p() if case.says == "suspected" else _p(case.says)
 
 
 def run_with(path, cases: dict[str, Case]) -> Run:
+    mean, std = ({name: torch.ones(8) for name in "ab"} for _ in range(2))
+    scores = torch.full((5, 9), 0.1)
+    Calibration("0" * 32, "model", PAPER, TAU, mean, std, 5, scores, None).save(
+        path / "calibration"
+    )
     with Run.create(path, SETTINGS) as run:
         run.set_meta("source", "model")
         run.set_meta("versions", {"findnemo": "1"})
@@ -185,6 +245,7 @@ def run_with(path, cases: dict[str, Case]) -> Run:
 @pytest.mark.parametrize("name", CASES)
 def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
     case = CASES[name]
+    said = said_of(case)
     with run_with(tmp_path / "run", {name: case}) as run:
         (caption,) = run.captions()
         assert (standing(caption), state(caption)) == (case.says, case.is_)
@@ -193,35 +254,47 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
         in_csv, in_json = write_results(run)
         (line,) = csv.DictReader(in_csv.read_text(encoding="utf-8").splitlines())
         (values,) = json.loads(in_json.read_text(encoding="utf-8"))["results"]
-        assert values == row(caption)
+        assert values == row(caption, q_values(p_values(run)))
         assert (line["standing"], line["state"]) == (case.says, case.is_ or "")
         assert (values["standing"], values["state"]) == (case.says, case.is_)
-        assert values["memorized"] is (None if case.is_ is None else case.is_ == "memorized")
+        looked_at = len(case.results) > 2 and bool(
+            {*case.results[2]} & {"copies_before", "sscd_orig_before"}
+        )
+        unknown = case.is_ is None or (case.is_ == "suspected" and not looked_at)
+        assert values["memorized"] is (None if unknown else case.is_ == "memorized")
         # terminal: the line of the table, and what is told of one caption
         cells = [
             next(iter(column.cells)) for column in _show.summary_table([caption], ["a"]).columns
         ]
-        assert re.sub(r"\[.*?\]", "", cells[-1]) == case.says
+        assert re.sub(r"\[.*?\]", "", cells[-1]) == said
         assert cells[-1].startswith(f"[{_show.COLOURS[WORDS[case.says].tone]}]")
-        assert case.says in re.sub(r"\[.*?\]", "", _overview.verdict_of(caption, TAU)).replace(
-            ", ", ": "
-        ).split(": ")
+        verdict = re.sub(r"\[.*?\]", "", _overview.verdict_of(caption))
+        assert verdict.startswith(f"{said}: ")
+        if case.says != "suspected":
+            assert verdict == f"{said}: {STANDINGS[case.says]}"
+        else:
+            assert ("none of its images was looked at" in verdict) == (not looked_at)
+            assert ("nothing is switched off" in verdict) == looked_at
+            assert ("switched off all the same" in verdict) == case.off
         # app
-        assert events.table([caption])[0][events.COLUMNS.index("verdict")] == case.says
+        assert events.table([caption])[0][events.COLUMNS.index("verdict")] == said
         about = _text(events.detail(_subject(run), caption.id).about)
-        assert f"verdict {case.says}: {STANDINGS[case.says]}" in about
+        assert f"verdict {verdict}" in about
         assert case.is_ is None or f"state {case.is_} " in about
         kept = {shown for shown, lets in events.FILTERS.items() if lets(caption)}
         assert kept >= {"all", case.says}
         assert ("memorized" in kept) == (case.is_ == "memorized")
+        assert ("suspected" in kept) == (case.is_ == "suspected")
         # trackers
         words = {key.removeprefix("caption/") for key in caption_values(caption)} & set(STANDINGS)
         assert words == {case.says}
         assert run_values(run, [caption])[f"standing/{case.says}"] == 1
         # report
-        if case.is_ in ("memorized", "suspected"):
+        if case.is_ in SHOWN:
             card = cards.card(run.path, caption, {"a": 1}, {})
             assert (card["standing"], card["word"]) == (case.says, WORDS[case.says])
+            assert card["badge"] == (said if case.is_ == "suspected" else WORDS[case.says].beside)
+            assert (card["meaning"], card["off"]) == (verdict.partition(": ")[2], case.off)
         # neurons, and their z-scores where the search or verification has them
         neurons = neurons_of(caption)
         z = z_scores(caption)
@@ -235,34 +308,30 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
         )
         # the five figures of all faces
         found, worse, gone, off, _ = figures([caption], None)
-        assert found.value == (case.is_ == "memorized")
-        assert (gone.value or 0, worse.value or 0) == (
-            case.says == "gone",
-            case.says in ("out of reach", "back", "copies"),
+        assert found.value == (
+            None if unknown and case.is_ == "suspected" else case.is_ == "memorized"
         )
+        bad = case.is_ == "memorized" and case.says in BAD
+        assert (gone.value or 0, worse.value or 0) == (case.says == "gone", bad)
         assert bool(off.value) == case.off
         # model card of the export
-        if case.off:
-            text = model_card(select(run))
-            assert next(line for line in text.splitlines() if re.match(r"\| \d", line)).endswith(
-                f"| {case.says} |"
-            )
+        if case.off or case.says == "reduced":
+            text = model_card(select(run, reduced=True))
+            line = next(line for line in text.splitlines() if re.match(r"\| \d", line))
+            assert line.split(" | ")[2] == said
+            assert line.endswith("| 1 |")
             assert f"- {case.says}: {STANDINGS[case.says]}" in text
+            assert verdict_of(run, [caption]).text in text
 
 
 def test_the_page_says_of_every_case_what_the_run_says(tmp_path):
-    known = {name: case for name, case in CASES.items() if case.is_ in ("memorized", "suspected")}
+    known = {name: case for name, case in CASES.items() if case.is_ in SHOWN}
     with run_with(tmp_path / "run", CASES) as run:
-        scores = torch.full((5, 9), 0.1)
-        ones = {"a": torch.ones(8)}
-        made = Calibration(
-            "0" * 32, "model", PAPER, TAU, ones, {"a": torch.ones(8)}, 5, scores, None
-        )
-        made.save(run.path / "calibration")
         page = _text(render(run))
         rows = {c.text: c.row for c in run.captions()}
     for name, case in known.items():
-        assert re.search(rf"{re.escape(WORDS[case.says].beside)} +row {rows[name]}\b", page), name
+        badge = said_of(case) if case.is_ == "suspected" else WORDS[case.says].beside
+        assert re.search(rf"{re.escape(badge)} +row {rows[name]}\b", page), name
     for word, said in WORDS.items():
         number = sum(case.says == word for case in CASES.values())
         assert not said.clause or f"{number} {said.clause} : {said.means}." in page, word
@@ -280,29 +349,40 @@ def test_a_run_of_all_cases_is_counted_alike_everywhere(tmp_path):
         captions = list(run.captions())
         by_state = {word: sum(case.is_ == word for case in CASES.values()) for word in STATES}
         gone = sum(case.says == "gone" for case in CASES.values())
-        bad = sum(case.says in ("out of reach", "back", "copies") for case in CASES.values())
-        told = re.sub(r"\[/?[a-z ]*\]", "", " ".join(_show.verdict(run, captions, len(captions))))
-        assert f"{by_state['memorized']} of {len(captions)} captions are memorized" in told
-        assert f"{by_state['suspected']} more are over tau and only suspected" in told
-        assert f"{gone} of {gone + bad} memories are gone." in told
-        verdict = facts.verdict(captions, 8)
-        assert verdict["tone"] == "mixed"
-        assert f"{gone} memories are gone" in verdict["text"]
+        looked_at = sum(bool(case.results) for case in CASES.values())
+        ordinary = sum(name.startswith("ordinary") for name in CASES)
+        verdict = verdict_of(run, captions)
+        assert verdict.tone == "mixed"
+        assert f"Of {by_state['memorized']} memorized captions" in verdict.text
+        assert f"{gone} memories are gone" in verdict.text
         assert (
-            f"{by_state['suspected']} more are over the threshold and only suspected"
-            in verdict["text"]
+            f"{ordinary} are over the threshold and only suspected (p = 0.19): their images are no"
+            " copies" in verdict.text
         )
+        unseen = by_state["suspected"] - ordinary
+        assert (
+            f"{unseen} are over the threshold and suspected (p = 0.19): none of their images was"
+            " looked at." in verdict.text
+        )
+        assert "With 5 hold-out captions no p-value is under 1/6." in verdict.text
+        told = re.sub(r"\[/?[a-z ]*\]", "", " ".join(_show.verdict(run, captions, ALL)))
+        assert verdict.text in told
+        assert verdict.text in _text(render(run))
+        assert verdict.text in model_card(select(run))
         numbers = run_values(run, captions)
         assert numbers["run/captions memorized"] == by_state["memorized"]
         assert numbers["run/memories gone on fresh seeds"] == gone
         assert len(events.matching(_subject(run), "", "suspected", "row")) == by_state["suspected"]
-        assert (
-            run_values(run, captions)["run/captions memorized"] == figures(captions, None)[0].value
+        assert numbers["run/captions memorized"] == figures(captions, None)[0].value
+        counted = counts(run)
+        assert (counted["memorized"], counted["suspected"], counted["unseen"]) == (
+            by_state["memorized"],
+            by_state["suspected"],
+            unseen,
         )
-        looked_at = sum(bool(case.results) for case in CASES.values())
-        assert select(run).about["audited"] == figures(captions, None)[0].of == looked_at
-        assert f"{looked_at} audited, {by_state['memorized']} memorized" in model_card(select(run))
         about = select(run).about
+        assert about["audited"] == figures(captions, None)[0].of == looked_at
+        assert f"{looked_at} audited, {by_state['memorized']} memorized" in model_card(select(run))
         assert (about["memorized"], about["suspected"]) == (
             by_state["memorized"],
             by_state["suspected"],
@@ -335,5 +415,32 @@ def test_neurons_of_suspected_captions_stay_on_unless_they_are_named(tmp_path):
     with (
         run_with(tmp_path / "another", {"ordinary": ordinary}) as run,
         pytest.raises(Exception, match="1 captions are only suspected, name one"),
+    ):
+        select(run)
+
+
+def test_reduced_captions_go_into_an_export_that_asks_for_them(tmp_path):
+    reduced = CASES["reduced: fewer copies"]
+    other = Case("gone", "memorized", True, (OVER, FOUND | {"neurons": {"b": [1]}}, GONE))
+    with run_with(tmp_path / "run", {"less": reduced, "memory": other}) as run:
+        assert select(run).neurons.layers == {"b": (1,)}
+        left = model_card(select(run))
+        assert "| 1 | less | reduced, left as it is | 100 % | 100 % |" in left
+        assert "reduced only" not in left
+        for options in ({"reduced": True}, {"captions": ["less", "memory"]}):
+            chosen = select(run, **options)
+            assert chosen.neurons.layers == {"a": (3,), "b": (1,)}
+            card = model_card(chosen)
+            lines = [line for line in card.splitlines() if re.match(r"\| \d", line)]
+            assert [line.split(" | ")[:5] for line in lines] == [
+                ["| 1", "less", "reduced", "100 %", "75 %"],
+                ["| 2", "memory", "gone", "100 %", "0 %"],
+            ]
+            assert "**1 caption of this export is reduced only**" in card
+            assert "1 of 2 captions whose untouched images were copies still gives copies" in card
+            assert "The worst: row 1, less: 75 % of its images are copies" in card
+    with (
+        run_with(tmp_path / "another", {"less": reduced}) as run,
+        pytest.raises(Exception, match="1 are reduced, --include-reduced"),
     ):
         select(run)

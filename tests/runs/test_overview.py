@@ -42,7 +42,7 @@ def checked(same: float, before: float, after: float) -> dict:
 CAPTIONS = [
     caption(1, 0.9, {"a": [1, 2], "b": [7]}, checked(0.1, 1.0, 0.0)),
     caption(2, 0.8, {"a": [2]}, checked(0.6, 0.5, 0.25)),
-    caption(3, 0.72, {"a": [2, 3], "b": [7]}, reached=False),
+    caption(3, 0.72, {"a": [2, 3], "b": [7]}, checked(0.1, 1.0, 1.0), reached=False),
     caption(4, 0.2),
     caption(5, 0.1),
 ]
@@ -63,7 +63,7 @@ def test_the_five_figures():
 
 
 def test_what_is_not_known_yet_is_none():
-    assert [v for v, _ in values([caption(1, 0.9)])] == [1, None, None, None, None]
+    assert [v for v, _ in values([caption(1, 0.9)])] == [None] * 5  # no image was looked at
     assert [v for v, _ in values([], {"prompts": 0})] == [0, None, None, None, None]
 
 

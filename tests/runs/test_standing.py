@@ -7,6 +7,7 @@ from findnemo.runs import STANDINGS, Caption, standing
 TAU = 0.4
 OVER = {"memorized": True, "score": 0.9, "tau": TAU}
 FOUND = {"neurons": {"a": [1]}, "reached": True, "score_before": 0.9, "score_after": 0.2}
+SEEN = {"copies": True}  # a training picture was seen to be copied
 GONE = {"same_seed": 0.4, "copies_before": 1.0, "copies_after": 0.0}
 
 
@@ -28,12 +29,15 @@ def case(*payloads, **failed) -> Caption:
     [
         (case(), "open"),
         (case(OVER | {"memorized": False}), "not memorized"),
-        (case(OVER), "not localized"),
-        (case(OVER, FOUND), "not verified"),
-        (case(OVER, FOUND | {"neurons": {}}), "no neurons"),
-        (case(OVER, FOUND | {"neurons": {"a": []}}), "no neurons"),
-        (case(OVER, FOUND | {"reached": False}), "out of reach"),
-        (case(OVER, FOUND | {"reached": False}, GONE), "out of reach"),
+        (case(OVER), "suspected"),
+        (case(OVER, FOUND), "suspected"),
+        (case(OVER | SEEN), "not localized"),
+        (case(OVER | SEEN, FOUND), "not verified"),
+        (case(OVER | SEEN, FOUND | {"neurons": {}}), "no neurons"),
+        (case(OVER | SEEN, FOUND | {"neurons": {"a": []}}), "no neurons"),
+        (case(OVER | SEEN, FOUND | {"reached": False}), "out of reach"),
+        (case(OVER, FOUND | {"reached": False}, GONE | {"copies_after": 1.0}), "out of reach"),
+        (case(OVER, FOUND | {"reached": False}, GONE | {"copies_after": 0.5}), "reduced"),
         (case(OVER, FOUND, GONE), "gone"),
         (case(OVER, FOUND, GONE | {"same_seed": 0.41}), "gone"),  # finished images decide
         (case(OVER, FOUND, {"same_seed": 0.41}), "back"),  # no images were made
@@ -42,7 +46,8 @@ def case(*payloads, **failed) -> Caption:
             case(OVER, FOUND, GONE | {"copies_after": 0.25, "copies_before": 0.25}),
             "suspected",
         ),  # chance likeness of untouched images
-        (case(OVER, FOUND, {"same_seed": 0.1}), "gone"),  # no images were made
+        (case(OVER | SEEN, FOUND, {"same_seed": 0.1}), "gone"),  # no images were made
+        (case(OVER, FOUND, {"same_seed": 0.1}), "suspected"),
         (case(OVER, FOUND, verify="NaN"), "failed"),
         (case(OVER, FOUND, GONE, **{"compare:wanda": "NaN"}), "gone"),
     ],

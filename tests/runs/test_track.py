@@ -172,7 +172,7 @@ def test_a_tracker_gets_settings_figures_and_captions_in_order(run, registered):
         1,
         {
             "caption/score": 0.9,
-            "caption/score_after": 0.2,
+            "caption/same_seed": 0.2,
             "caption/neurons": 1,
             "caption/fresh_score_after": 0.25,
             "caption/fresh_same_seed": 0.3,

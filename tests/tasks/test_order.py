@@ -142,7 +142,7 @@ def test_siblings_of_a_memory_are_confirmed_from_the_likeliest_down(
         assert row["like"] == MEMORY
         assert bool(row["score"]) == (text in found)
         if text in found:
-            assert row["memorized"] == str(found[text]["memorized"])
+            assert row["over_tau"] == str(found[text]["memorized"])
     assert set(found) == set(best[: len(found)])
     assert spent_enough(found, 16)
 

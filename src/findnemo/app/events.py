@@ -51,7 +51,7 @@ from findnemo.runs import (
     switched_off,
 )
 from findnemo.runs.overview import BEFORE_AFTER
-from findnemo.runs.standing import z_scores
+from findnemo.runs.standing import meaning, said, z_scores
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -94,6 +94,7 @@ FILTERS: dict[str, Callable[[Caption], bool]] = {
     "memorized": lambda caption: state(caption) == "memorized",
     "not gone": lambda caption: standing(caption) in BAD,
     **{word: partial(_stands, word) for word in STANDINGS},
+    "suspected": lambda caption: state(caption) == "suspected",
 }
 SORTS: dict[str, Callable[[Caption], Any]] = {
     "row": lambda c: c.row,
@@ -101,7 +102,7 @@ SORTS: dict[str, Callable[[Caption], Any]] = {
     "most neurons": lambda c: -len(neurons_of(c)),
     "text": lambda c: c.text.casefold(),
 }
-COLUMNS = ("row", "caption", "type", "verdict", "score", "after", "neurons")
+COLUMNS = ("row", "caption", "type", "verdict", "score", "copies before", "copies after", "neurons")
 
 
 def matching(subject: Subject, search: str, kept: str, sort: str) -> list[Caption]:
@@ -126,8 +127,9 @@ def table(found: Sequence[Caption]) -> list[list[Any]]:
     rows = []
     for caption in found[:SHOWN]:
         values = row(caption)
-        measured = [values[name] for name in ("score", "score_after", "neurons")]
-        texts = [short(caption.text), short(caption.type or "", 12), standing(caption)]
+        names = ("score", "copies_before", "copies_after", "neurons")
+        measured = [values[name] for name in names]
+        texts = [short(caption.text), short(caption.type or "", 12), said(caption)]
         rows.append([caption.row, *texts, *measured])
     return rows
 
@@ -196,7 +198,7 @@ def detail(subject: Subject, id_: int | None) -> Detail:
 def _measured(caption: Caption) -> Iterator[tuple[str, Any]]:
     """How a caption stands and what was measured of it, as terminal and report call it."""
     values = row(caption)
-    yield "verdict", f"{standing(caption)}: {STANDINGS[standing(caption)]}"
+    yield "verdict", f"{said(caption)}: {meaning(caption)}"
     yield "memorization score", values["score"]
     yield "threshold (tau)", values["tau"]
     for measured in BEFORE_AFTER:
@@ -383,7 +385,12 @@ def judged(subject: Subject, found: Localization | float) -> str:
 def _unverified(found: Localization) -> Caption:
     """What was found, as a run would hold it: nothing was checked on fresh seeds."""
     said = found.to_json()
-    detected = {"memorized": found.memorized, "score": found.score_before, "tau": found.tau}
+    detected = {
+        "memorized": found.memorized,
+        "score": found.score_before,
+        "tau": found.tau,
+        "p": found.p,
+    }
     results = {"detect": detected} | ({"localize": said} if found.memorized else {})
     return Caption(0, found.prompt, 0, None, None, results, {}, 0.0)
 

@@ -97,7 +97,7 @@ def _calibration(
     if run is not None:
         own = run / "calibration"
         return Calibration.load(own) if own.is_dir() else None
-    return demo.calibration(source) if source in demo.MODELS else None
+    return demo.calibration(source, "findnemo") if source in demo.MODELS else None
 
 
 def _of_run(run: Path, model: Model | None) -> tuple[Model, ImageSettings]:

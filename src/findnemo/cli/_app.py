@@ -68,9 +68,6 @@ def options(
         context.obj.debug = debug
 
 
-FPR = 0.05  # false alarms of the demo: it has hold-out captions enough for a rate
-
-
 @grouped(workers=("workers", "ray"))
 def demo(
     out: OutOpt = Path("findnemo-demo"),
@@ -90,7 +87,9 @@ def demo(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Audit the shipped model, offline, with a threshold for 5 % false alarms.
+    """Audit the shipped model, offline, with the calibration that comes with it (5 % false alarms).
+
+    The verdict is held against what is known of the model, caption by caption.
 
     With --check: measure what the model card says of it.
 
@@ -102,13 +101,14 @@ def demo(
 
     Example: `findnemo demo --check`
     """
+    from findnemo import demo as shipped
     from findnemo import tasks
 
     if not check:
         place = "demo-natural" if natural else "demo"
         table = tasks.Captions(limit=limit)
         with listening(quiet) as listener:
-            detecting = tasks.Detecting(fpr=FPR)
+            detecting = tasks.Detecting(calibration=shipped.calibration(place, "findnemo"))
             run = tasks.audit(place, table, out, detecting, workers=workers, listener=listener)
         show_result(run, False, json, quiet, report=True)
         return

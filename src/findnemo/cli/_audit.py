@@ -177,7 +177,7 @@ def detect(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Say which captions are memorized, or compare detectors on captions of which that is known.
+    """Say which captions are suspected to be memorized, or compare detectors on captions of which that is known.
 
     Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --out run`
 
@@ -240,7 +240,7 @@ def localize(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Find the neurons that hold the memorized captions.
+    """Find the neurons that hold the captions over the threshold.
 
     Example: `findnemo localize demo --prompts findnemo-demo/results.csv --calibration
     findnemo-demo/calibration --out run`
@@ -342,8 +342,8 @@ def refuse_without_pictures(tuned: FineTune) -> None:
 def show_result(run: Run, fail: bool, json: bool, quiet: bool, report: bool = False) -> None:
     """What came of the captions that were asked for.
 
-    Ends the command with status 1 where one failed, or `fail` and one is memorized; of a fine-tune,
-    where a training picture is copied.
+    Ends the command with status 1 where one failed, or `fail` and one is memorized or suspected
+    without an image that was looked at; of a fine-tune, where a training picture is copied.
     """
     from findnemo.cli._show import failed, say_report, show_run, show_training
     from findnemo.runs import ASKED, counts, summary, told
@@ -362,6 +362,8 @@ def show_result(run: Run, fail: bool, json: bool, quiet: bool, report: bool = Fa
                 say_report(run.path / "report.html")
         broken = failed(run, numbers)
         about = training_of(run)
-        found = bool(numbers["memorized"]) if about is None else copies_in(about)
+        found = (
+            bool(numbers["memorized"] or numbers["unseen"]) if about is None else copies_in(about)
+        )
     if broken or (fail and found):
         raise typer.Exit(FAILED)

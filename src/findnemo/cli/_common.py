@@ -53,7 +53,13 @@ JsonOpt = Annotated[
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
 FailOpt = Annotated[
     bool,
-    typer.Option("--fail-on-memorized", help="Exit with status 1 if any caption is memorized."),
+    typer.Option(
+        "--fail-on-memorized",
+        help=(
+            "Exit with status 1 if any caption is memorized, or over the threshold without images"
+            " that say otherwise."
+        ),
+    ),
 ]
 
 

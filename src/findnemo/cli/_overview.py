@@ -84,7 +84,7 @@ def histogram_text(bins: Sequence[Bin], tau: float) -> str:
         for b in bins
     ]
     below = sum(b.low < tau for b in bins)
-    mark = f"        [bold]── tau = {tau:.3f}: memorized from here on[/]"
+    mark = f"        [bold]── tau = {tau:.3f}: suspected from here on[/]"
     return "\n".join([*lines[:below], *([mark] if bins else []), *lines[below:]])
 
 
@@ -138,8 +138,10 @@ def show_caption(
     from findnemo.runs.overview import value_layers
 
     kind = f", {plain(caption.type)}" if caption.type else ""
+    stdout.print(verdict_of(caption), soft_wrap=True)
     stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}{kind}")
-    stdout.print(verdict_of(caption, settings_of(run)["tau"]) + _rarity(caption, q), soft_wrap=True)
+    if scored := score_of(caption, settings_of(run)["tau"], q):
+        stdout.print(scored, soft_wrap=True)
     _show_rows(measured_table(caption))
     if caption.localized is not None and caption.localized.diagnosis is not None:
         stdout.print(plain(caption.localized.diagnosis["sentence"]), soft_wrap=True)
@@ -160,23 +162,23 @@ def _show_rows(table: Table) -> None:
         stdout.print(table)
 
 
-def verdict_of(caption: Caption, tau: float) -> str:
-    from findnemo.runs import STANDINGS, standing, state
+def verdict_of(caption: Caption) -> str:
+    """How a caption stands, and what that means for it."""
+    from findnemo.runs.standing import meaning, said, standing
+
+    return f"{coloured(standing(caption), said(caption))}: {meaning(caption)}"
+
+
+def score_of(caption: Caption, tau: float, q: float | None = None) -> str:
+    """Score and threshold, p-value and q-value where there are some, and what it took."""
     from findnemo.runs.standing import evaluations_of
 
-    stands = standing(caption)
-    said = f"{coloured(stands)}: {STANDINGS[stands]}"
     if caption.score is None:
-        return said
-    cost = evaluations_of(caption)
-    word = f"{state(caption)}, " if state(caption) != stands else ""
-    return f"{word}{said}; score {caption.score:.3f}, tau {tau:.3f}; {cost} U-Net evaluations"
-
-
-def _rarity(caption: Caption, q: float | None) -> str:
-    """p-value and q-value, where there are some."""
-    p = caption.p
-    return "" if p is None else f"; p = {p:.3g}" + ("" if q is None else f", q = {q:.3g}")
+        return ""
+    parts = [f"score {caption.score:.3f}, tau {tau:.3f}"]
+    if caption.p is not None:
+        parts.append(f"p = {caption.p:.3g}" + ("" if q is None else f", q = {q:.3g}"))
+    return "; ".join([*parts, f"{evaluations_of(caption)} U-Net evaluations"])
 
 
 def measured_table(caption: Caption) -> Table:

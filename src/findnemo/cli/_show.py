@@ -29,35 +29,39 @@ def coloured(stands: str, text: str | None = None) -> str:
 
 
 def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
-    """One line a caption: type, scores before and after, neurons per layer in forward
-    order (of more than eight layers: those of the down blocks, the mid block and the
-    up blocks), how it stands.
+    """One line a caption: type, score, share of its finished images that are copies before and
+    after, neurons per layer in forward order (of more than eight layers: those of the down
+    blocks, the mid block and the up blocks), how it stands.
     """
-    from findnemo.runs import standing
+    from findnemo.runs.standing import said, standing
 
     where = "neurons per layer" if len(layers) <= MOST_LAYERS else "down, mid, up"
     table = Table(
         Column("caption", no_wrap=True, max_width=max(18, stdout.width - 62)),
         Column("type", no_wrap=True, min_width=4),
-        Column("before", no_wrap=True, min_width=6, justify="right"),
-        Column("after", no_wrap=True, min_width=6, justify="right"),
+        Column("score", no_wrap=True, min_width=5, justify="right"),
+        Column("copies", no_wrap=True, min_width=7, justify="right"),
         Column(where, no_wrap=True, min_width=17, justify="right"),
         Column("standing", no_wrap=True, min_width=14),
         **EDGELESS,
     )
     for caption in captions:
         cells = (plain(caption.text), plain(caption.type or ""), *_cells(caption, layers))
-        table.add_row(*cells, coloured(standing(caption)))
+        table.add_row(*cells, coloured(standing(caption), said(caption)))
     return table
 
 
 def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
-    """Score, similarity with the neurons off, and neurons of each layer."""
+    """Score, copies before and after, and neurons of each layer."""
     from findnemo.runs import neurons_of
 
-    before = "" if caption.score is None else f"{caption.score:.3f}"
+    score = "" if caption.score is None else f"{caption.score:.3f}"
+    checked = caption.verified
+    copies = ""
+    if checked and checked.copies_before is not None and checked.copies_after is not None:
+        copies = f"{100 * checked.copies_before:.0f} → {100 * checked.copies_after:.0f} %"
     if caption.localized is None:
-        return before, "", ""
+        return score, copies, ""
     found = neurons_of(caption).layers
     counts = {name: len(found.get(name, ())) for name in layers}
     if len(layers) > MOST_LAYERS:  # more than a line has room for: the parts of the network
@@ -65,8 +69,7 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
         for name, n in counts.items():
             parts[name.partition("_blocks")[0].partition("_block")[0]] += n
         counts = parts
-    after = f"{caption.localized.score_after:.3f}"
-    return before, after, " ".join(str(n) if n else "·" for n in counts.values())
+    return score, copies, " ".join(str(n) if n else "·" for n in counts.values())
 
 
 def _count(neurons: int) -> str:
@@ -78,18 +81,19 @@ def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) ->
 
     `captions`: all, or of `total` those that there is something to tell of (`runs.told`).
     """
-    from findnemo.runs import state
+    from findnemo.runs import ASKED, state
     from findnemo.runs.overview import value_layers
+    from findnemo.runs.verdict import ALL
 
-    total = len(captions) if total is None else total
+    many = len(captions) if total is None else total
     states = ("memorized", "suspected", "not memorized", None)
     ordered = sorted(captions, key=lambda c: (states.index(state(c)), c.id))
     first = sum(state(c) in ("memorized", "suspected") for c in captions)
     layers = list(value_layers(run, captions))
     stdout.print(summary_table(ordered[: first + OTHERS], layers))
-    if total - first > OTHERS:
-        stdout.print(f"[dim]… and {total - first - OTHERS} more captions[/]")
-    for line in verdict(run, captions, total):
+    if many - first > OTHERS:
+        stdout.print(f"[dim]… and {many - first - OTHERS} more captions[/]")
+    for line in verdict(run, captions, ALL if total is None else ASKED):
         stdout.print(line, soft_wrap=True)
 
 
@@ -174,50 +178,46 @@ def failed(run: Run, numbers: Mapping[str, int]) -> bool:
     return bool(numbers["failed"] or (run.meta("quality") or {}).get("failed"))
 
 
-def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
-    """Plain sentences: how many memorized, how many gone, at what price, how many failed."""
-    from findnemo.runs import BAD, STANDINGS, list_of, list_told, settings_of, standing, state
+def verdict(run: Run, captions: Sequence[Caption], of: str) -> list[str]:
+    """Plain sentences: the verdict on the captions `of` a run (`runs.verdict_of`), the list, what is
+    not gone and why, what it costs.
+    """
+    from findnemo.runs import STANDINGS, list_of, list_told, settings_of, standing
+    from findnemo.runs.truth import truth_of
+    from findnemo.runs.verdict import TROUBLE, verdict_of
 
-    tau = settings_of(run)["tau"]
     stand = Counter(map(standing, captions))
-    states = Counter(map(state, captions))
     lines = [
-        f"\n{states['memorized']} of {total} captions are memorized (score at or above tau ="
-        f" {tau:.3f})."
+        f"\n[bold]{verdict_of(run, captions, of).text}[/]",
+        f"Threshold: tau = {settings_of(run)['tau']:.3f}.",
     ]
-    if (suspected := states["suspected"]) > 0:
-        is_, its, it = ("is", "its", "it") if suspected == 1 else ("are", "their", "them")
-        lines.append(
-            f"{suspected} more {is_} over tau and only suspected: {its} untouched images are no"
-            f" copies, nothing is switched off for {it}."
-        )
+    if (truth := truth_of(run, captions)) is not None:
+        lines += [plain(line) for line in truth.told]
     if (listed := list_of(run)) is not None:
         lines.append(list_told(listed))
     lines += [*_size_lines(captions), *_impact_lines(captions)]
-    if checked := sum(stand[kind] for kind in ("gone", *BAD)):
-        lines.append(f"[bold]{stand['gone']} of {checked} memories are gone.[/]")
     lines += [
         f"{coloured(kind, f'{stand[kind]} {kind}')}: {STANDINGS[kind]}."
-        for kind in (*BAD, "not replicated", "not verified", "no neurons")
-        if stand[kind]
+        for kind in TROUBLE
+        if stand[kind] and kind != "failed"
     ]
     lines += [*_carried_lines(captions), *_quality_lines(run.meta("quality"))]
     return lines + _failed_lines(captions)
 
 
 def _size_lines(captions: Sequence[Caption]) -> list[str]:
-    """How many memories fall, and with how many neurons."""
-    from findnemo.runs import all_neurons, neurons_of, state, switched_off
+    """How many captions have a set that was found, and with how many neurons."""
+    from findnemo.runs import all_neurons, neurons_of, switched_off
+    from findnemo.runs.standing import treated
 
-    sought = [c for c in captions if c.localized is not None and state(c) == "memorized"]
+    sought = [c for c in captions if c.localized is not None and treated(c)]
     sizes = sorted(len(neurons_of(c)) for c in sought if len(switched_off(c)))
-    if not sought:
+    if not sizes:
         return []
     off = _count(len(all_neurons(captions)))
-    median = f", median {statistics.median(sizes):g} a caption" if sizes else ""
     return [
-        f"{len(sizes)} of {len(sought)} memories have a set that removes them in the search: {off}"
-        f" off in all{median}."
+        f"The search found a set for {len(sizes)} of {len(sought)}: {off} off in all, median"
+        f" {statistics.median(sizes):g} a caption."
     ]
 
 

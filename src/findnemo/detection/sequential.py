@@ -24,7 +24,8 @@ FIRST = 2  # seeds to begin with; one pair is enough to convict
 
 @dataclass(frozen=True)
 class Detection:
-    """`memorized`: score >= tau, in the released variant > tau.
+    """`memorized`: score >= tau, in the released variant > tau: the paper's definition. No image is
+    looked at; a run calls such a caption suspected until a copy is seen (`runs.state`).
 
     `score`: of the first `samples` seeds, as many as it took. Where the mean of all pairs counts, it
     is of all seeds for a memorized caption, and of those looked at for another one; where the

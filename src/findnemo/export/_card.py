@@ -4,14 +4,18 @@ and what it does not prove.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from findnemo.export._selection import Selection
-from findnemo.runs import STANDINGS, Caption, neurons_of, standing
-from findnemo.runs.overview import BEFORE_AFTER, name_of, quickly, sampler_of
+from findnemo.neurons import NeuronSet
+from findnemo.runs import BAD, STANDINGS, Caption, neurons_of, standing
+from findnemo.runs.overview import name_of, quickly, sampler_of
+from findnemo.runs.results import Verified
+from findnemo.runs.standing import copies, said, seen, unseen
+from findnemo.runs.verdict import count
 
+NONE = "\u2013"  # where there is no figure
 LONGEST = 160  # letters of a caption
 MOST = 100  # captions that are listed
 PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
@@ -42,11 +46,12 @@ def model_card(chosen: Selection) -> str:
         return _by_hand(chosen)
     parts = [
         "## Memorization audit\n",
+        f"{chosen.about['verdict']}\n",
         _table(("", ""), _facts(chosen)),
         "### Before and after\n",
         *_figures(chosen),
         "### Captions\n",
-        *_captions(chosen.captions),
+        *_captions(chosen),
         "### Limits\n",
         "\n".join(f"- {limit}" for limit in LIMITS) + "\n",
         MADE,
@@ -84,7 +89,7 @@ def _by_hand(chosen: Selection) -> str:
 def edit_of(chosen: Selection) -> str:
     """What is done to which neurons, in words."""
     neurons = (
-        f"{_count(len(chosen.neurons), 'neuron')} of {_count(len(chosen.neurons.layers), 'layer')}"
+        f"{count(len(chosen.neurons), 'neuron')} of {count(len(chosen.neurons.layers), 'layer')}"
     )
     how = "switched off" if chosen.factor == 0 else f"multiplied by {chosen.factor:g}"
     return f"{neurons} (outputs of cross-attention value projections), {how}"
@@ -113,9 +118,9 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
         " switched off here"
     )
     if about["suspected"]:
-        counts += f", {about['suspected']} suspected (over tau, but their images are no copies)"
-    if about["out_of_reach"]:
-        counts += f", {about['out_of_reach']} out of reach of any value neurons and left alone"
+        counts += f", {about['suspected']} suspected (over tau, and no copy was seen)"
+    if about["left"]:
+        counts += f", {len(about['left'])} memorized and left as they are"
     pairs = markdown(str(calibration.get("pairs", "largest")))
     similarity = markdown(str(calibration.get("similarity")))
     score = f"{pairs} {similarity} of the noise differences of {calibration.get('samples')} seeds"
@@ -146,7 +151,7 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
         ("versions", markdown(versions)),
         ("captions", counts),
         (
-            "memorized is",
+            "threshold",
             f"a score of tau = {settings.get('tau', float('nan')):.4f} or more: {score}; {whose}",
         ),
         ("search", markdown(str(settings.get("search")))),
@@ -162,32 +167,19 @@ def _attacked(attack: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not (told := (attack.get("told") or {}).get("neurons off")):
         return []
     silent = len(told["silent"])
-    said = (
+    text = (
         f"with all neurons of the audit off, an optimised embedding gives a copy of {told['back']}"
-        f" of the {_count(told['works'], 'caption')} attacked for which the attack works on the"
+        f" of the {count(told['works'], 'caption')} attacked for which the attack works on the"
         " untouched model"
     )
-    return [("attack", said + (f"; it tells nothing of {silent} more" if silent else ""))]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+    return [("attack", text + (f"; it tells nothing of {silent} more" if silent else ""))]
 
 
 def _figures(chosen: Selection) -> list[str]:
-    rows = []
-    for measured in BEFORE_AFTER:
-        pairs = [pair for c in chosen.captions if (pair := measured.of(c)) is not None]
-        if pairs:
-            before, after = map(_median, zip(*pairs, strict=True))
-            rows.append((measured.label, before, after, str(len(pairs))))
-    parts = [_table(("median over captions", "before", "after", "n"), rows)]
-    unverified = sum(c.verified is None for c in chosen.captions)
-    if unverified:
-        parts.append(
-            f"{unverified} of {len(chosen.captions)} captions were not verified on fresh seeds.\n"
-        )
-    if chosen.factor or not all(neurons_of(c) <= chosen.neurons for c in chosen.captions):
+    """What was seen with the neurons off, and who is worst off, by name."""
+    captions = chosen.captions
+    parts = [*_copying(captions), *_unseen(captions)]
+    if chosen.factor or not all(neurons_of(c) <= chosen.neurons for c in captions):
         parts.append(
             "The figures were measured with all neurons of a caption switched off. **This export"
             " does less, and was not verified as it is.**\n"
@@ -200,17 +192,62 @@ def _figures(chosen: Selection) -> list[str]:
     return parts
 
 
-def _median(values: Sequence[float | None]) -> str:
-    numbers = [value for value in values if value is not None]
-    return f"{statistics.median(numbers):.3f}" if numbers else ""
+def _copying(captions: Sequence[Caption]) -> list[str]:
+    """Of how many captions that gave copies finished images still are, and the worst of them."""
+    copied = [c for c in captions if seen(c)]
+    if not copied:
+        return []
+    still = sum(c.verified is not None and bool(copies(c.verified, "after")) for c in copied)
+    worst = max(copied, key=_left)
+    share, likeness = _left(worst)
+    parts = [
+        f"{still} of {count(len(copied), 'caption')} whose untouched images were copies still"
+        f" {'gives' if still == 1 else 'give'} copies with the neurons off. The worst: row"
+        f" {worst.row}, {markdown(worst.text)}: {100 * share:.0f} % of its images are copies"
+        + (f", the largest similarity is {likeness:.3f}.\n" if likeness > -1 else ".\n")
+    ]
+    if reduced := sum(standing(c) == "reduced" for c in captions):
+        parts.append(
+            f"**{count(reduced, 'caption')} of this export {'is' if reduced == 1 else 'are'}"
+            f" reduced only**: {STANDINGS['reduced']}.\n"
+        )
+    return parts
+
+
+def _left(caption: Caption) -> tuple[float, float]:
+    """The share of a caption's images that are copies with its neurons off, and their largest
+    similarity to one, -1 where it is not known.
+    """
+    checked = caption.verified or Verified()
+    likeness = checked.largest_after
+    return checked.copies_after or 0.0, -1.0 if likeness is None else likeness
+
+
+def _unseen(captions: Sequence[Caption]) -> list[str]:
+    """Of how many captions nothing was seen, and what little is known of them."""
+    unverified = sum(c.verified is None for c in captions)
+    blind = sum(map(unseen, captions))
+    parts = []
+    if blind:
+        parts.append(
+            f"{blind} of {len(captions)} captions are only suspected: no finished image of them was"
+            " looked at, so that nobody saw a copy, nor that it is gone.\n"
+        )
+    if unverified:
+        parts.append(
+            f"{unverified} of {len(captions)} captions were not verified on fresh seeds.\n"
+        )
+    return parts
 
 
 def _quality(quality: dict[str, Any]) -> str:
     text = (
-        f"Captions that are not memorized, with {_count(quality['neurons'], 'neuron')} of the audit"
+        f"Captions that are not memorized, with {count(quality['neurons'], 'neuron')} of the audit"
         f" switched off together (n = {quality['prompts']}): pixels change by"
         f" {quality['pixel_change']:.3f} of 1"
     )
+    if changes := [one["pixel_change"] for one in quality.get("each") or []]:
+        text += f" in the median, {max(changes):.3f} at most"
     if "a_clip_before" in quality:
         text += (
             f"; fit with the caption (CLIP) {quality['a_clip_before']:.3f} before,"
@@ -219,15 +256,51 @@ def _quality(quality: dict[str, Any]) -> str:
     return text + ".\n"
 
 
-def _captions(captions: Sequence[Caption]) -> list[str]:
-    rows = [
-        (str(c.row), markdown(c.text), str(len(neurons_of(c))), standing(c))
-        for c in captions[:MOST]
-    ]
-    more = [f"And {len(captions) - MOST} more.\n"] if len(captions) > MOST else []
-    words = sorted({standing(c) for c in captions[:MOST]}, key=list(STANDINGS).index)
-    legend = "".join(f"- {word}: {STANDINGS[word]}\n" for word in words)
-    return [_table(("row", "caption", "neurons found", "after the audit"), rows), *more, legend]
+COLUMNS = (
+    *("row", "caption", "status", "copies before", "copies after"),
+    *("largest similarity before", "largest similarity after", "neurons off"),
+)
+
+
+def _captions(chosen: Selection) -> list[str]:
+    """A line a caption, those first that stand worst; memorized ones that this export leaves as
+    they are before the others.
+    """
+    left = [(c, False) for c in chosen.about["left"]]
+    ordered = sorted(
+        [*left, *((c, True) for c in chosen.captions)],
+        key=lambda one: (one[1], list(STANDINGS).index(standing(one[0]))),
+    )
+    rows = [_row(*one, chosen.neurons) for one in ordered[:MOST]]
+    more = [f"And {len(ordered) - MOST} more.\n"] if len(ordered) > MOST else []
+    words = {standing(c) for c, is_off in ordered[:MOST] if is_off or standing(c) in BAD}
+    legend = "".join(
+        f"- {word}: {STANDINGS[word]}\n" for word in sorted(words, key=list(STANDINGS).index)
+    )
+    return [_table(COLUMNS, rows), *more, legend]
+
+
+def _row(caption: Caption, is_off: bool, off: NeuronSet) -> tuple[str, ...]:
+    """`is_off`: whether its neurons are among those that are `off` in this export; else it gives
+    what it gave before.
+    """
+    checked = caption.verified or Verified()
+    shares = (checked.copies_before, checked.copies_after if is_off else checked.copies_before)
+    likeness = (checked.largest_before, checked.largest_after if is_off else checked.largest_before)
+    if is_off:
+        status = said(caption)
+    elif standing(caption) in BAD:
+        status = f"{said(caption)}, left as it is"
+    else:
+        status = "not in this export, left as it is"
+    return (
+        str(caption.row),
+        markdown(caption.text),
+        status,
+        *(NONE if share is None else f"{100 * share:.0f} %" for share in shares),
+        *(NONE if value is None else f"{value:.3f}" for value in likeness),
+        str(len(neurons_of(caption) & off)),
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

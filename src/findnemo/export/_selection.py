@@ -32,6 +32,7 @@ from findnemo.runs import (
 from findnemo.runs.fine_tunes import training_of
 from findnemo.runs.overview import holders
 from findnemo.runs.standing import falls
+from findnemo.runs.verdict import verdict_of
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,14 @@ def select(
     most: int | None = None,
     factor: float = 0.0,
     neurons: int | None = None,
+    reduced: bool = False,
 ) -> Selection:
     """The neurons of a run that an export switches off.
 
     By default those of all memorized captions whose memory falls to tau; a neuron that several
-    captions share counts once. Captions that are only suspected (`runs.state`) are left alone
-    unless they are named. `captions`: of these only, each named by its row number, its text, or a
+    captions share counts once. Captions whose images are no copies, and those that are reduced only
+    (`runs.standing`), are left alone unless they are named. `reduced`: with all that are reduced.
+    `captions`: of these only, each named by its row number, its text, or a
     part of the text that no other caption has. `most`: only so many neurons, those that most of the
     captions share; equals go by the order of layers. `factor`: what their outputs are multiplied
     by, 0 to switch them off. `neurons`: of one caption the set with so many of its price list
@@ -91,7 +94,7 @@ def select(
         off, point = prefix_of(named[0], neurons)
         return Selection(off, tuple(named), factor, _about(run, audited, named) | {"point": point})
     wanted = {c.id for c in named or audited}
-    holding = [c for c in audited if c.id in wanted and (switched_off(c) or (named and falls(c)))]
+    holding = [c for c in audited if c.id in wanted and _held(c, bool(named), reduced)]
     for caption in named:
         if caption.id not in {c.id for c in holding}:
             raise InputError(
@@ -105,10 +108,12 @@ def select(
     holding = [c for c in holding if len(neurons_of(c) & off)]
     if not off:
         suspected = sum(state(c) == "suspected" for c in audited)
+        less = sum(standing(c) == "reduced" for c in audited)
         hint = f"; {suspected} captions are only suspected, name one to switch its neurons off"
+        more = f"; {less} are reduced, --include-reduced switches their neurons off"
         raise InputError(
             f"{run.path} holds no localized neurons: there is nothing to switch"
-            f" off{hint if suspected else ''}"
+            f" off{hint if suspected else ''}{more if less else ''}"
         )
     return Selection(off, tuple(holding), factor, _about(run, audited, holding))
 
@@ -179,7 +184,7 @@ def _of_model(model: Model) -> dict[str, Any]:
 def _about(run: Run, captions: Sequence[Caption], chosen: Sequence[Caption]) -> dict[str, Any]:
     """What a run says beside the `chosen` ones of its captions."""
     states = Counter(state(c) for c in captions)
-    standings = Counter(standing(c) for c in captions if c not in chosen)
+    ids = {c.id for c in chosen}
     return {
         **{
             key: run.meta(key)
@@ -189,9 +194,17 @@ def _about(run: Run, captions: Sequence[Caption], chosen: Sequence[Caption]) -> 
         "audited": sum(c.detected is not None for c in captions),
         "memorized": states["memorized"],
         "suspected": states["suspected"],
-        "out_of_reach": standings["out of reach"],
+        "verdict": verdict_of(run, captions).text,
+        "left": [c for c in captions if state(c) == "memorized" and c.id not in ids],
         "training": training_of(run),
     }
+
+
+def _held(caption: Caption, is_named: bool, reduced: bool) -> bool:
+    """Whether a caption's neurons go off: as the audit has it, or because it was asked for."""
+    is_reduced = standing(caption) == "reduced"
+    asked_for = is_named and (falls(caption) or is_reduced)
+    return bool(switched_off(caption)) or asked_for or (reduced and is_reduced)
 
 
 def most_shared(captions: Iterable[Caption], count: int) -> NeuronSet:

@@ -15,7 +15,8 @@ DEFAULT = "trajectory"
 class Localization:
     """Where the memory of a prompt sits.
 
-    `memorized`: whether the prompt's score reached tau. `neurons`: the set to deactivate, empty if
+    `memorized`: whether the prompt's score reached tau, the paper's definition; a run calls such a
+    caption suspected until a copy is seen (`runs.state`). `neurons`: the set to deactivate, empty if
     not memorized. `candidates`: the set that refinement began with. `score_before`: memorization
     score of the untouched model (of the pairs of seeds what the settings name). `score_after`: with
     `neurons` off, the largest similarity of a replicating seed's noise difference to its own before

@@ -9,9 +9,9 @@ from typing import Any
 from findnemo.localization.trajectory import GONE
 from findnemo.report import _charts as charts
 from findnemo.report._pictures import LARGE, NOISE, SIDE, Wanted
-from findnemo.runs import Caption, dear, neurons_of, points_of, standing
+from findnemo.runs import Caption, dear, neurons_of, points_of, standing, state, switched_off
 from findnemo.runs.overview import BEFORE_AFTER, PRICES
-from findnemo.runs.standing import WORDS, z_scores
+from findnemo.runs.standing import WORDS, meaning, said, z_scores
 
 PICTURES = {  # kind -> folder of the run, and the names of its files there
     "original": ("images", "original.png"),
@@ -69,10 +69,14 @@ def card(
     `numbers`: layer -> its number; `pictures`: data URIs of what fits into the page.
     """
     files = files_of(path, caption, large)
+    word = WORDS[standing(caption)]
     return {
         "caption": caption,
         "standing": standing(caption),
-        "word": WORDS[standing(caption)],
+        "word": word,
+        "badge": said(caption) if state(caption) == "suspected" else word.beside,
+        "meaning": meaning(caption),
+        "off": bool(switched_off(caption)),
         "reasons": reasons(caption),
         "scores": _scores(caption),
         "neurons": neurons(caption, numbers),

@@ -38,7 +38,8 @@ from findnemo.runs import (
     state,
     switched_off,
 )
-from findnemo.runs.overview import name_of, sampler_of
+from findnemo.runs.overview import memorized, name_of, sampler_of
+from findnemo.runs.standing import unseen
 from findnemo.runs.trust import MARK
 
 KIND = "findnemo evidence"
@@ -326,23 +327,26 @@ def _residual(held: Held, rows: Sequence[Mapping[str, Any]], release: str | None
 
 def _left(captions: Sequence[Caption]) -> Iterator[str]:
     """What the run itself left: memories that are not gone, captions without a result."""
-    stands = Counter(map(standing, captions))
+    stands = Counter(map(standing, memorized(captions)))
     not_gone = sum(stands[word] for word in BAD)
     if not_gone:
         yield (
             f"{count(not_gone, 'memory')} that were checked {'is' if not_gone == 1 else 'are'} not"
-            " gone: out of reach, back on fresh seeds, or still copied."
+            " gone: out of reach, reduced only, back on fresh seeds, or still copied."
         )
     unchecked = sum(stands[w] for w in ("not verified", "not localized", "not replicated"))
     if unchecked:
         yield f"{count(unchecked, 'memorized caption')} could not be or were not checked."
-    if stands["suspected"]:
+    doubtful = [c for c in captions if state(c) == "suspected"]
+    if cleared := sum(not unseen(c) for c in doubtful):
         yield (
-            f"{count(stands['suspected'], 'caption')} over the threshold gave no copies on the"
-            " seeds that were drawn; nothing is switched off for them."
+            f"{count(cleared, 'caption')} over the threshold gave no copies on the seeds that were"
+            " drawn; nothing is switched off for them."
         )
-    if stands["failed"]:
-        yield f"{count(stands['failed'], 'caption')} failed and have no whole result."
+    if looked := sum(map(unseen, doubtful)):
+        yield f"{count(looked, 'caption')} over the threshold: no image was looked at."
+    if failed := sum(standing(c) == "failed" for c in captions):
+        yield f"{count(failed, 'caption')} failed and have no whole result."
     if any(len(switched_off(c)) for c in captions):
         yield (
             "Switched-off neurons act in the cleaned model alone: the original weights give the"

@@ -381,8 +381,8 @@ def exfiltration(held: Held) -> Row:
     if seen:
         counted = (
             ("score at or over tau", _over),
-            ("memorized: over tau, and no image says that it is ordinary", _is("memorized")),
-            ("suspected: over tau, but its images are no copies", _is("suspected")),
+            ("memorized: over tau, and copies were seen or it is listed", _is("memorized")),
+            ("suspected: over tau, and no copy was seen", _is("suspected")),
             ("copies seen in finished images of the untouched model", _copied),
         )
         figures = [share(name, number_of(seen, holds), len(seen)) for name, holds in counted]

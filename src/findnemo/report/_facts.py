@@ -43,7 +43,9 @@ from findnemo.runs import (
 )
 from findnemo.runs._tried import verdicts
 from findnemo.runs.compare import own_apart, stage_in
-from findnemo.runs.standing import WORDS
+from findnemo.runs.standing import WORDS, seen
+from findnemo.runs.truth import truth_of
+from findnemo.runs.verdict import TROUBLE, verdict_of
 from findnemo.stats import bootstrap, wilson
 
 if TYPE_CHECKING:
@@ -52,7 +54,6 @@ if TYPE_CHECKING:
 LEAST = 5  # values from which an interval says something
 LISTED = 200  # captions that are not memorized, by name; results.csv has the rest
 SHARED = 15  # most shared neurons that are listed
-TROUBLE = [word for word in WORDS if WORDS[word].clause]
 QUALITY = (  # what it is, its names before and after, what is good
     (PIXELS, None, "pixel_change", "low"),
     ("Change of pixels with random neurons off instead", None, "random_pixel_change", ""),
@@ -108,22 +109,24 @@ def facts(run: Run) -> dict[str, Any]:
     quality = run.meta("quality")
     bases = run.meta("bases") or {}
     tau = settings["tau"]
-    memorized = _memorized(captions)
+    memorized = overview.memorized(captions)
     suspected = _suspected(captions)
     widths = overview.value_layers(run, captions)
     numbers = {name: k for k, name in enumerate(widths, 1)}
     first = example(run.path, captions)
-    wanted = wanted_training(run) + wanted_pictures(run.path, [*memorized, *suspected], first)
+    carded = _worst_first([*memorized, *suspected])
+    wanted = wanted_training(run) + wanted_pictures(run.path, carded, first)
     pictures = thumbnails(wanted)
     off = [c for c in captions if len(switched_off(c))]
     held = overview.holders(off)
     listed = list_of(run)
-    checked = [c for c in memorized if c.verified and standing(c) != "out of reach"]
+    checked = [c for c in off if c.verified]
     head = {
         "name": _name(run),
-        "verdict": verdict(captions, sum(widths.values())),
+        "verdict": verdict_of(run, captions),
+        "truth": truth_of(run, captions),
         "training": training(run, pictures),
-        "trouble": _trouble(captions, tau),
+        "trouble": _trouble(captions),
         "figures": figures(captions, widths, quality),
         "example": first and card(run.path, first, numbers, pictures, large=True),
         "about": _about(run, captions, calibration),
@@ -143,7 +146,7 @@ def facts(run: Run) -> dict[str, Any]:
             (name, width, sorted(index for layer, index in held if layer == name))
             for name, width in widths.items()
         ],
-        "sizes": charts.sizes([len(neurons_of(c)) for c in off if state(c) == "memorized"]),
+        "sizes": charts.sizes([len(neurons_of(c)) for c in off]),
         "shared": _shared(held, numbers),
     }
     effect = {
@@ -158,7 +161,7 @@ def facts(run: Run) -> dict[str, Any]:
     each = {
         "cards": [
             card(run.path, c, numbers, pictures) | {"tried": of_caption(verdicts(c, bases))}
-            for c in [*memorized, *suspected]
+            for c in carded
         ],
         "q": q_values(p_values(run)),
         "suspected": len(suspected),
@@ -180,13 +183,12 @@ def _shared(
     return sorted((one for one in held.items() if len(one[1]) > 1), key=place)[:SHARED]
 
 
-def _memorized(captions: Iterable[Caption]) -> list[Caption]:
-    """The captions that are memorized, those first that stand worst."""
-    return sorted(overview.memorized(captions), key=lambda c: list(WORDS).index(standing(c)))
+def _worst_first(captions: Iterable[Caption]) -> list[Caption]:
+    return sorted(captions, key=lambda c: list(WORDS).index(standing(c)))
 
 
 def _suspected(captions: Iterable[Caption]) -> list[Caption]:
-    return [c for c in captions if standing(c) == "suspected"]
+    return [c for c in captions if state(c) == "suspected"]
 
 
 def _scores(captions: Iterable[Caption]) -> list[float]:
@@ -196,86 +198,36 @@ def _scores(captions: Iterable[Caption]) -> list[float]:
 # the head of the page -----------------------------------------------------------------------------
 
 
-def verdict(captions: Sequence[Caption], neurons: int) -> dict[str, str]:
-    """One sentence, and its tone: good, bad or open.
-
-    What is not gone comes first. `neurons`: of the value layers that are shown.
-    """
-    memorized = _memorized(captions)
-    doubtful = _doubtful(len(_suspected(captions)))
-    audited = sum(c.detected is not None for c in captions)
-    if not audited:
-        return {"tone": "open", "text": "No caption has been looked at yet."}
-    if not memorized:
-        few = len(captions) - audited
-        rest = f" ({few} more failed or are open)" if few else ""
-        none = (
-            "is memorized as far as its images tell"
-            if doubtful
-            else "reaches the threshold on the seeds that were tried"
-        )
-        text = f"None of the {count(audited, 'caption')} looked at {none}{rest}.{doubtful}"
-        return {"tone": "open" if few else "good", "text": text}
-    kinds = Counter(map(standing, memorized))
-    gone = kinds["gone"]
-    bad = [f"{n} {WORDS[kind].clause}" for kind in TROUBLE if (n := kinds[kind])]
-    price = f"with {len(all_neurons(captions)):,} of {count(neurons, 'neuron')} switched off"
-    if not bad:
-        what = f"All {gone} memories are" if gone > 1 else "The one memory found is"
-        text = f"{what} gone on the fresh seeds that were tried, {price}.{doubtful}"
-        return {"tone": "good", "text": text}
-    start = f"Of {count(len(memorized), 'memorized caption')}, {_joined(bad)}"
-    if not gone:
-        return {"tone": "bad", "text": f"{start}.{doubtful}"}
-    end = (
-        f"{count(gone, 'memory')} {'is' if gone == 1 else 'are'} gone on the fresh seeds that were"
-        " tried"
-    )
-    return {"tone": "mixed", "text": f"{start}; {end}, {price}.{doubtful}"}
-
-
-def _doubtful(suspected: int) -> str:
-    """A sentence on the captions that are only suspected; empty where there are none."""
-    if not suspected:
-        return ""
-    is_, its, it = ("is", "its", "it") if suspected == 1 else ("are", "their", "them")
-    return (
-        f" {suspected} more {is_} over the threshold and only suspected: {its} images are no"
-        f" copies, and nothing is switched off for {it}."
-    )
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _trouble(captions: Sequence[Caption], tau: float) -> list[dict[str, Any]]:
+def _trouble(captions: Sequence[Caption]) -> list[dict[str, Any]]:
     """Captions of which something is to be said first, by kind; of a kind those
     that are memorized first.
     """
     ordered = sorted(captions, key=lambda c: state(c) != "memorized")
     groups = {kind: [c for c in ordered if standing(c) == kind] for kind in TROUBLE}
     return [
-        {"word": WORDS[kind], "note": _note(kind, group, tau), "captions": group}
+        {"word": WORDS[kind], "note": _note(group), "captions": group}
         for kind, group in groups.items()
         if group
     ]
 
 
-def _note(kind: str, group: Sequence[Caption], tau: float) -> str:
-    scores = _scores(group)
-    if kind == "out of reach" and scores:
-        most = f" to {number(max(scores))}" if len(scores) > 1 else ""
-        return (
-            f"Score {number(min(scores))}{most}, tau {number(tau)}: where a score lies just over"
-            " tau, the caption may be no memory but a false alarm"
-        )
-    if kind == "copies":
-        checked = [c.verified for c in group if c.verified is not None]
-        shares = sorted(v.copies_after for v in checked if v.copies_after is not None)
-        most = f" to {percent(shares[-1])}" if len(shares) > 1 else ""
-        return f"{percent(shares[0])}{most} of the images with the neurons off" if shares else ""
-    return ""
+def _range(shares: Sequence[float]) -> str:
+    low, high = percent(min(shares)), percent(max(shares))
+    return low if low == high else f"{low} to {high}"
+
+
+def _note(captions: Sequence[Caption]) -> str:
+    """How many of the images of captions are copies; empty where none were before."""
+    checked = [c.verified for c in captions if c.verified is not None and seen(c)]
+    shares = [
+        (v.copies_before, v.copies_after)
+        for v in checked
+        if v.copies_before is not None and v.copies_after is not None
+    ]
+    if not shares:
+        return ""
+    before, after = map(_range, zip(*shares, strict=True))
+    return f"Copies among the images: {before} before, {after} with the neurons off"
 
 
 def figures(
@@ -285,15 +237,15 @@ def figures(
     found, worse, gone, off, _ = overview.figures(captions, quality)
     whole = sum(widths.values())
     neurons = all_neurons(captions)
-    each = [len(neurons_of(c)) for c in overview.memorized(captions) if len(switched_off(c))]
+    each = [len(neurons_of(c)) for c in captions if len(switched_off(c))]
     note = (
         f"{percent(len(neurons) / whole)} of the value neurons, in {len(neurons.layers)} of"
         f" {count(len(widths), 'layer')}"
     )
     note += f"; median {statistics.median(each):g} a caption (n = {len(each)})" if each else ""
     return [
-        _counted("memorized", found),
-        _counted("out of reach, back or still copied", worse, "bad" if worse.value else ""),
+        _counted("memorized", found, none="no image was looked at"),
+        _counted("not gone", worse, "bad" if worse.value else ""),
         _counted("gone on fresh seeds", gone, "good" if gone.value else ""),
         _figure("neurons switched off", f"{off.value or 0:,} of {whole:,}", note),
         _other_captions(quality),
@@ -304,9 +256,11 @@ def _figure(label: str, value: str, note: str, tone: str = "") -> dict[str, str]
     return {"label": label, "value": value, "note": note, "tone": tone}
 
 
-def _counted(label: str, figure: overview.Figure, tone: str = "") -> dict[str, str]:
+def _counted(
+    label: str, figure: overview.Figure, tone: str = "", none: str = "none was verified"
+) -> dict[str, str]:
     if figure.value is None:
-        return _figure(label, NONE, "none was verified", tone)
+        return _figure(label, NONE, none, tone)
     of = figure.of or 0
     return _figure(label, f"{figure.value} of {figure.of}", _share(int(figure.value), of), tone)
 
@@ -450,7 +404,7 @@ def _distribution(
     groups = [
         ("hold-out", "holdout", holdout),
         ("audited, under tau", "under", under),
-        ("memorized", "over", _scores(_memorized(captions))),
+        ("memorized", "over", _scores(overview.memorized(captions))),
         ("suspected", "under", _scores(_suspected(captions))),
     ]
     by_rule = holdout and calibration.fpr is None
@@ -462,7 +416,7 @@ def _distribution(
 
 
 def _holdout(calibration: Calibration, tau: float) -> str | None:
-    """How many hold-out captions the threshold would call memorized."""
+    """How many hold-out captions reach the threshold."""
     n = len(calibration.trajectories)
     if not n:
         return None
@@ -601,7 +555,8 @@ def _others(captions: Sequence[Caption]) -> dict[str, Any]:
     that failed or are open.
     """
     under = [c for c in captions if standing(c) == "not memorized"]
-    rest = [c for c in captions if standing(c) in ("failed", "open") and state(c) != "memorized"]
+    shown = ("memorized", "suspected")
+    rest = [c for c in captions if standing(c) in ("failed", "open") and state(c) not in shown]
     ordered = [*rest, *sorted(under, key=lambda c: -(c.score or 0.0))]
     rows = [(c, standing(c), "; ".join(reasons(c))) for c in ordered[:LISTED]]
     return {"rows": rows, "n": len(under), "more": len(ordered) - len(rows), "rest": len(rest)}

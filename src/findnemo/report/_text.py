@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from findnemo.runs import state
 from findnemo.runs.overview import PRICES
+from findnemo.runs.verdict import count as count
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -77,16 +78,6 @@ def interval(
     ('0.250 to 0.500', '')
     """
     return "" if low is None or high is None else f"{written(low)} to {written(high)}"
-
-
-def count(amount: int, what: str) -> str:
-    """
-    >>> count(1, "neuron"), count(2000, "neuron")
-    ('1 neuron', '2,000 neurons')
-    """
-    if amount != 1:
-        what = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
-    return f"{amount:,} {what}"
 
 
 @cache

@@ -40,7 +40,7 @@ from findnemo.runs._same import require_same
 from findnemo.runs.changing import change, remove_stale
 from findnemo.runs.discoveries import keep_list
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
-from findnemo.runs.standing import STAGES, all_neurons, neurons_of, state
+from findnemo.runs.standing import STAGES, all_neurons, neurons_of, treated
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, asked, enter
 from findnemo.runs.trust import vouch
@@ -269,7 +269,7 @@ def answer(
 
 
 def _scope(work: Work, pool: Pool, progress: Progress) -> str:
-    """Where neurons are sought: as asked for, or as a scan of the first memorized captions
+    """Where neurons are sought: as asked for, or as a scan of the first captions over tau
     says, which the run keeps.
     """
     run = work.run
@@ -277,7 +277,7 @@ def _scope(work: Work, pool: Pool, progress: Progress) -> str:
     if plan.scope != "auto" or plan.search != DEFAULT:
         return plan.scope
     if (kept := run.meta("scan")) is None:
-        found = (c.text for c in run.captions(stage="detect") if state(c) == "memorized")
+        found = (c.text for c in run.captions(stage="detect") if treated(c))
         texts = tuple(islice(found, SCANNED))
         if not texts:
             return "all"
@@ -554,14 +554,12 @@ def _quality(
 
 
 def not_memorized(run: Run, most: int) -> list[str]:
-    """The first captions of a run that are not memorized, those over tau that are only suspected
+    """The first captions of a run that are not memorized, those over tau whose images are no copies
     among them: what stands under the threshold alone would be chosen by the score. None whose
     type says that it is a memory, which detection may have missed.
     """
     others = (
-        c.text
-        for c in run.captions(stage="detect")
-        if state(c) != "memorized" and not is_memory(c.type)
+        c.text for c in run.captions(stage="detect") if not treated(c) and not is_memory(c.type)
     )
     return list(islice(others, most))
 

@@ -39,7 +39,7 @@ from findnemo.runs.changing import BEGAN, CHANGEABLE
 from findnemo.runs.ordinary import ordinary
 from findnemo.runs.results import Localized
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
-from findnemo.runs.standing import neurons_of, state
+from findnemo.runs.standing import neurons_of, treated
 from findnemo.runs.store import Caption, Run, settings_of
 from findnemo.runs.table import ask_all
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
@@ -286,12 +286,12 @@ def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
     """Captions with neurons.
 
     Where some have the type of a memory (VM, TM), those: one without is a caption that the
-    threshold is wrong about. Else those that are memorized (`standing.state`), without the ones
-    that are only suspected, where there are any.
+    threshold is wrong about. Else, where there are any, those whose images are not known to be no
+    copies (`standing.treated`).
     """
     found = [c for c in captions if len(neurons_of(c))]
     memories = [c for c in found if is_memory(c.type)]
-    return memories or [c for c in found if state(c) == "memorized"] or found
+    return memories or [c for c in found if treated(c)] or found
 
 
 def kept_images(work: Work, caption: Caption) -> list[Image.Image] | None:

@@ -25,12 +25,14 @@ from findnemo.runs.standing import (
     neurons_of,
     standing,
     state,
+    unseen,
 )
 from findnemo.runs.store import Caption, Run, each_caption
 
 VERIFIED = (  # columns of results.csv that are called as verification calls them
     *("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after"),
-    *("copies_before", "copies_after", "a_clip_before", "a_clip_after"),
+    *("copies_before", "copies_after", "largest_before", "largest_after"),
+    *("a_clip_before", "a_clip_after"),
 )
 
 
@@ -53,14 +55,14 @@ def row(
         "caption": caption.text,
         "type": caption.type,
         "status": "failed" if failed else "open" if detected is None else "done",
-        "memorized": None if is_ is None else is_ == "memorized",
+        "memorized": None if is_ is None or unseen(caption) else is_ == "memorized",
         "state": is_,
         "standing": standing(caption),
         "score": _round(caption.score),
         "tau": _round(None if detected is None else detected.tau),
         "p": _significant(caption.p),
         "q": _significant((q or {}).get(caption.id)),
-        "score_after": _round(None if found is None else found.score_after),
+        "same_seed": _round(None if found is None else found.score_after),
         "reached": None if found is None else found.reached,
         "neurons": None if found is None else len(neurons),
         "layers": neurons.to_json() or None,
@@ -103,18 +105,21 @@ _FAILED = f"SELECT caption FROM results WHERE status = 'failed' AND stage IN {ST
 
 def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:
     """How many captions a run has, how many of them are memorized and how many suspected
-    (`standing.state`), and how many failed; those under the threshold are counted where they
-    lie. `of`: SQL for the ids of some; `ASKED`, for those that were asked for.
+    (`standing.state`), of how many of these no image was looked at (`unseen`), and how many failed;
+    those under the threshold are counted where they lie. `of`: SQL for the ids of some; `ASKED`, for those that were asked for.
     """
     ((captions, failed),) = run.query(
         f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_FAILED} INTERSECT {of}))"
     )
     over = (number for (number,) in run.query(f"{_OVER} INTERSECT {of}"))
-    states = Counter(state(caption) for caption in run.captions(over))
+    states: Counter[str | None] = Counter()
+    for caption in run.captions(over):
+        states.update([state(caption), *(["unseen"] if unseen(caption) else [])])
     return {
         "captions": captions,
         "memorized": states["memorized"],
         "suspected": states["suspected"],
+        "unseen": states["unseen"],
         "failed": failed,
     }
 

@@ -15,7 +15,16 @@ from typing import Any, NamedTuple
 from findnemo.calibration import Calibration
 from findnemo.neurons import Neuron
 from findnemo.passes import quick_steps
-from findnemo.runs.standing import BAD, all_neurons, neurons_of, standing, state, switched_off
+from findnemo.runs.standing import (
+    BAD,
+    all_neurons,
+    neurons_of,
+    standing,
+    state,
+    switched_off,
+    treated,
+    unseen,
+)
 from findnemo.runs.store import Caption, Run
 
 
@@ -76,6 +85,14 @@ BEFORE_AFTER = (
         "share of finished images that copy those of other seeds",
         "Share of finished images that copy another seed's untouched image",
         "Share of images that are copies",
+    ),
+    Measured(
+        "verify", "largest_before", "largest_after", "low", False,
+        "largest similarity of a finished image to another seed's untouched one, or to the training"
+        " image",
+        "Largest similarity of a finished image to another seed's untouched one, or to the training"
+        " image",
+        "Largest similarity of an image to a copy",
     ),
     Measured(
         "verify", "d_sscd_before", "d_sscd_after", "low", False,
@@ -164,10 +181,9 @@ def memorized(captions: Iterable[Caption]) -> list[Caption]:
 def figures(captions: Sequence[Caption], quality: dict[str, Any] | None) -> tuple[Figure, ...]:
     """The five figures of an audit, as terminal, report and trackers show them.
 
-    Captions memorized, of those looked at; memories that are out of reach, came back on fresh seeds
-    or still gave copies, and those that are gone (see `standing`), of those checked; neurons off;
-    change of the pixels of other captions with all of them off. `quality`: what the run keeps under
-    that name.
+    Captions memorized, of those looked at, not known where no image of any was; memories that are
+    not gone, and those that are (see `standing`), of those checked; neurons off; change of the
+    pixels of other captions with all of them off. `quality`: what the run keeps under that name.
     """
     memories = memorized(captions)
     seen = sum(caption.detected is not None for caption in captions)
@@ -175,10 +191,11 @@ def figures(captions: Sequence[Caption], quality: dict[str, Any] | None) -> tupl
     checked = [word for word in standings if word in (*BAD, "gone")]
     gone = checked.count("gone") if checked else None
     left = None if gone is None else len(checked) - gone
-    is_sought = any(caption.localized is not None for caption in memories)
+    is_sought = any(caption.localized is not None for caption in captions if treated(caption))
+    is_known = memories or not any(map(unseen, captions))
     change = quality["pixel_change"] if quality and quality.get("prompts") else None
     return (
-        Figure("captions memorized", len(memories), seen),
+        Figure("captions memorized", len(memories) if is_known else None, seen),
         Figure("memories not gone", left, len(checked)),
         Figure("memories gone on fresh seeds", gone, len(checked)),
         Figure("neurons off", len(all_neurons(captions)) if is_sought else None),

@@ -123,6 +123,8 @@ class Verified:
     a_clip_after: Number | None = None
     copies_before: Number | None = None
     copies_after: Number | None = None
+    largest_before: Number | None = None
+    largest_after: Number | None = None
     evaluations: Count | None = None
     steps: Count | None = None
     confirmed: Number | None = None

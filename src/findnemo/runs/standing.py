@@ -10,22 +10,21 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from findnemo.localization.points import DEAR, Point, chosen
+from findnemo.localization.trajectory import SAME
 from findnemo.metrics.copies import copies_in
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs.results import Verified
+from findnemo.runs.results import Localized, Verified
 from findnemo.runs.store import Caption
 
 STAGES = ("detect", "localize", "verify")
 
 STATES = {
     "memorized": (
-        "its score is over the threshold, and nothing that was looked at says that it is ordinary"
+        "its score reaches tau, and copies were seen: its untouched images are copies of each other"
+        " or of a training picture; or it is on the run's list at a false discovery rate"
     ),
-    "suspected": (
-        "its score is over the threshold, but its untouched images are no copies: nothing is"
-        " switched off for it"
-    ),
-    "not memorized": "its score is under the threshold",
+    "suspected": "its score reaches tau, and no copy of it was seen",
+    "not memorized": "its score is under tau",
 }
 
 
@@ -49,6 +48,13 @@ WORDS = {  # worst first
         "bad",
         "out of reach",
         "stayed out of reach",
+    ),
+    "reduced": Word(
+        "no set of value neurons that the search tried removes its memory, but with those found"
+        " there are fewer copies; they are switched off on request only",
+        "bad",
+        "reduced, not gone",
+        "gave fewer copies, and still some",
     ),
     "back": Word(
         "no finished images were judged, and on fresh seeds its noise differences still resemble"
@@ -74,10 +80,7 @@ WORDS = {  # worst first
         "had neurons found but not verified",
     ),
     "not localized": Word(
-        "memorized, its neurons were not sought",
-        "open",
-        "not localized",
-        "had no search for neurons",
+        "its neurons were not sought", "open", "not localized", "had no search for neurons"
     ),
     "no neurons": Word(
         "over tau in detection, but no seed replicated in the search",
@@ -86,17 +89,17 @@ WORDS = {  # worst first
         "did not replicate in the search",
     ),
     "gone": Word("its memory is gone on fresh seeds", "good", "gone on fresh seeds"),
-    "suspected": Word(
-        "over tau, but its untouched images are no copies of each other: nothing is switched off"
-        " for it",
-        "open",
-        "suspected, no copies seen",
-    ),
+    "suspected": Word(STATES["suspected"], "open", "suspected, no copy seen"),
     "open": Word("not looked at yet"),
     "not memorized": Word("its score is under tau"),
 }
-STANDINGS = {word: said.means for word, said in WORDS.items()}
-BAD = ("out of reach", "back", "copies")  # standings of memories that were checked and are not gone
+STANDINGS = {word: entry.means for word, entry in WORDS.items()}
+BAD = (
+    "out of reach",
+    "reduced",
+    "back",
+    "copies",
+)  # standings of memories that were checked and are not gone
 
 
 def copies(checked: Verified, when: str) -> bool | None:
@@ -110,57 +113,132 @@ def copies(checked: Verified, when: str) -> bool | None:
     return copies_in(checked.__dict__, when)
 
 
+def seen(caption: Caption) -> bool | None:
+    """Whether finished images of the untouched model were seen to be copies; None where none was
+    looked at.
+    """
+    return None if caption.verified is None else copies(caption.verified, "before")
+
+
 def state(caption: Caption) -> str | None:
     """One of STATES; None before detection.
 
-    A caption whose score reaches tau is memorized, by the paper's definition, until its untouched
-    images have been looked at and are no copies: then it is suspected. One that is on the run's
-    list at a false discovery rate stays memorized whatever its images are: a template memory copies
-    only a part of a picture. So does one that was seen to copy a training picture.
+    A caption whose score reaches tau is suspected until a copy is seen: one ordinary caption in
+    eight is over the paper's threshold. It is memorized where its untouched finished images are
+    copies; where it is on the run's list at a false discovery rate, whatever its images are, for a
+    template memory copies only a part of a picture; and where it was seen to copy a training
+    picture.
     """
     if caption.detected is None:
         return None
     if not caption.detected.memorized:
         return "not memorized"
-    seen = None if caption.verified is None else copies(caption.verified, "before")
-    proven = caption.listed or caption.detected.copies
-    return "suspected" if seen is False and not proven else "memorized"
+    proven = caption.listed or caption.detected.copies or seen(caption)
+    return "memorized" if proven else "suspected"
+
+
+def unseen(caption: Caption) -> bool:
+    """Whether a caption is suspected because no finished image of it was looked at, and not because
+    those that were are no copies.
+    """
+    return state(caption) == "suspected" and seen(caption) is None
+
+
+def treated(caption: Caption) -> bool:
+    """Whether an audit works on a caption as on a memory: it is one, or none of its images was
+    looked at. Neurons found for such captions are switched off.
+    """
+    return state(caption) == "memorized" or unseen(caption)
 
 
 def standing(caption: Caption) -> str:
     """One of STANDINGS: what the committed results of an audit say of a caption.
 
     Gone: untouched images of most seeds are copies, and with the neurons off none is. Finished
-    images decide, for a noise difference looks at one step of many. Where none were judged: no
-    noise difference of a fresh seed that replicated is more like itself before than the threshold.
+    images decide, for a noise difference looks at one step of many. Where none were copies, of a
+    caption on the list: no noise difference of a fresh seed that replicated is more like itself
+    before than the threshold. A caption of which no copy was seen is suspected, whatever became of
+    its score; but "back" where neurons are off for it and its noise differences stay what they were.
 
     >>> under = {"memorized": False, "score": 0.1, "tau": 0.4}
     >>> standing(Caption(1, "a cat", 1, None, None, {"detect": under}, {}, 0.1))
     'not memorized'
     """
     is_ = state(caption)
+    found = caption.localized
     if failures(caption):
         return "failed"
-    if is_ != "memorized" or caption.detected is None:
+    if is_ == "suspected":
+        is_back = len(switched_off(caption)) and _checked(caption) == "back"
+        return "back" if is_back else "suspected"
+    if is_ != "memorized":
         return is_ or "open"
-    if caption.localized is None:
+    if found is None:
         return "not localized"
-    if not caption.localized.neurons:
+    if not found.neurons:
         return "no neurons"
-    if not caption.localized.reached:
-        return "out of reach"
-    if caption.verified is None:
+    if not found.reached:
+        return "reduced" if _reduced(found, caption.verified) else "out of reach"
+    return _checked(caption)
+
+
+def _checked(caption: Caption) -> str:
+    """How neurons stand that were, or were not, checked on fresh seeds."""
+    checked = caption.verified
+    if checked is None or caption.detected is None:
         return "not verified"
-    return _verified(caption.verified, caption.detected.tau)
-
-
-def _verified(checked: Verified, tau: float) -> str:
-    """How a memory stands that was checked on fresh seeds."""
     if copies(checked, "before"):
         return "copies" if copies(checked, "after") else "gone"
     if checked.same_seed is None:
         return "not replicated"
-    return "back" if checked.same_seed > tau else "gone"
+    return "back" if checked.same_seed > caption.detected.tau else "gone"
+
+
+def _reduced(found: Localized, checked: Verified | None) -> bool:
+    """Whether neurons that do not remove a memory leave fewer copies of it. Finished images decide;
+    where none was a copy before, or none was made, it is so if the pictures that the search tried
+    last are all less like a copy than what may be one (SAME).
+    """
+    if checked is not None and copies(checked, "before"):
+        before, after = checked.copies_before, checked.copies_after
+        fewer = before is not None and after is not None and after < before
+        return fewer or copies(checked, "after") is False
+    left = found.points[-1].left if found.points else 1.0
+    return left < SAME <= (found.copy_before or 0.0)
+
+
+def suspected(p: float | None) -> str:
+    """What is said of a score over tau while no copy was seen, with its p-value where it has one.
+
+    >>> suspected(0.1863), suspected(None)
+    ('suspected (p = 0.19)', 'suspected')
+    """
+    return "suspected" if p is None else f"suspected (p = {p:.2g})"
+
+
+def said(caption: Caption) -> str:
+    """How a caption stands, for the eye: its standing, and of one that is only suspected that, with
+    its p-value.
+    """
+    word = standing(caption)
+    if state(caption) != "suspected":
+        return word
+    doubt = suspected(caption.p)
+    return doubt if word == "suspected" else f"{word}, {doubt}"
+
+
+def meaning(caption: Caption) -> str:
+    """What the standing of a caption means for it, as a sentence without its subject."""
+    word = standing(caption)
+    if word != "suspected":
+        return STANDINGS[word]
+    if not unseen(caption):
+        return (
+            "its score reaches tau, but its untouched images are no copies: nothing is switched off"
+            " for it"
+        )
+    off = "; its neurons are switched off all the same" if len(switched_off(caption)) else ""
+    return f"its score reaches tau, and none of its images was looked at{off}"
 
 
 def image_name(caption: Caption, when: str, stage: str = "verify") -> str:
@@ -241,10 +319,10 @@ def switched_off(caption: Caption) -> NeuronSet:
     """The neurons that are off in the cleaned model for the sake of a caption: those found for it,
     if it is memorized and its memory falls to tau.
 
-    None for a caption that is only suspected, nor for one that is out of reach: it would change the
-    model and remove no memory.
+    None for a caption whose images are no copies, nor for one that is out of reach: it would change
+    the model and remove no memory. A caption of which no image was looked at is taken for one.
     """
-    return neurons_of(caption) if falls(caption) and state(caption) != "suspected" else EMPTY
+    return neurons_of(caption) if falls(caption) and treated(caption) else EMPTY
 
 
 def all_neurons(captions: Iterable[Caption]) -> NeuronSet:

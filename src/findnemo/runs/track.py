@@ -33,7 +33,8 @@ IMAGE_OPTIONS: dict[str, dict[str, Any]] = {"tensorboard": {"dataformats": "NHWC
 PICTURED = 8  # captions of which images are logged
 SERIES = (
     "score",
-    "score_after",
+    "p",
+    "same_seed",
     "neurons",
     "fresh_score_after",
     "fresh_same_seed",

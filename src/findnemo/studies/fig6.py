@@ -16,7 +16,7 @@ from findnemo.images import generate
 from findnemo.metrics import memory_type
 from findnemo.metrics.kind import IMAGES, VERBATIM, is_memory
 from findnemo.runs.audit import Answer
-from findnemo.runs.standing import state
+from findnemo.runs.standing import treated
 from findnemo.runs.store import Caption, Run
 from findnemo.seeds import FRESH
 from findnemo.studies._bench import Bench, Desk, Job, Study
@@ -139,7 +139,7 @@ def _strip(axis: Any, groups: Mapping[str, Sequence[Shown]]) -> None:
 
 
 def _found(caption: Caption) -> bool:
-    return caption.detected is not None and state(caption) == "memorized"
+    return treated(caption)
 
 
 def _similarities(desk: Desk, caption: Caption) -> Answer:

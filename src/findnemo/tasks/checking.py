@@ -83,6 +83,7 @@ def verify(
     starts = starts_of(trying.attack_starts)
     kept = kept_of(path)
     with Run.open(path) as old:
+        _require_search(old)
         source = source_of(old, model)
         attacked = len(memorized(old.captions(), trying.attack_captions))
     refuse_unseen(path, pictures)
@@ -103,6 +104,25 @@ def verify(
                 failed = _attacked(work, pool, effort, trying, listener)
             done = Run.open(path)
     return Checked(done, failed)
+
+
+def _require_search(run: Run) -> None:
+    """Raises InputError for a run in which no neurons were sought, though captions are over the
+    threshold.
+    """
+    sought, over = (
+        run.query(f"SELECT COUNT(*) FROM results WHERE stage = '{stage}' {of}")[0][0]
+        for stage, of in (
+            ("localize", ""),
+            ("detect", "AND status = 'done' AND json_extract(payload, '$.memorized')"),
+        )
+    )
+    if over and not sought:
+        raise InputError(
+            f"{run.path} has {over} captions over the threshold and no neurons were sought for them:"
+            " there is nothing to verify; make the search with `findnemo localize` or"
+            " `findnemo audit` and the same --out"
+        )
 
 
 def _attacked(

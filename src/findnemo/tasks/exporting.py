@@ -90,8 +90,14 @@ def _selected(run: Run, selecting: Selecting) -> Any:
     """What is switched off of a run."""
     if selecting.neurons_file is not None:
         return forms_of.by_hand(selecting.neurons_file, run, selecting.factor)
-    factor = selecting.factor or 0.0
-    return forms_of.select(run, selecting.caption or (), selecting.most, factor, selecting.neurons)
+    return forms_of.select(
+        run,
+        selecting.caption or (),
+        selecting.most,
+        selecting.factor or 0.0,
+        selecting.neurons,
+        selecting.include_reduced,
+    )
 
 
 def _check_file(selecting: Selecting) -> None:
@@ -100,6 +106,7 @@ def _check_file(selecting: Selecting) -> None:
         "--caption": selecting.caption,
         "--most": selecting.most,
         "--neurons": selecting.neurons,
+        "--include-reduced": selecting.include_reduced,
     }
     if given := [name for name, value in others.items() if value]:
         raise InputError(

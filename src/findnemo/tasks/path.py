@@ -91,6 +91,7 @@ from findnemo.tasks.ranking import (
 )
 
 PATH = ("detect", "localize", "verify")
+RATE = 0.01  # false alarms that are recommended
 
 
 # calibration --------------------------------------------------------------------------------------
@@ -232,7 +233,29 @@ def _calibrated(
     def progress(prompt: str) -> None:
         listener.progress("calibrate", next(done), len(captions))
 
-    return calibrate_with(pool, out, captions, holdout.settings, rule, progress, listener.stop)
+    made = calibrate_with(pool, out, captions, holdout.settings, rule, progress, listener.stop)
+    if detecting.fpr is None:
+        listener.say(rate_told(len(captions)))
+    return made
+
+
+def rate_told(captions: int) -> str:
+    """What a threshold of mean + 1 std lets through, and the way to a rate with so many hold-out
+    captions.
+
+    >>> rate_told(600)
+    'tau is mean + 1 std, which 12 to 18 % of ordinary captions reach: --fpr 0.01 is recommended, your 600 hold-out captions are enough for it'
+    """
+    needed = holdout_needed(1, RATE)
+    enough = (
+        f"your {captions} hold-out captions are enough for it"
+        if captions >= needed
+        else f"it takes {needed} hold-out captions, these are {captions}"
+    )
+    return (
+        "tau is mean + 1 std, which 12 to 18 % of ordinary captions reach: --fpr"
+        f" {RATE:g} is recommended, {enough}"
+    )
 
 
 def _own_calibration(
@@ -293,7 +316,8 @@ def detect(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Run:
-    """Which captions of a table are memorized, in a run directory that other tasks go on with.
+    """Which captions of a table are over the threshold, in a run directory that other tasks go on
+    with: they are suspected, for no image is looked at.
 
     Returns the run, open to be read.
     """
@@ -310,7 +334,7 @@ def localize(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Run:
-    """Which captions of a table are memorized, and which neurons hold them.
+    """Which captions of a table are over the threshold, and which neurons hold them.
 
     Returns the run, open to be read.
     """

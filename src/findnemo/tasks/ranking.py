@@ -224,7 +224,7 @@ def _write_like(
     """
     with written(file) as part, part.open("w", encoding="utf-8", newline="") as table:
         writer = csv.writer(table)
-        writer.writerow(["caption", "row", "drive", "like", "neurons", "score", "memorized"])
+        writer.writerow(["caption", "row", "drive", "like", "neurons", "score", "over_tau"])
         for one, (drive, memory, neurons) in zip(order, told, strict=True):
             found = detected.get(one.prompt.text)
             writer.writerow(

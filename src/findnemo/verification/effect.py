@@ -127,7 +127,8 @@ def verify(
     and, if the training image is known, `sscd_orig_before`, `sscd_orig_after`; with a CLIP
     `a_clip_before`, `a_clip_after` (Finding NeMo, section 4); of two images or more
     `copies_before`, `copies_after`, the share of them that are copies of what another seed gave
-    (`copying` .7 and more). `evaluations`: U-Net sample evaluations spent. Of quick images `steps`,
+    (`copying` .7 and more). `largest_before`, `largest_after`: the largest similarity of an image to
+    an untouched one of another seed, or to the training image. `evaluations`: U-Net sample evaluations spent. Of quick images `steps`,
     in how many they were made, and `confirmed`, the largest similarity of an image in all steps
     to a quick untouched one of another seed or to the training image.
     """
@@ -148,6 +149,9 @@ def verify(
             looked = _in_all_steps(model, prompt, neurons, images, image_settings, judges, made)
     values["evaluations"] = made.values.get("evaluations", 0) + spent.evaluations
     looked = looked or Looked()
+    for when in ("before", "after"):
+        if any(name.endswith(when) for name in looked.alike):
+            values[f"largest_{when}"] = float(_highest(looked.alike, when).max())
     return Verification(
         {k: round(v, 4) for k, v in (values | looked.values).items()}, looked, *noise
     )

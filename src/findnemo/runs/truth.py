@@ -1,0 +1,78 @@
+"""A run of a shipped model against what is known of that: by caption, so that a memory that was
+missed and a false alarm do not cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from findnemo import demo
+from findnemo.runs.standing import treated
+from findnemo.runs.store import Caption, Run
+
+NAMED = 3  # captions of a kind that are named
+KINDS = {"demo": "planted memories", "demo-natural": "captions that the model copies"}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """`of` memories among the captions that were looked at, those of them that were `missed`, and
+    ordinary captions that were taken for memories, `alarms`.
+
+    `kind`: what the memories are called.
+    """
+
+    kind: str
+    of: int
+    missed: tuple[str, ...]
+    alarms: tuple[str, ...]
+
+    @property
+    def told(self) -> list[str]:
+        """In a sentence, and the captions of those that are wrong.
+
+        >>> Truth("planted memories", 24, ("a cat",), ()).told
+        ['Found 23 of 24 planted memories, no false alarm.', 'missed: a cat']
+        """
+        alarms = f"{len(self.alarms) or 'no'} false alarm{'s' * (len(self.alarms) > 1)}"
+        lines = [f"Found {self.of - len(self.missed)} of {self.of} {self.kind}, {alarms}."]
+        for what, wrong in (("missed", self.missed), ("false alarm", self.alarms)):
+            lines += [f"{what}: {text}" for text in wrong[:NAMED]]
+            lines += [f"{what}: {len(wrong) - NAMED} more"] if len(wrong) > NAMED else []
+        return lines
+
+
+def truth_of(run: Run, captions: Sequence[Caption]) -> Truth | None:
+    """What is known of the captions of a shipped model that a run has looked at, against what the
+    run says of them (`standing.treated`). Captions that do not come with the model are not counted.
+
+    None for other models, for one that was opened with a LoRA or an embedding, and where none of
+    the captions came with it.
+
+        with Run.open("findnemo-demo") as run:
+            print(truth_of(run, list(run.captions())).told)
+    """
+    source = run.meta("source")
+    if source not in KINDS or run.meta("source_options"):
+        return None
+    memories, ordinary = _shipped(source)
+    looked_at = [c for c in captions if c.detected is not None]
+    known = [c for c in looked_at if c.text in memories]
+    others = [c for c in looked_at if c.text in ordinary]
+    if not known and not others:
+        return None
+    return Truth(
+        KINDS[source],
+        len(known),
+        tuple(c.text for c in known if not treated(c)),
+        tuple(c.text for c in others if treated(c)),
+    )
+
+
+@cache
+def _shipped(source: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The captions that a shipped model has memorized, and those that it has not."""
+    memories = frozenset(prompt.text for prompt in demo.memorized(source))
+    return memories, frozenset((*demo.unrelated(), *demo.holdout())) - memories
