@@ -29,7 +29,7 @@ from findnemo.app.subject import confined, run_images, training_image
 from findnemo.app.text import alarm, escaped, note, numbers, short, whole
 from findnemo.errors import InputError, MismatchError
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs import STANDINGS, Run, neurons_of, results
+from findnemo.runs import Run, neurons_of, results
 
 SILENT = lambda done: None  # noqa: E731
 ME = Who("me")
