@@ -248,6 +248,36 @@ def test_a_factor_is_carried_by_the_weights(place, neurons, tmp_path):
         assert torch.equal(old * 0.5, new)
 
 
+def test_neurons_chosen_by_hand_are_exported_of_a_run_or_of_a_model(place, tmp_path):
+    model = findnemo.load(place / "model")
+    name, layer = next(iter(model.value_layers.items()))
+    file = tmp_path / "neurons.json"
+    file.write_text(json.dumps({"layers": {name: [1, 3]}, "factor": 0.5}))
+    wanted = layer.weight.detach().clone()
+    wanted[[1, 3]] *= 0.5
+    for source in ("run", "model"):
+        out = tmp_path / f"of-{source}"
+        made = cli("export", place / source, "--neurons-file", file, "--out", out)
+        assert made.status == 0, made.err
+        assert f"2 neurons at 0.5 (chosen by hand, not verified): checkpoint written to {out}" in (
+            made.err
+        )
+        assert torch.equal(findnemo.load(out).value_layers[name].weight, wanted)
+        assert "**Chosen by hand, not verified.**" in (out / "README.md").read_text()
+    refusals = {
+        ("model",): "model is no run directory, in which exports could lie: give --out",
+        ("model", "--model", "demo"): "so --model goes with nothing",
+        ("run", "--most", 1): "--neurons-file names the neurons, and so does --most",
+        ("run", "--neurons-file", place / "captions.csv"): "is not a neuron file",
+    }
+    for (source, *more), why in refusals.items():
+        refused(cli("export", place / source, "--neurons-file", file, *more), 2, why)
+    file.write_text(json.dumps({"layers": {name: [10**6]}}))
+    out = ("--out", tmp_path / "nothing")
+    refused(cli("export", place / "run", "--neurons-file", file, *out), 2, "no neuron 1000000 in")
+    assert not (tmp_path / "nothing").exists()
+
+
 def test_what_cannot_be_exported(place, tmp_path):
     before = everything(place)
     (tmp_path / "file").write_text("mine")

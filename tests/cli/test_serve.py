@@ -10,22 +10,20 @@ from unittest import mock
 
 import pytest
 from _command import cli
-from _place import IMAGES, make_place, process
+from _place import process, save_model
+from _tiny_files import make_run
+
+import findnemo
+from findnemo import NeuronSet
 
 
 @pytest.fixture(scope="module")
 def run_path(tmp_path_factory):
-    place = make_place(tmp_path_factory.mktemp("place"))
-    usual = (
-        "--prompts",
-        place / "captions.csv",
-        "--calibration",
-        place / "calibration",
-        *IMAGES,
-        "-q",
-    )
-    assert cli("audit", place / "model", *usual, "--out", place / "run").status == 0
-    return place / "run"
+    """A run of a small model, with results made by hand."""
+    place = tmp_path_factory.mktemp("place")
+    model = findnemo.load(save_model(place / "model"))
+    neurons = NeuronSet({next(iter(model.value_layers)): [0, 1]})
+    return make_run(place / "run", model, {"a red fox": neurons, "a moon": NeuronSet()})
 
 
 def test_without_gradio_the_error_says_what_to_install(run_path):

@@ -158,6 +158,8 @@ def test_neurons_chosen_by_hand_are_of_the_model_of_a_run_and_of_no_caption(run,
     [
         ({"layers": {}}, "no neurons are chosen"),
         ({"layers": {MID: [1]}, "factor": "half"}, "its factor 'half' is no number"),
+        ({"layers": {MID: [1]}, "factor": True}, "its factor True is no number"),
+        ({"layers": {MID: [1]}, "factor": 10**400}, "factor inf is no number to multiply by"),
         ({"layers": {MID: [1]}, "factor": 1e999}, "factor inf is no number to multiply by"),
         ({"layers": {MID: [1]}, "model": "f" * 32}, "chosen in the model ffffffffffff, and"),
         ({"neurons": 3}, "is not a neuron file"),

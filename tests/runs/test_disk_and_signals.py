@@ -22,6 +22,8 @@ from findnemo.errors import InputError, StorageError
 from findnemo.runs import Run, acquire, stopping
 
 AUDIT = import_module("findnemo.runs.audit")
+STOPPING = import_module("findnemo.runs.stopping")
+GRACE = 0.5  # seconds, in the tests
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,7 @@ def stopped(out: Path, signals: Sequence[int], search_ends: bool = False) -> tup
 
     def work() -> None:
         os.close(gate[1])
+        STOPPING.GRACE = GRACE
         real = AUDIT.localize
 
         def localize(*arguments, **options):
@@ -161,7 +164,8 @@ def test_ctrl_c_lets_what_is_under_way_end_and_a_second_one_stops_at_once(small,
 def test_sigterm_ends_within_ten_seconds_whatever_is_under_way(small, want, tmp_path):
     status, seconds = stopped(tmp_path / "run", [signal.SIGTERM])
     assert status == 143
-    assert seconds < 10
+    assert seconds >= GRACE
+    assert seconds - GRACE + STOPPING.GRACE < 10
     small(tmp_path / "run")
     assert killing.outcome(tmp_path / "run") == want
 

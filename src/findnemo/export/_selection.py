@@ -153,10 +153,11 @@ def _factor_of(file: str | os.PathLike) -> float:
     """What a neuron file that was read says of its neurons' factor; 0 where it says nothing."""
     if Path(file).suffix == ".safetensors":
         return 0.0
-    factor = json.loads(Path(file).read_text(encoding="utf-8-sig")).get("factor", 0.0)
-    if isinstance(factor, bool) or not isinstance(factor, int | float):
+    text = Path(file).read_text(encoding="utf-8-sig")
+    factor = json.loads(text, parse_int=float).get("factor", 0.0)  # of any length
+    if not isinstance(factor, float):
         raise InputError(f"{file}: its factor {factor!r:.40} is no number")
-    return float(factor)
+    return factor
 
 
 def _check_factor(factor: float) -> None:

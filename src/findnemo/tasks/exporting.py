@@ -73,7 +73,7 @@ def export(
         forms_of.check_lora(form, getattr(source, "options", {}))
     opened_model: Any = _loaded(source, given, listener) if weights else None
     if chosen is None:
-        chosen = forms_of.by_hand(selecting.neurons_file, opened_model, selecting.factor)
+        chosen = forms_of.by_hand(str(selecting.neurons_file), opened_model, selecting.factor)
     for form, target in targets.items():
         forms_of.check(form, chosen, target, opened_model, force, dtype)
     for form, target in targets.items():
