@@ -158,7 +158,7 @@ def harden(
         refuse_shard(old)
         place = place_of(source_of(old, model))
         if options.check:
-            warn_unjudged("verify", place, settings_of(old)["judges"], listener)
+            warn_unjudged("harden", place, settings_of(old)["judges"], listener)
     check_target(target, True, options.force, place)
     settings = _settings(options, place)
     with opened(path, model, workers, listener) as (work, pool):

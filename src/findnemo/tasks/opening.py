@@ -466,14 +466,19 @@ def resumed(run: str | Path, pool: Pool) -> Iterator[Work]:
 
 
 def work_on(
-    run: Run, model: Any, calibration: Calibration, plan: Plan, table: Iterable[Prompt] = ()
+    run: Run,
+    model: Any,
+    calibration: Calibration,
+    plan: Plan,
+    table: Iterable[Prompt] = (),
+    judges: Judges | None = None,
 ) -> Work:
     """A run with what finished images are judged with, and where their originals come from.
 
     A shipped model brings its descriptor, its CLIP and its training images, where the plan names no
     others. Others have what it names, and the images that the table of captions names, by path or URL.
     """
-    judges = judges_of(model.source, plan.judges)
+    judges = judges_of(model.source, plan.judges) if judges is None else judges
     given = {"descriptor": judges.descriptor, "clip": judges.alignment}
     if plan.judges or model.source not in demo.MODELS:
         preprocessing = {name: judge.preprocessing for name, judge in given.items() if judge}
@@ -523,6 +528,7 @@ UNJUDGED = {  # task -> judge -> what goes without it
         "clip": "what a cure costs is told without A_CLIP",
     },
     "verify": {"descriptor": "what attempts and attacks give is compared by its pixels"},
+    "harden": {"descriptor": "what the checks give is compared by its pixels"},
     "study": {
         "descriptor": "tables go without SSCD_orig, SSCD_gen and D_SSCD, and studies that need"
         " them fail",
@@ -540,7 +546,9 @@ def warn_unjudged(task: str, source: str, named: Mapping[str, str], listener: Li
         return
     for name, lost in UNJUDGED[task].items():
         if name not in named:
-            listener.warn(f"no {name}: {lost}. It can be given now or later: {FILLED[name]}")
+            now = task not in ("study", "harden")  # which take a run as it is
+            how = "It can be given now or later:" if now else "`findnemo verify RUN` takes it:"
+            listener.warn(f"no {name}: {lost}. {how} {FILLED[name]}")
 
 
 def refuse_shard(run: Run) -> None:
