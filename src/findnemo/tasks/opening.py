@@ -512,11 +512,12 @@ FILLED = {  # what gives a judge that is missing
     "descriptor": f"--descriptor sscd.pt, SSCD's TorchScript file from {SSCD}",
     "clip": "--clip NAME, openai/clip-vit-base-patch32 in the paper",
 }
+_NO_FIT = "nothing is said of how images fit their captions (A_CLIP)"
 UNJUDGED = {  # task -> judge -> what goes without it
     "audit": {
         "descriptor": "copies are told by the correlation of pixels, which misses those that are"
         " shifted, cropped or repainted",
-        "clip": "nothing is said of how images fit their captions (A_CLIP)",
+        "clip": _NO_FIT,
     },
     "compare": {
         "descriptor": "Table 1 goes without SSCD_orig, SSCD_gen and D_SSCD, and copies are told by"
@@ -527,7 +528,11 @@ UNJUDGED = {  # task -> judge -> what goes without it
         "descriptor": "pixels are compared, and a copy that is moved or cropped is missed",
         "clip": "what a cure costs is told without A_CLIP",
     },
-    "verify": {"descriptor": "what attempts and attacks give is compared by its pixels"},
+    "verify": {
+        "descriptor": "copies, also those that attempts and attacks bring back, are told by the"
+        " correlation of pixels",
+        "clip": _NO_FIT,
+    },
     "harden": {"descriptor": "what the checks give is compared by its pixels"},
     "study": {
         "descriptor": "tables go without SSCD_orig, SSCD_gen and D_SSCD, and studies that need"
