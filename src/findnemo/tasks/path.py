@@ -449,7 +449,7 @@ def ready(request: Request, listener: Listener) -> Ready:
         calibration = Holdout(apart, _settings(detecting, localizing))
     plan = plan_for(model, localizing, pictures, calibration.settings.seed)
     plan = gentle(plan, localizing, model, given.column, bystanders, listener)
-    plan = as_begun(plan, out, pictures)
+    plan = as_begun(plan, out, request.pictures)
     # a shipped model's own captions lie in no folder: their training images come with it
     has_folder = given.source is not None and "verify" in request.stages
     folder = folder_of(given) if has_folder else None
