@@ -228,6 +228,17 @@ def test_a_setting_of_the_search_is_refused_and_nothing_changes(judged, place, u
     assert {f: f.read_bytes() for f in out.rglob("*") if f.is_file()} == before
 
 
+def test_a_judge_that_cannot_be_opened_changes_nothing(judged, usual, tmp_path):
+    out = judged[0] / "without"
+    (tmp_path / "no.pt").write_bytes(b"no program")
+    before = {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
+    for name in ("none.pt", "no.pt"):
+        result = again(out, *usual, "--descriptor", tmp_path / name)
+        assert result.status == 2, result.err
+        assert "descriptor" in said(result)
+    assert {f: f.read_bytes() for f in out.rglob("*") if f.is_file()} == before
+
+
 def test_a_judge_that_somebody_else_names_is_not_opened(judged, usual, tmp_path, monkeypatch):
     out = shutil.copytree(judged[0] / "with", tmp_path / "run")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.prompts import TrainingPicture, TrainingSet
 from findnemo.runs import all_neurons, standing
 from findnemo.runs.fine_tunes import CLEANED, Shown, Subject, judged, row_of, summary, training_of
-from findnemo.tasks import Detecting, FineTune, Output, Pictures, Source, watching
+from findnemo.tasks import Detecting, FineTune, Listener, Output, Pictures, Source, watching
 from findnemo.tasks.fine_tunes import Candidate, candidates, questions_of
 from findnemo.training import Gallery, Generation
 
@@ -121,6 +122,32 @@ def test_the_terminal_and_the_same_call_again_say_the_same(run, place):
     with findnemo.audit(source, tuned, Output(run.path), holdout, pictures=FEW) as again:
         assert training_of(again) == training_of(run)
     assert before == {p: p.stat().st_mtime_ns for p in (run.path / "variants").rglob("*.png")}
+
+
+@pytest.mark.slow
+def test_another_descriptor_judges_all_images_anew_and_makes_none_again(run, place, tmp_path):
+    out = shutil.copytree(run.path, tmp_path / "run")
+    other = shutil.copy(demo.DESCRIPTOR, tmp_path / "other.pt")
+    images = {p: p.stat().st_mtime_ns for p in (out / "variants").rglob("*.png")}
+    refused = cli("verify", out, "--descriptor", other, "--quiet")
+    assert refused.status == 2
+    assert "give it to the same `findnemo audit` with --train-images" in " ".join(
+        refused.err.split()
+    )
+    said = []
+    with findnemo.audit(
+        Source(str(place.base), lora=str(place.lora)),
+        FineTune(place.photos, lora_scale="0.1,1"),
+        Output(out),
+        Detecting(holdout=list(demo.holdout()[:40])),
+        pictures=replace(FEW, descriptor=other),
+        listener=Listener(say=said.append),
+    ) as again:
+        assert training_of(again) == training_of(run)
+        assert all_neurons(again.captions()) == all_neurons(run.captions())
+        assert again.meta("settings")["judges"]["descriptor"] == str(other)
+    assert images == {p: p.stat().st_mtime_ns for p in (out / "variants").rglob("*.png")}
+    assert any(text.startswith("made again: the detection of") for text in said)
 
 
 def test_images_of_another_lora_are_not_taken_for_its_own(run, place, tmp_path):

@@ -183,7 +183,8 @@ def told(run: Run, settings: Settings) -> list[str]:
     ]
     if stays:
         lines.append(f"kept: {' and '.join(stays)}")
-    if keeps_pictures(earlier, settings):
+    keeps = keeps_pictures(earlier, settings)
+    if keeps and counts["verify"]:
         few = "; those that are missing are made" if settings["images"] > earlier["images"] else ""
         lines.append(f"judged anew: the stored pictures of {counts['verify']} captions{few}")
     made = [
@@ -191,9 +192,9 @@ def told(run: Run, settings: Settings) -> list[str]:
         for s in ("detect", "localize")
         if s in redone and counts[s]
     ]
-    if not keeps_pictures(earlier, settings) and counts["verify"]:
+    if counts["verify"] and not keeps:
         made.append(f"the pictures of {counts['verify']} captions")
-    if run.meta("quality") is not None:
+    if run.meta("quality") is not None and _differ(earlier, settings, JUDGED):
         made.append("the quality check, whose pictures are not stored")
     if made:
         lines.append(f"made again: {', '.join(made)}")

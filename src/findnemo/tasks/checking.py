@@ -88,10 +88,9 @@ def verify(
         attacked = len(memorized(old.captions(), trying.attack_captions))
     refuse_unseen(path, pictures)
     plan = with_pictures(kept.plan, pictures)
-    if plan.images:
-        warn_unjudged("audit", place_of(source), plan.judges, listener)
-    if trying.attempts or trying.attack:
-        warn_unjudged("verify", place_of(source), plan.judges, listener)
+    if trying.attempts or trying.attack or plan.images:
+        task = "verify" if trying.attempts or trying.attack else "audit"
+        warn_unjudged(task, place_of(source), plan.judges, listener)
     controls = pictures_in(trying.control_images, max(attacked, 1)) if trying.control_images else ()
     effort = Effort(trying.attack_captions, steps, starts, controls=controls)
     asked = Ready(None, kept.calibration, Output(path), PATH[2:], plan, kept.part)
@@ -197,7 +196,7 @@ def harden(
         refuse_shard(old)
         place = place_of(source_of(old, model))
         if options.check:
-            warn_unjudged("verify", place, settings_of(old)["judges"], listener)
+            warn_unjudged("harden", place, settings_of(old)["judges"], listener)
     check_target(target, True, options.force, place)
     settings = _settings(options, place)
     with opened(path, model, workers, listener) as (work, pool):

@@ -466,14 +466,19 @@ def resumed(run: str | Path, pool: Pool) -> Iterator[Work]:
 
 
 def work_on(
-    run: Run, model: Any, calibration: Calibration, plan: Plan, table: Iterable[Prompt] = ()
+    run: Run,
+    model: Any,
+    calibration: Calibration,
+    plan: Plan,
+    table: Iterable[Prompt] = (),
+    judges: Judges | None = None,
 ) -> Work:
     """A run with what finished images are judged with, and where their originals come from.
 
     A shipped model brings its descriptor, its CLIP and its training images, where the plan names no
     others. Others have what it names, and the images that the table of captions names, by path or URL.
     """
-    judges = judges_of(model.source, plan.judges)
+    judges = judges_of(model.source, plan.judges) if judges is None else judges
     given = {"descriptor": judges.descriptor, "clip": judges.alignment}
     if plan.judges or model.source not in demo.MODELS:
         preprocessing = {name: judge.preprocessing for name, judge in given.items() if judge}
@@ -507,11 +512,12 @@ FILLED = {  # what gives a judge that is missing
     "descriptor": f"--descriptor sscd.pt, SSCD's TorchScript file from {SSCD}",
     "clip": "--clip NAME, openai/clip-vit-base-patch32 in the paper",
 }
+_NO_FIT = "nothing is said of how images fit their captions (A_CLIP)"
 UNJUDGED = {  # task -> judge -> what goes without it
     "audit": {
         "descriptor": "copies are told by the correlation of pixels, which misses those that are"
         " shifted, cropped or repainted",
-        "clip": "nothing is said of how images fit their captions (A_CLIP)",
+        "clip": _NO_FIT,
     },
     "compare": {
         "descriptor": "Table 1 goes without SSCD_orig, SSCD_gen and D_SSCD, and copies are told by"
@@ -522,7 +528,12 @@ UNJUDGED = {  # task -> judge -> what goes without it
         "descriptor": "pixels are compared, and a copy that is moved or cropped is missed",
         "clip": "what a cure costs is told without A_CLIP",
     },
-    "verify": {"descriptor": "what attempts and attacks give is compared by its pixels"},
+    "verify": {
+        "descriptor": "copies, also those that attempts and attacks bring back, are told by the"
+        " correlation of pixels",
+        "clip": _NO_FIT,
+    },
+    "harden": {"descriptor": "what the checks give is compared by its pixels"},
     "study": {
         "descriptor": "tables go without SSCD_orig, SSCD_gen and D_SSCD, and studies that need"
         " them fail",
@@ -540,7 +551,9 @@ def warn_unjudged(task: str, source: str, named: Mapping[str, str], listener: Li
         return
     for name, lost in UNJUDGED[task].items():
         if name not in named:
-            listener.warn(f"no {name}: {lost}. It can be given now or later: {FILLED[name]}")
+            now = task not in ("study", "harden")  # which take a run as it is
+            how = "It can be given now or later:" if now else "`findnemo verify RUN` takes it:"
+            listener.warn(f"no {name}: {lost}. {how} {FILLED[name]}")
 
 
 def refuse_shard(run: Run) -> None:

@@ -26,7 +26,7 @@ from findnemo.calibration import (
     prompts_digest,
     threshold,
 )
-from findnemo.errors import InputError, MismatchError
+from findnemo.errors import DamageError, InputError, MismatchError
 from findnemo.files.writing import storing, sweep
 from findnemo.images import check_images
 from findnemo.localization import ONE_STEP
@@ -64,6 +64,7 @@ from findnemo.tasks.opening import (
     gentle,
     holdout_of,
     judged_as_begun,
+    judges_of,
     kept_of,
     listed,
     loaded,
@@ -124,7 +125,7 @@ def calibrate(
     settings = settings_for(detecting.variant or "findnemo", detecting.seed or 0)
     with at_work(model, workers, listener) as pool:
         holdout = Holdout(table, settings)
-        if not force and (there := _there(folder)) is not None:
+        if not force and (there := _there(folder, listener)) is not None:
             _refuse_of_other(folder, there, pool.model)
             wanted = replace(
                 there,
@@ -158,15 +159,26 @@ def calibrate_published(
     """
     folder = _folder(out)
     calibration = import_statistics(Path(statistics), loaded(model, listener), tau, seed)
-    if not force and (there := _there(folder)) is not None:
+    if not force and (there := _there(folder, listener)) is not None:
         _refuse_over(folder, there, calibration)
     calibration.save(folder)
     return calibration
 
 
-def _there(folder: Path) -> Calibration | None:
-    """The calibration that a folder holds, if any. Raises InputError for one that is damaged."""
-    return Calibration.load(folder) if (folder / "calibration.json").exists() else None
+def _there(folder: Path, listener: Listener) -> Calibration | None:
+    """The calibration that a folder holds, if any that is whole.
+
+    Raises InputError for one that cannot be read by this findnemo.
+    """
+    if not (folder / "calibration.json").exists():
+        return None
+    try:
+        return Calibration.load(folder)
+    except DamageError as told:
+        listener.warn(f"{told}: it is made again")
+        return None
+    except InputError as told:
+        raise InputError(f"{told}; give another --out, or --force to replace it") from None
 
 
 def _refuse_of_other(folder: Path, there: Calibration, model: Any) -> None:
@@ -461,7 +473,7 @@ def ready(request: Request, listener: Listener) -> Ready:
         calibration = Holdout(apart, _settings(detecting, localizing))
     plan = plan_for(model, localizing, pictures, calibration.settings.seed)
     plan = gentle(plan, localizing, model, given.column, bystanders, listener)
-    plan = as_begun(plan, out, pictures)
+    plan = as_begun(plan, out, request.pictures)
     # a shipped model's own captions lie in no folder: their training images come with it
     has_folder = given.source is not None and "verify" in request.stages
     folder = folder_of(given) if has_folder else None
@@ -563,6 +575,7 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
     order: list[Ranked] | None = None
     if is_ordered(detecting):
         check_order(pool, calibration, detecting)
+    judges = judges_of(model.source, plan.judges)  # one that cannot be opened changes no run
     run = start(output.path, model, calibration, plan, asked.part, output.wait, listener.say)
     try:
         if asked.folder is not None:
@@ -582,7 +595,7 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
             for text in repeated(table.source, entered.repeats, entered.some):
                 listener.warn(text)
             _tell_least(entered.captions, plan.fdr, calibration, listener)
-        work = work_on(run, model, calibration, plan, table or ())
+        work = work_on(run, model, calibration, plan, table or (), judges)
         _warn_long_captions(work, table, listener)
         stages = asked.stages
         judge_anew(work, pool, listener.progress, listener.stop)
