@@ -296,18 +296,19 @@ def attempts_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> d
     """
     found = {c.id: verdicts(c, bases) for c in captions}
     tried = _results(captions, bases, ATTEMPT, True)
-    columns = {
-        (name if is_memorized else f"{ORDINARY}, {name}"): shares(
-            [p["closeness"] for p in payloads.values()]
-        )
+    columns: dict[str, dict[str, dict[str, Any]]] = {
+        (name if is_memorized else f"{ORDINARY}, {name}"): {
+            attempt: {**cell}
+            for attempt, cell in shares([p["closeness"] for p in payloads.values()]).items()
+        }
         for is_memorized, results in (
             (True, tried),
             (False, _results(captions, bases, ATTEMPT, False)),
         )
         for name, payloads in results.items()
     }
-    for state in {OFF, HARDENED} & columns.keys():
-        for attempt, cell in columns[state].items():
+    for state in (OFF, HARDENED):
+        for attempt, cell in columns.get(state, {}).items():
             cell["told"] = _told(
                 [one for id_ in tried[state] if (one := found[id_][state].get(attempt))]
             )
