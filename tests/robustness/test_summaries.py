@@ -104,13 +104,13 @@ def test_where_no_attempt_works_nothing_is_said_of_prompts_that_bring_nothing_ba
 
 def test_the_attack_says_of_how_many_captions_it_tells_what():
     told_of = {
-        "neurons off": told(3, 2, silent=[0.17, None]),
+        "neurons off": told(3, 2, silent=[0.17, None]) | {"never": [1, 5]},
         "hardened": told(3, 0, silent=[0.17], beyond=1),
     }
     off, mute, after, beyond, silent, _ = sentences(None, {"curves": {}, "told": told_of})
     assert off == (
         "With neurons off, an optimised embedding gives a copy of 2 of the 3 captions attacked for"
-        " which the attack works on the untouched model (95 %: 21 to 94 %)."
+        " which the attack works on the untouched model (95 %: 21 to 94 %); of pictures never seen, of 1 of 5."
     )
     assert mute == (
         "With neurons off, the attack tells nothing of 2 captions of the 5 attacked: on the"
@@ -312,7 +312,7 @@ def test_of_mixed_captions_only_those_count_on_which_the_attack_works():
     low, high = wilson(1, 2)
     counts = {"n": 4, "works": 2, "back": 1, "beyond": 1, "silent": [0.17]}
     ends = {"low": pytest.approx(low, abs=1e-4), "high": pytest.approx(high, abs=1e-4)}
-    assert attack["told"] == {"neurons off": counts | ends}
+    assert attack["told"] == {"neurons off": counts | ends | {"never": [0, 0]}}
     assert attempted["neurons off"]["told"] == counts | ends
     assert "told" not in attempted["untouched"]
     assert judged(attempted["neurons off"])["works"] == 2
@@ -341,7 +341,9 @@ def test_gaps_are_of_captions_on_which_the_attack_works():
     bases = BASES | {"attack:neurons off, never seen": "b"}
     pairs = [(0.75, 0.9), (0.1, 0.17)]
     captions = [caption(k, found(*pair) | never) for k, pair in enumerate(pairs)]
-    gaps = attack_summary(captions, bases)["gaps"]
+    made = attack_summary(captions, bases)
+    gaps = made["gaps"]
+    assert made["told"]["neurons off"]["never"] == [0, 2]
     assert gaps == {NAME: [[0, 0.0, None, None], [50, 0.5, None, None]]}
     assert attack_summary(captions[1:], bases)["gaps"] == {}
 

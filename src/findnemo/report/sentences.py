@@ -210,9 +210,11 @@ def _optimised(state: str, told: Mapping[str, Any]) -> list[str]:
     lines = []
     if told["works"]:
         ends = f"{100 * told['low']:.0f} to {100 * told['high']:.0f} %"
+        copied, of = told.get("never") or (0, 0)
+        never = f"; of pictures never seen, of {copied} of {of}" if of else ""
         lines.append(
             f"{_with(state)}, an optimised embedding gives a copy of {_of(told, 'the attack')}"
-            f" (95 %: {ends})."
+            f" (95 %: {ends}){never}."
         )
     if told["beyond"]:
         lines.append(

@@ -215,7 +215,8 @@ def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dic
     `curves`: name -> [step, mean similarity] pairs; `bands`: name -> [step, low, high], 95 %;
     `gaps`: name -> [step, gap, low, high], of the captions for which the attack works on the
     untouched model; `n`: memorized captions; `known`: of how many the training image is known;
-    `told`: state of the model -> counts (`_told`). `bases`: stage -> the basis that its results
+    `told`: state of the model -> counts (`_told`), and `never`, copies of pictures never seen, of
+    how many. `bases`: stage -> the basis that its results
     must stand on.
     """
     found = {c.id: verdicts(c, bases) for c in captions}
@@ -243,8 +244,16 @@ def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dic
         "curves": {name: [[x, y] for x, y, _, _ in line] for name, line in points.items()},
         "bands": {name: _band(line) for name, line in points.items()},
         "gaps": _gaps(rows, works),
-        "told": {state: _told(some) for state, some in told.items()},
+        "told": {
+            state: _told(some) | {"never": _copied(rows.get(f"never seen, {state}", {}))}
+            for state, some in told.items()
+        },
     }
+
+
+def _copied(lines: Mapping[int, Mapping[int, float]]) -> list[int]:
+    """Of how many pictures the attack gives a copy, and of how many it was tried."""
+    return [sum(line[max(line)] >= COPY for line in lines.values()), len(lines)]
 
 
 def _works(found: Mapping[str, Verdict]) -> bool:
@@ -296,18 +305,19 @@ def attempts_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> d
     """
     found = {c.id: verdicts(c, bases) for c in captions}
     tried = _results(captions, bases, ATTEMPT, True)
-    columns = {
-        (name if is_memorized else f"{ORDINARY}, {name}"): shares(
-            [p["closeness"] for p in payloads.values()]
-        )
+    columns: dict[str, dict[str, dict[str, Any]]] = {
+        (name if is_memorized else f"{ORDINARY}, {name}"): {
+            attempt: {**cell}
+            for attempt, cell in shares([p["closeness"] for p in payloads.values()]).items()
+        }
         for is_memorized, results in (
             (True, tried),
             (False, _results(captions, bases, ATTEMPT, False)),
         )
         for name, payloads in results.items()
     }
-    for state in {OFF, HARDENED} & columns.keys():
-        for attempt, cell in columns[state].items():
+    for state in (OFF, HARDENED):
+        for attempt, cell in columns.get(state, {}).items():
             cell["told"] = _told(
                 [one for id_ in tried[state] if (one := found[id_][state].get(attempt))]
             )

@@ -268,6 +268,7 @@ class Told(TypedDict, total=False):
     silent: Required[list[Number | None]]
     low: Required[Number | None]
     high: Required[Number | None]
+    never: tuple[Count, Count]
 
 
 class AttackSummary(TypedDict, total=False):
