@@ -197,6 +197,13 @@ def test_detect(usual, audited, tmp_path):
     assert (flagged.status, flagged.json["memorized"], flagged.json["unseen"]) == (1, 0, 3)
     assert cli("detect", *usual, "--quiet", "--out", tmp_path / "run") == Result(0, "", "")
 
+    refused = cli("verify", tmp_path / "run")
+    assert (refused.status, refused.out) == (2, "")
+    told = " ".join(refused.err.split())
+    assert "has 3 captions over the threshold and no neurons were sought for them" in told
+    assert "findnemo localize" in told
+    assert "loading" not in told
+
 
 def test_captions_from_standard_input(place, usual, audited, tmp_path):
     arguments = (
@@ -216,6 +223,18 @@ def test_captions_from_standard_input(place, usual, audited, tmp_path):
     assert "row 4 repeats row 1" in result.err
     want = outcome(audited)["rows"]
     assert all(r["score"] == want[r["caption"]]["score"] for r in result.json["results"])
+
+
+@pytest.mark.slow
+def test_the_demo_goes_by_the_calibration_that_ships_and_is_held_against_its_truth(tmp_path):
+    from findnemo import demo
+
+    result = cli("demo", "--limit", 1, "--out", tmp_path / "run")
+    assert result.status == 0
+    assert "Found 1 of 1 planted memories, no false alarm." in result.out
+    own = findnemo.Calibration.load(tmp_path / "run" / "calibration")
+    assert own.same(demo.calibration("demo", "findnemo"))
+    assert "Found 1 of 1 planted memories" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_localize_then_verify(place, usual, audited, tmp_path):

@@ -170,8 +170,8 @@ def test_regurgitation_counts_captions_before_and_after(pack):
 def test_extraction_counts_what_was_scanned(pack):
     row = row_of(pack, "Exfiltration")
     is_share(row, "score at or over tau", 6, 8)
-    is_share(row, "memorized: over tau, and no image says that it is ordinary", 5, 8)
-    is_share(row, "suspected: over tau, but its images are no copies", 1, 8)
+    is_share(row, "memorized: over tau, and copies were seen or it is listed", 5, 8)
+    is_share(row, "suspected: over tau, and no copy was seen", 1, 8)
     is_share(row, "copies seen in finished images of the untouched model", 5, 8)
     assert "9 captions in the table; 1 of them without a result" in row["how"][0]
 

@@ -143,8 +143,8 @@ def test_a_clean_result_does_not_promise_more_than_it_shows(tmp_path):
 
 
 def test_intervals_of_shares_are_beside_them(page):
-    """Wilson's formula written out for 2 of 5 and for 7 of 9."""
-    for hits, of in ((2, 5), (7, 9)):
+    """Wilson's formula written out for 2 of 4 and for 4 of 9."""
+    for hits, of in ((2, 4), (4, 9)):
         p = hits / of
         z = 1.959964
         low, high = (
@@ -373,7 +373,8 @@ def test_attack_curves_are_shown_if_the_run_holds_them(tmp_path, page):
         ),
         (
             [Told("a", {"detect": {"memorized": True, "score": 0.9, "tau": TAU}})],
-            "Of 1 memorized caption, 1 had no search for neurons.",
+            "None of the 1 caption looked at is known to be a memory. 1 is over the threshold and"
+            " suspected: none of its images was looked at.",
         ),
     ],
 )

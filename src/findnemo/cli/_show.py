@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
 
-from findnemo.cli._common import EDGELESS, LOOSE, plain, stdout
+from findnemo.cli._common import LOOSE, plain, stdout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"good": "green", "open": "yellow", "bad": "red", "": "dim"}  # of a standing's tone
 MOST_LAYERS = 8  # that are counted one by one
+SIDES: tuple[Any, ...] = ("left", "right", "right", "right", "left")  # of the cells of a caption
 OTHERS = 8  # captions that are not memorized, in the table
 
 
@@ -35,20 +36,31 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
     """
     from findnemo.runs.standing import said, standing
 
-    where = "neurons per layer" if len(layers) <= MOST_LAYERS else "down, mid, up"
+    heads = ("type", "score", "copies", _where(layers), "standing")
+    lines = [
+        (standing(c), plain(c.text), (plain(c.type or ""), *_cells(c, layers), said(c)))
+        for c in captions
+    ]
+    widths = [
+        max(map(len, column)) for column in zip(heads, *(rest for *_, rest in lines), strict=True)
+    ]
     table = Table(
-        Column("caption", no_wrap=True, max_width=max(18, stdout.width - 62)),
-        Column("type", no_wrap=True, min_width=4),
-        Column("score", no_wrap=True, min_width=5, justify="right"),
-        Column("copies", no_wrap=True, min_width=7, justify="right"),
-        Column(where, no_wrap=True, min_width=17, justify="right"),
-        Column("standing", no_wrap=True, min_width=14),
-        **EDGELESS,
+        Column(
+            "caption", no_wrap=True, max_width=max(12, stdout.width - sum(widths) - len(widths) - 1)
+        ),
+        *(
+            Column(head, no_wrap=True, min_width=width, justify=side)
+            for head, width, side in zip(heads, widths, SIDES, strict=True)
+        ),
+        **LOOSE,
     )
-    for caption in captions:
-        cells = (plain(caption.text), plain(caption.type or ""), *_cells(caption, layers))
-        table.add_row(*cells, coloured(standing(caption), said(caption)))
+    for stands, text, (*cells, words) in lines:
+        table.add_row(text, *cells, coloured(stands, words))
     return table
+
+
+def _where(layers: Sequence[str]) -> str:
+    return "neurons by layer" if len(layers) <= MOST_LAYERS else "down, mid, up"
 
 
 def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from findnemo.export._selection import Selection
 from findnemo.neurons import NeuronSet
-from findnemo.runs import BAD, STANDINGS, Caption, neurons_of, standing
+from findnemo.runs import STANDINGS, Caption, neurons_of, standing, switched_off
 from findnemo.runs.overview import name_of, quickly, sampler_of
 from findnemo.runs.results import Verified
 from findnemo.runs.standing import copies, said, seen, unseen
@@ -273,7 +273,7 @@ def _captions(chosen: Selection) -> list[str]:
     )
     rows = [_row(*one, chosen.neurons) for one in ordered[:MOST]]
     more = [f"And {len(ordered) - MOST} more.\n"] if len(ordered) > MOST else []
-    words = {standing(c) for c, is_off in ordered[:MOST] if is_off or standing(c) in BAD}
+    words = {standing(c) for c, is_off in ordered[:MOST] if is_off or not switched_off(c)}
     legend = "".join(
         f"- {word}: {STANDINGS[word]}\n" for word in sorted(words, key=list(STANDINGS).index)
     )
@@ -289,10 +289,10 @@ def _row(caption: Caption, is_off: bool, off: NeuronSet) -> tuple[str, ...]:
     likeness = (checked.largest_before, checked.largest_after if is_off else checked.largest_before)
     if is_off:
         status = said(caption)
-    elif standing(caption) in BAD:
-        status = f"{said(caption)}, left as it is"
-    else:
+    elif switched_off(caption):  # by the audit, and not by this export
         status = "not in this export, left as it is"
+    else:
+        status = f"{said(caption)}, left as it is"
     return (
         str(caption.row),
         markdown(caption.text),

@@ -28,6 +28,7 @@ from findnemo.runs.standing import (
     unseen,
 )
 from findnemo.runs.store import Caption, Run, each_caption
+from findnemo.runs.truth import truth_of
 
 VERIFIED = (  # columns of results.csv that are called as verification calls them
     *("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after"),
@@ -161,6 +162,8 @@ def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
     optional = {name: run.meta(name) for name in ("attempts", "attack", "hardened")}
     if (listed := list_of(run, fdr)) is not None:
         optional["discoveries"] = listed.to_json()
+    if (truth := truth_of(run, run.captions())) is not None:
+        optional["truth"] = truth.to_json()
     if (training := run.meta("training")) is not None:
         optional["training"] = training
     return {

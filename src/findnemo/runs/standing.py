@@ -54,7 +54,7 @@ WORDS = {  # worst first
         " there are fewer copies; they are switched off on request only",
         "bad",
         "reduced, not gone",
-        "gave fewer copies, and still some",
+        "gave fewer copies than before",
     ),
     "back": Word(
         "no finished images were judged, and on fresh seeds its noise differences still resemble"

@@ -4,9 +4,10 @@ missed and a false alarm do not cancel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from findnemo import demo
 from findnemo.runs.standing import treated
@@ -29,6 +30,9 @@ class Truth:
     missed: tuple[str, ...]
     alarms: tuple[str, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        return {"of": self.of, "missed": list(self.missed), "alarms": list(self.alarms)}
+
     @property
     def told(self) -> list[str]:
         """In a sentence, and the captions of those that are wrong.
@@ -44,7 +48,7 @@ class Truth:
         return lines
 
 
-def truth_of(run: Run, captions: Sequence[Caption]) -> Truth | None:
+def truth_of(run: Run, captions: Iterable[Caption]) -> Truth | None:
     """What is known of the captions of a shipped model that a run has looked at, against what the
     run says of them (`standing.treated`). Captions that do not come with the model are not counted.
 
