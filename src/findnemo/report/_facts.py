@@ -42,6 +42,7 @@ from findnemo.runs import (
     switched_off,
 )
 from findnemo.runs.compare import STAGE
+from findnemo.runs.finished import worst_first
 from findnemo.runs.standing import WORDS
 from findnemo.stats import bootstrap, wilson
 
@@ -106,7 +107,7 @@ def facts(run: Run) -> dict[str, Any]:
     settings = settings_of(run)
     quality = run.meta("quality")
     tau = settings["tau"]
-    memorized = _memorized(captions)
+    memorized = worst_first(captions)
     suspected = _suspected(captions)
     widths = overview.value_layers(run, captions)
     numbers = {name: k for k, name in enumerate(widths, 1)}
@@ -175,11 +176,6 @@ def _shared(
     return sorted((one for one in held.items() if len(one[1]) > 1), key=place)[:SHARED]
 
 
-def _memorized(captions: Iterable[Caption]) -> list[Caption]:
-    """The captions that are memorized, those first that stand worst."""
-    return sorted(overview.memorized(captions), key=lambda c: list(WORDS).index(standing(c)))
-
-
 def _suspected(captions: Iterable[Caption]) -> list[Caption]:
     return [c for c in captions if standing(c) == "suspected"]
 
@@ -196,7 +192,7 @@ def verdict(captions: Sequence[Caption], neurons: int) -> dict[str, str]:
 
     What is not gone comes first. `neurons`: of the value layers that are shown.
     """
-    memorized = _memorized(captions)
+    memorized = worst_first(captions)
     doubtful = _doubtful(len(_suspected(captions)))
     audited = sum(c.detected is not None for c in captions)
     if not audited:
@@ -445,7 +441,7 @@ def _distribution(
     groups = [
         ("hold-out", "holdout", holdout),
         ("audited, under tau", "under", under),
-        ("memorized", "over", _scores(_memorized(captions))),
+        ("memorized", "over", _scores(worst_first(captions))),
         ("suspected", "under", _scores(_suspected(captions))),
     ]
     by_rule = holdout and calibration.fpr is None
@@ -509,6 +505,7 @@ def _quality(quality: dict[str, Any] | None) -> dict[str, Any] | None:
         "n": quality["prompts"],
         "failed": quality["failed"],
         "neurons": quality["neurons"],
+        "steps": quality.get("steps"),
         "rows": [
             (label, before and found[before], found[after], good)
             for label, before, after, good in QUALITY

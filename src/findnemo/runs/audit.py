@@ -38,6 +38,7 @@ from findnemo.passes import group_size, search_group, side_by_side
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
 from findnemo.runs.discoveries import keep_list
+from findnemo.runs.finished import finish_first
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import STAGES, all_neurons, neurons_of, state
 from findnemo.runs.store import Caption, Run
@@ -258,6 +259,8 @@ def answer(
             return False
     if "verify" in stages and "shard" not in work.run.meta("settings"):
         check_quality(work, pool, progress)
+        if work.plan.images:
+            finish_first(work.run, work.plan.image_settings, pool, progress)
     return True
 
 
@@ -526,7 +529,13 @@ def check_quality(work: Work, pool: Pool | None = None, progress: Progress = no_
         run.set_meta("quality", None)
         run.set_meta("quality_basis", None)
     if plan.images and neurons != EMPTY and clean and run.meta("quality_basis") != basis:
-        step = partial(_quality, neurons=neurons, settings=plan.image_settings, judges=work.judges)
+        step = partial(
+            _quality,
+            neurons=neurons,
+            settings=plan.image_settings,
+            judges=work.judges,
+            thorough=plan.thorough,
+        )
         pool = pool or Serial(work.model)
         result = answer_of(pool, step, tuple(clean), "quality check", progress)
         run.set_meta("quality", result)
@@ -540,8 +549,11 @@ def _quality(
     neurons: NeuronSet,
     settings: ImageSettings,
     judges: Judges,
+    thorough: bool,
 ) -> list[dict[str, Any]]:
-    return [quality(model, prompts, neurons, settings, judges, RANDOM) for prompts in items]
+    return [
+        quality(model, prompts, neurons, settings, judges, RANDOM, thorough) for prompts in items
+    ]
 
 
 def not_memorized(run: Run, most: int) -> list[str]:

@@ -19,7 +19,7 @@ from findnemo.metrics import Judges
 from findnemo.metrics.copies import COPY, compare_images, copies_in, copying, shares, similarities
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.passes import Denoising, Probe, pictures, quick_steps, spend, spending
+from findnemo.passes import Denoising, Probe, fine_steps, pictures, quick_steps, spend, spending
 from findnemo.scores import SIMILARITIES, by_seed, memorization_score, pairwise, score_of
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 # high as the first is no copy in all steps either, one as high as the second is; between them it is
 # not known
 DOUBT = (0.55, 0.9)
-# the same of images in all steps, held against quick untouched ones
+# the same of images in all steps, held against untouched ones in fewer; and of those in fine steps,
+# where these are few beside all
 WHOLE_DOUBT = (0.6, 0.8)
+FINE_DOUBT = (0.45, 0.85)
+FEW = 3  # fine steps are few where all are so many times as many
 
 Seed = tuple[str, int]  # "before" or "after", and the position of an image
 
@@ -102,6 +105,8 @@ def verify(
     doubt are made in all steps, and the most suspicious one in any case; where untouched images are
     no copies, two of them, which are held against each other too. If one tells otherwise than it
     did in few steps, all images are made in all steps, as they are from the start if `thorough`.
+    Where all steps are many (30 and more with a guidance over 3, else 18), fine steps stand for them
+    (`passes.fine_steps`), but for an image that they leave in doubt too.
 
     `values` holds `score_before`, `score_after` (memorization score, of as many fresh seeds as the
     settings name); `replicating`, how many fresh seeds replicate, and `same_seed`, the largest
@@ -112,8 +117,9 @@ def verify(
     `a_clip_before`, `a_clip_after` (Finding NeMo, section 4); of two images or more
     `copies_before`, `copies_after`, the share of them that are copies of what another seed gave
     (`copying` .7 and more). `evaluations`: U-Net sample evaluations spent. Of quick images `steps`,
-    in how many they were made, and `confirmed`, the largest similarity of an image in all steps
-    to a quick untouched one of another seed or to the training image.
+    in how many they were made, and `confirmed`, the largest similarity of an image in more steps
+    to a quick untouched one of another seed or to the training image; `seed`: the position of that
+    image.
     """
     judges = judges or Judges()
     with spending() as spent:
@@ -171,57 +177,91 @@ def _quickly(
     settings: ImageSettings,
     judges: Judges,
 ) -> Looked | None:
-    """Images in few steps, with and without the neurons in one batch. Those that leave it in doubt
-    whether there are copies are made in all steps, and one at least. None where they leave it in
-    doubt even so, or that one tells otherwise than it did in few steps.
+    """Images in quick steps; where these leave it in doubt, in fine ones, if they are few beside
+    all. None where nothing less than all will do.
     """
-    steps = quick_steps(0.0 if model.distilled else settings.guidance)
-    if settings.steps <= steps:
-        return None
+    guidance = 0.0 if model.distilled else settings.guidance
+    quick = quick_steps(guidance)
+    fine = fine_steps(guidance) if settings.steps >= FEW * fine_steps(guidance) else None
+    levels = [(quick, DOUBT, fine)] if settings.steps > quick else []
+    levels += [(fine, FINE_DOUBT, None)] if fine is not None else []
+    for level in levels:
+        looked = _in_few(model, prompt, neurons, images, settings, judges, *level)
+        if looked is not None:
+            return looked
+    return None
+
+
+def _in_few(
+    model: Model,
+    prompt: str,
+    neurons: NeuronSet,
+    images: int,
+    settings: ImageSettings,
+    judges: Judges,
+    steps: int,
+    doubt: tuple[float, float],
+    fine: int | None,
+) -> Looked | None:
+    """Images in so many steps, with and without the neurons in one batch. Those that leave it in
+    doubt whether there are copies are made in more, and one at least: in `fine` steps, and in all
+    where these do not settle it. None where they leave it in doubt even so, or that one tells
+    otherwise than it did in few steps.
+    """
     off = {"before": EMPTY, "after": neurons} if neurons else {"before": EMPTY}
     denoising = Denoising(model, prompt, images, settings.guidance, settings.seed, FRESH)
-    scales = masks(model, [*off.values()])
-    scales = {name: scale.repeat_interleave(images, 0) for name, scale in scales.items()}
-    rows = [*range(images)] * len(off)
-    latents = denoising.run(rows, steps, scales, settings.steps).image
-    made = pictures_of(model, latents.to(model.dtype))
+
+    def denoised(rows: Sequence[int], sets: Sequence[NeuronSet], count: int) -> list[Image.Image]:
+        path = denoising.run(rows, count, masks(model, sets), settings.steps)
+        return pictures_of(model, path.image.to(model.dtype))
+
+    each = [neurons for neurons in off.values() for _ in range(images)]
+    made = denoised([*range(images)] * len(off), each, steps)
     quick = {"before": made[:images], "after": made[-images:]}
     shown = {when: [*quick[when]] for when in off}
+    settled: set[Seed] = set()
     whole: dict[Seed, Image.Image] = {}
 
-    def make(one: Seed) -> None:
+    def settle(one: Seed) -> dict[str, Tensor]:
         when, seed = one
+        settled.add(one)
+        if fine is not None:
+            (shown[when][seed],) = denoised([seed], [off[when]], fine)
+            alike = _alike(quick["before"], shown, judges)
+            if not FINE_DOUBT[0] < float(_highest(alike, when)[seed]) < FINE_DOUBT[1]:
+                return alike
         (whole[one],) = _finished(model, prompt, [seed], settings, off[when])
         shown[when][seed] = whole[one]
+        return _alike(quick["before"], shown, judges)
 
     def known() -> Collection[Seed]:
-        return whole if neurons else {(when, k) for when in quick for _, k in whole}
+        return settled if neurons else {(when, k) for when in quick for _, k in settled}
 
     alike = _alike(quick["before"], shown, judges)
-    while (one := in_doubt(alike, known())) is not None:
-        make(one)
-        alike = _alike(quick["before"], shown, judges)
+    while (one := in_doubt(alike, known(), doubt)) is not None:
+        alike = settle(one)
         if WHOLE_DOUBT[0] < float(_highest(alike, one[0])[one[1]]) < WHOLE_DOUBT[1]:
             return None
     when = "after" if neurons and copies_in(shares(alike), "before") else "before"
-    if not any(kind == when for kind, _ in whole):
-        likeness, seed = _highest(alike, when).max(0)
-        make((when, int(seed)))
-        alike = _alike(quick["before"], shown, judges)
-        now = float(_highest(alike, when)[seed])
+    if not any(kind == when for kind, _ in settled):
+        likeness, most = _highest(alike, when).max(0)
+        alike = settle((when, int(most)))
+        now = float(_highest(alike, when)[most])
         if not (now >= COPY if likeness >= COPY else now <= WHOLE_DOUBT[0]):
             return None
     if not copies_in(shares(alike), "before"):
-        # what few steps do not show, one image in all steps held against theirs does not either
+        # what few steps do not show, one image in more held against theirs does not either
         for k in _highest(alike, "before").argsort(descending=True).tolist():
-            if sum(kind == "before" for kind, _ in whole) < 2 and ("before", k) not in whole:
-                make(("before", k))
-        own = [image for (kind, _), image in whole.items() if kind == "before"]
+            if sum(kind == "before" for kind, _ in settled) < 2 and ("before", k) not in settled:
+                settle(("before", k))
+        own = [shown["before"][k] for k in sorted(k for kind, k in settled if kind == "before")]
         if float(copying(own, own, judges.descriptor).max()) > WHOLE_DOUBT[0]:
             return None
     values = compare_images(prompt, quick["before"], quick["after"], judges) | shares(alike)
-    confirmed = max(float(_highest(alike, when)[seed]) for kind, seed in whole if kind == when)
-    values |= {"steps": steps, "confirmed": confirmed}
+    confirmed, seed = max(
+        (float(_highest(alike, when)[k]), k) for kind, k in settled if kind == when
+    )
+    values |= {"steps": steps, "confirmed": confirmed, "seed": seed}
     return Looked(quick["before"], quick["after"], values, alike, steps, whole)
 
 
@@ -238,17 +278,20 @@ def _alike(
     return found
 
 
-def in_doubt(alike: Mapping[str, Tensor], known: Collection[Seed] = ()) -> Seed | None:
-    """The image that is neither clearly a copy nor clearly none (DOUBT), on which it depends
-    what is said of all (`copies_in`): the one most like a copy; None where there is no doubt.
+def in_doubt(
+    alike: Mapping[str, Tensor], known: Collection[Seed] = (), doubt: tuple[float, float] = DOUBT
+) -> Seed | None:
+    """The image that is neither clearly a copy nor clearly none, on which it depends what is said
+    of all (`copies_in`): the one most like a copy; None where there is no doubt.
 
-    `alike`: as `similarities` gives it. `known`: those that are not in doubt any more.
+    `alike`: as `similarities` gives it. `known`: those that are not in doubt any more. `doubt`: the
+    similarities between which it is not known.
 
     >>> seen = {"copies_before": torch.ones(4), "copies_after": torch.tensor([0.1, 0.6, 0.3, 0.7])}
     >>> in_doubt(seen), in_doubt(seen | {"copies_after": torch.tensor([0.1, 0.2, 0.6, 0.95])})
     (('after', 3), None)
     """
-    low, high = DOUBT
+    low, high = doubt
     for when in ("before", "after"):
         open_ = {
             name: torch.tensor(
