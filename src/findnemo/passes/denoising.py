@@ -19,6 +19,7 @@ from findnemo.runtime.memory import Batches
 QUICK = (3, 4)  # steps that stand for all, up to a guidance of GENTLE and above it
 FINE = (6, 10)  # likewise, of which pictures are nearly finished ones
 GENTLE = 3.0
+MANY = 3  # all steps are many where they are so many times the fine ones
 CORRECTING = 8  # steps that correct what strong guidance blows up
 BATCH = 8  # latents denoised at once, until memory says otherwise
 
@@ -39,6 +40,17 @@ def fine_steps(guidance: float) -> int:
     (6, 10)
     """
     return FINE[guidance > GENTLE]
+
+
+def confirming_steps(guidance: float, steps: int) -> int:
+    """In how many steps a picture is made that confirms what quick ones say: in fine ones where all
+    `steps` are many, else in all.
+
+    >>> confirming_steps(7.5, 50), confirming_steps(2.0, 15)
+    (10, 15)
+    """
+    fine = fine_steps(guidance)
+    return fine if steps >= MANY * fine else steps
 
 
 @dataclass(frozen=True)

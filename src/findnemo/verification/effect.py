@@ -19,7 +19,15 @@ from findnemo.metrics import Judges
 from findnemo.metrics.copies import COPY, compare_images, copies_in, copying, shares, similarities
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.passes import Denoising, Probe, fine_steps, pictures, quick_steps, spend, spending
+from findnemo.passes import (
+    Denoising,
+    Probe,
+    confirming_steps,
+    pictures,
+    quick_steps,
+    spend,
+    spending,
+)
 from findnemo.scores import SIMILARITIES, by_seed, memorization_score, pairwise, score_of
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
@@ -34,11 +42,9 @@ if TYPE_CHECKING:
 # high as the first is no copy in all steps either, one as high as the second is; between them it is
 # not known
 DOUBT = (0.55, 0.9)
-# the same of images in all steps, held against untouched ones in fewer; and of those in fine steps,
-# where these are few beside all
-WHOLE_DOUBT = (0.6, 0.8)
+# the same of images in fine steps, and in all, held against untouched ones in fewer
 FINE_DOUBT = (0.45, 0.85)
-FEW = 3  # fine steps are few where all are so many times as many
+WHOLE_DOUBT = (0.6, 0.8)
 
 Seed = tuple[str, int]  # "before" or "after", and the position of an image
 
@@ -105,8 +111,8 @@ def verify(
     doubt are made in all steps, and the most suspicious one in any case; where untouched images are
     no copies, two of them, which are held against each other too. If one tells otherwise than it
     did in few steps, all images are made in all steps, as they are from the start if `thorough`.
-    Where all steps are many (30 and more with a guidance over 3, else 18), fine steps stand for them
-    (`passes.fine_steps`), but for an image that they leave in doubt too.
+    Where all steps are many, fine ones stand for them there (`passes.confirming_steps`), but for an
+    image that they leave in doubt too.
 
     `values` holds `score_before`, `score_after` (memorization score, of as many fresh seeds as the
     settings name); `replicating`, how many fresh seeds replicate, and `same_seed`, the largest
@@ -182,13 +188,14 @@ def _quickly(
     """
     guidance = 0.0 if model.distilled else settings.guidance
     quick = quick_steps(guidance)
-    fine = fine_steps(guidance) if settings.steps >= FEW * fine_steps(guidance) else None
-    levels = [(quick, DOUBT, fine)] if settings.steps > quick else []
-    levels += [(fine, FINE_DOUBT, None)] if fine is not None else []
-    for level in levels:
-        looked = _in_few(model, prompt, neurons, images, settings, judges, *level)
-        if looked is not None:
-            return looked
+    fine = confirming_steps(guidance, settings.steps)
+    levels = [(quick, DOUBT, fine), (fine, FINE_DOUBT, settings.steps)]
+    for steps, doubt, more in levels:
+        if steps < settings.steps:
+            about = (model, prompt, neurons, images, settings, judges)
+            looked = _in_few(*about, steps, doubt, more)
+            if looked is not None:
+                return looked
     return None
 
 
@@ -201,11 +208,11 @@ def _in_few(
     judges: Judges,
     steps: int,
     doubt: tuple[float, float],
-    fine: int | None,
+    more: int,
 ) -> Looked | None:
     """Images in so many steps, with and without the neurons in one batch. Those that leave it in
-    doubt whether there are copies are made in more, and one at least: in `fine` steps, and in all
-    where these do not settle it. None where they leave it in doubt even so, or that one tells
+    doubt whether there are copies are made in `more`, and one at least; and in all where these do
+    not settle it. None where they leave it in doubt even so, or that one tells
     otherwise than it did in few steps.
     """
     off = {"before": EMPTY, "after": neurons} if neurons else {"before": EMPTY}
@@ -225,8 +232,8 @@ def _in_few(
     def settle(one: Seed) -> dict[str, Tensor]:
         when, seed = one
         settled.add(one)
-        if fine is not None:
-            (shown[when][seed],) = denoised([seed], [off[when]], fine)
+        if more < settings.steps:
+            (shown[when][seed],) = denoised([seed], [off[when]], more)
             alike = _alike(quick["before"], shown, judges)
             if not FINE_DOUBT[0] < float(_highest(alike, when)[seed]) < FINE_DOUBT[1]:
                 return alike
