@@ -27,6 +27,7 @@ from findnemo.localization.search import descending
 from findnemo.models import Model
 from findnemo.neurons import Neuron, NeuronSet
 from findnemo.passes import Denoising, Path, likeness, quick_steps, side_by_side, unpaid
+from findnemo.passes.denoising import GENTLE
 from findnemo.passes.gradients import frozen
 
 COPIES = 4  # untouched samples, and those that a set is tried on first
@@ -40,7 +41,7 @@ SAME = 0.6  # likeness to another seed's picture from which on there may be a co
 GONE = 0.4  # likeness below which no copy is left
 # of the neurons that are on, where gradients are taken: at 1 redundant ones hide each other
 MASK = 0.8
-GRADIENTS = (1, 2)  # samples of which gradients are taken; of a thorough search
+GRADIENTS = 2  # samples of which gradients are taken; one where guidance is gentle
 GIVING = 2  # samples that give copies, where the originals are known
 WITNESSES = 3
 LARGE = 8  # neurons from which on the last block is halved
@@ -107,7 +108,7 @@ class Copies:
                 break
         order = alike.argsort(descending=True, stable=True).tolist()
         self.likest = [self.samples[row] for row in order]
-        self.witnesses = self.likest[: GRADIENTS[self.thorough]]
+        self.witnesses = self.likest[: self.graded]
         if self.originals is not None:
             rows = zip(self.samples, self.untouched.image, alike, strict=True)
             self.copied = {k: picture for k, picture, likeness_ in rows if likeness_ >= SAME}
@@ -132,6 +133,14 @@ class Copies:
     def quick(self) -> bool:
         """Whether pictures are made in few steps that stand for all."""
         return not self.thorough and self.steps != self.whole
+
+    @property
+    def graded(self) -> int:
+        """Of how many samples gradients are taken. Under strong guidance, sets that were found by
+        one leave more in pictures of others.
+        """
+        gentle = (self.denoising.guidance or 0.0) <= GENTLE
+        return 1 if gentle and not self.thorough else GRADIENTS
 
     @property
     def seen(self) -> bool:
@@ -246,7 +255,7 @@ class Copies:
 
         Summed over the steps in which a copy takes shape (`looked_at`).
         """
-        samples = self.witnesses[: GRADIENTS[self.thorough]]
+        samples = self.witnesses[: self.graded]
         targets = self.targets(samples, path.image[: len(samples)])
 
         def value(image: Tensor, rows: slice) -> Tensor:
