@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from findnemo import demo
-from findnemo.images import ImageSettings, generate
+from findnemo.edits import deactivate
+from findnemo.images import ImageSettings, finished, generate
 from findnemo.metrics.copies import COPY, copies_in, copying
 from findnemo.neurons import EMPTY
+from findnemo.passes import Denoising
 from findnemo.seeds import FRESH
 from findnemo.verification import verify
 from findnemo.verification.effect import in_doubt
@@ -30,7 +32,7 @@ def judges():
 
 @pytest.fixture(scope="module")
 def verified(demo_model, judges):
-    def by(neurons, thorough=False, images=4, judged=None):
+    def by(neurons, thorough=False, images=4, judged=None, steps=STEPS):
         calibration = demo.calibration()
         return verify(
             demo_model,
@@ -38,7 +40,7 @@ def verified(demo_model, judges):
             neurons,
             calibration.settings,
             images,
-            ImageSettings(STEPS, 2.0),
+            ImageSettings(steps, 2.0),
             judged or judges,
             calibration.tau,
             thorough,
@@ -59,8 +61,9 @@ def test_it_says_what_the_thorough_one_says_at_a_third_of_the_cost(verified, dem
     assert quick.values["evaluations"] == NOISE + 8 * QUICK + WHOLE
     assert thorough.values["evaluations"] == NOISE + 8 * WHOLE
     assert (quick.values["steps"], "steps" in thorough.values) == (3, False)
-    assert set(quick.values) - {"steps", "confirmed"} == set(thorough.values)
+    assert set(quick.values) - {"steps", "confirmed", "seed"} == set(thorough.values)
     ((when, seed),) = quick.looked.whole
+    assert seed == quick.values["seed"]
     picture = quick.looked.whole[when, seed]
     assert when == "after"
     assert picture.tobytes() == thorough.after[seed].tobytes()  # the very image in all steps
@@ -113,6 +116,54 @@ def test_doubt_is_settled_image_by_image(verified, monkeypatch):
     assert [seed for when, seed in made if when == "after"] == [0, 1, 2, 3]
     assert len([seed for when, seed in made if when == "before"]) < 4  # two copies are enough
     assert result.values["evaluations"] == NOISE + 8 * QUICK + len(made) * WHOLE
+
+
+MANY = 18  # steps beside which fine ones are few
+FINE = 2 * 6
+
+
+def test_fine_steps_stand_for_many(verified, demo_model, judges):
+    """Against the picture that is most suspicious, made by itself."""
+    neurons = demo.planted()[CAPTION]
+    result = verified(neurons, steps=MANY)
+    assert said(result) == [True, False]
+    assert result.values["evaluations"] == NOISE + 8 * QUICK + FINE
+    assert not result.looked.whole
+    seed = result.values["seed"]
+    denoising = Denoising(demo_model, CAPTION, 4, 2.0, first=FRESH)
+    with deactivate(demo_model, neurons):
+        path = denoising.run([seed], 6, whole=MANY)
+    known = [*(image for k, image in enumerate(result.before) if k != seed), judges.original]
+    alike = judges.descriptor.similarity(finished(demo_model, path.image), known)
+    assert result.values["confirmed"] == pytest.approx(float(alike.max()), abs=2e-3)
+    (whole,) = generate(demo_model, CAPTION, [FRESH], ImageSettings(MANY, 2.0))
+    fine = finished(demo_model, denoising.run([0], 6, whole=MANY).image)
+    assert float(judges.descriptor.similarity(fine, [whole])) > 0.95
+
+
+@pytest.mark.slow
+def test_what_fine_steps_leave_in_doubt_is_made_in_all(verified, monkeypatch):
+    monkeypatch.setattr("findnemo.verification.effect.FINE_DOUBT", (-1.0, 1.01))
+    result = verified(demo.planted()[CAPTION], steps=MANY)
+    assert said(result) == [True, False]
+    assert list(result.looked.whole) == [("after", result.values["seed"])]
+    assert result.values["evaluations"] == NOISE + 8 * QUICK + FINE + 2 * MANY
+
+
+def test_where_quick_steps_show_no_copy_fine_ones_do(verified, demo_model, monkeypatch):
+    """Quick steps give pictures that are like no other, finer ones the copy."""
+    scenes = demo.unrelated()[:8]
+    unlike = [generate(demo_model, text, [0], ImageSettings(2, 2.0))[0] for text in scenes]
+    made = iter([unlike])
+    monkeypatch.setattr(
+        "findnemo.verification.effect.pictures_of",
+        lambda *given: next(made, None) or finished(*given),
+    )
+    plain = replace(demo.judges(), alignment=None)
+    result = verified(demo.planted()[CAPTION], judged=plain, steps=MANY)
+    assert said(result) == [True, False]
+    assert result.values["steps"] == 6
+    assert result.values["evaluations"] < NOISE + 8 * QUICK + 8 * 2 * MANY
 
 
 def test_without_neurons_images_are_made_once(verified):

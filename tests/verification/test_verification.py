@@ -12,10 +12,11 @@ from PIL import Image
 import findnemo
 from findnemo import verification
 from findnemo.errors import EditError, NumericalError
-from findnemo.images import ImageSettings
+from findnemo.images import ImageSettings, finished
 from findnemo.metrics import Judges
 from findnemo.metrics.copies import compare_images, copying
 from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.passes import Denoising
 from findnemo.scores import ssim
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
@@ -315,6 +316,32 @@ def test_where_too_few_others_are_left_there_are_no_random_neurons(loud):
     result = quality(loud, [PROMPT], NEURONS, IMAGES, draws=5)  # 20 of 32: not 20 others
     assert "random_pixel_change" not in result
     assert result == quality(loud, [PROMPT], NEURONS, IMAGES)
+
+
+def test_quality_in_fine_steps_is_that_of_pictures_made_so(loud):
+    """Against each picture by itself, with the neurons off by a hook instead of a mask."""
+    settings = ImageSettings(steps=9, guidance=2.0)
+    few = NeuronSet({MID: [0, 1]})
+    prompts = ["a red fox", "a grey owl", "the sea"]
+    result = quality(loud, prompts, few, settings, draws=2, thorough=False)
+    draws = verification.random_sets(loud, few, draws=2)
+
+    def made(prompt, off):
+        with findnemo.deactivate(loud, off):
+            path = Denoising(loud, prompt, 1, 2.0, first=FRESH).run([0], 6, whole=9)
+        return np.asarray(finished(loud, path.image.to(loud.dtype))[0], np.float64)
+
+    rows = []
+    for prompt, draw in zip(prompts, (draws[0], draws[1], draws[0]), strict=True):
+        before, *others = (made(prompt, off) for off in (EMPTY, few, draw))
+        rows.append([float(np.abs(before - other).mean() / 255) for other in others])
+    assert (result["steps"], result["prompts"]) == (6, 3)
+    told = [[row["pixel_change"], row["random_pixel_change"]] for row in result["each"]]
+    assert np.asarray(told) == pytest.approx(np.asarray(sorted(rows)), abs=2e-4)
+    assert result["pixel_change"] > 0
+    # no fewer steps than fine ones: nothing to save
+    quick = quality(loud, prompts[:1], few, IMAGES, thorough=False)
+    assert quick == quality(loud, prompts[:1], few, IMAGES)
 
 
 # Copies of what other seeds gave

@@ -21,15 +21,16 @@ from findnemo.neurons import NeuronSet
 from findnemo.passes import Denoising, spending
 
 MOST = 4  # captions that are scanned
+ASKED = 2  # samples that are asked of each
 
 
 @dataclass(frozen=True)
 class Scan:
     """`scope`: where to look for memories, "paper" or "all".
 
-    `left`: caption -> part of the U-Net -> likeness of its pictures to the copy with all value
-    neurons of that part off: of each block, of "paper", of "all"; and "none", untouched. Empty
-    where no caption copies. `evaluations`: what it cost.
+    `left`: caption -> likeness of its pictures to the copy, untouched ("none") and with all value
+    neurons of the layers that the paper names off ("paper"). Empty where no caption copies.
+    `evaluations`: what it cost.
     """
 
     scope: str
@@ -51,50 +52,34 @@ def scan(
     seed: int = 0,
     thorough: bool = False,
 ) -> Scan:
-    """Switch off all value neurons of each part of the denoiser in turn, for the first captions of
-    `prompts` that give copies.
+    """Switch off all value neurons of the paper's layers, for the first captions of `prompts` that
+    give copies.
 
-    The scope is the paper's if its layers off leave no copy of any of them; else all value layers.
-    In a model without others they are the same. Two samples are asked of a caption, those whose
-    untouched pictures are most alike; if `thorough` all four.
+    The scope is the paper's if that leaves no copy of any of them; else all value layers, and no
+    further caption is asked. In a model without others they are the same. Two samples are asked of
+    a caption, those whose untouched pictures are most alike; if `thorough` all four.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
         >>> scan(model, ["Brantwood Roasters first cup, a large brown ring"], findnemo.demo.image_settings()).scope
         'paper'
     """
-    sets = _parts(model)
-    left: dict[str, dict[str, float]] = {}
-    if sets["paper"] == sets["all"]:
+    paper = {name: range(width) for name, width in model.widths("paper").items()}
+    if paper.keys() == model.widths("all").keys():
         return Scan("paper", {})
+    off = NeuronSet(paper)
+    left: dict[str, dict[str, float]] = {}
+    enough = True
     with spending() as spent:
         for prompt in prompts:
-            if len(left) == MOST:
+            if len(left) == MOST or not enough:
                 break
             denoising = Denoising(model, prompt, COPIES, images.guidance, seed)
             with suppress(NumericalError):  # the caption's own search will say so
                 copies = Copies.of(denoising, images.steps, thorough=thorough)
-                asked = range(COPIES) if thorough else copies.witnesses
+                asked = copies.likest[: None if thorough else ASKED]
                 if copies.seen:
-                    left[prompt] = {"none": round(copies.alike, 4)} | {
-                        name: round(float(copies.asked(off, asked, copies.steps)[1].max()), 4)
-                        for name, off in sets.items()
-                    }
-    enough = bool(left) and all(values["paper"] < GONE for values in left.values())
-    return Scan("paper" if enough else "all", left, spent.evaluations)
-
-
-def _parts(model: Model) -> dict[str, NeuronSet]:
-    """Parts of the denoiser -> all their value neurons: blocks in forward order, then the
-    paper's layers, then all.
-    """
-    widths = model.widths("all")
-    parts: dict[str, dict[str, range]] = {}
-    for name, width in widths.items():
-        block = name.partition(".attentions")[0]
-        parts.setdefault(block, {})[name] = range(width)
-    scopes = {
-        scope: {name: range(width) for name, width in model.widths(scope).items()}
-        for scope in ("paper", "all")
-    }
-    return {part: NeuronSet(layers) for part, layers in (parts | scopes).items()}
+                    alike = float(copies.asked(off, asked, copies.steps)[1].max())
+                    left[prompt] = {"none": round(copies.alike, 4), "paper": round(alike, 4)}
+                    enough = alike < GONE
+    return Scan("paper" if left and enough else "all", left, spent.evaluations)

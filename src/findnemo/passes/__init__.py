@@ -7,7 +7,14 @@ them.
 
 from findnemo.passes._pictures import pictures
 from findnemo.passes.deltas import Probe, Rows, group_size, score, search_group
-from findnemo.passes.denoising import Denoising, Path, likeness, quick_steps
+from findnemo.passes.denoising import (
+    Denoising,
+    Path,
+    confirming_steps,
+    fine_steps,
+    likeness,
+    quick_steps,
+)
 from findnemo.passes.engine import Engine, compiled
 from findnemo.passes.reuse import Reuse
 from findnemo.passes.sharing import side_by_side
@@ -22,7 +29,9 @@ __all__ = [
     "Rows",
     "Spent",
     "compiled",
+    "confirming_steps",
     "counting",
+    "fine_steps",
     "group_size",
     "likeness",
     "pictures",

@@ -17,7 +17,10 @@ from findnemo.passes.spending import spend
 from findnemo.runtime.memory import Batches
 
 QUICK = (3, 4)  # steps that stand for all, up to a guidance of GENTLE and above it
+FINE = (6, 10)  # likewise, of which pictures are nearly finished ones
 GENTLE = 3.0
+MANY = 3  # all steps are many where they are so many times the fine ones
+CORRECTING = 8  # steps that correct what strong guidance blows up
 BATCH = 8  # latents denoised at once, until memory says otherwise
 
 
@@ -28,6 +31,26 @@ def quick_steps(guidance: float) -> int:
     (3, 4)
     """
     return QUICK[guidance > GENTLE]
+
+
+def fine_steps(guidance: float) -> int:
+    """In how many steps (`Denoising.run`, `whole`) pictures are nearly what they are in all.
+
+    >>> fine_steps(2.0), fine_steps(7.5)
+    (6, 10)
+    """
+    return FINE[guidance > GENTLE]
+
+
+def confirming_steps(guidance: float, steps: int) -> int:
+    """In how many steps a picture is made that confirms what quick ones say: in fine ones where all
+    `steps` are many, else in all.
+
+    >>> confirming_steps(7.5, 50), confirming_steps(2.0, 15)
+    (10, 15)
+    """
+    fine = fine_steps(guidance)
+    return fine if steps >= MANY * fine else steps
 
 
 @dataclass(frozen=True)
@@ -83,9 +106,9 @@ class Denoising:
         sample. `whole`: the number of steps for which these few stand. Then they are taken among
         its timesteps, evenly from the first on, and by DPM-Solver++ 2M (Lu et al. 2022, algorithm
         2), which carries the change of the last prediction on: in three such steps a picture is
-        nearly what it will be. A guidance above 3, which many steps would correct, blows up the
-        predictions of few: they are given the deviation of the conditional one (Lin et al. 2024,
-        section 3.4, of x0_hat instead of the output).
+        nearly what it will be. A guidance above 3, which more steps would correct, blows up the
+        predictions of fewer than 8: they are given the deviation of the conditional one (Lin et al.
+        2024, section 3.4, of x0_hat instead of the output).
 
         Raises NumericalError if the model gives NaN: a picture of it is like no other, and would
         pass for one without a copy.
@@ -119,11 +142,12 @@ class Denoising:
         states = []
         ahead = 0.0
         strong = self.guidance is not None and self.guidance > GENTLE
+        rescaled = extrapolate and strong and len(timesteps) < CORRECTING
         image = latents.float()
         for k, timestep in enumerate(timesteps):
             states.append(latents)
             last = image
-            image = self.image(latents, timestep, scales, extrapolate and strong)
+            image = self.image(latents, timestep, scales, rescaled)
             if k + 1 < len(timesteps):
                 if extrapolate and k:
                     ahead = self._ahead(*timesteps[k - 1 : k + 2])

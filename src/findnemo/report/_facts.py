@@ -43,7 +43,7 @@ from findnemo.runs import (
 )
 from findnemo.runs._tried import verdicts
 from findnemo.runs.compare import own_apart, stage_in
-from findnemo.runs.standing import WORDS, seen
+from findnemo.runs.standing import WORDS, seen, worst_first
 from findnemo.runs.truth import truth_of
 from findnemo.runs.verdict import TROUBLE, verdict_of
 from findnemo.stats import bootstrap, wilson
@@ -114,7 +114,7 @@ def facts(run: Run) -> dict[str, Any]:
     widths = overview.value_layers(run, captions)
     numbers = {name: k for k, name in enumerate(widths, 1)}
     first = example(run.path, captions)
-    carded = _worst_first([*memorized, *suspected])
+    carded = worst_first([*memorized, *suspected])
     wanted = wanted_training(run) + wanted_pictures(run.path, carded, first)
     pictures = thumbnails(wanted)
     off = [c for c in captions if len(switched_off(c))]
@@ -181,10 +181,6 @@ def _shared(
         return -len(captions), numbers.get(layer, 0), index
 
     return sorted((one for one in held.items() if len(one[1]) > 1), key=place)[:SHARED]
-
-
-def _worst_first(captions: Iterable[Caption]) -> list[Caption]:
-    return sorted(captions, key=lambda c: list(WORDS).index(standing(c)))
 
 
 def _suspected(captions: Iterable[Caption]) -> list[Caption]:
@@ -468,6 +464,7 @@ def _quality(quality: dict[str, Any] | None) -> dict[str, Any] | None:
         "n": quality["prompts"],
         "failed": quality["failed"],
         "neurons": quality["neurons"],
+        "steps": quality.get("steps"),
         "rows": [
             (label, before and found[before], found[after], good)
             for label, before, after, good in QUALITY

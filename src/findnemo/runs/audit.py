@@ -39,6 +39,7 @@ from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
 from findnemo.runs.changing import change, remove_stale
 from findnemo.runs.discoveries import keep_list
+from findnemo.runs.finished import finish_first
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import STAGES, all_neurons, neurons_of, treated
 from findnemo.runs.store import Caption, Run
@@ -48,7 +49,7 @@ from findnemo.runs.workers import Event, Pool, Serial, Unit, answer_of, never
 from findnemo.runs.worklist import groups, list_open, on_list
 from findnemo.runtime.memory import named
 from findnemo.runtime.plugins import packages
-from findnemo.verification import RANDOM, Made, Verification, quality, verify
+from findnemo.verification import RANDOM, Look, Verification, quality, verify
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -136,7 +137,7 @@ class Tools:
     judges: Judges = field(default_factory=Judges)
     original: Callable[[Caption], Image.Image | None] = lambda caption: None
     copied: Callable[[Caption], Sequence[Image.Image]] = lambda caption: ()
-    made: Callable[[Caption], Made] = lambda caption: Made()
+    made: Callable[[Caption], Look] = lambda caption: Look()
 
     @property
     def bystanders(self) -> Bystanders | tuple[()]:
@@ -265,6 +266,8 @@ def answer(
             return False
     if "verify" in stages and "shard" not in work.run.meta("settings"):
         check_quality(work, pool, progress)
+        if work.plan.images:
+            finish_first(work.run, work.plan.image_settings, pool, progress)
     return True
 
 
@@ -535,7 +538,13 @@ def check_quality(work: Work, pool: Pool | None = None, progress: Progress = no_
         run.set_meta("quality", None)
         run.set_meta("quality_basis", None)
     if plan.images and neurons != EMPTY and clean and run.meta("quality_basis") != basis:
-        step = partial(_quality, neurons=neurons, settings=plan.image_settings, judges=work.judges)
+        step = partial(
+            _quality,
+            neurons=neurons,
+            settings=plan.image_settings,
+            judges=work.judges,
+            thorough=plan.thorough,
+        )
         pool = pool or Serial(work.model)
         result = answer_of(pool, step, tuple(clean), "quality check", progress)
         run.set_meta("quality", result)
@@ -549,8 +558,11 @@ def _quality(
     neurons: NeuronSet,
     settings: ImageSettings,
     judges: Judges,
+    thorough: bool,
 ) -> list[dict[str, Any]]:
-    return [quality(model, prompts, neurons, settings, judges, RANDOM) for prompts in items]
+    return [
+        quality(model, prompts, neurons, settings, judges, RANDOM, thorough) for prompts in items
+    ]
 
 
 def not_memorized(run: Run, most: int) -> list[str]:

@@ -25,7 +25,7 @@ from findnemo.runs.results import Verified
 from findnemo.runs.stages import Progress, Stage, run_stage
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.workers import Event, Pool, Unit
-from findnemo.verification import Made
+from findnemo.verification import Look
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -54,11 +54,11 @@ def judge_anew(work: Work, pool: Pool, progress: Progress, stop: Callable[[], bo
     run_stage(Stage("judge", step, units, count, commit, count), pool, progress, stop)
 
 
-def made_of(run: Run, caption: Caption, plan: Plan) -> Made:
+def made_of(run: Run, caption: Caption, plan: Plan) -> Look:
     """What is stored of an earlier verification of a caption, as far as it is whole."""
     earlier: Verified | None = caption.decoded(PICTURED)
     if earlier is None:
-        return Made()
+        return Look()
     files = _files(run.path, caption)
     some: dict[str, list[Image.Image]] = {}
     for when in ("before", "after"):
@@ -74,7 +74,8 @@ def made_of(run: Run, caption: Caption, plan: Plan) -> Made:
     names = NOISE if noise >= plan.images else ()
     values = {key: getattr(earlier, key) for key in (*names, "evaluations")}
     known = {key: value for key, value in values.items() if value is not None}
-    return Made(some if is_quick else {}, earlier.steps, whole, known)
+    some = some if is_quick else {}
+    return Look(quick=some, steps=earlier.steps, whole=whole, values=known)
 
 
 def _files(path: Path, caption: Caption) -> dict[tuple[str, str, int], Path]:
@@ -91,7 +92,7 @@ def _folder(path: Path, caption: Caption) -> Path:
     return path / "images" / caption.slug
 
 
-Item = tuple[Caption, tuple[Made, "Image.Image | None"]]
+Item = tuple[Caption, tuple[Look, "Image.Image | None"]]
 
 
 def _judged(
@@ -99,7 +100,7 @@ def _judged(
 ) -> list[Answer]:
     """The step: the verification of every caption, from what is stored of it."""
 
-    def one(caption: Caption, made: Made, original: Image.Image | None) -> Answer:
+    def one(caption: Caption, made: Look, original: Image.Image | None) -> Answer:
         tools = Tools(model, calibration, plan, judges, lambda _: original, made=lambda _: made)
         return verified(tools, caption)
 

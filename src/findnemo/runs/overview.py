@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from findnemo.calibration import Calibration
 from findnemo.neurons import Neuron
-from findnemo.passes import quick_steps
+from findnemo.passes import confirming_steps, quick_steps
 from findnemo.runs.standing import (
     BAD,
     all_neurons,
@@ -142,13 +142,15 @@ def quickly(settings: Mapping[str, Any]) -> str:
     where all are made in all steps.
 
     >>> quickly({"images": 4, "image_settings": {"steps": 50, "guidance": 7.0}, "thorough": False})
-    ' (most in 4 that stand for them, confirmed in all)'
+    ' (most in 4 that stand for them, confirmed in 10)'
     """
     images = settings.get("image_settings", {})
-    few = quick_steps(images.get("guidance", 0.0))
-    if settings.get("thorough", True) or images.get("steps", 0) <= few:
+    guidance, steps = images.get("guidance", 0.0), images.get("steps", 0)
+    few = quick_steps(guidance)
+    if settings.get("thorough", True) or steps <= few:
         return ""
-    return f" (most in {few} that stand for them, confirmed in all)"
+    fine = confirming_steps(guidance, steps)
+    return f" (most in {few} that stand for them, confirmed in {fine if fine < steps else 'all'})"
 
 
 @dataclass(frozen=True)

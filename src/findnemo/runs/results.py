@@ -128,6 +128,7 @@ class Verified:
     evaluations: Count | None = None
     steps: Count | None = None
     confirmed: Number | None = None
+    seed: Count | None = None
 
     def __post_init__(self) -> None:
         if self.copies_before is not None and self.copies_after is None:
@@ -255,6 +256,7 @@ class Quality(Change, total=False):
     prompts: Required[Count]
     failed: Required[Count]
     neurons: Required[Count]
+    steps: Count | None
     each: list[CaptionChange] | None
 
 

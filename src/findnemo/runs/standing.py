@@ -325,6 +325,11 @@ def switched_off(caption: Caption) -> NeuronSet:
     return neurons_of(caption) if falls(caption) and treated(caption) else EMPTY
 
 
+def worst_first(captions: Iterable[Caption]) -> list[Caption]:
+    """Captions in the order in which they are shown: what is not gone comes first."""
+    return sorted(captions, key=lambda caption: list(WORDS).index(standing(caption)))
+
+
 def all_neurons(captions: Iterable[Caption]) -> NeuronSet:
     """The neurons that are off in the cleaned model, for all of the captions together; those
     that several share once.

@@ -7,19 +7,20 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from findnemo.edits import deactivate
+from findnemo.edits import deactivate, masks
 from findnemo.errors import EditError, NumericalError
-from findnemo.images import ImageSettings, generate_many
+from findnemo.images import ImageSettings, finished, generate_many
 from findnemo.metrics import Judges, frechet_distance, kernel_distance
 from findnemo.metrics.copies import pixel_changes
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.passes import Denoising, fine_steps, side_by_side
 from findnemo.seeds import FRESH
 
 if TYPE_CHECKING:
@@ -120,9 +121,13 @@ def quality(
     image_settings: ImageSettings,
     judges: Judges | None = None,
     draws: int = 0,
+    thorough: bool = True,
 ) -> dict[str, Any]:
     """What switching off `neurons` does to prompts that are not memorized: one fresh image
     each, with against without.
+
+    Unless `thorough`, all of these images are made in fine steps, which stand for those of the
+    settings (`passes.fine_steps`), if they are fewer; `steps`, how many, is then among the figures.
 
     Medians over prompts: `pixel_change` (mean absolute difference, 0 to 1), and with judges
     `sscd_gen`, `a_clip_before`, `a_clip_after`; `each`: the same for every prompt, the smallest
@@ -131,14 +136,16 @@ def quality(
     prompt in turn; their figures are called `random_pixel_change`, and so on. Where a layer has too
     few others, there are none.
     """
+    judges = judges or Judges()
     try:
         others = random_sets(model, neurons, image_settings.seed, draws)
     except EditError:
         others = []
-    turns = [
-        (prompt, others[k % len(others)] if others else None) for k, prompt in enumerate(prompts)
-    ]
-    rows = _of_those_that_work(model, turns, neurons, image_settings, judges or Judges())
+    sets = [(EMPTY, neurons, *others[k % max(len(others), 1) :][:1]) for k in range(len(prompts))]
+    fine = fine_steps(0.0 if model.distilled else image_settings.guidance)
+    few = None if thorough or fine >= image_settings.steps else fine
+    make = _in_all_steps if few is None else partial(_in_few, few)
+    rows = _of_those_that_work(partial(make, model, image_settings), prompts, sets, judges)
     medians = (
         {key: round(statistics.median(r[key] for r in rows), 4) for key in rows[0]} if rows else {}
     )
@@ -151,6 +158,7 @@ def quality(
         "prompts": len(rows),
         "failed": len(prompts) - len(rows),
         "neurons": len(neurons),
+        **({} if few is None else {"steps": few}),
         **medians,
         **each,
     }
@@ -170,46 +178,68 @@ def random_sets(
     return [drawn(model, Case("", neurons, seed), repeat) for repeat in range(1, draws + 1)]
 
 
-Turn = tuple[str, NeuronSet | None]  # a prompt, and the random neurons that are off for it
+Sets = Sequence[NeuronSet]
+# images of each prompt, one for each of the sets that are off in turn
+Make = Callable[[Sequence[str], Sequence[Sets]], "list[list[Image.Image]]"]
 
 
 def _of_those_that_work(
-    model: Model, turns: Sequence[Turn], neurons: NeuronSet, settings: ImageSettings, judges: Judges
+    make: Make, prompts: Sequence[str], sets: Sequence[Sets], judges: Judges
 ) -> list[dict[str, float]]:
     """`_changed` of all prompts together; one by one where the model gave NaN, without those for
     which it does.
     """
     try:
-        return _changed(model, turns, neurons, settings, judges)
+        return _changed(make, prompts, sets, judges) if prompts else []
     except NumericalError:
-        if len(turns) == 1:
+        if len(prompts) == 1:
             return []
-    return [
-        row for one in turns for row in _of_those_that_work(model, [one], neurons, settings, judges)
-    ]
+    each = zip(prompts, sets, strict=True)
+    return [row for p, s in each for row in _of_those_that_work(make, [p], [s], judges)]
 
 
 def _changed(
-    model: Model, turns: Sequence[Turn], neurons: NeuronSet, settings: ImageSettings, judges: Judges
+    make: Make, prompts: Sequence[str], sets: Sequence[Sets], judges: Judges
 ) -> list[dict[str, float]]:
-    """`changes` of one fresh image of every prompt with `neurons` off; and with the random ones
-    off instead.
+    """`changes` of one fresh image of every prompt with the second of its sets off against the
+    first; and with the third, which is random.
     """
-    prompts = [prompt for prompt, _ in turns]
-    before = pictured(model, prompts, FRESH, settings, judges)
-    figures = changes(before, pictured(model, prompts, FRESH, settings, judges, neurons))
-    if prompts and turns[0][1] is not None:
-        images: dict[int, Image.Image] = {}
-        for other in dict.fromkeys(other for _, other in turns):
-            at = [k for k, turn in enumerate(turns) if turn[1] == other]
-            made = pictured(
-                model, [prompts[k] for k in at], FRESH, settings, judges, other or EMPTY
-            )
-            images |= zip(at, made.images, strict=True)
-        random = Pictures([images[k] for k in range(len(turns))], prompts, judges)
+    made = make(prompts, sets)
+    before, after, *random = (
+        Pictures(images, prompts, judges) for images in zip(*made, strict=True)
+    )
+    figures = changes(before, after)
+    for other in random:
         figures |= {
             f"random_{key}": values
-            for key, values in changes(before, random).items()
+            for key, values in changes(before, other).items()
             if not key.endswith("_before")
         }
-    return [{key: float(values[k]) for key, values in figures.items()} for k in range(len(turns))]
+    return [{key: float(values[k]) for key, values in figures.items()} for k in range(len(prompts))]
+
+
+def _in_all_steps(
+    model: Model, settings: ImageSettings, prompts: Sequence[str], sets: Sequence[Sets]
+) -> list[list[Image.Image]]:
+    """By the pipeline, all prompts with the same neurons off together."""
+    wanted = [(prompt, off) for prompt, each in zip(prompts, sets, strict=True) for off in each]
+    images: dict[tuple[str, NeuronSet], Image.Image] = {}
+    for off in dict.fromkeys(off for _, off in wanted):
+        these = [one for one in wanted if one[1] == off]
+        with deactivate(model, off):
+            made = generate_many(model, [(prompt, FRESH) for prompt, _ in these], settings)
+        images |= zip(these, made, strict=True)
+    return [[images[p, off] for off in each] for p, each in zip(prompts, sets, strict=True)]
+
+
+def _in_few(
+    steps: int, model: Model, settings: ImageSettings, prompts: Sequence[str], sets: Sequence[Sets]
+) -> list[list[Image.Image]]:
+    """In few steps, those of a prompt in one batch, and prompts in passes that they share."""
+
+    def images(prompt: str, off: Sets) -> list[Image.Image]:
+        denoising = Denoising(model, prompt, 1, settings.guidance, settings.seed, FRESH)
+        path = denoising.run([0] * len(off), steps, masks(model, off), settings.steps)
+        return finished(model, path.image.to(model.dtype))
+
+    return side_by_side(model, [partial(images, *one) for one in zip(prompts, sets, strict=True)])

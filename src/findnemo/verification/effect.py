@@ -19,7 +19,15 @@ from findnemo.metrics import Judges
 from findnemo.metrics.copies import COPY, compare_images, copies_in, copying, shares, similarities
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.passes import Denoising, Probe, pictures, quick_steps, spend, spending
+from findnemo.passes import (
+    Denoising,
+    Probe,
+    confirming_steps,
+    pictures,
+    quick_steps,
+    spend,
+    spending,
+)
 from findnemo.scores import SIMILARITIES, by_seed, memorization_score, pairwise, score_of
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
@@ -34,7 +42,8 @@ if TYPE_CHECKING:
 # high as the first is no copy in all steps either, one as high as the second is; between them it is
 # not known
 DOUBT = (0.55, 0.9)
-# the same of images in all steps, held against quick untouched ones
+# the same of images in fine steps, and in all, held against untouched ones in fewer
+FINE_DOUBT = (0.45, 0.85)
 WHOLE_DOUBT = (0.6, 0.8)
 
 Seed = tuple[str, int]  # "before" or "after", and the position of an image
@@ -58,14 +67,20 @@ class Looked:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What an earlier verification of the same prompt and neurons, by the same image settings, has
-    left; none of it is made again.
+class Look:
+    """How closely `verify` looks, and what is there already of what it looks at.
 
-    `quick`: "before" and "after" -> the images that were made in `steps` steps. `whole`: those in
-    all steps. `values`: what is known of noise differences, of at least as many seeds as images.
+    `first`: number of the first sample. `confirm`: images with the neurons off that leave it in
+    doubt are made in more steps, and the most suspicious one in any case; without, only untouched
+    ones are, on which it depends what a caption is.
+
+    Not made again, where they are of these samples, neurons and image settings, are: `quick`,
+    "before" and "after" -> the images that were made in `steps` steps; `whole`, those in all steps;
+    `values`, what is known of noise differences, of at least as many seeds as images.
     """
 
+    first: int = FRESH
+    confirm: bool = True
     quick: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)
     steps: int | None = None
     whole: Mapping[Seed, Image.Image] = field(default_factory=dict)
@@ -106,18 +121,22 @@ def verify(
     judges: Judges | None = None,
     tau: float | None = None,
     thorough: bool = False,
-    made: Made = Made(),
+    look: Look = Look(),
 ) -> Verification:
     """Compare a prompt with `neurons` on and off, on fresh seeds.
 
-    `made`: what is there already. `tau`: the threshold of the memorization score. A fresh seed whose noise difference resembles
+    `tau`: the threshold of the memorization score. A fresh seed whose noise difference resembles
     that of no other fresh seed so much does not replicate, and says nothing of the memory: it is
-    left out, as Algorithm 1 leaves it out. Without `tau` all seeds count.
+    left out, as Algorithm 1 leaves it out. Without `tau` all seeds count. `look`: other samples
+    than those from 1000 on, what is there of them, and whether doubt about images with the neurons
+    off is settled at all.
 
     Images are made in few steps, which show whether they will be copies. Those that leave it in
     doubt are made in all steps, and the most suspicious one in any case; where untouched images are
     no copies, two of them, which are held against each other too. If one tells otherwise than it
     did in few steps, all images are made in all steps, as they are from the start if `thorough`.
+    Where all steps are many, fine ones stand for them there (`passes.confirming_steps`), but for an
+    image that they leave in doubt too.
 
     `values` holds `score_before`, `score_after` (memorization score, of as many fresh seeds as the
     settings name); `replicating`, how many fresh seeds replicate, and `same_seed`, the largest
@@ -127,27 +146,28 @@ def verify(
     and, if the training image is known, `sscd_orig_before`, `sscd_orig_after`; with a CLIP
     `a_clip_before`, `a_clip_after` (Finding NeMo, section 4); of two images or more
     `copies_before`, `copies_after`, the share of them that are copies of what another seed gave
-    (`copying` .7 and more). `largest_before`, `largest_after`: the largest similarity of an image to
-    an untouched one of another seed, or to the training image. `evaluations`: U-Net sample evaluations spent. Of quick images `steps`,
-    in how many they were made, and `confirmed`, the largest similarity of an image in all steps
-    to a quick untouched one of another seed or to the training image.
+    (`copying` .7 and more); `largest_before`, `largest_after`: the largest similarity of an image
+    to an untouched one of another seed, or to the training image. `evaluations`: U-Net sample
+    evaluations spent. Of quick images `steps`, in how many they were made, and `confirmed`, the
+    largest similarity of an image in more steps to a quick untouched one of another seed or to the
+    training image; `seed`: the position of that image.
     """
     judges = judges or Judges()
     noise: list[list[Image.Image]] = []
-    values = dict(made.values)
+    values = dict(look.values)
     with spending() as spent:
         if "score_before" not in values:
-            probe = fresh(model, prompt, settings, max(settings.samples, images))
+            probe = fresh(model, prompt, settings, max(settings.samples, images), look.first)
             shown = probe.deltas(), probe.deltas(neurons)
             noise = [noise_pictures(deltas[:images]) for deltas in shown]
             values |= _of_noise(*shown, settings, tau)
         looked = None
         # images that were made in all steps from the start say more than quick ones would
-        if images > 1 and not thorough and (made.quick or not made.whole):
-            looked = _quickly(model, prompt, neurons, images, image_settings, judges, made)
+        if images > 1 and not thorough and (look.quick or not look.whole):
+            looked = _quickly(model, prompt, neurons, images, image_settings, judges, look)
         if images and looked is None:
-            looked = _in_all_steps(model, prompt, neurons, images, image_settings, judges, made)
-    values["evaluations"] = made.values.get("evaluations", 0) + spent.evaluations
+            looked = _in_all_steps(model, prompt, neurons, images, image_settings, judges, look)
+    values["evaluations"] = look.values.get("evaluations", 0) + spent.evaluations
     looked = looked or Looked()
     for when in ("before", "after"):
         if any(name.endswith(when) for name in looked.alike):
@@ -180,26 +200,32 @@ def _in_all_steps(
     images: int,
     settings: ImageSettings,
     judges: Judges,
-    made: Made,
+    look: Look,
 ) -> Looked:
     shown = []
     for when, off in (("before", EMPTY), ("after", neurons)):
-        missing = [k for k in range(images) if (when, k) not in made.whole]
-        new = dict(zip(missing, _finished(model, prompt, missing, settings, off), strict=True))
-        shown.append([new[k] if k in new else made.whole[when, k] for k in range(images)])
+        missing = [k for k in range(images) if (when, k) not in look.whole]
+        made = _finished(model, prompt, missing, settings, off, look.first)
+        new = dict(zip(missing, made, strict=True))
+        shown.append([new[k] if k in new else look.whole[when, k] for k in range(images)])
     before, after = shown
     values = compare_images(prompt, before, after, judges)
     return Looked(before, after, values, similarities(before, after, judges))
 
 
 def _finished(
-    model: Model, prompt: str, seeds: Sequence[int], settings: ImageSettings, neurons: NeuronSet
+    model: Model,
+    prompt: str,
+    seeds: Sequence[int],
+    settings: ImageSettings,
+    neurons: NeuronSet,
+    first: int,
 ) -> list[Image.Image]:
-    """Fresh images with `neurons` off in all steps, by positions; counted."""
+    """Fresh images with `neurons` off in all steps, by positions from `first` on; counted."""
     if not seeds:
         return []
     spend(len(seeds) * settings.passes)
-    return pictures(model, prompt, [FRESH + k for k in seeds], settings, neurons)
+    return pictures(model, prompt, [first + k for k in seeds], settings, neurons)
 
 
 def _quickly(
@@ -209,79 +235,117 @@ def _quickly(
     images: int,
     settings: ImageSettings,
     judges: Judges,
-    made: Made,
+    look: Look,
 ) -> Looked | None:
-    """Images in few steps, with and without the neurons in one batch. Those that leave it in doubt
-    whether there are copies are made in all steps, and one at least. None where they leave it in
-    doubt even so, or that one tells otherwise than it did in few steps.
+    """Images in quick steps; where these leave it in doubt, in fine ones, if they are few beside
+    all. None where nothing less than all will do.
     """
-    steps = quick_steps(0.0 if model.distilled else settings.guidance)
-    if settings.steps <= steps:
-        return None
+    guidance = 0.0 if model.distilled else settings.guidance
+    quick = quick_steps(guidance)
+    fine = confirming_steps(guidance, settings.steps)
+    levels = [(quick, DOUBT, fine), (fine, FINE_DOUBT, settings.steps)]
+    if look.quick and look.steps == fine:  # quick ones were not enough
+        levels = levels[1:]
+    for steps, doubt, more in levels:
+        if steps < settings.steps:
+            about = (model, prompt, neurons, images, settings, judges, look)
+            looked = _in_few(*about, steps, doubt, more)
+            if looked is not None:
+                return looked
+    return None
+
+
+def _in_few(
+    model: Model,
+    prompt: str,
+    neurons: NeuronSet,
+    images: int,
+    settings: ImageSettings,
+    judges: Judges,
+    look: Look,
+    steps: int,
+    doubt: tuple[float, float],
+    more: int,
+) -> Looked | None:
+    """Images in so many steps, with and without the neurons in one batch. Those that leave it in
+    doubt whether there are copies are made in `more`, and one at least; and in all where these do
+    not settle it. None where they leave it in doubt even so, or that one tells
+    otherwise than it did in few steps.
+    """
     off = {"before": EMPTY, "after": neurons} if neurons else {"before": EMPTY}
-    if made.quick and all(len(some) >= images for some in made.quick.values()):
-        steps = made.steps or steps
-        quick = {when: [*some[:images]] for when, some in made.quick.items()}
-    else:
-        quick = _few_steps(model, prompt, [*off.values()], images, settings, steps)
+    denoising = Denoising(model, prompt, images, settings.guidance, settings.seed, look.first)
+
+    def denoised(rows: Sequence[int], sets: Sequence[NeuronSet], count: int) -> list[Image.Image]:
+        path = denoising.run(rows, count, masks(model, sets), settings.steps)
+        return pictures_of(model, path.image.to(model.dtype))
+
+    there = look.quick if look.steps == steps else {}
+    quick = {when: [*there[when]] for when in off if len(there.get(when, ())) >= images}
+    if missing := [when for when in off if when not in quick]:
+        each = [off[when] for when in missing for _ in range(images)]
+        made = denoised([*range(images)] * len(missing), each, steps)
+        quick |= {when: made[k * images :][:images] for k, when in enumerate(missing)}
+    quick = {when: quick.get(when, quick["before"])[:images] for when in ("before", "after")}
     shown = {when: [*quick[when]] for when in off}
+    settled: set[Seed] = set()
     whole: dict[Seed, Image.Image] = {}
 
-    def make(one: Seed) -> None:
+    def settle(one: Seed) -> dict[str, Tensor]:
         when, seed = one
-        kept = made.whole.get(one)
-        (whole[one],) = (
-            _finished(model, prompt, [seed], settings, off[when]) if kept is None else [kept]
-        )
+        settled.add(one)
+        if more < settings.steps and one not in look.whole:
+            (shown[when][seed],) = denoised([seed], [off[when]], more)
+            alike = _alike(quick["before"], shown, judges)
+            if not FINE_DOUBT[0] < float(_highest(alike, when)[seed]) < FINE_DOUBT[1]:
+                return alike
+        kept = look.whole.get(one)
+        if kept is None:
+            (kept,) = _finished(model, prompt, [seed], settings, off[when], look.first)
+        whole[one] = kept
         shown[when][seed] = whole[one]
+        return _alike(quick["before"], shown, judges)
 
     def known() -> Collection[Seed]:
-        return whole if neurons else {(when, k) for when in quick for _, k in whole}
+        return settled if neurons else {(when, k) for when in quick for _, k in settled}
 
     alike = _alike(quick["before"], shown, judges)
-    while (one := in_doubt(alike, known())) is not None:
-        make(one)
-        alike = _alike(quick["before"], shown, judges)
+    asked = ("before", "after") if look.confirm else ("before",)
+    while (one := in_doubt(alike, known(), doubt, asked)) is not None:
+        alike = settle(one)
         if WHOLE_DOUBT[0] < float(_highest(alike, one[0])[one[1]]) < WHOLE_DOUBT[1]:
             return None
     when = "after" if neurons and copies_in(shares(alike), "before") else "before"
-    if not any(kind == when for kind, _ in whole):
-        likeness, seed = _highest(alike, when).max(0)
-        make((when, int(seed)))
-        alike = _alike(quick["before"], shown, judges)
-        now = float(_highest(alike, when)[seed])
+    if when in asked and not any(kind == when for kind, _ in settled):
+        likeness, most = _highest(alike, when).max(0)
+        alike = settle((when, int(most)))
+        now = float(_highest(alike, when)[most])
         if not (now >= COPY if likeness >= COPY else now <= WHOLE_DOUBT[0]):
             return None
     if not copies_in(shares(alike), "before"):
-        # what few steps do not show, one image in all steps held against theirs does not either
+        # what few steps do not show, one image in more held against theirs does not either
         for k in _highest(alike, "before").argsort(descending=True).tolist():
-            if sum(kind == "before" for kind, _ in whole) < 2 and ("before", k) not in whole:
-                make(("before", k))
-        own = [image for (kind, _), image in whole.items() if kind == "before"]
+            if sum(kind == "before" for kind, _ in settled) < 2 and ("before", k) not in settled:
+                settle(("before", k))
+        own = [shown["before"][k] for k in sorted(k for kind, k in settled if kind == "before")]
         if float(copying(own, own, judges.descriptor).max()) > WHOLE_DOUBT[0]:
             return None
     values = compare_images(prompt, quick["before"], quick["after"], judges) | shares(alike)
-    confirmed = max(float(_highest(alike, when)[seed]) for kind, seed in whole if kind == when)
-    values |= {"steps": steps, "confirmed": confirmed}
+    values["steps"] = steps
+    if sure := [(float(_highest(alike, when)[k]), k) for kind, k in settled if kind == when]:
+        values["confirmed"], values["seed"] = max(sure)
     return Looked(quick["before"], quick["after"], values, alike, steps, whole)
 
 
-def _few_steps(
-    model: Model,
-    prompt: str,
-    sets: Sequence[NeuronSet],
-    images: int,
-    settings: ImageSettings,
-    steps: int,
-) -> dict[str, list[Image.Image]]:
-    """Images in few steps with the first and the last of `sets` off, all in one batch."""
-    denoising = Denoising(model, prompt, images, settings.guidance, settings.seed, FRESH)
-    scales = masks(model, sets)
-    scales = {name: scale.repeat_interleave(images, 0) for name, scale in scales.items()}
-    rows = [*range(images)] * len(sets)
-    latents = denoising.run(rows, steps, scales, settings.steps).image
-    both = pictures_of(model, latents.to(model.dtype))
-    return {"before": both[:images], "after": both[-images:]}
+def copying_seeds(looked: Looked) -> list[int]:
+    """Positions of the images with the neurons off that are copies, the most alike first; at least
+    one, which is most alike.
+
+    >>> copying_seeds(Looked(alike={"copies_after": torch.tensor([0.1, 0.75, 0.3, 0.9])}))
+    [3, 1]
+    """
+    alike = _highest(looked.alike, "after")
+    order = alike.argsort(descending=True, stable=True).tolist()
+    return [k for n, k in enumerate(order) if n == 0 or float(alike[k]) >= COPY]
 
 
 def _alike(
@@ -297,18 +361,25 @@ def _alike(
     return found
 
 
-def in_doubt(alike: Mapping[str, Tensor], known: Collection[Seed] = ()) -> Seed | None:
-    """The image that is neither clearly a copy nor clearly none (DOUBT), on which it depends
-    what is said of all (`copies_in`): the one most like a copy; None where there is no doubt.
+def in_doubt(
+    alike: Mapping[str, Tensor],
+    known: Collection[Seed] = (),
+    doubt: tuple[float, float] = DOUBT,
+    asked: Sequence[str] = ("before", "after"),
+) -> Seed | None:
+    """The image that is neither clearly a copy nor clearly none, on which it depends what is said
+    of all (`copies_in`): the one most like a copy; None where there is no doubt.
 
-    `alike`: as `similarities` gives it. `known`: those that are not in doubt any more.
+    `alike`: as `similarities` gives it. `known`: those that are not in doubt any more. `doubt`: the
+    similarities between which it is not known. `asked`: whether it is images "before" or "after"
+    that matter.
 
     >>> seen = {"copies_before": torch.ones(4), "copies_after": torch.tensor([0.1, 0.6, 0.3, 0.7])}
     >>> in_doubt(seen), in_doubt(seen | {"copies_after": torch.tensor([0.1, 0.2, 0.6, 0.95])})
     (('after', 3), None)
     """
-    low, high = DOUBT
-    for when in ("before", "after"):
+    low, high = doubt
+    for when in asked:
         open_ = {
             name: torch.tensor(
                 [low < float(v) < high and (when, k) not in known for k, v in enumerate(each)]
@@ -331,13 +402,15 @@ def _highest(alike: Mapping[str, Tensor], when: str) -> Tensor:
     return torch.stack([v for name, v in alike.items() if name.endswith(when)]).amax(0)
 
 
-def fresh(model: Model, prompt: str, settings: Settings, seeds: int | None = None) -> Probe:
-    """Noise differences of a prompt on sample numbers 1000, 1001, ...:
+def fresh(
+    model: Model, prompt: str, settings: Settings, seeds: int | None = None, first: int = FRESH
+) -> Probe:
+    """Noise differences of a prompt on sample numbers 1000, 1001, ..., or from `first` on:
 
     `seeds` of them, by default as many as the settings name.
     """
     count = settings.samples if seeds is None else seeds
-    return Probe(model, prompt, settings, range(FRESH, FRESH + count))
+    return Probe(model, prompt, settings, range(first, first + count))
 
 
 def finished(

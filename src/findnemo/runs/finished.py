@@ -1,0 +1,75 @@
+"""Pictures in all steps for the captions that a report shows first, in runs whose pictures are
+quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from findnemo.errors import NumericalError
+from findnemo.files.writing import write_all
+from findnemo.images import ImageSettings, png
+from findnemo.models import Model
+from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.passes import pictures
+from findnemo.runs.stages import Progress, no_progress
+from findnemo.runs.standing import neurons_of, standing, state, worst_first
+from findnemo.runs.store import Caption, Run
+from findnemo.runs.workers import Pool, answer_of
+from findnemo.seeds import FRESH
+
+FIRST = 6  # memorized captions of which the report shows a finished pair
+
+Wanted = tuple[str, int, NeuronSet, str]  # a caption, position and neurons of an image, its file
+
+
+def finish_first(
+    run: Run, settings: ImageSettings, pool: Pool, progress: Progress = no_progress
+) -> None:
+    """Make a pair of images in all steps a caption, with and without its neurons, of the seed that
+    verification confirmed.
+
+    Of the captions that the report shows first: the first that is gone, then the worst, FIRST in
+    all. It costs two images in all steps each at most, and nothing where the run has them.
+    """
+    memorized = (c for c in run.captions(stage="verify") if state(c) == "memorized")
+    wanted = _wanted(run.path, worst_first(memorized))
+    if wanted:
+        step = partial(_made, settings=settings)
+        made = answer_of(pool, step, tuple(wanted), "finished pictures", progress)
+        write_all({run.path / file: data for file, data in made.items()})
+
+
+def _wanted(path: Path, memorized: Sequence[Caption]) -> list[Wanted]:
+    example = [caption for caption in memorized if standing(caption) == "gone"][:1]
+    others = [caption for caption in memorized if caption not in example]
+    wanted = []
+    for caption in [*example, *others][:FIRST]:
+        if caption.verified is None or caption.verified.seed is None:
+            continue
+        seed = caption.verified.seed
+        neurons = neurons_of(caption)
+        pair = {"before": EMPTY} | ({"after": neurons} if neurons else {})
+        for when, off in pair.items():
+            file = f"images/{caption.slug}/{when}-{seed:02d}.png"
+            if not (path / file).is_file():
+                wanted.append((caption.text, seed, off, file))
+    return wanted
+
+
+def _made(
+    model: Model, items: Sequence[Sequence[Wanted]], settings: ImageSettings
+) -> list[dict[str, bytes]]:
+    """File -> its content, without those of which the model makes NaN."""
+    answers = []
+    for wanted in items:
+        files = {}
+        for text, seed, off, file in wanted:
+            with suppress(NumericalError):
+                (image,) = pictures(model, text, [FRESH + seed], settings, off)
+                files[file] = png(image)
+        answers.append(files)
+    return answers
