@@ -134,6 +134,7 @@ def show_caption(
     """
     from findnemo.runs import settings_of
     from findnemo.runs.overview import value_layers
+    from findnemo.runs.standing import folder_of
 
     kind = f", {plain(caption.type)}" if caption.type else ""
     stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}{kind}")
@@ -146,7 +147,7 @@ def show_caption(
         stdout.print(line, soft_wrap=True)
     for stage, reason in caption.failed.items():
         stdout.print(f"[red]{plain(stage)} failed:[/] {plain(reason)}", soft_wrap=True)
-    picture = run.path / "sheets" / f"{caption.slug}.png"
+    picture = run.path / folder_of(caption) / "sheets" / f"{caption.slug}.png"
     if picture.exists():
         stdout.print(plain(f"images: {picture}"), soft_wrap=True)
 
@@ -158,10 +159,11 @@ def _show_rows(table: Table) -> None:
 
 def verdict_of(caption: Caption, tau: float) -> str:
     from findnemo.runs import STANDINGS, standing, state
-    from findnemo.runs.standing import evaluations_of
+    from findnemo.runs.standing import checked_with, evaluations_of
 
     stands = standing(caption)
-    said = f"{coloured(stands)}: {STANDINGS[stands]}"
+    off = checked_with(caption)
+    said = f"{coloured(stands)}: {STANDINGS[stands]}" + (f"; checked with {off} off" if off else "")
     if caption.score is None:
         return said
     cost = evaluations_of(caption)

@@ -177,6 +177,7 @@ def failed(run: Run, numbers: Mapping[str, int]) -> bool:
 def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
     """Plain sentences: how many memorized, how many gone, at what price, how many failed."""
     from findnemo.runs import BAD, STANDINGS, list_of, list_told, settings_of, standing, state
+    from findnemo.runs.union import told
 
     tau = settings_of(run)["tau"]
     stand = Counter(map(standing, captions))
@@ -195,7 +196,7 @@ def verdict(run: Run, captions: Sequence[Caption], total: int) -> list[str]:
         lines.append(list_told(listed))
     lines += [*_size_lines(captions), *_impact_lines(captions)]
     if checked := sum(stand[kind] for kind in ("gone", *BAD)):
-        lines.append(f"[bold]{stand['gone']} of {checked} memories are gone.[/]")
+        lines.append(f"[bold]{stand['gone']} of {checked} memories are gone.[/] {told(captions)}")
     lines += [
         f"{coloured(kind, f'{stand[kind]} {kind}')}: {STANDINGS[kind]}."
         for kind in (*BAD, "not replicated", "not verified", "no neurons")

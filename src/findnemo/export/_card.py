@@ -140,8 +140,8 @@ def _figures(chosen: Selection) -> list[str]:
             "The figures were measured with all neurons of a caption switched off. **This export"
             " does less, and was not verified as it is.**\n"
         )
-    else:
-        parts.append("The figures of a caption were measured with its own neurons switched off.\n")
+    elif any(c.verified is not None for c in chosen.captions):
+        parts.append(f"{chosen.checked}\n")
     quality = chosen.about["quality"]
     if quality and quality.get("prompts"):
         parts.append(_quality(quality))

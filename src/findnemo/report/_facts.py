@@ -42,7 +42,8 @@ from findnemo.runs import (
     switched_off,
 )
 from findnemo.runs.compare import STAGE
-from findnemo.runs.standing import WORDS
+from findnemo.runs.standing import WORDS, judged
+from findnemo.runs.union import told
 from findnemo.stats import bootstrap, wilson
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def facts(run: Run) -> dict[str, Any]:
     head = {
         "name": _name(run),
         "verdict": verdict(captions, sum(widths.values())),
+        "whole": told(captions),
         "training": training(run, pictures),
         "trouble": _trouble(captions, tau),
         "figures": figures(captions, widths, quality),
@@ -266,7 +268,7 @@ def _note(kind: str, group: Sequence[Caption], tau: float) -> str:
             " tau, the caption may be no memory but a false alarm"
         )
     if kind == "copies":
-        checked = [c.verified for c in group if c.verified is not None]
+        checked = [seen for c in group if (seen := judged(c)) is not None]
         shares = sorted(v.copies_after for v in checked if v.copies_after is not None)
         most = f" to {percent(shares[-1])}" if len(shares) > 1 else ""
         return f"{percent(shares[0])}{most} of the images with the neurons off" if shares else ""

@@ -18,14 +18,17 @@ from findnemo.runs.results import Verified
 from findnemo.runs.standing import (
     STAGES,
     all_neurons,
+    checked_with,
     evaluations_of,
     failures,
     impact_of,
+    judged,
     neurons_of,
     standing,
     state,
 )
 from findnemo.runs.store import Caption, Run, each_caption
+from findnemo.runs.union import told as told_of_union
 
 VERIFIED = (  # columns of results.csv that are called as verification calls them
     *("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after"),
@@ -40,7 +43,7 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
     """
     detected = caption.detected
     found = caption.localized
-    checked = caption.verified or Verified()
+    checked = judged(caption) or Verified()
     neurons = neurons_of(caption)
     failed = failures(caption)
     is_ = state(caption)
@@ -65,6 +68,7 @@ def row(caption: Caption, q: Mapping[int, float] | None = None) -> dict[str, Any
         "fresh_score_after": checked.score_after,
         "fresh_same_seed": checked.same_seed,
         **{name: getattr(checked, name) for name in VERIFIED},
+        "checked_with": checked_with(caption),
         "impact": impact_of(caption),
         "evaluations": evaluations_of(caption),
         "seconds": round(caption.seconds, 3),
@@ -151,6 +155,7 @@ def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
         "versions": run.meta("versions"),
         **counts(run),
         "neurons": all_neurons(run.captions(stage="localize")).to_json(),
+        "checked": told_of_union(list(run.captions(stage="verify"))),
         "quality": run.meta("quality"),
         **{name: value for name, value in optional.items() if value is not None},
     }

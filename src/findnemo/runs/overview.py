@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 from findnemo.calibration import Calibration
 from findnemo.neurons import Neuron
 from findnemo.passes import quick_steps
-from findnemo.runs.standing import BAD, all_neurons, neurons_of, standing, state, switched_off
+from findnemo.runs.standing import (
+    BAD,
+    all_neurons,
+    judged,
+    neurons_of,
+    standing,
+    state,
+    switched_off,
+)
 from findnemo.runs.store import Caption, Run
 
 
@@ -39,7 +47,7 @@ class Measured(NamedTuple):
 
     def of(self, caption: Caption) -> tuple[float | None, float | None] | None:
         """The values before and after; None where the caption's stage did not measure them."""
-        values = caption.localized if self.stage == "localize" else caption.verified
+        values = caption.localized if self.stage == "localize" else judged(caption)
         names = (self.before, self.after)
         before, after = (None if name is None else getattr(values, name, None) for name in names)
         lacks = (self.before and before is None) or (self.after and after is None)

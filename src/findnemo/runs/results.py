@@ -19,6 +19,7 @@ from typing_extensions import Required, TypedDict
 from findnemo.errors import InputError
 from findnemo.localization.points import Point
 from findnemo.neurons import NeuronSet
+from findnemo.seeds import FRESH
 
 LONGEST = 64 << 20  # characters of one stored value
 LARGEST = 1e9  # no figure of a run is larger
@@ -132,6 +133,28 @@ class Verified:
             raise ValueError("copies_after is missing")
 
 
+@dataclass(frozen=True)
+class Together(Verified):
+    """A verification with the neurons of all captions off together.
+
+    `first`: number of its first sample; `back`: numbers of those that gave copies.
+    """
+
+    first: Count = FRESH
+    back: tuple[Count, ...] = ()
+
+
+@dataclass(frozen=True)
+class Continued:
+    """The stored part of a `localization.Further`."""
+
+    neurons: Neurons
+    reached: Flag
+    order: tuple[tuple[Text, Count], ...] = ()
+    points: tuple[PricePoint, ...] = ()
+    evaluations: Count = 0
+
+
 class Failure(TypedDict, total=False):
     error: Required[Text]
 
@@ -172,6 +195,8 @@ STAGES: dict[str, Any] = {  # those that end in a colon go on with a name
     "localize": Localized,
     "listing": Localized,
     "verify": Verified,
+    "union:": Together,
+    "further:": Continued,
     "compare:": Compared,
     "detect:": Scored,
     "attack:": Attacked,
@@ -281,6 +306,12 @@ class Merged(TypedDict, total=False):
     missing: Required[list[Text]]
 
 
+class Union(TypedDict, total=False):
+    """Of the set that is exported: digests of the sets that it came from, its own the last."""
+
+    digests: Required[list[Text]]
+
+
 class Hardened(TypedDict, total=False):
     prompts: Required[Count]
     images: Required[Count]
@@ -355,6 +386,7 @@ META: dict[str, Any] = {  # any of them may be None
     "bases": dict[Text, Text],
     "hardened_from": Text,
     "listed": list[Count],
+    "union": Union,
     "pictures": Sealed,
     "hardened": Hardened,
     "training": Training,

@@ -17,7 +17,10 @@ from findnemo.verification.cost import (
 )
 from findnemo.verification.disentanglement import attention_cosine
 from findnemo.verification.effect import (
+    Look,
+    Looked,
     Verification,
+    copying_seeds,
     finished,
     fresh,
     nearest,
@@ -29,10 +32,13 @@ from findnemo.verification.effect import (
 
 __all__ = [
     "RANDOM",
+    "Look",
+    "Looked",
     "Pictures",
     "Verification",
     "attention_cosine",
     "changes",
+    "copying_seeds",
     "distance",
     "distances",
     "finished",

@@ -58,6 +58,22 @@ class Looked:
 
 
 @dataclass(frozen=True)
+class Look:
+    """How closely `verify` looks.
+
+    `first`: number of the first sample. `seen`: images of the same samples that were made before,
+    untouched ones alone or those with the same neurons off too; they are not made again. `confirm`:
+    images with the neurons off that leave it in doubt are made in all steps, and the most
+    suspicious one in any case; without, only untouched ones are, on which it depends what a caption
+    is.
+    """
+
+    first: int = FRESH
+    seen: Looked = field(default_factory=Looked)
+    confirm: bool = True
+
+
+@dataclass(frozen=True)
 class Verification:
     """Before and after, on seeds that no search has seen, with the finished images.
 
@@ -91,6 +107,7 @@ def verify(
     judges: Judges | None = None,
     tau: float | None = None,
     thorough: bool = False,
+    look: Look = Look(),
 ) -> Verification:
     """Compare a prompt with `neurons` on and off, on fresh seeds.
 
@@ -102,6 +119,8 @@ def verify(
     doubt are made in all steps, and the most suspicious one in any case; where untouched images are
     no copies, two of them, which are held against each other too. If one tells otherwise than it
     did in few steps, all images are made in all steps, as they are from the start if `thorough`.
+    `look`: other samples than those from 1000 on, what is known of them, and whether doubt about
+    images with the neurons off is settled at all.
 
     `values` holds `score_before`, `score_after` (memorization score, of as many fresh seeds as the
     settings name); `replicating`, how many fresh seeds replicate, and `same_seed`, the largest
@@ -117,13 +136,13 @@ def verify(
     """
     judges = judges or Judges()
     with spending() as spent:
-        probe = fresh(model, prompt, settings, max(settings.samples, images))
+        probe = fresh(model, prompt, settings, max(settings.samples, images), look.first)
         shown = probe.deltas(), probe.deltas(neurons)
         looked = None
         if images > 1 and not thorough:
-            looked = _quickly(model, prompt, neurons, images, image_settings, judges)
+            looked = _quickly(model, prompt, neurons, images, image_settings, judges, look)
         if images and looked is None:
-            looked = _in_all_steps(model, prompt, neurons, images, image_settings, judges)
+            looked = _in_all_steps(model, prompt, neurons, images, image_settings, judges, look)
     unblocked, blocked = (deltas[: settings.samples] for deltas in shown)  # as many as tau is of
     values = {
         "score_before": memorization_score(unblocked, settings.similarity, settings.pairs),
@@ -147,20 +166,27 @@ def _in_all_steps(
     images: int,
     settings: ImageSettings,
     judges: Judges,
+    look: Look,
 ) -> Looked:
-    before, after = (
-        _finished(model, prompt, range(images), settings, off) for off in (EMPTY, neurons)
-    )
+    seen = look.seen if look.seen.steps is None else Looked()
+    seeds = range(images)
+    before = seen.before or _finished(model, prompt, seeds, settings, EMPTY, look.first)
+    after = seen.after or _finished(model, prompt, seeds, settings, neurons, look.first)
     values = compare_images(prompt, before, after, judges)
     return Looked(before, after, values, similarities(before, after, judges))
 
 
 def _finished(
-    model: Model, prompt: str, seeds: Sequence[int], settings: ImageSettings, neurons: NeuronSet
+    model: Model,
+    prompt: str,
+    seeds: Sequence[int],
+    settings: ImageSettings,
+    neurons: NeuronSet,
+    first: int,
 ) -> list[Image.Image]:
-    """Fresh images with `neurons` off in all steps, by positions; counted."""
+    """Fresh images with `neurons` off in all steps, by positions from `first` on; counted."""
     spend(len(seeds) * settings.passes)
-    return pictures(model, prompt, [FRESH + k for k in seeds], settings, neurons)
+    return pictures(model, prompt, [first + k for k in seeds], settings, neurons)
 
 
 def _quickly(
@@ -170,41 +196,45 @@ def _quickly(
     images: int,
     settings: ImageSettings,
     judges: Judges,
+    look: Look,
 ) -> Looked | None:
     """Images in few steps, with and without the neurons in one batch. Those that leave it in doubt
     whether there are copies are made in all steps, and one at least. None where they leave it in
     doubt even so, or that one tells otherwise than it did in few steps.
     """
     steps = quick_steps(0.0 if model.distilled else settings.guidance)
-    if settings.steps <= steps:
+    doubtful = look.seen.before and look.seen.steps is None  # quick ones were not enough
+    if settings.steps <= steps or doubtful:
         return None
+    seen = look.seen if look.seen.steps == steps else Looked()
     off = {"before": EMPTY, "after": neurons} if neurons else {"before": EMPTY}
-    denoising = Denoising(model, prompt, images, settings.guidance, settings.seed, FRESH)
-    scales = masks(model, [*off.values()])
-    scales = {name: scale.repeat_interleave(images, 0) for name, scale in scales.items()}
-    rows = [*range(images)] * len(off)
-    latents = denoising.run(rows, steps, scales, settings.steps).image
-    made = pictures_of(model, latents.to(model.dtype))
-    quick = {"before": made[:images], "after": made[-images:]}
+    quick = _quick(model, prompt, off, images, settings, steps, look.first, seen)
     shown = {when: [*quick[when]] for when in off}
     whole: dict[Seed, Image.Image] = {}
 
+    def keep(one: Seed, image: Image.Image) -> None:
+        when, seed = one
+        whole[one] = shown[when][seed] = image
+
     def make(one: Seed) -> None:
         when, seed = one
-        (whole[one],) = _finished(model, prompt, [seed], settings, off[when])
-        shown[when][seed] = whole[one]
+        keep(one, *_finished(model, prompt, [seed], settings, off[when], look.first))
+
+    for one, image in seen.whole.items():
+        keep(one, image)
 
     def known() -> Collection[Seed]:
         return whole if neurons else {(when, k) for when in quick for _, k in whole}
 
     alike = _alike(quick["before"], shown, judges)
-    while (one := in_doubt(alike, known())) is not None:
+    asked = ("before", "after") if look.confirm else ("before",)
+    while (one := in_doubt(alike, known(), asked)) is not None:
         make(one)
         alike = _alike(quick["before"], shown, judges)
         if WHOLE_DOUBT[0] < float(_highest(alike, one[0])[one[1]]) < WHOLE_DOUBT[1]:
             return None
     when = "after" if neurons and copies_in(shares(alike), "before") else "before"
-    if not any(kind == when for kind, _ in whole):
+    if when in asked and not any(kind == when for kind, _ in whole):
         likeness, seed = _highest(alike, when).max(0)
         make((when, int(seed)))
         alike = _alike(quick["before"], shown, judges)
@@ -220,9 +250,48 @@ def _quickly(
         if float(copying(own, own, judges.descriptor).max()) > WHOLE_DOUBT[0]:
             return None
     values = compare_images(prompt, quick["before"], quick["after"], judges) | shares(alike)
-    confirmed = max(float(_highest(alike, when)[seed]) for kind, seed in whole if kind == when)
-    values |= {"steps": steps, "confirmed": confirmed}
+    values["steps"] = steps
+    if confirmed := [float(_highest(alike, when)[k]) for kind, k in whole if kind == when]:
+        values["confirmed"] = max(confirmed)
     return Looked(quick["before"], quick["after"], values, alike, steps, whole)
+
+
+def _quick(
+    model: Model,
+    prompt: str,
+    off: Mapping[str, NeuronSet],
+    images: int,
+    settings: ImageSettings,
+    steps: int,
+    first: int,
+    seen: Looked,
+) -> dict[str, list[Image.Image]]:
+    """Images "before" and "after" in few steps, those that were not `seen` in one batch.
+
+    `off`: what is off in each; without any "after" they are those before.
+    """
+    made = {when: known for when in off if (known := getattr(seen, when))}
+    if left := [when for when in off if when not in made]:
+        denoising = Denoising(model, prompt, images, settings.guidance, settings.seed, first)
+        scales = masks(model, [off[when] for when in left])
+        scales = {name: scale.repeat_interleave(images, 0) for name, scale in scales.items()}
+        rows = [*range(images)] * len(left)
+        latents = denoising.run(rows, steps, scales, settings.steps).image
+        pictures = pictures_of(model, latents.to(model.dtype))
+        made |= {when: pictures[k * images :][:images] for k, when in enumerate(left)}
+    return {"before": made["before"], "after": made.get("after", made["before"])}
+
+
+def copying_seeds(looked: Looked) -> list[int]:
+    """Positions of the images with the neurons off that are copies, the most alike first; at least
+    one, which is most alike.
+
+    >>> copying_seeds(Looked(alike={"copies_after": torch.tensor([0.1, 0.75, 0.3, 0.9])}))
+    [3, 1]
+    """
+    alike = _highest(looked.alike, "after")
+    order = alike.argsort(descending=True, stable=True).tolist()
+    return [k for n, k in enumerate(order) if n == 0 or float(alike[k]) >= COPY]
 
 
 def _alike(
@@ -238,18 +307,23 @@ def _alike(
     return found
 
 
-def in_doubt(alike: Mapping[str, Tensor], known: Collection[Seed] = ()) -> Seed | None:
+def in_doubt(
+    alike: Mapping[str, Tensor],
+    known: Collection[Seed] = (),
+    asked: Sequence[str] = ("before", "after"),
+) -> Seed | None:
     """The image that is neither clearly a copy nor clearly none (DOUBT), on which it depends
     what is said of all (`copies_in`): the one most like a copy; None where there is no doubt.
 
-    `alike`: as `similarities` gives it. `known`: those that are not in doubt any more.
+    `alike`: as `similarities` gives it. `known`: those that are not in doubt any more. `asked`:
+    whether it is images "before" or "after" that matter.
 
     >>> seen = {"copies_before": torch.ones(4), "copies_after": torch.tensor([0.1, 0.6, 0.3, 0.7])}
     >>> in_doubt(seen), in_doubt(seen | {"copies_after": torch.tensor([0.1, 0.2, 0.6, 0.95])})
     (('after', 3), None)
     """
     low, high = DOUBT
-    for when in ("before", "after"):
+    for when in asked:
         open_ = {
             name: torch.tensor(
                 [low < float(v) < high and (when, k) not in known for k, v in enumerate(each)]
@@ -272,13 +346,15 @@ def _highest(alike: Mapping[str, Tensor], when: str) -> Tensor:
     return torch.stack([v for name, v in alike.items() if name.endswith(when)]).amax(0)
 
 
-def fresh(model: Model, prompt: str, settings: Settings, seeds: int | None = None) -> Probe:
-    """Noise differences of a prompt on sample numbers 1000, 1001, ...:
+def fresh(
+    model: Model, prompt: str, settings: Settings, seeds: int | None = None, first: int = FRESH
+) -> Probe:
+    """Noise differences of a prompt on sample numbers 1000, 1001, ..., or from `first` on:
 
     `seeds` of them, by default as many as the settings name.
     """
     count = settings.samples if seeds is None else seeds
-    return Probe(model, prompt, settings, range(FRESH, FRESH + count))
+    return Probe(model, prompt, settings, range(first, first + count))
 
 
 def finished(
