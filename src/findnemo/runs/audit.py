@@ -609,7 +609,7 @@ def _look(work: Work, union: Union, caption: Caption) -> Look:
         }
     except RefusedError:  # a picture is lost or damaged: they are made anew
         return Look(first)
-    return Look(first, Looked(**made, steps=steps, whole=whole))
+    return Look(first, Looked(made["before"], made.get("after", []), steps=steps, whole=whole))
 
 
 def _looked(

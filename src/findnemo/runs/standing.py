@@ -152,8 +152,9 @@ def standing(caption: Caption) -> str:
         return "no neurons"
     checked = judged(caption)
     if not caption.localized.reached:
-        removed = caption.together is not None and copies(caption.together, "before")
-        return "gone" if removed and not copies(caption.together, "after") else "out of reach"
+        whole = caption.together or Verified()
+        removed = copies(whole, "before") and not copies(whole, "after")
+        return "gone" if removed else "out of reach"
     if checked is None:
         return "not verified"
     return _verified(checked, caption.detected.tau)

@@ -220,8 +220,8 @@ def _quickly(
         when, seed = one
         keep(one, *_finished(model, prompt, [seed], settings, off[when], look.first))
 
-    for one, image in seen.whole.items():
-        keep(one, image)
+    for known_one, image in seen.whole.items():
+        keep(known_one, image)
 
     def known() -> Collection[Seed]:
         return whole if neurons else {(when, k) for when in quick for _, k in whole}
