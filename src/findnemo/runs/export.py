@@ -89,7 +89,13 @@ _OVER = (
     "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done' AND"
     " json_extract(payload, '$.memorized')"
 )
-_FAILED = f"SELECT caption FROM results WHERE status = 'failed' AND stage IN {STAGES}"
+
+
+def _failed(run: Run) -> str:
+    """SQL for the captions on which a stage of the audit failed (`standing.failures`)."""
+    digests = (run.meta("union") or {"digests": ()})["digests"]
+    stages = (*STAGES, *(f"union:{digest}" for digest in digests[-1:]))
+    return f"SELECT caption FROM results WHERE status = 'failed' AND stage IN {stages}"
 
 
 def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:
@@ -98,7 +104,8 @@ def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:
     lie. `of`: SQL for the ids of some; `ASKED`, for those that were asked for.
     """
     ((captions, failed),) = run.query(
-        f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_FAILED} INTERSECT {of}))"
+        f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_failed(run)} INTERSECT"
+        f" {of}))"
     )
     over = (number for (number,) in run.query(f"{_OVER} INTERSECT {of}"))
     states = Counter(state(caption) for caption in run.captions(over))
@@ -117,11 +124,12 @@ def told(run: Run, others: int = 8) -> list[Caption]:
     """Of the captions that were asked for those that a summary for the eye tells of: memorized,
     failed, and a few `others`.
     """
+    failed = _failed(run)
     rest = (
-        f"SELECT caption FROM asked WHERE caption NOT IN ({_OVER} UNION {_FAILED}) ORDER BY"
+        f"SELECT caption FROM asked WHERE caption NOT IN ({_OVER} UNION {failed}) ORDER BY"
         " position LIMIT ?"
     )
-    known = f"SELECT caption FROM ({_OVER} UNION {_FAILED}) INTERSECT {ASKED}"
+    known = f"SELECT caption FROM ({_OVER} UNION {failed}) INTERSECT {ASKED}"
     numbers = run.query(f"{known} UNION SELECT caption FROM ({rest})", (others,))
     return list(run.captions(number for (number,) in numbers))
 

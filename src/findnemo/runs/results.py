@@ -44,11 +44,18 @@ def _point(value: Any) -> Point:
     return Point(*_adapter(tuple[Count, Number, Number | None]).validate_python(value))
 
 
+def _digest(value: str) -> str:
+    if not (len(value) == 8 and set(value) <= set("0123456789abcdef")):
+        raise ValueError("no digest")
+    return value
+
+
 Text = Annotated[str, Strict(), AfterValidator(_encodable)]
 Flag = Annotated[bool, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
 Count = Annotated[int, Strict(), Field(ge=0, le=int(LARGEST))]
 ZScore = Annotated[float, Strict(), Field(ge=-math.inf)]  # infinite for a neuron without variance
+Digest = Annotated[str, Strict(), AfterValidator(_digest)]  # it becomes part of a path
 Step = Annotated[str, Strict(), AfterValidator(_decimal)]
 Neurons = Annotated[NeuronSet, PlainValidator(_neurons)]
 PricePoint = Annotated[Point, PlainValidator(_point)]
@@ -309,7 +316,7 @@ class Merged(TypedDict, total=False):
 class Union(TypedDict, total=False):
     """Of the set that is exported: digests of the sets that it came from, its own the last."""
 
-    digests: Required[list[Text]]
+    digests: Required[list[Digest]]
 
 
 class Hardened(TypedDict, total=False):
