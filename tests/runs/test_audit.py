@@ -619,7 +619,9 @@ class Stages:
             self.tick(name, prompt)
             if name == "verify" and prompt in self.nan_images:
                 raise NumericalError("the finished latents hold NaN or infinity")
-            key = (name, prompt, *rest[: name == "verify"])  # of these neurons
+            key = (name, prompt)
+            if name == "verify":  # of these neurons, with or without images that are there
+                key = (*key, rest[0], bool(rest[-1].seen.before))
             if key not in self.memory:
                 self.memory[key] = function(model, prompt, *rest)
             self.tick("answered " + name, prompt)

@@ -42,7 +42,7 @@ from findnemo.runs import (
     switched_off,
 )
 from findnemo.runs.compare import STAGE
-from findnemo.runs.standing import WORDS, judged
+from findnemo.runs.standing import WORDS, checked_with, judged
 from findnemo.runs.union import told
 from findnemo.stats import bootstrap, wilson
 
@@ -148,6 +148,7 @@ def facts(run: Run) -> dict[str, Any]:
     }
     effect = {
         "before_after": _before_after(checked),
+        "off": " or ".join(dict.fromkeys(with_ for c in checked if (with_ := checked_with(c)))),
         "quality": _quality(quality),
         "mitigations": _mitigations(run, captions),
         "attack": attack(run.meta("attack")),
