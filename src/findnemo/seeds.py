@@ -8,6 +8,9 @@ import hashlib
 
 SEARCH = 0  # detection, calibration and localization: 0, 1, ...
 FRESH = 1000  # verification and every figure of a method: no search has seen them
+# captions that came back with all neurons off: the search that went on for them has seen those of
+# FRESH that copied, so they are judged on these
+AGAIN = 2000
 # the untouched image that stands in for a training image that nobody has; and, of ordinary
 # captions, the one others are held against
 WANTED = 3000

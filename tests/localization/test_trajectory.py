@@ -291,6 +291,7 @@ class Needing:
     """Copies that are gone with so many neurons off, which are ranked by their numbers."""
 
     untouched_path = Path((), (), torch.zeros(0))
+    off = NeuronSet()
 
     def __init__(self, needed, quick=True):
         self.needed = needed

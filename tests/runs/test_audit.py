@@ -95,8 +95,8 @@ def pictures(out: Path) -> dict[str, bytes]:
 
 
 def test_nothing_is_decided_on_the_seeds_that_judge(tmp_path, model, calibration, monkeypatch):
-    """Finished images of fresh seeds are made twice, untouched and with the
-    set that the search found.
+    """Finished images of fresh seeds are made three times: untouched, with the set that the search
+    found, and with the sets of all captions where those are others.
     """
     made = []
     plain = findnemo.verification.effect.pictures
@@ -110,8 +110,10 @@ def test_nothing_is_decided_on_the_seeds_that_judge(tmp_path, model, calibration
     captions = [c for c in run_audit(tmp_path / "run", model, calibration) if "verify" in c.results]
     assert captions
     fresh = tuple(range(FRESH, FRESH + PLAN.images))
+    union = all_neurons(captions)
     for caption in captions:
-        assert [samples for prompt, samples in made if prompt == caption.text] == [fresh, fresh]
+        times = 2 if neurons_of(caption) == union else 3
+        assert [samples for prompt, samples in made if prompt == caption.text] == [fresh] * times
         assert neurons_of(caption) == findnemo.NeuronSet(caption.results["localize"]["neurons"])
 
 
@@ -617,10 +619,13 @@ class Stages:
             self.tick(name, prompt)
             if name == "verify" and prompt in self.nan_images:
                 raise NumericalError("the finished latents hold NaN or infinity")
-            if (name, prompt) not in self.memory:
-                self.memory[name, prompt] = function(model, prompt, *rest)
+            key = (name, prompt)
+            if name == "verify":  # of these neurons, with or without images that are there
+                key = (*key, rest[0], bool(rest[-1].seen.before))
+            if key not in self.memory:
+                self.memory[key] = function(model, prompt, *rest)
             self.tick("answered " + name, prompt)
-            return self.memory[name, prompt]
+            return self.memory[key]
 
         return stage
 
@@ -659,12 +664,13 @@ def stages(monkeypatch):
         monkeypatch.setattr(Run, name, watch.wrap_plain(name, getattr(Run, name)))
     images = {}
 
-    def remembered(model, prompt, samples, settings):
+    def remembered(model, prompt, samples, settings, neurons=None):
         if prompt in watch.nan_images:
             raise NumericalError("the finished latents hold NaN or infinity")
         key = (
             prompt,
             tuple(samples),
+            neurons,
             bool(any(m._forward_hooks for m in model.value_layers.values())),
         )
         if key not in images:
@@ -676,7 +682,7 @@ def stages(monkeypatch):
 
     def pictured(model, prompt, samples, settings, neurons):
         with findnemo.deactivate(model, neurons):
-            return remembered(model, prompt, samples, settings)
+            return remembered(model, prompt, samples, settings, neurons)
 
     monkeypatch.setattr("findnemo.verification.cost.generate_many", each)
     monkeypatch.setattr("findnemo.verification.effect.pictures", pictured)
@@ -695,7 +701,7 @@ def test_interrupted_anywhere_and_started_again(tmp_path, undisturbed, stages, m
     assert sorted(Counter(stage for stage, _ in once.elements()).items()) == [
         ("detect", 6),
         ("localize", 3),
-        ("verify", 3),
+        ("verify", 6),  # each with its own neurons off, and with those of all
     ]
     want = outcome(undisturbed)
     images = pictures(undisturbed)

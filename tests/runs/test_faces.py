@@ -8,7 +8,7 @@ import csv
 import html
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,13 +74,15 @@ FOUND = {
 GONE = {"same_seed": 0.3, "copies_before": 1.0, "copies_after": 0.0}
 UNSEEN = {"same_seed": 0.3}  # a run without images
 FEW = {"copies_before": 0.25, "copies_after": 0.25}
+UNION = "feed0123"
 
 
 @dataclass(frozen=True)
 class Case:
     """What a run holds of a caption, and what everybody has to say of it.
 
-    `off`: whether its neurons are off in the cleaned model.
+    `off`: whether its neurons are off in the cleaned model. `together`: what is seen with the
+    neurons of all captions off.
     """
 
     says: str
@@ -89,7 +91,7 @@ class Case:
     results: tuple[dict[str, Any], ...] = ()
     failed: str | None = None
     listed: bool = False
-    more: dict[str, Any] = field(default_factory=dict)
+    together: dict[str, Any] | None = None
 
 
 def _p(word: str = "") -> str:
@@ -102,6 +104,8 @@ LESS = LEFT | {"points": [[1, 0.55, 0.01]]}
 NO_LESS = LEFT | {"points": [[1, 0.7, 0.01]]}
 NOT_REACHED = FOUND | {"reached": False}
 
+COPIED = GONE | {"copies_after": 0.25}
+BEYOND = (OVER, FOUND | {"reached": False}, GONE)  # out of reach of its own neurons
 CASES = {
     "nothing yet": Case("open", None, False),
     "detection failed": Case("failed", None, False, (), "detect"),
@@ -122,6 +126,29 @@ CASES = {
     ),
     "no scores of hold-out captions": Case(
         "suspected", "suspected", False, ({k: v for k, v in OVER.items() if k != "p"},)
+    ),
+    "gone alone and together": Case("gone", "memorized", True, (OVER, FOUND, GONE), together=GONE),
+    "gone alone, copies together": Case(
+        "copies", "memorized", True, (OVER, FOUND, GONE), together=COPIED | {"back": [1000]}
+    ),
+    "copies alone, gone together": Case(
+        "gone", "memorized", True, (OVER, FOUND, COPIED), together=GONE
+    ),
+    "back together, no images": Case(
+        "back", "suspected", True, (OVER, FOUND, {"same_seed": 0.1}), together={"same_seed": 0.41}
+    ),
+    "out of reach, gone together": Case("gone", "memorized", False, BEYOND, together=GONE),
+    "out of reach, fewer copies together": Case(
+        "reduced", "memorized", False, BEYOND, together=COPIED
+    ),
+    "gone alone, check together failed": Case(
+        "failed", "memorized", True, (OVER, FOUND, GONE), "union:feed0123"
+    ),
+    "gone, check of an older union failed": Case(
+        "gone", "memorized", True, (OVER, FOUND, GONE), "union:01d01d01"
+    ),
+    "ordinary: whatever others do": Case(
+        "suspected", "suspected", False, (OVER, FOUND, UNSEEN | FEW), together=UNSEEN | FEW
     ),
     # images were looked at, and are no copies
     "ordinary: chance copies": Case("suspected", "suspected", False, (OVER, FOUND, UNSEEN | FEW)),
@@ -236,6 +263,10 @@ def run_with(path, cases: dict[str, Case]) -> Run:
                 run.record(id_, stage, payload, 1.0)
             if case.failed:
                 run.record(id_, case.failed, {}, 1.0, "NaN")
+            if case.together is not None:
+                run.record(id_, f"union:{UNION}", case.together, 1.0)
+        if any(case.together or case.failed == f"union:{UNION}" for case in cases.values()):
+            run.set_meta("union", {"digests": [UNION]})
         run.set_meta(
             "listed", [id_ for id_, case in zip(ids, cases.values(), strict=True) if case.listed]
         )
@@ -257,11 +288,14 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
         assert values == row(caption, q_values(p_values(run)))
         assert (line["standing"], line["state"]) == (case.says, case.is_ or "")
         assert (values["standing"], values["state"]) == (case.says, case.is_)
-        looked_at = len(case.results) > 2 and bool(
-            {*case.results[2]} & {"copies_before", "sscd_orig_before"}
-        )
+        checked = len(case.results) > 2
+        looked_at = checked and bool({*case.results[2]} & {"copies_before", "sscd_orig_before"})
         unknown = case.is_ is None or (case.is_ == "suspected" and not looked_at)
         assert values["memorized"] is (None if unknown else case.is_ == "memorized")
+        off = "its own neurons" if case.together is None else "the neurons of all captions"
+        assert values["checked_with"] == (off if checked else None)
+        seen = case.together or (case.results[2] if checked else {})
+        assert values["copies_after"] == seen.get("copies_after")
         # terminal: the line of the table, and what is told of one caption
         cells = [
             next(iter(column.cells)) for column in _show.summary_table([caption], ["a"]).columns

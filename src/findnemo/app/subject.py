@@ -22,7 +22,7 @@ from findnemo.images import ImageSettings, generate, usual
 from findnemo.models import Model, load
 from findnemo.models._identity import kept_identity, refuse_other
 from findnemo.runs import Caption, Run, captions_of, settings_of
-from findnemo.runs.standing import image_name
+from findnemo.runs.standing import folder_of, image_name
 from findnemo.runs.trust import require
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def run_images(subject: Subject, caption: Caption) -> dict[str, list[Image.Image
     """The audit's images of a caption: `before` and `after`, in the order of their seeds; in few
     steps, where the audit made them so.
     """
-    folder = ("images", caption.slug)
+    folder = (folder_of(caption), "images", caption.slug)
     return {
         kind: [
             image
@@ -179,7 +179,7 @@ def sheet(subject: Subject, caption: Caption) -> Image.Image | None:
     """The audit's picture sheet of a caption, which shows the training
     image where the audit had it.
     """
-    return _picture(subject, "sheets", f"{caption.slug}.png")
+    return _picture(subject, folder_of(caption), "sheets", f"{caption.slug}.png")
 
 
 def _picture(subject: Subject, *parts: str) -> Image.Image | None:

@@ -136,6 +136,7 @@ def show_caption(
     from findnemo.runs import settings_of
     from findnemo.runs._tried import verdicts
     from findnemo.runs.overview import value_layers
+    from findnemo.runs.standing import folder_of
 
     kind = f", {plain(caption.type)}" if caption.type else ""
     stdout.print(verdict_of(caption), soft_wrap=True)
@@ -152,7 +153,7 @@ def show_caption(
         stdout.print(plain(line), soft_wrap=True)
     for stage, reason in caption.failed.items():
         stdout.print(f"[red]{plain(stage)} failed:[/] {plain(reason)}", soft_wrap=True)
-    picture = run.path / "sheets" / f"{caption.slug}.png"
+    picture = run.path / folder_of(caption) / "sheets" / f"{caption.slug}.png"
     if picture.exists():
         stdout.print(plain(f"images: {picture}"), soft_wrap=True)
 
@@ -170,15 +171,19 @@ def verdict_of(caption: Caption) -> str:
 
 
 def score_of(caption: Caption, tau: float, q: float | None = None) -> str:
-    """Score and threshold, p-value and q-value where there are some, and what it took."""
-    from findnemo.runs.standing import evaluations_of
+    """Score and threshold, p-value and q-value where there are some, what it took, and which
+    neurons were off when it was judged.
+    """
+    from findnemo.runs.standing import checked_with, evaluations_of
 
     if caption.score is None:
         return ""
     parts = [f"score {caption.score:.3f}, tau {tau:.3f}"]
     if caption.p is not None:
         parts.append(f"p = {caption.p:.3g}" + ("" if q is None else f", q = {q:.3g}"))
-    return "; ".join([*parts, f"{evaluations_of(caption)} U-Net evaluations"])
+    parts.append(f"{evaluations_of(caption)} U-Net evaluations")
+    off = checked_with(caption)
+    return "; ".join([*parts, f"judged with {off} off"] if off else parts)
 
 
 def measured_table(caption: Caption) -> Table:

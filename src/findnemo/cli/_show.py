@@ -66,9 +66,10 @@ def _where(layers: Sequence[str]) -> str:
 def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
     """Score, copies before and after, and neurons of each layer."""
     from findnemo.runs import neurons_of
+    from findnemo.runs.standing import judged
 
     score = "" if caption.score is None else f"{caption.score:.3f}"
-    checked = caption.verified
+    checked = judged(caption)
     copies = ""
     if checked and checked.copies_before is not None and checked.copies_after is not None:
         copies = f"{100 * checked.copies_before:.0f} → {100 * checked.copies_after:.0f} %"
@@ -196,6 +197,7 @@ def verdict(run: Run, captions: Sequence[Caption], of: str) -> list[str]:
     """
     from findnemo.runs import STANDINGS, list_of, list_told, settings_of, standing
     from findnemo.runs.truth import truth_of
+    from findnemo.runs.union import told
     from findnemo.runs.verdict import TROUBLE, verdict_of
 
     stand = Counter(map(standing, captions))
@@ -203,6 +205,8 @@ def verdict(run: Run, captions: Sequence[Caption], of: str) -> list[str]:
         f"\n[bold]{verdict_of(run, captions, of).text}[/]",
         f"Threshold: tau = {settings_of(run)['tau']:.3f}.",
     ]
+    if whole := told(captions):
+        lines.append(whole)
     if (truth := truth_of(run, captions)) is not None:
         lines += [plain(line) for line in truth.told]
     if (listed := list_of(run)) is not None:

@@ -31,7 +31,7 @@ from findnemo.runs import (
 )
 from findnemo.runs.fine_tunes import training_of
 from findnemo.runs.overview import holders
-from findnemo.runs.standing import falls
+from findnemo.runs.standing import all_neurons, falls, own_neurons
 from findnemo.runs.verdict import verdict_of
 
 
@@ -53,6 +53,18 @@ class Selection:
     def fingerprint(self) -> str:
         """The model that the neurons belong to."""
         return str(self.about["settings"]["model"])
+
+    @property
+    def checked(self) -> str:
+        """A sentence on whether what was verified is what is switched off here."""
+        if self.about["whole"]:
+            return "It was verified as a whole: the figures are with all its neurons off together."
+        alone = all(c.together is None for c in self.captions)
+        off = "the neurons of each caption off" if alone else "all neurons of the audit off"
+        one = self.captions[0] if len(self.captions) == 1 else None
+        if alone and one is not None and self.factor == 0 and self.neurons == own_neurons(one):
+            return "The figures are with its neurons off, on fresh seeds."
+        return f"It was not verified as a whole: the figures are with {off}."
 
 
 def select(
@@ -92,7 +104,8 @@ def select(
                 " no --most beside it"
             )
         off, point = prefix_of(named[0], neurons)
-        return Selection(off, tuple(named), factor, _about(run, audited, named) | {"point": point})
+        about = _about(run, audited, named) | {"point": point, "whole": False}
+        return Selection(off, tuple(named), factor, about)
     wanted = {c.id for c in named or audited}
     holding = [c for c in audited if c.id in wanted and _held(c, bool(named), reduced)]
     for caption in named:
@@ -115,7 +128,8 @@ def select(
             f"{run.path} holds no localized neurons: there is nothing to switch"
             f" off{hint if suspected else ''}{more if less else ''}"
         )
-    return Selection(off, tuple(holding), factor, _about(run, audited, holding))
+    whole = bool(audited[0].unions) and factor == 0 and off == all_neurons(audited)
+    return Selection(off, tuple(holding), factor, _about(run, audited, holding) | {"whole": whole})
 
 
 def by_hand(

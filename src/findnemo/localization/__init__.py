@@ -25,7 +25,7 @@ from findnemo.localization.diagnosis import Diagnosis, diagnose
 from findnemo.localization.gentle import Bystanders, Choice, bystanders, gentlest
 from findnemo.localization.points import Point, priced
 from findnemo.localization.refinement import refine
-from findnemo.localization.result import DEFAULT, Localization
+from findnemo.localization.result import DEFAULT, Further, Localization
 from findnemo.localization.scope import Scan, scan
 from findnemo.localization.search import (
     ONE_STEP,
@@ -49,7 +49,7 @@ from findnemo.localization.trajectory import (
     prices,
 )
 from findnemo.models import Model
-from findnemo.neurons import NeuronSet
+from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes import Denoising, spending
 from findnemo.runtime.state import undisturbed
 
@@ -64,6 +64,7 @@ __all__ = [
     "Diagnosis",
     "Evidence",
     "Found",
+    "Further",
     "Localization",
     "Point",
     "Scan",
@@ -77,6 +78,7 @@ __all__ = [
     "iou",
     "localize",
     "localize_copies",
+    "localize_further",
     "most_unusual",
     "out_of_distribution_neurons",
     "pairwise_iou",
@@ -182,6 +184,71 @@ def localize_copies(
             thorough,
         )
     return replace(found, evaluations=spent.evaluations)
+
+
+@undisturbed
+def localize_further(
+    model: Model,
+    prompt: str,
+    calibration: Calibration,
+    off: NeuronSet,
+    failed: Sequence[int],
+    images: ImageSettings | None = None,
+    scope: str = "all",
+    thorough: bool = False,
+    originals: Sequence[Image.Image] = (),
+) -> Further:
+    """Go on with the search of a prompt that gives copies with the neurons `off`: which others have
+    to go off beside them.
+
+    `failed`: numbers of the samples that gave them, which are asked first from here on. They have
+    been decided on, and prove nothing any more: a set that is found is to be judged on samples that
+    no search has seen. Where quick steps do not show what `failed` gave, all steps are looked at.
+    `images`, `scope`, `thorough`: as for `localize`; `originals`: as for `localize_copies`. Raises
+    what `localize` raises.
+
+        found = localize(model, prompt, calibration)
+        # with `found.neurons` and those of another prompt off, sample 1002 was a copy
+        more = localize_further(model, prompt, calibration, found.neurons | others, [1002])
+        findnemo.prune(model, found.neurons | others | more.neurons)
+    """
+    calibration.check(model)
+    images = images or usual(model.source)
+    with model.steady(), spending() as spent:
+        known = torch.cat([latents_of(one, model) for one in originals]) if originals else None
+        known = None if known is None else known.float()
+        samples = COPIES + WHOLE if known is None else MANY
+        denoising = Denoising(
+            model, prompt, samples, images.guidance, calibration.settings.seed, more=failed
+        )
+        witnesses = range(samples, samples + len(failed))
+        for closely in dict.fromkeys((thorough, True)):
+            copies = Copies.of(denoising, images.steps, known, closely, off, witnesses)
+            if closely and not thorough:
+                copies.steps = copies.whole
+            found = _further(model, prompt, calibration, copies, scope)
+            if found.order or not found.reached:
+                break
+    return replace(found, evaluations=spent.evaluations)
+
+
+def _further(
+    model: Model, prompt: str, calibration: Calibration, copies: Copies, scope: str
+) -> Further:
+    """What has to go off beside `copies.off`; nothing, and reached, where the witnesses give no copy
+    as it is.
+    """
+    if not copies.seen:
+        return Further()
+    widths = model.widths(scope)
+    if not copies.off.layers.keys() <= widths.keys():
+        widths = model.widths("all")
+    whole = None if copies.thorough else copies.whole
+    guidance = copies.denoising.guidance or 0.0
+    price = cache(lambda: prices(model, calibration.ordinary, widths, copies.few, guidance, whole))
+    trail = by_trajectory(copies, widths, price)
+    points = priced(model, calibration, prompt, trail.order, trail.tried, copies.off)
+    return Further(trail.neurons if trail.gone else EMPTY, trail.gone, trail.order, points)
 
 
 def check_search(search: str) -> None:

@@ -11,7 +11,7 @@ from findnemo.calibration import Calibration
 from findnemo.errors import InputError
 from findnemo.localization.gentle import bystanders
 from findnemo.models import Model
-from findnemo.neurons import Neuron, NeuronSet
+from findnemo.neurons import EMPTY, Neuron, NeuronSet
 
 CAPTIONS = 4  # ordinary ones on which a set's price is measured, of those that a calibration keeps
 FEW_NEURONS = 2  # sets of so many cost little: half as many captions tell
@@ -46,17 +46,18 @@ def priced(
     prompt: str,
     order: Sequence[Neuron],
     tried: Sequence[tuple[int, float]],
+    off: NeuronSet = EMPTY,
 ) -> tuple[Point, ...]:
     """The points of a search.
 
-    Their prices cost one evaluation a set and caption, all sets batched.
+    `off`: neurons that were off already, which are paid for too. Their prices cost one evaluation a set and caption, all sets batched.
     """
-    most = CAPTIONS if len(order) > FEW_NEURONS else CAPTIONS // 2
+    most = CAPTIONS if len(order) + len(off) > FEW_NEURONS else CAPTIONS // 2
     captions = tuple(caption for caption in calibration.ordinary if caption != prompt)[:most]
     if not captions:
         return tuple(Point(*point) for point in tried)
     others = bystanders(model, captions, calibration.settings)
-    changes = others.impacts([NeuronSet.of(order[:count]) for count, _ in tried])
+    changes = others.impacts([NeuronSet.of(order[:count]) | off for count, _ in tried])
     return tuple(
         Point(count, left, round(change, 4))
         for (count, left), change in zip(tried, changes, strict=True)

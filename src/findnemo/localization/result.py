@@ -12,6 +12,26 @@ DEFAULT = "trajectory"
 
 
 @dataclass(frozen=True)
+class Further:
+    """What a search found that went on for a prompt whose copies came back.
+
+    `neurons`: those that go off beside the ones that were off; none where nothing that was tried is
+    enough, and `reached` is false. `points`: the price list, sets that were tried, each a prefix of
+    `order` (none of it: what was off already). `evaluations`: U-Net sample evaluations spent.
+    """
+
+    neurons: NeuronSet = EMPTY
+    reached: bool = False
+    order: tuple[Neuron, ...] = ()
+    points: tuple[Point, ...] = ()
+    evaluations: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, the set of neurons as layer -> indices."""
+        return self.__dict__ | {"neurons": self.neurons.to_json()}
+
+
+@dataclass(frozen=True)
 class Localization:
     """Where the memory of a prompt sits.
 

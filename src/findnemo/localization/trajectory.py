@@ -25,7 +25,7 @@ from torch import Tensor
 from findnemo.edits import masks
 from findnemo.localization.search import descending
 from findnemo.models import Model
-from findnemo.neurons import Neuron, NeuronSet
+from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.passes import Denoising, Path, likeness, quick_steps, side_by_side, unpaid
 from findnemo.passes.denoising import GENTLE
 from findnemo.passes.gradients import frozen
@@ -71,6 +71,9 @@ class Copies:
     ones; `likest`: the same, those most alike first. `witnesses`: the samples that are asked first, those that failed last before the others;
     `steps`: how many steps they are denoised in. `tried`: (neurons, likeness) of every set that the
     witnesses were asked about.
+
+    Of a copy that came back: `off`, the neurons that are off already, beside those of every set
+    that is asked about; `failed`, the samples that gave it, which are the first witnesses.
     """
 
     denoising: Denoising
@@ -78,6 +81,8 @@ class Copies:
     whole: int
     originals: Tensor | None = None
     thorough: bool = True
+    off: NeuronSet = EMPTY
+    failed: tuple[int, ...] = ()
     samples: list[int] = field(init=False)
     likest: list[int] = field(init=False)
     witnesses: list[int] = field(init=False)
@@ -91,11 +96,14 @@ class Copies:
         steps: int,
         originals: Tensor | None = None,
         thorough: bool = True,
+        off: NeuronSet = EMPTY,
+        failed: Sequence[int] = (),
     ) -> Copies:
         """As few steps as stand for `steps`: `quick_steps`, or a fifth of them if `thorough`."""
         quick = quick_steps(denoising.guidance or 0.0)
         whole = thorough or steps <= quick
-        return cls(denoising, few_steps(steps) if whole else quick, steps, originals, whole)
+        few = few_steps(steps) if whole else quick
+        return cls(denoising, few, steps, originals, whole, off, tuple(failed))
 
     def __post_init__(self) -> None:
         # a memory that few steps do not show may take shape late
@@ -108,7 +116,7 @@ class Copies:
                 break
         order = alike.argsort(descending=True, stable=True).tolist()
         self.likest = [self.samples[row] for row in order]
-        self.witnesses = self.likest[: self.graded]
+        self.witnesses = [*self.failed[:WITNESSES]] or self.likest[: self.graded]
         if self.originals is not None:
             rows = zip(self.samples, self.untouched.image, alike, strict=True)
             self.copied = {k: picture for k, picture, likeness_ in rows if likeness_ >= SAME}
@@ -166,7 +174,7 @@ class Copies:
 
     def asked(self, neurons: NeuronSet, samples: Sequence[int], steps: int) -> tuple[Path, Tensor]:
         """The paths of samples with `neurons` off, and the resemblance of each picture, (n,)."""
-        path = self.denoised(samples, steps, masks(self.denoising.model, [neurons]))
+        path = self.denoised(samples, steps, masks(self.denoising.model, [neurons | self.off]))
         return path, self.resemblance(path.image, samples)
 
     def denoised(
@@ -245,7 +253,7 @@ class Copies:
             name: torch.full((1, width), MASK, device=self.denoising.model.device)
             for name, width in widths.items()
         }
-        for name, indices in neurons.layers.items():
+        for name, indices in (neurons | self.off).layers.items():
             levels[name][0, list(indices)] = 0
         return self.slopes(levels, path)
 
@@ -320,7 +328,8 @@ def by_trajectory(
     """Neurons with which no sample gives a copy, if there are such: a prefix of a ranking that is
     made anew after every block.
 
-    `widths`: value layers in which they may be. `price` gives what each neuron is to other captions
+    `widths`: value layers in which they may be. Where some are `off` already, the search goes on
+    with what the witnesses give then. `price` gives what each neuron is to other captions
     (`prices`); it is asked where the guess is not enough, and gradients are divided by it to the
     power `gentle`. `guess`: what is tried first. No prefix that was tried before the last one was
     enough. By quick steps the last block is cut to what is needed, by bisection.
@@ -328,15 +337,15 @@ def by_trajectory(
     order = list(guess[:1])
     most = max(1, sum(widths.values()) // MOST)
     began = len(copies.tried)
-    path: Path | None = copies.untouched_path
-    if order:
-        path = copies.gone(NeuronSet.of(order))
+    asked = bool(order or copies.off)
+    path = copies.gone(NeuronSet.of(order)) if asked else copies.untouched_path
     short = 0
     while path is not None and len(order) < most:
         short = len(order)
         off = NeuronSet.of(order)
         ranking = descending(per_price(copies.gradient(off, path, widths), price(), gentle))
         size = _block(len(order), copies.tried[-1][1] if copies.tried else 1.0)
+        off |= copies.off
         order += [n for n in ranking if n not in off][: min(size, most - len(order))]
         path = copies.gone(NeuronSet.of(order))
     while path is None and copies.quick and len(order) - short >= LARGE:

@@ -72,7 +72,7 @@ class Denoising:
 
     `guidance`: scale of classifier-free guidance (Ho and Salimans 2022); 1 or less, or a model into
     which guidance was distilled: none. `first`: number of the first of the `samples`, which count
-    from 0 here.
+    from 0 here. `more`: numbers of further samples, which follow them.
     """
 
     def __init__(
@@ -83,13 +83,14 @@ class Denoising:
         guidance: float,
         seed: int = 0,
         first: int = 0,
+        more: Sequence[int] = (),
     ):
         self.model = model
         self.guidance = guidance if guidance > 1 and not model.distilled else None
         self.prompt = prompt
         self.text = model.encode([prompt])
         self.empty = None if self.guidance is None else model.unconditional()
-        self.noise = model.noise(prompt, range(first, first + samples), seed)
+        self.noise = model.noise(prompt, [*range(first, first + samples), *more], seed)
         self._batches = Batches(model.device, BATCH)
 
     @torch.no_grad()

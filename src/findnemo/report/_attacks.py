@@ -7,7 +7,7 @@ from typing import Any
 
 from findnemo.report import _charts as charts
 from findnemo.report._text import ALIGNMENT, NONE, PIXELS, interval, minus, number, percent
-from findnemo.runs._tried import judged
+from findnemo.runs._tried import counted
 
 SIDE_EFFECTS = {
     "pixel_change": PIXELS,
@@ -72,7 +72,7 @@ def attempts(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _copies(share: Mapping[str, float] | None) -> Cell:
     if share is None:
         return NONE, ""
-    told = judged(share)
+    told = counted(share)
     if told is None:
         return "tells nothing", ""
     ends = interval(told["low"], told["high"], percent)

@@ -11,7 +11,7 @@ from findnemo.report import _charts as charts
 from findnemo.report._pictures import LARGE, NOISE, SIDE, Wanted
 from findnemo.runs import Caption, dear, neurons_of, points_of, standing, state, switched_off
 from findnemo.runs.overview import BEFORE_AFTER, PRICES
-from findnemo.runs.standing import WORDS, meaning, said, z_scores
+from findnemo.runs.standing import WORDS, folder_of, judged, meaning, said, z_scores
 
 PICTURES = {  # kind -> folder of the run, and the names of its files there
     "original": ("images", "original.png"),
@@ -28,10 +28,11 @@ LAST = ("d_sscd_after", "a_clip_after")  # rows of a card that stand behind the 
 def files_of(path: Path, caption: Caption, large: bool = False) -> dict[str, list[Wanted]]:
     """The pictures that a run holds of a caption, by kind."""
     side = LARGE if large else SIDE
+    root = path / folder_of(caption)
     return {
         kind: [
             Wanted(file, NOISE if folder == "noise" else side)
-            for file in sorted((path / folder / caption.slug).glob(names))
+            for file in sorted((root / folder / caption.slug).glob(names))
         ]
         for kind, (folder, names) in PICTURES.items()
     }
@@ -80,6 +81,7 @@ def card(
         "reasons": reasons(caption),
         "scores": _scores(caption),
         "neurons": neurons(caption, numbers),
+        "seen": judged(caption),
         "points": points_of(caption),
         "prices": _prices(caption),
         "pictures": {

@@ -40,14 +40,14 @@ from findnemo.runs._tried import (
     HARDENED,
     OFF,
     UNTOUCHED,
-    judged,
+    counted,
     verdicts,
 )
 from findnemo.runs.detectors import HOLDOUT
 from findnemo.runs.detectors import STAGE as DETECTOR
 from findnemo.runs.fine_tunes import different, training_of
 from findnemo.runs.overview import quickly
-from findnemo.runs.standing import copies
+from findnemo.runs.standing import copies, judged
 from findnemo.stats import auroc, bootstrap, clopper_pearson, tpr_at_fpr
 
 FPR = 0.01
@@ -192,7 +192,9 @@ def _over(caption: Caption) -> bool:
 
 def regurgitation(held: Held) -> Row:
     """Finished images of plain captions, before and with the neurons off."""
-    judged = [c for c in held.captions if c.verified and copies(c.verified, "before") is not None]
+    looked = [(c, judged(c)) for c in held.captions]
+    seen = [(c, v) for c, v in looked if v is not None and copies(v, "before") is not None]
+    shown, checks = [c for c, _ in seen], [v for _, v in seen]
     row = Row(
         "Regurgitation",
         "finished images of plain captions on fresh seeds: copies before, and with neurons off",
@@ -203,13 +205,12 @@ def regurgitation(held: Held) -> Row:
             "More seeds than were drawn.",
         ),
     )
-    if not judged:
+    if not seen:
         return not_executed(row, "no finished images were judged", command(held, VERIFY))
-    figures = _before_after("captions that give copies", judged)
+    figures = _before_after("captions that give copies", shown)
     for kind in ("VM", "TM"):
-        if some := [c for c in judged if c.type == kind]:
+        if some := [c for c in shown if c.type == kind]:
             figures += _before_after(f"of type {kind}: captions that give copies", some)
-    checks = [c.verified for c in judged if c.verified is not None]
     known = [v for v in checks if v.sscd_orig_before is not None and v.sscd_orig_after is not None]
     for when in ("before", "after"):
         likeness = [getattr(v, f"sscd_orig_{when}") for v in known]
@@ -225,18 +226,18 @@ def regurgitation(held: Held) -> Row:
     drawn = held.settings["image_settings"]
     descriptor = any(v.sscd_gen is not None for v in checks)
     how = (
-        f"{count(len(judged), 'caption')} over the threshold, as they stand in the table;"
+        f"{count(len(shown), 'caption')} over the threshold, as they stand in the table;"
         f" {count(images, 'image')} each before and after,"
         f" {count(drawn['steps'], 'step')}{quickly(held.settings)},"
         f" guidance {drawn['guidance']:g}, on seeds that no search has seen.",
         "A copy: an image as near to an untouched image of another seed as"
         f" {COPY}, or to the training image as {TRAINED} (median), by "
         + ("a copy descriptor." if descriptor else "the correlation of pixels: no descriptor."),
-        "After: with the neurons found for the caption off. A caption for which nothing is switched"
-        " off counts as before.",
+        f"After: {_off(shown)}. A caption for which nothing is switched off counts as before, unless"
+        " those of others were off too.",
         f"The training image is known of {len(known)} of them.",
     )
-    off = sum(len(switched_off(c)) == 0 for c in judged)
+    off = sum(len(switched_off(c)) == 0 for c in shown)
     left = (f"For {off} of them nothing is switched off.",) if off else ()
     return executed(row, figures, left, how)
 
@@ -293,15 +294,24 @@ def _before_after(name: str, captions: Sequence[Caption]) -> list[Figure]:
     ]
 
 
+def _off(captions: Sequence[Caption]) -> str:
+    """What was off when captions were judged."""
+    whole = sum(c.together is not None for c in captions)
+    if not whole:
+        return "with the neurons found for the caption off"
+    rest = "" if whole == len(captions) else f" for {whole} of them, its own for the others"
+    return f"with the neurons of all captions off, as they are exported{rest}"
+
+
 def _copied(caption: Caption) -> bool:
-    return bool(caption.verified and copies(caption.verified, "before"))
+    return bool((seen := judged(caption)) and copies(seen, "before"))
 
 
 def _still_copied(caption: Caption) -> bool:
     """Of the cleaned model, in which nothing is off for some captions."""
-    if not len(switched_off(caption)):
+    if not len(switched_off(caption)) and caption.together is None:
         return _copied(caption)
-    return bool(caption.verified and copies(caption.verified, "after"))
+    return bool((seen := judged(caption)) and copies(seen, "after"))
 
 
 def other_words(held: Held) -> Row:
@@ -346,8 +356,8 @@ def other_words(held: Held) -> Row:
 
 
 def _hits(column: str, cell: Mapping[str, Any]) -> tuple[int, int]:
-    """Captions copied, and of how many (`judged`); none where no control is known."""
-    told = None if column in EDITED and "told" not in cell else judged(cell)
+    """Captions copied, and of how many (`counted`); none where no control is known."""
+    told = None if column in EDITED and "told" not in cell else counted(cell)
     return (0, 0) if told is None else (int(told["back"]), int(told["works"]))
 
 

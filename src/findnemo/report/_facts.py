@@ -43,8 +43,9 @@ from findnemo.runs import (
 )
 from findnemo.runs._tried import verdicts
 from findnemo.runs.compare import own_apart, stage_in
-from findnemo.runs.standing import WORDS, seen, worst_first
+from findnemo.runs.standing import WORDS, checked_with, judged, seen, worst_first
 from findnemo.runs.truth import truth_of
+from findnemo.runs.union import told
 from findnemo.runs.verdict import TROUBLE, verdict_of
 from findnemo.stats import bootstrap, wilson
 
@@ -125,6 +126,7 @@ def facts(run: Run) -> dict[str, Any]:
         "name": _name(run),
         "verdict": verdict_of(run, captions),
         "truth": truth_of(run, captions),
+        "whole": told(captions),
         "training": training(run, pictures),
         "trouble": _trouble(captions),
         "figures": figures(captions, widths, quality),
@@ -151,6 +153,7 @@ def facts(run: Run) -> dict[str, Any]:
     }
     effect = {
         "before_after": _before_after(checked),
+        "off": " or ".join(dict.fromkeys(with_ for c in checked if (with_ := checked_with(c)))),
         "quality": _quality(quality),
         "mitigations": _mitigations(run, captions),
         "attack": attack(run.meta("attack")),
@@ -214,7 +217,7 @@ def _range(shares: Sequence[float]) -> str:
 
 def _note(captions: Sequence[Caption]) -> str:
     """How many of the images of captions are copies; empty where none were before."""
-    checked = [c.verified for c in captions if c.verified is not None and seen(c)]
+    checked = [v for c in captions if (v := judged(c)) is not None and seen(c)]
     shares = [
         (v.copies_before, v.copies_after)
         for v in checked

@@ -174,7 +174,7 @@ def _told(found: Sequence[Verdict]) -> dict[str, Any]:
     }
 
 
-def judged(cell: Mapping[str, Any]) -> dict[str, Any] | None:
+def counted(cell: Mapping[str, Any]) -> dict[str, Any] | None:
     """Of a cell of `attempts_summary` the captions that give copies, `back`, of how many, `works`,
     and the interval; None where it tells nothing.
 

@@ -16,6 +16,7 @@ from findnemo._version import __version__
 from findnemo.calibration import Calibration
 from findnemo.detection import Detection, detect_many
 from findnemo.errors import FindnemoError
+from findnemo.files.fetch import RefusedError
 from findnemo.files.originals import picture
 from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, check_images, png, sheet
@@ -28,9 +29,11 @@ from findnemo.localization import (
     diagnose,
     localize,
     localize_copies,
+    localize_further,
     scan,
 )
 from findnemo.metrics import Judges
+from findnemo.metrics.copies import copies_in
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
@@ -41,15 +44,17 @@ from findnemo.runs.changing import change, remove_stale
 from findnemo.runs.discoveries import keep_list
 from findnemo.runs.finished import finish_first
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
-from findnemo.runs.standing import STAGES, all_neurons, neurons_of, treated
+from findnemo.runs.standing import STAGES, all_neurons, cleaned, image_name, own_neurons, treated
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, asked, enter
 from findnemo.runs.trust import vouch
-from findnemo.runs.workers import Event, Pool, Serial, Unit, answer_of, never
+from findnemo.runs.union import Union, digest_of, first_sample, forget, grouped, settle
+from findnemo.runs.workers import Event, Pool, Serial, Step, Unit, answer_of, never
 from findnemo.runs.worklist import groups, list_open, on_list
 from findnemo.runtime.memory import named
 from findnemo.runtime.plugins import packages
-from findnemo.verification import RANDOM, Look, Verification, quality, verify
+from findnemo.seeds import FRESH
+from findnemo.verification import RANDOM, Look, Verification, copying_seeds, quality, verify
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -265,6 +270,8 @@ def answer(
         if stop():
             return False
     if "verify" in stages and "shard" not in work.run.meta("settings"):
+        if not check_union(work, pool, progress, stop):
+            return False
         check_quality(work, pool, progress)
         if work.plan.images:
             finish_first(work.run, work.plan.image_settings, pool, progress)
@@ -336,13 +343,20 @@ def commit(run: Run, stage: str, events: Sequence[Event]) -> int:
     the same as in an undisturbed audit, and so is the result, to the last bit. Only the open ones
     of it are committed.
     """
-    known = [
+    known = _known(stage, events)
+    open_ = on_list(run, [caption for caption, *_ in known])
+    if stage in STAGES:
+        forget(run)
+    return keep(run, [found for found in known if found[0].id in open_])
+
+
+def _known(stage: str, events: Sequence[Event]) -> list[tuple[Caption, str, Answer, float]]:
+    """What became known of every caption, as `keep` takes it."""
+    return [
         (caption, stage, answer, event.seconds / len(event.unit.items))
         for event in events
         for (caption, _), answer in zip(event.unit.items, _answers_of(event), strict=True)
     ]
-    open_ = on_list(run, [caption for caption, *_ in known])
-    return keep(run, [found for found in known if found[0].id in open_])
 
 
 def _answers_of(event: Event) -> list[Answer]:
@@ -378,6 +392,7 @@ def attempted(model: Model, do: Callable[[], Answer]) -> Answer:
 
 
 Item = tuple[Caption, tuple["Image.Image", ...]]
+Seen = tuple[tuple["Image.Image", ...], Look]  # the training images of a caption, and what is known
 
 
 def answers(
@@ -451,24 +466,29 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
 
 
 def verified(tools: Tools, caption: Caption) -> Answer:
-    """The verification of a caption, with its pictures."""
-    plan = tools.plan
-    neurons = neurons_of(caption)
+    """The verification of a caption by its own neurons, with its pictures."""
+    neurons = own_neurons(caption)
     original = tools.original(caption)
     tools.calibration.check(tools.model)
-    result = verify(
+    # doubt about the pictures with neurons off is settled for all neurons together (`check_union`)
+    result = _verified(tools, caption, neurons, Look(confirm=False))
+    return Answer(result.values, _pictures(caption, result, len(neurons), original))
+
+
+def _verified(tools: Tools, caption: Caption, neurons: NeuronSet, look: Look) -> Verification:
+    plan = tools.plan
+    return verify(
         tools.model,
         caption.text,
         neurons,
         tools.calibration.settings,
         plan.images,
         plan.image_settings,
-        replace(tools.judges, original=original),
+        replace(tools.judges, original=tools.original(caption)),
         tools.calibration.tau,
         plan.thorough,
-        tools.made(caption),
+        look,
     )
-    return Answer(result.values, _pictures(caption, result, len(neurons), original))
 
 
 def _pictures(
@@ -523,6 +543,154 @@ _STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
     "localize": partial(_sharing, _localize),
     "verify": partial(_sharing, verified),
 }
+
+
+# all neurons together -----------------------------------------------------------------------------
+
+
+def check_union(
+    work: Work,
+    pool: Pool | None = None,
+    progress: Progress = no_progress,
+    stop: Callable[[], bool] = never,
+) -> bool:
+    """Look at every memorized caption with the neurons of all off together, and go on with the
+    search for those that copy again (`union.settle`); whether all was done before `stop()`.
+
+    Untouched images are those that verification made. Results are committed as they come.
+    """
+    run = work.run
+    pool = pool or Serial(work.model)
+    run.backup()
+
+    def look(union: Union, captions: Sequence[Caption]) -> bool:
+        step = partial(
+            _looked,
+            neurons=union.neurons,
+            calibration=work.calibration,
+            plan=work.plan,
+            judges=work.judges,
+        )
+
+        def about(caption: Caption) -> Seen:
+            return _originals(work, "verify", caption), _look(work, union, caption)
+
+        return _answer_of_union(work, pool, union.looked, step, captions, about, progress, stop)
+
+    def go_on(union: Union, captions: Sequence[Caption]) -> bool:
+        if work.plan.search != DEFAULT:  # a published procedure is left as it is
+            return True
+        scope = _scope(work, pool, progress)
+        step = partial(
+            _further,
+            neurons=union.neurons,
+            calibration=work.calibration,
+            plan=replace(work.plan, scope=scope),
+        )
+        about = partial(_originals, work, "localize")
+        return _answer_of_union(work, pool, union.further, step, captions, about, progress, stop)
+
+    return settle(run, look, go_on)
+
+
+def _look(work: Work, union: Union, caption: Caption) -> Look:
+    """How a caption is looked at: on which samples, and with the images that verification made of
+    them, those with the neurons off too where it had the same ones off.
+    """
+    first = first_sample(caption, work.plan.images)
+    own = replace(caption, unions=())
+    if first != FRESH or own.verified is None or not work.plan.images:
+        return Look(first)
+    folder = work.run.path / "images" / caption.slug
+    steps = own.verified.steps
+    whens = ["before", *["after"] * (own_neurons(caption) == union.neurons)]
+    try:
+        made = {
+            when: [
+                picture(folder / f"{image_name(own, when)}-{k:02d}.png")
+                for k in range(work.plan.images)
+            ]
+            for when in whens
+        }
+        whole = {
+            (when, k): picture(file)
+            for when in whens
+            for k in range(work.plan.images)
+            if (file := folder / f"{when}-{k:02d}.png").exists()
+        }
+    except RefusedError:  # a picture is lost or damaged: they are made anew
+        return Look(first)
+    return Look(first, quick={} if steps is None else made, steps=steps, whole=whole)
+
+
+def _looked(
+    model: Model,
+    items: Sequence[tuple[Caption, Seen]],
+    neurons: NeuronSet,
+    calibration: Calibration,
+    plan: Plan,
+    judges: Judges,
+) -> list[Answer]:
+    """Captions that share passes, each as `neurons` leave it: what a worker does."""
+    known = {caption.id: originals for caption, (originals, _) in items}
+    tools = Tools(model, calibration, plan, judges, lambda c: next(iter(known[c.id]), None))
+
+    def one(caption: Caption, look: Look) -> Answer:
+        result = _verified(tools, caption, neurons, look)
+        about: dict[str, Any] = {"first": look.first}
+        if copies_in(result.values, "after"):
+            about["back"] = [look.first + k for k in copying_seeds(result.looked)]
+        files = _pictures(caption, result, len(neurons), tools.original(caption))
+        place = cleaned(digest_of(neurons))
+        return Answer(
+            result.values | about, {f"{place}/{file}": data for file, data in files.items()}
+        )
+
+    steps = [partial(attempted, model, partial(one, caption, look)) for caption, (_, look) in items]
+    return side_by_side(model, steps)
+
+
+def _further(
+    model: Model, items: Sequence[Item], neurons: NeuronSet, calibration: Calibration, plan: Plan
+) -> list[Answer]:
+    """Captions that share passes, each searched further with `neurons` off: what a worker does."""
+
+    def one(caption: Caption, originals: Sequence[Image.Image]) -> Answer:
+        failed = () if caption.together is None else caption.together.back
+        scope = "all" if plan.scope == "auto" else plan.scope
+        about = (model, caption.text, calibration, neurons, failed)
+        return Answer(
+            localize_further(*about, plan.image_settings, scope, plan.thorough, originals).to_json()
+        )
+
+    return side_by_side(model, [partial(attempted, model, partial(one, *item)) for item in items])
+
+
+def _answer_of_union(
+    work: Work,
+    pool: Pool,
+    stage: str,
+    step: Step,
+    captions: Sequence[Caption],
+    about: Callable[[Caption], Any],
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> bool:
+    """Answer a stage of captions that have no answer yet, in groups that share passes and are
+    computed whole; whether all was done before `stop()`.
+    """
+    open_ = {c.id for c in captions if stage not in c.results}
+    shared = grouped(captions, search_group(work.model), group_size(work.model))
+    groups = [group for group in shared if open_ & {c.id for c in group}]
+    units = (Unit(tuple((c, about(c)) for c in group)) for group in groups)
+
+    def write(events: Sequence[Event]) -> int:
+        return keep(work.run, [one for one in _known(stage, events) if one[0].id in open_])
+
+    name = stage.partition(":")[0]
+    if groups:
+        run_stage(Stage(name, step, units, len(groups), write, len(open_)), pool, progress, stop)
+    return not stop()
 
 
 def check_quality(work: Work, pool: Pool | None = None, progress: Progress = no_progress) -> None:

@@ -24,7 +24,7 @@ CHANGEABLE = ("images", "image_settings", "judges")
 BEGAN = "began"  # value of the run: those of its beginning, where they have changed since
 STALE = "stale"  # value of the run: pictures of earlier settings are still to be removed
 PICTURED = "pictured"  # stage: a verification whose pictures wait for the judges of the run
-PICTURES = ("images", "noise", "sheets")  # folders that verification fills
+PICTURES = ("images", "noise", "sheets", "cleaned")  # folders that verification fills
 SEARCHED = tuple(f"image_settings.{name}" for name in ("steps", "guidance", "seed"))
 JUDGED = ("image_settings", "judges")
 # values of the run -> the settings that they depend on, as stages in `stages_of`
@@ -117,6 +117,8 @@ def change(
         for key, names in VALUES.items():
             if _differ(earlier, new, names):
                 _put_aside(run, key, digest(earlier, names), digest(new, names))
+        run.query("DELETE FROM results WHERE stage LIKE 'union:%' OR stage LIKE 'further:%'")
+        _put(run, "union", None)
         if keeps_pictures(earlier, new):
             _rename(run, "verify", PICTURED)
         else:
@@ -194,6 +196,8 @@ def told(run: Run, settings: Settings) -> list[str]:
     ]
     if counts["verify"] and not keeps:
         made.append(f"the pictures of {counts['verify']} captions")
+    if run.meta("union") is not None:
+        made.append("what was seen with the neurons of all captions off")
     if run.meta("quality") is not None and _differ(earlier, settings, JUDGED):
         made.append("the quality check, whose pictures are not stored")
     if made:

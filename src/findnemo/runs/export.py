@@ -19,9 +19,11 @@ from findnemo.runs.results import Verified
 from findnemo.runs.standing import (
     STAGES,
     all_neurons,
+    checked_with,
     evaluations_of,
     failures,
     impact_of,
+    judged,
     neurons_of,
     standing,
     state,
@@ -29,6 +31,7 @@ from findnemo.runs.standing import (
 )
 from findnemo.runs.store import Caption, Run, each_caption
 from findnemo.runs.truth import truth_of
+from findnemo.runs.union import told as told_of_union
 
 VERIFIED = (  # columns of results.csv that are called as verification calls them
     *("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after"),
@@ -47,7 +50,7 @@ def row(
     """
     detected = caption.detected
     found = caption.localized
-    checked = caption.verified or Verified()
+    checked = judged(caption) or Verified()
     neurons = neurons_of(caption)
     failed = failures(caption)
     is_ = state(caption)
@@ -72,6 +75,7 @@ def row(
         "fresh_same_seed": checked.same_seed,
         **{name: getattr(checked, name) for name in VERIFIED},
         **tried_columns(verdicts(caption, bases or {}).get(OFF, {})),
+        "checked_with": checked_with(caption),
         "impact": impact_of(caption),
         "evaluations": evaluations_of(caption),
         "seconds": round(caption.seconds, 3),
@@ -101,7 +105,13 @@ _OVER = (
     "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done' AND"
     " json_extract(payload, '$.memorized')"
 )
-_FAILED = f"SELECT caption FROM results WHERE status = 'failed' AND stage IN {STAGES}"
+
+
+def _failed(run: Run) -> str:
+    """SQL for the captions on which a stage of the audit failed (`standing.failures`)."""
+    digests = (run.meta("union") or {"digests": ()})["digests"]
+    stages = (*STAGES, *(f"union:{digest}" for digest in digests[-1:]))
+    return f"SELECT caption FROM results WHERE status = 'failed' AND stage IN {stages}"
 
 
 def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:
@@ -110,7 +120,8 @@ def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:
     those under the threshold are counted where they lie. `of`: SQL for the ids of some; `ASKED`, for those that were asked for.
     """
     ((captions, failed),) = run.query(
-        f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_FAILED} INTERSECT {of}))"
+        f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_failed(run)} INTERSECT"
+        f" {of}))"
     )
     over = (number for (number,) in run.query(f"{_OVER} INTERSECT {of}"))
     states: Counter[str | None] = Counter()
@@ -132,11 +143,12 @@ def told(run: Run, others: int = 8) -> list[Caption]:
     """Of the captions that were asked for those that a summary for the eye tells of: memorized,
     failed, and a few `others`.
     """
+    failed = _failed(run)
     rest = (
-        f"SELECT caption FROM asked WHERE caption NOT IN ({_OVER} UNION {_FAILED}) ORDER BY"
+        f"SELECT caption FROM asked WHERE caption NOT IN ({_OVER} UNION {failed}) ORDER BY"
         " position LIMIT ?"
     )
-    known = f"SELECT caption FROM ({_OVER} UNION {_FAILED}) INTERSECT {ASKED}"
+    known = f"SELECT caption FROM ({_OVER} UNION {failed}) INTERSECT {ASKED}"
     numbers = run.query(f"{known} UNION SELECT caption FROM ({rest})", (others,))
     return list(run.captions(number for (number,) in numbers))
 
@@ -173,6 +185,7 @@ def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
         "versions": run.meta("versions"),
         **counts(run),
         "neurons": all_neurons(run.captions(stage="localize")).to_json(),
+        "checked": told_of_union(list(run.captions(stage="verify"))),
         "quality": run.meta("quality"),
         **{name: value for name, value in optional.items() if value is not None},
     }

@@ -16,47 +16,58 @@ from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes import pictures
 from findnemo.runs.stages import Progress, no_progress
-from findnemo.runs.standing import neurons_of, standing, state, worst_first
+from findnemo.runs.standing import (
+    all_neurons,
+    folder_of,
+    judged,
+    own_neurons,
+    standing,
+    state,
+    worst_first,
+)
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.workers import Pool, answer_of
 from findnemo.seeds import FRESH
 
 FIRST = 6  # memorized captions of which the report shows a finished pair
 
-Wanted = tuple[str, int, NeuronSet, str]  # a caption, position and neurons of an image, its file
+# a caption, the sample number and the neurons of an image, and its file
+Wanted = tuple[str, int, NeuronSet, str]
 
 
 def finish_first(
     run: Run, settings: ImageSettings, pool: Pool, progress: Progress = no_progress
 ) -> None:
-    """Make a pair of images in all steps a caption, with and without its neurons, of the seed that
-    verification confirmed.
+    """Make a pair of images in all steps a caption, untouched and as it is judged, of the seed that
+    was confirmed.
 
     Of the captions that the report shows first: the first that is gone, then the worst, FIRST in
     all. It costs two images in all steps each at most, and nothing where the run has them.
     """
     memorized = (c for c in run.captions(stage="verify") if state(c) == "memorized")
-    wanted = _wanted(run.path, worst_first(memorized))
+    together = all_neurons(run.captions(stage="localize"))
+    wanted = _wanted(run.path, worst_first(memorized), together)
     if wanted:
         step = partial(_made, settings=settings)
         made = answer_of(pool, step, tuple(wanted), "finished pictures", progress)
         write_all({run.path / file: data for file, data in made.items()})
 
 
-def _wanted(path: Path, memorized: Sequence[Caption]) -> list[Wanted]:
+def _wanted(path: Path, memorized: Sequence[Caption], together: NeuronSet) -> list[Wanted]:
     example = [caption for caption in memorized if standing(caption) == "gone"][:1]
     others = [caption for caption in memorized if caption not in example]
     wanted = []
     for caption in [*example, *others][:FIRST]:
-        if caption.verified is None or caption.verified.seed is None:
+        checked = judged(caption)
+        if checked is None or checked.seed is None:
             continue
-        seed = caption.verified.seed
-        neurons = neurons_of(caption)
+        first = FRESH if caption.together is None else caption.together.first
+        neurons = own_neurons(caption) if caption.together is None else together
         pair = {"before": EMPTY} | ({"after": neurons} if neurons else {})
         for when, off in pair.items():
-            file = f"images/{caption.slug}/{when}-{seed:02d}.png"
+            file = f"{folder_of(caption)}/images/{caption.slug}/{when}-{checked.seed:02d}.png"
             if not (path / file).is_file():
-                wanted.append((caption.text, seed, off, file))
+                wanted.append((caption.text, first + checked.seed, off, file))
     return wanted
 
 
@@ -67,9 +78,9 @@ def _made(
     answers = []
     for wanted in items:
         files = {}
-        for text, seed, off, file in wanted:
+        for text, sample, off, file in wanted:
             with suppress(NumericalError):
-                (image,) = pictures(model, text, [FRESH + seed], settings, off)
+                (image,) = pictures(model, text, [sample], settings, off)
                 files[file] = png(image)
         answers.append(files)
     return answers

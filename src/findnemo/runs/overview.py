@@ -18,6 +18,7 @@ from findnemo.passes import confirming_steps, quick_steps
 from findnemo.runs.standing import (
     BAD,
     all_neurons,
+    judged,
     neurons_of,
     standing,
     state,
@@ -48,7 +49,7 @@ class Measured(NamedTuple):
 
     def of(self, caption: Caption) -> tuple[float | None, float | None] | None:
         """The values before and after; None where the caption's stage did not measure them."""
-        values = caption.localized if self.stage == "localize" else caption.verified
+        values = caption.localized if self.stage == "localize" else judged(caption)
         names = (self.before, self.after)
         before, after = (None if name is None else getattr(values, name, None) for name in names)
         lacks = (self.before and before is None) or (self.after and after is None)

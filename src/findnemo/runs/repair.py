@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +27,7 @@ from findnemo.runs import results as stored
 from findnemo.runs._lock import acquire
 from findnemo.runs.changing import PICTURED
 from findnemo.runs.compare import picture_file
-from findnemo.runs.standing import image_name
+from findnemo.runs.standing import folder_of, image_name
 from findnemo.runs.store import (
     BACKUP,
     COLUMNS,
@@ -44,9 +44,15 @@ from findnemo.runs.store import (
 from findnemo.runs.table import Shard
 
 KEPT = ".damaged"  # and a number: what a damaged file or directory is kept as
-FOLDERS = ("images", "noise", "sheets", "compare")  # pictures of captions; @ follows other settings
+# pictures of captions; @ follows other settings
+FOLDERS = ("images", "noise", "sheets", "compare", "cleaned")
 COMPARED = re.compile("compare(@[0-9a-f]+)?:")  # stages of mitigations
-DERIVED = ("quality", "quality_basis", "listed")  # made again where a value of the run is lost
+DERIVED = (
+    "quality",
+    "quality_basis",
+    "listed",
+    "union",
+)  # made again where a value of the run is lost
 # what a damaged file raises: the second where SQLite names something in it that is no text
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
 NAMED = 20  # losses told one by one
@@ -350,14 +356,19 @@ def _spoilt(path: Path, caption: Caption, broken: set[Path], images: int) -> lis
 
     stages = []
     slug = caption.slug
-    for verified in ("verify", PICTURED):
-        if verified not in caption.results or not images:
+    alone = replace(caption, unions=())
+    looks = {"verify": alone, PICTURED: alone}
+    looks |= {f"union:{digest}": caption for digest in caption.unions[-1:]}
+    for stage, looked in looks.items():
+        if stage not in caption.results or not images:
             continue
-        kinds = [image_name(caption, when, verified) for when in ("before", "after")]
+        root = folder_of(looked)
+        kinds = [image_name(looked, when, stage) for when in ("before", "after")]
         names = [f"{name}-{k:02d}" for name in kinds for k in range(images)]
-        files = [*(f"images/{slug}/{name}.png" for name in names), f"sheets/{slug}.png"]
-        others = (file for at in ("images", "noise") for file in (path / at / slug).glob("*.png"))
-        if any(map(lacks, files)) or broken.intersection(others):
-            stages.append(verified)
+        files = [f"{root}/images/{slug}/{name}.png" for name in names]
+        folders = (path / root / at / slug for at in ("images", "noise"))
+        others = (file for folder in folders for file in folder.glob("*.png"))
+        if any(map(lacks, [*files, f"{root}/sheets/{slug}.png"])) or broken.intersection(others):
+            stages.append(stage)
     compared = (stage for stage in caption.results if COMPARED.match(stage))
     return stages + [stage for stage in compared if lacks(picture_file(stage, slug))]

@@ -19,6 +19,7 @@ from typing_extensions import Required, TypedDict
 from findnemo.errors import InputError
 from findnemo.localization.points import Point
 from findnemo.neurons import NeuronSet
+from findnemo.seeds import FRESH
 
 LONGEST = 64 << 20  # characters of one stored value
 LARGEST = 1e9  # no figure of a run is larger
@@ -43,11 +44,18 @@ def _point(value: Any) -> Point:
     return Point(*_adapter(tuple[Count, Number, Number | None]).validate_python(value))
 
 
+def _digest(value: str) -> str:
+    if not (len(value) == 8 and set(value) <= set("0123456789abcdef")):
+        raise ValueError("no digest")
+    return value
+
+
 Text = Annotated[str, Strict(), AfterValidator(_encodable)]
 Flag = Annotated[bool, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
 Count = Annotated[int, Strict(), Field(ge=0, le=int(LARGEST))]
 ZScore = Annotated[float, Strict(), Field(ge=-math.inf)]  # infinite for a neuron without variance
+Digest = Annotated[str, Strict(), AfterValidator(_digest)]  # it becomes part of a path
 Step = Annotated[str, Strict(), AfterValidator(_decimal)]
 Neurons = Annotated[NeuronSet, PlainValidator(_neurons)]
 PricePoint = Annotated[Point, PlainValidator(_point)]
@@ -135,6 +143,28 @@ class Verified:
             raise ValueError("copies_after is missing")
 
 
+@dataclass(frozen=True)
+class Together(Verified):
+    """A verification with the neurons of all captions off together.
+
+    `first`: number of its first sample; `back`: numbers of those that gave copies.
+    """
+
+    first: Count = FRESH
+    back: tuple[Count, ...] = ()
+
+
+@dataclass(frozen=True)
+class Continued:
+    """The stored part of a `localization.Further`."""
+
+    neurons: Neurons
+    reached: Flag
+    order: tuple[tuple[Text, Count], ...] = ()
+    points: tuple[PricePoint, ...] = ()
+    evaluations: Count = 0
+
+
 class Failure(TypedDict, total=False):
     error: Required[Text]
 
@@ -176,6 +206,8 @@ STAGES: dict[str, Any] = {  # those that end in a colon go on with a name
     "listing": Localized,
     "verify": Verified,
     "pictured": Verified,
+    "union:": Together,
+    "further:": Continued,
     "compare:": Compared,
     "detect:": Scored,
     "attack:": Attacked,
@@ -309,6 +341,12 @@ class Merged(TypedDict, total=False):
     missing: Required[list[Text]]
 
 
+class Union(TypedDict, total=False):
+    """Of the set that is exported: digests of the sets that it came from, its own the last."""
+
+    digests: Required[list[Digest]]
+
+
 class Hardened(TypedDict, total=False):
     prompts: Required[Count]
     images: Required[Count]
@@ -383,6 +421,7 @@ META: dict[str, Any] = {  # any of them may be None
     "bases": dict[Text, Text],
     "hardened_from": Text,
     "listed": list[Count],
+    "union": Union,
     "pictures": Sealed,
     "hardened": Hardened,
     "training": Training,

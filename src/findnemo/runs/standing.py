@@ -154,6 +154,9 @@ def treated(caption: Caption) -> bool:
 def standing(caption: Caption) -> str:
     """One of STANDINGS: what the committed results of an audit say of a caption.
 
+    The neurons of all captions off together decide, as they are exported, where that was looked at
+    (`judged`); a memory that none of its own neurons reach is gone if those of others remove it.
+
     Gone: untouched images of most seeds are copies, and with the neurons off none is. Finished
     images decide, for a noise difference looks at one step of many. Where none were copies, of a
     caption on the list: no noise difference of a fresh seed that replicated is more like itself
@@ -178,13 +181,32 @@ def standing(caption: Caption) -> str:
     if not found.neurons:
         return "no neurons"
     if not found.reached:
-        return "reduced" if _reduced(found, caption.verified) else "out of reach"
+        whole = caption.together or Verified()
+        if copies(whole, "before") and not copies(whole, "after"):
+            return "gone"
+        return "reduced" if _reduced(found, judged(caption)) else "out of reach"
     return _checked(caption)
+
+
+def judged(caption: Caption) -> Verified | None:
+    """What is seen of a caption in the cleaned model: with the neurons of all captions off, where
+    that was looked at, else with its own.
+    """
+    return caption.together or caption.verified
+
+
+def checked_with(caption: Caption) -> str | None:
+    """Which neurons were off when a caption was judged: those of all captions, as they are exported,
+    or its own; None where it was not.
+    """
+    if judged(caption) is None:
+        return None
+    return "its own neurons" if caption.together is None else "the neurons of all captions"
 
 
 def _checked(caption: Caption) -> str:
     """How neurons stand that were, or were not, checked on fresh seeds."""
-    checked = caption.verified
+    checked = judged(caption)
     if checked is None or caption.detected is None:
         return "not verified"
     if copies(checked, "before"):
@@ -241,29 +263,61 @@ def meaning(caption: Caption) -> str:
     return f"its score reaches tau, and none of its images was looked at{off}"
 
 
-def image_name(caption: Caption, when: str, stage: str = "verify") -> str:
+def image_name(caption: Caption, when: str, stage: str | None = None) -> str:
     """What the files of a caption's images "before" or "after" are called before their number: quick
-    ones, in few steps, are told apart. `stage`: by which verification.
+    ones, in few steps, are told apart. `stage`: of which verification, by default the one that is
+    judged by. `folder_of` says where they lie.
 
     >>> image_name(Caption(1, "a cat", 1, None, None, {"verify": {"steps": 3}}, {}, 0.1), "after")
     'quick-after'
     """
-    checked: Verified | None = caption.decoded(stage)
+    checked: Verified | None = judged(caption) if stage is None else caption.decoded(stage)
     quick = checked is not None and checked.steps is not None
     return f"quick-{when}" if quick else when
+
+
+def folder_of(caption: Caption) -> str:
+    """Where in a run directory the pictures of a caption lie that `judged` is of, in folders
+    `images`, `noise` and `sheets`: beside the database, or those of the cleaned model apart.
+
+    >>> folder_of(Caption(1, "a cat", 1, None, None, {}, {}, 0.1))
+    '.'
+    """
+    return "." if caption.together is None else cleaned(caption.unions[-1])
+
+
+def cleaned(digest: str) -> str:
+    """The folder of pictures with a set of neurons off that is told by its digest."""
+    return f"cleaned/{digest}"
 
 
 def failures(caption: Caption) -> dict[str, str]:
     """Stages of the audit that failed on a caption, with the reason.
 
-    A mitigation or a study that failed on it says nothing of the caption.
+    A mitigation or a study that failed on it says nothing of the caption, nor does a set of neurons
+    that is not the exported one.
     """
-    return {stage: reason for stage, reason in caption.failed.items() if stage in STAGES}
+    stages = (*STAGES, *(f"union:{digest}" for digest in caption.unions[-1:]))
+    return {stage: reason for stage, reason in caption.failed.items() if stage in stages}
 
 
 def neurons_of(caption: Caption) -> NeuronSet:
-    """The neurons that the search found for a caption."""
+    """The neurons that hold a caption's memory: its own, and those that joined them for its sake
+    once the neurons of all were off together (`joined`).
+    """
+    return own_neurons(caption) | joined(caption) if caption.unions else own_neurons(caption)
+
+
+def own_neurons(caption: Caption) -> NeuronSet:
+    """The neurons that the search found for a caption, by itself."""
     return EMPTY if caption.localized is None else caption.localized.neurons
+
+
+def joined(caption: Caption) -> NeuronSet:
+    """The neurons that went off beside those of all captions since a copy of this one had come
+    back.
+    """
+    return NeuronSet.of(n for found in caption.further if found.reached for n in found.neurons)
 
 
 def z_scores(caption: Caption) -> dict[str, float]:

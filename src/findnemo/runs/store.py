@@ -29,7 +29,15 @@ from findnemo.prompts import Prompt
 from findnemo.runs import results as stored
 from findnemo.runs._lock import acquire
 from findnemo.runs._places import refuse_links
-from findnemo.runs.results import Audit, Detected, Detectors, Localized, Verified
+from findnemo.runs.results import (
+    Audit,
+    Continued,
+    Detected,
+    Detectors,
+    Localized,
+    Together,
+    Verified,
+)
 
 SCHEMA = 2
 COLUMNS = {  # what a checksum covers; it is the last column of each table
@@ -89,7 +97,9 @@ class Caption:
 
     `results`: stage -> JSON object as it is stored. `detected`, `localized` and `verified` are
     those of the audit as types (`decoded`). `listed`: whether the caption is on the run's list at a
-    false discovery rate. `place`: what errors call the run.
+    false discovery rate. `unions`: digests of the sets of neurons that are off for all captions
+    together, the one that is exported last; none where that was not looked at. `place`: what errors
+    call the run.
     """
 
     id: int
@@ -101,6 +111,7 @@ class Caption:
     failed: dict[str, str]
     seconds: float
     listed: bool = False
+    unions: tuple[str, ...] = ()
     place: str = field(default=DATABASE, compare=False, repr=False)
     _decoded: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -127,6 +138,17 @@ class Caption:
     @property
     def verified(self) -> Verified | None:
         return self.decoded("verify")
+
+    @property
+    def together(self) -> Together | None:
+        """What was seen with the neurons of all captions off together, as they are exported."""
+        return self.decoded(f"union:{self.unions[-1]}") if self.unions else None
+
+    @property
+    def further(self) -> tuple[Continued, ...]:
+        """What its search found that went on, with the exported set as far as it was then."""
+        found = (self.decoded(f"further:{digest}") for digest in self.unions[:-1])
+        return tuple(one for one in found if one is not None)
 
     @property
     def score(self) -> float | None:
@@ -535,8 +557,9 @@ class Run:
         `ids` picks some, `stage` those for which that stage has been answered.
         """
         listed = frozenset(self.meta("listed") or ())  # at a false discovery rate
+        unions = tuple((self.meta("union") or {"digests": ()})["digests"])
         for window in self._windows(ids):
-            yield from self._captions(window, stage, listed)
+            yield from self._captions(window, stage, listed, unions)
 
     def _windows(self, ids: Iterable[int] | None) -> Iterator[list[int]]:
         """WINDOW ids at a time, in their order; without `ids` those of all captions."""
@@ -552,7 +575,11 @@ class Run:
             last = window[-1]
 
     def _captions(
-        self, window: Sequence[int], stage: str | None, listed: frozenset[int]
+        self,
+        window: Sequence[int],
+        stage: str | None,
+        listed: frozenset[int],
+        unions: tuple[str, ...],
     ) -> Iterator[Caption]:
         """The captions of one window, of a stage those for which it has been answered."""
         marks = ", ".join("?" * len(window))
@@ -579,8 +606,8 @@ class Run:
                 name: found["error"] for name, status, _, found in answers if status != "done"
             }
             seconds = sum(part for _, _, part, _ in answers)
-            is_listed = number in listed
-            yield Caption(number, text, row, kind, image, done, failed, seconds, is_listed, place)
+            about = (number in listed, unions, place)
+            yield Caption(number, text, row, kind, image, done, failed, seconds, *about)
 
 
 def settings_of(run: Run, audit: bool = True) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from findnemo.files.originals import picture
 from findnemo.runs._places import refuse_links
 from findnemo.runs.export import row
 from findnemo.runs.overview import figures, name_of
-from findnemo.runs.standing import image_name, standing, state
+from findnemo.runs.standing import folder_of, image_name, standing, state
 from findnemo.runs.store import Caption, Run, captions_of, flat
 
 if TYPE_CHECKING:
@@ -158,7 +158,8 @@ def images(run: Run, caption: Caption) -> dict[str, Any]:
     shown = {}
     for when in ("before", "after"):
         name = image_name(caption, when)
-        files = sorted((run.path / "images" / caption.slug).glob(f"{name}-*.png"))
+        folder = run.path / folder_of(caption) / "images" / caption.slug
+        files = sorted(folder.glob(f"{name}-*.png"))
         if files:
             shown[f"{caption.slug}/{when}"] = np.stack(
                 [np.asarray(picture(file)) for file in files]

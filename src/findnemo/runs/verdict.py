@@ -8,7 +8,16 @@ from typing import NamedTuple
 
 from findnemo.calibration import Calibration
 from findnemo.runs.overview import memorized, value_layers
-from findnemo.runs.standing import WORDS, all_neurons, seen, standing, state, switched_off, unseen
+from findnemo.runs.standing import (
+    WORDS,
+    all_neurons,
+    judged,
+    seen,
+    standing,
+    state,
+    switched_off,
+    unseen,
+)
 from findnemo.runs.store import Caption, Run
 from findnemo.stats.rates import holdout_needed
 
@@ -128,7 +137,7 @@ def _of_scores(captions: Sequence[Caption]) -> list[str]:
     if not off:
         return []
     back = sum(standing(c) == "back" for c in off)
-    checked = [c for c in off if c.verified and c.verified.same_seed is not None]
+    checked = [c for c in off if (v := judged(c)) is not None and v.same_seed is not None]
     number = len(all_neurons(off))
     are = "is" if number == 1 else "are"
     text = f"{count(number, 'neuron')} {are} switched off for {len(off)} of them all the same"

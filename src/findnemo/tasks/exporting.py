@@ -80,6 +80,8 @@ def export(
         with told_to(listener.warn):
             forms_of.write(form, chosen, target, opened_model, force, dtype)
         listener.say(f"{_count(chosen)}: {form} written to {target}")
+    if chosen.captions and any(c.verified is not None for c in chosen.captions):
+        listener.say(chosen.checked)
     if push is not None:
         pushed = forms_of.push_card(forms_of.model_card(chosen), push)
         listener.say(f"card pushed: {pushed}")

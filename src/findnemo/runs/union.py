@@ -1,0 +1,174 @@
+"""The neurons of all captions off together, as they are exported: every memory is looked at once
+more, and for those that come back the search goes on.
+
+Each caption's set was found by itself. Together, one may disturb what another removes. So after
+verification a union of all sets is looked at as a whole; where a copy comes back, further neurons
+join it (`localization.localize_further`), and the larger union is looked at again: a chain of
+unions, each told by the digest of its neurons. Of the chain that one is kept with which the fewest
+memories are back, the smallest of such.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.runs.standing import all_neurons, cleaned, falls, joined, judged, standing, treated
+from findnemo.runs.store import Caption, Run
+from findnemo.seeds import AGAIN, FRESH
+
+ROUNDS = 3  # of searches that go on, at most
+BACK = ("back", "copies")  # standings of memories that a union does not remove
+
+
+@dataclass(frozen=True)
+class Union:
+    """A set of `neurons`, and the `digests` of the sets that it came from, its own the last."""
+
+    neurons: NeuronSet
+    digests: tuple[str, ...] = ()
+
+    def __or__(self, more: NeuronSet) -> Union:
+        neurons = self.neurons | more
+        return Union(neurons, (*self.digests, digest_of(neurons)))
+
+    @property
+    def looked(self) -> str:
+        """The stage that holds what was seen with the set off."""
+        return f"union:{self.digests[-1]}"
+
+    @property
+    def further(self) -> str:
+        """The stage that holds what has to go off beside it."""
+        return f"further:{self.digests[-1]}"
+
+    def of(self, caption: Caption) -> Caption:
+        """A caption as it stands with this set off."""
+        return replace(caption, unions=self.digests)
+
+
+def digest_of(neurons: NeuronSet) -> str:
+    """Eight hexadecimal digits that tell a set of neurons.
+
+    >>> digest_of(NeuronSet({"a": [1, 2]})) == digest_of(NeuronSet({"a": [2, 1]}))
+    True
+    """
+    told = json.dumps(sorted(neurons)).encode()
+    return hashlib.sha256(told).hexdigest()[:8]
+
+
+Look = Callable[[Union, Sequence[Caption]], bool]
+
+
+def settle(run: Run, look: Look, go_on: Look) -> bool:
+    """Look at the union of all neurons, go on for what came back, and remember the best union.
+
+    `look(union, captions)` answers `union.looked` of captions that have no answer yet, and
+    `go_on(union, captions)` likewise `union.further`; both say whether they came to their end. So
+    does this; what is answered is not done again. Until its end, and without neurons, a run has no
+    union, and its captions are judged by their own neurons.
+    """
+    union = Union(EMPTY) | all_neurons(Union(EMPTY).of(c) for c in run.captions(stage="localize"))
+    numbers = [c.id for c in run.captions(stage="verify") if treated(c)]
+    chain: list[tuple[int, Union]] = []
+    while union.neurons and numbers:
+        captions = [union.of(c) for c in run.captions(numbers)]
+        if not look(union, captions):
+            return False
+        captions = [union.of(c) for c in run.captions(numbers)]
+        chain.append((sum(standing(c) in BACK for c in captions), union))
+        back = [c for c in captions if falls(c) and c.together is not None and c.together.back]
+        if not back or len(chain) > ROUNDS:
+            break
+        if not go_on(union, back):
+            return False
+        more = _found(run, union, back)
+        if more <= union.neurons:
+            break
+        union |= more
+    best = min(chain, key=lambda one: one[0], default=None)
+    _keep(run, None if best is None else best[1], [one for _, one in chain])
+    return True
+
+
+def _found(run: Run, union: Union, captions: Sequence[Caption]) -> NeuronSet:
+    """What the searches that went on from a union found."""
+    found = (c.decoded(union.further) for c in run.captions(c.id for c in captions))
+    return NeuronSet.of(n for one in found if one is not None and one.reached for n in one.neurons)
+
+
+def _keep(run: Run, best: Union | None, chain: Sequence[Union]) -> None:
+    """Remember the union that is exported; what was seen of others than those of its chain is of
+    other captions or of other searches, and goes.
+    """
+    stages = [stage for union in chain for stage in (union.looked, union.further)]
+    marks = ", ".join("?" * len(stages))
+    stale = f"(stage LIKE 'union:%' OR stage LIKE 'further:%') AND stage NOT IN ({marks})"
+    if run.query(f"SELECT 1 FROM results WHERE {stale} LIMIT 1", stages):
+        with run.transaction():
+            run.query(f"DELETE FROM results WHERE {stale}", stages)
+    folders = {union.digests[-1] for union in chain}
+    for folder in (run.path / cleaned("")).glob("*"):
+        if folder.name not in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+    kept = None if best is None else {"digests": list(best.digests)}
+    if run.meta("union") != kept:
+        run.set_meta("union", kept)
+
+
+def forget(run: Run) -> None:
+    """Before results change that a union depends on: until it is looked at, the run has none.
+
+    What was seen of it stays, and counts again if it is the same.
+    """
+    if run.meta("union") is not None:
+        run.set_meta("union", None)
+
+
+def first_sample(caption: Caption, images: int) -> int:
+    """Number of the first of `images` samples that a caption is judged on with a union off.
+
+    Those that verification made are fresh. Once the search went on for a caption, some of them
+    were its witnesses and prove nothing any more: then others are taken, after every such search.
+    """
+    times = sum(found.reached and bool(found.neurons) for found in caption.further)
+    return FRESH if not times else AGAIN + (times - 1) * images
+
+
+def grouped(captions: Iterable[Caption], size: int, block: int) -> list[tuple[Caption, ...]]:
+    """Captions that share passes: `size` after `size` of each block of so many ids."""
+    groups = []
+    for _, found in groupby(captions, key=lambda c: (c.id - 1) // block):
+        those = list(found)
+        groups += [tuple(those[k : k + size]) for k in range(0, len(those), size)]
+    return groups
+
+
+def told(captions: Sequence[Caption]) -> str:
+    """A sentence on how the neurons of a run were looked at as a whole; empty where none are off,
+    or none of their captions was verified.
+    """
+    off = all_neurons(captions)
+    seen = [c for c in captions if treated(c) and judged(c) is not None]
+    if not off or not seen:
+        return ""
+    neurons = f"all {len(off)} neurons" if len(off) > 1 else "the one neuron"
+    whole = [c for c in seen if c.together is not None]
+    if not seen[0].unions:
+        return (
+            f"Each caption was checked with its own neurons off; {neurons} together, as they are"
+            " exported, were not looked at (findnemo verify does that)."
+        )
+    some = f"{len(whole)} of {len(seen)}" if len(whole) < len(seen) else "Memories"
+    again = [c for c in seen if len(joined(c))]
+    more = sum(len(joined(c)) for c in again)
+    text = f"{some} were checked with {neurons} off together, as they are exported."
+    if again:
+        times = "One" if len(again) == 1 else str(len(again))
+        text += f" {times} had come back so: {more} neurons joined, and new seeds judge the result."
+    return text

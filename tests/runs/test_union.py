@@ -1,0 +1,383 @@
+"""The neurons of all captions together: what comes back is searched further, and the verdict is of
+what is exported.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from _pool import FakePool
+
+from findnemo import demo
+from findnemo.export import model_card, select
+from findnemo.images import ImageSettings
+from findnemo.metrics import Judges
+from findnemo.neurons import NeuronSet
+from findnemo.prompts import Prompt
+from findnemo.runs import Plan, Run, Work, all_neurons, ask_all, neurons_of, standing, start
+from findnemo.runs.audit import check_union, commit
+from findnemo.runs.standing import joined, judged, own_neurons
+from findnemo.runs.union import ROUNDS, digest_of, first_sample, grouped, settle, told
+from findnemo.runs.worklist import list_open
+from findnemo.seeds import AGAIN, FRESH
+from findnemo.verification import Look, Looked, verify
+from findnemo.verification import effect as effect_of
+
+TAU = 0.4
+OVER = {"memorized": True, "score": 0.9, "tau": TAU}
+GONE = {"same_seed": 0.3, "copies_before": 1.0, "copies_after": 0.0}
+COPY = GONE | {"copies_after": 0.5}
+SETTINGS = {"model": "0" * 32, "images": 4}
+
+
+def found(**neurons):
+    return {"score_before": 0.9, "score_after": 0.2, "reached": True, "neurons": neurons}
+
+
+def run_of(path, **sets) -> Run:
+    """A run whose captions are gone, each with its own neurons off."""
+    run = Run.create(path, SETTINGS)
+    numbers = run.add([Prompt(name, k) for k, name in enumerate(sets, 1)])
+    for number, neurons in zip(numbers, sets.values(), strict=True):
+        run.record(number, "detect", OVER, 1.0)
+        run.record(number, "localize", found(**neurons), 1.0)
+        run.record(number, "verify", GONE, 1.0)
+    return run
+
+
+class Model:
+    """What is seen with neurons off: a caption copies while one of the layers that it `needs` to be
+    off is on, or one that `breaks` it is off. A search finds what it is `given`.
+    """
+
+    def __init__(self, run, needs=None, breaks=None, given=None):
+        self.run = run
+        self.needs = needs or {}
+        self.breaks = breaks or {}
+        self.given = given or {}
+        self.looked = []
+        self.searched = []
+        self.stop_at = None
+
+    def look(self, union, captions):
+        for caption in captions:
+            if union.looked in caption.results:
+                continue
+            off = set(union.neurons.layers)
+            copies = not set(self.needs.get(caption.text, ())) <= off
+            copies = copies or bool(set(self.breaks.get(caption.text, ())) & off)
+            first = first_sample(caption, 4)
+            told = {"first": first, **({"back": [first + 2]} if copies else {})}
+            self.looked.append((caption.text, first))
+            self.run.record(caption.id, union.looked, (COPY if copies else GONE) | told, 1.0)
+        return True
+
+    def go_on(self, union, captions):
+        for caption in captions:
+            if self.stop_at == caption.text:
+                return False
+            if union.further not in caption.results:
+                self.searched.append((caption.text, caption.together.back))
+                more = self.given.get(caption.text, {})
+                self.run.record(
+                    caption.id, union.further, found(**more) | {"reached": bool(more)}, 1
+                )
+        return True
+
+    def settle(self):
+        return settle(self.run, self.look, self.go_on)
+
+
+def changed(run, stage):
+    """What a stage does that commits results."""
+    ask_all(run)
+    list_open(run, stage)
+    commit(run, stage, [])
+
+
+def stands(run):
+    return {c.text: standing(c) for c in run.captions()}
+
+
+def test_a_copy_that_comes_back_with_all_off_is_searched_further_and_judged_on_new_seeds(tmp_path):
+    """Each is gone with its own neurons off; b's come back where those of a are off too."""
+    with run_of(tmp_path / "run", a={"x": [1]}, b={"y": [2]}) as run:
+        assert stands(run) == {"a": "gone", "b": "gone"}
+        assert told(list(run.captions())).startswith("Each caption was checked with its own")
+        model = Model(run, needs={"b": ["y", "z"]}, given={"b": {"z": [7, 8]}})
+        assert model.settle()
+        assert model.searched == [("b", (FRESH + 2,))]
+        # once all are off; once more with what joined: b on seeds that its search has not seen
+        assert model.looked == [("a", FRESH), ("b", FRESH), ("a", FRESH), ("b", AGAIN)]
+        captions = list(run.captions())
+        assert stands(run) == {"a": "gone", "b": "gone"}
+        assert [c.together.first for c in captions] == [FRESH, AGAIN]
+        assert all_neurons(captions) == NeuronSet({"x": [1], "y": [2], "z": [7, 8]})
+        a, b = captions
+        assert (joined(a), joined(b)) == (NeuronSet(), NeuronSet({"z": [7, 8]}))
+        assert neurons_of(b) == own_neurons(b) | joined(b)
+        sentence = told(captions)
+        assert sentence.startswith("Memories were checked with all 4 neurons off together")
+        assert "One had come back so: 2 neurons joined, and new seeds judge" in sentence
+        again = Model(run)
+        assert again.settle()  # nothing is asked again
+        assert (again.looked, again.searched) == ([], [])
+
+
+def test_where_nothing_helps_the_run_says_that_it_copies(tmp_path):
+    with run_of(tmp_path / "run", a={"x": [1]}, b={"y": [2]}) as run:
+        model = Model(run, breaks={"b": ["x"]})
+        model.settle()
+        assert stands(run) == {"a": "gone", "b": "copies"}
+        assert len(run.meta("union")["digests"]) == 1
+        assert model.searched == [("b", (FRESH + 2,))]
+        assert len(all_neurons(run.captions())) == 2
+        assert judged(list(run.captions())[1]).copies_after == 0.5
+
+
+def test_what_brings_back_others_does_not_join(tmp_path):
+    sets = {"a": {"x": [1]}, "b": {"y": [2]}, "c": {"w": [3]}}
+    with run_of(tmp_path / "run", **sets) as run:
+        model = Model(
+            run, needs={"b": ["z"]}, breaks={"a": ["z"], "c": ["z"]}, given={"b": {"z": [4]}}
+        )
+        model.settle()
+        assert stands(run) == {"a": "gone", "b": "copies", "c": "gone"}
+        assert "z" not in all_neurons(run.captions()).layers
+        assert len(model.looked) == 6
+
+
+def test_rounds_end(tmp_path):
+    """Each search finds what is not enough: so often and no more."""
+    with run_of(tmp_path / "run", a={"x": [1]}, b={"y": [2]}) as run:
+        model = Model(run, needs={"b": ["never"]})
+        more = iter(range(100))
+        model.given = SimpleNamespace(get=lambda *_: {"z": [next(more)]})
+        model.settle()
+        assert len(model.searched) == ROUNDS
+        firsts = [first for text, first in model.looked if text == "b"]
+        assert firsts == [FRESH, *(AGAIN + 4 * k for k in range(ROUNDS))]
+        assert stands(run)["b"] == "copies"
+        assert len(all_neurons(run.captions())) == 2  # what does not help does not join
+
+
+def test_stopped_within_a_search_it_goes_on_there(tmp_path):
+    def model_of(run):
+        return Model(run, needs={"b": ["z"], "c": ["v"]}, given={"b": {"z": [1]}, "c": {"v": [1]}})
+
+    sets = {"a": {"x": [1]}, "b": {"y": [2]}, "c": {"w": [3]}}
+    with run_of(tmp_path / "run", **sets) as run:
+        first = model_of(run)
+        first.stop_at = "c"
+        assert not first.settle()
+        assert run.meta("union") is None
+        assert stands(run) == dict.fromkeys("abc", "gone")  # by their own neurons, as it says
+        assert "were not looked at" in told(list(run.captions()))
+        second = model_of(run)
+        assert second.settle()
+        assert second.searched == [("c", (FRESH + 2,))]
+        assert [text for text, _ in first.looked + second.looked] == ["a", "b", "c"] * 2
+        assert stands(run) == dict.fromkeys("abc", "gone")
+
+
+def test_a_run_whose_captions_change_is_looked_at_anew_and_forgets_what_is_stale(tmp_path):
+    with run_of(tmp_path / "run", a={"x": [1]}, b={"y": [2]}) as run:
+        Model(run, needs={"b": ["z"]}, given={"b": {"z": [1]}}).settle()
+        old = run.meta("union")["digests"]
+        (run.path / "cleaned" / old[0]).mkdir(parents=True)
+        (number,) = run.add([Prompt("c", 3)])
+        for stage, payload in (("detect", OVER), ("localize", found(w=[3])), ("verify", GONE)):
+            run.record(number, stage, payload, 1.0)
+        changed(run, "verify")
+        assert run.meta("union") is None
+        assert len(all_neurons(run.captions())) == 3  # without what joined the other
+        model = Model(run)
+        model.settle()
+        assert [text for text, _ in model.looked] == ["a", "b", "c"]
+        (new,) = run.meta("union")["digests"]
+        assert new not in old
+        stages = {stage for c in run.captions() for stage in c.results}
+        assert stages == {"detect", "localize", "verify", f"union:{new}"}
+        assert not (run.path / "cleaned" / old[0]).exists()
+
+
+def test_a_union_that_is_the_same_counts_again(tmp_path):
+    with run_of(tmp_path / "run", a={"x": [1]}, b={"y": [2]}) as run:
+        Model(run).settle()
+        kept = run.meta("union")
+        changed(run, "localize")
+        assert (run.meta("union"), next(iter(run.captions())).together) == (None, None)
+        model = Model(run)
+        model.settle()
+        assert (model.looked, run.meta("union")) == ([], kept)
+
+
+def test_only_memories_that_were_verified_are_looked_at(tmp_path):
+    with run_of(tmp_path / "run", a={"x": [1]}, b={"y": [2]}, c={"z": [3]}) as run:
+        run.record(2, "verify", GONE | {"copies_before": 0.0}, 1.0)  # only suspected
+        run.record(3, "verify", {}, 1.0, "NaN")
+        model = Model(run)
+        model.settle()
+        assert [text for text, _ in model.looked] == ["a"]
+        assert run.meta("union") == {"digests": [digest_of(NeuronSet({"x": [1], "z": [3]}))]}
+
+
+def test_groups_are_those_of_blocks_of_ids():
+    captions = [SimpleNamespace(id=k) for k in (1, 2, 3, 8, 9, 17)]
+    groups = grouped(captions, 2, 8)
+    assert [[c.id for c in group] for group in groups] == [[1, 2], [3, 8], [9], [17]]
+
+
+def test_an_export_says_whether_it_was_looked_at_as_a_whole(tmp_path):
+    settings = SETTINGS | {
+        "dtype": "float32",
+        "calibration": {
+            "variant": "paper", "similarity": "ssim", "samples": 4, "timestep": 0, "steps": 50
+        },
+        "tau": TAU,
+        "search": "trajectory",
+        "judges": {},
+        "image_settings": {"steps": 15, "guidance": 2.0},
+    }  # fmt: skip
+    with run_of(tmp_path / "run", a={"x": [1]}, b={"y": [2]}) as run:
+        run.set_meta("settings", settings)
+        assert select(run).checked.startswith(
+            "It was not verified as a whole: the figures are with"
+        )
+        assert select(run, ["a"]).checked == "The figures are with its neurons off, on fresh seeds."
+        Model(run, needs={"b": ["z"]}, given={"b": {"z": [5]}}).settle()
+        chosen = select(run)
+        assert chosen.neurons == NeuronSet({"x": [1], "y": [2], "z": [5]})
+        assert chosen.checked.startswith("It was verified as a whole")
+        assert chosen.checked in model_card(chosen)
+        others = [select(run, ["a"]), select(run, most=1), select(run, factor=0.5)]
+        for other in others:
+            assert other.checked.startswith("It was not verified as a whole")
+        assert others[0].checked in model_card(others[0])
+
+
+# on the demo model --------------------------------------------------------------------------------
+
+QUICK = ImageSettings(4, 2.0)  # three steps stand for four
+PLAN = Plan(images=2, image_settings=QUICK)
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    return replace(demo.calibration(), ordinary=())  # nothing is dear
+
+
+def begun(path, model, calibration):
+    """A run of two planted memories, of which one has wrong neurons that pass for its own."""
+    right, wrong = list(demo.planted())[:2]
+    with start(path, model, calibration, PLAN) as run:
+        for number, text in zip(
+            run.add([Prompt(right, 1), Prompt(wrong, 2)]), (right, wrong), strict=True
+        ):
+            neurons = demo.planted()[right].to_json()
+            if text == wrong:
+                neurons = {name: [(k + 1) % 8 for k in ks] for name, ks in neurons.items()}
+            run.record(number, "detect", OVER | {"tau": calibration.tau}, 1.0)
+            run.record(number, "localize", found(**{}) | {"neurons": neurons}, 1.0)
+            run.record(number, "verify", GONE | {"steps": 3}, 1.0)
+        run.set_meta("scan", {"scope": "paper", "left": {}})
+    return Run.open(path)
+
+
+def union_of(path, model, calibration, **options):
+    with start(path, model, calibration, PLAN) as run:
+        done = check_union(Work(run, model, calibration, PLAN, Judges()), **options)
+        results = {c.text: c.results for c in run.captions()}
+        pictures = {
+            str(file.relative_to(path)): file.read_bytes()
+            for file in path.rglob("cleaned/**/*.png")
+        }
+    return done, json.dumps(results, sort_keys=True), pictures
+
+
+def test_the_search_goes_on_by_itself_whoever_works_and_after_a_stop(
+    tmp_path, demo_model, calibration
+):
+    """A real model: pictures are made, the copy is seen, its planted neuron found."""
+    right, wrong = list(demo.planted())[:2]
+    begun(tmp_path / "run", demo_model, calibration).close()
+    done, results, pictures = union_of(tmp_path / "run", demo_model, calibration)
+    assert done
+    with Run.open(tmp_path / "run") as run:
+        captions = {c.text: c for c in run.captions()}
+        assert [standing(c) for c in captions.values()] == ["gone", "gone"]
+        assert joined(captions[wrong]) & demo.planted()[wrong]
+        assert not joined(captions[right])
+        assert captions[wrong].together.first == AGAIN
+        assert captions[right].together.first == FRESH
+        assert captions[right].together.confirmed is not None
+        folders = {name.split("/")[1] for name in pictures}
+        assert folders == set(run.meta("union")["digests"])
+    # workers, and a driver that is stopped within the first look
+    begun(tmp_path / "others", demo_model, calibration).close()
+    pool = FakePool(demo_model, size=2)
+    assert union_of(tmp_path / "others", demo_model, calibration, pool=pool) == (
+        True,
+        results,
+        pictures,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_killed_between_commits_it_ends_with_the_same_bits(
+    tmp_path, demo_model, calibration, monkeypatch, after
+):
+    begun(tmp_path / "whole", demo_model, calibration).close()
+    want = union_of(tmp_path / "whole", demo_model, calibration)
+    begun(tmp_path / "run", demo_model, calibration).close()
+    record = Run.record_all
+    left = [after]
+
+    def killed(self, results):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        record(self, results)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "record_all", killed)
+        with pytest.raises(KeyboardInterrupt):
+            union_of(tmp_path / "run", demo_model, calibration)
+    assert union_of(tmp_path / "run", demo_model, calibration) == want
+
+
+# what is looked at anew, and what is not ----------------------------------------------------------
+
+
+def test_pictures_that_are_there_are_not_made_again(demo_model, monkeypatch):
+    """Untouched ones of verification serve for all sets; without a confirmation none with the
+    neurons off is made in all steps.
+    """
+    caption, neurons = next(iter(demo.planted().items()))
+    tau = demo.calibration().tau
+    about = (demo_model, caption, neurons, demo.calibration().settings, 3, QUICK, None, tau)
+    noise = 2 * demo.calibration().settings.samples
+    alone = verify(*about, False, Look(confirm=False))
+    quick = 2 * 3
+    whole = 2 * QUICK.steps
+    assert alone.values["evaluations"] == noise + 6 * quick
+    assert "confirmed" not in alone.values
+    seen = Looked(alone.before, steps=3)
+    again = verify(*about, False, Look(seen=seen))
+    assert again.values["evaluations"] == noise + 3 * quick + whole
+    assert again.before is seen.before
+    both = verify(*about, False, Look(seen=Looked(alone.before, alone.after, steps=3)))
+    assert both.values["evaluations"] == noise + whole
+    fresh = verify(*about, False, Look(AGAIN))
+    assert fresh.before[0].tobytes() != alone.before[0].tobytes()
+    thorough = verify(*about, True)
+    third = verify(*about, True, Look(seen=Looked(thorough.before)))
+    assert third.values["evaluations"] == noise + 3 * whole
+    assert third.values["copies_after"] == thorough.values["copies_after"]
+    monkeypatch.setattr(effect_of, "_quick", None)  # quick ones were not enough before
+    doubted = verify(*about, False, Look(seen=Looked(thorough.before)))
+    assert "steps" not in doubted.values
