@@ -18,7 +18,7 @@ def run_path(demo_model, tmp_path_factory):
     """
     path = tmp_path_factory.mktemp("app") / "run"
     calibration = demo.calibration()
-    plan = Plan(images=2, image_settings=demo.image_settings(), quality_prompts=1, thorough=True)
+    plan = Plan("gradient", 2, demo.image_settings(), quality_prompts=1, thorough=True)
     prompts = [
         Prompt(FIRST, 1, "VM"),
         Prompt(SECOND, 2, "<i>VM</i>"),
