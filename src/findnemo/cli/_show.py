@@ -66,9 +66,10 @@ def _where(layers: Sequence[str]) -> str:
 def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
     """Score, copies before and after, and neurons of each layer."""
     from findnemo.runs import neurons_of
+    from findnemo.runs.standing import judged
 
     score = "" if caption.score is None else f"{caption.score:.3f}"
-    checked = caption.verified
+    checked = judged(caption)
     copies = ""
     if checked and checked.copies_before is not None and checked.copies_after is not None:
         copies = f"{100 * checked.copies_before:.0f} → {100 * checked.copies_after:.0f} %"

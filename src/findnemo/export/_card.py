@@ -12,7 +12,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.runs import STANDINGS, Caption, neurons_of, standing, switched_off
 from findnemo.runs.overview import name_of, quickly, sampler_of
 from findnemo.runs.results import Verified
-from findnemo.runs.standing import copies, said, seen, unseen
+from findnemo.runs.standing import copies, judged, said, seen, unseen
 from findnemo.runs.verdict import count
 
 NONE = "\u2013"  # where there is no figure
@@ -145,7 +145,7 @@ def _copying(captions: Sequence[Caption]) -> list[str]:
     copied = [c for c in captions if seen(c)]
     if not copied:
         return []
-    still = sum(c.verified is not None and bool(copies(c.verified, "after")) for c in copied)
+    still = sum(bool(copies(judged(c) or Verified(), "after")) for c in copied)
     worst = max(copied, key=_left)
     share, likeness = _left(worst)
     parts = [
@@ -166,7 +166,7 @@ def _left(caption: Caption) -> tuple[float, float]:
     """The share of a caption's images that are copies with its neurons off, and their largest
     similarity to one, -1 where it is not known.
     """
-    checked = caption.verified or Verified()
+    checked = judged(caption) or Verified()
     likeness = checked.largest_after
     return checked.copies_after or 0.0, -1.0 if likeness is None else likeness
 
@@ -232,7 +232,7 @@ def _row(caption: Caption, is_off: bool, off: NeuronSet) -> tuple[str, ...]:
     """`is_off`: whether its neurons are among those that are `off` in this export; else it gives
     what it gave before.
     """
-    checked = caption.verified or Verified()
+    checked = judged(caption) or Verified()
     shares = (checked.copies_before, checked.copies_after if is_off else checked.copies_before)
     likeness = (checked.largest_before, checked.largest_after if is_off else checked.largest_before)
     if is_off:

@@ -42,7 +42,7 @@ from findnemo.runs import (
     switched_off,
 )
 from findnemo.runs.compare import STAGE
-from findnemo.runs.standing import WORDS, seen
+from findnemo.runs.standing import WORDS, judged, seen
 from findnemo.runs.truth import truth_of
 from findnemo.runs.verdict import TROUBLE, verdict_of
 from findnemo.stats import bootstrap, wilson
@@ -213,7 +213,7 @@ def _range(shares: Sequence[float]) -> str:
 
 def _note(captions: Sequence[Caption]) -> str:
     """How many of the images of captions are copies; empty where none were before."""
-    checked = [c.verified for c in captions if c.verified is not None and seen(c)]
+    checked = [v for c in captions if seen(c) and (v := judged(c)) is not None]
     shares = [
         (v.copies_before, v.copies_after)
         for v in checked

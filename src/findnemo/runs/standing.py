@@ -178,13 +178,18 @@ def standing(caption: Caption) -> str:
     if not found.neurons:
         return "no neurons"
     if not found.reached:
-        return "reduced" if _reduced(found, caption.verified) else "out of reach"
+        return "reduced" if _reduced(found, judged(caption)) else "out of reach"
     return _checked(caption)
+
+
+def judged(caption: Caption) -> Verified | None:
+    """What was seen of a caption with its neurons off; None where that was not looked at."""
+    return caption.verified
 
 
 def _checked(caption: Caption) -> str:
     """How neurons stand that were, or were not, checked on fresh seeds."""
-    checked = caption.verified
+    checked = judged(caption)
     if checked is None or caption.detected is None:
         return "not verified"
     if copies(checked, "before"):
