@@ -152,7 +152,8 @@ def test_intervals_of_shares_are_beside_them(page):
             / (1 + z * z / of)
             for s in (-1, 1)
         )
-        assert f"95 % interval {100 * low:.1f} % to {100 * high:.1f} %, n = {of}" in page.text
+        low, high = (f"{100 * end:.1f}".removesuffix(".0") for end in (low, high))
+        assert f"95 % interval {low} % to {high} %, n = {of}" in page.text
 
 
 def test_how_it_was_done_is_there(page):
