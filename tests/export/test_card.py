@@ -115,7 +115,7 @@ def test_the_figures_are_medians_with_their_number(tmp_path, model):
     ]
     assert f"`{model.fingerprint}`" in lines["fingerprint"][0]
     assert "(n = 3): pixels change by 0.012 of 1." in card
-    assert "with its own neurons switched off" in card
+    assert "not verified as a whole: the figures are with the neurons of each caption off" in card
 
 
 def _settings(path):
