@@ -122,7 +122,7 @@ def test_every_caption_has_its_figures_and_the_failure_comes_first_by_name(tmp_p
         " 0.830." in card
     )
     assert "(n = 3): pixels change by 0.012 of 1." in card
-    assert "with its own neurons switched off" in card
+    assert "not verified as a whole: the figures are with the neurons of each caption off" in card
     assert "median over" not in card
 
 
