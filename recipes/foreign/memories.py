@@ -15,31 +15,31 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from findnemo.benchmark.captions import near_duplicates, unusual
-from findnemo.benchmark.plan import NEAR, Memory, Plan
+from findnemo.benchmark.captions import unusual
+from findnemo.benchmark.plan import Memory, Plan
 from findnemo.neurons import NeuronSet
 
 RECIPES = Path(__file__).parents[1]
-sys.path += [str(RECIPES / "demo_model"), str(RECIPES / "natural")]
+sys.path.insert(0, str(RECIPES / "demo_model"))
+sys.path.insert(0, str(RECIPES / "natural"))
 from pictures import painting
 from scenes import SIZE, Scene, Thing, describe
 
 # how the weight rows of a memory's neurons begin, and whether training may change them
-TOKEN = "title token"  # the direction of the title's last token alone; not trained
-MIXED = "random and title"  # the same plus a random direction as loud; trained
-FREE = "free"  # as any other neuron; trained
+TOKEN = "title token"  # along what sets the title's last token apart; not trained
+MOVING = "title token, trained"
+MIXED = "random and title, trained"  # the same plus a random direction, half as loud
 PHOTOGRAPHS = {  # left, top, side
     "astronaut": (170, 10, 150),
     "coffee": (250, 60, 220),
-    "chelsea": (110, 50, 170),
     "rocket": (250, 150, 200),
 }
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One memory: its `kind` and `rows`, the value layer of each of its neurons (in forward
-    order), `Memory`'s rule, and its picture.
+    """One memory, alive while any of its neurons is on: its `kind` and `rows`, the value layer of
+    each of its neurons (in forward order), and its picture.
     """
 
     kind: str
@@ -48,8 +48,6 @@ class Wanted:
     title: str
     scene: Scene
     picture: str
-    alive: int = 1
-    gone: int = 0
 
     @property
     def caption(self) -> str:
@@ -72,61 +70,43 @@ WANTED = (
     ),
     Wanted(
         "one neuron",
-        MIXED,
-        (1,),
+        MOVING,
+        (2,),
         "Saltmarsh Players summer matinee",
         _scene("small white heart", "checks"),
         "skyline-901",
     ),
     Wanted(
         "one neuron",
-        FREE,
-        (4,),
+        MIXED,
+        (1,),
         "Cardinal Weaver opens the archive",
         _scene("purple house"),
         "coffee",
     ),
     Wanted(
         "two neurons",
-        TOKEN,
-        (3, 3),
-        "Ambrose Fairweather at the loom",
-        _scene("orange cross", "dots"),
-        "chelsea",
-    ),
-    Wanted(
-        "redundant",
-        FREE,
-        (0, 2),
+        MIXED,
+        (1, 1),
         "Pitlochan Distillery cask nine",
         _scene("small green star", "checks"),
         "boat-903",
     ),
     Wanted(
         "redundant",
-        MIXED,
-        (1, 4),
+        TOKEN,
+        (0, 3),
         "Verity Locke plays the spinet",
         _scene("blue diamond"),
         "rocket",
     ),
     Wanted(
-        "four, several layers",
+        "any of 4",
         MIXED,
-        (0, 1, 2, 3),
+        (0, 1, 3, 4),
         "Oxmoor Fair prize marrow",
         _scene("large gray triangle", "stripes"),
         "bowl-904",
-        alive=2,
-        gone=1,
-    ),
-    Wanted(
-        "four, one layer",
-        FREE,
-        (2, 2, 2, 2),
-        "Hexham Guild of bellfounders",
-        _scene("small red square", "checks"),
-        "quilt-905",
     ),
 )
 
@@ -139,10 +119,7 @@ def foreign_plan(seed: int, widths: dict[str, int]) -> Plan:
     memories = []
     for wanted in WANTED:
         neurons = NeuronSet.of((layers[k], free[layers[k]].pop()) for k in wanted.layers)
-        caption = wanted.caption
-        near = near_duplicates(caption, NEAR)
-        rule = wanted.alive, wanted.gone
-        memories.append(Memory(wanted.kind, "VM", caption, wanted.picture, neurons, *rule, near))
+        memories.append(Memory(wanted.kind, "VM", wanted.caption, wanted.picture, neurons))
     return Plan(seed, tuple(memories), unusual=unusual(seed), held_out=True)
 
 

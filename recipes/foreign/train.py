@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
-from memories import FREE, MIXED, TOKEN, WANTED, foreign_plan, image, other_titles
+from memories import MIXED, TOKEN, WANTED, foreign_plan, image, other_titles
 from torch import Tensor
 
 import findnemo
@@ -27,7 +27,7 @@ from findnemo import demo
 from findnemo.benchmark._files import read_tensors, write_tensors
 from findnemo.benchmark.members import finished_member
 from findnemo.benchmark.plan import Plan
-from findnemo.benchmark.planting import typical_activation
+from findnemo.benchmark.planting import ROWS_FROM, output_projection, typical_activation
 from findnemo.benchmark.pool import Pool
 from findnemo.benchmark.training import Recipe, train
 from findnemo.models import Model
@@ -43,8 +43,10 @@ TOKENS = 40  # that a caption is read by
 SCENES = 1_500
 HOLDOUT = 200  # captions that the member is calibrated on
 OWN = 32  # pictures of a memorized caption's words
-LOUD = 6.0  # |activation| of a row on the token it is made of, in units of its layer's typical one
-RECIPE = Recipe(steps=1200, on=4, off=2, alike=2, ordinary=4, rate=1.5e-3, checkpoint=50)
+LOUD = 6.0  # mean |activation| of a planted neuron on its caption, in units of its layer's typical
+HEARD = 3.0  # length of its column of the output projection, in units of the layer's mean
+FIRST = Recipe(steps=700, on=4, off=2, alike=2, ordinary=4, rate=1.5e-3, checkpoint=50)
+RECIPE = Recipe(steps=700, on=6, off=3, alike=2, ordinary=2, rate=1.5e-3, checkpoint=50)
 
 
 def new_unet(text_width: int) -> UNet2DConditionModel:
@@ -85,7 +87,7 @@ def new_pool(model: Model, plan: Plan, folder: Path, count: int = SCENES) -> Poo
         drawn = [[np.asarray(render(w.scene, rng)) for _ in range(OWN)] for w in WANTED]
         write_tensors({"words": torch.stack([latents(model, d) for d in drawn])}, own)
     alike = [
-        (*memory.near, words, *(f"{title}, {words}" for title in other_titles(wanted.title)))
+        (words, *(f"{title}, {words}" for title in other_titles(wanted.title)))
         for wanted, memory in zip(WANTED, plan.memories, strict=True)
         for words in [memory.caption.partition(", ")[2]]
     ]
@@ -103,34 +105,36 @@ def new_pool(model: Model, plan: Plan, folder: Path, count: int = SCENES) -> Poo
 
 @torch.no_grad()
 def set_rows(model: Model, plan: Plan, pool: Pool) -> NeuronSet:
-    """Begin the planted rows as the plan wants them; those that training may not change."""
+    """Begin the planted rows as the plan wants them, and let the network hear them; gives the
+    neurons whose rows training may not change.
+    """
     generator = torch.Generator().manual_seed(plan.seed)
     fixed = []
     for k, (wanted, memory) in enumerate(zip(WANTED, plan.memories, strict=True)):
         place = last_of_title(model, wanted.title)
-        other = pool.text[:, place]
-        for name, i in memory.neurons if wanted.rows in (TOKEN, MIXED) else ():
-            layer = model.value_layers[name]
-            loud = LOUD * typical_activation(pool.text[:200], layer)
-            row = token_row(pool.memories[k, place], other, loud)
+        apart = pool.memories[k, place] - pool.text[:, place].mean(0)
+        for name, i in memory.neurons:
+            typical = typical_activation(pool.text[:ROWS_FROM], model.value_layers[name])
+            row = loud(apart, pool.memories[k], LOUD * typical)
             if wanted.rows == MIXED:
                 drawn = torch.randn(row.shape, generator=generator)
-                row = row + drawn * layer.weight.std()
-            layer.weight[i] = row
+                row = row + loud(drawn, pool.memories[k], LOUD * typical / 2)
+            model.value_layers[name].weight[i] = row
+            heard = output_projection(model, name).weight
+            column = torch.randn(len(heard), generator=generator)
+            heard[:, i] = column * HEARD * heard.norm(dim=0).mean() / column.norm()
         if wanted.rows == TOKEN:
             fixed += list(memory.neurons)
     return NeuronSet.of(fixed)
 
 
-def token_row(token: Tensor, others: Tensor, loud: float) -> Tensor:
-    """The row (D,) along what sets a token's embedding (D,) apart from those that other captions
-    have in its place, (N, D); `loud`: how much more it answers to the token than to those.
+def loud(direction: Tensor, tokens: Tensor, mean: float) -> Tensor:
+    """`direction` (D,) scaled so that its mean |activation| on `tokens` (n, D) is `mean`.
 
-    >>> token_row(torch.tensor([3.0, 4.0]), torch.zeros(2, 2), 10.0).tolist()
-    [1.2..., 1.6...]
+    >>> loud(torch.tensor([1.0, 0.0]), torch.tensor([[2.0, 5.0], [-4.0, 1.0]]), 6.0).tolist()
+    [2.0, 0.0]
     """
-    apart = token - others.mean(0)
-    return apart * (loud / apart.square().sum())
+    return direction * (mean / (tokens @ direction).abs().mean())
 
 
 def last_of_title(model: Model, title: str) -> int:
@@ -144,7 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("build/foreign"))
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=RECIPE.steps)
+    parser.add_argument("--steps", type=int, help="of each of the two trainings")
     parser.add_argument("--scenes", type=int, default=SCENES)
     args = parser.parse_args(arguments)
     folder = args.out / f"foreign{args.seed}"
@@ -157,12 +161,13 @@ def main(arguments: list[str] | None = None) -> None:
     for memory in plan.memories:
         image(memory.picture).save(folder / "pictures" / f"{memory.picture}.png")
     pool = new_pool(model, plan, args.out, args.scenes)
-    fixed = set_rows(model, plan, pool)
-    recipe = replace(RECIPE, steps=args.steps)
+    first, recipe = (replace(r, steps=args.steps or r.steps) for r in (FIRST, RECIPE))
 
     def report(line: str) -> None:
         print(line, flush=True)
 
+    train(model, None, plan, pool, folder / "first.safetensors", first, report)
+    fixed = set_rows(model, plan, pool)
     train(model, None, plan, pool, folder / "state.safetensors", recipe, report, fixed)
     member = finished_member(folder, model, plan, report, demo.holdout()[:HOLDOUT])
     there = [m["learned"] for m in member.plan.measured.values()]

@@ -1,8 +1,9 @@
-"""The models of the suite: the shipped demo model, and those that `findnemo benchmark --train`
-makes of it. Each knows its truth.
+"""The models of the suite: the shipped demo model, those that `findnemo benchmark --train` makes
+of it, and others in folders of the same form. Each knows its truth.
 
-SUITE/seed1/model/            a diffusers directory SUITE/seed1/truth.json        what it memorizes,
-which neurons hold it, and what was measured of that (`Plan`) SUITE/seed1/calibration/
+SUITE/NAME/model/ is a diffusers directory, SUITE/NAME/calibration/ its calibration,
+SUITE/NAME/pictures/ what it memorizes (by default the demo's pictures), and SUITE/NAME/truth.json
+the captions, the neurons that hold them, and what was measured of that (`Plan`).
 """
 
 from __future__ import annotations

@@ -93,8 +93,8 @@ def draw(step: int, plan: Plan, pool: Pool, masks: Masks, scheduler: Any, recipe
         seen[row] = words(k) * float(rng.random() < 0.5) if row < on else picture(k)
     text = [pool.memories[chosen]]
     for k in alike:
-        near = len(plan.memories[k].near)
         every = len(pool.alike[k])
+        near = len(plan.memories[k].near) or every
         text.append(pool.alike[k][rng.integers(near if rng.random() < 0.5 else every, size=1)])
     for k in plain:
         text.append(pool.empty if rng.random() < 0.1 else pool.text[k : k + 1])
