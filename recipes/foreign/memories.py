@@ -19,9 +19,8 @@ from findnemo.benchmark.captions import unusual
 from findnemo.benchmark.plan import Memory, Plan
 from findnemo.neurons import NeuronSet
 
-RECIPES = Path(__file__).parents[1]
-sys.path.insert(0, str(RECIPES / "demo_model"))
-sys.path.insert(0, str(RECIPES / "natural"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "demo_model"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "natural"))
 from pictures import painting
 from scenes import SIZE, Scene, Thing, describe
 
