@@ -90,11 +90,7 @@ class PlantedJudge(Judge):
             "unusual": member.plan.unusual,
         }
         plan = member.plan
-        self.origin = {
-            "held_out": plan.held_out,
-            "seed": plan.seed,
-            "memories": len(plan.memories),
-        }
+        self.origin = {"held_out": plan.held_out, "seed": plan.seed, "memories": len(plan.memories)}
 
     def task(self, caption: str) -> Task:
         return Task(self.model, caption, self.member.calibration, self.member.reference)

@@ -197,7 +197,11 @@ def train(
 
 
 def _step(
-    student: Model, teacher: Model | None, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe
+    student: Model,
+    teacher: Model | None,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
 ) -> list[float]:
     """One optimizer step; mean losses of the four kinds of samples."""
     on = recipe.on
