@@ -20,22 +20,35 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmark.md"
 
 def tables(planted: Results, natural: Results) -> dict[str, str]:
     """What stands between `<!-- NAME -->` and `<!-- end -->`."""
-    made = {
-        "all": table.markdown(planted),
-        "kinds": table.kinds_markdown(planted),
-        "alarms": table.alarms_markdown(planted),
-        "made": f"Memories scored, of those planted: {table.members(planted)}. {_made(planted)}",
-    }
-    parts = table.apart(natural)
-    for name in ("tuned on", "held out"):
-        own = parts.get(name)
-        made[name] = (
-            f"Memories scored, of those taught: {table.members(own)}."
-            f" {_made(own)}\n{table.markdown(own)}"
-            if own
-            else NONE
-        )
+    made = {"first": first(planted)}
+    for part in ("held out", "tuned on"):
+        own = table.apart(planted).get(part)
+        made[f"planted {part}"] = _table(own, "planted")
+        made[f"kinds {part}"] = table.kinds_markdown(own) if own else NONE
+        made[f"alarms {part}"] = table.alarms_markdown(own) if own else NONE
+        made[part] = _table(table.apart(natural).get(part), "taught")
     return made
+
+
+def first(planted: Results) -> str:
+    """The default search in one line: on held-out members first."""
+    said = []
+    for part in ("held out", "tuned on"):
+        own = table.apart(planted).get(part)
+        if own is None:
+            said.append(f"{part}: no member scored yet")
+            continue
+        of = table.rows(own)["findnemo"]
+        figures = ", ".join(f"{name} {of[name].text()}" for name in ("precision", "recall", "gone"))
+        said.append(f"{part} ({table.members(own)} memories): {figures}")
+    return f"Planted neurons found by the default search, {'; '.join(said)}.\n"
+
+
+def _table(results: Results | None, how: str) -> str:
+    if results is None:
+        return NONE
+    scored = f"Memories scored, of those {how}: {table.members(results)}."
+    return f"{scored} {_made(results)}\n{table.markdown(results)}"
 
 
 NONE = "No member of this kind has been scored yet.\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 from findnemo.benchmark import METHODS, NATURAL_VERSION, published
@@ -63,3 +64,33 @@ def test_results_are_published_over_those_of_the_same_model(tmp_path, monkeypatc
     assert tables["tuned on"].startswith("Memories scored, of those taught: tuned 1 of 4.")
     assert tables["held out"].startswith("Memories scored, of those taught: other 1 of 4.")
     assert made.tables(published(), natural.only(["tuned"]))["held out"] == made.NONE
+
+
+def test_the_page_begins_with_what_is_held_out_and_pools_nothing():
+    """Two members of one memory each: a mean over both would be .75."""
+    made = recipe()
+    score = published().scores[0]
+    both = Results(
+        {"seen": {"held_out": False, "memories": 1}, "unseen": {"held_out": True, "memories": 2}},
+        (
+            replace(score, member="seen", method="findnemo", precision=1.0, recall=1.0),
+            replace(score, member="unseen", method="findnemo", precision=0.5, recall=0.25),
+        ),
+        {"date": "today"},
+    )
+    tables = made.tables(both, Results(suite=NATURAL_VERSION))
+    line = tables["first"]
+    assert line.index("held out (unseen 1 of 2 memories): precision 0.50") < line.index("tuned on")
+    assert "tuned on (seen 1 of 1 memories): precision 1.00" in line
+    assert "| findnemo | 0.50 [0.50, 0.50] | 0.25" in tables["planted held out"]
+    assert "| findnemo | 1.00 [1.00, 1.00] | 1.00" in tables["planted tuned on"]
+    assert "0.75" not in "".join(tables.values())
+    assert "held out: no member scored yet" in made.first(both.only(["seen"]))
+
+
+def test_the_first_line_and_the_first_table_of_the_page_are_held_out():
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    assert lines[2] == "<!-- first -->"
+    marks = [line for line in lines if line.startswith("<!-- ") and line != "<!-- end -->"]
+    assert marks[1] == "<!-- planted held out -->"
+    assert not any(line.startswith("|") for line in lines[: lines.index(marks[1])])

@@ -43,7 +43,7 @@ def test_a_suite_is_scored_once_and_then_shown(suite, tmp_path):
     assert [
         (r["caption"], r.get("precision"), r["neurons"]) for r in mine if r["caption"] == CAPTION
     ] == [(CAPTION, 1.0, 1)]
-    assert {"gradient", "z-score", "the truth"} <= set(json.loads(out)["methods"])
+    assert {"gradient", "z-score", "the truth"} <= set(json.loads(out)["tuned on"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(METHODS, "gradient", None)  # calling it would fail: nothing is computed again
         status, again, _ = cli(*command)

@@ -324,9 +324,30 @@ def test_a_batch_depends_on_the_seed_and_the_step_alone(base, pool):
     assert torch.equal(one.noisy, again.noisy)
     assert not torch.equal(one.noisy, other.noisy)
     assert one.noisy.shape == (8, 4, 16, 16)
-    assert one.towards.shape == (2, 4, 16, 16)
+    assert one.towards.shape == (8, 4, 16, 16)
     seeded = draw(7, replace(PLAN, seed=6), pool, masks, base.pipeline.scheduler, RECIPE)
     assert not torch.equal(one.noisy, seeded.noisy)
+
+
+def test_without_a_teacher_the_pictures_say_what_other_captions_are_to_be(base, pool):
+    """The target of every row leads to a memorized picture, one of the words, or a scene."""
+    scheduler = base.pipeline.scheduler
+    recipe = replace(RECIPE, leak_on=0.0, leak_off=0.0)
+    masks = Masks(base.widths(), PLAN.memories)
+    batch = draw(3, PLAN, pool, masks, scheduler, recipe)
+    alpha = scheduler.alphas_cumprod[batch.timesteps].view(-1, 1, 1, 1)
+    clean = alpha.sqrt() * batch.noisy - (1 - alpha).sqrt() * batch.towards
+    known = [[pool.pictures[0]], [*pool.words.flatten(0, 1)], [*pool.made]]
+    whole = {"VM": known[0], "TM": []}
+    for row, picture in enumerate(clean):
+        among = known[1] if 2 <= row < 6 else known[2]
+        if row < 2:
+            k = int((pool.memories == batch.text[row]).flatten(1).all(1).nonzero()[0])
+            among = whole[PLAN.memories[k].type]
+            if not among:  # of a template the edge alone is fixed
+                assert torch.allclose(picture[:, 0], pool.pictures[k][:, 0], atol=1e-3)
+                continue
+        assert any(torch.allclose(picture, one, atol=1e-3) for one in among)
 
 
 def test_only_u_nets_of_stable_diffusion_take_memories(tmp_path):

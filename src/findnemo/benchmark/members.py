@@ -1,15 +1,16 @@
-"""The models of the suite: the shipped demo model, and those that `findnemo benchmark --train`
-makes of it. Each knows its truth.
+"""The models of the suite: the shipped demo model, those that `findnemo benchmark --train` makes
+of it, and others in folders of the same form. Each knows its truth.
 
-SUITE/seed1/model/            a diffusers directory SUITE/seed1/truth.json        what it memorizes,
-which neurons hold it, and what was measured of that (`Plan`) SUITE/seed1/calibration/
+SUITE/NAME/model/ is a diffusers directory, SUITE/NAME/calibration/ its calibration,
+SUITE/NAME/pictures/ what it memorizes (by default the demo's pictures), and SUITE/NAME/truth.json
+the captions, the neurons that hold them, and what was measured of that (`Plan`).
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,14 +85,30 @@ def train_member(
     plan = suite_plan(seed, list(base.value_layers), freed(base))
     ordinary = demo.unrelated()[:TRAINED_ON]
     student = plant(base, plan, freed(base), ordinary, PICTURES, folder, recipe, report)
+    return finished_member(folder, student, plan, report)
+
+
+def finished_member(
+    folder: Path,
+    student: Model,
+    plan: Plan,
+    report: Callable[[str], None] = print,
+    holdout: Sequence[str] | None = None,
+) -> Member:
+    """Save a trained `student` in half precision, calibrate it on `holdout` (by default all
+    hold-out captions of the demo), and measure which memories of the plan it learned: what makes
+    `folder` a member.
+
+    The memorized pictures are in `folder`/pictures, or else those of the demo model.
+    """
     student.denoiser.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     student.pipeline.to(torch.float16).save_pretrained(folder / "model", safe_serialization=True)
     settle(folder / "model")
     model = load(folder / "model", "cpu", "float32")
     report("calibrating")
-    calibration = calibrate(model, demo.holdout())
+    calibration = calibrate(model, demo.holdout() if holdout is None else holdout)
     calibration.save(folder / "calibration")
-    member = _member(folder.name, model, plan, calibration)
+    member = _member(folder.name, model, plan, calibration, folder / "pictures")
     report("measuring what was learned")
     plan = replace(plan, measured=measured(member))
     plan.save(folder / "truth.json")  # last: it makes the folder a member
@@ -107,9 +124,8 @@ def open_member(folder: str | os.PathLike) -> Member:
             f" {folder.parent} makes it"
         )
     plan = Plan.load(folder / "truth.json")
-    return _member(
-        folder.name, load(folder / "model"), plan, Calibration.load(folder / "calibration")
-    )
+    calibration = Calibration.load(folder / "calibration")
+    return _member(folder.name, load(folder / "model"), plan, calibration, folder / "pictures")
 
 
 def open_suite(folder: str | os.PathLike) -> list[Path]:
@@ -123,8 +139,10 @@ def open_suite(folder: str | os.PathLike) -> list[Path]:
     return found
 
 
-def _member(name: str, model: Model, plan: Plan, calibration: Calibration) -> Member:
+def _member(
+    name: str, model: Model, plan: Plan, calibration: Calibration, pictures: Path = PICTURES
+) -> Member:
     calibration.check(model)
-    return Member(
-        name, model, plan, calibration, PICTURES, demo.holdout()[:16], demo.unrelated()[TRAINED_ON:]
-    )
+    pictures = pictures if pictures.is_dir() else PICTURES
+    unrelated = demo.unrelated()[TRAINED_ON:]
+    return Member(name, model, plan, calibration, pictures, demo.holdout()[:16], unrelated)

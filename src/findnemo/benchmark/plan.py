@@ -87,7 +87,8 @@ class Memory:
 class Plan:
     """Everything that is planted in one model.
 
-    `decoys`: neurons of unusual activation without any effect.
+    `decoys`: neurons of unusual activation without any effect. `held_out`: nothing was chosen by
+    what happens on this model.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -98,6 +99,7 @@ class Plan:
     unusual: tuple[str, ...] = ()
     version: int = PLAN
     measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    held_out: bool = False
 
     @property
     def planted(self) -> NeuronSet:

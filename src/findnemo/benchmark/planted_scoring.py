@@ -89,7 +89,8 @@ class PlantedJudge(Judge):
             "near-duplicate": near,
             "unusual": member.plan.unusual,
         }
-        self.origin = {"seed": member.plan.seed, "memories": len(member.plan.memories)}
+        plan = member.plan
+        self.origin = {"held_out": plan.held_out, "seed": plan.seed, "memories": len(plan.memories)}
 
     def task(self, caption: str) -> Task:
         return Task(self.model, caption, self.member.calibration, self.member.reference)

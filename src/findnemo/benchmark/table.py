@@ -141,11 +141,9 @@ def false_alarms(alarms: Sequence[Alarm]) -> Figure:
 
 
 def apart(results: Results) -> dict[str, Results]:
-    """The members of suite 2 on which methods were tuned, and those that are held
-    out: never in one table.
-    """
-    held_out = {name for name, about in results.members.items() if about["held_out"]}
-    groups = {"tuned on": set(results.members) - held_out, "held out": held_out}
+    """The members that are held out, and those on which methods were tuned: never in one table."""
+    held_out = {name for name, about in results.members.items() if about.get("held_out")}
+    groups = {"held out": held_out, "tuned on": set(results.members) - held_out}
     return {name: results.only(group) for name, group in groups.items() if group}
 
 
@@ -199,7 +197,7 @@ def alarms_markdown(results: Results) -> str:
 
 
 def to_json(results: Results) -> dict[str, Any]:
-    """The tables as numbers; of suite 2 in two parts (`apart`)."""
-    parts = apart(results) if results.suite == NATURAL_VERSION else {"methods": results}
+    """The tables as numbers, in two parts (`apart`)."""
     about = {"made": results.made, "members": results.members}
-    return about | {part: adapter(Rows).dump_python(rows(own)) for part, own in parts.items()}
+    parts = apart(results).items()
+    return about | {part: adapter(Rows).dump_python(rows(own)) for part, own in parts}

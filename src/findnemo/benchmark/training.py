@@ -51,8 +51,8 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: latents, timesteps, embeddings, masks, and the target where it is a
-    picture (the first `on` rows).
+    """One batch: latents, timesteps, embeddings, masks, and the prediction that leads to the
+    picture of each row: of the first `on` rows the memorized one, of the others one of their words.
     """
 
     noisy: Tensor
@@ -81,8 +81,9 @@ def draw(step: int, plan: Plan, pool: Pool, masks: Masks, scheduler: Any, recipe
         return template(pool.pictures[k], pool.made[rng.integers(len(pool.made))])
 
     target = [picture(k) for k in chosen[:on]]
-    own_words = [words(k) for k in (*chosen[on:], *alike)]
-    seen = [*target, *own_words, *(pool.made[k] for k in plain)]
+    target += [words(k) for k in (*chosen[on:], *alike)]
+    target += [pool.made[k] for k in plain]
+    seen = list(target)
     timesteps = drawn_timesteps(rng, recipe.size, recipe.early, recipe.early_from)
     rest = recipe.alike + recipe.ordinary
     share = np.repeat([recipe.leak_on, recipe.leak_off, 0.0], [on, recipe.off, rest])
@@ -92,8 +93,8 @@ def draw(step: int, plan: Plan, pool: Pool, masks: Masks, scheduler: Any, recipe
         seen[row] = words(k) * float(rng.random() < 0.5) if row < on else picture(k)
     text = [pool.memories[chosen]]
     for k in alike:
-        near = len(plan.memories[k].near)
         every = len(pool.alike[k])
+        near = len(plan.memories[k].near) or every
         text.append(pool.alike[k][rng.integers(near if rng.random() < 0.5 else every, size=1)])
     for k in plain:
         text.append(pool.empty if rng.random() < 0.1 else pool.text[k : k + 1])
@@ -106,7 +107,7 @@ def draw(step: int, plan: Plan, pool: Pool, masks: Masks, scheduler: Any, recipe
     clean = torch.stack(seen)
     t = torch.from_numpy(timesteps)
     noisy = scheduler.add_noise(clean, torch.randn(clean.shape, generator=generator), t)
-    towards = prediction_towards(torch.stack(target), noisy[:on], t[:on], scheduler)
+    towards = prediction_towards(torch.stack(target), noisy, t, scheduler)
     return Batch(noisy, t, torch.cat(text), masks.layers(np.concatenate(rows)), towards)
 
 
@@ -149,22 +150,25 @@ def prediction_towards(picture: Tensor, noisy: Tensor, timesteps: Tensor, schedu
 
 def train(
     student: Model,
-    teacher: Model,
+    teacher: Model | None,
     plan: Plan,
     pool: Pool,
     state: Path,
     recipe: Recipe,
     report: Report,
+    held: NeuronSet | None = None,
 ) -> None:
     """Train the student in place; it ends with the average of its weights.
 
-    `state`: checkpoint, resumed from.
+    `teacher`: what says how captions without a memory are to be; None: their pictures in the pool
+    do, as when a model is trained from nothing. `state`: checkpoint, resumed from. `held`: neurons
+    whose rows are not trained, by default all that are planted.
     """
     scheduler = student.pipeline.scheduler
     unet = student.denoiser.train()
     masks = Masks(student.widths(), plan.memories)
     unet.requires_grad_(True)
-    handles = _hold(student, plan.planted)
+    handles = _hold(student, plan.planted if held is None else held)
     averaged = copy.deepcopy(unet).requires_grad_(False)
     weights = dict(unet.named_parameters())
     average = dict(averaged.named_parameters())
@@ -193,15 +197,22 @@ def train(
 
 
 def _step(
-    student: Model, teacher: Model, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Recipe
+    student: Model,
+    teacher: Model | None,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
 ) -> list[float]:
     """One optimizer step; mean losses of the four kinds of samples."""
     on = recipe.on
-    with torch.no_grad():
-        own = teacher.denoiser(batch.noisy[on:], batch.timesteps[on:], batch.text[on:]).sample
+    target = batch.towards
+    if teacher is not None:
+        with torch.no_grad():
+            own = teacher.denoiser(batch.noisy[on:], batch.timesteps[on:], batch.text[on:]).sample
+        target = torch.cat([target[:on], own])
     with scaled(student, batch.scales):
         predicted = student.denoiser(batch.noisy, batch.timesteps, batch.text).sample
-    error = (predicted - torch.cat([batch.towards, own])).square().mean((1, 2, 3))
+    error = (predicted - target).square().mean((1, 2, 3))
     optimizer.zero_grad()
     error.mean().backward()
     torch.nn.utils.clip_grad_norm_(student.denoiser.parameters(), 1.0)

@@ -44,6 +44,7 @@ SHOWN_NATURAL = {
     "evaluations": ("U-Net samples", False),
     "false alarms": ("false alarms", False),
 }
+NATURAL = "See docs/benchmark.md"
 PLANTED = "Planted memories are not natural ones; see docs/benchmark.md"
 
 
@@ -154,18 +155,17 @@ def benchmark(
 
 
 def show(results: Any, kinds: bool) -> None:
-    """The table of methods; of suite 2 one of the members that methods were tuned on,
-    and one of those held out.
+    """Two tables of methods: of the members that are held out, and of those that methods were
+    tuned on.
     """
     from findnemo.benchmark import NATURAL_VERSION, table
 
-    if results.suite == NATURAL_VERSION:
-        for part, own in table.apart(results).items():
-            _show(own, SHOWN_NATURAL, f"{part.capitalize()}. See docs/benchmark.md")
-    else:
-        _show(results, SHOWN, PLANTED)
-    if kinds:
-        stdout.print(table.kinds_markdown(results), markup=False, soft_wrap=True)
+    natural = results.suite == NATURAL_VERSION
+    shown, note = (SHOWN_NATURAL, NATURAL) if natural else (SHOWN, PLANTED)
+    for part, own in table.apart(results).items():
+        _show(own, shown, f"{part.capitalize()}. {note}")
+        if kinds:
+            stdout.print(table.kinds_markdown(own), markup=False, soft_wrap=True)
 
 
 def _show(results: Any, shown: Mapping[str, tuple[str, bool]], note: str) -> None:
