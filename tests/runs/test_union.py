@@ -23,7 +23,7 @@ from findnemo.runs.standing import joined, judged, own_neurons
 from findnemo.runs.union import ROUNDS, digest_of, first_sample, grouped, settle, told
 from findnemo.runs.worklist import list_open
 from findnemo.seeds import AGAIN, FRESH
-from findnemo.verification import Look, Looked, verify
+from findnemo.verification import Look, verify
 from findnemo.verification import effect as effect_of
 
 TAU = 0.4
@@ -366,18 +366,19 @@ def test_pictures_that_are_there_are_not_made_again(demo_model, monkeypatch):
     whole = 2 * QUICK.steps
     assert alone.values["evaluations"] == noise + 6 * quick
     assert "confirmed" not in alone.values
-    seen = Looked(alone.before, steps=3)
-    again = verify(*about, False, Look(seen=seen))
+    again = verify(*about, False, Look(quick={"before": alone.before}, steps=3))
     assert again.values["evaluations"] == noise + 3 * quick + whole
-    assert again.before is seen.before
-    both = verify(*about, False, Look(seen=Looked(alone.before, alone.after, steps=3)))
+    assert all(one is other for one, other in zip(again.before, alone.before, strict=True))
+    quick_ones = {"before": alone.before, "after": alone.after}
+    both = verify(*about, False, Look(quick=quick_ones, steps=3))
     assert both.values["evaluations"] == noise + whole
     fresh = verify(*about, False, Look(AGAIN))
     assert fresh.before[0].tobytes() != alone.before[0].tobytes()
     thorough = verify(*about, True)
-    third = verify(*about, True, Look(seen=Looked(thorough.before)))
+    untouched = {("before", k): image for k, image in enumerate(thorough.before)}
+    third = verify(*about, True, Look(whole=untouched))
     assert third.values["evaluations"] == noise + 3 * whole
     assert third.values["copies_after"] == thorough.values["copies_after"]
-    monkeypatch.setattr(effect_of, "_quick", None)  # quick ones were not enough before
-    doubted = verify(*about, False, Look(seen=Looked(thorough.before)))
+    monkeypatch.setattr(effect_of, "_quickly", None)  # quick ones were not enough before
+    doubted = verify(*about, False, Look(whole=untouched))
     assert "steps" not in doubted.values

@@ -5,6 +5,7 @@ do.
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,6 +54,11 @@ def said(result):
     return [copies_in(result.values, when) for when in ("before", "after")]
 
 
+def most_apart(one, other):
+    """The largest difference of two images, of 255."""
+    return int(np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max())
+
+
 def test_it_says_what_the_thorough_one_says_at_a_third_of_the_cost(verified, demo_model, judges):
     neurons = demo.planted()[CAPTION]
     quick = verified(neurons)
@@ -66,7 +72,10 @@ def test_it_says_what_the_thorough_one_says_at_a_third_of_the_cost(verified, dem
     assert seed == quick.values["seed"]
     picture = quick.looked.whole[when, seed]
     assert when == "after"
-    assert picture.tobytes() == thorough.after[seed].tobytes()  # the very image in all steps
+    # the very image in all steps; alone here and one of four there, which rounds otherwise on some
+    # processors
+    assert most_apart(picture, thorough.after[seed]) <= 2
+    assert most_apart(picture, thorough.after[(seed + 1) % 4]) > 20
     others = [image for k, image in enumerate(quick.before) if k != seed]
     known = [*others, judges.original]
     nearest = float(judges.descriptor.similarity([picture], known).max())
