@@ -19,7 +19,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Run, Work, all_neurons, ask_all, neurons_of, standing, start
 from findnemo.runs.audit import check_union, commit
-from findnemo.runs.standing import joined, judged, own_neurons
+from findnemo.runs.standing import joined, judged, switched_off
 from findnemo.runs.union import ROUNDS, digest_of, first_sample, grouped, settle, told
 from findnemo.runs.worklist import list_open
 from findnemo.seeds import AGAIN, FRESH
@@ -118,7 +118,8 @@ def test_a_copy_that_comes_back_with_all_off_is_searched_further_and_judged_on_n
         assert all_neurons(captions) == NeuronSet({"x": [1], "y": [2], "z": [7, 8]})
         a, b = captions
         assert (joined(a), joined(b)) == (NeuronSet(), NeuronSet({"z": [7, 8]}))
-        assert neurons_of(b) == own_neurons(b) | joined(b)
+        assert neurons_of(b) == NeuronSet({"y": [2]})  # what methods are compared by
+        assert switched_off(b) == neurons_of(b) | joined(b)
         sentence = told(captions)
         assert sentence.startswith("Memories were checked with all 4 neurons off together")
         assert "One had come back so: 2 neurons joined, and new seeds judge" in sentence

@@ -42,7 +42,7 @@ from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
 from findnemo.runs.discoveries import keep_list
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
-from findnemo.runs.standing import STAGES, all_neurons, cleaned, image_name, own_neurons, state
+from findnemo.runs.standing import STAGES, all_neurons, cleaned, image_name, neurons_of, state
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, asked, enter
 from findnemo.runs.trust import vouch
@@ -456,7 +456,7 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
 
 
 def _verify(tools: Tools, caption: Caption) -> Answer:
-    neurons = own_neurons(caption)
+    neurons = neurons_of(caption)
     original = tools.original(caption)
     tools.calibration.check(tools.model)
     # doubt about the pictures with neurons off is settled for all neurons together (`check_union`)
@@ -592,7 +592,7 @@ def _look(work: Work, union: Union, caption: Caption) -> Look:
         return Look(first)
     folder = work.run.path / "images" / caption.slug
     steps = own.verified.steps
-    whens = ["before", *["after"] * (own_neurons(caption) == union.neurons)]
+    whens = ["before", *["after"] * (neurons_of(caption) == union.neurons)]
     try:
         made = {
             when: [
