@@ -19,7 +19,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Run, Work, all_neurons, ask_all, neurons_of, standing, start
 from findnemo.runs.audit import check_union, commit
-from findnemo.runs.standing import joined, judged, own_neurons
+from findnemo.runs.standing import joined, judged, switched_off
 from findnemo.runs.union import ROUNDS, digest_of, first_sample, grouped, settle, told
 from findnemo.runs.worklist import list_open
 from findnemo.seeds import AGAIN, FRESH
@@ -118,7 +118,8 @@ def test_a_copy_that_comes_back_with_all_off_is_searched_further_and_judged_on_n
         assert all_neurons(captions) == NeuronSet({"x": [1], "y": [2], "z": [7, 8]})
         a, b = captions
         assert (joined(a), joined(b)) == (NeuronSet(), NeuronSet({"z": [7, 8]}))
-        assert neurons_of(b) == own_neurons(b) | joined(b)
+        assert neurons_of(b) == NeuronSet({"y": [2]})  # what methods are compared by
+        assert switched_off(b) == neurons_of(b) | joined(b)
         sentence = told(captions)
         assert sentence.startswith("Memories were checked with all 4 neurons off together")
         assert "One had come back so: 2 neurons joined, and new seeds judge" in sentence
@@ -267,7 +268,9 @@ PLAN = Plan(images=2, image_settings=QUICK)
 
 @pytest.fixture(scope="module")
 def calibration():
-    return replace(demo.calibration(), ordinary=())  # nothing is dear
+    made = demo.calibration()
+    few = replace(made.settings, samples=4)
+    return replace(made, ordinary=(), settings=few)  # nothing is dear
 
 
 def begun(path, model, calibration):
@@ -298,13 +301,11 @@ def union_of(path, model, calibration, **options):
     return done, json.dumps(results, sort_keys=True), pictures
 
 
-def test_the_search_goes_on_by_itself_whoever_works_and_after_a_stop(
-    tmp_path, demo_model, calibration
-):
+def test_the_search_goes_on_by_itself(tmp_path, demo_model, calibration):
     """A real model: pictures are made, the copy is seen, its planted neuron found."""
     right, wrong = list(demo.planted())[:2]
     begun(tmp_path / "run", demo_model, calibration).close()
-    done, results, pictures = union_of(tmp_path / "run", demo_model, calibration)
+    done, _, pictures = union_of(tmp_path / "run", demo_model, calibration)
     assert done
     with Run.open(tmp_path / "run") as run:
         captions = {c.text: c for c in run.captions()}
@@ -316,14 +317,15 @@ def test_the_search_goes_on_by_itself_whoever_works_and_after_a_stop(
         assert captions[right].together.confirmed is not None
         folders = {name.split("/")[1] for name in pictures}
         assert folders == set(run.meta("union")["digests"])
-    # workers, and a driver that is stopped within the first look
-    begun(tmp_path / "others", demo_model, calibration).close()
+
+
+@pytest.mark.slow
+def test_workers_give_the_same_bits(tmp_path, demo_model, calibration):
+    for name in ("alone", "others"):
+        begun(tmp_path / name, demo_model, calibration).close()
     pool = FakePool(demo_model, size=2)
-    assert union_of(tmp_path / "others", demo_model, calibration, pool=pool) == (
-        True,
-        results,
-        pictures,
-    )
+    alone = union_of(tmp_path / "alone", demo_model, calibration)
+    assert union_of(tmp_path / "others", demo_model, calibration, pool=pool) == alone
 
 
 @pytest.mark.slow
@@ -353,14 +355,13 @@ def test_killed_between_commits_it_ends_with_the_same_bits(
 # what is looked at anew, and what is not ----------------------------------------------------------
 
 
-def test_pictures_that_are_there_are_not_made_again(demo_model, monkeypatch):
+def test_pictures_that_are_there_are_not_made_again(demo_model, calibration, monkeypatch):
     """Untouched ones of verification serve for all sets; without a confirmation none with the
     neurons off is made in all steps.
     """
     caption, neurons = next(iter(demo.planted().items()))
-    tau = demo.calibration().tau
-    about = (demo_model, caption, neurons, demo.calibration().settings, 3, QUICK, None, tau)
-    noise = 2 * demo.calibration().settings.samples
+    about = (demo_model, caption, neurons, calibration.settings, 3, QUICK, None, calibration.tau)
+    noise = 2 * calibration.settings.samples
     alone = verify(*about, False, Look(confirm=False))
     quick = 2 * 3
     whole = 2 * QUICK.steps

@@ -40,7 +40,7 @@ from findnemo.export._weights import (
 from findnemo.models import Model
 from findnemo.models._identity import kept_identity, refuse_other
 from findnemo.neurons import NeuronSet
-from findnemo.runs import neurons_of
+from findnemo.runs.standing import with_joined
 
 __all__ = [
     "FORMS",
@@ -93,7 +93,7 @@ class Form:
 def neuron_file(chosen: Selection) -> str:
     """JSON that `NeuronSet.load` reads, with the neurons of every caption beside them."""
     captions = [
-        {"row": c.row, "caption": c.text, "layers": (neurons_of(c) & chosen.neurons).to_json()}
+        {"row": c.row, "caption": c.text, "layers": (with_joined(c) & chosen.neurons).to_json()}
         for c in chosen.captions
     ]
     contents = {

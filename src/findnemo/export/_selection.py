@@ -31,7 +31,7 @@ from findnemo.runs import (
 )
 from findnemo.runs.fine_tunes import training_of
 from findnemo.runs.overview import holders
-from findnemo.runs.standing import all_neurons, falls, own_neurons
+from findnemo.runs.standing import all_neurons, falls, with_joined
 from findnemo.runs.verdict import verdict_of
 
 
@@ -62,7 +62,7 @@ class Selection:
         alone = all(c.together is None for c in self.captions)
         off = "the neurons of each caption off" if alone else "all neurons of the audit off"
         one = self.captions[0] if len(self.captions) == 1 else None
-        if alone and one is not None and self.factor == 0 and self.neurons == own_neurons(one):
+        if alone and one is not None and self.factor == 0 and self.neurons == neurons_of(one):
             return "The figures are with its neurons off, on fresh seeds."
         return f"It was not verified as a whole: the figures are with {off}."
 
@@ -115,10 +115,10 @@ def select(
                 " switch off"
             )
     if most is None:
-        off = NeuronSet.of(n for c in holding for n in neurons_of(c))
+        off = NeuronSet.of(n for c in holding for n in with_joined(c))
     else:
         off = most_shared(holding, most)
-    holding = [c for c in holding if len(neurons_of(c) & off)]
+    holding = [c for c in holding if len(with_joined(c) & off)]
     if not off:
         suspected = sum(state(c) == "suspected" for c in audited)
         less = sum(standing(c) == "reduced" for c in audited)

@@ -44,7 +44,7 @@ from findnemo.runs.changing import change, remove_stale
 from findnemo.runs.discoveries import keep_list
 from findnemo.runs.finished import finish_first
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
-from findnemo.runs.standing import STAGES, all_neurons, cleaned, image_name, own_neurons, treated
+from findnemo.runs.standing import STAGES, all_neurons, cleaned, image_name, neurons_of, treated
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, asked, enter
 from findnemo.runs.trust import vouch
@@ -467,7 +467,7 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
 
 def verified(tools: Tools, caption: Caption) -> Answer:
     """The verification of a caption by its own neurons, with its pictures."""
-    neurons = own_neurons(caption)
+    neurons = neurons_of(caption)
     original = tools.original(caption)
     tools.calibration.check(tools.model)
     # doubt about the pictures with neurons off is settled for all neurons together (`check_union`)
@@ -603,7 +603,7 @@ def _look(work: Work, union: Union, caption: Caption) -> Look:
         return Look(first)
     folder = work.run.path / "images" / caption.slug
     steps = own.verified.steps
-    whens = ["before", *["after"] * (own_neurons(caption) == union.neurons)]
+    whens = ["before", *["after"] * (neurons_of(caption) == union.neurons)]
     try:
         made = {
             when: [

@@ -20,7 +20,7 @@ from findnemo.runs.standing import (
     all_neurons,
     folder_of,
     judged,
-    own_neurons,
+    neurons_of,
     standing,
     state,
     worst_first,
@@ -62,7 +62,7 @@ def _wanted(path: Path, memorized: Sequence[Caption], together: NeuronSet) -> li
         if checked is None or checked.seed is None:
             continue
         first = FRESH if caption.together is None else caption.together.first
-        neurons = own_neurons(caption) if caption.together is None else together
+        neurons = neurons_of(caption) if caption.together is None else together
         pair = {"before": EMPTY} | ({"after": neurons} if neurons else {})
         for when, off in pair.items():
             file = f"{folder_of(caption)}/images/{caption.slug}/{when}-{checked.seed:02d}.png"

@@ -25,6 +25,7 @@ from findnemo.runs.standing import (
     switched_off,
     treated,
     unseen,
+    with_joined,
 )
 from findnemo.runs.store import Caption, Run
 
@@ -258,7 +259,7 @@ def holders(captions: Iterable[Caption]) -> dict[Neuron, list[Caption]]:
     """
     held: dict[Neuron, list[Caption]] = {}
     for caption in captions:
-        for neuron in neurons_of(caption):
+        for neuron in with_joined(caption):
             held.setdefault(neuron, []).append(caption)
     order = {layer: k for k, layer in enumerate(dict.fromkeys(layer for layer, _ in held))}
     return {n: held[n] for n in sorted(held, key=lambda n: (-len(held[n]), order[n[0]], n[1]))}

@@ -302,13 +302,6 @@ def failures(caption: Caption) -> dict[str, str]:
 
 
 def neurons_of(caption: Caption) -> NeuronSet:
-    """The neurons that hold a caption's memory: its own, and those that joined them for its sake
-    once the neurons of all were off together (`joined`).
-    """
-    return own_neurons(caption) | joined(caption) if caption.unions else own_neurons(caption)
-
-
-def own_neurons(caption: Caption) -> NeuronSet:
     """The neurons that the search found for a caption, by itself."""
     return EMPTY if caption.localized is None else caption.localized.neurons
 
@@ -318,6 +311,12 @@ def joined(caption: Caption) -> NeuronSet:
     back.
     """
     return NeuronSet.of(n for found in caption.further if found.reached for n in found.neurons)
+
+
+def with_joined(caption: Caption) -> NeuronSet:
+    """The neurons that were found for a caption, and those that joined them."""
+    more = joined(caption)
+    return neurons_of(caption) | more if more else neurons_of(caption)
 
 
 def z_scores(caption: Caption) -> dict[str, float]:
@@ -371,12 +370,12 @@ def dear(caption: Caption) -> bool:
 
 def switched_off(caption: Caption) -> NeuronSet:
     """The neurons that are off in the cleaned model for the sake of a caption: those found for it,
-    if it is memorized and its memory falls to tau.
+    and those that joined them, if it is memorized and its memory falls to tau.
 
     None for a caption whose images are no copies, nor for one that is out of reach: it would change
     the model and remove no memory. A caption of which no image was looked at is taken for one.
     """
-    return neurons_of(caption) if falls(caption) and treated(caption) else EMPTY
+    return with_joined(caption) if falls(caption) and treated(caption) else EMPTY
 
 
 def worst_first(captions: Iterable[Caption]) -> list[Caption]:
