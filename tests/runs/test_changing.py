@@ -13,7 +13,7 @@ from findnemo.errors import MismatchError
 from findnemo.files.writing import written
 from findnemo.images import png
 from findnemo.prompts import Prompt
-from findnemo.runs import Run, repair
+from findnemo.runs import Run, captions_of, repair
 from findnemo.runs.changing import (
     BEGAN,
     PICTURED,
@@ -117,6 +117,17 @@ def test_another_judge_keeps_pictures_and_puts_aside_what_it_would_judge(tmp_pat
     with changed_to(out, SETTINGS) as run:  # the judges of before
         assert run.meta("attack") == TOLD
         assert {"attack:neurons off", PICTURED} < stages(run)
+
+
+def test_what_is_put_aside_can_be_read(tmp_path):
+    out = begun(tmp_path / "run")
+    with changed_to(out, with_(guidance=7.0)) as run:
+        (caption,) = captions_of(run)  # decodes every result
+    assert any(stage.endswith(":localize") for stage in caption.results)
+    tuned = begun(tmp_path / "tuned", SETTINGS | {"training": "t"})
+    with changed_to(tuned, JUDGED | {"training": "t"}) as run:
+        (caption,) = captions_of(run)
+    assert any(stage.endswith(":detect") for stage in caption.results)
 
 
 def test_other_pictures_put_the_neurons_aside_until_their_settings_come_back(tmp_path):

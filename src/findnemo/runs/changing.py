@@ -3,7 +3,7 @@ which are judged anew, and which are made again.
 
 A run holds results of one set of settings. What does not depend on what changed stays. Verified
 pictures of the same image settings are kept, and judged anew (`judging`). Other results are put
-aside under the settings that they depend on (`localize@1a2b3c4d`), and come back with these. All
+aside under the settings that they depend on (`aside@1a2b3c4d:localize`), and come back with these. All
 is one transaction: a process may die before it or after it, and the same call goes on.
 """
 
@@ -112,8 +112,8 @@ def change(
     with run.transaction():
         for stage, names in stages_of(new).items():
             if _differ(earlier, new, names):
-                _rename(run, stage, f"{stage}@{digest(earlier, names)}")
-                _rename(run, f"{stage}@{digest(new, names)}", stage)
+                _rename(run, stage, f"aside@{digest(earlier, names)}:{stage}")
+                _rename(run, f"aside@{digest(new, names)}:{stage}", stage)
         for key, names in VALUES.items():
             if _differ(earlier, new, names):
                 _put_aside(run, key, digest(earlier, names), digest(new, names))
