@@ -85,7 +85,7 @@ class Command(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         told = copy.copy(self)
-        told.get_params = lambda _: self._shown(ctx)  # type: ignore[method-assign]
+        told.get_params = lambda _: self._shown(ctx)  # type: ignore[method-assign, assignment]
         if rare := 0 if ctx.meta.get(WHOLE) else len(self._rare()):
             told.help = shortened(self.help or "")
             told.epilog = f"{rare} more options: `{ctx.command_path} --help-all`"
@@ -103,7 +103,7 @@ class Command(TyperCommand):
     def _shown(self, ctx: Any) -> list[Any]:
         """The parameters in the order of the panels, each with its panel."""
         left_out = [] if ctx.meta.get(WHOLE) else self._rare()
-        shown = [one for one in self.get_params(ctx) if one not in left_out]
+        shown: list[Any] = [one for one in self.get_params(ctx) if one not in left_out]
         for one in shown:
             if one.param_type_name == "option":
                 one.rich_help_panel = panel_of(one.name)

@@ -30,7 +30,7 @@ def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any
 
 def attempts_table(attempts: Mapping[str, Any]) -> Table:
     """Captions of which an attempt gave a copy, a column for each model and kind of caption;
-    Wilson intervals (95 %) where they have room. An edited model is judged on the captions for
+    Wilson intervals (95 %) where they have room. An edited model is counted on the captions for
     which the attempt works on the untouched one.
     """
     columns = attempts["columns"]
@@ -48,11 +48,11 @@ def _copies(cell: Mapping[str, Any] | None, with_interval: bool) -> str:
     >>> _copies({"captions": 1, "n": 5, "low": 0.04, "high": 0.62}, False)
     '1/5'
     """
-    from findnemo.runs._tried import judged
+    from findnemo.runs._tried import counted
 
     if cell is None:
         return "-"
-    told = judged(cell)
+    told = counted(cell)
     if told is None:
         return "[dim]tells nothing[/]"
     interval = f" [dim]{told['low']:.2f}-{told['high']:.2f}[/]" if with_interval else ""
