@@ -157,7 +157,7 @@ def test_a_fault_of_ours_shows_as_itself(subject, monkeypatch, error):
     def broken(*args):
         raise error("a bug of ours")
 
-    for module, name in ((events, "standing"), (results, "NeuronSet")):
+    for module, name in ((events, "meaning"), (results, "NeuronSet")):
         with monkeypatch.context() as patched:
             patched.setattr(module, name, broken)
             with pytest.raises(error, match="a bug of ours"):

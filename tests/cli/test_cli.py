@@ -181,7 +181,7 @@ def test_detect(usual, audited, tmp_path):
     assert "None of the 6 captions looked at is known to be a memory." in result.out
     assert "3 are over the threshold and suspected (p = " in result.out
     assert "With 5 hold-out captions no p-value is under 1/6." in result.out
-    assert result.out.count("suspected (p = 0.17)") == 3 + 1  # in the table, and in the verdict
+    assert result.out.count("suspected (p = ") == 3 + 1  # in the table, and in the verdict
     assert f"results in {tmp_path / 'run' / 'results.csv'}" in result.out
     want = outcome(audited)["rows"]
     for caption, row in outcome(tmp_path / "run")["rows"].items():

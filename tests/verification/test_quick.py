@@ -68,6 +68,12 @@ def test_it_says_what_the_thorough_one_says_at_a_third_of_the_cost(verified, dem
     assert thorough.values["evaluations"] == NOISE + 8 * WHOLE
     assert (quick.values["steps"], "steps" in thorough.values) == (3, False)
     assert set(quick.values) - {"steps", "confirmed", "seed"} == set(thorough.values)
+    for when, images in (("before", thorough.before), ("after", thorough.after)):
+        table = judges.descriptor.similarity(images, thorough.before).fill_diagonal_(-1)
+        trained = judges.descriptor.similarity(images, [judges.original])
+        largest = max(float(table.max()), float(trained.max()))
+        assert thorough.values[f"largest_{when}"] == pytest.approx(largest, abs=1e-4)
+    assert quick.values["largest_after"] >= quick.values["confirmed"]
     ((when, seed),) = quick.looked.whole
     assert seed == quick.values["seed"]
     picture = quick.looked.whole[when, seed]
@@ -82,12 +88,6 @@ def test_it_says_what_the_thorough_one_says_at_a_third_of_the_cost(verified, dem
     assert quick.values["confirmed"] == pytest.approx(nearest, abs=1e-4)
     for old, new in ((quick.before, thorough.before), (quick.after, thorough.after)):
         assert [i.tobytes() for i in old] != [i.tobytes() for i in new]
-    for when, images in (("before", thorough.before), ("after", thorough.after)):
-        table = judges.descriptor.similarity(images, thorough.before).fill_diagonal_(-1)
-        trained = judges.descriptor.similarity(images, [judges.original])
-        largest = max(float(table.max()), float(trained.max()))
-        assert thorough.values[f"largest_{when}"] == pytest.approx(largest, abs=1e-4)
-    assert quick.values["largest_after"] >= quick.values["confirmed"]
     alike = copying(thorough.after, thorough.before, judges.descriptor) >= COPY
     assert torch.equal(quick.looked.alike["copies_after"] >= COPY, alike)
 

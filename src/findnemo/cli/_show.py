@@ -207,7 +207,7 @@ def verdict(run: Run, captions: Sequence[Caption], of: str) -> list[str]:
     ]
     if whole := told(captions):
         lines.append(whole)
-    if (truth := truth_of(run, captions)) is not None:
+    if (truth := truth_of(run, run.captions())) is not None:
         lines += [plain(line) for line in truth.told]
     if (listed := list_of(run)) is not None:
         lines.append(list_told(listed))
