@@ -159,11 +159,13 @@ def _show_rows(table: Table) -> None:
 
 def verdict_of(caption: Caption, tau: float) -> str:
     from findnemo.runs import STANDINGS, standing, state
-    from findnemo.runs.standing import checked_with, evaluations_of
+    from findnemo.runs.standing import checked_with, evaluations_of, joined
 
     stands = standing(caption)
     off = checked_with(caption)
     said = f"{coloured(stands)}: {STANDINGS[stands]}" + (f"; checked with {off} off" if off else "")
+    if more := len(joined(caption)):
+        said += f", {more} of which joined since it had come back"
     if caption.score is None:
         return said
     cost = evaluations_of(caption)
