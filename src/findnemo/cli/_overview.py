@@ -163,6 +163,7 @@ def _show_rows(table: Table) -> None:
         stdout.print(table)
 
 
+<<<<<<< HEAD
 def verdict_of(caption: Caption) -> str:
     """How a caption stands, and what that means for it."""
     from findnemo.runs.standing import meaning, said, standing
@@ -176,6 +177,17 @@ def score_of(caption: Caption, tau: float, q: float | None = None) -> str:
     """
     from findnemo.runs.standing import checked_with, evaluations_of
 
+=======
+def verdict_of(caption: Caption, tau: float) -> str:
+    from findnemo.runs import STANDINGS, standing, state
+    from findnemo.runs.standing import checked_with, evaluations_of, joined
+
+    stands = standing(caption)
+    off = checked_with(caption)
+    said = f"{coloured(stands)}: {STANDINGS[stands]}" + (f"; checked with {off} off" if off else "")
+    if more := len(joined(caption)):
+        said += f", {more} of which joined since it had come back"
+>>>>>>> union
     if caption.score is None:
         return ""
     parts = [f"score {caption.score:.3f}, tau {tau:.3f}"]

@@ -181,8 +181,7 @@ def _figures(chosen: Selection) -> list[str]:
     parts = [*_copying(captions), *_unseen(captions)]
     if chosen.factor or not all(neurons_of(c) <= chosen.neurons for c in captions):
         parts.append(
-            "The figures were measured with all neurons of a caption switched off. **This export"
-            " does less, and was not verified as it is.**\n"
+            f"{chosen.checked} **This export does less, and was not verified as it is.**\n"
         )
     elif any(c.verified is not None for c in chosen.captions):
         parts.append(f"{chosen.checked}\n")
