@@ -163,7 +163,6 @@ def _show_rows(table: Table) -> None:
         stdout.print(table)
 
 
-<<<<<<< HEAD
 def verdict_of(caption: Caption) -> str:
     """How a caption stands, and what that means for it."""
     from findnemo.runs.standing import meaning, said, standing
@@ -175,27 +174,19 @@ def score_of(caption: Caption, tau: float, q: float | None = None) -> str:
     """Score and threshold, p-value and q-value where there are some, what it took, and which
     neurons were off when it was judged.
     """
-    from findnemo.runs.standing import checked_with, evaluations_of
-
-=======
-def verdict_of(caption: Caption, tau: float) -> str:
-    from findnemo.runs import STANDINGS, standing, state
     from findnemo.runs.standing import checked_with, evaluations_of, joined
 
-    stands = standing(caption)
-    off = checked_with(caption)
-    said = f"{coloured(stands)}: {STANDINGS[stands]}" + (f"; checked with {off} off" if off else "")
-    if more := len(joined(caption)):
-        said += f", {more} of which joined since it had come back"
->>>>>>> union
     if caption.score is None:
         return ""
     parts = [f"score {caption.score:.3f}, tau {tau:.3f}"]
     if caption.p is not None:
         parts.append(f"p = {caption.p:.3g}" + ("" if q is None else f", q = {q:.3g}"))
     parts.append(f"{evaluations_of(caption)} U-Net evaluations")
-    off = checked_with(caption)
-    return "; ".join([*parts, f"judged with {off} off"] if off else parts)
+    if off := checked_with(caption):
+        more = len(joined(caption))
+        parts.append(f"judged with {off} off")
+        parts += [f"{more} of them joined since it had come back"] if more else []
+    return "; ".join(parts)
 
 
 def measured_table(caption: Caption) -> Table:
