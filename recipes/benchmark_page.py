@@ -55,7 +55,10 @@ NONE = "No member of this kind has been scored yet.\n"
 
 
 def _made(results: Results) -> str:
-    return f"Made with: {', '.join(f'{name} {value}' for name, value in results.made.items())}.\n"
+    """With what results were made: their members where they say so, else the whole file."""
+    found = [member.get("made", results.made) for member in results.members.values()]
+    lines = {", ".join(f"{name} {value}" for name, value in made.items()): None for made in found}
+    return f"Made with: {'; '.join(lines)}.\n"
 
 
 def page(text: str, planted: Results, natural: Results) -> str:

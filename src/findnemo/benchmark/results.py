@@ -43,8 +43,9 @@ class ResultsFile(TypedDict):
 class Results:
     """Scores and alarms of any members and methods of a suite.
 
-    `members`: name -> fingerprint, number of memories and of those that were learned, tau. `made`:
-    when and with which versions. `suite`: its version.
+    `members`: name -> fingerprint, number of memories and of those that were learned, tau; of files
+    that were joined (`over`) also when and with which versions it was `made`. `made`: the same of
+    the whole. `suite`: its version.
     """
 
     members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -83,11 +84,17 @@ class Results:
         )
 
     def over(self, other: Results) -> Results:
-        """These and, of members that are not among these, the other's."""
+        """These and, of members that are not among these, the other's; each with what it was made
+        with.
+        """
         rest = other.only(set(other.members) - set(self.members))
         return replace(
             self,
-            members={**rest.members, **self.members},
+            members={
+                name: {"made": dict(of.made), **about}
+                for of in (rest, self)
+                for name, about in of.members.items()
+            },
             results=(*rest.results, *self.results),
             made=self.made or other.made,
         )
