@@ -30,6 +30,7 @@ from findnemo.app.text import alarm, escaped, note, numbers, short, whole
 from findnemo.errors import InputError, MismatchError
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs import Run, neurons_of, results
+from findnemo.runs.standing import folder_of
 
 SILENT = lambda done: None  # noqa: E731
 ME = Who("me")
@@ -142,7 +143,7 @@ def test_a_click_reads_one_caption_and_not_the_run(subject, monkeypatch):
     number = events.clicked(subject, cells)
     assert events.detail(subject, number).chosen.caption == SECOND
     assert read.count("captions") == 2  # the row that was clicked on, and its caption
-    assert read.count("results") == 3
+    assert read.count("results") == 4  # detection, search, verification, all neurons together
     for id_ in (None, -1, 99, 2**70, "1"):
         with pytest.raises(InputError, match="no such caption"):
             events.detail(subject, id_)
@@ -178,7 +179,7 @@ def test_one_caption_with_its_seeds_training_image_and_neurons(subject):
     one = events.detail(subject, ids(subject)[FIRST])
     with Run.open(subject.run) as run:
         caption = next(run.captions())
-    folder = subject.run / "images" / caption.slug
+    folder = subject.run / folder_of(caption) / "images" / caption.slug
     for kind, images in (("before", one.before), ("after", one.after)):
         files = sorted(folder.glob(f"{kind}-*.png"))
         assert len(files) == len(images) == 2
@@ -281,12 +282,12 @@ def test_pictures_come_from_the_run_directory_only(stranger, tmp_path):
 
 def test_a_link_among_the_images_of_a_run_is_not_followed(stranger, tmp_path):
     first = next(c for c in events.captions(stranger) if c.text == FIRST)
-    picture = stranger.run / "images" / first.slug / "before-00.png"
+    picture = stranger.run / folder_of(first) / "images" / first.slug / "before-00.png"
     assert len(run_images(stranger, first)["before"]) == 2
     picture.unlink()
     picture.symlink_to(tmp_path / "secret.png")
     assert len(run_images(stranger, first)["before"]) == 1
-    assert confined(stranger.run, "images", first.slug, "before-00.png") is None
+    assert confined(stranger.run, folder_of(first), "images", first.slug, "before-00.png") is None
 
 
 def test_what_was_fetched_for_the_audit_is_the_training_image(stranger):
@@ -347,9 +348,9 @@ def test_an_edit_changes_the_image_and_leaves_the_model(subject):
         assert (pixels(made.after) == pixels(after)).all()
         assert (pixels(before) != pixels(after)).any()
     kept = events.detail(subject, ids(subject)[FIRST])
-    assert (
-        pixels(kept.before[0]) == pixels(before)
-    ).all()  # the audit's first seed is the one that the page begins with
+    # the audit's first seed is the one that the page begins with; it was made among others, which
+    # rounds otherwise on some processors
+    assert abs(pixels(kept.before[0]).astype(int) - pixels(before)).max() <= 2
     same = events.compare(subject, ME, FIRST, edit, 1, 1000, SILENT)
     assert (pixels(same.before) == pixels(same.after)).all()
     assert same.said == f"seed 1000: {len(edit)} neuron{'s' * (len(edit) != 1)} times 1"

@@ -14,7 +14,7 @@ from findnemo.runs import Run
 from findnemo.runs._tried import (
     attack_summary,
     attempts_summary,
-    judged,
+    counted,
     tried_columns,
     verdict,
     verdicts,
@@ -315,8 +315,8 @@ def test_of_mixed_captions_only_those_count_on_which_the_attack_works():
     assert attack["told"] == {"neurons off": counts | ends | {"never": [0, 0]}}
     assert attempted["neurons off"]["told"] == counts | ends
     assert "told" not in attempted["untouched"]
-    assert judged(attempted["neurons off"])["works"] == 2
-    assert judged(attempted["untouched"])["works"] == 4
+    assert counted(attempted["neurons off"])["works"] == 2
+    assert counted(attempted["untouched"])["works"] == 4
     words = [verdicts(c, BASES)["neurons off"]["seeds: fresh"].word for c in captions]
     assert words == ["back", "not back", "tells nothing", "back"]
     kept = row(captions[2], bases=BASES)

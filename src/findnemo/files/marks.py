@@ -14,7 +14,7 @@ from collections.abc import Collection
 
 FORMULA = "=+-@\t\r\n＝＋－＠"  # how a formula begins for some spreadsheet, in full width too
 COLUMNS = (  # of every results.csv, whatever else it has
-    "row", "caption", "status", "memorized", "score", "tau", "score_after", "reached", "neurons", "layers",
+    "row", "caption", "status", "memorized", "score", "tau", "reached", "neurons", "layers",
     "fresh_score_before", "fresh_score_after", "fresh_same_seed", "evaluations", "seconds", "error",
 )  # fmt: skip
 _MARKABLE = re.compile(f"'*[{re.escape(FORMULA)}]")

@@ -553,7 +553,7 @@ def warn_unjudged(task: str, source: str, named: Mapping[str, str], listener: Li
         if name not in named:
             now = task not in ("study", "harden")  # which take a run as it is
             how = "It can be given now or later:" if now else "`findnemo verify RUN` takes it:"
-            listener.warn(f"no {name}: {lost}. {how} {FILLED[name]}")
+            listener.say(f"no {name}: {lost}. {how} {FILLED[name]}")
 
 
 def refuse_shard(run: Run) -> None:
