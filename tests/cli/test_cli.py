@@ -336,6 +336,7 @@ def test_audit_writes_results_and_sheets(audited):
         ".lock",
         "backup.sqlite",
         "calibration",
+        "cleaned",
         "images",
         "noise",
         "report.html",

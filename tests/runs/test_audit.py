@@ -305,6 +305,10 @@ def test_csv_and_json_agree_with_the_store(undisturbed):
         read = list(csv.DictReader(file))
     for have, want in zip(read, rows, strict=True):
         inert = want | {"caption": "'=1+1" if want["caption"] == "=1+1" else want["caption"]}
+        layers = [
+            f"{name}: {' '.join(map(str, at))}" for name, at in (want["layers"] or {}).items()
+        ]
+        inert["layers"] = "; ".join(layers)
         assert have == {k: "" if v is None else str(v) for k, v in inert.items()}
 
 
@@ -621,7 +625,8 @@ class Stages:
                 raise NumericalError("the finished latents hold NaN or infinity")
             key = (name, prompt)
             if name == "verify":  # of these neurons, with or without images that are there
-                key = (*key, rest[0], bool(rest[-1].seen.before))
+                look = rest[-1]
+                key = (*key, rest[0], look.first, *sorted(look.quick), *sorted(look.whole, key=str))
             if key not in self.memory:
                 self.memory[key] = function(model, prompt, *rest)
             self.tick("answered " + name, prompt)
