@@ -103,7 +103,7 @@ def test_it_prints_on_a4_with_its_folds_open(visit, tmp_path):
     page = visit()
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    box = page.get_by_text("seeds: 7; neurons off").bounding_box()  # in a fold, on the screen
+    box = page.get_by_text("seeds: 7; untouched").bounding_box()  # in a fold, on the screen
     assert box is not None
     assert box["height"] > 0
     pdf = page.pdf(path=tmp_path / "evidence.pdf", prefer_css_page_size=True)
