@@ -20,12 +20,15 @@ def everything(folder: Path) -> dict[str, tuple]:
 
 def refused(result: Result, status: int, *says: str) -> None:
     """Nothing on standard output; on standard error one line of error after what was
-    loaded, and no traceback.
+    loaded and what it would go without, and no traceback.
     """
     assert (result.status, result.out) == (status, ""), result.err
     *before, last = result.err.splitlines()
     assert last.startswith("error: "), result.err
-    assert all(line.startswith(("loading ", "warning: ")) for line in before), result.err
+    assert all(
+        line.startswith(("loading ", "warning: ", "no descriptor: ", "no clip: "))
+        for line in before
+    ), result.err
     for text in says:
         assert text in last
 

@@ -85,7 +85,8 @@ def found(monkeypatch):
 
 @pytest.fixture
 def kept(monkeypatch, found, without):
-    """No stored picture is made again, and no noise difference."""
+    """No stored picture of verification is made again."""
+    pictures = {file: file.read_bytes() for file in (without / "images").rglob("quick-*.png")}
     with Run.open(without) as run:
         stored = {
             (c.text, file.stem)
@@ -94,14 +95,14 @@ def kept(monkeypatch, found, without):
         }
     real = effect._finished
 
-    def finished(model, prompt, seeds, settings, neurons):
-        when = "after" if neurons else "before"
-        assert not stored & {(prompt, f"{when}-{k:02d}") for k in seeds}
-        return real(model, prompt, seeds, settings, neurons)
+    def finished(model, prompt, seeds, settings, neurons, first):
+        assert neurons or not stored & {(prompt, f"before-{k:02d}") for k in seeds}
+        return real(model, prompt, seeds, settings, neurons, first)
 
-    monkeypatch.setattr(effect, "_few_steps", never)
-    monkeypatch.setattr(effect, "fresh", never)
     monkeypatch.setattr(effect, "_finished", finished)
+    yield
+    assert pictures
+    assert all(file.read_bytes() == data for file, data in pictures.items())
 
 
 def test_what_a_judge_would_give_is_said_before_the_work(judged):
@@ -119,7 +120,7 @@ def test_a_judge_that_comes_later_judges_the_stored_pictures(judged, place, usua
     assert f"goes on with other settings: descriptor none, now {place / 'descriptor.pt'}" in told
     assert "kept: what detection found (6 captions) and the neurons that were found (3 cap" in told
     assert "judged anew: the stored pictures of 3 captions" in told
-    assert "made again: the quality check, whose pictures are not stored" in told
+    assert "made again: what was seen with the neurons of all captions off, the quality" in told
     assert told.index("judged anew") < told.index("judge 0/3")
     whole = judged[0] / "with"
     assert rows(without) == rows(whole)
