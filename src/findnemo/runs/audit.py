@@ -471,7 +471,8 @@ def verified(tools: Tools, caption: Caption) -> Answer:
     original = tools.original(caption)
     tools.calibration.check(tools.model)
     # doubt about the pictures with neurons off is settled for all neurons together (`check_union`)
-    result = _verified(tools, caption, neurons, Look(confirm=False))
+    look = replace(tools.made(caption), confirm=False)
+    result = _verified(tools, caption, neurons, look)
     return Answer(result.values, _pictures(caption, result, len(neurons), original))
 
 
