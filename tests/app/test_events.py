@@ -351,6 +351,7 @@ def test_an_edit_changes_the_image_and_leaves_the_model(subject):
     # the audit's first seed is the one that the page begins with; it was made among others, which
     # rounds otherwise on some processors
     assert abs(pixels(kept.before[0]).astype(int) - pixels(before)).max() <= 2
+    assert abs(pixels(kept.before[1]).astype(int) - pixels(before)).max() > 20
     same = events.compare(subject, ME, FIRST, edit, 1, 1000, SILENT)
     assert (pixels(same.before) == pixels(same.after)).all()
     assert same.said == f"seed 1000: {len(edit)} neuron{'s' * (len(edit) != 1)} times 1"

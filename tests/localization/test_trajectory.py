@@ -69,6 +69,14 @@ def test_a_memory_that_takes_shape_late_is_seen_and_removed(demo_model):
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(reason="gradients of one seed take 74 neurons here, of two 50", strict=True)
+def test_a_quick_search_takes_no_more_of_a_natural_memory_than_of_two_seeds(natural):
+    caption = demo.memorized("demo-natural")[1].text
+    found = localize(natural, caption, demo.calibration("demo-natural"))
+    assert len(found.neurons) <= 64
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("thorough", "most"), [(False, 80), (True, 59)])
 def test_a_natural_memory_is_gone_from_finished_pictures(natural, thorough, most):
     caption = demo.memorized("demo-natural")[1].text
