@@ -71,7 +71,7 @@ def sentences(text: str) -> Iterator[tuple[int, str]]:
 def faults(name: str, text: str) -> list[str]:
     """`name:line: what is wrong`, in the order of the text."""
     text = plain(text)
-    off = {check: False for check in LEFT_OUT}
+    off = dict.fromkeys(LEFT_OUT, False)
     config = DEFAULT | {"checks": DEFAULT["checks"] | off}
     found = []
     for result in LintFile(name, text).lint(config):

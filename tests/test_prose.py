@@ -43,7 +43,7 @@ def test_long_points_of_a_list_are_sentences_of_their_own():
     assert PROSE["faults"]("page.md", f"- {half}\n- {half}\n\n{half}\n\n{half}: {half}\n") == []
 
 
-@pytest.mark.parametrize(("text", "status"), (("All is well.\n", 0), ("It is is bad.\n", 1)))
+@pytest.mark.parametrize(("text", "status"), [("All is well.\n", 0), ("It is is bad.\n", 1)])
 def test_the_exit_status_says_whether_something_was_found(text, status, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(text, encoding="utf-8")
