@@ -1,5 +1,5 @@
 # make demo   audit the shipped model, offline
-# make test   lint, types and tests (minutes); make slow adds the long checks
+# make test   lint, prose, types and tests (minutes); make slow adds the long checks
 # make audit  a bill of materials in build/sbom.json, and known holes in the packages (asks a service on the network)
 # make docs   the documentation as a site, in site/
 # make gpu    what findnemo costs on one GPU (build/gpu/table.md), a rehearsal with small networks where there is none;
@@ -54,6 +54,7 @@ lint: setup
 	$(BIN)/ruff format --check src tests recipes measurements notebooks
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python recipes/prose.py
 
 format: setup
 	$(BIN)/ruff check --fix src tests recipes measurements notebooks

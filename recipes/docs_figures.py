@@ -1,4 +1,5 @@
-"""Makes the figures of the documentation, docs/images/*.png, from a run of the demo model.
+"""Makes the figures of the documentation, docs/images/*.png, from a run of the demo model, each
+for light pages and, as *-dark.png, for dark ones.
 
     findnemo demo --out findnemo-demo
     findnemo verify findnemo-demo
@@ -19,7 +20,7 @@ from PIL import Image
 
 from findnemo.cli._studies import study
 from findnemo.runs import Run
-from findnemo.studies._figure import BLUE, GREEN, GREY, RED, figure, write_figure
+from findnemo.studies._figure import BLUE, GREEN, GREY, RED, figure, ink, page, write_figure
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 FIGURES = {  # study -> file, without suffix
@@ -30,6 +31,7 @@ FIGURES = {  # study -> file, without suffix
     "fig10": "shared-neurons",
 }
 COLORS = 256
+SUFFIXES = {"light": "", "dark": "-dark"}  # page -> end of the file names
 LINES = (RED, BLUE, GREEN, GREY)  # curves of the attack, in the order in which a run keeps them
 
 
@@ -63,7 +65,7 @@ def draw_attack(attack: dict[str, Any], path: Path) -> None:
                 if low is not None:
                     right.plot([at, at], [low, high], color=color)
             right.set_xticks(range(len(points)), [f"{point[0]:g}" for point in points])
-        right.axhline(0, color="black", linewidth=0.8, linestyle="--")
+        right.axhline(0, color=ink(), linewidth=0.8, linestyle="--")
         right.set(xlabel=attack["x"], ylabel="gap, neurons off")
         for axes in (left, right):
             axes.legend(
@@ -72,16 +74,23 @@ def draw_attack(attack: dict[str, Any], path: Path) -> None:
         write_figure(made, path)
 
 
-def main(run: Path) -> None:
+def draw(run: Path, suffix: str) -> None:
+    """All figures, each in a file with the suffix."""
     with tempfile.TemporaryDirectory() as folder:
         study(name=",".join(FIGURES), run=run, out=Path(folder), quiet=True)
         for name, file in FIGURES.items():
-            shrink(Path(folder) / f"{name}.png", IMAGES / f"{file}.png")
+            shrink(Path(folder) / f"{name}.png", IMAGES / f"{file}{suffix}.png")
         with Run.open(run) as opened:
             attack = opened.meta("attack")
         if attack:
             draw_attack(attack, Path(folder) / "attack")
-            shrink(Path(folder) / "attack.png", IMAGES / "attack-curves.png")
+            shrink(Path(folder) / "attack.png", IMAGES / f"attack-curves{suffix}.png")
+
+
+def main(run: Path) -> None:
+    for name, suffix in SUFFIXES.items():
+        with page(name):
+            draw(run, suffix)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""How figures look: one style, PNG and SVG, in the size of a column of a paper."""
+"""How figures look: one style, PNG and SVG, in the size of a column of a paper.
+
+The colours are those that Okabe and Ito chose to be told apart by colour-blind readers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-BLUE = "#2d6a9f"
-RED = "#c8553d"
-GREY = "#8a8f98"
-GREEN = "#5b8c5a"
+BLUE = "#0072b2"
+RED = "#d55e00"
+GREY = "#808790"
+GREEN = "#009e73"
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -22,12 +26,38 @@ STYLE: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8,
     "figure.constrained_layout.use": True,
 }
+COLOURS = {  # of a page: its ground, what is written on it, the grid
+    "light": ("#ffffff", "#000000", "#e6e6e6"),
+    "dark": ("#1f2129", "#d5d7de", "#3a3d48"),
+}
+_page: ContextVar[str] = ContextVar("page", default="light")
+
+
+@contextmanager
+def page(name: str) -> Iterator[None]:
+    """Figures inside are made for a "light" page, which is the default, or for a "dark" one."""
+    before = _page.set(name)
+    try:
+        yield
+    finally:
+        _page.reset(before)
+
+
+def ink() -> str:
+    """The colour of text and of lines that belong to no group."""
+    return COLOURS[_page.get()][1]
+
+
+def _style() -> dict[str, Any]:
+    ground, text, grid = COLOURS[_page.get()]
+    grounds = dict.fromkeys(("figure.facecolor", "axes.facecolor"), ground)
+    texts = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    return STYLE | grounds | dict.fromkeys(texts, text) | {"grid.color": grid}
 
 
 @contextmanager
@@ -41,7 +71,7 @@ def figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    with rc_context(_style()):
         made = Figure(figsize=(width * columns, height * rows), dpi=160)
         FigureCanvasAgg(made)
         axes = made.subplots(rows, columns, squeeze=False)
@@ -91,7 +121,8 @@ def picture_grid(
     left = 1.05 if any(label for label, _ in rows) else gap
     top = 0.36 if heads else gap
     width, height = left + columns * (tile + gap), top + len(rows) * (tile + gap)
-    made = Figure(figsize=(width, height), dpi=160)
+    ground, text, _ = COLOURS[_page.get()]
+    made = Figure(figsize=(width, height), dpi=160, facecolor=ground)
     FigureCanvasAgg(made)
     for r, (label, images) in enumerate(rows):
         bottom = height - top - (r + 1) * (tile + gap) + gap
@@ -107,6 +138,7 @@ def picture_grid(
             ha="right",
             va="center",
             fontsize=7,
+            color=text,
         )
         for k, image in enumerate(images):
             axis = made.add_axes(
@@ -118,6 +150,12 @@ def picture_grid(
         lines = textwrap.wrap(head, int(17 * tile), max_lines=2, placeholder="…")
         x = (left + k * (tile + gap) + tile / 2) / width
         made.text(
-            x, 1 - (top - 0.04) / height, "\n".join(lines), ha="center", va="bottom", fontsize=6.5
+            x,
+            1 - (top - 0.04) / height,
+            "\n".join(lines),
+            ha="center",
+            va="bottom",
+            fontsize=6.5,
+            color=text,
         )
     return made

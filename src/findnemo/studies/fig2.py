@@ -19,7 +19,7 @@ from findnemo.passes import score
 from findnemo.settings import Settings
 from findnemo.stats.roc import accuracy_of, auroc, tpr_at_fpr
 from findnemo.studies._bench import Bench, Desk, Study, by_type
-from findnemo.studies._figure import BLUE, GREEN, GREY, RED, figure
+from findnemo.studies._figure import BLUE, GREEN, GREY, RED, figure, ink
 from findnemo.studies._published import DETECTOR, HOLDOUT
 from findnemo.studies._table import Cell, Table
 
@@ -71,13 +71,14 @@ def fig2a(bench: Bench) -> Study:
 def _histogram(groups: Mapping[str, Sequence[float]], tau: float) -> Figure:
     scored = {kind: scores for kind, scores in groups.items() if scores}
     low = min([tau, *chain.from_iterable(scored.values())])
-    bins: Any = {"bins": 40, "range": (low, max(1.0, low)), "alpha": 0.65}
+    bins: Any = {"bins": 40, "range": (low, max(1.0, low)), "histtype": "stepfilled"}
     with figure() as (sheet, (axis,)):
         for (kind, scores), color in zip(scored.items(), cycle(COLORS), strict=False):
             share = [1 / len(scores)] * len(scores)
             label = f"{kind}, n = {len(scores)}"
-            axis.hist(scores, weights=share, color=color, label=label, **bins)
-        axis.axvline(tau, color="black", linewidth=1, linestyle="--", label=f"tau = {tau:.3f}")
+            faint = (color, 0.35)  # outlined, so that groups can be told apart where they overlap
+            axis.hist(scores, weights=share, fc=faint, ec=color, label=label, **bins)
+        axis.axvline(tau, color=ink(), linewidth=1, linestyle="--", label=f"tau = {tau:.3f}")
         axis.set(xlabel="memorization score (largest pairwise SSIM)", ylabel="share of captions")
         axis.legend()
     return sheet

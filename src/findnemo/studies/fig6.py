@@ -20,7 +20,7 @@ from findnemo.runs.standing import treated
 from findnemo.runs.store import Caption, Run
 from findnemo.seeds import FRESH
 from findnemo.studies._bench import Bench, Desk, Job, Study
-from findnemo.studies._figure import BLUE, GREY, RED, figure
+from findnemo.studies._figure import BLUE, GREY, RED, figure, ink
 from findnemo.studies._table import Table
 
 COLORS = {"VM": RED, "TM": BLUE}
@@ -118,7 +118,7 @@ def _histogram(axis: Any, groups: Mapping[str, Sequence[Shown]]) -> None:
     bins = [k / 20 for k in range(math.floor(20 * low), 21)]
     colors = [COLORS.get(kind, GREY) for kind in best]
     axis.hist(list(best.values()), bins, stacked=True, color=colors, label=list(best))
-    axis.axvline(VERBATIM, color="black", linestyle="--", linewidth=0.8)
+    axis.axvline(VERBATIM, color=ink(), linestyle="--", linewidth=0.8)
     axis.set(xlabel=f"SSCD to the training image, best of {IMAGES}", ylabel="captions")
     axis.yaxis.get_major_locator().set_params(integer=True)
     axis.legend(loc="upper left")
@@ -134,7 +134,7 @@ def _strip(axis: Any, groups: Mapping[str, Sequence[Shown]]) -> None:
             axis.scatter([x] * len(one.values), one.values, s=6, color=color, alpha=0.4, lw=0)
             axis.scatter(x, one.best, s=10, color=color, lw=0)
         begin += len(group)
-    axis.axhline(VERBATIM, color="black", linestyle="--", linewidth=0.8)
+    axis.axhline(VERBATIM, color=ink(), linestyle="--", linewidth=0.8)
     axis.set(xlabel="caption", ylabel=f"SSCD of {IMAGES} generations", xticks=[])
 
 
