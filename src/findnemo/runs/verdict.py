@@ -211,10 +211,11 @@ def advice_of(run: Run, captions: Sequence[Caption], of: str = ALL, place: str =
     """
     training = training_of(run)
     decision = training and of_training(training, len(all_neurons(captions)))
-    because = training["sentence"] if training and decision else verdict_of(run, captions, of).text
+    because = training["sentence"] if training else ""
     if not decision:
         returned = _returned(captions, run.meta("bases") or {})
         decision = advice(captions, *_looked_at(run, of), returned)
+        because = f"{because} {verdict_of(run, captions, of).text}".lstrip()
     if decision.action == "release edited" and not (run.meta("quality") or {}).get("prompts"):
         because += " What that costs other captions was not measured."
     names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training is not None)}
