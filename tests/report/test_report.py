@@ -429,6 +429,39 @@ def test_a_thousand_captions_stay_under_five_megabytes(tmp_path):
     assert "680 captions under tau" in page.text
 
 
+TRAINING = {
+    "sentence": "1 of 2 training pictures is copied: 2 of 8 images are copies.",
+    "main": "LoRA",
+    "rate": 0.05,
+    "needed": 59,
+    "descriptor": True,
+    "pictures": [
+        {
+            **{"file": f"{k}.png", "caption": f"picture {k}", "group": k, "state": "copied"},
+            **{"similarity": 0.9, "level": 0.7, "margin": 0.4, "ways": {"own": [2, 4]}},
+            **{"nearest": [], "begins": "LoRA"},
+        }
+        for k in range(2)
+    ],
+    "variants": [
+        {
+            **{"name": "LoRA", "checkpoint": None, "strength": 1.0, "verdict": "copies"},
+            **{"nearly": 1, "failed": 0, "alike": 0, "copied": 1, "copies": 2, "of": 8},
+            **{"low": 0.03, "high": 0.66, "controls": [0, 24]},
+        }
+    ],
+    "notes": [],
+}
+
+
+def test_a_fine_tune_is_advised_by_its_copies(tmp_path):
+    page = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]})], training=TRAINING))
+    advice = page.text.index("Do not release it: it copies 1 of 2 training pictures.")
+    copied = page.text.index("training pictures copied1 of 2 1 more nearly")
+    assert advice < page.text.index(TRAINING["sentence"]) < copied
+    assert copied < page.text.index("The one memory found is gone")
+
+
 # What is unfinished
 
 

@@ -265,33 +265,30 @@ def figures(
     and its interval.
     """
     found, worse, gone, off, _ = overview.figures(captions, quality)
-    whole = sum(widths.values())
-    neurons = all_neurons(captions)
-    each = [len(neurons_of(c)) for c in captions if len(switched_off(c))]
     suspected = len(_suspected(captions))
     also = f"; {suspected} more only suspected" if suspected else ""
-    share = percent(len(neurons) / whole)
-    per_caption = (
-        f"median {statistics.median(each):g} a caption, at most {max(each)}" if each else ""
-    )
+    removed = "memories without a copy once the neurons are off"
     return [
         _counted("memorized", f"captions that give copies{also}", found),
         _counted("not gone", "memories still there", worse, "bad" if worse.value else ""),
-        _counted(
-            "gone on fresh seeds",
-            "memories without a copy once the neurons are off",
-            gone,
-            "good" if gone.value else "",
-        ),
-        _figure(
-            "neurons switched off",
-            f"{off.value or 0:,} of {whole:,}",
-            f"{share} of the value neurons, in {len(neurons.layers)} of"
-            f" {count(len(widths), 'layer')}",
-            per_caption,
-        ),
+        _counted("gone on fresh seeds", removed, gone, "good" if gone.value else ""),
+        _neurons_off(off, captions, widths),
         _other_captions(quality),
     ]
+
+
+def _neurons_off(
+    off: overview.Figure, captions: Sequence[Caption], widths: Mapping[str, int]
+) -> dict[str, str]:
+    label = "neurons switched off"
+    if off.value is None:
+        return _figure(label, NONE, "none were sought")
+    whole = sum(widths.values())
+    layers = f"{len(all_neurons(captions).layers)} of {count(len(widths), 'layer')}"
+    means = f"{percent(off.value / whole)} of the value neurons, in {layers}"
+    each = [len(neurons_of(c)) for c in captions if len(switched_off(c))]
+    note = f"median {statistics.median(each):g} a caption, at most {max(each)}" if each else ""
+    return _figure(label, f"{off.value:,} of {whole:,}", means, note)
 
 
 def _figure(label: str, value: str, means: str, note: str = "", tone: str = "") -> dict[str, str]:
