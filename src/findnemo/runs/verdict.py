@@ -40,12 +40,13 @@ ON = "{audit} --out {run}"  # goes on with the run
 PICTURES = "{audit} --images 4 --out {run}"
 VERIFY = "findnemo verify {run} --no-attempts --no-attack"
 AGAIN = "{audit} --thorough --scope all --out {run}-thorough"
+CARRIERS = "findnemo inspect {run}"  # says what else carries a memory
 NEXT = {  # why a decision is as it is -> the command to run next
     "open": ON,
-    "out of reach": AGAIN,
-    "reduced": AGAIN,
-    "copies": AGAIN,
-    "no neurons": AGAIN,
+    "out of reach": "{again}",
+    "reduced": "{again}",
+    "copies": "{again}",
+    "no neurons": "{again}",
     "back": PICTURES,
     "not localized": ON,
     "not verified": VERIFY,
@@ -216,11 +217,22 @@ def advice_of(run: Run, captions: Sequence[Caption], of: str = ALL, place: str =
         returned = _returned(captions, run.meta("bases") or {})
         decision = advice(captions, *_looked_at(run, of), returned)
         because = f"{because} {verdict_of(run, captions, of).text}".lstrip()
-    if decision.action == "release edited" and not (run.meta("quality") or {}).get("prompts"):
-        because += " What that costs other captions was not measured."
+    if decision.action == "release edited":
+        because += "".join(f" {line}" for line in _unasked(run))
     names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training is not None)}
+    settings = run.meta("settings")
+    is_exhausted = settings.get("thorough", True) and settings.get("scope") == "all"
+    names["again"] = (CARRIERS if is_exhausted else AGAIN).format(**names)
     commands = dict.fromkeys(NEXT[why].format(**names) for why in decision.why)
     return Advice(decision.action, decision.sentence, because, tuple(commands))
+
+
+def _unasked(run: Run) -> Iterator[str]:
+    """What was not looked at of a model with its neurons off."""
+    if not (run.meta("attempts") or run.meta("attack")):
+        yield "Other prompts and attacks were not tried (findnemo verify does that)."
+    if not (run.meta("quality") or {}).get("prompts"):
+        yield "What that costs other captions was not measured."
 
 
 def _audit_of(run: Run, place: str, is_fine_tune: bool) -> str:
