@@ -290,8 +290,8 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
     title = gr.HTML(NOTHING)
     pictures = gr.HTML(elem_id="pictures")
     with gr.Row(equal_height=True):
-        slider = gr.Slider(0, 1, 0, label="", interactive=False, buttons=[], scale=3)
-        seed = gr.Number(events.FRESH, precision=0, minimum=0, label="First seed")
+        slider = gr.Slider(0, 1, 0, label="", interactive=False, buttons=[], scale=3, min_width=240)
+        seed = gr.Number(events.FRESH, precision=0, minimum=0, label="First seed", min_width=120)
     alike = gr.HTML(elem_id="alike")
     status = gr.HTML(elem_classes="status")
     with gr.Row():

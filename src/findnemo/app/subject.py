@@ -81,7 +81,7 @@ def open_subject(
     if run is None:
         model = model or load(str(place), channels_last=True)
         settings = usual(model.source)
-        shipped = _shipped(model, Path(folder))
+        shipped = shipped_run(model, Path(folder))
     else:
         model, settings = _of_run(run, model)
     threshold = _calibration(calibration, run, model.source)
@@ -113,7 +113,7 @@ def _maker(
     return lambda caption, seeds, edit: kept(model.identity.whole, caption, seeds, edit)
 
 
-def _shipped(model: Model, folder: Path) -> Path | None:
+def shipped_run(model: Model, folder: Path) -> Path | None:
     """A copy of the run that comes with a shipped model; None where there is none, or where the
     model was changed as it was loaded.
     """
