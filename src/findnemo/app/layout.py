@@ -105,12 +105,13 @@ class One:
     """The tab of one caption.
 
     `values(chosen, seed)` gives new values of the components `shown`; `make` is what makes its
-    images after that, to be called by `then`.
+    images after that, to be called by `then`. `refused`: says why something was not done.
     """
 
     values: Callable[..., dict[Any, Any]]
     shown: list[Any]
     make: dict[str, Any]
+    refused: gr.HTML
 
 
 def build(subject: Subject) -> gr.Blocks:
@@ -149,21 +150,20 @@ def build(subject: Subject) -> gr.Blocks:
 
 def _follow(subject: Subject, page: gr.Blocks, shared: Shared, one: One) -> None:
     """The page shows what its address asks for."""
-    status = one.shown[0]
 
     def follow(request: gr.Request) -> Any:
         view = events.opened(subject, dict(request.query_params))
         if view is None:
-            return {status: ""}
+            return {one.refused: ""}
         chosen, seed = view
         return {**one.values(chosen, seed), shared.chosen: chosen}
 
     def turn(said: str, chosen: Chosen) -> Any:
         return gr.Tabs(selected="one") if said or chosen.caption else gr.skip()
 
-    followed = page.load(_told(status)(follow), None, [*one.shown, shared.chosen], **PAGE)
+    followed = page.load(_told(one.refused)(follow), None, [*one.shown, shared.chosen], **PAGE)
     made = followed.then(**one.make)
-    made.then(turn, [status, shared.chosen], shared.tabs, **PAGE)
+    made.then(turn, [one.refused, shared.chosen], shared.tabs, **PAGE)
 
 
 def _session(request: gr.Request) -> str:
@@ -368,6 +368,7 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
         "inputs": [shared.chosen, seed, shared.epoch],
         "outputs": [status, pictures, alike],
         "show_progress_on": status,
+        "trigger_mode": "multiple",  # those that are out of date stop by themselves
         **MODEL,
     }
     after = [slider, neurons, off, scaled, factor, file, address, refused]
@@ -394,7 +395,7 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
     saving = _told(refused, {file: gr.DownloadButton(visible=False)})(save)
     keep.click(saving, [shared.chosen, shared.epoch], [refused, file], **PRIVATE)
     about_it = [title, about, pictures, alike, sheet, folded, seed]
-    return One(values, [status, *about_it, *after], making)
+    return One(values, [status, *about_it, *after], making, refused)
 
 
 @dataclass(frozen=True)
