@@ -175,9 +175,9 @@ def _layer(
         ground += f'<rect y="{full}" width="{rest * CELL}" height="{CELL}" fill="url(#cell)"/>'
     told = f"layer {number + 1}: {counted(width)}, {len(off)} off, {len(scaled)} scaled"
     return (
-        f'<div class="layer"><button type="button" data-layer="{number}" title="{escaped(name)}">'
-        f"layer {number + 1} <small>{len(off) + len(scaled)} of {width}</small></button>"
-        f'<svg role="img" aria-label="{told}" data-layer="{number}" data-width="{width}"'
+        f'<div class="layer"><button type="button" data-layer="{number}" title="{escaped(name)}"'
+        f' aria-label="{told}">layer {number + 1}</button>'
+        f'<svg aria-hidden="true" data-layer="{number}" data-width="{width}"'
         f' data-columns="{columns}" viewBox="0 0 {columns * CELL} {rows * CELL}">'
         f'<pattern id="cell" width="{CELL}" height="{CELL}" patternUnits="userSpaceOnUse">'
         f'<rect class="on" x="1" y="1" width="{CELL - 2}" height="{CELL - 2}"/></pattern>'

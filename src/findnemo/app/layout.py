@@ -47,10 +47,9 @@ SHOWN: dict[str, Any] = {"interactive": False, "buttons": [], "format": "png"}
 WRITTEN = "LAYER: NEURON NEURON-NEURON; for example 1: 4 7; 3: 12-15"
 NO_NEURONS = "No neurons were found for this caption: switch any on the map"
 LEGEND = (
-    "<p class='legend'><b>Neurons by layer.</b> A click switches a neuron off, the next one scales"
-    " it, a third switches it on again; the name of a layer stands for all of it."
-    " <i class='on'></i> on <i class='off'></i> off <i class='scaled'></i> scaled"
-    " <i class='found'></i> found for this caption</p>"
+    "<p class='legend'><i class='on'></i>on <i class='off'></i>off <i class='scaled'></i>scaled"
+    " <i class='found'></i>found for this caption. A click switches a neuron off, the next one"
+    " scales it, a third switches it on again. The name of a layer stands for all of it.</p>"
 )
 NOTHING = note("No caption is chosen: choose one of the run, or examine one.")
 # what a click in HTML of `drawing` says: the data of the button or the cell
@@ -288,12 +287,19 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
     or in writing.
     """
     title = gr.HTML(NOTHING)
-    pictures = gr.HTML(elem_id="pictures")
-    with gr.Row(equal_height=True):
-        slider = gr.Slider(0, 1, 0, label="", interactive=False, buttons=[], scale=3, min_width=240)
-        seed = gr.Number(events.FRESH, precision=0, minimum=0, label="First seed", min_width=120)
-    alike = gr.HTML(elem_id="alike")
-    status = gr.HTML(elem_classes="status")
+    with gr.Row():
+        with gr.Column(scale=7, min_width=320):
+            pictures = gr.HTML(elem_id="pictures")
+            with gr.Row():
+                still = {"interactive": False, "buttons": [], "scale": 3, "min_width": 240}
+                slider = gr.Slider(0, 1, 0, label="", **still)
+                first = {"precision": 0, "minimum": 0, "min_width": 120}
+                seed = gr.Number(events.FRESH, label="First seed", **first)
+            alike = gr.HTML(elem_id="alike")
+            status = gr.HTML(elem_classes="status")
+        with gr.Column(scale=4, min_width=320):
+            neurons = gr.HTML(js_on_load=CLICKS, elem_id="neurons")
+            gr.HTML(LEGEND)
     with gr.Row():
         undo = gr.Button("Undo", size="sm")
         reset = gr.Button("All on", size="sm")
@@ -301,8 +307,6 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
         _cancel_button(subject, shared)
     refused = gr.HTML()
     file = gr.DownloadButton("Download", visible=False, variant="primary")
-    gr.HTML(LEGEND)
-    neurons = gr.HTML(js_on_load=CLICKS, elem_id="neurons")
     with gr.Row():
         off = gr.Textbox(label="Neurons off", max_length=LONGEST, info=WRITTEN)
         scaled = gr.Textbox(label="Neurons scaled", max_length=LONGEST, info=WRITTEN)
