@@ -80,12 +80,12 @@ def main() -> None:
         widths = {f"layer {k}": 640 for k in range(LAYERS)}
         model: Any = SimpleNamespace(source="no demo model", widths=lambda scope: widths)
         shown: Any = SimpleNamespace(run=path, model=model)
-        first = events.table(events.matching(shown, "", "memorized", "row"))[0]
-        id_ = events.clicked(shown, first)
+        found = events.matching(shown, "", "all", "worst first")
+        id_ = events.matching(shown, "", "memorized", "row")[0].id
         clicks: dict[str, Callable[[], Any]] = {
             "open the run": lambda: Run.open(path).close(),
             "a caption by its id": lambda: subject.caption_of(shown, id_),
-            "a click in the table": lambda: events.clicked(shown, first),
+            "the thumbnails of the first": lambda: events.cards(shown, found),
             "what a caption's page shows": lambda: events.detail(shown, id_),
             "a search among all captions": lambda: events.matching(shown, "99th", "all", "row"),
         }

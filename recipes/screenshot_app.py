@@ -1,7 +1,6 @@
-"""docs/images/app.png: the app on a run of the demo model, with a caption chosen.
+"""docs/images/app.png: the app on a run of the demo model, with the neurons of a caption off.
 
-    findnemo demo --limit 4
-    python recipes/screenshot_app.py findnemo-demo docs/images/app.png
+    python recipes/screenshot_app.py demo docs/images/app.png
 
 Needs Chromium and playwright; the picture is reduced to a palette, which keeps it small.
 """
@@ -26,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", help="a run directory or a shipped model")
     parser.add_argument("out", type=Path)
     parser.add_argument(
         "--caption", default="Commander Ilse Varga", help="part of the caption to show"
@@ -52,16 +51,13 @@ def screenshot(url: str, caption: str) -> bytes:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(viewport={"width": 1100, "height": 900})
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.goto(url)
-        page.get_by_role("combobox", name="Caption", exact=True).fill(caption)
-        page.get_by_role("option", name=caption).first.click()
-        page.locator(".caption bdi:visible", has_text=caption).wait_for()
-        page.get_by_role("tab", name="Neurons").click()
-        page.get_by_role("button", name="Generate").click()
-        page.locator("#after img").wait_for()
+        page.locator(".cards").get_by_role("button", name=caption).click()
+        page.get_by_role("button", name=": on").first.click()
+        page.locator("#pictures img[alt^='Now']").last.wait_for()
         page.wait_for_timeout(500)
-        taken: bytes = page.screenshot(full_page=True)
+        taken: bytes = page.screenshot()
         browser.close()
     return taken
 

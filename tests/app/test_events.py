@@ -12,9 +12,11 @@ import zipfile
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
+import torch
 from _captions import FIRST, HOSTILE, LONG, SECOND
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,15 +24,17 @@ from PIL import Image
 
 import findnemo
 from findnemo import demo
-from findnemo.app import events, open_subject
-from findnemo.app.events import Who
+from findnemo.app import drawing, events, open_subject
+from findnemo.app.edit import NONE, Edit
+from findnemo.app.events import Chosen, Who, chosen_in, edited, undone
 from findnemo.app.jobs import CancelledError, Jobs
-from findnemo.app.subject import confined, run_images, training_image
+from findnemo.app.subject import confined, run_images, shipped_run, training_image
 from findnemo.app.text import alarm, escaped, note, numbers, short, whole
 from findnemo.errors import InputError, MismatchError
+from findnemo.metrics.copies import compare_images, copies_in, copying
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs import Run, neurons_of, results
-from findnemo.runs.standing import folder_of
+from findnemo.runs import Run, neurons_of, results, state
+from findnemo.runs.standing import WORDS, folder_of
 
 SILENT = lambda done: None  # noqa: E731
 ME = Who("me")
@@ -50,6 +54,12 @@ def found_for(subject, text: str) -> NeuronSet:
         return next(neurons_of(c) for c in run.captions() if c.text == text)
 
 
+def with_edit(text: str, off: NeuronSet, factor: float = 0) -> Chosen:
+    """A caption of which some neurons are off, or scaled by another factor."""
+    edit = Edit(off) if factor == 0 else Edit(scaled=off, factor=factor)
+    return edited(Chosen(text), edit)
+
+
 # captions of a run --------------------------------------------------------------------------------
 
 
@@ -65,7 +75,8 @@ def test_filter_search_and_order(subject):
     assert texts(subject, search=" BISCUIT  the ") == [SECOND]
     assert texts(subject, search="<SCRIPT>") == [HOSTILE]
     assert texts(subject, sort="text") == sorted([FIRST, SECOND, HOSTILE, LONG], key=str.casefold)
-    scores = [row[4] for row in events.table(events.matching(subject, "", "all", "highest score"))]
+    assert texts(subject, sort="worst first")[:2] == [FIRST, SECOND]  # gone, then not memorized
+    scores = [c.score for c in events.matching(subject, "", "all", "highest score")]
     assert scores == sorted(scores, reverse=True)
     assert scores[0] > scores[-1]
     with pytest.raises(InputError, match="no filter 'nonsense'"):
@@ -86,7 +97,7 @@ def test_filter_search_and_order(subject):
 def test_what_the_app_says_is_what_the_run_says(subject, verified, said):
     """Every word in every face: tests/runs/test_faces.py.
 
-    Here: it reaches the table, its filter and the page of a caption.
+    Here: it reaches the thumbnails, their filter and the page of a caption.
     """
     with Run.open(subject.run) as run:
         first = next(run.captions())
@@ -102,9 +113,10 @@ def test_what_the_app_says_is_what_the_run_says(subject, verified, said):
         {} if verified is None else {"verify": verified}
     )
     caption = replace(first, results=results, failed={})
-    assert events.table([caption])[0][events.COLUMNS.index("verdict")] == (
-        "suspected (p = 0.02)" if said == "suspected" else said
-    )
+    (card,) = events.cards(subject, [caption])
+    assert card.said == ("suspected (p = 0.02)" if said == "suspected" else said)
+    assert card.tone == WORDS[said].tone
+    assert card.said in Reader(drawing.grid([card])).text
     assert [
         name
         for name, lets in events.FILTERS.items()
@@ -112,25 +124,8 @@ def test_what_the_app_says_is_what_the_run_says(subject, verified, said):
     ] == [said]
 
 
-def test_a_row_of_the_table_leads_to_its_caption_in_any_order(subject):
-    for row in reversed(events.table(events.matching(subject, "", "all", "row"))):
-        caption = next(c for c in events.captions(subject) if c.row == row[0])
-        assert events.clicked(subject, row) == caption.id
-    for cells in (
-        [1, "another"],
-        [99, short(FIRST)],
-        [],
-        ["1; DROP TABLE captions", FIRST],
-        ["\ud800", FIRST],
-        [1],
-        ["1\0", FIRST],
-    ):
-        with pytest.raises(InputError, match="no such caption"):
-            events.clicked(subject, cells)
-
-
 def test_a_click_reads_one_caption_and_not_the_run(subject, monkeypatch):
-    cells = events.table(events.matching(subject, "", "all", "row"))[1]
+    number = ids(subject)[SECOND]
     read = []
     rows = Run.rows
 
@@ -140,9 +135,8 @@ def test_a_click_reads_one_caption_and_not_the_run(subject, monkeypatch):
             yield one
 
     monkeypatch.setattr(Run, "rows", counted)
-    number = events.clicked(subject, cells)
     assert events.detail(subject, number).chosen.caption == SECOND
-    assert read.count("captions") == 2  # the row that was clicked on, and its caption
+    assert read.count("captions") == 1
     assert read.count("results") == 4  # detection, search, verification, all neurons together
     for id_ in (None, -1, 99, 2**70, "1"):
         with pytest.raises(InputError, match="no such caption"):
@@ -166,13 +160,14 @@ def test_a_fault_of_ours_shows_as_itself(subject, monkeypatch, error):
 
 
 def test_a_large_run_is_shown_in_part(subject):
-    many = [events.captions(subject)[0]] * (events.SHOWN + 1)
-    assert len(events.table(many)) == len(events.names(many)) == events.SHOWN
+    many = [events.captions(subject)[0]] * (events.PICKED + 1)
+    assert len(events.cards(subject, many)) == events.SHOWN
+    assert len(events.names(many)) == events.PICKED
     assert (
-        events.counted(many)
-        == f"{events.SHOWN + 1} captions; the first {events.SHOWN} are shown: search for others"
+        events.counted_captions(many)
+        == f"{events.PICKED + 1} captions; the first {events.SHOWN} are shown: search for others"
     )
-    assert events.counted(many[:1]) == "1 caption"
+    assert events.counted_captions(many[:1]) == "1 caption"
 
 
 def test_one_caption_with_its_seeds_training_image_and_neurons(subject):
@@ -180,21 +175,30 @@ def test_one_caption_with_its_seeds_training_image_and_neurons(subject):
     with Run.open(subject.run) as run:
         caption = next(run.captions())
     folder = subject.run / folder_of(caption) / "images" / caption.slug
-    for kind, images in (("before", one.before), ("after", one.after)):
+    kept = run_images(subject, caption)
+    for kind, images in kept.items():
         files = sorted(folder.glob(f"{kind}-*.png"))
         assert len(files) == len(images) == 2
         assert all(
             (pixels(Image.open(f)) == pixels(i)).all() for f, i in zip(files, images, strict=True)
         )
-    assert (pixels(one.training) == pixels(demo.training_image(FIRST))).all()
+    original = training_image(subject, FIRST, caption)
+    assert (pixels(original) == pixels(demo.training_image(FIRST))).all()
+    page = Reader(events.pictures(subject, one.chosen, None))
+    pair = [*kept["before"], *kept["after"]]
+    assert page.images == [drawing.encoded(image) for image in (original, *pair)]
+    assert page.alts[:2] == ["The training image", "Before, seed 1000"]
+    assert all(page.alts)
     assert one.sheet.size == Image.open(subject.run / "sheets" / f"{caption.slug}.png").size
     assert one.chosen.neurons == found_for(subject, FIRST) != EMPTY
+    assert one.chosen.edit == NONE  # all neurons are on
     assert str(round(caption.results["localize"]["score_before"], 4)) in one.about
     labels = events.ticks(subject, one.chosen)
-    assert [key for _, key in labels] == [f"{name}:{i}" for name, i in one.chosen.neurons]
+    assert {neuron for _, neuron in labels} == set(one.chosen.neurons)
     z = caption.results["localize"]["z"]
     assert all(
-        label.endswith(f"z = {z[key]:.1f}") and label.startswith("layer ") for label, key in labels
+        label.endswith(f"z = {z[f'{name}:{index}']:.1f}") and label.startswith("layer ")
+        for label, (name, index) in labels
     )
     for nonsense in (None, 0, 99, "1", "../1"):
         with pytest.raises(InputError, match="no such caption"):
@@ -211,11 +215,16 @@ class Reader(HTMLParser):
         super().__init__()
         self.tags = set()
         self.text = ""
+        self.images = []
+        self.alts = []
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag, attributes):
         self.tags.add(tag)
+        if tag == "img":
+            self.images.append(dict(attributes)["src"])
+            self.alts.append(dict(attributes)["alt"])
 
     def handle_data(self, data):
         self.text += data
@@ -235,10 +244,13 @@ def test_text_is_escaped_and_can_be_read_back(text):
 def test_hostile_captions_are_text(subject):
     one = events.detail(subject, ids(subject)[HOSTILE])
     assert Reader(one.title).tags == {"p", "bdi"}
-    assert Reader(one.title).text == HOSTILE
-    rows = events.table(events.captions(subject))
-    assert all(len(cell) <= 120 and cell.isprintable() for row in rows for cell in row[1:4])
-    assert Reader(events.detail(subject, ids(subject)[LONG]).title).text == LONG
+    assert Reader(one.title).text.startswith(HOSTILE)
+    html = drawing.grid(events.cards(subject, events.captions(subject)))
+    assert Reader(html).tags == {"ul", "li", "button", "span", "bdi", "img"}
+    assert not set(html) & set("${}`")
+    assert f"3: {short(HOSTILE)}" in Reader(html).text
+    assert LONG not in html
+    assert Reader(events.detail(subject, ids(subject)[LONG]).title).text.startswith(LONG)
 
 
 @pytest.fixture
@@ -269,14 +281,14 @@ def test_pictures_come_from_the_run_directory_only(stranger, tmp_path):
         ".",
     ]
     for image in crafted:
-        assert training_image(stranger, replace(caption, image=image)) is None
+        assert training_image(stranger, HOSTILE, replace(caption, image=image)) is None
     inside = (
         Path("images")
         / next(c for c in events.captions(stranger) if c.text == FIRST).slug
         / "before-00.png"
     )
     assert (
-        training_image(stranger, replace(caption, image=str(inside))) is not None
+        training_image(stranger, HOSTILE, replace(caption, image=str(inside))) is not None
     )  # the check can pass
 
 
@@ -295,45 +307,14 @@ def test_what_was_fetched_for_the_audit_is_the_training_image(stranger):
 
     caption = events.captions(stranger)[0]
     url = "https://example.org/picture.png"
-    assert training_image(stranger, replace(caption, image=url)) is None  # nothing is fetched
+    named = replace(caption, image=url)
+    assert training_image(stranger, FIRST, named) is None  # nothing is fetched
     (stranger.run / "originals").mkdir()
     Image.new("RGB", (8, 8), "blue").save(stranger.run / "originals" / kept_name(url), format="PNG")
-    assert training_image(stranger, replace(caption, image=url)).getpixel((0, 0)) == (0, 0, 255)
+    assert training_image(stranger, FIRST, named).getpixel((0, 0)) == (0, 0, 255)
 
 
 # edits --------------------------------------------------------------------------------------------
-
-
-def test_neurons_of_an_edit(subject):
-    widths = subject.model.widths("all")
-    first, second, *_ = widths
-    edit = events.neurons(subject, [f"{first}:4"], [second], f"1: 7, #9; {first}: 4\n2: 0")
-    assert edit == NeuronSet({first: [4, 7, 9], second: range(widths[second])})
-    assert events.neurons(subject, [], [], " ; \n") == EMPTY
-    assert [name for _, name in events.layers(subject)] == list(widths)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "4",
-        "1:",
-        "1: x",
-        "1: -1",
-        "1: 1.5",
-        "1: 99999",
-        "0: 1",
-        "14: 1",
-        "nonsense: 1",
-        "1: ²",
-        ":1",
-    ],
-)
-def test_what_names_no_neurons_is_refused(subject, text):
-    with pytest.raises(InputError, match=r"names no neurons|no layer|no neuron"):
-        events.neurons(subject, [], [], text)
-    with pytest.raises(InputError, match="no layer"):
-        events.neurons(subject, [], ["nonsense"], "")
 
 
 def test_an_edit_changes_the_image_and_leaves_the_model(subject):
@@ -343,41 +324,187 @@ def test_an_edit_changes_the_image_and_leaves_the_model(subject):
     for factor in (0, 0.5, -1):
         with findnemo.deactivate(subject.model, edit, factor):
             after = findnemo.generate(subject.model, FIRST, [1000], settings)[0]
-        made = events.compare(subject, ME, FIRST, edit, factor, 1000, SILENT)
-        assert (pixels(made.before) == pixels(before)).all()
-        assert (pixels(made.after) == pixels(after)).all()
-        assert (pixels(before) != pixels(after)).any()
-    kept = events.detail(subject, ids(subject)[FIRST])
-    # the audit's first seed is the one that the page begins with; it was made among others, which
-    # rounds otherwise on some processors
-    assert abs(pixels(kept.before[0]).astype(int) - pixels(before)).max() <= 2
-    assert abs(pixels(kept.before[1]).astype(int) - pixels(before)).max() > 20
-    same = events.compare(subject, ME, FIRST, edit, 1, 1000, SILENT)
-    assert (pixels(same.before) == pixels(same.after)).all()
-    assert same.said == f"seed 1000: {len(edit)} neuron{'s' * (len(edit) != 1)} times 1"
+        made = events.compare(subject, ME, with_edit(FIRST, edit, factor), 1000, SILENT)
+        assert len(made.before) == len(made.after) == events.SAMPLES
+        # an image made among others rounds otherwise on some processors
+        assert abs(pixels(made.before[0]).astype(int) - pixels(before)).max() <= 2
+        assert abs(pixels(made.after[0]).astype(int) - pixels(after)).max() <= 2
+        assert (pixels(made.before[0]) != pixels(made.after[0])).any()
+    # the audit's first seed is the one that the page begins with
+    kept = run_images(subject, events.captions(subject)[0])["before"]
+    assert abs(pixels(kept[0]).astype(int) - pixels(before)).max() <= 2
+    assert abs(pixels(kept[1]).astype(int) - pixels(before)).max() > 20
+    same = events.compare(subject, ME, with_edit(FIRST, edit, 1), 1000, SILENT)
+    assert all(
+        (pixels(one) == pixels(other)).all()
+        for one, other in zip(same.before, same.after, strict=True)
+    )
+
+
+def test_neurons_off_beside_neurons_scaled(subject):
+    """The two parts of an edit act at once, each on its neurons."""
+    off = found_for(subject, FIRST)
+    scaled = found_for(subject, SECOND) - off
+    made = events.compare(subject, ME, edited(Chosen(FIRST), Edit(off, scaled, 0.25)), 1000, SILENT)
+    layers = subject.model.value_layers
+    weights = {name: layer.weight.clone() for name, layer in layers.items()}
+    seeds = range(1000, 1000 + events.SAMPLES)
+    with torch.no_grad():
+        for neurons, factor in ((off, 0), (scaled, 0.25)):
+            for name, index in neurons:
+                layers[name].weight[index] *= factor
+        want = findnemo.generate(subject.model, FIRST, seeds, subject.image_settings)
+        for name, layer in layers.items():
+            layer.weight.copy_(weights[name])
+    for one, other in zip(made.after, want, strict=True):
+        assert abs(pixels(one).astype(int) - pixels(other)).max() <= 2
+
+
+def test_similarity_to_the_copy_is_that_of_the_verification(subject):
+    chosen = with_edit(FIRST, found_for(subject, FIRST))
+    made = events.compare(subject, ME, chosen, 1000, SILENT)
+    judges = replace(demo.judges(), original=demo.training_image(FIRST))
+    values = compare_images(FIRST, made.before, made.after, judges)
+    assert np.median(made.alike_before) == pytest.approx(values["sscd_orig_before"], abs=0.05)
+    assert copies_in(values, "before")
+    assert min(made.alike_before) >= made.copy > max(made.alike_after)
+    assert "training image" in events.told(chosen, made)
+    page = Reader(events.pictures(subject, chosen, made, 1000))
+    assert f"{made.alike_after[0]:.2f}" in page.text
+    assert "Now, 1 neuron off, seed 1003" in page.alts
+    # without a training image or a descriptor the other seeds tell
+    bare = replace(subject, descriptor=None)
+    unknown = events.compare(bare, ME, chosen, 1000, SILENT)
+    assert unknown.alike_after == copying(made.after, made.before).tolist()
+    assert "other seeds" in events.told(chosen, unknown)
+
+
+def test_images_of_an_edit_are_made_once(subject, passes):
+    chosen = with_edit(FIRST, found_for(subject, FIRST))
+    first = events.compare(subject, ME, chosen, 1000, SILENT)
+    count = len(passes)
+    assert events.compare(subject, ME, chosen, 1000, SILENT) == first
+    assert len(passes) == count > 0
+    events.compare(subject, ME, chosen, 1001, SILENT)
+    assert len(passes) > count
+
+
+def test_the_pictures_of_an_audit_are_shown_without_work(subject, passes):
+    chosen = chosen_in(events.captions(subject)[0])
+    assert not events.needs_images(subject, chosen, 1000)
+    assert not events.needs_images(subject, Chosen(), 1000)
+    assert events.needs_images(subject, chosen, 7)
+    assert events.needs_images(subject, edited(chosen, Edit(chosen.neurons)), 1000)
+    assert events.needs_images(subject, Chosen(FIRST), 1000)  # one that was typed
+    assert passes == []
+
+
+# undo, and links ----------------------------------------------------------------------------------
+
+
+def test_edits_are_undone_one_by_one(subject):
+    name = next(iter(subject.model.widths("all")))
+    steps = [Edit(NeuronSet({name: range(k)})) for k in range(events.HISTORY + 20)]
+    chosen = Chosen(FIRST)
+    for step in steps:
+        chosen = edited(edited(chosen, step), step)  # the same again is nothing to undo
+    assert len(chosen.history) == events.HISTORY + 1
+    for step in reversed(steps[-events.HISTORY - 1 :]):
+        assert chosen.edit == step
+        chosen = undone(chosen)
+    assert chosen.history == (steps[-events.HISTORY - 1],)  # older ones are forgotten
+
+
+def test_a_link_opens_what_it_was_made_of(subject):
+    names = list(subject.model.widths("all"))
+    chosen = chosen_in(events.captions(subject)[0])
+    edit = Edit(NeuronSet({names[0]: [0, 1, 2, 5]}), NeuronSet({names[3]: [7]}), 0.25)
+    query = events.link_to(subject, edited(chosen, edit), 1234)
+    assert query == "?caption=1&off=1:0-2,5&scaled=4:7&factor=0.25&seed=1234"
+    again, seed = events.opened(subject, dict(parse_qsl(query[1:])))
+    assert (again.id, again.caption, again.edit, seed) == (1, FIRST, edit, 1234)
+    assert again.order == chosen.order
+    assert undone(again).edit == NONE
+    typed = events.link_to(subject, Chosen("a cat & a dog"), 1000)
+    assert typed == "?text=a%20cat%20%26%20a%20dog"
+    assert events.opened(subject, dict(parse_qsl(typed[1:])))[0].caption == "a cat & a dog"
+    assert events.opened(subject, {}) is events.opened(subject, {"__theme": "dark"}) is None
+    assert events.link_to(subject, Chosen("long " * 1000), 1000) == ""
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"caption": "99"},
+        {"caption": "x"},
+        {"caption": "-1"},
+        {"caption": "1e400"},
+        {"caption": "1.5"},
+        {"caption": ""},
+        {"caption": "1", "off": "1:99999"},
+        {"caption": "1", "off": "99:1"},
+        {"caption": "1", "off": "<script>"},
+        {"caption": "1", "scaled": "1:1", "factor": "2"},
+        {"caption": "1", "factor": "nan"},
+        {"caption": "1", "seed": "-7"},
+        {"caption": "1", "seed": "999999999999"},
+        {"text": ""},
+        {"text": "x" * 5000},
+        {"caption": "1", "off": "1:0," * 2000},
+    ],
+)
+def test_a_link_that_was_tampered_with_is_refused(subject, query):
+    with pytest.raises(InputError):
+        events.opened(subject, query)
+
+
+@pytest.mark.parametrize(
+    ("layer", "index"), [(None, 0), (-1, 0), (99, 0), (0, None), (0, -1), (0, 10**6), ("0", 0)]
+)
+def test_a_click_beside_the_map_is_refused(subject, layer, index):
+    with pytest.raises(InputError, match="no such"):
+        events.neuron_at(subject, layer, index)
+
+
+def test_the_map_shows_what_is_switched(subject):
+    widths = subject.model.widths("all")
+    first, second = list(widths)[:2]
+    chosen = chosen_in(events.captions(subject)[0])
+    edit = Edit(NeuronSet({first: [33 % widths[first]]}), NeuronSet({second: [4, 5]}))
+    html = events.neuron_map(subject, edited(chosen, edit))
+    counts = [html.count(f'<rect class="{kind}"') for kind in ("off", "scaled", "found")]
+    assert counts == [1, 2, len(chosen.order)]
+    assert "layer 2: 32 neurons, 0 off, 2 scaled" in html
+    ((label, _),) = events.ticks(subject, chosen)
+    assert f"{label}: on" in Reader(html).text
+    assert (
+        f"{label}: off"
+        in Reader(events.neuron_map(subject, edited(chosen, Edit(chosen.neurons)))).text
+    )
 
 
 @pytest.mark.parametrize(
     ("caption", "factor", "seed", "said"),
     [
-        ("", 0, 0, "no caption"),
-        (None, 0, 0, "no caption"),
-        ("x" * 10_001, 0, 0, "10001 characters"),
+        ("", 0.5, 0, "no caption"),
+        (None, 0.5, 0, "no caption"),
+        ("x" * 10_001, 0.5, 0, "10001 characters"),
         ("a", 1.1, 0, "factor 1.1"),
         ("a", float("nan"), 0, "factor nan"),
         ("a", None, 0, "factor None"),
-        ("a", 0, -1, "seed -1"),
-        ("a", 0, 0.5, "seed 0.5"),
-        ("a", 0, 2**31, "seed"),
-        ("a", 0, None, "seed None"),
+        ("a", 0.5, -1, "seed -1"),
+        ("a", 0.5, 0.5, "seed 0.5"),
+        ("a", 0.5, 2**31, "seed"),
+        ("a", 0.5, None, "seed None"),
     ],
 )
 def test_what_cannot_be_generated_is_refused(subject, caption, factor, seed, said):
+    chosen = Chosen(caption, history=(Edit(factor=factor),))
     with pytest.raises(InputError, match=said):
-        events.compare(subject, ME, caption, EMPTY, factor, seed, SILENT)
+        events.compare(subject, ME, chosen, seed, SILENT)
 
 
-def test_sessions_do_not_disturb_each_other(subject):
+def test_sessions_do_not_disturb_each_other(subject, run_path, tmp_path):
     """Two sessions edit at once: the second asks in the midst of the first's passes, and
     each gets its own image.
     """
@@ -386,8 +513,9 @@ def test_sessions_do_not_disturb_each_other(subject):
         "a": found_for(subject, FIRST),
         "b": NeuronSet({name: range(subject.model.widths()[name])}),
     }
+    fresh = open_subject(run_path, tmp_path, model=subject.model)  # made, and not taken from there
     alone = {
-        who: events.compare(subject, Who(who), FIRST, edit, 0, 1000, SILENT).after
+        who: events.compare(fresh, Who(who), with_edit(FIRST, edit), 1000, SILENT).after[0]
         for who, edit in edits.items()
     }
     assert (pixels(alone["a"]) != pixels(alone["b"])).any()
@@ -399,7 +527,7 @@ def test_sessions_do_not_disturb_each_other(subject):
     )
 
     def work(who, tell):
-        return events.compare(subject, Who(who), FIRST, edits[who], 0, 1000, tell).after
+        return events.compare(subject, Who(who), with_edit(FIRST, edits[who]), 1000, tell).after[0]
 
     def tell(done):
         if not order:
@@ -435,17 +563,18 @@ def test_cancelling_stops_between_two_passes_and_leaves_all_as_it_was(subject, p
             subject.jobs.cancel("me")
 
     edit = found_for(subject, FIRST)
+    chosen = with_edit(FIRST, edit)
     with pytest.raises(CancelledError):
-        events.compare(subject, ME, FIRST, edit, 0, 7, tell)
+        events.compare(subject, ME, chosen, 7, tell)
     assert len(passes) == 4  # the pass that was about to begin, and no other
     assert len(subject.model.denoiser._forward_pre_hooks) == hooks
     with pytest.raises(CancelledError):  # still waiting in a queue when it was cancelled
-        events.compare(subject, ME, FIRST, edit, 0, 7, SILENT)
+        events.compare(subject, ME, chosen, 7, SILENT)
     assert len(passes) == 4
-    made = events.compare(subject, Who("me", 1), FIRST, edit, 0, 7, SILENT)
+    made = events.compare(subject, Who("me", 1), chosen, 7, SILENT)
     with findnemo.deactivate(subject.model, edit):
-        want = findnemo.generate(subject.model, FIRST, [7], subject.image_settings)[0]
-    assert (pixels(made.after) == pixels(want)).all()
+        want = findnemo.generate(subject.model, FIRST, range(7, 11), subject.image_settings)[0]
+    assert (pixels(made.after[0]) == pixels(want)).all()
 
 
 def test_cancelling_a_localization(subject, passes):
@@ -558,7 +687,7 @@ def test_export_of_picked_captions(subject):
 
 def test_export_of_the_model_and_of_a_lora(subject, tmp_path):
     edit = found_for(subject, FIRST)
-    want = events.compare(subject, ME, FIRST, edit, 0, 3, SILENT).after
+    want = events.compare(subject, ME, with_edit(FIRST, edit), 3, SILENT).after[0]
     archive, _ = events.export(subject, ME, [ids(subject)[FIRST]], "checkpoint", 0)
     assert archive.name == "checkpoint.zip"
     zipfile.ZipFile(archive).extractall(tmp_path / "out")
@@ -607,7 +736,7 @@ def test_an_export_that_cannot_be_made_leaves_nothing(subject):
 def test_neurons_that_were_switched_by_hand_are_saved_with_the_command_that_exports_them(subject):
     layer = next(iter(subject.model.widths("all")))
     edit = NeuronSet({layer: [0, 3]})
-    file, said = events.save(subject, ME, edit, 0.25)
+    file, said = events.save(subject, ME, Edit(scaled=edit, factor=0.25))
     kept = json.loads(file.read_text(encoding="utf-8"))
     assert (kept["layers"], kept["factor"]) == ({layer: [0, 3]}, 0.25)
     assert kept["model"] == subject.model.fingerprint
@@ -615,13 +744,18 @@ def test_neurons_that_were_switched_by_hand_are_saved_with_the_command_that_expo
     command = f"findnemo export {subject.run} --neurons-file neurons.json"
     assert command in Reader(said).text
     export, _ = events.export(subject, ME, [], "card", 0)
-    again, _ = events.save(subject, ME, edit, 0)
+    again, _ = events.save(subject, ME, Edit(edit))
     assert sorted(files(subject)) == sorted([export, again])  # the earlier one is gone
     events.leave(subject, "me")
     assert files(subject) == []
-    for wrong, factor in ((EMPTY, 0), (edit, 2), (edit, None)):
-        with pytest.raises(InputError, match=r"no neurons are chosen|factor"):
-            events.save(subject, ME, wrong, factor)
+    for wrong, why in (
+        (NONE, "no neurons are chosen"),
+        (Edit(scaled=edit, factor=2), "factor 2"),
+        (Edit(scaled=edit, factor=None), "factor None"),
+        (Edit(edit, NeuronSet({layer: [1]})), "one factor"),
+    ):
+        with pytest.raises(InputError, match=why):
+            events.save(subject, ME, wrong)
     assert list(subject.folder.iterdir()) == []
 
 
@@ -629,7 +763,7 @@ def test_the_command_names_a_model_as_it_was_opened(subject):
     model = copy.copy(subject.model)
     model.source, model.options = "a b/model.safetensors", {"variant": "fp16", "lora": "x:0.5"}
     edit = NeuronSet({next(iter(model.widths("all"))): [1]})
-    _, said = events.save(replace(subject, run=None, model=model), ME, edit, 0)
+    _, said = events.save(replace(subject, run=None, model=model), ME, Edit(edit))
     wanted = "findnemo export 'a b/model.safetensors' --weights-variant fp16 --lora x:0.5 --neurons"
     assert wanted in Reader(said).text
 
@@ -637,11 +771,43 @@ def test_the_command_names_a_model_as_it_was_opened(subject):
 # what is opened -----------------------------------------------------------------------------------
 
 
-def test_a_model_without_a_run(demo_model, tmp_path):
-    alone = open_subject("demo", tmp_path, model=demo_model)
-    assert (alone.run, alone.calibration.tau) == (None, demo.calibration("demo", "findnemo").tau)
+def test_a_model_without_a_run(tiny, tmp_path):
+    alone = open_subject("live", tmp_path, model=tiny)
+    assert (alone.run, alone.calibration) == (None, None)
     assert events.captions(alone) == events.exportable(alone) == []
-    assert Reader(events.welcome(alone)).text == "model demo"
+    assert "without a run" in Reader(events.welcome(alone)).text
+
+
+def test_a_shipped_model_opens_on_its_shipped_run(demo_model, tmp_path):
+    source = demo.ASSETS / "run"
+    before = {p: p.read_bytes() for p in source.rglob("*") if p.is_file()}
+    assert sum(map(len, before.values())) <= 1.5e6
+    opened = open_subject("demo", tmp_path, model=demo_model)
+    assert opened.calibration.tau == demo.calibration("demo", "findnemo").tau
+    assert Reader(events.welcome(opened)).text == "A finished audit of the model demo"
+    cards = events.cards(opened, events.matching(opened, "", "all", "worst first"))
+    assert cards[0].before is not None
+    assert cards[0].after is not None
+    memorized = [c for c in events.captions(opened) if state(c) == "memorized"]
+    assert {c.text for c in memorized} == {p.text for p in demo.memorized()}
+    assert all(
+        len(images) == events.SAMPLES
+        for c in memorized
+        for images in run_images(opened, c).values()
+    )
+    assert opened.run.is_relative_to(tmp_path)  # a copy: the package is not written to
+    assert before == {p: p.read_bytes() for p in source.rglob("*") if p.is_file()}
+    edit = Edit(memorized[0].localized.neurons)
+    _, said = events.save(opened, ME, edit)
+    assert "findnemo export demo --neurons-file" in Reader(said).text
+
+
+def test_a_shipped_model_that_was_changed_opens_without_the_run(demo_model, tmp_path):
+    neurons = NeuronSet({next(iter(demo_model.widths())): [0]})
+    changed = findnemo.load(findnemo.prune(demo_model, neurons))
+    changed.source = "demo"
+    assert shipped_run(changed, tmp_path) is None
+    assert shipped_run(demo_model, tmp_path) == tmp_path / "run"
 
 
 def test_a_model_that_is_not_that_of_the_run_is_refused(run_path, tiny, tmp_path):

@@ -89,59 +89,190 @@ def tab(page, name: str):
 
 
 def choose(page, text: str) -> None:
-    """Choose a caption of the run from the list."""
-    page.get_by_role("combobox", name="Caption", exact=True).fill(text[:30])
-    page.get_by_role("option", name=text[:30]).click()
+    """Choose a caption of the run among the thumbnails."""
+    tab(page, "Captions")
+    page.locator(".cards").get_by_role("button", name=text[:30]).click()
     page.locator(".caption bdi:visible", has_text=text[:30]).wait_for()
 
 
-def picture(page, name: str) -> bytes:
-    """The bytes of the picture that is shown before or after an edit."""
-    source = page.locator(f"#{name} img").get_attribute("src")
-    return page.request.get(source).body()
+def shown(page, line: str) -> list[str]:
+    """The pictures of one line, as they stand in the page."""
+    images = page.locator(f"#pictures img[alt^='{line}']")
+    return images.evaluate_all("images => images.map(image => image.src)")
 
 
-def generated(page, said: str) -> tuple[bytes, bytes]:
-    """Before and after, once the status says that an edit has been generated."""
-    page.get_by_role("button", name="Generate").click()
-    page.get_by_role("status").filter(has_text=re.compile(f"^{said}$")).wait_for()
-    return picture(page, "before"), picture(page, "after")
+def switched(page, said: str) -> None:
+    """Wait until the images of an edit are there."""
+    page.locator("#alike").get_by_text(f"{said}.", exact=True).wait_for()
+    page.locator(f"#pictures img[alt^='Now, {said}']").first.wait_for()
+
+
+def cell(page, layer: int, index: int) -> dict[str, float]:
+    """The middle of a neuron's cell on the map, layer and neuron as numbers from 0."""
+    svg = page.locator(f"#neurons svg[data-layer='{layer}']")
+    columns = int(svg.get_attribute("data-columns"))
+    size = svg.bounding_box()["width"] / columns
+    row, column = divmod(index, columns)
+    return {"x": (column + 0.5) * size, "y": (row + 0.5) * size}
+
+
+def click_cell(page, layer: int, index: int) -> None:
+    place = cell(page, layer, index)
+    page.locator(f"#neurons svg[data-layer='{layer}']").click(position=place)
 
 
 # what is shown ------------------------------------------------------------------------------------
+
+
+def test_the_first_screen_is_pictures_with_their_state(page, served):
+    cards = page.locator(".cards button")
+    expect(cards).to_have_count(4)
+    expect(cards.locator("img")).to_have_count(4)  # two captions, before and after
+    expect(cards.first).to_contain_text("gone")
+    expect(cards.last).to_contain_text("not memorized")
+    for name in ("before", "with the neurons off"):
+        image = page.get_by_role("img", name=name).first
+        expect(image).to_be_visible()
+        whole = image.evaluate("e => [e.naturalWidth / e.naturalHeight, e.width / e.height]")
+        assert whole[0] == pytest.approx(whole[1], rel=0.03)  # not cut to a strip
 
 
 def test_captions_are_searched_filtered_and_shown(page, served):
     page.get_by_text("4 captions").wait_for()
     page.get_by_role("textbox", name="Search captions").fill("biscuit")
     page.get_by_text("1 caption", exact=True).wait_for()
-    page.get_by_role("gridcell", name=SECOND[:20]).first.wait_for()
-    expect(page.get_by_role("gridcell", name=FIRST[:20])).to_have_count(0)
+    cards = page.locator(".cards").get_by_role("button")
+    expect(cards).to_have_count(1)
+    expect(cards).to_contain_text(SECOND[:20])
     page.get_by_role("textbox", name="Search captions").fill("")
     page.get_by_text("4 captions").wait_for()
-    page.get_by_role("gridcell", name=FIRST[:20]).first.click()
-    page.locator(".caption bdi:visible", has_text=FIRST).wait_for()
-    one = events.detail(served[0], 1)
-    page.locator(".pictures img").nth(3).wait_for()
-    assert len(one.before) + len(one.after) == 4
-    expect(page.locator(".pictures img")).to_have_count(4)
+    choose(page, FIRST)
+    page.locator("#pictures img").nth(4).wait_for()
+    expect(page.locator("#pictures img")).to_have_count(5)  # training image, two seeds twice
     expect(page.get_by_role("img", name="The training image")).to_be_visible()
-    label = events.ticks(served[0], one.chosen)[0][0]
+    page.get_by_role("button", name="Figures").click()
+    label = events.ticks(served[0], events.detail(served[0], 1).chosen)[0][0]
     expect(page.locator(".numbers:visible")).to_contain_text(label)
 
 
-def test_switching_a_neuron_changes_the_image(page):
+def test_no_label_touches_its_value(page):
     choose(page, FIRST)
-    page.get_by_role("button", name="Switch its neurons").locator("visible=true").click()
-    box = page.get_by_role("checkbox").locator("visible=true").first
-    assert box.is_checked()
-    before, off = generated(page, "seed 1000: 1 neuron off")
-    assert before != off
-    box.uncheck()
-    assert generated(page, "seed 1000: 0 neurons off") == (before, before)  # on again
-    page.get_by_role("textbox", name="Further neurons").fill("1: 99999")
-    page.get_by_role("button", name="Generate").click()
+    gaps = page.evaluate(GAPS)
+    assert len(gaps) >= 4
+    assert min(gaps) >= 3, gaps
+
+
+GAPS = """() => [...document.querySelectorAll("label")].filter(l => l.offsetParent).flatMap(label => {
+  const text = label.querySelector("span"), input = label.querySelector("input, textarea");
+  if (!text || !input || !text.offsetHeight) return [];
+  return [input.getBoundingClientRect().top - text.getBoundingClientRect().bottom];
+})"""
+
+
+# switching ----------------------------------------------------------------------------------------
+
+
+def test_switching_a_neuron_changes_the_images(page):
+    choose(page, FIRST)
+    audited = shown(page, "Before")
+    chip = page.locator(".chips button").first
+    expect(chip).to_contain_text(": on")
+    chip.click()
+    switched(page, "1 neuron off")
+    before, off = shown(page, "Before"), shown(page, "Now")
+    assert len(audited) == 2
+    assert len(before) == len(off) == 4
+    assert all(old != new for old, new in zip(before, off, strict=True))
+    expect(page.locator("#alike")).to_contain_text("Median similarity to the training image")
+    expect(chip).to_contain_text(": off")
+    chip.click()
+    switched(page, "1 neuron times 0.5")
+    assert shown(page, "Now") not in (before, off)
+    chip.click()
+    page.locator("#alike").get_by_text("0 neurons off.").wait_for()
+    expect(page.locator("#pictures img[alt^='Now']")).to_have_count(0)
+    assert shown(page, "Before") == audited  # as the audit left it
+    for said in ("1 neuron times 0.5", "1 neuron off"):
+        page.get_by_role("button", name="Undo").click()
+        switched(page, said)
+    assert shown(page, "Now") == off
+
+
+def test_the_slider_lets_the_copy_dissolve(page):
+    choose(page, FIRST)
+    slider = page.get_by_role("slider")
+    slider.focus()
+    frames = []
+    for said in (
+        "1 neuron times 0.75",
+        "1 neuron times 0.5",
+        "1 neuron times 0.25",
+        "1 neuron off",
+    ):
+        page.keyboard.press("ArrowRight")
+        switched(page, said)
+        frames.append(tuple(shown(page, "Now")))
+    assert len(set(frames)) == 4
+    page.get_by_role("button", name="All on").click()
+    expect(slider).to_have_value("0")
+
+
+def test_a_click_on_the_map_is_of_the_neuron_under_it(page, served):
+    choose(page, SECOND)
+    _, second, *_ = served[0].model.widths("all").values()
+    off = page.get_by_role("textbox", name="Neurons off")
+    click_cell(page, 0, 5)
+    expect(off).to_have_value("1: 5")
+    click_cell(page, 2, 40)  # of a second row
+    expect(off).to_have_value("1: 5; 3: 40")
+    click_cell(page, 0, 5)
+    expect(off).to_have_value("3: 40")
+    expect(page.get_by_role("textbox", name="Neurons scaled")).to_have_value("1: 5")
+    page.locator("#neurons .layer button").nth(1).click()
+    expect(off).to_have_value(f"2: 0-{second - 1}; 3: 40")
+    switched(page, f"{second + 1} neurons off, 1 neuron times 0.5")
+
+
+def test_a_view_is_shared_by_its_address(page, browser, served):
+    choose(page, SECOND)
+    expect(page).to_have_url(re.compile(r"\?caption=2$"))
+    click_cell(page, 0, 5)
+    page.get_by_role("spinbutton", name="First seed").fill("7")
+    page.keyboard.press("Enter")
+    switched(page, "1 neuron off")
+    page.locator("#pictures img[alt='Now, 1 neuron off, seed 10']").wait_for()
+    expect(page).to_have_url(re.compile(r"\?caption=2&off=1:5&seed=7$"))
+    images = shown(page, "Now")
+    other = browser.new_page()
+    other.goto(page.url)
+    switched(other, "1 neuron off")
+    assert shown(other, "Now") == images
+    other.locator(".caption bdi:visible", has_text=SECOND).wait_for()
+    expect(other.get_by_role("textbox", name="Neurons off")).to_have_value("1: 5")
+    other.goto(f"{served[1]}?caption=1&off=1:99999")
+    other.get_by_role("alert").filter(has_text="no neuron 99999").wait_for()
+    other.goto(f"{served[1]}?caption=1&off=<img src=x onerror=alert(1)>")
+    other.get_by_role("alert").filter(has_text="names no neurons").wait_for()
+    assert other.locator("#pictures img").count() == 0
+    other.close()
+
+
+def test_an_error_leaves_no_old_picture(page):
+    choose(page, FIRST)
+    page.locator(".chips button").first.click()
+    switched(page, "1 neuron off")
+    page.get_by_role("textbox", name="Neurons off").fill("1: 99999")
+    page.get_by_role("button", name="Apply").click()
     page.get_by_role("alert").filter(has_text="no neuron 99999").wait_for()
+    switched(page, "1 neuron off")  # what is in force is shown still
+    page.get_by_role("spinbutton", name="First seed").fill("99999999999")
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").filter(has_text="seed").first.wait_for()
+    expect(page.locator("#pictures img")).to_have_count(0)
+    expect(page.locator("#alike")).to_have_text("")
+
+
+# any caption --------------------------------------------------------------------------------------
 
 
 def test_any_caption_with_progress(page):
@@ -151,8 +282,14 @@ def test_any_caption_with_progress(page):
     page.get_by_text("Done.").wait_for()
     expect(page.locator(".numbers:visible")).to_contain_text("suspected")
     page.get_by_role("button", name="Switch its neurons").locator("visible=true").click()
-    page.get_by_role("checkbox").locator("visible=true").first.wait_for()
     page.locator(".caption bdi:visible", has_text=SECOND).wait_for()
+    expect(page.locator(".chips button").first).to_contain_text(": on")
+    page.locator("#pictures img[alt='Before, seed 1003']").wait_for()  # no audit made them
+    tab(page, "Any caption")
+    page.get_by_role("textbox", name="Caption", exact=True).fill("")
+    page.get_by_role("button", name="Score and find its neurons").click()
+    page.get_by_role("alert").filter(has_text="no caption").wait_for()
+    expect(page.get_by_text("memorization score").locator("visible=true")).to_have_count(0)
 
 
 @pytest.fixture
@@ -230,14 +367,14 @@ def test_exports_are_downloaded(page, served):
 
 def test_a_selection_by_hand_becomes_a_model_by_the_command_that_is_shown(page, served, tmp_path):
     choose(page, FIRST)
-    page.get_by_role("button", name="Switch its neurons").locator("visible=true").click()
-    page.get_by_role("checkbox").locator("visible=true").first.uncheck()
     page.get_by_role("button", name="Save these neurons").click()
     page.get_by_role("alert").filter(has_text="no neurons are chosen").wait_for()
-    page.get_by_role("textbox", name="Further neurons").fill("1: 4 7")
-    page.get_by_role("spinbutton", name=re.compile("Factor")).locator("visible=true").fill("0.5")
+    page.get_by_role("textbox", name="Neurons scaled").fill("1: 4 7")
+    page.get_by_role("spinbutton", name="Factor").locator("visible=true").fill("0.25")
+    page.get_by_role("button", name="Apply").click()
+    switched(page, "2 neurons times 0.25")
     page.get_by_role("button", name="Save these neurons").click()
-    page.get_by_text("2 neurons times 0.5, chosen by hand, not verified").wait_for()
+    page.get_by_text("2 neurons times 0.25, chosen by hand, not verified").wait_for()
     button = (
         page.get_by_role("button", name="Download neurons.json")
         .or_(page.get_by_role("link", name="Download neurons.json"))
@@ -252,13 +389,13 @@ def test_a_selection_by_hand_becomes_a_model_by_the_command_that_is_shown(page, 
     with contextlib.chdir(tmp_path):
         made = cli(*arguments, "--to", "card")
     assert made.status == 0, made.err
-    assert "2 neurons at 0.5 (chosen by hand, not verified): checkpoint written" in made.err
+    assert "2 neurons at 0.25 (chosen by hand, not verified): checkpoint written" in made.err
     old = served[0].model.value_layers
     new = findnemo.load(tmp_path / "clean" / "checkpoint").value_layers
     first = next(iter(old))
     for name, layer in old.items():
         scale = torch.ones(len(layer.weight), 1)
-        scale[[4, 7] if name == first else []] = 0.5
+        scale[[4, 7] if name == first else []] = 0.25
         assert torch.equal(new[name].weight, (layer.weight.half() * scale.half()).float()), name
     card = (tmp_path / "clean" / "card.md").read_text(encoding="utf-8")
     assert "Chosen by hand, not verified." in card
@@ -274,20 +411,18 @@ def said(place, text: str) -> None:
 
 
 def test_hostile_captions_are_shown_as_text(page):
-    page.get_by_role("combobox", name="Caption", exact=True).fill("<script>")
-    page.get_by_role("option").first.wait_for()
-    page.get_by_role("option", name="<script>").click()
-    shown = page.locator(".caption bdi:visible")
-    said(shown, HOSTILE)
+    expect(page.locator(".cards")).to_contain_text("<script>")
+    choose(page, "<script>")
+    said(page.locator(".caption bdi:visible"), HOSTILE)
     tab(page, "Any caption")
     page.get_by_role("textbox", name="Caption", exact=True).fill(HOSTILE)
     page.get_by_role("button", name="Score and find its neurons").click()
     page.get_by_text("Done.").wait_for()
     said(page.locator(".caption bdi:visible"), HOSTILE)
-    tab(page, "Neurons")
+    tab(page, "One caption")
     said(page.locator(".caption bdi:visible"), HOSTILE)
-    page.get_by_role("textbox", name="Further neurons").fill(HOSTILE)
-    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("textbox", name="Neurons off").fill(HOSTILE)
+    page.get_by_role("button", name="Apply").click()
     page.get_by_role("alert").filter(has_text="names no neurons").wait_for()
     assert page.locator("img[src='x'], a[href^=javascript]").count() == 0
 
@@ -353,13 +488,18 @@ def test_nothing_is_uploaded(served):
 
 
 def test_everything_is_reached_by_keyboard(page):
-    choose(page, FIRST)
     page.get_by_role("tab", name="Captions").focus()
-    assert {"Search captions", "Show", "Order", "Caption", "Switch its neurons"} <= reached(page)
-    page.get_by_role("tab", name="Neurons").focus()
+    names = reached(page)
+    assert {"Search captions", "Show", "Order"} <= names
+    assert any(FIRST[:30] in name for name in names)
+    page.locator(".cards button").first.focus()
     page.keyboard.press("Enter")
-    page.get_by_role("button", name="Generate").wait_for()
-    assert {"Whole layers", "Further neurons", "Seed", "Generate", "Cancel"} <= reached(page)
+    page.locator(".chips button").first.wait_for()
+    page.get_by_role("tab", name="One caption").focus()
+    names = reached(page)
+    assert {"First seed", "Undo", "All on", "Save these neurons", "Cancel", "Apply"} <= names
+    assert {"Neurons off", "Neurons scaled", "Factor", "Link to this view"} <= names
+    assert any(name.endswith(": on") for name in names)
 
 
 def reached(page) -> set[str]:
@@ -386,7 +526,7 @@ def test_accessible_by_axe(page, scheme):
 
     def all_tabs() -> dict[tuple[str, str], list[str]]:
         found = {}
-        for name in ("Any caption", "Neurons", "Export", "Captions"):
+        for name in ("Any caption", "One caption", "Export", "Captions"):
             tab(page, name)
             page.wait_for_timeout(300)
             found |= {(name, rule): nodes for rule, nodes in violations(axe, page).items()}
@@ -394,8 +534,8 @@ def test_accessible_by_axe(page, scheme):
 
     assert all_tabs() == {}
     choose(page, FIRST)
-    page.get_by_role("button", name="Switch its neurons").locator("visible=true").click()
-    generated(page, "seed 1000: 1 neuron off")
+    page.locator(".chips button").first.click()
+    switched(page, "1 neuron off")
     assert all_tabs() == {}
     page.evaluate(
         "Object.assign(document.querySelector('.subject').style, { color: '#777', background:"

@@ -31,7 +31,8 @@ def test_assets_are_complete_and_small() -> None:
 
 def test_nothing_shipped_is_a_pickle_but_the_descriptor() -> None:
     suffixes = {f.suffix for f in demo.ASSETS.rglob("*") if f.is_file()}
-    assert suffixes <= {".safetensors", ".json", ".txt", ".csv", ".png", ".pt", ".md"}
+    assert suffixes <= {".safetensors", ".json", ".txt", ".csv", ".png", ".pt", ".md", ".sqlite"}
+    assert {f.name for f in demo.ASSETS.rglob("*.sqlite")} == {"run.sqlite"}  # opened as a run is
     assert [f.name for f in demo.ASSETS.rglob("*.pt")] == ["descriptor.pt"]
     torch.jit.load(str(demo.DESCRIPTOR))
 

@@ -311,7 +311,9 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
             assert ("nothing is switched off" in verdict) == looked_at
             assert ("switched off all the same" in verdict) == case.off
         # app
-        assert events.table([caption])[0][events.COLUMNS.index("verdict")] == said
+        (shown,) = events.cards(_subject(run), [caption])
+        assert (shown.said, shown.tone) == (said, WORDS[case.says].tone)
+        assert f"{verdict}" in _text(events.detail(_subject(run), caption.id).title)
         about = _text(events.detail(_subject(run), caption.id).about)
         assert f"verdict {verdict}" in about
         assert case.is_ is None or f"state {case.is_} " in about
@@ -435,7 +437,7 @@ def _text(page: str) -> str:
 
 
 def _chosen(caption):
-    return events.Chosen(caption.text, neurons_of(caption), z_scores(caption))
+    return events.Chosen(caption.text, tuple(neurons_of(caption)), z_scores(caption))
 
 
 def test_neurons_of_suspected_captions_stay_on_unless_they_are_named(tmp_path):

@@ -7,59 +7,61 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 import secrets
 import shlex
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findnemo import export as exports
+from findnemo.app import drawing
+from findnemo.app.drawing import Card, Line
+from findnemo.app.edit import (
+    LONGEST,
+    NONE,
+    Edit,
+    View,
+    check_factor,
+    check_seed,
+    counted,
+    followed,
+    link,
+)
 from findnemo.app.jobs import Tell
-from findnemo.app.subject import (
-    NO_CAPTION,
-    Subject,
-    caption_of,
-    captions,
-    numbered,
-    run_images,
-    sheet,
-    training_image,
-)
+from findnemo.app.subject import Subject, caption_of, captions, run_images, sheet, training_image
 from findnemo.app.text import command, escaped, note, numbers, short, whole
-from findnemo.edits import deactivate
 from findnemo.errors import InputError
-from findnemo.images import generate
 from findnemo.localization import Localization, localize
+from findnemo.metrics import Judges
+from findnemo.metrics.copies import COPY, TRAINED, similarities
 from findnemo.models import cut
-from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.neurons import Neuron, NeuronSet
 from findnemo.passes.deltas import score
-from findnemo.runs import (
-    BAD,
-    STANDINGS,
-    Caption,
-    Run,
-    neurons_of,
-    row,
-    standing,
-    state,
-    switched_off,
-)
+from findnemo.runs import BAD, STANDINGS, Caption, Run, row, standing, state, switched_off
 from findnemo.runs.overview import BEFORE_AFTER
-from findnemo.runs.standing import meaning, said, z_scores
+from findnemo.runs.standing import (
+    WORDS,
+    checked_with,
+    meaning,
+    said,
+    with_joined,
+    worst_first,
+    z_scores,
+)
+from findnemo.seeds import FRESH
 
 if TYPE_CHECKING:
     from PIL import Image
 
-LONGEST = 10_000  # characters of a caption that is typed
-SHOWN = 500  # captions in the table and the list
-FACTORS = (-1.0, 1.0)
-SEEDS = 2**31
+SHOWN = 120  # captions in the grid
+PICKED = 500  # captions in a list
+SAMPLES = 4  # images that are made at once, of as many seeds
+HISTORY = 50  # edits that can be undone
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,25 @@ class Who:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a session works on: a caption with the neurons found for it and their z-scores.
+    """What a session works on: a caption, the neurons found for it in the order in which they go
+    off, their z-scores, and the edits so far, the last of which is in force.
 
-    All that is kept for a session.
+    All that is kept for a session. `id`: of a caption of the run.
     """
 
     caption: str = ""
-    neurons: NeuronSet = EMPTY
+    order: tuple[Neuron, ...] = ()
     z: Mapping[str, float] = field(default_factory=dict)
+    id: int | None = None
+    history: tuple[Edit, ...] = (NONE,)
+
+    @property
+    def edit(self) -> Edit:
+        return self.history[-1]
+
+    @property
+    def neurons(self) -> NeuronSet:
+        return NeuronSet.of(self.order)
 
 
 # captions of a run --------------------------------------------------------------------------------
@@ -96,13 +109,19 @@ FILTERS: dict[str, Callable[[Caption], bool]] = {
     **{word: partial(_stands, word) for word in STANDINGS},
     "suspected": lambda caption: state(caption) == "suspected",
 }
-SORTS: dict[str, Callable[[Caption], Any]] = {
-    "row": lambda c: c.row,
-    "highest score": lambda c: math.inf if c.score is None else -c.score,
-    "most neurons": lambda c: -len(neurons_of(c)),
-    "text": lambda c: c.text.casefold(),
+
+
+def _by(key: Callable[[Caption], Any]) -> Callable[[Sequence[Caption]], list[Caption]]:
+    return partial(sorted, key=key)
+
+
+SORTS: dict[str, Callable[[Sequence[Caption]], list[Caption]]] = {
+    "worst first": worst_first,
+    "row": _by(lambda c: c.row),
+    "highest score": _by(lambda c: math.inf if c.score is None else -c.score),
+    "most neurons": _by(lambda c: -len(with_joined(c))),
+    "text": _by(lambda c: c.text.casefold()),
 }
-COLUMNS = ("row", "caption", "type", "verdict", "score", "copies before", "copies after", "neurons")
 
 
 def matching(subject: Subject, search: str, kept: str, sort: str) -> list[Caption]:
@@ -119,64 +138,69 @@ def matching(subject: Subject, search: str, kept: str, sort: str) -> list[Captio
         for c in captions(subject)
         if wanted in " ".join(c.text.split()).casefold() and FILTERS[kept](c)
     ]
-    return sorted(found, key=SORTS[sort])
+    return SORTS[sort](found)
 
 
-def table(found: Sequence[Caption]) -> list[list[Any]]:
-    """Rows of COLUMNS."""
-    rows = []
-    for caption in found[:SHOWN]:
-        values = row(caption)
-        names = ("score", "copies_before", "copies_after", "neurons")
-        measured = [values[name] for name in names]
-        texts = [short(caption.text), short(caption.type or "", 12), said(caption)]
-        rows.append([caption.row, *texts, *measured])
-    return rows
+def cards(subject: Subject, found: Sequence[Caption]) -> list[Card]:
+    """The first captions as thumbnails: the first seed before and after, and how each stands."""
+    return [_card(subject, caption) for caption in found[:SHOWN]]
 
 
-def counted(found: Sequence[Caption]) -> str:
+def _card(subject: Subject, caption: Caption) -> Card:
+    images = run_images(subject, caption, most=1)
+    before, after = (next(iter(images[when]), None) for when in ("before", "after"))
+    score = None if caption.score is None else f"score {caption.score:.2f}"
+    off = counted(len(switched_off(caption))) if switched_off(caption) else None
+    beside = ", ".join(filter(None, (score, off)))
+    tone = WORDS[standing(caption)].tone
+    return Card(caption.id, caption.row, caption.text, said(caption), tone, beside, before, after)
+
+
+def counted_captions(found: Sequence[Caption]) -> str:
     more = f"; the first {SHOWN} are shown: search for others" if len(found) > SHOWN else ""
-    return _count(found, "caption") + more
+    return counted(len(found), "caption") + more
 
 
 def names(found: Iterable[Caption]) -> list[tuple[str, int]]:
     """(label, id) of captions, for a list to choose from."""
-    return [(f"{c.row}: {short(c.text)}", c.id) for c in list(found)[:SHOWN]]
+    return [(f"{c.row}: {short(c.text)}", c.id) for c in list(found)[:PICKED]]
 
 
-def clicked(subject: Subject, cells: Sequence[Any]) -> int:
-    """The id of the caption that a row of the table stands for, whatever order
-    the browser shows it in.
+def chosen_in(caption: Caption) -> Chosen:
+    """What a session works on once it has chosen a caption of the run."""
+    found = with_joined(caption)
+    listed = () if caption.localized is None else caption.localized.order
+    return Chosen(
+        caption.text, _order(found, listed, z_scores(caption)), z_scores(caption), caption.id
+    )
+
+
+def _order(
+    found: NeuronSet, listed: Sequence[Neuron], z: Mapping[str, float]
+) -> tuple[Neuron, ...]:
+    """Neurons as the search listed them; those that it did not list after them, the highest
+    z-score first.
     """
-    number, *shown = [str(cell) for cell in cells[:2]] or [""]
-    for id_, text in numbered(subject, number):
-        if [short(text)] == shown:
-            return id_
-    raise InputError(NO_CAPTION)
+    first = [tuple(neuron) for neuron in listed if tuple(neuron) in found]
+    rest = (neuron for neuron in found if neuron not in first)
+    return (*first, *sorted(rest, key=lambda n: -z.get(f"{n[0]}:{n[1]}", 0.0)))
 
 
 @dataclass(frozen=True)
 class Detail:
-    """One caption of a run.
-
-    `title`, `about`: HTML. `before`, `after`: the audit's images, the same seeds in the same order.
-    """
+    """One caption of a run. `title`: it and how it stands, `about`: what was measured; HTML."""
 
     chosen: Chosen
     title: str
     about: str
-    before: list[Image.Image]
-    after: list[Image.Image]
-    training: Image.Image | None
     sheet: Image.Image | None
 
 
-def detail(subject: Subject, id_: int | None) -> Detail:
-    """Everything that the run shows of one caption. Raises InputError if it has no such caption."""
+def detail(subject: Subject, id_: object) -> Detail:
+    """Everything that the run says of one caption. Raises InputError if it has no such caption."""
     caption = caption_of(subject, id_)
     values = row(caption)
-    chosen = Chosen(caption.text, neurons_of(caption), z_scores(caption))
-    images = run_images(subject, caption)
+    chosen = chosen_in(caption)
     about = [
         ("row", caption.row),
         ("type", caption.type),
@@ -187,10 +211,8 @@ def detail(subject: Subject, id_: int | None) -> Detail:
     ]
     return Detail(
         chosen,
-        title=whole(caption.text),
+        title=whole(caption.text) + note(f"{said(caption)}: {meaning(caption)}"),
         about=numbers(about),
-        **images,
-        training=training_image(subject, caption),
         sheet=sheet(subject, caption),
     )
 
@@ -215,127 +237,161 @@ def _measured(caption: Caption) -> Iterator[tuple[str, Any]]:
 # neurons ------------------------------------------------------------------------------------------
 
 
-def layers(subject: Subject) -> list[tuple[str, str]]:
-    """(label, name) of the value layers in forward order."""
-    return [
-        (f"layer {k}: {name} ({width} neurons)", name)
-        for k, (name, width) in enumerate(subject.model.widths("all").items(), 1)
-    ]
-
-
-def ticks(subject: Subject, chosen: Chosen) -> list[tuple[str, str]]:
-    """(label, `layer:index`) of the neurons of a caption, with their
-    z-scores where they are known.
-    """
+def ticks(subject: Subject, chosen: Chosen) -> list[tuple[str, Neuron]]:
+    """(label, neuron) of the neurons of a caption, with their z-scores where they are known."""
     number = {name: k for k, name in enumerate(subject.model.widths("all"), 1)}
     z = {key: f", z = {value:.1f}" for key, value in chosen.z.items()}
     return [
-        (f"layer {number.get(name, name)} #{i}{z.get(f'{name}:{i}', '')}", f"{name}:{i}")
-        for name, i in chosen.neurons
+        (f"layer {number.get(name, name)} #{i}{z.get(f'{name}:{i}', '')}", (name, i))
+        for name, i in chosen.order
     ]
 
 
 def _listed(subject: Subject, chosen: Chosen) -> tuple[str, str | None]:
     labels = "; ".join(label for label, _ in ticks(subject, chosen))
-    return f"neurons ({len(chosen.neurons)})", labels or None
+    return f"neurons ({len(chosen.order)})", labels or None
 
 
-def neurons(
-    subject: Subject, ticked: Sequence[str], whole_layers: Sequence[str], more: str
-) -> NeuronSet:
-    """The neurons of an edit: those ticked, those of whole layers, and those typed (see `typed`).
+def edited(chosen: Chosen, edit: Edit) -> Chosen:
+    """The same caption with another edit in force; the last HISTORY can be undone."""
+    if edit == chosen.edit:
+        return chosen
+    return replace(chosen, history=(*chosen.history, edit)[-HISTORY - 1 :])
 
-    Raises InputError.
+
+def undone(chosen: Chosen) -> Chosen:
+    """The same caption with the edit before the last one, if there was one."""
+    return replace(chosen, history=chosen.history[:-1] or chosen.history)
+
+
+def neuron_at(subject: Subject, layer: object, index: object) -> Neuron:
+    """The neuron that a click on the map means: layer and index as numbers from 0.
+
+    Raises InputError for one that the model does not have.
     """
+    widths = list(subject.model.widths("all").items())
+    if not (isinstance(layer, int) and 0 <= layer < len(widths)):
+        raise InputError("no such layer in this model")
+    name, width = widths[layer]
+    if not (isinstance(index, int) and 0 <= index < width):
+        raise InputError(f"no such neuron in {name}")
+    return name, index
+
+
+def neuron_map(subject: Subject, chosen: Chosen) -> str:
+    """The neurons of a caption, and all of the model, with what the edit does to each, as HTML."""
     widths = subject.model.widths("all")
-    unknown = [name for name in whole_layers if name not in widths]
-    if unknown:
-        raise InputError(f"no layer {unknown[0]!r}: this model has {', '.join(widths)}")
-    one_by_one = typed("; ".join(key.replace(":", ": ") for key in ticked), widths)
-    of_layers = NeuronSet({name: range(widths[name]) for name in whole_layers})
-    return one_by_one | of_layers | typed(more, widths)
-
-
-def typed(text: str, widths: Mapping[str, int]) -> NeuronSet:
-    """Neurons in writing, `LAYER:
-
-    INDEX INDEX; LAYER: INDEX`; a layer by its number, from 1, or its name. Raises InputError.
-
-    >>> typed("1: 3, 5; mid: 0", {"down": 8, "mid": 8})
-    NeuronSet({'down': (3, 5), 'mid': (0,)})
-    """
-    found = EMPTY
-    by_number = {str(k): name for k, name in enumerate(widths, 1)}
-    for part in filter(None, (p.strip() for p in re.split(r"[;\n]", text[:LONGEST]))):
-        layer, colon, indices = (piece.strip() for piece in part.partition(":"))
-        layer = by_number.get(layer, layer)
-        digits = re.split(r"[,\s#]+", indices.strip(" ,#"))
-        if not colon or not all(n.isascii() and n.isdigit() and len(n) < 9 for n in digits):
-            raise InputError(
-                f"{short(part, 60)!r} names no neurons: write LAYER: INDEX INDEX, such as 1: 4 7;"
-                " 3: 12"
-            )
-        if layer not in widths:
-            raise InputError(
-                f"no layer {short(layer, 60)!r}: give its number, 1 to {len(widths)}, or its whole"
-                " name"
-            )
-        last = max(map(int, digits))
-        if last >= widths[layer]:
-            raise InputError(
-                f"no neuron {last} in {layer}: it has {widths[layer]} (0 to {widths[layer] - 1})"
-            )
-        found |= NeuronSet({layer: map(int, digits)})
-    return found
+    its_own = drawing.chips(ticks(subject, chosen), chosen.edit, list(widths))
+    return its_own + drawing.neuron_map(widths, chosen.edit, chosen.order)
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One seed without and with an edit."""
+    """Images of some seeds without and with an edit, and how alike each is to the copy.
 
-    before: Image.Image
-    after: Image.Image
-    said: str
+    `measure`: what it is held against; `copy`: the value from which it is one.
+    """
+
+    before: list[Image.Image]
+    after: list[Image.Image]
+    alike_before: list[float]
+    alike_after: list[float]
+    measure: str
+    copy: float
 
 
-def compare(
-    subject: Subject,
-    who: Who,
-    caption: str,
-    edit: NeuronSet,
-    factor: float,
-    seed: float,
-    tell: Tell,
-) -> Compared:
-    """The images of a caption and a seed without and with `edit` scaled by `factor`.
+def compare(subject: Subject, who: Who, chosen: Chosen, seed: float, tell: Tell) -> Compared:
+    """The images of the caption and of SAMPLES seeds from `seed` on, without and with its edit.
 
-    The model is left as it was.
+    The model is left as it was. They are held against the training image, or where nobody has it
+    against untouched images of the other seeds, as a verification does (`metrics.similarities`).
 
     Raises InputError for no caption, a factor outside -1 to 1 or a seed that is none;
     CancelledError.
     """
-    caption = caption_given(caption)
-    _check_factor(factor)
-    if not (isinstance(seed, int | float) and 0 <= seed < SEEDS and seed == int(seed)):
-        raise InputError(f"seed {seed} is not a whole number from 0 to {SEEDS - 1}")
+    caption = caption_given(chosen.caption)
+    check_factor(chosen.edit.factor)
+    first = check_seed(seed)
+    seeds = range(first, first + SAMPLES)
+    of_run = None if chosen.id is None else caption_of(subject, chosen.id)
+    judges = Judges(subject.descriptor, original=training_image(subject, caption, of_run))
     with subject.jobs.turn(who.session, who.epoch, subject.model, tell):
-        before = subject.untouched(caption, int(seed))
-        with deactivate(subject.model, edit, factor):
-            after = generate(subject.model, caption, [int(seed)], subject.image_settings)[0]
-    return Compared(before, after, f"seed {int(seed)}: {_count(edit)} {_scaled(factor)}")
+        before = subject.made(caption, seeds, NONE)
+        after = subject.made(caption, seeds, chosen.edit)
+        alike = similarities(before, after, judges)
+    trained = "sscd_orig_after" in alike
+    name = "sscd_orig" if trained else "copies"
+    was, now = (alike[f"{name}_{when}"].tolist() for when in ("before", "after"))
+    measure = "training image" if trained else "untouched images of other seeds"
+    return Compared(before, after, was, now, measure, TRAINED if trained else COPY)
 
 
-def _check_factor(factor: float) -> None:
-    if not (isinstance(factor, int | float) and FACTORS[0] <= factor <= FACTORS[1]):
-        raise InputError(f"factor {factor} is outside {FACTORS[0]:g} to {FACTORS[1]:g}")
+def told(chosen: Chosen, compared: Compared | None) -> str:
+    """What is switched, and how alike the images are to the copy, as HTML."""
+    switched = note(f"{chosen.edit}.") if chosen.caption else ""
+    if compared is None:
+        return switched
+    was, now = (
+        sorted(values)[(len(values) - 1) // 2]
+        for values in (compared.alike_before, compared.alike_after)
+    )
+    name = f"Median similarity to the {compared.measure}"
+    return switched + drawing.meter(name, was, now, compared.copy)
 
 
-def _scaled(factor: float) -> str:
-    return "off" if factor == 0 else f"times {factor:g}"
+def pictures(
+    subject: Subject, chosen: Chosen, compared: Compared | None, seed: float = FRESH
+) -> str:
+    """The training image, the audit's images before and after, and those with the edit, side by
+    side, as HTML. Those of the audit are of the seeds from FRESH on.
+    """
+    caption = None if chosen.id is None else caption_of(subject, chosen.id)
+    audited: dict[str, list[Image.Image]] = {"before": [], "after": []}
+    if caption is not None and seed == FRESH:
+        audited = run_images(subject, caption, most=SAMPLES)
+    off = None if caption is None else checked_with(caption)
+    lines = [
+        Line("Before", audited["before"]),
+        Line(f"Audit: {off or 'its own neurons'} off", audited["after"]),
+    ]
+    if compared is not None:
+        lines[0] = Line("Before", compared.before, compared.alike_before)
+        lines.append(Line(f"Now, {chosen.edit}", compared.after, compared.alike_after))
+    training = training_image(subject, chosen.caption, caption)
+    return drawing.side_by_side(training, lines, check_seed(seed))
 
 
-def _count(things: Sized, name: str = "neuron") -> str:
-    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
+def needs_images(subject: Subject, chosen: Chosen, seed: float) -> bool:
+    """Whether the images of the audit do not say what is to be shown."""
+    if not chosen.caption:
+        return False
+    if chosen.edit or seed != FRESH or chosen.id is None:
+        return True
+    return not run_images(subject, caption_of(subject, chosen.id), most=1)["before"]
+
+
+# links --------------------------------------------------------------------------------------------
+
+
+def link_to(subject: Subject, chosen: Chosen, seed: float) -> str:
+    """The query of an address that opens the page as it is; empty where there is none."""
+    view = View(chosen.id, chosen.caption, chosen.edit, check_seed(seed))
+    return link(view, subject.model.widths("all"), FRESH)
+
+
+def opened(subject: Subject, query: Mapping[str, str]) -> tuple[Chosen, int] | None:
+    """What an address asks for: the caption with its edit, and the first seed; None for nothing.
+
+    Raises InputError for a query that cannot be followed.
+    """
+    view = followed(query, subject.model.widths("all"), FRESH)
+    if view is None:
+        return None
+    if view.id is None:
+        chosen = Chosen(caption_given(view.text))
+    else:
+        chosen = chosen_in(caption_of(subject, view.id))
+    return edited(chosen, view.edit), view.seed
 
 
 # any caption --------------------------------------------------------------------------------------
@@ -398,7 +454,7 @@ def _unverified(found: Localization) -> Caption:
 def chosen_of(found: Localization | float, text: str) -> Chosen:
     """What a session works on once a caption has been examined."""
     if isinstance(found, Localization):
-        return Chosen(found.prompt, found.neurons, found.z)
+        return Chosen(found.prompt, _order(found.neurons, found.order, found.z), found.z)
     return Chosen(caption_given(text))
 
 
@@ -436,33 +492,43 @@ def export(
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
-    of = f"{_count(chosen.neurons)} {_scaled(factor)}, for {_count(chosen.captions, 'caption')}"
+    neurons = f"{counted(len(chosen.neurons))} {_scaled(factor)}"
+    of = f"{neurons}, for {counted(len(chosen.captions), 'caption')}"
     return file, f"{form}: {of}"
 
 
-def save(subject: Subject, who: Who, edit: NeuronSet, factor: float) -> tuple[Path, str]:
+def save(subject: Subject, who: Who, edit: Edit) -> tuple[Path, str]:
     """An edit as a neuron file, and the command that makes a model of it, as HTML.
 
-    An earlier file of the session is removed. Raises InputError for no neurons, or a factor outside
-    -1 to 1.
+    An earlier file of the session is removed. Raises InputError for no neurons, and for some that
+    are off beside others that are scaled: a neuron file has one factor.
     """
-    _check_factor(factor)
+    if edit.off and edit.scaled:
+        raise InputError(
+            "a neuron file has one factor: switch off or scale all of the neurons, not some each"
+        )
+    neurons, factor = (edit.scaled, edit.factor) if edit.scaled else (edit.off, 0.0)
+    check_factor(factor)
     with ExitStack() as stack:
         of = subject.model if subject.run is None else stack.enter_context(Run.open(subject.run))
-        chosen = exports.by_hand(edit, of, factor)
+        chosen = exports.by_hand(neurons, of, factor)
     forget(subject, who.session, "edit")
     place = _place(subject, who.session, "edit") / exports.FORMS["neurons"].name
     file = exports.write("neurons", chosen, place)
     said = note(
-        f"{_count(edit)} {_scaled(factor)}, chosen by hand, not verified. Download the file; where"
-        " it lies then, this writes the model with that in its weights (--to takes the other forms):"
+        f"{edit}, chosen by hand, not verified. Download the file; where it lies then, this writes"
+        " the model with that in its weights (--to takes the other forms):"
     )
     return file, said + command(_exporting(subject, file.name))
 
 
+def _scaled(factor: float) -> str:
+    return "off" if factor == 0 else f"times {factor:g}"
+
+
 def _exporting(subject: Subject, file: str) -> str:
     """The command that exports a neuron file, as a shell reads it."""
-    if subject.run is not None:
+    if subject.run is not None and not subject.shipped:
         opened = [str(subject.run)]
     elif subject.model.source.startswith("live"):  # given as a pipeline, it lies nowhere
         opened = ["MODEL"]
@@ -530,8 +596,11 @@ def _zipped(folder: Path) -> Path:
 
 def welcome(subject: Subject) -> str:
     """What the app shows, in one line of HTML."""
-    where = f"Run {escaped(short(subject.run.name))} of " if subject.run is not None else ""
-    return (
-        f'<p class="subject">{where}model'
-        f" <bdi>{escaped(short(str(subject.model.source)))}</bdi></p>"
-    )
+    model = f"model <bdi>{escaped(short(str(subject.model.source)))}</bdi>"
+    if subject.run is None:
+        shown = f"{model}, without a run"
+    elif subject.shipped:
+        shown = f"A finished audit of the {model}"
+    else:
+        shown = f"Run {escaped(short(subject.run.name))} of {model}"
+    return f'<p class="subject">{shown}</p>'

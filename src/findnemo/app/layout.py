@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from findnemo.app import events
-from findnemo.app.events import COLUMNS, FILTERS, LONGEST, SORTS, Chosen, Who
+from findnemo.app import drawing, edit, events
+from findnemo.app.edit import LONGEST, NONE, Edit, dissolved
+from findnemo.app.events import FILTERS, SORTS, Chosen, Who
 from findnemo.app.jobs import CancelledError, Tell
 from findnemo.app.subject import Subject
 from findnemo.app.text import alarm, note, whole
 from findnemo.errors import FindnemoError
 from findnemo.export import FORMS
-from findnemo.seeds import FRESH
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 MODEL: dict[str, Any] = {**PRIVATE, "concurrency_limit": 1, "concurrency_id": "model"}  # in turns
 PAGE: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
+EDITS: dict[str, Any] = {**PAGE, "concurrency_limit": 1, "concurrency_id": "edits"}
 NOW: dict[str, Any] = {**PAGE, "queue": False}
 SYSTEM = ("system-ui", "sans-serif")  # fonts that nothing has to be fetched for
 MONO = ("ui-monospace", "monospace")
@@ -34,39 +36,46 @@ THEME = gr.themes.Default(primary_hue="blue", font=SYSTEM, font_mono=MONO).set(
     body_text_color_subdued="*neutral_600",
     body_text_color_subdued_dark="*neutral_300",
 )
-CSS = """
-.caption { font-size: 1.15rem; overflow-wrap: anywhere; white-space: pre-wrap; max-height: 12rem; overflow-y: auto; margin: 0 0 .5rem }
-.numbers { border: 0 !important; border-collapse: collapse; overflow-wrap: anywhere }
-.numbers :is(tr, th, td) { border: 0 !important; padding: .1rem 0 !important; vertical-align: top }
-.numbers th { text-align: left; font-weight: 400; width: min(18rem, 55%); color: var(--body-text-color-subdued) }
-.numbers td { font-variant-numeric: tabular-nums }
-.note, .alarm { margin: .25rem 0; overflow-wrap: anywhere }
-.command { white-space: pre-wrap; overflow-wrap: anywhere; margin: .25rem 0; user-select: all }
-.alarm { border-left: 4px solid #b91c1c; padding-left: .75rem }
-.pictures .grid-wrap { max-height: none }
-@media (max-width: 640px) { .pictures .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important } }
-.picture img { width: 100%; height: 100%; object-fit: contain }
-"""
-HOW = """This app was opened on a model, without a run. A run holds the captions of an audit, with their neurons and images. Make one, and open
-the app on it:
+CSS = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+HOW = """This app was opened on a model, without a run. Type any caption here. A run shows the captions
+of an audit as pictures; make one, and open the app on it:
 
     findnemo audit MODEL --prompts captions.csv --holdout holdout.csv --out run
     findnemo app run
-
-Meanwhile any caption can be typed and examined under *Any caption*.
 """
-WIDTHS: list[str | int] = ["60px", "400px", "80px", "150px", "80px", "90px", "80px"]
-KINDS: Any = ["number", "str", "str", "str", "number", "number", "number"]
 SHOWN: dict[str, Any] = {"interactive": False, "buttons": [], "format": "png"}
-PICTURES: dict[str, Any] = {
-    **SHOWN,
-    "elem_classes": "pictures",
-    "columns": 4,
-    "height": 220,
-    "object_fit": "contain",
-}
-PICTURE: dict[str, Any] = {**SHOWN, "elem_classes": "picture", "height": 280}
+WRITTEN = "LAYER: NEURON NEURON-NEURON; for example 1: 4 7; 3: 12-15"
+NO_NEURONS = "No neurons were found for this caption: switch any on the map"
+LEGEND = (
+    "<p class='legend'><i class='on'></i>on <i class='off'></i>off <i class='scaled'></i>scaled"
+    " <i class='found'></i>found for this caption. A click switches a neuron off, the next one"
+    " scales it, a third switches it on again. The name of a layer stands for all of it.</p>"
+)
 NOTHING = note("No caption is chosen: choose one of the run, or examine one.")
+# what a click in HTML of `drawing` says: the data of the button or the cell
+CLICKS = """
+element.addEventListener('click', event => {
+  const button = event.target.closest('button');
+  if (button) return trigger('click', { ...button.dataset });
+  const svg = event.target.closest('svg');
+  if (!svg) return;
+  const box = svg.getBoundingClientRect(), columns = +svg.dataset.columns;
+  const size = box.width / columns;
+  const column = Math.floor((event.clientX - box.left) / size);
+  const row = Math.floor((event.clientY - box.top) / size);
+  const index = row * columns + column;
+  if (index < +svg.dataset.width) trigger('click', { layer: svg.dataset.layer, index });
+});
+"""
+# the link in the page is its address too
+ADDRESS = """
+const follow = () => {
+  const link = element.querySelector('a');
+  history.replaceState(null, '', link ? link.href : location.pathname);
+};
+watch('value', follow);
+if (element.querySelector('a')) follow();
+"""
 SAYS = {
     "checkpoint": "a diffusers directory, as a zip",
     "file": "one .safetensors file for user interfaces",
@@ -91,14 +100,17 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Fill:
-    """How a tab takes over what was chosen in another:
+class One:
+    """The tab of one caption.
 
-    `values(chosen)` gives new values of the components `shown`.
+    `values(chosen, seed)` gives new values of the components `shown`; `make` is what makes its
+    images after that, to be called by `then`. `refused`: says why something was not done.
     """
 
-    values: Callable[[Chosen], dict[Any, Any]]
+    values: Callable[..., dict[Any, Any]]
     shown: list[Any]
+    make: dict[str, Any]
+    refused: gr.HTML
 
 
 def build(subject: Subject) -> gr.Blocks:
@@ -106,27 +118,51 @@ def build(subject: Subject) -> gr.Blocks:
     with gr.Blocks(
         title="findnemo", analytics_enabled=False, delete_cache=(3600, 24 * 3600)
     ) as page:
-        gr.Markdown("# findnemo")
-        gr.HTML(events.welcome(subject))
+        gr.HTML(f"<h1>findnemo</h1>{events.welcome(subject)}")
         chosen = gr.State(Chosen())
         epoch = gr.Number(0, visible=False, precision=0)
         with gr.Tabs() as tabs:
             shared = Shared(chosen, epoch, tabs)
-            with gr.Tab("Neurons", id="neurons", render=False) as switching:
-                fill = _neurons(subject, shared)
-            with gr.Tab("Captions", id="captions"):
-                gr.Markdown(HOW) if subject.run is None else _captions(subject, shared, fill)
+            with gr.Tab("One caption", id="one", render=False) as single:
+                one = _one_caption(subject, shared)
+            if subject.run is not None:
+                with gr.Tab("Captions", id="captions"):
+                    _captions(subject, shared, one)
+                single.render()
             with gr.Tab("Any caption", id="any"):
-                _any_caption(subject, shared, fill)
-            switching.render()
-            with gr.Tab("Export", id="export"):
-                gr.Markdown(HOW) if subject.run is None else _export(subject, shared)
+                if subject.run is None:
+                    gr.Markdown(HOW)
+                _any_caption(subject, shared, one)
+            if subject.run is None:
+                single.render()
+            else:
+                with gr.Tab("Export", id="export"):
+                    _export(subject, shared)
+        _follow(subject, page, shared, one)
 
         def leave(request: gr.Request) -> None:
             events.leave(subject, _session(request))
 
         page.unload(leave)
     return page
+
+
+def _follow(subject: Subject, page: gr.Blocks, shared: Shared, one: One) -> None:
+    """The page shows what its address asks for."""
+
+    def follow(request: gr.Request) -> Any:
+        view = events.opened(subject, dict(request.query_params))
+        if view is None:
+            return {one.refused: ""}
+        chosen, seed = view
+        return {**one.values(chosen, seed), shared.chosen: chosen}
+
+    def turn(said: str, chosen: Chosen) -> Any:
+        return gr.Tabs(selected="one") if said or chosen.caption else gr.skip()
+
+    followed = page.load(_told(one.refused)(follow), None, [*one.shown, shared.chosen], **PAGE)
+    made = followed.then(**one.make)
+    made.then(turn, [one.refused, shared.chosen], shared.tabs, **PAGE)
 
 
 def _session(request: gr.Request) -> str:
@@ -141,8 +177,12 @@ def _tell(progress: gr.Progress) -> Tell:
     return lambda done: progress((done, None), desc="", unit="U-Net evaluations")
 
 
-def _told(status: gr.HTML) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """An event of which `status` tells why it could not be done; all else then stays as it is."""
+def _told(
+    status: gr.HTML, gone: Mapping[Any, Any] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An event of which `status` tells why it could not be done. `gone`: new values of what would
+    then be old; all else stays as it is.
+    """
 
     def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
@@ -150,9 +190,9 @@ def _told(status: gr.HTML) -> Callable[[Callable[..., Any]], Callable[..., Any]]
             try:
                 return function(*args)
             except CancelledError:
-                return {status: note("Cancelled.")}
+                return {status: note("Cancelled."), **(gone or {})}
             except FindnemoError as error:
-                return {status: alarm(error)}
+                return {status: alarm(error), **(gone or {})}
 
         return run
 
@@ -163,99 +203,44 @@ def _cancel_button(subject: Subject, shared: Shared) -> None:
     def cancel(request: gr.Request) -> int:
         return subject.jobs.cancel(_session(request))
 
-    gr.Button("Cancel").click(cancel, None, shared.epoch, **NOW)
+    gr.Button("Cancel", size="sm").click(cancel, None, shared.epoch, **NOW)
 
 
-def _to_neurons(shared: Shared) -> None:
-    gr.Button("Switch its neurons").click(
-        lambda: gr.Tabs(selected="neurons"), None, shared.tabs, **NOW
-    )
-
-
-def _captions(subject: Subject, shared: Shared, fill: Fill) -> None:
-    """The captions of the run, and one of them."""
-    found = events.matching(subject, "", "all", "row")
+def _captions(subject: Subject, shared: Shared, one: One) -> None:
+    """The captions of the run as thumbnails; a click opens one."""
+    found = events.matching(subject, "", "all", "worst first")
     with gr.Row():
         search = gr.Textbox(label="Search captions", max_length=LONGEST)
         kept = gr.Dropdown(list(FILTERS), value="all", label="Show", filterable=False)
-        sort = gr.Dropdown(list(SORTS), value="row", label="Order", filterable=False)
-    count = gr.HTML(note(events.counted(found)))
-    table = gr.Dataframe(
-        events.table(found),
-        headers=list(COLUMNS),
-        datatype=KINDS,
-        type="array",
-        interactive=False,
-        max_height=320,
-        column_widths=WIDTHS,
-        label="Captions of the run",
-        buttons=[],
-    )
-    pick = gr.Dropdown(
-        events.names(found),
-        value=None,
-        label="Caption",
-        info="Choose one here, or click on a row above.",
-    )
-    status = gr.HTML()
-    with gr.Column(visible=False) as one_caption:
-        title = gr.HTML()
-        with gr.Row():
-            of_training = "The training image"
-            training = gr.Image(
-                label="Training image", alt_text=of_training, scale=1, visible=False, **PICTURE
-            )
-            with gr.Column(scale=3):
-                before = gr.Gallery(label="Before", **PICTURES)
-                after = gr.Gallery(label="With its neurons off, the same seeds", **PICTURES)
-        _to_neurons(shared)
-        about = gr.HTML()
-        with gr.Accordion("Sheet of the audit", open=False, visible=False) as folded:
-            whole_height = {**PICTURE, "height": None}
-            of_sheet = "Images before and after, of the audit"
-            sheet = gr.Image(show_label=False, alt_text=of_sheet, **whole_height)
+        sort = gr.Dropdown(list(SORTS), value="worst first", label="Order", filterable=False)
+    count = gr.HTML(note(events.counted_captions(found)))
+    grid = gr.HTML(drawing.grid(events.cards(subject, found)), js_on_load=CLICKS)
 
     def refilter(search: str, kept: str, sort: str) -> Any:
         found = events.matching(subject, search, kept, sort)
-        return (
-            note(events.counted(found)),
-            events.table(found),
-            gr.Dropdown(choices=events.names(found), value=None),
-        )
+        shown = drawing.grid(events.cards(subject, found))
+        return {count: note(events.counted_captions(found)), grid: shown}
 
-    def show(id_: int | None) -> Any:
-        if id_ is None:
-            return {status: ""}
-        one = events.detail(subject, id_)
-        return {
-            status: "",
-            one_caption: gr.Column(visible=True),
-            title: one.title,
-            about: one.about,
-            before: one.before,
-            after: one.after,
-            training: gr.Image(one.training, visible=one.training is not None),
-            sheet: one.sheet,
-            folded: gr.Accordion(visible=one.sheet is not None),
-            shared.chosen: one.chosen,
-            **fill.values(one.chosen),
-        }
-
-    def clicked(event: gr.SelectData) -> Any:
-        id_ = events.clicked(subject, event.row_value)
-        return {pick: id_, **show(id_)}
+    def choose(event: gr.EventData) -> Any:
+        chosen = events.detail(subject, _number(event, "caption")).chosen
+        shown = one.values(chosen)
+        return {shared.tabs: gr.Tabs(selected="one"), shared.chosen: chosen, **shown}
 
     asked = [search, kept, sort]
+    narrowed = _told(count, {grid: ""})(refilter)
     for changed in (search.change, kept.change, sort.change):
-        narrowed = [count, table, pick]
-        changed(_told(count)(refilter), asked, narrowed, trigger_mode="always_last", **PAGE)
-    pictures = [before, after, training, sheet, folded]
-    shown = [status, one_caption, title, about, *pictures, shared.chosen, *fill.shown]
-    pick.input(_told(status)(show), pick, shown, **PAGE)
-    table.select(_told(status)(clicked), None, [pick, *shown], **PAGE)
+        changed(narrowed, asked, [count, grid], trigger_mode="always_last", **PAGE)
+    outputs = [*one.shown, shared.chosen, shared.tabs, count]
+    grid.click(_told(count)(choose), None, outputs, **PAGE).then(**one.make)
 
 
-def _any_caption(subject: Subject, shared: Shared, fill: Fill) -> None:
+def _number(event: gr.EventData, name: str) -> int | None:
+    """A number that a click brings; None where it brings something else."""
+    said = str((event._data or {}).get(name, ""))
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 18 else None
+
+
+def _any_caption(subject: Subject, shared: Shared, one: One) -> None:
     """Any caption, scored and localized."""
     text = gr.Textbox(label="Caption", lines=2, max_lines=6, max_length=LONGEST)
     does = "Score" if subject.calibration is None else "Score and find its neurons"
@@ -265,7 +250,7 @@ def _any_caption(subject: Subject, shared: Shared, fill: Fill) -> None:
     status = gr.HTML(elem_classes="status")
     with gr.Column(visible=False) as found_here:
         result = gr.HTML()
-        _to_neurons(shared)
+        switch = gr.Button("Switch its neurons", size="sm")
 
     def examine(
         caption: str,
@@ -278,131 +263,204 @@ def _any_caption(subject: Subject, shared: Shared, fill: Fill) -> None:
             gr.Warning(what)
         chosen = events.chosen_of(found, caption)
         return {
+            **one.values(chosen),
             status: note("Done."),
             found_here: gr.Column(visible=True),
             result: events.judged(subject, found),
             shared.chosen: chosen,
-            **fill.values(chosen),
         }
 
-    outputs = [status, found_here, result, shared.chosen, *fill.shown]
     gr.on(
         [start.click, text.submit],
-        _told(status)(examine),
+        _told(status, {found_here: gr.Column(visible=False)})(examine),
         [text, shared.epoch],
-        outputs,
+        [status, found_here, result, shared.chosen, *one.shown],
         show_progress_on=status,
         **MODEL,
     )
+    opens = switch.click(lambda: gr.Tabs(selected="one"), None, shared.tabs, **NOW)
+    opens.then(**one.make)
 
 
-def _neurons(subject: Subject, shared: Shared) -> Fill:
-    """Single neurons and whole layers of the chosen caption, switched off or
-    scaled, and what that changes.
+def _one_caption(subject: Subject, shared: Shared) -> One:
+    """One caption: its pictures side by side, and its neurons, switched by the slider, on the map
+    or in writing.
     """
-    caption = gr.HTML(NOTHING)
-    ticked = gr.CheckboxGroup(
-        [], label="Its neurons", info="Those with a tick are scaled by the factor.", visible=False
-    )
+    title = gr.HTML(NOTHING)
     with gr.Row():
-        whole_layers = gr.Dropdown(
-            events.layers(subject), multiselect=True, label="Whole layers", value=[]
-        )
-        more = gr.Textbox(
-            label="Further neurons",
-            info="LAYER: INDEX INDEX; for example 1: 4 7; 3: 12",
-            max_length=LONGEST,
-        )
+        with gr.Column(scale=7, min_width=320):
+            pictures = gr.HTML(elem_id="pictures")
+            with gr.Row():
+                still = {"interactive": False, "buttons": [], "scale": 3, "min_width": 240}
+                slider = gr.Slider(0, 1, 0, label="", **still)
+                first = {"precision": 0, "minimum": 0, "min_width": 120}
+                seed = gr.Number(events.FRESH, label="First seed", **first)
+            alike = gr.HTML(elem_id="alike")
+            status = gr.HTML(elem_classes="status")
+        with gr.Column(scale=4, min_width=320):
+            neurons = gr.HTML(js_on_load=CLICKS, elem_id="neurons")
+            gr.HTML(LEGEND)
     with gr.Row():
-        factor = gr.Slider(
-            *events.FACTORS,
-            value=0,
-            step=0.05,
-            label="Factor",
-            info="0 switches off, 1 changes nothing.",
-            buttons=[],
-        )
-        seed = gr.Number(
-            FRESH,
-            precision=0,
-            minimum=0,
-            label="Seed",
-            info=f"The audit's images begin with {FRESH}.",
-        )
-    with gr.Row():
-        start = gr.Button("Generate", variant="primary")
+        undo = gr.Button("Undo", size="sm")
+        reset = gr.Button("All on", size="sm")
+        keep = gr.Button("Save these neurons", size="sm")
         _cancel_button(subject, shared)
-        keep = gr.Button("Save these neurons")
-    status = gr.HTML(elem_classes="status")
+    refused = gr.HTML()
     file = gr.DownloadButton("Download", visible=False, variant="primary")
-    with gr.Row(visible=False) as images:
-        before = gr.Image(
-            label="Before", alt_text="The image without an edit", elem_id="before", **PICTURE
-        )
-        after = gr.Image(
-            label="After", alt_text="The image with the edit", elem_id="after", **PICTURE
-        )
+    with gr.Row():
+        off = gr.Textbox(label="Neurons off", max_length=LONGEST, info=WRITTEN)
+        scaled = gr.Textbox(label="Neurons scaled", max_length=LONGEST, info=WRITTEN)
+        factor = gr.Number(edit.HALF, label="Factor", info="Of scaled neurons, -1 to 1.", step=0.05)
+        apply = gr.Button("Apply", size="sm", scale=0, min_width=100)
+    address = gr.HTML(js_on_load=ADDRESS)
+    with gr.Accordion("Figures", open=False):
+        about = gr.HTML()
+    with gr.Accordion("Sheet of the audit", open=False, visible=False) as folded:
+        of_sheet = "Images before and after, of the audit"
+        sheet = gr.Image(show_label=False, alt_text=of_sheet, **SHOWN)
 
-    def generate(
+    def switched(chosen: Chosen, first: float) -> dict[Any, Any]:
+        """What shows an edit, but for its images."""
+        widths = subject.model.widths("all")
+        count = len(chosen.order)
+        stand = gr.Slider(
+            maximum=max(count, 1),
+            step=edit.step(chosen.order),
+            value=edit.position(chosen.order, chosen.edit),
+            label=f"Its neurons off: from none to all {count} found" if count else NO_NEURONS,
+            interactive=bool(count),
+        )
+        query = events.link_to(subject, chosen, first)
+        return {
+            slider: stand,
+            neurons: events.neuron_map(subject, chosen),
+            off: edit.written(chosen.edit.off, widths),
+            scaled: edit.written(chosen.edit.scaled, widths),
+            factor: chosen.edit.factor,
+            file: gr.DownloadButton(visible=False),
+            address: f'<a class="link" href="{query}">Link to this view</a>' if query else "",
+            refused: "",
+        }
+
+    def values(chosen: Chosen, first: float = events.FRESH) -> dict[Any, Any]:
+        if chosen.id is None:
+            said = {title: whole(chosen.caption), about: ""}
+            said |= {sheet: None, folded: gr.Accordion(visible=False)}
+        else:
+            one = events.detail(subject, chosen.id)
+            said = {title: one.title, about: one.about, sheet: one.sheet}
+            said[folded] = gr.Accordion(visible=one.sheet is not None)
+        shown = {pictures: events.pictures(subject, chosen, None, first), alike: ""}
+        return {**said, **shown, seed: first, **switched(chosen, first)}
+
+    def make(
         chosen: Chosen,
-        keys: list[str],
-        layers: list[str],
-        typed: str,
-        factor: float,
-        seed: float,
+        first: float,
         epoch: float,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Any:
-        edit = events.neurons(subject, keys, layers, typed)
-        who = _who(request, epoch)
-        one = events.compare(subject, who, chosen.caption, edit, factor, seed, _tell(progress))
-        shown = {before: one.before, after: one.after, images: gr.Row(visible=True)}
-        return {status: note(one.said), **shown}
+        compared = None
+        if events.needs_images(subject, chosen, first):
+            who = _who(request, epoch)
+            compared = events.compare(subject, who, chosen, first, _tell(progress))
+        shown = events.pictures(subject, chosen, compared, first) if chosen.caption else ""
+        return {pictures: shown, alike: events.told(chosen, compared), status: ""}
 
-    def save(
-        keys: list[str],
-        layers: list[str],
-        typed: str,
-        factor: float,
-        epoch: float,
-        request: gr.Request,
-    ) -> Any:
-        edit = events.neurons(subject, keys, layers, typed)
-        path, said = events.save(subject, _who(request, epoch), edit, factor)
-        return {
-            status: said,
-            file: gr.DownloadButton(f"Download {path.name}", value=str(path), visible=True),
-        }
-
-    keep.click(
-        _told(status)(save),
-        [ticked, whole_layers, more, factor, shared.epoch],
-        [status, file],
-        show_progress_on=status,
-        **PRIVATE,
-    )
-    inputs = [shared.chosen, ticked, whole_layers, more, factor, seed, shared.epoch]
-    start.click(
-        _told(status)(generate),
-        inputs,
-        [status, images, before, after],
-        show_progress_on=status,
+    making = {
+        "fn": _told(status, {pictures: "", alike: ""})(make),
+        "inputs": [shared.chosen, seed, shared.epoch],
+        "outputs": [status, pictures, alike],
+        "show_progress_on": status,
+        "trigger_mode": "multiple",  # those that are out of date stop by themselves
         **MODEL,
-    )
+    }
+    after = [slider, neurons, off, scaled, factor, file, address, refused]
+    changes: list[tuple[list[Any], Change, str]] = [
+        ([slider.input], _by_slider, "always_last"),
+        ([neurons.click], partial(_by_click, subject), "multiple"),
+        ([apply.click, off.submit, scaled.submit], partial(_by_writing, subject), "once"),
+        ([undo.click], lambda chosen, _: events.undone(chosen), "multiple"),
+        ([reset.click], lambda chosen, _: events.edited(chosen, NONE), "once"),
+        ([seed.submit, seed.blur], lambda chosen, _: chosen, "once"),
+    ]
+    asked = [shared.chosen, seed, slider, off, scaled, factor]
+    outputs = [shared.chosen, shared.epoch, *after]
+    for triggers, change, mode in changes:
+        changing = _told(refused)(_changing(subject, change, shared, switched))
+        changed = gr.on(triggers, changing, asked, outputs, trigger_mode=mode, **EDITS)
+        changed.then(**making)
 
-    def values(chosen: Chosen) -> dict[Any, Any]:
-        choices = events.ticks(subject, chosen)
-        keys = [key for _, key in choices]
-        return {
-            caption: whole(chosen.caption) if chosen.caption else NOTHING,
-            ticked: gr.CheckboxGroup(choices=choices, value=keys, visible=bool(choices)),
-            images: gr.Row(visible=False),
-            file: gr.DownloadButton(visible=False),
-            status: "",
-        }
+    def save(chosen: Chosen, epoch: float, request: gr.Request) -> Any:
+        path, said = events.save(subject, _who(request, epoch), chosen.edit)
+        download = gr.DownloadButton(f"Download {path.name}", value=str(path), visible=True)
+        return {refused: said, file: download}
 
-    return Fill(values, [caption, ticked, images, file, status])
+    saving = _told(refused, {file: gr.DownloadButton(visible=False)})(save)
+    keep.click(saving, [shared.chosen, shared.epoch], [refused, file], **PRIVATE)
+    about_it = [title, about, pictures, alike, sheet, folded, seed]
+    return One(values, [status, *about_it, *after], making, refused)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the controls of an edit say, and what was clicked."""
+
+    position: float
+    off: str
+    scaled: str
+    factor: float
+    event: gr.EventData
+
+
+Change = Callable[[Chosen, Asked], Chosen]
+
+
+def _changing(
+    subject: Subject,
+    change: Change,
+    shared: Shared,
+    switched: Callable[[Chosen, float], dict[Any, Any]],
+) -> Callable[..., dict[Any, Any]]:
+    """An event that changes the edit: what an earlier one is still making stops."""
+
+    def changed(
+        chosen: Chosen,
+        first: float,
+        position: float,
+        off: str,
+        scaled: str,
+        factor: float,
+        event: gr.EventData,
+        request: gr.Request,
+    ) -> dict[Any, Any]:
+        new = change(chosen, Asked(position, off, scaled, factor, event))
+        shown = switched(new, first)
+        epoch = subject.jobs.cancel(_session(request))
+        return {shared.chosen: new, shared.epoch: epoch, **shown}
+
+    return changed
+
+
+def _by_slider(chosen: Chosen, asked: Asked) -> Chosen:
+    return events.edited(chosen, dissolved(chosen.order, asked.position))
+
+
+def _by_click(subject: Subject, chosen: Chosen, asked: Asked) -> Chosen:
+    layer = _number(asked.event, "layer")
+    index = _number(asked.event, "index")
+    if index is None:
+        name, _ = events.neuron_at(subject, layer, 0)
+        width = subject.model.widths("all")[name]
+        return events.edited(chosen, edit.layer_clicked(chosen.edit, name, width))
+    return events.edited(chosen, edit.clicked(chosen.edit, events.neuron_at(subject, layer, index)))
+
+
+def _by_writing(subject: Subject, chosen: Chosen, asked: Asked) -> Chosen:
+    widths = subject.model.widths("all")
+    off = edit.typed(asked.off, widths)
+    scaled = edit.typed(asked.scaled, widths) - off
+    return events.edited(chosen, Edit(off, scaled, edit.check_factor(asked.factor)))
 
 
 def _export(subject: Subject, shared: Shared) -> None:

@@ -6,6 +6,7 @@ Shared by all sessions, and never changed by them.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,12 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from findnemo import demo
+from findnemo.app.edit import Edit
 from findnemo.app.jobs import Jobs
 from findnemo.calibration import Calibration
-from findnemo.errors import InputError
+from findnemo.edits import deactivate
+from findnemo.errors import InputError, MismatchError
 from findnemo.files.fetch import RefusedError
 from findnemo.files.originals import kept_name, picture
 from findnemo.images import ImageSettings, generate, usual
+from findnemo.metrics import Descriptor
 from findnemo.models import Model, load
 from findnemo.models._identity import kept_identity, refuse_other
 from findnemo.runs import Caption, Run, captions_of, settings_of
@@ -29,8 +33,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MOST = 32  # images of a caption that are shown
-KEPT = 64  # untouched images, to compare edited ones with
-NO_CAPTION = "no such caption in this run: choose one from the list"
+KEPT = 64  # sets of images that were made, the last ones
+NO_CAPTION = "no such caption in this run: choose one of the run"
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,9 @@ class Subject:
     """`run`: its directory, or None.
 
     `calibration`: None if captions can be scored, but not judged. `folder`: where exports are made.
-    `untouched(caption, seed)`: the image without an edit; the last ones are kept.
+    `made(caption, seeds, edit)`: the images of a caption; the last ones are kept. `descriptor`: what
+    tells copies, None where pixels do. `shipped`: whether the run is a copy of one that comes with
+    the model.
     """
 
     model: Model
@@ -46,7 +52,9 @@ class Subject:
     calibration: Calibration | None
     image_settings: ImageSettings
     folder: Path
-    untouched: Callable[[str, int], Image.Image]
+    made: Callable[[str, range, Edit], list[Image.Image]]
+    descriptor: Descriptor | None = None
+    shipped: bool = False
     jobs: Jobs = field(default_factory=Jobs)
 
 
@@ -63,27 +71,64 @@ def open_subject(
     """A run directory, or whatever `findnemo.load` takes, for the app;
     exports are made in `folder`.
 
-    `calibration`: a directory made by `findnemo calibrate`; a run and the demo model bring their
-    own. `model`: the model of `place`, if it is loaded already. Raises InputError for what is
-    neither, MismatchError for a model that is not that of the run or the calibration.
+    A shipped model is opened on its shipped run, which is copied to `folder`. `calibration`: a
+    directory made by `findnemo calibrate`; a run and the demo model bring their own. `model`: the
+    model of `place`, if it is loaded already. Raises InputError for what is neither, MismatchError
+    for a model that is not that of the run or the calibration.
     """
     run = Path(place) if is_run(place) else None
+    shipped = None
     if run is None:
         model = model or load(str(place), channels_last=True)
         settings = usual(model.source)
+        shipped = shipped_run(model, Path(folder))
     else:
         model, settings = _of_run(run, model)
     threshold = _calibration(calibration, run, model.source)
     if threshold is not None:
         threshold.check(model)
-    images = lru_cache(KEPT)(
-        lambda whole, caption, seed: generate(model, caption, [seed], settings)[0]
+    is_demo = model.source in demo.MODELS
+    return Subject(
+        model,
+        run or shipped,
+        threshold,
+        settings,
+        Path(folder),
+        _maker(model, settings),
+        Descriptor(demo.DESCRIPTOR) if is_demo else None,
+        shipped is not None,
     )
 
-    def untouched(caption: str, seed: int) -> Image.Image:
-        return images(model.identity.whole, caption, seed)
 
-    return Subject(model, run, threshold, settings, Path(folder), untouched)
+def _maker(
+    model: Model, settings: ImageSettings
+) -> Callable[[str, range, Edit], list[Image.Image]]:
+    """Makes the images of a caption with an edit, and keeps the last sets of them."""
+
+    @lru_cache(KEPT)
+    def kept(whole: str, caption: str, seeds: range, edit: Edit) -> list[Image.Image]:
+        with deactivate(model, edit.off), deactivate(model, edit.scaled, edit.factor):
+            return generate(model, caption, seeds, settings)
+
+    return lambda caption, seeds, edit: kept(model.identity.whole, caption, seeds, edit)
+
+
+def shipped_run(model: Model, folder: Path) -> Path | None:
+    """A copy of the run that comes with a shipped model; None where there is none, or where the
+    model was changed as it was loaded.
+    """
+    source = demo.MODELS.get(model.source, Path()) / "run"
+    if not is_run(source):
+        return None
+    with Run.open(source) as opened:
+        settings = settings_of(opened, audit=False)
+    try:
+        refuse_other(
+            model, str(settings.get("model")), kept_identity(settings.get("identity")), "", ""
+        )
+    except MismatchError:
+        return None
+    return Path(shutil.copytree(source, folder / "run"))
 
 
 def _calibration(
@@ -125,7 +170,7 @@ def captions(subject: Subject) -> list[Caption]:
         return captions_of(run)
 
 
-def caption_of(subject: Subject, id_: int | None) -> Caption:
+def caption_of(subject: Subject, id_: object) -> Caption:
     """One caption of the run; no other is read. Raises InputError if it has no such caption."""
     if subject.run is not None and isinstance(id_, int) and 0 <= id_ < 2**63:
         with Run.open(subject.run) as run:
@@ -134,27 +179,20 @@ def caption_of(subject: Subject, id_: int | None) -> Caption:
     raise InputError(NO_CAPTION)
 
 
-def numbered(subject: Subject, row: str) -> list[tuple[int, str]]:
-    """(id, text) of the captions that have a row number; nothing else of the run is read."""
-    if subject.run is None or not row.isascii():
-        return []
-    with Run.open(subject.run) as run:
-        found = run.rows("captions", "WHERE CAST(row AS TEXT) = ? ORDER BY id", (row,))
-        return [(id_, str(text)) for id_, text, *_ in found]
-
-
 # pictures: of the run directory only, whatever its rows and links say -----------------------------
 
 
-def run_images(subject: Subject, caption: Caption) -> dict[str, list[Image.Image]]:
+def run_images(
+    subject: Subject, caption: Caption, most: int = MOST
+) -> dict[str, list[Image.Image]]:
     """The audit's images of a caption: `before` and `after`, in the order of their seeds; in few
-    steps, where the audit made them so.
+    steps, where the audit made them so. `most`: of each.
     """
     folder = (folder_of(caption), "images", caption.slug)
     return {
         kind: [
             image
-            for k in range(MOST)
+            for k in range(most)
             if (image := _picture(subject, *folder, f"{image_name(caption, kind)}-{k:02d}.png"))
             is not None
         ]
@@ -162,13 +200,15 @@ def run_images(subject: Subject, caption: Caption) -> dict[str, list[Image.Image
     }
 
 
-def training_image(subject: Subject, caption: Caption) -> Image.Image | None:
+def training_image(
+    subject: Subject, text: str, caption: Caption | None = None
+) -> Image.Image | None:
     """The training image of a caption, if the demo model brings it or the run directory
-    holds it; nothing is fetched.
+    holds it; nothing is fetched. `caption`: that of the run, where it is one.
     """
     if subject.model.source in demo.MODELS:
-        return demo.training_image(caption.text, subject.model.source)
-    if not caption.image:
+        return demo.training_image(text, subject.model.source)
+    if caption is None or not caption.image:
         return None
     return _picture(subject, "originals", kept_name(caption.image)) or _picture(
         subject, caption.image
