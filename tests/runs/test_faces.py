@@ -17,7 +17,7 @@ import torch
 
 from findnemo.app import events
 from findnemo.calibration import Calibration
-from findnemo.cli import _overview, _show
+from findnemo.cli import _closing, _overview, _show
 from findnemo.export import model_card, select
 from findnemo.prompts import Prompt
 from findnemo.report import _captions as cards
@@ -399,7 +399,7 @@ def test_a_run_of_all_cases_is_counted_alike_everywhere(tmp_path):
             " looked at." in verdict.text
         )
         assert "With 5 hold-out captions no p-value is under 1/6." in verdict.text
-        told = re.sub(r"\[/?[a-z ]*\]", "", " ".join(_show.verdict(run, captions, ALL)))
+        told = " ".join(_closing.evidence(run, captions, ALL))
         assert verdict.text in told
         assert verdict.text in _text(render(run))
         assert verdict.text in model_card(select(run))

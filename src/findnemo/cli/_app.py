@@ -110,7 +110,7 @@ def demo(
         with listening(quiet) as listener:
             detecting = tasks.Detecting(calibration=shipped.calibration(place, "findnemo"))
             run = tasks.audit(place, table, out, detecting, workers=workers, listener=listener)
-        show_result(run, False, json, quiet, report=True)
+        show_result(run, False, json, quiet)
         return
     if natural:
         raise InputError(

@@ -24,6 +24,7 @@ from findnemo.cli._common import (
     print_json,
     say,
     stdout,
+    tell,
 )
 from findnemo.cli._options import grouped
 from findnemo.errors import FAILED, InputError
@@ -146,12 +147,17 @@ def study(
     from findnemo import tasks
     from findnemo.errors import FindnemoError
 
-    if overview:  # its only argument is a run
+    if overview or name is None:  # its only argument is a run
         with listening(quiet) as listener:
             show_studies(tasks.studies(run or name, studying, listener), json)
+        if name is None and not json:
+            stdout.print("Make them from a run: findnemo study NAME[,NAME] RUN, or all RUN")
         return
-    if name is None or run is None:
-        raise InputError("give the studies and a RUN, or --list for what there is")
+    if run is None:
+        raise InputError(
+            f"give the studies and a RUN: findnemo study {name} RUN; findnemo study alone lists"
+            " what there is"
+        )
     place = replace(source, place=model)
     with listening(quiet) as listener:
         done = tasks.study(name, run, out, studying, place, workers, listener)
@@ -167,19 +173,20 @@ def study(
 
 
 def show_studies(table: Any, json: bool) -> None:
-    """Every study with what it needs, and of a run what is there and what is missing."""
+    """Every study with what it computes and needs; of a run what is there and what is missing."""
     from rich.table import Table
 
     if json:
         print_json([dict(zip(table.columns, row, strict=True)) for row in table.rows])
         return
-    kept = [0, 1, 2, 5] if len(table.columns) > 5 else [0, 1, 2, 3, 4]  # of a run: what it has
+    last = table.columns.index("this run" if "this run" in table.columns else "needs")
+    kept = [0, 1, 2, 3, last]
     shown = Table(*(table.columns[k] for k in kept), **LOOSE)
     for row in table.rows:
         shown.add_row(*("-" if row[k] is None else plain(str(row[k])) for k in kept))
     stdout.print(shown)
     for line in table.note.split("; "):
-        stdout.print(plain(line), soft_wrap=True)
+        tell(plain(line))
 
 
 def show(study: Any) -> None:
