@@ -35,7 +35,8 @@ def test_an_entry_names_a_function_and_things_that_a_run_can_have(name):
     home = import_module(f"findnemo.studies.{entry.home}")
     assert callable(getattr(home, name))
     assert {*entry.needs, *entry.uses} <= set(NEEDS)
-    assert {*entry.work} and {*entry.work} <= set(WORK)
+    assert {*entry.work}
+    assert {*entry.work} <= set(WORK)
     assert not set(entry.needs) & set(entry.uses)
 
 

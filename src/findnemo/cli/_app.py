@@ -12,6 +12,7 @@ from findnemo.cli._audit import audit, calibrate, detect, localize, show_result
 from findnemo.cli._benchmark import benchmark
 from findnemo.cli._checking import harden, verify
 from findnemo.cli._common import (
+    PLAIN,
     Global,
     JsonOpt,
     LimitOpt,
@@ -130,6 +131,10 @@ def demo(
         raise typer.Exit(FAILED)
 
 
+if PLAIN:
+    from typer import rich_utils
+
+    rich_utils.COLOR_SYSTEM = None
 COMMANDS = (
     *(demo, audit, watch, calibrate, detect, localize, verify, inspect, report, serve),
     *(export, harden, compare, study, benchmark, merge, repair),

@@ -18,7 +18,7 @@ from findnemo.cli._common import (
     RunArg,
     listening,
     print_json,
-    stdout,
+    tell,
     warn,
 )
 from findnemo.cli._options import grouped
@@ -121,4 +121,4 @@ def _show_checks(checks: dict[str, Any]) -> None:
         figures = ", ".join(
             f"{key.replace('_', ' ')} {value:.3g}" for key, (value, *_) in values.items()
         )
-        stdout.print(f"{name}, {checks['prompts']} ordinary captions: {figures}", soft_wrap=True)
+        tell(f"{name}, {checks['prompts']} ordinary captions: {figures}")

@@ -15,12 +15,7 @@ from findnemo.cli._common import LOOSE, plain, shown, stdout, tell
 if TYPE_CHECKING:
     from findnemo.runs import Caption, Run
 
-PLACES = {  # what a run directory may hold -> what is there
-    "report.html": "report",
-    "sheets": "pictures",
-    "training.png": "pictures",
-    "results.csv": "results",
-}
+COLOURS = {"release": "green", "release edited": "green", "hold": "red", "go on": "yellow"}
 
 
 def show_closing(run: Run, captions: Sequence[Caption], of: str) -> None:
@@ -30,27 +25,28 @@ def show_closing(run: Run, captions: Sequence[Caption], of: str) -> None:
     the threshold.
     """
     from findnemo.runs.overview import glance
-    from findnemo.runs.verdict import audited
+    from findnemo.runs.verdict import advice_of, looked_at
 
+    advice = advice_of(run, captions, of, str(run.path))
+    audited, _ = looked_at(run, of)
+    tell(f"\n[bold {COLOURS[advice.action]}]{plain(advice.sentence)}[/]")
+    for line in (advice.because, *evidence(run, captions)):
+        tell(plain(line))
     stdout.print()
-    for line in evidence(run, captions, of):
-        tell(line)
+    stdout.print(figures_table(glance(captions, run.meta("quality"), audited)))
     stdout.print()
-    stdout.print(figures_table(glance(captions, run.meta("quality"), audited(run, of))))
-    stdout.print()
-    for what, where in places(run.path):
-        stdout.print(f"{what:<9} {plain(str(where))}", soft_wrap=True)
+    following = [("next", command) for command in advice.next_commands]
+    for what, line in (*places(run.path, captions), *following):
+        stdout.print(f"{what:<9} {plain(line)}", soft_wrap=True)
 
 
-def evidence(run: Run, captions: Sequence[Caption], of: str) -> list[str]:
-    """What to do, the verdict on the captions `of` a run, and how that is known."""
+def evidence(run: Run, captions: Sequence[Caption]) -> list[str]:
+    """How the verdict is known: which neurons were off together, and what is known of the model."""
     from findnemo.runs.truth import truth_of
     from findnemo.runs.union import told
-    from findnemo.runs.verdict import verdict_of
 
     truth = truth_of(run, run.captions())
-    lines = [verdict_of(run, captions, of).text, told(captions), *(truth.told[:1] if truth else [])]
-    return [plain(line) for line in lines if line]
+    return [line for line in (told(captions), *(truth.told[:1] if truth else ())) if line]
 
 
 def figures_table(pairs: Sequence[tuple[str, str]]) -> Table:
@@ -60,6 +56,18 @@ def figures_table(pairs: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
-def places(run: Path) -> list[tuple[str, Path]]:
-    """What there is to look at in a run directory: its name, and where it is."""
-    return [(what, run / name) for name, what in PLACES.items() if (run / name).exists()]
+def places(run: Path, captions: Sequence[Caption]) -> list[tuple[str, str]]:
+    """What there is to look at in a run directory: its name, and where it is. Of sheets those that
+    the captions are judged by.
+    """
+    from findnemo.runs.fine_tunes import GRID
+    from findnemo.runs.standing import folder_of
+
+    folder = next((folder_of(c) for c in captions if c.together is not None), ".")
+    where = {
+        run / "report.html": "report",
+        run / folder / "sheets": "pictures",
+        run / GRID: "pictures",
+        run / "results.csv": "results",
+    }
+    return [(what, str(path)) for path, what in where.items() if path.exists()]

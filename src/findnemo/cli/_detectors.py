@@ -9,7 +9,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
-from findnemo.cli._common import EDGELESS, plain, print_json, say, stderr, stdout
+from findnemo.cli._common import EDGELESS, plain, print_json, say, stderr, stdout, tell
 from findnemo.errors import FAILED, InputError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def show(found: Sequence[Result]) -> None:
     )
     for result in found:
         for line in beside_published(result):
-            stdout.print(plain(line), soft_wrap=True)
+            tell(plain(line))
     for result in found:
         if result.failed:
             stderr.print(

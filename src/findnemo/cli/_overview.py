@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Column, Table
 
 from findnemo.cli._closing import show_closing
-from findnemo.cli._common import EDGELESS, plain, shown, stdout
+from findnemo.cli._common import EDGELESS, plain, shown, stdout, tell
 from findnemo.cli._robustness import show_robustness
 from findnemo.cli._show import coloured, show_run, show_training
 
@@ -57,7 +57,7 @@ def _part(title: str, shown: Table | str) -> None:
     """A part with its title; nothing where there is nothing to show."""
     if shown:
         stdout.print(f"\n[bold]{title}[/]")
-        stdout.print(shown, soft_wrap=isinstance(shown, str))
+        stdout.print(shown, soft_wrap=isinstance(shown, str) and not stdout.is_terminal)
 
 
 def _bar(count: int, top: int, beside: int = 16) -> str:
@@ -147,20 +147,20 @@ def show_caption(
     from findnemo.runs.standing import folder_of
 
     kind = f", {plain(caption.type)}" if caption.type else ""
-    stdout.print(verdict_of(caption), soft_wrap=True)
+    tell(verdict_of(caption))
     stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}{kind}")
     if scored := score_of(caption, settings_of(run)["tau"], q):
-        stdout.print(scored, soft_wrap=True)
+        tell(scored)
     _show_rows(measured_table(caption))
     if caption.localized is not None and caption.localized.diagnosis is not None:
-        stdout.print(plain(caption.localized.diagnosis["sentence"]), soft_wrap=True)
+        tell(plain(caption.localized.diagnosis["sentence"]))
     _show_rows(prices_table(caption))
     for line in neuron_lines(caption, list(value_layers(run, captions))):
-        stdout.print(line, soft_wrap=True)
+        tell(line)
     for line in of_caption(verdicts(caption, run.meta("bases") or {})):
-        stdout.print(plain(line), soft_wrap=True)
+        tell(plain(line))
     for stage, reason in caption.failed.items():
-        stdout.print(f"[red]{plain(stage)} failed:[/] {plain(reason)}", soft_wrap=True)
+        tell(f"[red]{plain(stage)} failed:[/] {plain(reason)}")
     picture = run.path / folder_of(caption) / "sheets" / f"{caption.slug}.png"
     if picture.exists():
         stdout.print(plain(f"images: {picture}"), soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
-from findnemo.cli._common import EDGELESS, plain, stdout
+from findnemo.cli._common import EDGELESS, plain, stdout, tell
 
 NARROW: dict[str, Any] = {"box": SIMPLE, "collapse_padding": True, **EDGELESS}
 ROOM = 3  # columns of attempts that 80 characters hold together with their intervals
@@ -25,7 +25,7 @@ def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any
     if attack and any(attack["curves"].values()):
         stdout.print(attack_table(attack))
     for line in sentences(attempts, attack):
-        stdout.print(plain(line), soft_wrap=True)
+        tell(plain(line))
 
 
 def attempts_table(attempts: Mapping[str, Any]) -> Table:

@@ -120,11 +120,11 @@ def show_training(run: Run) -> None:
         return
     stdout.print(variants_table(about["variants"]))
     if canaries := canaries_told(about):
-        stdout.print(plain(canaries), soft_wrap=True)
+        tell(plain(canaries))
     pictures = [about["pictures"][k] for k in worst(about)]
     if seen := [one for one in pictures if one["state"] != "not seen"]:
         stdout.print(training_table(seen))
-    stdout.print(f"\nCaptions and neurons of {plain(about['main'])}:", soft_wrap=True)
+    tell(f"\nCaptions and neurons of {plain(about['main'])}:")
 
 
 VERDICTS = {"copies": "red", "does not copy": "green", "cannot be said": "yellow"}

@@ -210,7 +210,7 @@ def show(study: Any) -> None:
         table.add_row(*(_cell(row[k], row[theirs[k]] if k in theirs else None) for k in own))
     stdout.print(table)
     grey = " [dim]In grey: the paper's, on Stable Diffusion v1.4.[/]" if theirs else ""
-    stdout.print(plain(study.note) + grey, soft_wrap=True)
+    tell(plain(study.note) + grey)
 
 
 def _cell(ours: Any, theirs: Any) -> str:
