@@ -1,16 +1,24 @@
-"""The verdict on a run in a few sentences, the same in every face: what is not gone comes first."""
+"""The verdict on a run in a few sentences, and what to do now, the same in every face: what is not
+gone comes first.
+"""
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from findnemo.calibration import Calibration
+from findnemo.runs._tried import OFF, prompts_of, verdicts
+from findnemo.runs.fine_tunes import CLEANED, choice, different, row_of, training_of
 from findnemo.runs.overview import memorized, value_layers
 from findnemo.runs.standing import (
+    BAD,
     WORDS,
     all_neurons,
+    copies,
+    failures,
     judged,
     seen,
     standing,
@@ -19,12 +27,36 @@ from findnemo.runs.standing import (
     unseen,
 )
 from findnemo.runs.store import Caption, Run
+from findnemo.runs.truth import KINDS
 from findnemo.stats.rates import holdout_needed
 
 TROUBLE = [word for word, entry in WORDS.items() if entry.clause]
 ALL = "SELECT id FROM captions"
 _DETECTED = "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done'"
 RATE = 0.01  # the smallest p-value that tells; fewer hold-out captions than it takes are told of
+LEFT = (*BAD, "no neurons")  # standings of memories that are still there
+UNCHECKED = ("not localized", "not verified", "not replicated")
+ON = "{audit} --out {run}"  # goes on with the run
+PICTURES = "{audit} --images 4 --out {run}"
+VERIFY = "findnemo verify {run} --no-attempts --no-attack"
+AGAIN = "{audit} --thorough --scope all --out {run}-thorough"
+NEXT = {  # why a decision is as it is -> the command to run next
+    "open": ON,
+    "out of reach": AGAIN,
+    "reduced": AGAIN,
+    "copies": AGAIN,
+    "no neurons": AGAIN,
+    "back": PICTURES,
+    "not localized": ON,
+    "not verified": VERIFY,
+    "not replicated": PICTURES,
+    "unseen": PICTURES,
+    "apart": VERIFY,
+    "other prompts": "findnemo harden {run} --out hardened",
+    "gone": "findnemo export {run} --out clean",
+    "more images": "{audit} --images 8 --out {run}",
+    "cleaned": "findnemo export {run} --to adapter --out clean.safetensors",
+}
 
 
 class Verdict(NamedTuple):
@@ -41,15 +73,21 @@ def verdict_of(run: Run, captions: Sequence[Caption], of: str = ALL) -> Verdict:
         with Run.open("run") as run:
             print(verdict_of(run, list(run.captions())).text)
     """
-    ((total, audited),) = run.query(
-        f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_DETECTED} INTERSECT {of}))"
-    )
+    audited, rest = _looked_at(run, of)
     if (run.path / "calibration" / "calibration.json").is_file():
         holdout = len(Calibration.load(run.path / "calibration").trajectories)
         neurons = sum(value_layers(run, captions).values())
     else:  # of an older findnemo, or moved without it
         holdout, neurons = 0, sum((run.meta("widths") or {}).values())
-    return verdict(captions, neurons, holdout, audited, total - audited)
+    return verdict(captions, neurons, holdout, audited, rest)
+
+
+def _looked_at(run: Run, of: str) -> tuple[int, int]:
+    """How many of the captions `of` a run were looked at, and how many were not."""
+    ((total, audited),) = run.query(
+        f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_DETECTED} INTERSECT {of}))"
+    )
+    return audited, total - audited
 
 
 def verdict(
@@ -86,7 +124,7 @@ def verdict(
         f"{count(gone, 'memory')} {'is' if gone == 1 else 'are'} gone on the fresh seeds that were"
         " tried"
     )
-    return Verdict("mixed", " ".join((f"{start}; {end}, {price}.", *doubts)))
+    return Verdict("mixed", " ".join((f"{start}. {end}, {price}.", *doubts)))
 
 
 def _without_memories(
@@ -147,6 +185,160 @@ def _of_scores(captions: Sequence[Caption]) -> list[str]:
             " those before"
         )
     return [f"{text}."]
+
+
+class Advice(NamedTuple):
+    """What to do now.
+
+    `action`: "release", "release edited", "hold" (a memory is still there) or "go on" (more has to
+    be looked at first). `sentence`: that in one sentence. `because`: the verdict that it rests on.
+    `next_commands`: what to run next, in order; none where nothing is to be run.
+    """
+
+    action: str
+    sentence: str
+    because: str
+    next_commands: tuple[str, ...] = ()
+
+
+def advice_of(run: Run, captions: Sequence[Caption], of: str = ALL, place: str = "RUN") -> Advice:
+    """What to do now, by the audit of the captions `of` a run; `captions` as for `verdict_of`.
+
+    `place`: what the commands call the run directory.
+
+        with Run.open("run") as run:
+            print(advice_of(run, list(run.captions()), place="run").sentence)
+    """
+    training = training_of(run)
+    decision = training and of_training(training, len(all_neurons(captions)))
+    because = training["sentence"] if training and decision else verdict_of(run, captions, of).text
+    if not decision:
+        returned = _returned(captions, run.meta("bases") or {})
+        decision = advice(captions, *_looked_at(run, of), returned)
+    if decision.action == "release edited" and not (run.meta("quality") or {}).get("prompts"):
+        because += " What that costs other captions was not measured."
+    names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training is not None)}
+    commands = dict.fromkeys(NEXT[why].format(**names) for why in decision.why)
+    return Advice(decision.action, decision.sentence, because, tuple(commands))
+
+
+def _audit_of(run: Run, place: str, is_fine_tune: bool) -> str:
+    """The command of an audit that goes on, as far as a run knows how it was called."""
+    if is_fine_tune:
+        return "findnemo audit MODEL --train-images FOLDER"
+    source = run.meta("source")
+    is_shipped = source in KINDS and not run.meta("source_options")
+    given = source if is_shipped else "MODEL --prompts FILE"
+    return f"findnemo audit {given} --calibration {shlex.quote(place)}/calibration"
+
+
+class Decision(NamedTuple):
+    """An action of `Advice`, its sentence, and `why`: keys of NEXT."""
+
+    action: str
+    sentence: str
+    why: tuple[str, ...] = ()
+
+
+def advice(captions: Sequence[Caption], audited: int, rest: int = 0, returned: int = 0) -> Decision:
+    """What the standings of captions advise; `captions`, `audited` and `rest` as for `verdict`.
+
+    `returned`: memories of which another prompt brought back a copy.
+
+    >>> advice([], 8).sentence
+    'Nothing to switch off: release it as it is.'
+    """
+    in_the_way = next(_in_the_way(captions, audited, rest, returned), None)
+    if in_the_way is not None:
+        return in_the_way
+    number = len(all_neurons(captions))
+    if not memorized(captions):
+        return Decision("release", "Nothing to switch off: release it as it is.")
+    return Decision("release edited", f"Release it with {_these(number)} off.", ("gone",))
+
+
+def _in_the_way(
+    captions: Sequence[Caption], audited: int, rest: int, returned: int
+) -> Iterator[Decision]:
+    """What speaks against a release, the worst first."""
+    memories = memorized(captions)
+    stand = Counter(map(standing, memories))
+    left = tuple(word for word in WORDS if word in LEFT and stand[word])
+    if left:
+        number = sum(stand[word] for word in left)
+        there = f"{_of(number, memories)} {_is(number)} still there"
+        yield Decision("hold", f"Do not release yet: {there}.", left)
+    if returned:
+        back = f"other prompts bring back {_of(returned, memories)}"
+        yield Decision("hold", f"Do not release yet: {back}.", ("other prompts",))
+    if not audited:
+        yield Decision("go on", "Not decided yet: no caption was looked at.", ("open",))
+    broken = rest + sum(bool(failures(c)) and c.detected is not None for c in captions)
+    if broken:
+        which = f"{count(broken, 'caption')} failed or {_is(broken)} open"
+        yield Decision("go on", f"Not decided yet: {which}.", ("open",))
+    unchecked = tuple(word for word in UNCHECKED if stand[word])
+    if unchecked:
+        number = sum(stand[word] for word in unchecked)
+        which = f"{_of(number, memories)} {_is(number)} not verified"
+        yield Decision("go on", f"Not decided yet: {which}.", unchecked)
+    blind = sum(map(_is_unpictured, captions))
+    if blind:
+        which = f"no image of {count(blind, 'caption')} over the threshold was looked at"
+        yield Decision("go on", f"Not decided yet: {which}.", ("unseen",))
+    off = [c for c in captions if len(switched_off(c))]
+    if len(off) > 1 and any(c.together is None for c in off):
+        which = f"{_these(len(all_neurons(off)))} were not checked all together"
+        yield Decision("go on", f"Not decided yet: {which}.", ("apart",))
+
+
+def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
+    """What the copies of a fine-tune advise; None where none were seen, and its captions decide.
+
+    `about`: what the run keeps as `training`. `neurons`: how many are off in its cleaned model.
+    """
+    main, cleaned, best = row_of(about, about["main"]), row_of(about, CLEANED), choice(about)
+    if main is None or main["verdict"] == "does not copy":
+        return None
+    if main["verdict"] != "copies":
+        said = "Not decided yet: its images do not tell whether it copies."
+        return Decision("go on", said, ("more images",))
+    if cleaned is not None and cleaned["verdict"] == "does not copy":
+        return Decision("release edited", f"Release it with {_these(neurons)} off.", ("cleaned",))
+    pictures = f"it copies {main['copied']} of {count(different(about), 'training picture')}"
+    other = "" if best is None or best["name"] == CLEANED else f"; {best['name']} gave no copy"
+    return Decision("hold", f"Do not release it: {pictures}{other}.", ("more images",))
+
+
+def _returned(captions: Sequence[Caption], bases: Mapping[str, str]) -> int:
+    """Memories of which an attempt that is not given the picture brought back a copy."""
+    tried = (verdicts(c, bases).get(OFF, {}) for c in memorized(captions))
+    return sum(any(one.word == "back" for one in prompts_of(found)) for found in tried)
+
+
+def _is_unpictured(caption: Caption) -> bool:
+    """Whether a caption is worked on as a memory, and no finished image of it was judged."""
+    checked = judged(caption)
+    return unseen(caption) or (
+        state(caption) == "memorized" and checked is not None and copies(checked, "before") is None
+    )
+
+
+def _these(neurons: int) -> str:
+    return f"these {neurons:,} neurons" if neurons != 1 else "this one neuron"
+
+
+def _of(number: int, memories: Sequence[Caption]) -> str:
+    """
+    >>> _of(1, ["a", "b"]), _of(1, ["a"])
+    ('1 of 2 memories', 'the one memory')
+    """
+    many = len(memories)
+    return f"{number:,} of {many:,} memories" if many > 1 else "the one memory"
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _p(captions: Sequence[Caption]) -> str:

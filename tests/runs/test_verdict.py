@@ -1,0 +1,208 @@
+"""What to do now: each advice from the standings that lead to it, the worst first."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import replace
+
+import pytest
+import torch
+
+from findnemo.calibration import Calibration
+from findnemo.cli import _app
+from findnemo.prompts import Prompt
+from findnemo.runs import Caption, Run
+from findnemo.runs.standing import WORDS, standing, state
+from findnemo.runs.verdict import NEXT, advice, advice_of, of_training, verdict_of
+from findnemo.settings import PAPER
+
+TAU = 0.4
+UNDER = {"memorized": False, "score": 0.1, "tau": TAU}
+OVER = {"memorized": True, "score": 0.9, "tau": TAU}
+FOUND = {"neurons": {"a": [1]}, "reached": True, "score_before": 0.9, "score_after": 0.2}
+ALONE = FOUND | {"neurons": {"a": [2], "b": [1, 2]}}
+FAR = FOUND | {"reached": False}
+GONE = {"same_seed": 0.3, "copies_before": 1.0, "copies_after": 0.0}
+COPIES = GONE | {"copies_after": 0.5}
+NO_COPY = GONE | {"copies_before": 0.0}
+UNION = "union:feed0123"
+
+
+def case(*payloads, together=None, listed=False, **failed) -> Caption:
+    results = dict(zip(("detect", "localize", "verify"), payloads, strict=False))
+    if together is not None:
+        results[UNION] = together
+    unions = ("feed0123",) if together is not None else ()
+    return Caption(1, "a", 1, None, None, results, failed, 0.0, listed=listed, unions=unions)
+
+
+MEMORY = case(OVER, FOUND, GONE, together=GONE)
+OTHER = case(OVER, ALONE, GONE, together=GONE)
+ORDINARY = case(UNDER)
+ADVICE = {  # sentence -> (action, captions, what else)
+    "Nothing to switch off: release it as it is.": ("release", [ORDINARY], {}),
+    "Release it with this one neuron off.": ("release edited", [case(OVER, FOUND, GONE)], {}),
+    "Release it with these 4 neurons off.": ("release edited", [MEMORY, OTHER, ORDINARY], {}),
+    "Not decided yet: these 4 neurons were not checked all together.": (
+        "go on",
+        [MEMORY, case(OVER, ALONE, GONE)],
+        {},
+    ),
+    "Do not release yet: 1 of 2 memories is still there.": (
+        "hold",
+        [MEMORY, case(OVER, ALONE, GONE, together=COPIES)],
+        {"rest": 3},
+    ),
+    "Do not release yet: 2 of 3 memories are still there.": (
+        "hold",
+        [MEMORY, case(OVER, FAR, COPIES), case(OVER, FAR, COPIES | {"copies_after": 1.0})],
+        {},
+    ),
+    "Do not release yet: the one memory is still there.": ("hold", [case(OVER, FAR, COPIES)], {}),
+    "Do not release yet: other prompts bring back 1 of 2 memories.": (
+        "hold",
+        [MEMORY, OTHER],
+        {"returned": 1},
+    ),
+    "Not decided yet: no caption was looked at.": ("go on", [case()], {"audited": 0, "rest": 1}),
+    "Not decided yet: 3 captions failed or are open.": (
+        "go on",
+        [MEMORY, case(OVER, FOUND, verify="NaN")],
+        {"rest": 2},
+    ),
+    "Not decided yet: 1 caption failed or is open.": ("go on", [ORDINARY], {"rest": 1}),
+    "Not decided yet: 1 of 2 memories is not verified.": (
+        "go on",
+        [MEMORY, case(OVER, FOUND, listed=True)],
+        {},
+    ),
+    "Not decided yet: no image of 2 captions over the threshold was looked at.": (
+        "go on",
+        [case(OVER), case(OVER, FOUND, {"same_seed": 0.1}, listed=True)],
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", ADVICE)
+def test_each_advice(sentence):
+    action, captions, more = ADVICE[sentence]
+    found = advice(captions, **({"audited": len(captions)} | more))
+    assert (found.action, found.sentence) == (action, sentence)
+    assert set(found.why) <= set(NEXT)
+    assert len(sentence.split()) <= 14
+
+
+def test_a_caption_without_copies_is_in_nobodys_way():
+    suspected = case(OVER, FOUND, NO_COPY)
+    assert state(suspected) == "suspected"
+    assert advice([suspected], 1).action == "release"
+    assert advice([MEMORY, suspected], 2).action == "release edited"
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_only_what_is_gone_or_is_no_memory_may_be_released(word):
+    """Whatever a caption's standing is, a release is advised for none that is in trouble."""
+    listed = {
+        "failed": case(OVER, FOUND, verify="NaN"),
+        "out of reach": case(OVER, FAR, GONE | {"copies_after": 1.0}),
+        "reduced": case(OVER, FAR, COPIES),
+        "back": case(OVER, FOUND, {"same_seed": 0.5}, listed=True),
+        "copies": case(OVER, FOUND, COPIES),
+        "not replicated": case(OVER, FOUND, {}, listed=True),
+        "not verified": case(OVER, FOUND, listed=True),
+        "not localized": case(OVER, listed=True),
+        "no neurons": case(OVER, FOUND | {"neurons": {}}, listed=True),
+        "gone": MEMORY,
+        "suspected": case(OVER, FOUND, NO_COPY),
+        "open": case(),
+        "not memorized": ORDINARY,
+    }
+    caption = listed[word]
+    assert standing(caption) == word
+    found = advice([caption, replace(MEMORY, id=2)], 2, rest=int(word == "open"))
+    released = word in ("gone", "suspected", "not memorized")
+    assert (found.action == "release edited") == released
+    assert found.why
+
+
+MAIN = {"name": "tuned", "copied": 2, "verdict": "copies", "subject": 0.5}
+CLEANED = {"name": "neurons off", "copied": 0, "verdict": "does not copy", "subject": 0.4}
+
+
+def about(*variants, **main):
+    pictures = [{"group": k} for k in range(20)]
+    return {"main": "tuned", "variants": [MAIN | main, *variants], "pictures": pictures}
+
+
+def test_a_fine_tune_is_advised_by_its_copies():
+    from findnemo.runs import fine_tunes
+
+    cleaned = CLEANED | {"name": fine_tunes.CLEANED}
+    earlier = CLEANED | {"name": "step 400"}
+    said = {
+        "Do not release it: it copies 2 of 20 training pictures.": about(),
+        "Do not release it: it copies 2 of 20 training pictures; step 400 gave no copy.": about(
+            earlier
+        ),
+        "Release it with these 7 neurons off.": about(cleaned),
+        "Not decided yet: its images do not tell whether it copies.": about(
+            verdict="cannot be said"
+        ),
+    }
+    for sentence, one in said.items():
+        assert of_training(one, 7).sentence == sentence
+    unsure = about(cleaned | {"verdict": "cannot be said"})
+    assert of_training(unsure, 7).action == "hold"
+    assert of_training(about(verdict="does not copy"), 0) is None  # its captions decide
+
+
+@pytest.fixture
+def run(tmp_path):
+    mean, std = ({name: torch.ones(8) for name in "ab"} for _ in range(2))
+    scores = torch.full((5, 9), 0.1)
+    path = tmp_path / "a run"
+    Calibration("0" * 32, "model", PAPER, TAU, mean, std, 5, scores, None).save(
+        path / "calibration"
+    )
+    settings = {"model": "0" * 32, "calibration": PAPER.to_json(), "tau": TAU, "images": 4}
+    with Run.create(path, settings) as run:
+        run.set_meta("source", "some/model")
+        for id_ in run.add([Prompt("a cat", 1), Prompt("a dog", 2)]):
+            run.record(id_, "detect", UNDER if id_ == 2 else OVER, 1.0)
+        yield run
+
+
+def test_the_advice_on_a_run_rests_on_its_verdict_and_names_the_run(run):
+    captions = list(run.captions())
+    found = advice_of(run, captions, place="a run")
+    assert found.action == "go on"
+    assert found.because == verdict_of(run, captions).text
+    (command,) = found.next_commands
+    assert shlex.split(command)[-2:] == ["--out", "a run"]
+    assert "a run/calibration" in shlex.split(command)
+    assert "RUN" in advice_of(run, captions).next_commands[0]
+
+
+def test_what_a_release_costs_others_is_said_not_to_be_known(run):
+    run.record(1, "localize", FOUND, 1.0)
+    run.record(1, "verify", GONE, 1.0)
+    found = advice_of(run, list(run.captions()))
+    assert found.sentence == "Release it with this one neuron off."
+    assert found.because.endswith("What that costs other captions was not measured.")
+    assert found.next_commands == ("findnemo export RUN --out clean",)
+
+
+def test_every_command_and_option_that_is_advised_is_there():
+    import typer
+
+    commands = typer.main.get_command(_app.app).commands
+    audits = ("findnemo audit MODEL --calibration C", "findnemo audit MODEL --train-images F")
+    for template in NEXT.values():
+        for audit in audits:
+            _, name, *words = template.format(audit=audit, run="RUN").split()
+            known = {
+                flag for one in commands[name].params for flag in (*one.opts, *one.secondary_opts)
+            }
+            assert {word for word in words if re.match("--", word)} <= known, template
