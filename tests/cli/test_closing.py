@@ -30,6 +30,7 @@ from findnemo.settings import Settings
 LONG = "a caption of more letters than there is room for in a line of a table, number"
 SCREEN = 20  # lines of a terminal of 24 that the end of a command may take
 ESCAPE = "\x1b"
+TOGETHER = "cleaned/feed0123/sheets"  # pictures with all neurons off
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +53,25 @@ def make(model, tmp_path_factory):
         make_run(out, model, found, tuple(found)[:left])
         calibration.save(out / "calibration")
         (out / "sheets").mkdir()
+        if memorized and not left:
+            look_together(out)
         for name in ("report.html", "results.csv"):
             (out / name).write_text("", encoding="utf-8")
         return out
 
     return run
+
+
+def look_together(path: Path) -> None:
+    """All memories of a run are gone with all of its neurons off."""
+    with Run.open(path) as old:
+        settings = old.meta("settings")
+    with Run.create(path, settings) as run:
+        for caption in run.captions(stage="localize"):
+            seen = {"same_seed": 0.3, "copies_before": 1.0, "copies_after": 0.0}
+            run.record(caption.id, "union:feed0123", seen, 1.0)
+        run.set_meta("union", {"digests": ["feed0123"]})
+    (path / TOGETHER).mkdir(parents=True)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +128,20 @@ def closing(told: str, sentence: str) -> list[str]:
     return lines[lines.index(sentence) :]
 
 
+@pytest.fixture
+def terminal(monkeypatch):
+    """What a command writes to a terminal of so many columns, in this process."""
+
+    def shown(columns: int, *arguments: object) -> str:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", str(columns))
+        result = cli(*arguments)
+        assert (result.status, result.err) == (0, "")
+        return result.out
+
+    return shown
+
+
 # one screen
 
 
@@ -120,19 +149,19 @@ def closing(told: str, sentence: str) -> list[str]:
     ("memorized", "left", "sentence", "follows"),
     [
         (0, 0, "Nothing to switch off: release it as it is.", None),
-        (20, 0, None, None),
+        (20, 0, "Release it with these 8 neurons off.", "export"),
         (20, 3, "Do not release yet: 3 of 20 memories are still there.", "audit"),
         (20, 20, "Do not release yet: 20 of 20 memories are still there.", "audit"),
     ],
 )
 def test_a_run_ends_with_what_to_do_on_one_screen_of_80_columns(
-    make, memorized, left, sentence, follows
+    make, terminal, memorized, left, sentence, follows
 ):
     out = make(memorized, left)
     with Run.open(out) as opened:
         advice = advice_of(opened, list(opened.captions()), place=str(out))
-    assert sentence in (None, advice.sentence)
-    lines = closing(in_terminal(80, "inspect", out), advice.sentence)
+    assert advice.sentence == sentence
+    lines = closing(terminal(80, "inspect", out), advice.sentence)
     ends = [line for line in lines if str(out) in line]
     assert max(len(line) for line in lines if line not in ends) <= 80
     assert len(lines) <= SCREEN
@@ -147,7 +176,7 @@ def test_a_run_ends_with_what_to_do_on_one_screen_of_80_columns(
         assert shown in text
     for what, name in (
         ("report", "report.html"),
-        ("pictures", "sheets"),
+        ("pictures", TOGETHER if follows == "export" else "sheets"),
         ("results", "results.csv"),
     ):
         assert f"{what:<9} {out / name}" in lines
@@ -179,15 +208,15 @@ def test_what_is_not_there_is_not_named(make):
 
 @pytest.mark.parametrize("columns", [80, 60])
 @pytest.mark.parametrize("about", [(), ("1",)], ids=["run", "caption"])
-def test_no_line_is_wider_than_the_terminal(run, columns, about):
-    told = in_terminal(columns, "inspect", run, *about)
+def test_no_line_is_wider_than_the_terminal(run, terminal, columns, about):
+    told = terminal(columns, "inspect", run, *about)
     lines = [line for line in plain(told).split("\n") if str(run) not in line]
     assert len(lines) > 20 - 10 * bool(about)
     assert [line for line in lines if len(line) > columns] == []
 
 
-def test_a_narrow_table_keeps_the_caption_and_how_it_stands(run):
-    wide, narrow = (plain(in_terminal(columns, "inspect", run)) for columns in (80, 60))
+def test_a_narrow_table_keeps_the_caption_and_how_it_stands(run, terminal):
+    wide, narrow = (plain(terminal(columns, "inspect", run)) for columns in (80, 60))
     assert "type" in wide.split("\n")[0].split()
     assert narrow.split("\n")[0].split() == ["caption", "score", "copies", "standing"]
     for told in (wide, narrow):
@@ -196,34 +225,34 @@ def test_a_narrow_table_keeps_the_caption_and_how_it_stands(run):
         assert first.rstrip().endswith("out of reach")
 
 
+def test_a_terminal_gets_its_colours_and_its_width(run):
+    told = in_terminal(70, "inspect", run)
+    assert ESCAPE in told
+    assert max(map(len, plain(told).split("\n")[:20])) <= 70
+
+
+@pytest.mark.parametrize("arguments", [("inspect", "RUN"), ("insepct",)], ids=" ".join)
 @pytest.mark.parametrize(
-    "arguments", [("inspect",), ("inspect", "--help"), ("insepct",)], ids=" ".join
-)
-@pytest.mark.parametrize(
-    "given", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=lambda g: next(iter(g))
+    "given", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=lambda given: next(iter(given))
 )
 def test_a_terminal_without_colour_gets_no_escape_codes(run, arguments, given):
-    here = [*arguments, run] if arguments == ("inspect",) else arguments
-    assert ESCAPE in in_terminal(80, *here)
-    assert ESCAPE not in in_terminal(80, *here, **given)
+    told = in_terminal(80, *(run if word == "RUN" else word for word in arguments), **given)
+    assert len(told) > 80
+    assert ESCAPE not in told
 
 
-@pytest.mark.parametrize("about", [(), ("1",)], ids=["run", "caption"])
-def test_a_pipe_gets_no_escape_codes_and_sentences_of_one_line(run, about):
-    done = subprocess.run(
-        [*COMMAND, "inspect", run, *about], capture_output=True, env=environment(COLUMNS="60")
-    )
+def test_a_pipe_gets_no_escape_codes_and_sentences_of_one_line(run):
+    command = [*COMMAND, "inspect", run]
+    done = subprocess.run(command, capture_output=True, env=environment(COLUMNS="60"))
     told = done.stdout.decode()
+    with Run.open(run) as opened:
+        advice = advice_of(opened, list(opened.captions()), place=str(run))
     assert (done.returncode, done.stderr, ESCAPE in told) == (0, b"", False)
-    if not about:
-        with Run.open(run) as opened:
-            advice = advice_of(opened, list(opened.captions()), place=str(run))
-        assert f"\n{advice.because}\n" in told
+    assert f"\n{advice.because}\n" in told
 
 
-@pytest.mark.parametrize("columns", [80, 60])
-def test_an_ascii_terminal_gets_ascii_and_the_same_columns(run, columns):
-    told = plain(in_terminal(columns, "inspect", run, PYTHONIOENCODING="ascii"))
+def test_an_ascii_terminal_gets_ascii_and_the_same_columns(run):
+    told = plain(in_terminal(80, "inspect", run, PYTHONIOENCODING="ascii"))
     lines = told.split("\n")
     assert "100 -> 0 %" in told
     assert "\\u" not in told

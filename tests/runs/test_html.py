@@ -24,6 +24,7 @@ from findnemo.localization.points import Point
 from findnemo.neurons import NeuronSet
 from findnemo.runs import Run
 from findnemo.runs._html import BUDGET, SHOWN
+from findnemo.runs.verdict import advice_of
 from findnemo.settings import Settings
 
 HOSTILE = (
@@ -88,12 +89,15 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_shows_its_verdict_its_figures_and_small_pictures(run):
+def test_a_run_shows_what_to_do_its_figures_and_small_pictures(run):
     with Run.open(run) as opened:
         page = opened._repr_html_()
+        sentence = advice_of(opened, list(opened.captions())).sentence
     found = read(page)
-    assert "24 of 24" in found.text
-    assert "neurons off" in found.text
+    assert sentence in found.text
+    assert "All 24 memories are gone" in found.text
+    assert "memories gone on fresh seeds24 of 24" in found.text
+    assert "neurons off1" in found.text
     pictures = found.pictures()
     assert 1 <= len(pictures) <= SHOWN
     assert max(max(picture.size) for picture in pictures) <= 420

@@ -1,4 +1,4 @@
-"""A run as HTML for a notebook: verdict, figures, and pictures before and after."""
+"""A run as HTML for a notebook: what to do, figures, and pictures before and after."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from findnemo.runs._places import refuse_links
 from findnemo.runs.overview import glance, memorized, name_of
 from findnemo.runs.standing import folder_of, said, worst_first
 from findnemo.runs.store import Caption, Run, captions_of
-from findnemo.runs.verdict import verdict_of
+from findnemo.runs.verdict import advice_of
 
 BUDGET = 250_000  # letters of all pictures together
 SHOWN = 12  # pictures at most
@@ -20,7 +20,7 @@ SIDE = 420  # of a picture's longer side, in pixels
 
 
 def html_of(run: Run) -> str:
-    """The verdict on a run, its five figures, and the sheets of memorized captions, what is not gone
+    """What to do with a run and why, its five figures, and the sheets of memorized captions, what is not gone
     first, as many as SHOWN and BUDGET let. No model is loaded.
 
     Raises InputError for a run that holds a link: a picture must not come from elsewhere.
@@ -33,8 +33,9 @@ def html_of(run: Run) -> str:
     left = len(memories) - len(shown)
     more = paragraph(f"and {left} more memorized: findnemo report {run.path}") if left else ""
     grid = f'<div style="display:flex;flex-wrap:wrap">{"".join(shown)}</div>'
-    title = f"Audit of {name_of(run.meta('source'))}"
-    return block(title, paragraph(verdict_of(run, captions).text), facts(known), grid, more)
+    advice = advice_of(run, captions)
+    title = f"{name_of(run.meta('source'))}: {advice.sentence}"
+    return block(title, paragraph(advice.because), facts(known), grid, more)
 
 
 def _sheets(run: Run, captions: Sequence[Caption]) -> Iterator[str]:

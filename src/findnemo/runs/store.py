@@ -440,7 +440,7 @@ class Run:
             self._lock.close()
 
     def _repr_html_(self) -> str:
-        """The run in a notebook: verdict, figures, and pictures before and after."""
+        """The run in a notebook: what to do, figures, and pictures before and after."""
         from findnemo.runs._html import html_of
 
         with Run.open(self.path) as run:  # this one may be closed, or in use by its writer
