@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from _command import cli
@@ -22,10 +23,14 @@ from _tiny import tiny_pipeline
 from _tiny_files import make_run
 
 import findnemo
+from findnemo.cli import _detectors, _studies
+from findnemo.cli._common import stdout
+from findnemo.cli._robustness import attempts_table
 from findnemo.neurons import NeuronSet
 from findnemo.runs import Run
 from findnemo.runs.verdict import advice_of
 from findnemo.settings import Settings
+from findnemo.studies import Table
 
 LONG = "a caption of more letters than there is room for in a line of a table, number"
 SCREEN = 20  # lines of a terminal of 24 that the end of a command may take
@@ -296,3 +301,50 @@ def test_a_study_without_a_run_is_refused_with_the_way(run):
     refused = cli("study", "table3")
     assert (refused.status, refused.out) == (2, "")
     assert "findnemo study table3 RUN" in refused.err
+
+
+# other tables
+
+
+ROWS = [["random-1 and more", "VM", *["0.96 ± 0.02 [0.90, 0.98]"] * 4, "12 of 16"]]
+TRIED = {"captions": 1, "n": 5, "low": 0.04, "high": 0.62}
+MODELS = ("untouched", "neurons off", "controls, untouched", "controls, neurons off", "hardened")
+
+
+def shown_study():
+    heads = ["mitigation", "type", "SSCD_orig", "SSCD_gen", "D_SSCD", "A_CLIP", "copies"]
+    _studies.show(Table("Table 1", heads, ROWS, "A note."))
+
+
+def shown_attempts():
+    table = {"other prompts: paraphrase": dict.fromkeys(MODELS, TRIED)}
+    stdout.print(attempts_table({"columns": MODELS, "table": table}))
+
+
+def shown_detectors():
+    ends = {f"{name}_interval": (0.8, 0.95) for name in ("auroc", "accuracy", "tpr")}
+    found = SimpleNamespace(auroc=0.9, accuracy=0.9, tpr=0.9, **ends)
+    numbers = {"threshold": 0.8123, "found": 12, "captions": 48, "evaluations": 20.0}
+    result = SimpleNamespace(detector="bright-ending", evaluation=found, seconds=0.33, **numbers)
+    stdout.print(_detectors.figures_table([result]))
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+@pytest.mark.parametrize("show", [shown_study, shown_attempts, shown_detectors])
+def test_tables_fold_and_cut_nothing(show, columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    show()
+    lines = capsys.readouterr().out.split("\n")
+    assert max(map(len, lines)) <= columns
+    assert not any("\u2026" in line for line in lines)
+
+
+def test_an_interval_stands_under_its_value(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown_study()
+    lines = capsys.readouterr().out.split("\n")
+    (above,) = [k for k, line in enumerate(lines) if "0.96±0.02" in line]
+    assert (
+        lines[above + 1].split("[", 1)[1].rstrip()
+        == "0.90 0.98] [0.90 0.98] [0.90 0.98] [0.90 0.98]"
+    )

@@ -186,7 +186,7 @@ def test_any_text_goes_through_json_also_half_of_a_surrogate_pair(encoding, valu
 
 def test_what_cannot_be_shown_is_replaced(monkeypatch):
     raw = to_stream(monkeypatch, "ascii")
-    print("█─·…±→×—“’ 東 \ud83d é")
+    print("█─·…±→\u00d7—“\u2019 東 \ud83d é")
     assert raw.getvalue() == b"#-..+-->x-\"' \\u6771 \\ud83d \\xe9\n"
     with pytest.raises(UnicodeDecodeError):
         b"\xff".decode("utf-8", _streams.HANDLER)

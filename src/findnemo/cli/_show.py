@@ -84,10 +84,6 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
     return score, copies, " ".join(str(n) if n else "·" for n in counts.values())
 
 
-def _count(neurons: int) -> str:
-    return f"{neurons} neuron{'s' * (neurons != 1)}"
-
-
 def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) -> None:
     """The table of captions, and what there is to say of them beside the verdict.
 
@@ -95,6 +91,7 @@ def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) ->
     """
     from findnemo.runs import state
     from findnemo.runs.overview import value_layers
+    from findnemo.runs.verdict import count
 
     many = len(captions) if total is None else total
     states = ("memorized", "suspected", "not memorized", None)
@@ -102,9 +99,8 @@ def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) ->
     first = sum(state(c) in ("memorized", "suspected") for c in captions)
     layers = list(value_layers(run, captions))
     stdout.print(summary_table(ordered[: first + OTHERS], layers))
-    if many - first > OTHERS:
-        left = many - first - OTHERS
-        stdout.print(f"[dim]and {left} more caption{'s' * (left != 1)}[/]")
+    if (left := many - first - OTHERS) > 0:
+        stdout.print(f"[dim]and {count(left, 'more caption')}[/]")
     stdout.print()
     for line in notes(run, captions):
         tell(line)
@@ -214,12 +210,13 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
     """How many captions have a set that was found, and with how many neurons."""
     from findnemo.runs import all_neurons, neurons_of, switched_off
     from findnemo.runs.standing import treated
+    from findnemo.runs.verdict import count
 
     sought = [c for c in captions if c.localized is not None and treated(c)]
     sizes = sorted(len(neurons_of(c)) for c in sought if len(switched_off(c)))
     if not sizes:
         return []
-    off = _count(len(all_neurons(captions)))
+    off = count(len(all_neurons(captions)), "neuron")
     return [
         f"The search found a set for {len(sizes)} of {len(sought)}: {off} off in all, median"
         f" {statistics.median(sizes):g} a caption."
@@ -228,11 +225,12 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
 
 def _quality_lines(quality: Mapping[str, Any] | None) -> list[str]:
     """That the quality check failed on some captions."""
+    from findnemo.runs.verdict import count
+
     if not quality or not quality["failed"]:
         return []
-    return [
-        f"[red]failed:[/] the quality check on {quality['failed']} captions, whose images hold NaN."
-    ]
+    captions = count(quality["failed"], "caption")
+    return [f"[red]failed:[/] the quality check on {captions}: images hold NaN."]
 
 
 def _carried_lines(captions: Sequence[Caption]) -> list[str]:

@@ -146,6 +146,7 @@ def study(
     """
     from findnemo import tasks
     from findnemo.errors import FindnemoError
+    from findnemo.runs.verdict import count
 
     if overview or name is None:  # its only argument is a run
         with listening(quiet) as listener:
@@ -166,7 +167,8 @@ def study(
         say(f"failed: {which}: {reason}")
     if not quiet:
         folder = out or run / "studies"
-        text = f"{len(done) - len(failed)} studies in {folder}: begin with {folder / 'README.md'}"
+        made = count(len(done) - len(failed), "study")
+        text = f"{made} in {folder}: begin with {folder / 'README.md'}"
         stdout.print(plain(text), soft_wrap=True)
     if failed:
         raise typer.Exit(FAILED)
@@ -204,7 +206,7 @@ def show(study: Any) -> None:
             heads[k],
             justify="left" if k < 2 else "right",
             max_width=22 if k == 0 else None,
-            no_wrap=k > 0,
+            overflow="fold",
         )
     for row in study.rows:
         table.add_row(*(_cell(row[k], row[theirs[k]] if k in theirs else None) for k in own))
@@ -216,5 +218,6 @@ def show(study: Any) -> None:
 def _cell(ours: Any, theirs: Any) -> str:
     """`0.96±0.02`, under it the interval if there is one, and what was published."""
     short = "" if ours is None else str(ours).replace(" ± ", "±")
-    text = plain(short.replace(" [", "\n[").replace(", ", " "))
+    parts = short.replace(" [", "\n[").replace(", ", " ").split("\n")
+    text = "\n".join(map(plain, parts))
     return text if theirs is None else f"{text}\n[dim]{plain(str(theirs))}[/]"
