@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from findnemo.cli._common import LOOSE, plain, shown, stdout, tell
+from findnemo.cli._common import LOOSE, plain, stdout, tell
+from findnemo.cli._streams import shown
 
 if TYPE_CHECKING:
     from findnemo.runs import Caption, Run

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from rich.table import Column, Table
 
 from findnemo.cli._closing import show_closing
-from findnemo.cli._common import EDGELESS, plain, shown, stdout, tell
+from findnemo.cli._common import EDGELESS, plain, stdout, tell
 from findnemo.cli._robustness import show_robustness
 from findnemo.cli._show import coloured, show_run, show_training
+from findnemo.cli._streams import shown
 
 if TYPE_CHECKING:
     from findnemo.neurons import Neuron

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
 
-from findnemo.cli._common import LOOSE, plain, shown, stdout, tell
+from findnemo.cli._common import LOOSE, plain, stdout, tell
+from findnemo.cli._streams import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,9 +45,9 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
     lines = [(standing(c), (c.type or "", *_cells(c, layers), said(c))) for c in captions]
     columns = list(zip(heads, *(rest for _, rest in lines), strict=True))
     widths = {column[0]: max(map(len, map(shown, column))) for column in columns}
-    for head in GIVE_WAY:
+    for position in GIVE_WAY:
         if stdout.width - sum(widths.values()) - len(widths) < ROOM:
-            widths.pop(heads[head])
+            widths.pop(heads[position])
     room = max(stdout.width - sum(widths.values()) - len(widths), LEAST)
     table = Table(Column("caption", no_wrap=True, max_width=room), **LOOSE)
     for head, side in zip(heads, SIDES, strict=True):
