@@ -23,7 +23,7 @@ from findnemo.runs import Run
 
 DOCS = Path(__file__).parents[1] / "docs" / "images"
 MOST = 300_000  # bytes
-WIDTH, HEIGHT = 1040, 1120
+WIDTH, HEIGHT = 1040, 940
 COLOURS = (256, 192, 128, 96, 64)  # fewer until the file is small enough
 
 

@@ -61,7 +61,7 @@ class Page(HTMLParser):
         self._open.pop()
 
     def handle_data(self, data):
-        if any(tag == "style" for tag, _ in self._open):
+        if any(tag in ("style", "script") for tag, _ in self._open):
             return
         self._text.append(data)
         for _, id_ in self._open:

@@ -4,11 +4,12 @@ needs nothing but itself.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import shutil
 import sqlite3
-from html import unescape
 
 import pytest
 from _command import cli
@@ -42,9 +43,13 @@ QUALITY = {
 }
 
 
-def page_of(path) -> Page:
+def page_html(path) -> str:
     with Run.open(path) as run:
-        page = Page(render(run))
+        return render(run)
+
+
+def page_of(path) -> Page:
+    page = Page(page_html(path))
     assert page.balanced
     return page
 
@@ -124,8 +129,11 @@ def test_what_is_not_gone_is_said_first(page):
         " still resemble those before." in text
     )
     cards = re.findall(r"caption-(\d+)", " ".join(a["id"] for t, a in page.tags if t == "article"))
-    assert cards == ["7", "5", "4", "3", "1", "2", "6"]
-    assert text.index("beyond reach") < text.index("gone one")
+    assert cards == ["7", "5", "4", "3", "1", "2", "6", "10", "8", "9"]
+    lines = page.of("content").split("Before and after")[1]
+    assert lines.index("beyond reach") < lines.index("gone one")
+    folded = page.tags[next(k for k, (_, a) in enumerate(page.tags) if a.get("class") == "fold") :]
+    assert [a["id"] for t, a in folded if t == "article"] == [f"caption-{k}" for k in (10, 8, 9)]
 
 
 def test_a_clean_result_does_not_promise_more_than_it_shows(tmp_path):
@@ -190,6 +198,7 @@ def test_a_caption_shows_its_scores_neurons_and_pictures(page):
     )
     alts = [a["alt"] for t, a in page.tags[start:end] if t == "img"]
     assert alts == [
+        "", "",  # small ones in its line, shown again below
         "training image", "before, seed 1 of 2", "before, seed 2 of 2", "after, seed 1 of 2", "after, seed 2 of 2",
         "noise difference before, seed 1 of 2", "noise difference before, seed 2 of 2",
         "noise difference after, seed 1 of 2", "noise difference after, seed 2 of 2",
@@ -290,7 +299,7 @@ def test_neurons_out_of_reach_are_in_no_chart(page):
 
 
 def test_quality_has_an_interval_where_the_run_knows_every_caption(tmp_path, page):
-    assert "median change of pixels, of 1, n = 6" in page.text
+    assert "median change of pixels, of 1, all neurons off n = 6" in page.text
     each = [{"pixel_change": x} for x in (0.01, 0.02, 0.02, 0.03, 0.04, 0.05)]
     other = page_of(
         make_run(
@@ -302,7 +311,9 @@ def test_quality_has_an_interval_where_the_run_knows_every_caption(tmp_path, pag
     low, high = map(
         float,
         re.search(
-            r"median change of pixels, of 1, 95 % interval ([\d.]+) to ([\d.]+), n = 6", other.text
+            r"median change of pixels, of 1, all neurons off 95 % interval ([\d.]+) to ([\d.]+), n = 6;"
+            r" the worst changes by 0\.050",
+            other.text,
         ).groups(),
     )
     assert 0.01 <= low <= 0.025 <= high <= 0.05
@@ -332,10 +343,10 @@ def test_mitigations_are_shown_if_they_were_compared_and_left_out_if_not(tmp_pat
         "compare:wanda": values | {"sscd_gen": -0.875},
     }
     other = page_of(make_run(tmp_path / "run", [Told(told.text, told.results | stages, "VM")]))
-    section = other.of("content").split("Beside other mitigations")[1]
+    section = other.of("content").split("Beside other mitigations")[1].split("What was audited")[0]
     assert "Deactivated neurons (findnemo) VM 1 1 0.12 ± 0.00" in section
     assert "Wanda pruning VM 1 0 \u22120.88 ± 0.00" in section
-    assert "paper" not in section.split("Memorized captions")[0]
+    assert "paper" not in section
     assert "Wanda pruning 1 0.25 30 \u2013 yes no" in section
     assert re.search(r"Deactivated neurons \(findnemo\) 1 0\.25 30 \d+ yes yes", section)
 
@@ -355,6 +366,100 @@ def test_attack_curves_are_shown_if_the_run_holds_them(tmp_path, page):
     heights = [[float(p.split(",")[1]) for p in line] for line in lines]
     assert [h[0] > h[1] for h in heights] == [True, True]  # both rise, the attack more
     assert heights[0][1] < heights[1][1]
+
+
+def test_what_to_do_is_said_first_and_what_is_in_trouble_stands_open(page, tmp_path):
+    assert page.text.index("Do not release yet: 2 of 4 memories are still there.") < 400
+    assert "Next: findnemo audit MODEL --prompts FILE" in page.text
+    lines = {}
+    for number, (tag, attributes) in enumerate(page.tags):
+        if tag == "article":
+            is_card, details = page.tags[number + 1]
+            lines[attributes["id"]] = is_card == "details" and "open" in details
+    opened = [id_ for id_, is_open in lines.items() if is_open]
+    assert opened == ["caption-7", "caption-5", "caption-4", "caption-3"]
+    clean = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]}, pictures=1)]))
+    assert (
+        "Release it with this one neuron off. Next: findnemo export RUN --out clean" in clean.text
+    )
+    assert [a["alt"] for t, a in clean.tags if t == "img"][:3] == [
+        "training image",
+        "before",
+        "neurons off",
+    ]
+
+
+def test_the_picture_at_the_head_is_of_what_is_advised(tmp_path):
+    gone = memorized("gone", {FIRST: [1]}, pictures=1)
+    left = memorized("left", {FIRST: [2]}, pictures=1, copies_after=1.0)
+    other = memorized("other", {FIRST: [3]}, pictures=1)
+    for captions, want in ([[gone, other], "gone"], [[gone, left], "left"]):
+        html = page_html(make_run(tmp_path / want, captions))
+        head = html.split('class="example"')[1].split("</section>")[0]
+        assert f"<bdi>{want}</bdi>" in head
+
+
+def test_after_detection_alone_nothing_is_an_alarm(tmp_path):
+    over = {"memorized": True, "score": 0.5, "tau": TAU, "copies": True}
+    page = page_of(make_run(tmp_path / "run", [Told(f"c{k}", {"detect": over}) for k in range(3)]))
+    assert "Not decided yet: 3 of 3 memories are not verified." in page.text
+    assert "had no search for neurons:" not in page.text
+    assert not [a for _, a in page.tags if "trouble" in (a.get("class") or "")]
+
+
+def test_a_median_does_not_hide_the_worst_caption(tmp_path):
+    told = [memorized(f"c{k}", {FIRST: [k]}, copies_after=float(k == 4)) for k in range(5)]
+    page = page_of(make_run(tmp_path / "run", told))
+    share = "Share of finished images that copy another seed's untouched image"
+    assert re.search(rf"{share} 1\.000.*? 0\.000.*? 5 low 1\.000 ", page.text)
+
+
+def test_a_thousand_captions_stay_under_five_megabytes(tmp_path):
+    """Of 1,000 captions 320 are memories with pictures and long texts."""
+    told = [
+        memorized(f"memory {k} {'long ' * 20}", {MID: [k % 32]}, pictures=1) for k in range(320)
+    ]
+    told += [under(f"ordinary caption number {k}", score=k / 2000) for k in range(680)]
+    file = write_of(make_run(tmp_path / "run", told))
+    assert 1_000_000 < file.stat().st_size < 5_000_000
+    page = Page(file.read_text(encoding="utf-8"))
+    assert sum(tag == "article" for tag, _ in page.tags) == 1000
+    assert "20 captions have no pictures and neurons here" in page.text
+    assert "260 more captions over tau" in page.text
+    assert "680 captions under tau" in page.text
+
+
+TRAINING = {
+    "sentence": "1 of 2 training pictures is copied: 2 of 8 images are copies.",
+    "main": "LoRA",
+    "rate": 0.05,
+    "needed": 59,
+    "descriptor": True,
+    "pictures": [
+        {
+            **{"file": f"{k}.png", "caption": f"picture {k}", "group": k, "state": "copied"},
+            **{"similarity": 0.9, "level": 0.7, "margin": 0.4, "ways": {"own": [2, 4]}},
+            **{"nearest": [], "begins": "LoRA"},
+        }
+        for k in range(2)
+    ],
+    "variants": [
+        {
+            **{"name": "LoRA", "checkpoint": None, "strength": 1.0, "verdict": "copies"},
+            **{"nearly": 1, "failed": 0, "alike": 0, "copied": 1, "copies": 2, "of": 8},
+            **{"low": 0.03, "high": 0.66, "controls": [0, 24]},
+        }
+    ],
+    "notes": [],
+}
+
+
+def test_a_fine_tune_is_advised_by_its_copies(tmp_path):
+    page = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]})], training=TRAINING))
+    advice = page.text.index("Do not release it: it copies 1 of 2 training pictures.")
+    copied = page.text.index("training pictures copied1 of 2 1 more nearly")
+    assert advice < page.text.index(TRAINING["sentence"]) < copied
+    assert copied < page.text.index("The one memory found is gone")
 
 
 # What is unfinished
@@ -418,8 +523,8 @@ def hostile(tmp_path_factory):
 
 def test_captions_cannot_act(hostile):
     names = {name for name, _ in hostile.tags}
-    assert not names & {"script", "iframe", "object", "embed", "form", "i", "b", "base"}
-    assert sum(name == "style" for name, _ in hostile.tags) == 1
+    assert not names & {"iframe", "object", "embed", "form", "i", "b", "base"}
+    assert [sum(name == one for name, _ in hostile.tags) for one in ("style", "script")] == [1, 1]
     assert not [k for _, attributes in hostile.tags for k in attributes if k.startswith("on")]
     assert all(source.startswith(("data:", "#")) for source in hostile.sources())
     assert sum(name == "h1" for name, _ in hostile.tags) == 1
@@ -460,13 +565,15 @@ def test_fifty_captions_stay_under_five_megabytes_with_all_their_pictures(tmp_pa
     file = write_of(path)
     html = file.read_text(encoding="utf-8")
     assert file.stat().st_size < 5_000_000
-    assert len(re.findall(r"<img ", html)) == 50 * (1 + 8 + 8) + 9
+    assert len(re.findall(r"<img ", html)) == 50 * (1 + 8 + 8 + 2) + 3
     assert "left out" not in html
 
 
-def test_nothing_is_asked_of_the_world_and_no_script_is_needed(run, page):
+def test_nothing_is_asked_of_the_world_and_one_script_may_run_by_its_hash(run, page):
     html = write_of(run).read_text(encoding="utf-8")
-    assert "<script" not in html
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert html.count("<script") == 1
+    assert not re.search(r"fetch|XMLHttp|import|eval|innerHTML|Function\(|storage|cookie", script)
     assert all(source.startswith(("data:", "#")) for source in page.sources())
     assert not re.search(r"url\(|@import|https?://", html)
     policy = next(
@@ -475,6 +582,8 @@ def test_nothing_is_asked_of_the_world_and_no_script_is_needed(run, page):
         if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
     )
     assert "default-src 'none'" in policy
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
 
 
 def write_of(path):
@@ -501,9 +610,7 @@ def test_broken_pictures_are_left_out_and_said(tmp_path):
     broken.write_bytes(b"not a picture")
     page = page_of(path)
     assert "Some pictures are not in this file" in page.of("caption-1")
-    assert (
-        unescape("2 pictures would make this file too large, or cannot be read") in page.text
-    )  # its thumbnail, and that of the example
+    assert "1 picture would make this file too large, or cannot be read" in page.text
 
 
 def test_utility_is_shown_beside_random_neurons(tmp_path):
@@ -519,7 +626,7 @@ def test_utility_is_shown_beside_random_neurons(tmp_path):
     quality = QUALITY | {"each": each, "pixel_change": 0.0225, "utility": utility}
     page = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]})], quality=quality))
     assert re.search(
-        r"pixels change by 0\.01\d more in the median \(95 % interval 0\.01\d to 0\.01\d\)",
+        r"the median change of pixels is 0\.01\d more \(95 % interval 0\.01\d more to 0\.01\d more\)",
         page.text,
     )
     assert "Change of pixels with random neurons off instead" in page.text

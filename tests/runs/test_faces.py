@@ -326,9 +326,9 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
         # report
         if case.is_ in SHOWN:
             card = cards.card(run.path, caption, {"a": 1}, {})
-            assert (card["standing"], card["word"]) == (case.says, WORDS[case.says])
-            assert card["badge"] == (said if case.is_ == "suspected" else WORDS[case.says].beside)
-            assert (card["meaning"], card["off"]) == (verdict.partition(": ")[2], case.off)
+            assert (card["standing"], card["tone"]) == (case.says, WORDS[case.says].tone)
+            assert card["said"] == said
+            assert (card["meaning"], bool(card["off"])) == (verdict.partition(": ")[2], case.off)
         # neurons, and their z-scores where the search or verification has them
         neurons = neurons_of(caption)
         z = z_scores(caption)
@@ -364,8 +364,7 @@ def test_the_page_says_of_every_case_what_the_run_says(tmp_path):
         page = _text(render(run))
         rows = {c.text: c.row for c in run.captions()}
     for name, case in known.items():
-        badge = said_of(case) if case.is_ == "suspected" else WORDS[case.says].beside
-        assert re.search(rf"{re.escape(badge)} +row {rows[name]}\b", page), name
+        assert re.search(rf"{re.escape(said_of(case))} +row {rows[name]}\b", page), name
     for word, said in WORDS.items():
         number = sum(case.says == word for case in CASES.values())
         assert not said.clause or f"{number} {said.clause} : {said.means}." in page, word

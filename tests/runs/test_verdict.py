@@ -14,7 +14,7 @@ from findnemo.cli import _app
 from findnemo.prompts import Prompt
 from findnemo.runs import Caption, Run
 from findnemo.runs.standing import WORDS, standing, state
-from findnemo.runs.verdict import NEXT, advice, advice_of, of_training, verdict_of
+from findnemo.runs.verdict import AGAIN, CARRIERS, NEXT, advice, advice_of, of_training, verdict_of
 from findnemo.settings import PAPER
 
 TAU = 0.4
@@ -185,12 +185,30 @@ def test_the_advice_on_a_run_rests_on_its_verdict_and_names_the_run(run):
     assert "RUN" in advice_of(run, captions).next_commands[0]
 
 
-def test_what_a_release_costs_others_is_said_not_to_be_known(run):
+def test_a_search_that_tried_all_is_not_advised_again(run, tmp_path):
+    run.record(1, "localize", FAR, 1.0)
+    run.record(1, "verify", COPIES | {"copies_after": 1.0}, 1.0)
+    found = advice_of(run, list(run.captions()))
+    assert found.action == "hold"
+    assert "--thorough" in found.next_commands[0]
+    settings = run.meta("settings") | {"scope": "all", "thorough": True}
+    with Run.create(tmp_path / "tried", settings) as tried:
+        (id_,) = tried.add([Prompt("a cat", 1)])
+        for stage, result in (("detect", OVER), ("localize", FAR), ("verify", COPIES)):
+            tried.record(id_, stage, result, 1.0)
+        found = advice_of(tried, list(tried.captions()))
+    assert found.next_commands == ("findnemo inspect RUN",)
+
+
+def test_what_was_not_looked_at_before_a_release_is_said(run):
     run.record(1, "localize", FOUND, 1.0)
     run.record(1, "verify", GONE, 1.0)
     found = advice_of(run, list(run.captions()))
     assert found.sentence == "Release it with this one neuron off."
-    assert found.because.endswith("What that costs other captions was not measured.")
+    assert found.because.endswith(
+        "Other prompts and attacks were not tried (findnemo verify does that). What that costs"
+        " other captions was not measured."
+    )
     assert found.next_commands == ("findnemo export RUN --out clean",)
 
 
@@ -199,9 +217,10 @@ def test_every_command_and_option_that_is_advised_is_there():
 
     commands = typer.main.get_command(_app.app).commands
     audits = ("findnemo audit MODEL --calibration C", "findnemo audit MODEL --train-images F")
-    for template in NEXT.values():
+    for template in (*NEXT.values(), AGAIN, CARRIERS):
         for audit in audits:
-            _, name, *words = template.format(audit=audit, run="RUN").split()
+            again = AGAIN.format(audit=audit, run="RUN")
+            _, name, *words = template.format(audit=audit, run="RUN", again=again).split()
             known = {
                 flag for one in commands[name].params for flag in (*one.opts, *one.secondary_opts)
             }

@@ -11,7 +11,8 @@ from findnemo.report import _charts as charts
 from findnemo.report._pictures import LARGE, NOISE, SIDE, Wanted
 from findnemo.runs import Caption, dear, neurons_of, points_of, standing, state, switched_off
 from findnemo.runs.overview import BEFORE_AFTER, PRICES
-from findnemo.runs.standing import WORDS, folder_of, judged, meaning, said, z_scores
+from findnemo.runs.standing import WORDS, folder_of, judged, meaning, said, worst_first, z_scores
+from findnemo.runs.verdict import TROUBLE, count
 
 PICTURES = {  # kind -> folder of the run, and the names of its files there
     "original": ("images", "original.png"),
@@ -22,6 +23,8 @@ PICTURES = {  # kind -> folder of the run, and the names of its files there
     "noise-before": ("noise", "before-*.png"),
     "noise-after": ("noise", "after-*.png"),
 }
+SMALL = 48  # side of the pictures in a line, in pixels
+LINES = 60  # captions over tau with a line of their own; more are folded away
 LAST = ("d_sscd_after", "a_clip_after")  # rows of a card that stand behind the others
 
 
@@ -38,47 +41,125 @@ def files_of(path: Path, caption: Caption, large: bool = False) -> dict[str, lis
     }
 
 
-def example(path: Path, captions: Sequence[Caption]) -> Caption | None:
-    """The first caption whose memory is gone and that has pictures, else the first memorized one
-    with pictures: no choice by looks.
+def example(path: Path, captions: Sequence[Caption], is_gone: bool) -> Caption | None:
+    """The memorized caption whose pictures stand at the head of the page: the first that is gone, or
+    where `is_gone` is false the worst that is not; no choice by looks. None without pictures.
     """
-    pictured = [
-        c
-        for c in captions
-        if standing(c) not in ("suspected", "open", "not memorized")
-        and any(files_of(path, c)[kind] for kind in ("after", "quick-after"))
-    ]
-    return next((c for c in pictured if standing(c) == "gone"), pictured[0] if pictured else None)
+    pictured = [c for c in captions if state(c) == "memorized" and _pair(files_of(path, c))]
+    wanted = [c for c in worst_first(pictured) if (standing(c) == "gone") == is_gone]
+    return (wanted or pictured or [None])[0]
+
+
+def _pair(files: Mapping[str, list[Wanted]]) -> list[Wanted]:
+    """A picture before and one after of the same seed; in all steps where there are such, else quick
+    ones.
+    """
+    for kind in ("", "quick-"):
+        before = {one.file.name.rpartition("-")[2]: one for one in files[f"{kind}before"]}
+        for after in files[f"{kind}after"]:
+            if (pair := before.get(after.file.name.rpartition("-")[2])) is not None:
+                return [pair, after]
+    return []
+
+
+def strip(path: Path, caption: Caption) -> list[tuple[str, Wanted]]:
+    """The pictures at the head of the page, each with what it is: the training image where it is
+    known, one before, and the same seed with the neurons off.
+    """
+    files = files_of(path, caption, large=True)
+    off = "neurons off" if switched_off(caption) or caption.together else "neurons off in this test"
+    pair = zip(("before", off), _pair(files), strict=False)
+    return [*(("training image", one) for one in files["original"]), *pair]
+
+
+def thumbs(path: Path, caption: Caption) -> list[Wanted]:
+    """The two small pictures in the line of a caption, before and after."""
+    return [Wanted(one.file, SMALL) for one in _pair(files_of(path, caption))]
 
 
 def wanted_pictures(path: Path, cards: Sequence[Caption], first: Caption | None) -> list[Wanted]:
-    """All pictures of the page, those of the example `first` before those of the cards."""
-    large = files_of(path, first, large=True) if first else {}
-    of_first = [w for kind, some in large.items() if not kind.startswith("noise") for w in some]
-    return of_first + [w for c in cards for some in files_of(path, c).values() for w in some]
+    """All pictures of the page: those at its head, those of lines, then those of cards."""
+    of_first = [one for _, one in strip(path, first)] if first else []
+    of_lines = [one for c in cards[:LINES] for one in thumbs(path, c)]
+    return [
+        *of_first,
+        *of_lines,
+        *(w for c in cards for some in files_of(path, c).values() for w in some),
+    ]
+
+
+def ordered(captions: Sequence[Caption]) -> list[Caption]:
+    """Captions in the order of the page: the worst first, and those under tau by their score."""
+    by_score = sorted(captions, key=lambda c: -(c.score or 0.0) if _is_under(c) else c.id)
+    return worst_first(by_score)
+
+
+def _is_under(caption: Caption) -> bool:
+    return standing(caption) in ("open", "not memorized")
+
+
+def has_card(caption: Caption) -> bool:
+    """Whether there is more to show of a caption than its line."""
+    return state(caption) in ("memorized", "suspected")
+
+
+def folded(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """Lines in groups, each with what its fold says: the first have none, then those over tau that
+    are too many, then those under tau.
+    """
+    over = [line for line in lines if not _is_under(line["caption"])]
+    under = [line for line in lines if _is_under(line["caption"])]
+    open_ = sum(line["standing"] == "open" for line in under)
+    said = f"{count(len(under) - open_, 'caption')} under tau"
+    said += f", {open_} not looked at yet" if open_ else ""
+    groups = [
+        ("", over[:LINES]),
+        (f"{count(len(over[LINES:]), 'more caption')} over tau", over[LINES:]),
+        (said, under),
+    ]
+    return [(said, group) for said, group in groups if group]
+
+
+def line(path: Path, caption: Caption, pictures: Mapping[Wanted, str]) -> dict[str, Any]:
+    """What is shown of a caption in one line, and what lines are sorted by."""
+    word = standing(caption)
+    seen = judged(caption)
+    return {
+        "caption": caption,
+        "standing": word,
+        "said": said(caption),
+        "tone": WORDS[word].tone,
+        "rank": list(WORDS).index(word),
+        "score": caption.score,
+        "off": len(switched_off(caption)),
+        "before": seen and seen.largest_before,
+        "after": seen and seen.largest_after,
+        "reasons": reasons(caption),
+        "thumbs": [pictures[one] for one in thumbs(path, caption) if one in pictures],
+    }
+
+
+def is_open(caption: Caption) -> bool:
+    """Whether a caption is shown open: something was sought for it and is in trouble, or a few of
+    its images are copies though it is only suspected.
+    """
+    seen = judged(caption)
+    if standing(caption) in TROUBLE:
+        return caption.localized is not None
+    return state(caption) == "suspected" and bool(seen and seen.copies_before)
 
 
 def card(
-    path: Path,
-    caption: Caption,
-    numbers: Mapping[str, int],
-    pictures: Mapping[Wanted, str],
-    large: bool = False,
+    path: Path, caption: Caption, numbers: Mapping[str, int], pictures: Mapping[Wanted, str]
 ) -> dict[str, Any]:
-    """What is shown of a caption.
+    """What is shown of a caption behind its line.
 
     `numbers`: layer -> its number; `pictures`: data URIs of what fits into the page.
     """
-    files = files_of(path, caption, large)
-    word = WORDS[standing(caption)]
-    return {
-        "caption": caption,
-        "standing": standing(caption),
-        "word": word,
-        "badge": said(caption) if state(caption) == "suspected" else word.beside,
+    files = files_of(path, caption)
+    return line(path, caption, pictures) | {
+        "is_open": is_open(caption),
         "meaning": meaning(caption),
-        "off": bool(switched_off(caption)),
-        "reasons": reasons(caption),
         "scores": _scores(caption),
         "neurons": neurons(caption, numbers),
         "seen": judged(caption),

@@ -20,8 +20,18 @@ from findnemo.localization.trajectory import GONE
 from findnemo.neurons import Neuron
 from findnemo.report import _charts as charts
 from findnemo.report._attacks import attack, attempts, hardened
-from findnemo.report._captions import card, example, reasons, wanted_pictures
-from findnemo.report._pictures import thumbnails
+from findnemo.report._captions import (
+    card,
+    example,
+    folded,
+    has_card,
+    line,
+    ordered,
+    strip,
+    wanted_pictures,
+)
+from findnemo.report._pictures import Wanted, room, thumbnails
+from findnemo.report._script import HASH, SCRIPT
 from findnemo.report._text import ALIGNMENT, NONE, PIXELS, count, interval, minus, number, percent
 from findnemo.report._training import about_training, training, wanted_training
 from findnemo.report.sentences import of_caption, sentences
@@ -43,22 +53,23 @@ from findnemo.runs import (
 )
 from findnemo.runs._tried import verdicts
 from findnemo.runs.compare import own_apart, stage_in
-from findnemo.runs.standing import WORDS, checked_with, judged, seen, worst_first
+from findnemo.runs.standing import WORDS, checked_with, judged, seen
 from findnemo.runs.truth import truth_of
 from findnemo.runs.union import told
-from findnemo.runs.verdict import TROUBLE, verdict_of
+from findnemo.runs.verdict import TROUBLE, advice_of, verdict_of
 from findnemo.stats import bootstrap, wilson
 
 if TYPE_CHECKING:
     from findnemo.studies import Table
 
 LEAST = 5  # values from which an interval says something
-LISTED = 200  # captions that are not memorized, by name; results.csv has the rest
+CARDS = 300  # captions with pictures, scores and neurons behind their line
+LISTED = 3000  # captions with a line; results.csv has the rest
 SHARED = 15  # most shared neurons that are listed
 QUALITY = (  # what it is, its names before and after, what is good
     (PIXELS, None, "pixel_change", "low"),
     ("Change of pixels with random neurons off instead", None, "random_pixel_change", ""),
-    ("SSCD_gen: images with against without the edit", None, "sscd_gen", "high"),
+    ("SSCD_gen: images after the edit against those before it", None, "sscd_gen", "high"),
     ("SSCD_gen with random neurons off instead", None, "random_sscd_gen", ""),
     (ALIGNMENT, "a_clip_before", "a_clip_after", "high"),
 )
@@ -72,29 +83,35 @@ UTILITY = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A median over `n` values with its 95 % bootstrap interval; without one where
-    there are too few values.
+    """A median over `n` values with its 95 % bootstrap interval, without one where there are too
+    few values; `least` and `most` of the values, where they are known.
     """
 
     value: float
     n: int
     low: float | None = None
     high: float | None = None
+    least: float | None = None
+    most: float | None = None
+
+    def worst(self, good: str) -> float | None:
+        """The value of the caption that came off worst; None where nothing is said to be good."""
+        return {"low": self.most, "high": self.least}.get(good)
 
 
 def median(values: Sequence[float]) -> Estimate | None:
     """
     >>> median([1.0, 2.0, 4.0])
-    Estimate(value=2.0, n=3, low=None, high=None)
+    Estimate(value=2.0, n=3, low=None, high=None, least=1.0, most=4.0)
     """
     if not values:
         return None
     middle = statistics.median(values)
     if len(values) < LEAST:
-        return Estimate(middle, len(values))
+        return Estimate(middle, len(values), least=min(values), most=max(values))
     numbers = torch.tensor(list(values), dtype=torch.float64)
     low, high = bootstrap(lambda x: float(x.quantile(0.5)), numbers)
-    return Estimate(middle, len(values), low, high)
+    return Estimate(middle, len(values), low, high, min(values), max(values))
 
 
 def facts(run: Run) -> dict[str, Any]:
@@ -110,27 +127,33 @@ def facts(run: Run) -> dict[str, Any]:
     quality = run.meta("quality")
     bases = run.meta("bases") or {}
     tau = settings["tau"]
-    memorized = overview.memorized(captions)
-    suspected = _suspected(captions)
     widths = overview.value_layers(run, captions)
     numbers = {name: k for k, name in enumerate(widths, 1)}
-    first = example(run.path, captions)
-    carded = worst_first([*memorized, *suspected])
+    advice = advice_of(run, captions)
+    first = example(run.path, captions, is_gone=advice.action != "hold")
+    lined = ordered(captions)[:LISTED]
+    carded = [c for c in lined if has_card(c)][:CARDS]
     wanted = wanted_training(run) + wanted_pictures(run.path, carded, first)
-    pictures = thumbnails(wanted)
+    pictures = thumbnails(wanted, room(len(lined), len(carded)))
     off = [c for c in captions if len(switched_off(c))]
     held = overview.holders(off)
     listed = list_of(run)
     checked = [c for c in off if c.verified]
+    cards = {
+        c.id: card(run.path, c, numbers, pictures) | {"tried": of_caption(verdicts(c, bases))}
+        for c in carded
+    }
+    shown = [cards.get(c.id) or line(run.path, c, pictures) for c in lined]
     head = {
         "name": _name(run),
+        "advice": advice,
         "verdict": verdict_of(run, captions),
         "truth": truth_of(run, captions),
         "whole": told(captions),
         "training": training(run, pictures),
         "trouble": _trouble(captions),
         "figures": figures(captions, widths, quality),
-        "example": first and card(run.path, first, numbers, pictures, large=True),
+        "example": first and _example(run, first, pictures),
         "about": _about(run, captions, calibration),
         "tau": tau,
         "least": LEAST,
@@ -162,14 +185,13 @@ def facts(run: Run) -> dict[str, Any]:
         "hardened": hardened(run.meta("hardened")),
     }
     each = {
-        "cards": [
-            card(run.path, c, numbers, pictures) | {"tried": of_caption(verdicts(c, bases))}
-            for c in carded
-        ],
+        "groups": folded(shown),
         "q": q_values(p_values(run)),
-        "suspected": len(suspected),
-        "others": _others(captions),
+        "unlisted": len(captions) - len(shown),
+        "cardless": sum(map(has_card, captions)) - len(carded),
         "pictures_left_out": len(set(wanted)) - len(pictures),
+        "script": SCRIPT,
+        "script_hash": HASH,
     }
     return head | scores | neurons | effect | each
 
@@ -194,6 +216,11 @@ def _scores(captions: Iterable[Caption]) -> list[float]:
     return [score for c in captions if (score := c.score) is not None]
 
 
+def _example(run: Run, caption: Caption, pictures: Mapping[Wanted, str]) -> dict[str, Any]:
+    shown = [(what, pictures[one]) for what, one in strip(run.path, caption) if one in pictures]
+    return {"caption": caption, "standing": standing(caption), "strip": shown}
+
+
 # the head of the page -----------------------------------------------------------------------------
 
 
@@ -201,8 +228,10 @@ def _trouble(captions: Sequence[Caption]) -> list[dict[str, Any]]:
     """Captions of which something is to be said first, by kind; of a kind those
     that are memorized first.
     """
-    ordered = sorted(captions, key=lambda c: state(c) != "memorized")
-    groups = {kind: [c for c in ordered if standing(c) == kind] for kind in TROUBLE}
+    by_state = sorted(captions, key=lambda c: state(c) != "memorized")
+    groups = {kind: [c for c in by_state if standing(c) == kind] for kind in TROUBLE}
+    if not any(c.localized for c in captions):
+        groups.pop("not localized")  # nothing was sought: the advice says it
     return [
         {"word": WORDS[kind], "note": _note(group), "captions": group}
         for kind, group in groups.items()
@@ -232,36 +261,46 @@ def _note(captions: Sequence[Caption]) -> str:
 def figures(
     captions: Sequence[Caption], widths: Mapping[str, int], quality: dict[str, Any] | None
 ) -> list[dict[str, str]]:
-    """The five figures at the head of the page: those of `runs.overview`, with their intervals."""
+    """The five figures at the head of the page: those of `runs.overview`, each with what it means
+    and its interval.
+    """
     found, worse, gone, off, _ = overview.figures(captions, quality)
-    whole = sum(widths.values())
-    neurons = all_neurons(captions)
-    each = [len(neurons_of(c)) for c in captions if len(switched_off(c))]
-    note = (
-        f"{percent(len(neurons) / whole)} of the value neurons, in {len(neurons.layers)} of"
-        f" {count(len(widths), 'layer')}"
-    )
-    note += f"; median {statistics.median(each):g} a caption (n = {len(each)})" if each else ""
+    suspected = len(_suspected(captions))
+    also = f"; {suspected} more only suspected" if suspected else ""
+    removed = "memories without a copy once the neurons are off"
     return [
-        _counted("memorized", found, none="no image was looked at"),
-        _counted("not gone", worse, "bad" if worse.value else ""),
-        _counted("gone on fresh seeds", gone, "good" if gone.value else ""),
-        _figure("neurons switched off", f"{off.value or 0:,} of {whole:,}", note),
+        _counted("memorized", f"captions that give copies{also}", found),
+        _counted("not gone", "memories still there", worse, "bad" if worse.value else ""),
+        _counted("gone on fresh seeds", removed, gone, "good" if gone.value else ""),
+        _neurons_off(off, captions, widths),
         _other_captions(quality),
     ]
 
 
-def _figure(label: str, value: str, note: str, tone: str = "") -> dict[str, str]:
-    return {"label": label, "value": value, "note": note, "tone": tone}
-
-
-def _counted(
-    label: str, figure: overview.Figure, tone: str = "", none: str = "none was verified"
+def _neurons_off(
+    off: overview.Figure, captions: Sequence[Caption], widths: Mapping[str, int]
 ) -> dict[str, str]:
+    label = "neurons switched off"
+    if off.value is None:
+        return _figure(label, NONE, "none were sought")
+    whole = sum(widths.values())
+    layers = f"{len(all_neurons(captions).layers)} of {count(len(widths), 'layer')}"
+    means = f"{percent(off.value / whole)} of the value neurons, in {layers}"
+    each = [len(neurons_of(c)) for c in captions if len(switched_off(c))]
+    note = f"median {statistics.median(each):g} a caption, at most {max(each)}" if each else ""
+    return _figure(label, f"{off.value:,} of {whole:,}", means, note)
+
+
+def _figure(label: str, value: str, means: str, note: str = "", tone: str = "") -> dict[str, str]:
+    return {"label": label, "value": value, "means": means, "note": note, "tone": tone}
+
+
+def _counted(label: str, means: str, figure: overview.Figure, tone: str = "") -> dict[str, str]:
     if figure.value is None:
-        return _figure(label, NONE, none, tone)
+        none = "no image was looked at" if label == "memorized" else "none was verified"
+        return _figure(label, NONE, none)
     of = figure.of or 0
-    return _figure(label, f"{figure.value} of {figure.of}", _share(int(figure.value), of), tone)
+    return _figure(label, f"{figure.value} of {of}", means, _share(int(figure.value), of), tone)
 
 
 def _share(hits: int, of: int) -> str:
@@ -272,21 +311,21 @@ def _share(hits: int, of: int) -> str:
 
 
 def _other_captions(quality: dict[str, Any] | None) -> dict[str, str]:
-    label = "other captions, all neurons off"
+    label = "other captions change by"
     if not quality or not quality["prompts"]:
         return _figure(label, NONE, "not measured")
     change = median([row["pixel_change"] for row in quality.get("each", [])])
     ends = interval(change.low, change.high) if change else ""
-    note = (
-        f"median change of pixels, of 1{f', 95 % interval {ends}' if ends else ''}, n ="
-        f" {quality['prompts']}"
-    )
+    note = f"{f'95 % interval {ends}, ' if ends else ''}n = {quality['prompts']}"
+    if change:
+        note += f"; the worst changes by {number(change.most)}"
     if "a_clip_before" in quality:
         note += (
             f"; fit with the caption {number(quality['a_clip_before'])} before,"
             f" {number(quality['a_clip_after'])} after"
         )
-    return _figure(label, number(quality["pixel_change"]), note)
+    means = "median change of pixels, of 1, all neurons off"
+    return _figure(label, number(quality["pixel_change"]), means, note)
 
 
 def _about(
@@ -408,9 +447,7 @@ def _distribution(
     ]
     by_rule = holdout and calibration.fpr is None
     ends = tau_interval(calibration.scores) if by_rule else None
-    summary = [
-        (label, median(values), min(values), max(values)) for label, _, values in groups if values
-    ]
+    summary = [(label, median(values)) for label, _, values in groups if values]
     return charts.distribution(groups, tau, ends) | {"summary": summary}
 
 
@@ -548,15 +585,3 @@ def _cell(cell: Any, numeric: bool) -> tuple[str, str, str]:
     """A cell of a study's table as its value, a separator and its interval."""
     text = NONE if cell is None else str(cell)
     return (minus(text) if numeric else text).partition(" [")
-
-
-def _others(captions: Sequence[Caption]) -> dict[str, Any]:
-    """Captions that are not memorized, the nearest to tau first, and those
-    that failed or are open.
-    """
-    under = [c for c in captions if standing(c) == "not memorized"]
-    shown = ("memorized", "suspected")
-    rest = [c for c in captions if standing(c) in ("failed", "open") and state(c) not in shown]
-    ordered = [*rest, *sorted(under, key=lambda c: -(c.score or 0.0))]
-    rows = [(c, standing(c), "; ".join(reasons(c))) for c in ordered[:LISTED]]
-    return {"rows": rows, "n": len(under), "more": len(ordered) - len(rows), "rest": len(rest)}

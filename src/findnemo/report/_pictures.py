@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 BUDGET = 3_900_000  # letters of all thumbnails together; the page stays under 5 MB
+PAGE = 4_800_000  # of the whole page
+# about so many letters of the page hold no picture: of the rest, of a line, and of a card behind it
+REST = 150_000
+LINE = 700
+CARD = 5_000
 LEVELS = ((1.0, 85), (0.85, 75), (0.7, 65), (0.5, 55), (0.4, 40))  # share of a side, quality
 SIDE = 128  # wanted side of a finished image, in pixels
 NOISE = 48  # of a noise difference
@@ -28,6 +33,15 @@ class Wanted:
 
     file: Path
     side: int = SIDE
+
+
+def room(lines: int, cards: int) -> int:
+    """Letters that pictures may have on a page with so many lines and cards.
+
+    >>> room(50, 50), room(1000, 300)
+    (3900000, 2450000)
+    """
+    return max(min(BUDGET, PAGE - REST - LINE * lines - CARD * cards), 0)
 
 
 def thumbnails(wanted: Iterable[Wanted], budget: int = BUDGET) -> dict[Wanted, str]:

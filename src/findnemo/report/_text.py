@@ -80,6 +80,20 @@ def interval(
     return "" if low is None or high is None else f"{written(low)} to {written(high)}"
 
 
+def more_or_less(value: float, low: float | None = None, high: float | None = None) -> str:
+    """A difference in words, with its interval.
+
+    >>> more_or_less(-0.02, -0.03, -0.01)
+    '0.020 less (95 % interval 0.030 less to 0.010 less)'
+    >>> more_or_less(0.5)
+    '0.500 more'
+    """
+    said = f"{number(abs(value))} {'less' if value < 0 else 'more'}"
+    if low is None or high is None:
+        return said
+    return f"{said} (95 % interval {more_or_less(low)} to {more_or_less(high)})"
+
+
 @cache
 def environment() -> Environment:
     """Templates with escaping in force for every name."""
@@ -93,5 +107,5 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     templates.filters.update(shown=shown, clipped=clipped, number=number)
-    templates.globals.update(count=count, state=state, PRICES=PRICES)
+    templates.globals.update(count=count, state=state, more_or_less=more_or_less, PRICES=PRICES)
     return templates

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from findnemo.report._pictures import SIDE, Wanted
-from findnemo.report._text import NONE, count, interval, number, percent
+from findnemo.report._text import NONE, interval, number, percent
 from findnemo.runs import Run
 from findnemo.runs.fine_tunes import (
     BASE,
@@ -109,7 +109,7 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
         {
             "label": "training pictures copied",
             "value": f"{main['copied']} of {of}",
-            "note": f"{count(main['nearly'], 'more').removesuffix('s')} nearly",
+            "note": f"{main['nearly']:,} more nearly",
             "tone": bad or ("good" if main["verdict"] == "does not copy" else ""),
         },
         {

@@ -111,8 +111,8 @@ BEFORE_AFTER = (
     Measured(
         "verify", None, "sscd_gen", "low", False,
         "similarity of finished images with and without the edit (descriptor)",
-        "SSCD_gen: finished images with against without the edit",
-        "Similarity with to without the edit (SSCD_gen)",
+        "SSCD_gen: finished images after the edit against those before it",
+        "Similarity to the same seed's image before (SSCD_gen)",
     ),
     Measured(
         "verify", "a_clip_before", "a_clip_after", "high", False,

@@ -30,66 +30,55 @@ STATES = {
 
 class Word(NamedTuple):
     """How a caption stands: what that means, as a sentence without its subject; whether it is
-    "good", "bad", "open" or nothing of note; a few words beside the caption; and what
-    captions that stand so did, where that is trouble.
+    "good", "bad", "open" or nothing of note; and what captions that stand so did, where that is
+    trouble.
     """
 
     means: str
     tone: str = ""
-    beside: str = ""
     clause: str = ""
 
 
 WORDS = {  # worst first
-    "failed": Word("a step failed on it", "bad", "failed", "failed"),
+    "failed": Word("a step failed on it", "bad", "failed"),
     "out of reach": Word(
         "no set of value neurons that the search tried removes its memory; nothing is switched off"
         " for it",
         "bad",
-        "out of reach",
         "stayed out of reach",
     ),
     "reduced": Word(
         "no set of value neurons that the search tried removes its memory, but with those found"
         " there are fewer copies; they are switched off on request only",
         "bad",
-        "reduced, not gone",
         "gave fewer copies than before",
     ),
     "back": Word(
         "no finished images were judged, and on fresh seeds its noise differences still resemble"
         " those before",
         "bad",
-        "back on fresh seeds",
         "came back on fresh seeds",
     ),
-    "copies": Word(
-        "its finished images still hold copies", "bad", "still gives copies", "still gave copies"
-    ),
+    "copies": Word("its finished images still hold copies", "bad", "still gave copies"),
     "not replicated": Word(
         "its neurons were found, but on fresh seeds its score does not reach tau: there is nothing"
         " to check them on",
         "open",
-        "no fresh seed replicates",
         "could not be checked, for no fresh seed replicates",
     ),
     "not verified": Word(
         "its neurons were found, but not checked on fresh seeds",
         "open",
-        "not verified",
         "had neurons found but not verified",
     ),
-    "not localized": Word(
-        "its neurons were not sought", "open", "not localized", "had no search for neurons"
-    ),
+    "not localized": Word("its neurons were not sought", "open", "had no search for neurons"),
     "no neurons": Word(
         "over tau in detection, but no seed replicated in the search",
         "bad",
-        "no neurons found",
         "did not replicate in the search",
     ),
-    "gone": Word("its memory is gone on fresh seeds", "good", "gone on fresh seeds"),
-    "suspected": Word(STATES["suspected"], "open", "suspected, no copy seen"),
+    "gone": Word("its memory is gone on fresh seeds", "good"),
+    "suspected": Word(STATES["suspected"], "open"),
     "open": Word("not looked at yet"),
     "not memorized": Word("its score is under tau"),
 }

@@ -40,12 +40,13 @@ ON = "{audit} --out {run}"  # goes on with the run
 PICTURES = "{audit} --images 4 --out {run}"
 VERIFY = "findnemo verify {run} --no-attempts --no-attack"
 AGAIN = "{audit} --thorough --scope all --out {run}-thorough"
+CARRIERS = "findnemo inspect {run}"  # says what else carries a memory
 NEXT = {  # why a decision is as it is -> the command to run next
     "open": ON,
-    "out of reach": AGAIN,
-    "reduced": AGAIN,
-    "copies": AGAIN,
-    "no neurons": AGAIN,
+    "out of reach": "{again}",
+    "reduced": "{again}",
+    "copies": "{again}",
+    "no neurons": "{again}",
     "back": PICTURES,
     "not localized": ON,
     "not verified": VERIFY,
@@ -73,7 +74,7 @@ def verdict_of(run: Run, captions: Sequence[Caption], of: str = ALL) -> Verdict:
         with Run.open("run") as run:
             print(verdict_of(run, list(run.captions())).text)
     """
-    audited, rest = looked_at(run, of)
+    audited, rest = _looked_at(run, of)
     if (run.path / "calibration" / "calibration.json").is_file():
         holdout = len(Calibration.load(run.path / "calibration").trajectories)
         neurons = sum(value_layers(run, captions).values())
@@ -82,7 +83,7 @@ def verdict_of(run: Run, captions: Sequence[Caption], of: str = ALL) -> Verdict:
     return verdict(captions, neurons, holdout, audited, rest)
 
 
-def looked_at(run: Run, of: str) -> tuple[int, int]:
+def _looked_at(run: Run, of: str) -> tuple[int, int]:
     """How many of the captions `of` a run were looked at, and how many were not."""
     ((total, audited),) = run.query(
         f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_DETECTED} INTERSECT {of}))"
@@ -211,15 +212,27 @@ def advice_of(run: Run, captions: Sequence[Caption], of: str = ALL, place: str =
     """
     training = training_of(run)
     decision = training and of_training(training, len(all_neurons(captions)))
-    because = training["sentence"] if training and decision else verdict_of(run, captions, of).text
+    because = training["sentence"] if training else ""
     if not decision:
         returned = _returned(captions, run.meta("bases") or {})
-        decision = advice(captions, *looked_at(run, of), returned)
-    if decision.action == "release edited" and not (run.meta("quality") or {}).get("prompts"):
-        because += " What that costs other captions was not measured."
+        decision = advice(captions, *_looked_at(run, of), returned)
+        because = f"{because} {verdict_of(run, captions, of).text}".lstrip()
+    if decision.action == "release edited":
+        because += "".join(f" {line}" for line in _unasked(run))
     names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training is not None)}
+    settings = run.meta("settings")
+    is_exhausted = settings.get("thorough", True) and settings.get("scope") == "all"
+    names["again"] = (CARRIERS if is_exhausted else AGAIN).format(**names)
     commands = dict.fromkeys(NEXT[why].format(**names) for why in decision.why)
     return Advice(decision.action, decision.sentence, because, tuple(commands))
+
+
+def _unasked(run: Run) -> Iterator[str]:
+    """What was not looked at of a model with its neurons off."""
+    if not (run.meta("attempts") or run.meta("attack")):
+        yield "Other prompts and attacks were not tried (findnemo verify does that)."
+    if not (run.meta("quality") or {}).get("prompts"):
+        yield "What that costs other captions was not measured."
 
 
 def _audit_of(run: Run, place: str, is_fine_tune: bool) -> str:
