@@ -22,16 +22,18 @@ def test_a_notebook_is_stored_without_outputs(path):
 
 def texts(notebook) -> str:
     """All that the cells printed or gave, as text."""
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     return "\n".join(
-        output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs
+        output.get("text") or output.get("data", {}).get("text/plain", "")
+        for output in outputs(notebook)
     )
+
+
+def outputs(notebook) -> list:
+    return [output for cell in notebook.cells for output in cell.get("outputs", ())]
 
 
 def pictures(notebook) -> int:
-    return sum(
-        "image/png" in o.get("data", {}) for cell in notebook.cells for o in cell.get("outputs", ())
-    )
+    return sum("image/png" in output.get("data", {}) for output in outputs(notebook))
 
 
 SAYS = {
@@ -57,3 +59,7 @@ def test_a_notebook_runs(path, monkeypatch):
     *words, shown = SAYS[path.stem]
     assert all(word in texts(notebook) for word in words)
     assert pictures(notebook) == shown
+    if path.stem == "start":
+        shown_as_html = "".join(o.get("data", {}).get("text/html", "") for o in outputs(notebook))
+        assert "Scores of hold-out captions" in shown_as_html
+        assert "Likeness to the copy" in shown_as_html

@@ -182,7 +182,7 @@ def test_detect(usual, audited, tmp_path):
     assert "3 are over the threshold and suspected (p = " in result.out
     assert "With 5 hold-out captions no p-value is under 1/6." in result.out
     assert result.out.count("suspected (p = ") == 3 + 1  # in the table, and in the verdict
-    assert f"results in {tmp_path / 'run' / 'results.csv'}" in result.out
+    assert f"results   {tmp_path / 'run' / 'results.csv'}\n" in result.out
     want = outcome(audited)["rows"]
     for caption, row in outcome(tmp_path / "run")["rows"].items():
         assert {k: row[k] for k in ("score", "tau")} == {
@@ -245,7 +245,7 @@ def test_localize_then_verify(place, usual, audited, tmp_path):
     assert result.status == 0
     assert "The search found a set for 1 of 1" in result.out
     assert "are switched off for 1 of them all the same" in result.out
-    assert f"results in {out / 'results.csv'}" in result.out
+    assert f"results   {out / 'results.csv'}\n" in result.out
     found = outcome(out)["rows"]
     for text in TEXTS[:first]:
         assert {k: found[text][k] for k in ("score", "neurons", "layers", "same_seed")} == {
@@ -397,13 +397,12 @@ def test_report_needs_no_model_and_goes_where_it_is_told(audited, tmp_path):
 def test_an_audit_says_where_its_report_is_or_leaves_it_out(usual, audited, tmp_path):
     shutil.copytree(audited, tmp_path / "run")
     (tmp_path / "run" / "report.html").unlink()
-    assert (
-        "report in"
-        not in cli("audit", *usual, *IMAGES, "--no-report", "--out", tmp_path / "run").out
-    )
+    without = cli("audit", *usual, *IMAGES, "--no-report", "--out", tmp_path / "run")
+    assert without.status == 0
+    assert "report.html" not in without.out
     assert not (tmp_path / "run" / "report.html").exists()
     told = cli("audit", *usual, *IMAGES, "--out", tmp_path / "run")
-    assert f"report in {tmp_path / 'run' / 'report.html'}" in told.out
+    assert f"report    {tmp_path / 'run' / 'report.html'}\n" in told.out
     assert (tmp_path / "run" / "report.html").exists()
 
 
@@ -417,7 +416,7 @@ def test_a_second_audit_prints_the_same_and_changes_nothing(usual, audited):
     )
     table = cli("audit", *usual, *IMAGES, "--out", audited)
     assert "Of 3 memorized captions, 3 still gave copies." in table.out
-    assert "other captions with all of them off" in table.out
+    assert re.search(r"change of pixels, \d+ other captions +\d+\.\d %", table.out)
     assert "the [/sea]" in table.out  # no markup
     assert (audited / "results.json").read_bytes() == before
 

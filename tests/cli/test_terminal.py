@@ -171,8 +171,8 @@ def test_inspect_shows_what_a_report_shows(run):
         "3 of 6",
         "neurons off",
         "memories gone on fresh seeds",
-        "memories not gone",
-        "change of other captions' pixels",
+        "captions suspected",
+        "change of pixels, ",
         f"tau = {tau:.3f}: suspected from here on",
         "Neurons off, per layer",
     ):

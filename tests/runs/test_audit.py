@@ -763,9 +763,8 @@ def test_an_error_of_the_users_input_stops_the_audit_before_it_begins(tmp_path, 
 def test_an_audit_takes_the_gentle_set_and_tells_its_impact(tmp_path):
     from _planting import CAPTION, HOLDOUT, SETTINGS, calibration, planted_twice
 
-    from findnemo.cli._show import verdict
+    from findnemo.cli._show import notes
     from findnemo.runs import row
-    from findnemo.runs.verdict import ALL
     from findnemo.verification import verify as check
 
     model, own, common = planted_twice(tiny_pipeline())
@@ -773,7 +772,7 @@ def test_an_audit_takes_the_gentle_set_and_tells_its_impact(tmp_path):
     plan = Plan("gradient", images=0, max_impact=0.05, unrelated=tuple(HOLDOUT))
     with start(tmp_path / "run", model, made, plan) as run:
         (caption,) = audit(Work(run, model, made, plan), [Prompt(CAPTION, 1)])
-        told = " ".join(verdict(run, [caption], ALL))
+        told = " ".join(notes(run, [caption]))
     with pytest.raises(MismatchError, match="max_impact"):
         start(tmp_path / "run", model, made, replace(plan, max_impact=0.1))
     found = caption.results["localize"]
@@ -786,7 +785,7 @@ def test_an_audit_takes_the_gentle_set_and_tells_its_impact(tmp_path):
         == check(model, CAPTION, own, SETTINGS, 0, plan.image_settings).values["same_seed"]
     )
     dear = replace(caption, results=caption.results | {"localize": found | {"impact": 0.3}})
-    assert "1 change them more" in " ".join(verdict(Run.open(tmp_path / "run"), [dear], ALL))
+    assert "1 change them more" in " ".join(notes(Run.open(tmp_path / "run"), [dear]))
 
 
 def test_a_published_search_by_another_score_is_refused_before_a_run_is_begun(model, tmp_path):

@@ -17,7 +17,7 @@ import torch
 
 from findnemo.app import events
 from findnemo.calibration import Calibration
-from findnemo.cli import _overview, _show
+from findnemo.cli import _closing, _overview, _show
 from findnemo.export import model_card, select
 from findnemo.prompts import Prompt
 from findnemo.report import _captions as cards
@@ -379,7 +379,7 @@ def test_every_word_has_a_case():
     assert {case.is_ for case in CASES.values()} == {*STATES, None}
 
 
-def test_a_run_of_all_cases_is_counted_alike_everywhere(tmp_path):
+def test_a_run_of_all_cases_is_counted_alike_everywhere(tmp_path, capsys):
     with run_with(tmp_path / "run", CASES) as run:
         captions = list(run.captions())
         by_state = {word: sum(case.is_ == word for case in CASES.values()) for word in STATES}
@@ -400,7 +400,8 @@ def test_a_run_of_all_cases_is_counted_alike_everywhere(tmp_path):
             " looked at." in verdict.text
         )
         assert "With 5 hold-out captions no p-value is under 1/6." in verdict.text
-        told = re.sub(r"\[/?[a-z ]*\]", "", " ".join(_show.verdict(run, captions, ALL)))
+        _closing.show_closing(run, captions, ALL)
+        told = capsys.readouterr().out
         assert verdict.text in told
         assert verdict.text in _text(render(run))
         assert verdict.text in model_card(select(run))

@@ -11,7 +11,7 @@ import torch
 
 from findnemo.errors import InputError
 from findnemo.studies import STUDIES, catalogue
-from findnemo.studies._registry import NEEDS
+from findnemo.studies._registry import NEEDS, WORK, chosen
 
 
 def numbers(kind):
@@ -35,6 +35,8 @@ def test_an_entry_names_a_function_and_things_that_a_run_can_have(name):
     home = import_module(f"findnemo.studies.{entry.home}")
     assert callable(getattr(home, name))
     assert {*entry.needs, *entry.uses} <= set(NEEDS)
+    assert {*entry.work}
+    assert {*entry.work} <= set(WORK)
     assert not set(entry.needs) & set(entry.uses)
 
 
@@ -70,3 +72,10 @@ def test_imported_statistics_have_no_scores(bench, work):
     bare = replace(bench, work=replace(work, calibration=made))
     states = {row[0]: row[-1] for row in catalogue(bare.stock).rows}
     assert states["fig2a"] == "ready, without hold-out scores"
+
+
+def test_a_mistyped_study_is_refused_with_the_nearest_name():
+    with pytest.raises(InputError, match=r"'tabel3' is not known: .*; did you mean table3\?"):
+        chosen(["fig4", "tabel3"])
+    with pytest.raises(InputError, match=r"'xyz' is not known: use all, fig2a,.*, utility$"):
+        chosen(["xyz"])

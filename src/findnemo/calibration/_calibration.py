@@ -15,6 +15,7 @@ from torch import Tensor
 from findnemo.calibration._early import MISS, early_bounds
 from findnemo.calibration._statistics import threshold
 from findnemo.errors import DamageError, InputError, MismatchError
+from findnemo.files.html import bars, block, facts
 from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo.files.writing import written
 from findnemo.models import Model
@@ -25,6 +26,7 @@ from findnemo.stats.rates import CONFIDENCE, p_value, rank, rate_bound
 # what is written; what is read as well
 FORMAT = 3
 WITHOUT_DIGEST = 2
+BINS = 10  # of the scores that a notebook shows
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,26 @@ class Calibration:
         )
         tensors = ((self.mean[n], other.mean[n]) for n in self.mean) if mine == theirs else ()
         return mine == theirs and all(torch.equal(a, b) for a, b in tensors)
+
+    def _repr_html_(self) -> str:
+        """The calibration in a notebook: the threshold, and the hold-out scores that it comes from."""
+        rate = "not asked for" if self.fpr is None else f"{100 * self.fpr:.2g} %"
+        known = [
+            ("model", self.source),
+            ("threshold tau", f"{self.tau:.3f}"),
+            ("false-alarm rate", rate),
+            ("hold-out captions", f"{self.count:,}, {len(self.trajectories):,} of them scored"),
+            ("score", self.settings.variant),
+        ]
+        return block("Calibration", facts(known), bars("Scores of hold-out captions", self._bins()))
+
+    def _bins(self) -> list[tuple[str, float, str]]:
+        """The distribution of the hold-out scores: where a bin begins, and how many are in it."""
+        if not len(self.trajectories):
+            return []
+        counts, edges = torch.histogram(self.scores.double().cpu(), BINS)
+        pairs = zip(edges.tolist(), counts.tolist(), strict=False)
+        return [(f"from {edge:.3f}", count, f"{count:.0f}") for edge, count in pairs]
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write `calibration.json` and `calibration.safetensors` to a folder; the JSON comes

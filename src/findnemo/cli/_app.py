@@ -12,6 +12,7 @@ from findnemo.cli._audit import audit, calibrate, detect, localize, show_result
 from findnemo.cli._benchmark import benchmark
 from findnemo.cli._checking import harden, verify
 from findnemo.cli._common import (
+    PLAIN,
     Global,
     JsonOpt,
     LimitOpt,
@@ -110,7 +111,7 @@ def demo(
         with listening(quiet) as listener:
             detecting = tasks.Detecting(calibration=shipped.calibration(place, "findnemo"))
             run = tasks.audit(place, table, out, detecting, workers=workers, listener=listener)
-        show_result(run, False, json, quiet, report=True)
+        show_result(run, False, json, quiet)
         return
     if natural:
         raise InputError(
@@ -130,6 +131,10 @@ def demo(
         raise typer.Exit(FAILED)
 
 
+if PLAIN:
+    from typer import rich_utils
+
+    rich_utils.COLOR_SYSTEM = None
 COMMANDS = (
     *(demo, audit, watch, calibrate, detect, localize, verify, inspect, report, serve),
     *(export, harden, compare, study, benchmark, merge, repair),

@@ -321,7 +321,7 @@ def audit(
     where = replace(output, path=out)
     with listening(quiet) as listener:
         run = tasks.audit(place, table, where, detecting, localizing, pictures, workers, listener)
-    show_result(run, fail_on_memorized, json, quiet, report=output.report and not captions.shard)
+    show_result(run, fail_on_memorized, json, quiet)
 
 
 def fine_tune_of(tuned: FineTune, table: Captions) -> FineTune:
@@ -339,13 +339,14 @@ def refuse_without_pictures(tuned: FineTune) -> None:
             raise InputError(f"--{field.name.replace('_', '-')} goes with --train-images DIR")
 
 
-def show_result(run: Run, fail: bool, json: bool, quiet: bool, report: bool = False) -> None:
+def show_result(run: Run, fail: bool, json: bool, quiet: bool) -> None:
     """What came of the captions that were asked for.
 
     Ends the command with status 1 where one failed, or `fail` and one is memorized or suspected
     without an image that was looked at; of a fine-tune, where a training picture is copied.
     """
-    from findnemo.cli._show import failed, say_report, show_run, show_training
+    from findnemo.cli._closing import show_closing
+    from findnemo.cli._show import failed, show_run, show_training
     from findnemo.runs import ASKED, counts, summary, told
     from findnemo.runs.fine_tunes import copies_in, training_of
 
@@ -355,11 +356,9 @@ def show_result(run: Run, fail: bool, json: bool, quiet: bool, report: bool = Fa
             print_json(summary(run))
         elif not quiet:
             show_training(run)
-            show_run(run, told(run), numbers["captions"])
-            sheets = f", images in {run.path / 'sheets'}" if (run.path / "sheets").is_dir() else ""
-            stdout.print(plain(f"results in {run.path / 'results.csv'}{sheets}"), soft_wrap=True)
-            if report:
-                say_report(run.path / "report.html")
+            captions = told(run)
+            show_run(run, captions, numbers["captions"])
+            show_closing(run, captions, ASKED)
         broken = failed(run, numbers)
         about = training_of(run)
         found = (

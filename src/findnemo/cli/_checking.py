@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from findnemo.cli._closing import show_closing
 from findnemo.cli._common import (
     JsonOpt,
     MovedOpt,
@@ -17,12 +18,12 @@ from findnemo.cli._common import (
     RunArg,
     listening,
     print_json,
-    stdout,
+    tell,
     warn,
 )
 from findnemo.cli._options import grouped
 from findnemo.cli._robustness import show_robustness
-from findnemo.cli._show import failed, say_report, show_run
+from findnemo.cli._show import failed, show_run
 from findnemo.errors import FAILED
 from findnemo.tasks.options import HardeningOptions, Pictures, Source, Trying, Workers
 
@@ -54,6 +55,7 @@ def verify(
     """
     from findnemo import tasks
     from findnemo.runs import captions_of, counts, summary
+    from findnemo.runs.verdict import ALL
 
     with listening(quiet or json) as listener:
         place = replace(source, place=model)
@@ -62,13 +64,13 @@ def verify(
         if json:
             print_json(summary(opened))
         elif not quiet:
-            show_run(opened, captions_of(opened))
+            captions = captions_of(opened)
+            show_run(opened, captions)
             show_robustness(
                 opened.meta("attempts") if trying.attempts else None,
                 opened.meta("attack") if trying.attack else None,
             )
-            if (report := opened.path / "report.html").exists():
-                say_report(report)
+            show_closing(opened, captions, ALL)
         broken = failed(opened, counts(opened))
     for line in done.failed:
         warn(line)
@@ -119,4 +121,4 @@ def _show_checks(checks: dict[str, Any]) -> None:
         figures = ", ".join(
             f"{key.replace('_', ' ')} {value:.3g}" for key, (value, *_) in values.items()
         )
-        stdout.print(f"{name}, {checks['prompts']} ordinary captions: {figures}", soft_wrap=True)
+        tell(f"{name}, {checks['prompts']} ordinary captions: {figures}")

@@ -5,12 +5,13 @@ an error reaches the user.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -75,8 +76,10 @@ class Global:
 
 EDGELESS: dict[str, Any] = {"show_edge": False, "pad_edge": False}  # tables of rich
 LOOSE: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 1, 0, 0)}
-stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+PLAIN = bool(os.environ.get("NO_COLOR"))  # no bold letters either
+COLOURS: Literal["auto"] | None = None if PLAIN else "auto"
+stdout = Console(highlight=False, color_system=COLOURS)
+stderr = Console(stderr=True, highlight=False, color_system=COLOURS)
 
 
 def warn(text: str) -> None:
@@ -86,6 +89,13 @@ def warn(text: str) -> None:
 def say(text: str, quiet: bool = False) -> None:
     if not quiet:
         stderr.print(plain(text), soft_wrap=True)
+
+
+def tell(text: str) -> None:
+    """A sentence on standard output: folded between words in a terminal, and one line elsewhere,
+    for whoever searches a log.
+    """
+    stdout.print(text, soft_wrap=not stdout.is_terminal)
 
 
 def plain(text: str) -> str:

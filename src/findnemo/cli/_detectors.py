@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.box import SIMPLE
 from rich.table import Column, Table
 
-from findnemo.cli._common import EDGELESS, plain, print_json, say, stderr, stdout
+from findnemo.cli._common import LOOSE, plain, print_json, say, stderr, stdout, tell
 from findnemo.errors import FAILED, InputError
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ def refuse_beside(given: dict[str, Any], why: str) -> None:
 def show_detectors(comparison: Detectors, json: bool, quiet: bool) -> None:
     """What came of detectors. Ends the command with status 1 where one failed on a caption."""
     from findnemo.runs.detectors import borrows
+    from findnemo.runs.verdict import count
 
     if borrows(comparison.captions):
         say(
@@ -41,7 +41,8 @@ def show_detectors(comparison: Detectors, json: bool, quiet: bool) -> None:
     elif not quiet:
         show(comparison.results)
     if comparison.pictures:
-        say(f"{len(comparison.pictures)} pictures in {comparison.pictures[0].parent}", quiet)
+        pictures = count(len(comparison.pictures), "picture")
+        say(f"{pictures} in {comparison.pictures[0].parent}", quiet)
     if any(result.failed for result in comparison.results):
         raise typer.Exit(FAILED)
 
@@ -88,6 +89,8 @@ def as_json(found: Sequence[Result], captions: Sequence[Caption]) -> dict[str, A
 
 def show(found: Sequence[Result]) -> None:
     """The table, and a word on captions that failed."""
+    from findnemo.runs.verdict import count
+
     stdout.print(figures_table(found))
     stdout.print(
         "[dim]under the figures: 95 % bootstrap intervals; U-Net evaluations and seconds are per"
@@ -95,11 +98,11 @@ def show(found: Sequence[Result]) -> None:
     )
     for result in found:
         for line in beside_published(result):
-            stdout.print(plain(line), soft_wrap=True)
+            tell(plain(line))
     for result in found:
         if result.failed:
             stderr.print(
-                f"[red]failed:[/] {plain(result.detector)} on {result.failed} captions, for which"
+                f"[red]failed:[/] {plain(result.detector)} on {count(result.failed, 'caption')}, for which"
                 " the model gives NaN"
             )
 
@@ -124,19 +127,20 @@ def beside_published(result: Result) -> list[str]:
     return lines
 
 
+HEADS = ("threshold", "AUROC", "accuracy", "TPR at\n1 % FPR", "found", "evals", "s")
+WIDE = 72  # columns of a terminal that has room for all of them; a narrow one leaves out the costs
+
+
 def figures_table(found: Sequence[Result]) -> Table:
-    """A line a detector with its figures, the intervals under them;
-    narrow enough for 80 columns.
-    """
-    heads = ("threshold", "AUROC", "accuracy", "TPR at\n1 % FPR", "found", "evals", "s")
+    """A line a detector with its figures, the intervals under them."""
+    heads = HEADS if stdout.width >= WIDE else HEADS[:-2]
     columns = (Column(head, justify="right", no_wrap=True) for head in heads)
-    table = Table(Column("detector", no_wrap=True), *columns, box=SIMPLE, **EDGELESS)
+    table = Table(Column("detector", overflow="fold"), *columns, **LOOSE)
     for r in found:
         share = f"{r.found}/{r.captions}"
         cost = (f"{r.evaluations:.0f}", f"{r.seconds:.2f}")
-        table.add_row(
-            plain(r.detector), f"{r.threshold:.4g}", *_figures(r.evaluation), share, *cost
-        )
+        cells = (f"{r.threshold:.4g}", *_figures(r.evaluation), share, *cost)
+        table.add_row(plain(r.detector), *cells[: len(heads)])
     return table
 
 

@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from rich.table import Column, Table
 
-from findnemo.cli._common import EDGELESS, plain, stdout
+from findnemo.cli._closing import show_closing
+from findnemo.cli._common import EDGELESS, plain, stdout, tell
 from findnemo.cli._robustness import show_robustness
 from findnemo.cli._show import coloured, show_run, show_training
+from findnemo.cli._streams import shown
 
 if TYPE_CHECKING:
     from findnemo.neurons import Neuron
     from findnemo.runs import Caption, Discoveries, Run
-    from findnemo.runs.overview import Bin, Figure
+    from findnemo.runs.overview import Bin
 
-WIDTH = 32  # of the longest bar, in characters
+WIDTH = 32  # of the longest bar, in characters,
+LEAST = 4  # and in a narrow terminal
 LISTED = 40  # captions of a list that are shown
 
 
 def show_overview(
     run: Run, captions: Sequence[Caption], listed: Discoveries | None, q: Mapping[int, float]
 ) -> None:
-    """The captions and the verdict, then the five figures, the distribution of
-    scores, neurons per layer and shared neurons; attempts and attacks; and the
-    list. `q`: caption id -> q-value.
+    """The captions, the distribution of scores, neurons per layer and shared neurons; attempts
+    and attacks; the list; and the verdict with the five figures. `q`: caption id -> q-value.
     """
     from findnemo.runs import settings_of
-    from findnemo.runs.overview import figures, histogram, most_shared, per_layer, value_layers
+    from findnemo.runs.overview import histogram, most_shared, per_layer, value_layers
+    from findnemo.runs.verdict import ALL
 
     tau = settings_of(run)["tau"]
     layers = value_layers(run, captions)
     show_training(run)
     show_run(run, captions)
-    _part("Figures", figures_table(figures(captions, run.meta("quality"))))
     _part("Scores", histogram_text(histogram(captions, tau), tau))
-    _part("Neurons off, per layer", layers_text(per_layer(captions, layers)))
+    tail = common_end(list(layers))
+    title = f"Neurons off, per layer{f' (*{plain(tail)})' if tail else ''}"
+    _part(title, layers_text(per_layer(captions, layers), tail))
     _part("Neurons that captions share", shared_text(most_shared(captions)))
     attempts = run.meta("attempts")
     attack = run.meta("attack")
@@ -46,33 +51,22 @@ def show_overview(
     if listed is not None:
         title = f"Listed at a false discovery rate of {100 * listed.level:g} %"
         _part(title, list_text(listed, captions, q))
+    show_closing(run, captions, ALL)
 
 
 def _part(title: str, shown: Table | str) -> None:
     """A part with its title; nothing where there is nothing to show."""
     if shown:
         stdout.print(f"\n[bold]{title}[/]")
-        stdout.print(shown, soft_wrap=isinstance(shown, str))
+        stdout.print(shown, soft_wrap=isinstance(shown, str) and not stdout.is_terminal)
 
 
-def figures_table(shown: Sequence[Figure]) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for figure in shown:
-        table.add_row(figure.name, _value(figure))
-    return table
-
-
-def _value(figure: Figure) -> str:
-    if figure.value is None:
-        return "[dim]not known yet[/]"
-    if isinstance(figure.value, int):
-        return f"{figure.value}" if figure.of is None else f"{figure.value} of {figure.of}"
-    return f"{figure.value:.1%}"
-
-
-def _bar(count: int, top: int) -> str:
-    """Blocks in proportion; one at least where there is anything."""
-    return "█" * max(round(WIDTH * count / top), bool(count))
+def _bar(count: int, top: int, beside: int = 16) -> str:
+    """Blocks in proportion, in what a line leaves beside `beside` characters; one at least where
+    there is anything.
+    """
+    most = max(min(WIDTH, stdout.width - beside), LEAST)
+    return "█" * max(round(most * count / top), bool(count))
 
 
 def histogram_text(bins: Sequence[Bin], tau: float) -> str:
@@ -88,15 +82,30 @@ def histogram_text(bins: Sequence[Bin], tau: float) -> str:
     return "\n".join([*lines[:below], *([mark] if bins else []), *lines[below:]])
 
 
-def layers_text(counts: Mapping[str, int]) -> str:
-    """A line a layer: its name, a bar, how many neurons; empty where there are none."""
+def layers_text(counts: Mapping[str, int], tail: str = "") -> str:
+    """A line a layer: its name without the `tail`, a bar, how many neurons; empty where there are
+    none.
+    """
     top = max(counts.values(), default=0)
     if not top:
         return ""
-    long = max(map(len, counts))
+    short = {name.removesuffix(tail): n for name, n in counts.items()}
+    long = max(map(len, short))
     return "\n".join(
-        f"{plain(name):{long}} [cyan]{_bar(n, top)}[/] {n or '·'}" for name, n in counts.items()
+        f"{plain(name):{long}} [cyan]{_bar(n, top, long + 8)}[/] {n or shown('·')}"
+        for name, n in short.items()
     )
+
+
+def common_end(names: Sequence[str]) -> str:
+    """What all module names end with, in whole parts; nothing of a single one.
+
+    >>> common_end(["down.0.attn2.to_v", "down.1.attn2.to_v", "mid.attn2.to_v"])
+    '.attn2.to_v'
+    """
+    ends = zip(*(reversed(name.split(".")[1:]) for name in names), strict=False)
+    same = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, ends)]
+    return "".join(f".{part}" for part in reversed(same)) if len(names) > 1 else ""
 
 
 def shared_text(shared: Sequence[tuple[Neuron, Sequence[Caption]]]) -> str:
@@ -139,20 +148,20 @@ def show_caption(
     from findnemo.runs.standing import folder_of
 
     kind = f", {plain(caption.type)}" if caption.type else ""
-    stdout.print(verdict_of(caption), soft_wrap=True)
+    tell(verdict_of(caption))
     stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}{kind}")
     if scored := score_of(caption, settings_of(run)["tau"], q):
-        stdout.print(scored, soft_wrap=True)
+        tell(scored)
     _show_rows(measured_table(caption))
     if caption.localized is not None and caption.localized.diagnosis is not None:
-        stdout.print(plain(caption.localized.diagnosis["sentence"]), soft_wrap=True)
+        tell(plain(caption.localized.diagnosis["sentence"]))
     _show_rows(prices_table(caption))
     for line in neuron_lines(caption, list(value_layers(run, captions))):
-        stdout.print(line, soft_wrap=True)
+        tell(line)
     for line in of_caption(verdicts(caption, run.meta("bases") or {})):
-        stdout.print(plain(line), soft_wrap=True)
+        tell(plain(line))
     for stage, reason in caption.failed.items():
-        stdout.print(f"[red]{plain(stage)} failed:[/] {plain(reason)}", soft_wrap=True)
+        tell(f"[red]{plain(stage)} failed:[/] {plain(reason)}")
     picture = run.path / folder_of(caption) / "sheets" / f"{caption.slug}.png"
     if picture.exists():
         stdout.print(plain(f"images: {picture}"), soft_wrap=True)

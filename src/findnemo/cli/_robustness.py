@@ -8,7 +8,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
-from findnemo.cli._common import EDGELESS, plain, stdout
+from findnemo.cli._common import EDGELESS, LOOSE, plain, stdout, tell
 
 NARROW: dict[str, Any] = {"box": SIMPLE, "collapse_padding": True, **EDGELESS}
 ROOM = 3  # columns of attempts that 80 characters hold together with their intervals
@@ -25,7 +25,7 @@ def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any
     if attack and any(attack["curves"].values()):
         stdout.print(attack_table(attack))
     for line in sentences(attempts, attack):
-        stdout.print(plain(line), soft_wrap=True)
+        tell(plain(line))
 
 
 def attempts_table(attempts: Mapping[str, Any]) -> Table:
@@ -34,8 +34,8 @@ def attempts_table(attempts: Mapping[str, Any]) -> Table:
     which the attempt works on the untouched one.
     """
     columns = attempts["columns"]
-    head = Column("captions copied by", no_wrap=True)
-    table = Table(head, *map(plain, columns), **NARROW)
+    heads = ("captions copied by", *map(plain, columns))
+    table = Table(*(Column(head, overflow="fold") for head in heads), **LOOSE)
     for name, found in attempts["table"].items():
         table.add_row(
             plain(name), *(_copies(found.get(column), len(columns) <= ROOM) for column in columns)

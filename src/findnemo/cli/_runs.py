@@ -43,6 +43,7 @@ def inspect(
     from findnemo.cli._detectors import inspect_detectors
     from findnemo.cli._overview import show_caption, show_overview
     from findnemo.runs import Run, captions_of, list_of, p_values, q_values, row, summary
+    from findnemo.runs.verdict import count
 
     if fdr is not None and not 0 < fdr < 1:
         raise InputError(f"--fdr {fdr} is not a rate between 0 and 1")
@@ -76,7 +77,7 @@ def inspect(
         for one in chosen[:10]:
             show_caption(opened, captions, one, q.get(one.id))
         if len(chosen) > 10:
-            warn(f"{len(chosen) - 10} more captions match; give a longer part")
+            warn(f"{count(len(chosen) - 10, 'more caption')} fit; give a longer part")
 
 
 def repair(run: RunArg, json: JsonOpt = False, quiet: QuietOpt = False) -> None:
@@ -212,6 +213,7 @@ def merge(
     Example: `findnemo merge run run-* --partial`
     """
     from findnemo.runs.merge import merge as api
+    from findnemo.runs.verdict import count
 
     merged = api(out, shards, partial)
     if json:
@@ -224,6 +226,7 @@ def merge(
             f"without shards {', '.join(merged.missing)}": merged.missing,
         }
         rest = "; ".join(text for text, there in left.items() if there)
-        captions = f"{merged.captions} captions in {merged.path}{f' ({rest})' if rest else ''}"
+        many = count(merged.captions, "caption")
+        captions = f"{many} in {merged.path}{f' ({rest})' if rest else ''}"
         text = f"{captions}; for the quality check and the report: findnemo verify {merged.path}"
         stdout.print(plain(text), soft_wrap=True)

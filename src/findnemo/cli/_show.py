@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
 
-from findnemo.cli._common import LOOSE, plain, stdout
+from findnemo.cli._common import LOOSE, plain, stdout, tell
+from findnemo.cli._streams import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +21,9 @@ COLOURS = {"good": "green", "open": "yellow", "bad": "red", "": "dim"}  # of a s
 MOST_LAYERS = 8  # that are counted one by one
 SIDES: tuple[Any, ...] = ("left", "right", "right", "right", "left")  # of the cells of a caption
 OTHERS = 8  # captions that are not memorized, in the table
+ROOM = 20  # characters of a caption that are to be seen, for which
+GIVE_WAY = (0, 3)  # columns are left out, in this order
+LEAST = 12  # characters of a caption in the narrowest terminal
 
 
 def coloured(stands: str, text: str | None = None) -> str:
@@ -32,30 +36,26 @@ def coloured(stands: str, text: str | None = None) -> str:
 def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
     """One line a caption: type, score, share of its finished images that are copies before and
     after, neurons per layer in forward order (of more than eight layers: those of the down
-    blocks, the mid block and the up blocks), how it stands.
+    blocks, the mid block and the up blocks), how it stands. In a narrow terminal the type and then
+    the neurons are left out.
     """
     from findnemo.runs.standing import said, standing
 
     heads = ("type", "score", "copies", _where(layers), "standing")
-    lines = [
-        (standing(c), plain(c.text), (plain(c.type or ""), *_cells(c, layers), said(c)))
-        for c in captions
-    ]
-    widths = [
-        max(map(len, column)) for column in zip(heads, *(rest for *_, rest in lines), strict=True)
-    ]
-    table = Table(
-        Column(
-            "caption", no_wrap=True, max_width=max(12, stdout.width - sum(widths) - len(widths) - 1)
-        ),
-        *(
-            Column(head, no_wrap=True, min_width=width, justify=side)
-            for head, width, side in zip(heads, widths, SIDES, strict=True)
-        ),
-        **LOOSE,
-    )
-    for stands, text, (*cells, words) in lines:
-        table.add_row(text, *cells, coloured(stands, words))
+    lines = [(standing(c), (c.type or "", *_cells(c, layers), said(c))) for c in captions]
+    columns = list(zip(heads, *(rest for _, rest in lines), strict=True))
+    widths = {column[0]: max(map(len, map(shown, column))) for column in columns}
+    for position in GIVE_WAY:
+        if stdout.width - sum(widths.values()) - len(widths) < ROOM:
+            widths.pop(heads[position])
+    room = max(stdout.width - sum(widths.values()) - len(widths), LEAST)
+    table = Table(Column("caption", no_wrap=True, max_width=room), **LOOSE)
+    for head, side in zip(heads, SIDES, strict=True):
+        if head in widths:
+            table.add_column(head, no_wrap=True, min_width=widths[head], justify=side)
+    for caption, (stands, cells) in zip(captions, lines, strict=True):
+        kept = [plain(cell) for head, cell in zip(heads, cells, strict=True) if head in widths]
+        table.add_row(plain(caption.text), *kept[:-1], coloured(stands, kept[-1]))
     return table
 
 
@@ -85,18 +85,14 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
     return score, copies, " ".join(str(n) if n else "·" for n in counts.values())
 
 
-def _count(neurons: int) -> str:
-    return f"{neurons} neuron{'s' * (neurons != 1)}"
-
-
 def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) -> None:
-    """The table and a verdict in a few sentences.
+    """The table of captions, and what there is to say of them beside the verdict.
 
     `captions`: all, or of `total` those that there is something to tell of (`runs.told`).
     """
-    from findnemo.runs import ASKED, state
+    from findnemo.runs import state
     from findnemo.runs.overview import value_layers
-    from findnemo.runs.verdict import ALL
+    from findnemo.runs.verdict import count
 
     many = len(captions) if total is None else total
     states = ("memorized", "suspected", "not memorized", None)
@@ -104,30 +100,28 @@ def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) ->
     first = sum(state(c) in ("memorized", "suspected") for c in captions)
     layers = list(value_layers(run, captions))
     stdout.print(summary_table(ordered[: first + OTHERS], layers))
-    if many - first > OTHERS:
-        stdout.print(f"[dim]… and {many - first - OTHERS} more captions[/]")
-    for line in verdict(run, captions, ALL if total is None else ASKED):
-        stdout.print(line, soft_wrap=True)
+    if (left := many - first - OTHERS) > 0:
+        stdout.print(f"[dim]and {count(left, 'more caption')}[/]")
+    stdout.print()
+    for line in notes(run, captions):
+        tell(line)
 
 
 def show_training(run: Run) -> None:
-    """What a fine-tune audit found: its sentence, the models that were looked at, the pictures
-    that are copied. Nothing for other runs.
+    """What a fine-tune audit found: the models that were looked at, the pictures that are copied.
+    Nothing for other runs.
     """
-    from findnemo.runs.fine_tunes import GRID, canaries_told, training_of, worst
+    from findnemo.runs.fine_tunes import canaries_told, training_of, worst
 
     if (about := training_of(run)) is None:
         return
-    stdout.print(f"\n[bold]{plain(about['sentence'])}[/]", soft_wrap=True)
     stdout.print(variants_table(about["variants"]))
     if canaries := canaries_told(about):
-        stdout.print(plain(canaries), soft_wrap=True)
+        tell(plain(canaries))
     pictures = [about["pictures"][k] for k in worst(about)]
     if seen := [one for one in pictures if one["state"] != "not seen"]:
         stdout.print(training_table(seen))
-    if (run.path / GRID).is_file():
-        stdout.print(plain(f"pictures in {run.path / GRID}"), soft_wrap=True)
-    stdout.print(f"\nCaptions and neurons of {plain(about['main'])}:", soft_wrap=True)
+    tell(f"\nCaptions and neurons of {plain(about['main'])}:")
 
 
 VERDICTS = {"copies": "red", "does not copy": "green", "cannot be said": "yellow"}
@@ -191,24 +185,16 @@ def failed(run: Run, numbers: Mapping[str, int]) -> bool:
     return bool(numbers["failed"] or (run.meta("quality") or {}).get("failed"))
 
 
-def verdict(run: Run, captions: Sequence[Caption], of: str) -> list[str]:
-    """Plain sentences: the verdict on the captions `of` a run (`runs.verdict_of`), the list, what is
-    not gone and why, what it costs.
-    """
+def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
+    """Plain sentences: the threshold, the list, the size of the sets, what is not gone and why."""
     from findnemo.runs import STANDINGS, list_of, list_told, settings_of, standing
     from findnemo.runs.truth import truth_of
-    from findnemo.runs.union import told
-    from findnemo.runs.verdict import TROUBLE, verdict_of
+    from findnemo.runs.verdict import TROUBLE
 
     stand = Counter(map(standing, captions))
-    lines = [
-        f"\n[bold]{verdict_of(run, captions, of).text}[/]",
-        f"Threshold: tau = {settings_of(run)['tau']:.3f}.",
-    ]
-    if whole := told(captions):
-        lines.append(whole)
+    lines = [f"Threshold: tau = {settings_of(run)['tau']:.3f}."]
     if (truth := truth_of(run, run.captions())) is not None:
-        lines += [plain(line) for line in truth.told]
+        lines += [plain(line) for line in truth.told[1:]]
     if (listed := list_of(run)) is not None:
         lines.append(list_told(listed))
     lines += [*_size_lines(captions), *_impact_lines(captions)]
@@ -225,12 +211,13 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
     """How many captions have a set that was found, and with how many neurons."""
     from findnemo.runs import all_neurons, neurons_of, switched_off
     from findnemo.runs.standing import treated
+    from findnemo.runs.verdict import count
 
     sought = [c for c in captions if c.localized is not None and treated(c)]
     sizes = sorted(len(neurons_of(c)) for c in sought if len(switched_off(c)))
     if not sizes:
         return []
-    off = _count(len(all_neurons(captions)))
+    off = count(len(all_neurons(captions)), "neuron")
     return [
         f"The search found a set for {len(sizes)} of {len(sought)}: {off} off in all, median"
         f" {statistics.median(sizes):g} a caption."
@@ -238,27 +225,13 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
 
 
 def _quality_lines(quality: Mapping[str, Any] | None) -> list[str]:
-    """What switching off costs other captions."""
-    if not quality:
+    """That the quality check failed on some captions."""
+    from findnemo.runs.verdict import count
+
+    if not quality or not quality["failed"]:
         return []
-    lines = []
-    if quality["prompts"]:
-        line = (
-            f"{quality['prompts']} other captions with all of them off: pixels change by"
-            f" {quality['pixel_change']:.3f} of 1"
-        )
-        if "a_clip_before" in quality:
-            line += (
-                f"; alignment {quality['a_clip_before']:.3f} before, {quality['a_clip_after']:.3f}"
-                " after"
-            )
-        lines.append(f"{line}.")
-    if quality["failed"]:
-        lines.append(
-            f"[red]failed:[/] the quality check on {quality['failed']} captions, whose images hold"
-            " NaN."
-        )
-    return lines
+    captions = count(quality["failed"], "caption")
+    return [f"[red]failed:[/] the quality check on {captions}: images hold NaN."]
 
 
 def _carried_lines(captions: Sequence[Caption]) -> list[str]:

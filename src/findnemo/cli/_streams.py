@@ -19,15 +19,22 @@ PLAINER = {
     "\u2501": "-",
     "\u2578": "-",
     "\u257a": "-",
+    "\u2192": "->",
+    "\u2013": "-",
+    "\u2014": "-",
+    "\u2018": "'",
+    "\u2019": "'",
+    "\u201c": '"',
+    "\u201d": '"',
     "\u2026": ".",
     "\u00b7": ".",
     "\u00b1": "+-",
+    "\u00d7": "x",
 }
 
 
 def showable_streams() -> None:
     """Have both streams replace what they cannot show, for as long as the process lives."""
-    codecs.register_error(HANDLER, _replaced)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not one of a notebook or a test
             stream.reconfigure(errors=HANDLER)
@@ -38,6 +45,9 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
         raise error
     missing = error.object[error.start : error.end]
     return "".join(PLAINER.get(c) or escaped(c) for c in missing), error.end
+
+
+codecs.register_error(HANDLER, _replaced)
 
 
 def escaped(text: str) -> str:
@@ -51,7 +61,7 @@ def escaped(text: str) -> str:
 def shown(text: str, stream: TextIO | None = None) -> str:
     """Text as a stream (standard output) will show it, known before a table is laid out."""
     encoding = encoding_of(sys.stdout if stream is None else stream)
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    return text.encode(encoding, HANDLER).decode(encoding)
 
 
 def encoding_of(stream: TextIO) -> str:

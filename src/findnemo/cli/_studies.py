@@ -24,6 +24,7 @@ from findnemo.cli._common import (
     print_json,
     say,
     stdout,
+    tell,
 )
 from findnemo.cli._options import grouped
 from findnemo.errors import FAILED, InputError
@@ -145,13 +146,19 @@ def study(
     """
     from findnemo import tasks
     from findnemo.errors import FindnemoError
+    from findnemo.runs.verdict import count
 
-    if overview:  # its only argument is a run
+    if overview or name is None:  # its only argument is a run
         with listening(quiet) as listener:
             show_studies(tasks.studies(run or name, studying, listener), json)
+        if name is None and not json:
+            stdout.print("Make them from a run: findnemo study NAME[,NAME] RUN, or all RUN")
         return
-    if name is None or run is None:
-        raise InputError("give the studies and a RUN, or --list for what there is")
+    if run is None:
+        raise InputError(
+            f"give the studies and a RUN: findnemo study {name} RUN; findnemo study alone lists"
+            " what there is"
+        )
     place = replace(source, place=model)
     with listening(quiet) as listener:
         done = tasks.study(name, run, out, studying, place, workers, listener)
@@ -160,26 +167,28 @@ def study(
         say(f"failed: {which}: {reason}")
     if not quiet:
         folder = out or run / "studies"
-        text = f"{len(done) - len(failed)} studies in {folder}: begin with {folder / 'README.md'}"
+        made = count(len(done) - len(failed), "study")
+        text = f"{made} in {folder}: begin with {folder / 'README.md'}"
         stdout.print(plain(text), soft_wrap=True)
     if failed:
         raise typer.Exit(FAILED)
 
 
 def show_studies(table: Any, json: bool) -> None:
-    """Every study with what it needs, and of a run what is there and what is missing."""
+    """Every study with what it computes and needs; of a run what is there and what is missing."""
     from rich.table import Table
 
     if json:
         print_json([dict(zip(table.columns, row, strict=True)) for row in table.rows])
         return
-    kept = [0, 1, 2, 5] if len(table.columns) > 5 else [0, 1, 2, 3, 4]  # of a run: what it has
+    last = table.columns.index("this run" if "this run" in table.columns else "needs")
+    kept = [0, 1, 2, 3, last]
     shown = Table(*(table.columns[k] for k in kept), **LOOSE)
     for row in table.rows:
         shown.add_row(*("-" if row[k] is None else plain(str(row[k])) for k in kept))
     stdout.print(shown)
     for line in table.note.split("; "):
-        stdout.print(plain(line), soft_wrap=True)
+        tell(plain(line))
 
 
 def show(study: Any) -> None:
@@ -197,17 +206,18 @@ def show(study: Any) -> None:
             heads[k],
             justify="left" if k < 2 else "right",
             max_width=22 if k == 0 else None,
-            no_wrap=k > 0,
+            overflow="fold",
         )
     for row in study.rows:
         table.add_row(*(_cell(row[k], row[theirs[k]] if k in theirs else None) for k in own))
     stdout.print(table)
     grey = " [dim]In grey: the paper's, on Stable Diffusion v1.4.[/]" if theirs else ""
-    stdout.print(plain(study.note) + grey, soft_wrap=True)
+    tell(plain(study.note) + grey)
 
 
 def _cell(ours: Any, theirs: Any) -> str:
     """`0.96±0.02`, under it the interval if there is one, and what was published."""
     short = "" if ours is None else str(ours).replace(" ± ", "±")
-    text = plain(short.replace(" [", "\n[").replace(", ", " "))
+    parts = short.replace(" [", "\n[").replace(", ", " ").split("\n")
+    text = "\n".join(map(plain, parts))
     return text if theirs is None else f"{text}\n[dim]{plain(str(theirs))}[/]"

@@ -16,6 +16,7 @@ from findnemo.cli._common import (
     plain,
     print_json,
     stdout,
+    tell,
     warn,
 )
 from findnemo.cli._options import grouped
@@ -78,7 +79,7 @@ def watch(
     if about is None:
         warn("no checkpoint came: nothing was judged")
     elif not (json or quiet):
-        stdout.print(f"\n[bold]{plain(about['sentence'])}[/]", soft_wrap=True)
+        tell(f"\n[bold]{plain(about['sentence'])}[/]")
         stdout.print(variants_table(about["variants"]))
         stdout.print(plain(f"training pictures in {out / 'training.csv'}"), soft_wrap=True)
     if copies and stop_at_copies:

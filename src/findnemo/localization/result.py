@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from findnemo.files.html import bars, block, facts
 from findnemo.localization.points import Point, chosen
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 
 DEFAULT = "trajectory"
+SHOWN = 12  # neurons of a layer that a notebook names
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,33 @@ class Localization:
         Raises InputError for a size that was not tried.
         """
         return chosen(self.order, self.points, neurons)
+
+    def _repr_html_(self) -> str:
+        """The result in a notebook: scores before and after, neurons by layer, the price list."""
+        reaches = "reaches" if self.memorized else "is under"
+        p = "" if self.p is None else f" (p = {self.p:.2g})"
+        known = [
+            ("memorization score", f"{self.score_before:.3f}, {reaches} tau = {self.tau:.3f}{p}"),
+            ("largest similarity of a seed to itself before", f"{self.score_after:.3f}"),
+            ("neurons", f"{len(self.neurons)}, by the search {self.search!r}"),
+            ("U-Net evaluations", f"{self.evaluations:,}"),
+        ]
+        layers = sorted(self.neurons.layers.items(), key=lambda one: -len(one[1]))
+        held = [
+            (layer, float(len(indices)), ", ".join(map(str, indices[:SHOWN])))
+            for layer, indices in layers
+        ]
+        start = [] if self.copy_before is None else [Point(0, self.copy_before)]
+        left = [
+            (f"{point.neurons} off", max(point.left, 0.0), f"{point.left:.3f}")
+            for point in (*start, *self.points)
+        ]
+        return block(
+            self.prompt,
+            facts(known),
+            bars("Neurons by layer", held),
+            bars("Likeness to the copy", left),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """All fields, sets of neurons as layer -> indices."""

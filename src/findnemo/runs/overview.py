@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,6 +167,19 @@ class Figure:
     value: int | float | None
     of: int | None = None
 
+    @property
+    def told(self) -> str:
+        """The value in writing.
+
+        >>> Figure("gone", 3, 4).told, Figure("change", 0.03).told, Figure("gone", None).told
+        ('3 of 4', '3.0 %', 'not known yet')
+        """
+        if self.value is None:
+            return "not known yet"
+        if isinstance(self.value, float):
+            return f"{100 * self.value:.1f} %"
+        return f"{self.value:,}" if self.of is None else f"{self.value:,} of {self.of:,}"
+
 
 @dataclass(frozen=True)
 class Bin:
@@ -182,7 +195,7 @@ def memorized(captions: Iterable[Caption]) -> list[Caption]:
     return [c for c in captions if state(c) == "memorized"]
 
 
-def figures(captions: Sequence[Caption], quality: dict[str, Any] | None) -> tuple[Figure, ...]:
+def figures(captions: Sequence[Caption], quality: Mapping[str, Any] | None) -> tuple[Figure, ...]:
     """The five figures of an audit, as terminal, report and trackers show them.
 
     Captions memorized, of those looked at, not known where no image of any was; memories that are
@@ -205,6 +218,31 @@ def figures(captions: Sequence[Caption], quality: dict[str, Any] | None) -> tupl
         Figure("neurons off", len(all_neurons(captions)) if is_sought else None),
         Figure("change of other captions' pixels", change),
     )
+
+
+def glance(
+    captions: Sequence[Caption], quality: Mapping[str, Any] | None, audited: int | None = None
+) -> list[tuple[str, str]]:
+    """What terminal and notebook show of a run in five lines, each a name and a value: captions
+    memorized and suspected, memories gone, neurons off, and what that costs other captions.
+
+    `audited`: how many captions were looked at, where `captions` are not all of them.
+    """
+    known = quality or {}
+    found, _, gone, off, change = figures(captions, known)
+    seen = found.of if audited is None else audited
+    doubted = sum(state(caption) == "suspected" for caption in captions)
+    cost = change.told
+    if "a_clip_before" in known:
+        cost += f"; fit with the caption {known['a_clip_before']:.3f} \u2192 {known['a_clip_after']:.3f}"
+    others = f"{known['prompts']} other captions" if known.get("prompts") else "other captions"
+    return [
+        (found.name, replace(found, of=seen).told),
+        ("captions suspected", Figure("", doubted, seen).told),
+        (gone.name, gone.told),
+        (off.name, off.told),
+        (f"change of pixels, {others}", cost),
+    ]
 
 
 def scores(captions: Iterable[Caption]) -> list[float]:

@@ -439,6 +439,13 @@ class Run:
         if self._lock is not None:
             self._lock.close()
 
+    def _repr_html_(self) -> str:
+        """The run in a notebook: what to do, figures, and pictures before and after."""
+        from findnemo.runs._html import html_of
+
+        with Run.open(self.path) as run:  # this one may be closed, or in use by its writer
+            return html_of(run)
+
     def __enter__(self) -> Run:
         return self
 

@@ -9,7 +9,7 @@ from findnemo.calibration import Calibration
 from findnemo.metrics.kind import is_memory
 from findnemo.runs.compare import localized_captions
 from findnemo.runs.store import Run
-from findnemo.studies._registry import NEEDS, STUDIES, Entry
+from findnemo.studies._registry import NEEDS, STUDIES, WORK, Entry
 from findnemo.studies._table import Cell, Table
 
 
@@ -42,19 +42,20 @@ def stock(
 
 
 def catalogue(have: Mapping[str, int] | None = None) -> Table:
-    """A line a study, in the order of the paper: what it shows and what it needs; with what a run
-    has (`stock`) also what is missing, or will be left out.
+    """A line a study, in the order of the paper: what it shows, what it needs and what it computes;
+    with what a run has (`stock`) also what is missing, or will be left out.
     """
-    heads = ["study", "of the paper", "shows", "needs", "if there"]
+    heads = ["study", "of the paper", "shows", "computes", "needs", "if there"]
     rows: list[list[Cell]] = []
     for entry in STUDIES.values():
-        asked = [", ".join(keys) or None for keys in (entry.needs, entry.uses)]
+        asked = [", ".join(keys) or None for keys in (entry.work, entry.needs, entry.uses)]
         row: list[Cell] = [entry.name, entry.shows or None, entry.title, *asked]
         rows.append(row if have is None else [*row, _state(entry, have)])
     legend = [
         f"{key}: {need.label}{'' if have is None else f', {have[key]} in this run'} ({need.source})"
         for key, need in NEEDS.items()
     ]
+    legend += [f"{key}: {means}" for key, means in WORK.items()]
     heads = heads if have is None else [*heads, "this run"]
     return Table("Studies", heads, rows, "; ".join(legend) + ".")
 

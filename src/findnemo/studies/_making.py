@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from findnemo.errors import FindnemoError, InputError, StoppedError
+from findnemo.errors import FindnemoError, StoppedError
 from findnemo.studies._bench import Bench, Study, write
-from findnemo.studies._registry import STUDIES
+from findnemo.studies._registry import STUDIES, chosen
 
 
 def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study | FindnemoError]:
@@ -17,10 +17,7 @@ def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study |
     A study that cannot be done has the error for an answer, and the others go on. Once the bench
     says stop, no more is begun. Raises InputError for a name that is not known.
     """
-    wanted = list(STUDIES) if list(names) == ["all"] else list(names)
-    for name in wanted:
-        if name not in STUDIES:
-            raise InputError(f"study {name!r} is not known: use all, {', '.join(STUDIES)}")
+    wanted = chosen(names)
     done: dict[str, Study | FindnemoError] = {}
     for name in wanted:
         if bench.stop():

@@ -5,8 +5,9 @@ Nothing heavy is imported: the command line reads this before PyTorch is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -51,14 +52,21 @@ NEEDS: dict[str, Need] = {
 }
 
 
+WORK = {  # kinds of computation that a study may take beside reading the run, the dearest last
+    "first step": "the first denoising step of captions: seconds a caption",
+    "search": "neurons are sought anew: about as long as `findnemo localize`",
+    "images": "finished images of captions, with other neurons off: the dearest part",
+}
+
+
 @dataclass(frozen=True)
 class Entry:
     """A study by its name; called with a bench, it is made.
 
     `shows`: what of the paper, empty for what the paper does not have. `home`: its module here, in
     which it is a function of its name. `needs`: keys of NEEDS without which there is nothing to
-    show. `uses`: those without which a part is left out. `pictured`: whether it is about finished
-    images, of which the page then tells the settings.
+    show. `uses`: those without which a part is left out. `work`: what it computes, keys of WORK; what
+    was computed once is kept in the run.
     """
 
     name: str
@@ -67,7 +75,12 @@ class Entry:
     home: str
     needs: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
-    pictured: bool = False
+    work: tuple[str, ...] = ()
+
+    @property
+    def pictured(self) -> bool:
+        """Whether it is about finished images, of which the page then tells the settings."""
+        return "images" in self.work
 
     @property
     def heading(self) -> str:
@@ -90,51 +103,83 @@ class Entry:
 
 
 _JUDGED = ("descriptor", "training images", "CLIP")
+_STEP = ("first step",)
+_SEARCH = ("search",)
+_IMAGES = ("images",)
 _ENTRIES = (  # in the order of the paper, appendix included; then what it does not have
     Entry(
         "fig2a", "Figure 2a, appendix B.4", "memorization scores", "fig2",
-        (), ("types", "ordinary", "hold-out scores"),
+        (), ("types", "ordinary", "hold-out scores"), _STEP,
     ),
     Entry(
         "fig2b", "Figure 2b", "activations in the first value layer", "fig2",
-        ("neurons", "others"),
+        ("neurons", "others"), (), _STEP,
     ),
-    Entry("table1", "Table 1", "mitigations", "table1", ("neurons",), _JUDGED, True),
-    Entry("fig4", "Figure 4", "neurons per prompt and layer", "fig4", ("neurons",)),
+    Entry(
+        "table1", "Table 1", "mitigations", "table1",
+        ("neurons",), _JUDGED, (*_SEARCH, *_IMAGES),
+    ),
+    Entry(
+        "fig4", "Figure 4", "neurons per prompt and layer", "fig4", ("neurons",), (), _SEARCH
+    ),
     Entry(
         "fig5a", "Figures 5a and 8", "quality", "fig5",
-        (), ("reference pictures", "others", "neurons", "descriptor", "CLIP"), True,
+        (), ("reference pictures", "others", "neurons", "descriptor", "CLIP"), _IMAGES,
     ),
-    Entry("fig5b", "Figure 5b", "scaling factor", "fig5", ("neurons",), _JUDGED, True),
-    Entry("table2", "Table 2", "time per algorithm", "table2", ("neurons",)),
-    Entry("table3", "Table 3", "disentanglement", "table3", ("neurons", "others")),
+    Entry("fig5b", "Figure 5b", "scaling factor", "fig5", ("neurons",), _JUDGED, _IMAGES),
+    Entry("table2", "Table 2", "time per algorithm", "table2", ("neurons",), (), _SEARCH),
+    Entry("table3", "Table 3", "disentanglement", "table3", ("neurons", "others"), (), _STEP),
     Entry(
         "fig6", "Figure 6", "similarity to the training image, types", "fig6",
-        ("descriptor", "training images"), ("types",), True,
+        ("descriptor", "training images"), ("types",), _IMAGES,
     ),
-    Entry("fig7", "Figure 7", "neurons before and after refinement", "fig4", ("neurons",)),
+    Entry(
+        "fig7", "Figure 7", "neurons before and after refinement", "fig4",
+        ("neurons",), (), _SEARCH,
+    ),
     Entry(
         "table4", "Table 4", "ablations", "table4",
-        ("neurons",), ("ordinary", "hold-out scores", *_JUDGED), True,
+        ("neurons",), ("ordinary", "hold-out scores", *_JUDGED), (*_SEARCH, *_IMAGES),
     ),
     Entry(
         "fig9", "Figure 9, appendix C.4", "highly memorized captions", "fig9",
-        ("neurons", "descriptor", "training images"), (), True,
+        ("neurons", "descriptor", "training images"), (), (*_SEARCH, *_IMAGES),
     ),
-    Entry("fig10", "Figures 10 to 12", "shared neurons", "fig10", ("neurons",), (), True),
-    Entry("fig13", "Figure 13", "noise differences", "fig13", ("neurons",), ("others",)),
-    Entry("fig14", "Figures 14 and 15", "thresholds", "fig14", ("neurons",)),
+    Entry("fig10", "Figures 10 to 12", "shared neurons", "fig10", ("neurons",), (), _IMAGES),
     Entry(
-        "fig16", "Figures 16 to 19", "whole layers off", "fig16", ("neurons",), _JUDGED, True
+        "fig13", "Figure 13", "noise differences", "fig13", ("neurons",), ("others",), _STEP
+    ),
+    Entry("fig14", "Figures 14 and 15", "thresholds", "fig14", ("neurons",), (), _STEP),
+    Entry(
+        "fig16", "Figures 16 to 19", "whole layers off", "fig16", ("neurons",), _JUDGED, _IMAGES
     ),
     Entry(
         "fig20", "Figure 20", "convolutional channels off", "fig16",
-        ("neurons", "others"), _JUDGED, True,
+        ("neurons", "others"), _JUDGED, _IMAGES,
     ),
-    Entry("stability", "", "stability of what is found", "stability", ("neurons",)),
+    Entry("stability", "", "stability of what is found", "stability", ("neurons",), (), _SEARCH),
     Entry(
         "utility", "", "utility: captions that are not memorized", "utility",
-        ("neurons", "others"), ("descriptor", "CLIP"), True,
+        ("neurons", "others"), ("descriptor", "CLIP"), _IMAGES,
     ),
 )  # fmt: skip
 STUDIES: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
+
+
+def chosen(names: Iterable[str]) -> list[str]:
+    """The studies that are asked for, all of them for "all".
+
+    Raises InputError for a name that is not known, with the nearest one.
+
+    >>> chosen(["table3", "fig4"])
+    ['table3', 'fig4']
+    """
+    wanted = list(names)
+    if wanted == ["all"]:
+        return list(STUDIES)
+    for name in wanted:
+        if name not in STUDIES:
+            near = get_close_matches(name, STUDIES, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise InputError(f"study {name!r} is not known: use all, {', '.join(STUDIES)}{hint}")
+    return wanted

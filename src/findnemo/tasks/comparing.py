@@ -36,6 +36,7 @@ from findnemo.studies import (
     under_tau,
 )
 from findnemo.studies import study as make_studies
+from findnemo.studies._registry import chosen as chosen_studies
 from findnemo.studies._rows import judge_of
 from findnemo.studies.table1 import costs, table
 from findnemo.tasks.listening import Listener
@@ -166,7 +167,7 @@ def study(
     for an answer; one that was not done before `listener.stop()` has none. Raises InputError for a
     name that is not known.
     """
-    wanted = names.split(",") if isinstance(names, str) else list(names)
+    wanted = chosen_studies(names.split(",") if isinstance(names, str) else names)
     with Run.open(run) as old:
         clip = {} if studying.clip is None else {"clip": studying.clip}
         named = settings_of(old)["judges"] | clip

@@ -1,0 +1,83 @@
+"""How a command ends that has a run to tell of: what to do, what that rests on, where the pictures
+are and the next command, on one screen of 80 columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from findnemo.cli._common import LOOSE, plain, stdout, tell
+from findnemo.cli._streams import shown
+
+if TYPE_CHECKING:
+    from findnemo.runs import Caption, Run
+
+COLOURS = {"release": "green", "release edited": "green", "hold": "red", "go on": "yellow"}
+
+
+def show_closing(run: Run, captions: Sequence[Caption], of: str) -> None:
+    """The end of a command.
+
+    `captions`: at least those of the run, among those `of` it (SQL for their ids), that are over
+    the threshold.
+    """
+    from findnemo.runs.overview import glance
+    from findnemo.runs.verdict import advice_of, looked_at
+
+    advice = advice_of(run, captions, of, str(run.path))
+    audited, _ = looked_at(run, of)
+    tell(f"\n[bold {COLOURS[advice.action]}]{plain(advice.sentence)}[/]")
+    for line in dict.fromkeys((advice.because, *evidence(run, captions))):
+        tell(plain(line))
+    stdout.print()
+    stdout.print(figures_table(glance(captions, run.meta("quality"), audited)))
+    stdout.print()
+    following = [("next", command) for command in advice.next_commands]
+    for what, line in (*places(run.path, captions), *following):
+        stdout.print(f"{what:<9} {plain(line)}", soft_wrap=True)
+
+
+def evidence(run: Run, captions: Sequence[Caption]) -> list[str]:
+    """How the verdict is known: of a fine-tune what it copies, which neurons were off together, and
+    what is known of a shipped model.
+    """
+    from findnemo.runs.fine_tunes import training_of
+    from findnemo.runs.truth import truth_of
+    from findnemo.runs.union import told
+
+    training = training_of(run)
+    truth = truth_of(run, run.captions())
+    lines = [
+        "" if training is None else training["sentence"],
+        told(captions),
+        "" if truth is None else truth.told[0],
+    ]
+    return [line for line in lines if line]
+
+
+def figures_table(pairs: Sequence[tuple[str, str]]) -> Table:
+    table = Table(show_header=False, **LOOSE)
+    for name, value in pairs:
+        table.add_row(name, shown(value))
+    return table
+
+
+def places(run: Path, captions: Sequence[Caption]) -> list[tuple[str, str]]:
+    """What there is to look at in a run directory: its name, and where it is. Of sheets those that
+    the captions are judged by.
+    """
+    from findnemo.runs.fine_tunes import GRID
+    from findnemo.runs.standing import folder_of
+
+    folder = next((folder_of(c) for c in captions if c.together is not None), ".")
+    where = {
+        run / "report.html": "report",
+        run / folder / "sheets": "pictures",
+        run / GRID: "pictures",
+        run / "results.csv": "results",
+    }
+    return [(what, str(path)) for path, what in where.items() if path.exists()]

@@ -1,0 +1,54 @@
+"""A run as HTML for a notebook: what to do, figures, and pictures before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from findnemo.files.fetch import RefusedError
+from findnemo.files.html import block, data_uri, escaped, facts, paragraph
+from findnemo.files.originals import picture
+from findnemo.runs._places import refuse_links
+from findnemo.runs.overview import glance, memorized, name_of
+from findnemo.runs.standing import folder_of, said, worst_first
+from findnemo.runs.store import Caption, Run, captions_of
+from findnemo.runs.verdict import advice_of
+
+BUDGET = 250_000  # letters of all pictures together
+SHOWN = 12  # pictures at most
+SIDE = 420  # of a picture's longer side, in pixels
+
+
+def html_of(run: Run) -> str:
+    """What to do with a run and why, its five figures, and the sheets of memorized captions, what is not gone
+    first, as many as SHOWN and BUDGET let. No model is loaded.
+
+    Raises InputError for a run that holds a link: a picture must not come from elsewhere.
+    """
+    refuse_links(run.path)
+    captions = captions_of(run)
+    known = glance(captions, run.meta("quality"))
+    memories = worst_first(memorized(captions))
+    shown = list(islice(_sheets(run, memories), SHOWN))
+    left = len(memories) - len(shown)
+    more = paragraph(f"and {left} more memorized: findnemo report {run.path}") if left else ""
+    grid = f'<div style="display:flex;flex-wrap:wrap">{"".join(shown)}</div>'
+    advice = advice_of(run, captions)
+    title = f"{name_of(run.meta('source'))}: {advice.sentence}"
+    return block(title, paragraph(advice.because), facts(known), grid, more)
+
+
+def _sheets(run: Run, captions: Sequence[Caption]) -> Iterator[str]:
+    """A figure for each caption that has a sheet, until they hold too much."""
+    budget = BUDGET
+    for caption in captions:
+        file = run.path / folder_of(caption) / "sheets" / f"{caption.slug}.png"
+        try:
+            uri = data_uri(picture(file), SIDE)
+        except RefusedError:  # no images were made, or the file is none
+            continue
+        budget -= len(uri)
+        if budget < 0:
+            return
+        words = escaped(f"{caption.text}: {said(caption)}")
+        yield f'<figure style="margin:4px"><img src="{uri}" alt="{words}"><figcaption>{words}</figcaption></figure>'
