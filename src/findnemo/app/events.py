@@ -379,10 +379,9 @@ def link_to(subject: Subject, chosen: Chosen, seed: float) -> str:
     return link(view, subject.model.widths("all"), FRESH)
 
 
-def opened(subject: Subject, query: Mapping[str, str]) -> tuple[Chosen, int] | None:
-    """What an address asks for: the caption with its edit, and the first seed; None for nothing.
-
-    Raises InputError for a query that cannot be followed.
+def opened(subject: Subject, query: str) -> tuple[Chosen, int] | None:
+    """What the query of an address asks for: the caption with its edit, and the first seed; None
+    for nothing. Raises InputError for what cannot be followed.
     """
     view = followed(query, subject.model.widths("all"), FRESH)
     if view is None:

@@ -67,6 +67,11 @@ element.addEventListener('click', event => {
   if (index < +svg.dataset.width) trigger('click', { layer: svg.dataset.layer, index });
 });
 """
+# once the page is there, what its address asks for
+ASKS = """
+const query = location.search;
+if (/[?&](caption|text)=/.test(query)) setTimeout(() => trigger('click', { query }), 0);
+"""
 # the link in the page is its address too
 ADDRESS = """
 const follow = () => {
@@ -118,7 +123,7 @@ def build(subject: Subject) -> gr.Blocks:
     with gr.Blocks(
         title="findnemo", analytics_enabled=False, delete_cache=(3600, 24 * 3600)
     ) as page:
-        gr.HTML(f"<h1>findnemo</h1>{events.welcome(subject)}")
+        head = gr.HTML(f"<h1>findnemo</h1>{events.welcome(subject)}", js_on_load=ASKS)
         chosen = gr.State(Chosen())
         epoch = gr.Number(0, visible=False, precision=0)
         with gr.Tabs() as tabs:
@@ -138,7 +143,7 @@ def build(subject: Subject) -> gr.Blocks:
             else:
                 with gr.Tab("Export", id="export"):
                     _export(subject, shared)
-        _follow(subject, page, shared, one)
+        _follow(subject, head, shared, one)
 
         def leave(request: gr.Request) -> None:
             events.leave(subject, _session(request))
@@ -147,22 +152,23 @@ def build(subject: Subject) -> gr.Blocks:
     return page
 
 
-def _follow(subject: Subject, page: gr.Blocks, shared: Shared, one: One) -> None:
-    """The page shows what its address asks for."""
+def _follow(subject: Subject, head: gr.HTML, shared: Shared, one: One) -> None:
+    """The page shows what its address asks for; an address that asks for nothing starts nothing."""
 
-    def follow(request: gr.Request) -> Any:
-        view = events.opened(subject, dict(request.query_params))
+    def follow(event: gr.EventData) -> Any:
+        query = str((event._data or {}).get("query", ""))
+        view = events.opened(subject, query)
         if view is None:
             return {one.refused: ""}
         chosen, seed = view
         return {**one.values(chosen, seed), shared.chosen: chosen}
 
-    def turn(said: str, chosen: Chosen) -> Any:
-        return gr.Tabs(selected="one") if said or chosen.caption else gr.skip()
+    def turn() -> Any:
+        return gr.Tabs(selected="one")
 
-    followed = page.load(_told(one.refused)(follow), None, [*one.shown, shared.chosen], **PAGE)
-    made = followed.then(**one.make)
-    made.then(turn, [one.refused, shared.chosen], shared.tabs, **PAGE)
+    outputs = [*one.shown, shared.chosen]
+    followed = head.click(_told(one.refused)(follow), None, outputs, **PAGE)
+    followed.then(turn, None, shared.tabs, **NOW).then(**one.make)
 
 
 def _session(request: gr.Request) -> str:
