@@ -205,11 +205,11 @@ def _told(
     return wrapped
 
 
-def _cancel_button(subject: Subject, shared: Shared) -> None:
+def _cancel_button(subject: Subject, shared: Shared, size: Any = "lg") -> None:
     def cancel(request: gr.Request) -> int:
         return subject.jobs.cancel(_session(request))
 
-    gr.Button("Cancel", size="sm").click(cancel, None, shared.epoch, **NOW)
+    gr.Button("Cancel", size=size).click(cancel, None, shared.epoch, **NOW)
 
 
 def _captions(subject: Subject, shared: Shared, one: One) -> None:
@@ -310,7 +310,7 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
         undo = gr.Button("Undo", size="sm")
         reset = gr.Button("All on", size="sm")
         keep = gr.Button("Save these neurons", size="sm")
-        _cancel_button(subject, shared)
+        _cancel_button(subject, shared, "sm")
     refused = gr.HTML()
     file = gr.DownloadButton("Download", visible=False, variant="primary")
     with gr.Row():
