@@ -181,7 +181,7 @@ def _order(
     """Neurons as the search listed them; those that it did not list after them, the highest
     z-score first.
     """
-    first = [tuple(neuron) for neuron in listed if tuple(neuron) in found]
+    first = [(layer, index) for layer, index in listed if (layer, index) in found]
     rest = (neuron for neuron in found if neuron not in first)
     return (*first, *sorted(rest, key=lambda n: -z.get(f"{n[0]}:{n[1]}", 0.0)))
 

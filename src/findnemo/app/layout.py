@@ -18,6 +18,7 @@ from findnemo.app.subject import Subject
 from findnemo.app.text import alarm, note, whole
 from findnemo.errors import FindnemoError
 from findnemo.export import FORMS
+from findnemo.seeds import FRESH
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 MODEL: dict[str, Any] = {**PRIVATE, "concurrency_limit": 1, "concurrency_id": "model"}  # in turns
@@ -51,6 +52,8 @@ LEGEND = (
     " <i class='found'></i>found for this caption. A click switches a neuron off, the next one"
     " scales it, a third switches it on again. The name of a layer stands for all of it.</p>"
 )
+STILL: dict[str, Any] = {"interactive": False, "buttons": [], "scale": 3, "min_width": 240}
+FIRST: dict[str, Any] = {"precision": 0, "minimum": 0, "min_width": 120}
 NOTHING = note("No caption is chosen: choose one of the run, or examine one.")
 # what a click in HTML of `drawing` says: the data of the button or the cell
 CLICKS = """
@@ -297,10 +300,8 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
         with gr.Column(scale=7, min_width=320):
             pictures = gr.HTML(elem_id="pictures")
             with gr.Row():
-                still = {"interactive": False, "buttons": [], "scale": 3, "min_width": 240}
-                slider = gr.Slider(0, 1, 0, label="", **still)
-                first = {"precision": 0, "minimum": 0, "min_width": 120}
-                seed = gr.Number(events.FRESH, label="First seed", **first)
+                slider = gr.Slider(0, 1, 0, label="", **STILL)
+                seed = gr.Number(FRESH, label="First seed", **FIRST)
             alike = gr.HTML(elem_id="alike")
             status = gr.HTML(elem_classes="status")
         with gr.Column(scale=4, min_width=320):
@@ -348,14 +349,15 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
             refused: "",
         }
 
-    def values(chosen: Chosen, first: float = events.FRESH) -> dict[Any, Any]:
-        if chosen.id is None:
-            said = {title: whole(chosen.caption), about: ""}
-            said |= {sheet: None, folded: gr.Accordion(visible=False)}
-        else:
-            one = events.detail(subject, chosen.id)
-            said = {title: one.title, about: one.about, sheet: one.sheet}
-            said[folded] = gr.Accordion(visible=one.sheet is not None)
+    def values(chosen: Chosen, first: float = FRESH) -> dict[Any, Any]:
+        one = None if chosen.id is None else events.detail(subject, chosen.id)
+        whole_sheet = None if one is None else one.sheet
+        said: dict[Any, Any] = {
+            title: whole(chosen.caption) if one is None else one.title,
+            about: "" if one is None else one.about,
+            sheet: whole_sheet,
+            folded: gr.Accordion(visible=whole_sheet is not None),
+        }
         shown = {pictures: events.pictures(subject, chosen, None, first), alike: ""}
         return {**said, **shown, seed: first, **switched(chosen, first)}
 
