@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from findnemo.app.text import short
 from findnemo.errors import InputError
@@ -248,30 +248,34 @@ def link(view: View, widths: Widths, seed: int) -> str:
     return query if {"caption", "text"} & set(given) and len(query) <= LONGEST_LINK else ""
 
 
-def followed(query: Mapping[str, str], widths: Widths, seed: int) -> View | None:
-    """The view that a query asks for, None where it asks for none; `seed`: where it names none.
+def followed(asked: str, widths: Widths, seed: int) -> View | None:
+    """The view that the query of an address asks for, None where it asks for none; `seed`: where it
+    names none.
 
     Raises InputError for what `link` does not write.
 
-    >>> followed({"caption": "3", "off": "1:1,4"}, {"mid": 8}, seed=1000)
+    >>> followed("?caption=3&off=1:1,4", {"mid": 8}, seed=1000)
     View(id=3, text='', edit=Edit(off=NeuronSet({'mid': (1, 4)}), scaled=NeuronSet({}), factor=0.5), seed=1000)
     """
+    if len(asked) > LONGEST_LINK:
+        raise InputError(f"the link has more than {LONGEST_LINK} characters")
+    query = dict(parse_qsl(asked.removeprefix("?"), keep_blank_values=True))
     if not {"caption", "text"} & set(query):
         return None
-    if sum(map(len, query.values())) > LONGEST_LINK:
-        raise InputError(f"the link has more than {LONGEST_LINK} characters")
     off = typed(query.get("off", ""), widths)
     scaled = typed(query.get("scaled", ""), widths) - off
     edit = Edit(off, scaled, check_factor(_number(query, "factor", HALF)))
-    id_ = check_seed(_number(query, "caption", 0)) if "caption" in query else None
-    text = "" if "caption" in query else query["text"]
-    return View(id_, text, edit, check_seed(_number(query, "seed", seed)))
+    first = check_seed(_number(query, "seed", seed))
+    if "caption" not in query:
+        return View(None, query["text"], edit, first)
+    number = _number(query, "caption", 0)
+    if not number.is_integer():
+        raise InputError(f"{number:g} in the link is no caption")
+    return View(int(number), "", edit, first)
 
 
 def _number(query: Mapping[str, str], name: str, default: float) -> float:
-    text = query.get(name)
-    if text is None:
-        return default
+    text = query.get(name, str(default))
     if not re.fullmatch(r"-?[0-9]{0,12}(\.[0-9]{1,6})?", text, re.ASCII) or not text.strip("-"):
         raise InputError(f"{short(text, 40)!r} in the link is no {name}")
     return float(text)

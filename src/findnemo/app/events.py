@@ -181,7 +181,7 @@ def _order(
     """Neurons as the search listed them; those that it did not list after them, the highest
     z-score first.
     """
-    first = [tuple(neuron) for neuron in listed if tuple(neuron) in found]
+    first = [(layer, index) for layer, index in listed if (layer, index) in found]
     rest = (neuron for neuron in found if neuron not in first)
     return (*first, *sorted(rest, key=lambda n: -z.get(f"{n[0]}:{n[1]}", 0.0)))
 
@@ -379,10 +379,9 @@ def link_to(subject: Subject, chosen: Chosen, seed: float) -> str:
     return link(view, subject.model.widths("all"), FRESH)
 
 
-def opened(subject: Subject, query: Mapping[str, str]) -> tuple[Chosen, int] | None:
-    """What an address asks for: the caption with its edit, and the first seed; None for nothing.
-
-    Raises InputError for a query that cannot be followed.
+def opened(subject: Subject, query: str) -> tuple[Chosen, int] | None:
+    """What the query of an address asks for: the caption with its edit, and the first seed; None
+    for nothing. Raises InputError for what cannot be followed.
     """
     view = followed(query, subject.model.widths("all"), FRESH)
     if view is None:

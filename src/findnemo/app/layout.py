@@ -18,6 +18,7 @@ from findnemo.app.subject import Subject
 from findnemo.app.text import alarm, note, whole
 from findnemo.errors import FindnemoError
 from findnemo.export import FORMS
+from findnemo.seeds import FRESH
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 MODEL: dict[str, Any] = {**PRIVATE, "concurrency_limit": 1, "concurrency_id": "model"}  # in turns
@@ -51,6 +52,8 @@ LEGEND = (
     " <i class='found'></i>found for this caption. A click switches a neuron off, the next one"
     " scales it, a third switches it on again. The name of a layer stands for all of it.</p>"
 )
+STILL: dict[str, Any] = {"interactive": False, "buttons": [], "scale": 3, "min_width": 240}
+FIRST: dict[str, Any] = {"precision": 0, "minimum": 0, "min_width": 120}
 NOTHING = note("No caption is chosen: choose one of the run, or examine one.")
 # what a click in HTML of `drawing` says: the data of the button or the cell
 CLICKS = """
@@ -66,6 +69,11 @@ element.addEventListener('click', event => {
   const index = row * columns + column;
   if (index < +svg.dataset.width) trigger('click', { layer: svg.dataset.layer, index });
 });
+"""
+# once the page is there, what its address asks for
+ASKS = """
+const query = location.search;
+if (/[?&](caption|text)=/.test(query)) setTimeout(() => trigger('click', { query }), 0);
 """
 # the link in the page is its address too
 ADDRESS = """
@@ -118,7 +126,7 @@ def build(subject: Subject) -> gr.Blocks:
     with gr.Blocks(
         title="findnemo", analytics_enabled=False, delete_cache=(3600, 24 * 3600)
     ) as page:
-        gr.HTML(f"<h1>findnemo</h1>{events.welcome(subject)}")
+        head = gr.HTML(f"<h1>findnemo</h1>{events.welcome(subject)}", js_on_load=ASKS)
         chosen = gr.State(Chosen())
         epoch = gr.Number(0, visible=False, precision=0)
         with gr.Tabs() as tabs:
@@ -138,7 +146,7 @@ def build(subject: Subject) -> gr.Blocks:
             else:
                 with gr.Tab("Export", id="export"):
                     _export(subject, shared)
-        _follow(subject, page, shared, one)
+        _follow(subject, head, shared, one)
 
         def leave(request: gr.Request) -> None:
             events.leave(subject, _session(request))
@@ -147,22 +155,23 @@ def build(subject: Subject) -> gr.Blocks:
     return page
 
 
-def _follow(subject: Subject, page: gr.Blocks, shared: Shared, one: One) -> None:
-    """The page shows what its address asks for."""
+def _follow(subject: Subject, head: gr.HTML, shared: Shared, one: One) -> None:
+    """The page shows what its address asks for; an address that asks for nothing starts nothing."""
 
-    def follow(request: gr.Request) -> Any:
-        view = events.opened(subject, dict(request.query_params))
+    def follow(event: gr.EventData) -> Any:
+        query = str((event._data or {}).get("query", ""))
+        view = events.opened(subject, query)
         if view is None:
             return {one.refused: ""}
         chosen, seed = view
         return {**one.values(chosen, seed), shared.chosen: chosen}
 
-    def turn(said: str, chosen: Chosen) -> Any:
-        return gr.Tabs(selected="one") if said or chosen.caption else gr.skip()
+    def turn() -> Any:
+        return gr.Tabs(selected="one")
 
-    followed = page.load(_told(one.refused)(follow), None, [*one.shown, shared.chosen], **PAGE)
-    made = followed.then(**one.make)
-    made.then(turn, [one.refused, shared.chosen], shared.tabs, **PAGE)
+    outputs = [*one.shown, shared.chosen]
+    followed = head.click(_told(one.refused)(follow), None, outputs, **PAGE)
+    followed.then(turn, None, shared.tabs, **NOW).then(**one.make)
 
 
 def _session(request: gr.Request) -> str:
@@ -199,11 +208,11 @@ def _told(
     return wrapped
 
 
-def _cancel_button(subject: Subject, shared: Shared) -> None:
+def _cancel_button(subject: Subject, shared: Shared, size: Any = "lg") -> None:
     def cancel(request: gr.Request) -> int:
         return subject.jobs.cancel(_session(request))
 
-    gr.Button("Cancel", size="sm").click(cancel, None, shared.epoch, **NOW)
+    gr.Button("Cancel", size=size).click(cancel, None, shared.epoch, **NOW)
 
 
 def _captions(subject: Subject, shared: Shared, one: One) -> None:
@@ -291,10 +300,8 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
         with gr.Column(scale=7, min_width=320):
             pictures = gr.HTML(elem_id="pictures")
             with gr.Row():
-                still = {"interactive": False, "buttons": [], "scale": 3, "min_width": 240}
-                slider = gr.Slider(0, 1, 0, label="", **still)
-                first = {"precision": 0, "minimum": 0, "min_width": 120}
-                seed = gr.Number(events.FRESH, label="First seed", **first)
+                slider = gr.Slider(0, 1, 0, label="", **STILL)
+                seed = gr.Number(FRESH, label="First seed", **FIRST)
             alike = gr.HTML(elem_id="alike")
             status = gr.HTML(elem_classes="status")
         with gr.Column(scale=4, min_width=320):
@@ -304,7 +311,7 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
         undo = gr.Button("Undo", size="sm")
         reset = gr.Button("All on", size="sm")
         keep = gr.Button("Save these neurons", size="sm")
-        _cancel_button(subject, shared)
+        _cancel_button(subject, shared, "sm")
     refused = gr.HTML()
     file = gr.DownloadButton("Download", visible=False, variant="primary")
     with gr.Row():
@@ -342,14 +349,15 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
             refused: "",
         }
 
-    def values(chosen: Chosen, first: float = events.FRESH) -> dict[Any, Any]:
-        if chosen.id is None:
-            said = {title: whole(chosen.caption), about: ""}
-            said |= {sheet: None, folded: gr.Accordion(visible=False)}
-        else:
-            one = events.detail(subject, chosen.id)
-            said = {title: one.title, about: one.about, sheet: one.sheet}
-            said[folded] = gr.Accordion(visible=one.sheet is not None)
+    def values(chosen: Chosen, first: float = FRESH) -> dict[Any, Any]:
+        one = None if chosen.id is None else events.detail(subject, chosen.id)
+        whole_sheet = None if one is None else one.sheet
+        said: dict[Any, Any] = {
+            title: whole(chosen.caption) if one is None else one.title,
+            about: "" if one is None else one.about,
+            sheet: whole_sheet,
+            folded: gr.Accordion(visible=whole_sheet is not None),
+        }
         shown = {pictures: events.pictures(subject, chosen, None, first), alike: ""}
         return {**said, **shown, seed: first, **switched(chosen, first)}
 
