@@ -9,6 +9,7 @@ picks one of the child's children.
 from __future__ import annotations
 
 import csv
+import faulthandler
 import io
 import json
 import os
@@ -50,6 +51,7 @@ SMALL = {
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }
 TEXTS = ("a red fox", "a grey owl", "a tree", "the sea")
+PATIENCE = 300
 PASSING = {"run.sqlite-wal", "run.sqlite-shm"}  # what SQLite keeps beside an open database
 
 
@@ -77,13 +79,15 @@ def small_audit(stop: Callable[[], bool] = lambda: False) -> Audit:
 
 def forked(work: Callable[[], None]) -> int:
     """A child process that does the work and ends, with status 0 if nothing was raised, and with
-    that of SystemExit; its number.
+    that of SystemExit; its number. One that is not over after PATIENCE seconds (a lock that another
+    thread of the parent held) says where it hangs and ends with status 1.
     """
     number = os.fork()
     if number:
         return number
     status = 1
     try:
+        faulthandler.dump_traceback_later(PATIENCE, exit=True, file=2)
         torch.set_num_threads(1)
         work()
         status = 0

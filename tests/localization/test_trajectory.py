@@ -250,6 +250,8 @@ def test_a_picture_that_no_seed_gives_needs_no_neurons(demo_model):
 class Given:
     """Denoising whose pictures are given: sample k is the k-th latent, whatever is off."""
 
+    guidance = None
+
     def __init__(self, pictures):
         self.pictures = pictures
         self.asked = []

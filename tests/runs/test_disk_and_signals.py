@@ -186,6 +186,29 @@ def test_what_was_handled_before_is_handled_again_also_where_a_child_lives_on():
     assert killing.ended(child) == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("terminated", (False, True))
+def test_an_alarm_of_the_program_rings_when_it_is_due(terminated, monkeypatch):
+    rung = []
+    monkeypatch.setattr(STOPPING, "GRACE", 60.0)
+    before = signal.signal(signal.SIGALRM, lambda number, frame: rung.append(number))
+    timer = signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with stopping() as stop:
+            if terminated:
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert stop() is terminated
+            assert not rung
+        for _ in range(100):
+            if rung:
+                break
+            time.sleep(0.1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+    assert rung == [signal.SIGALRM]
+
+
 def test_in_another_thread_nothing_is_handled():
     asked = []
 

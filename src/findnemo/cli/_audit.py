@@ -282,9 +282,9 @@ def audit(
     Run it again and it goes on where it stopped.
 
     Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout
-    laion.csv --out run`
+    laion.csv -o run`
 
-    Example: `findnemo audit MODEL --prompts captions.csv --calibration calibration --limit 20 --out
+    Example: `findnemo audit MODEL --prompts captions.csv --calibration calibration --limit 20 -o
     run`
 
     Example: `findnemo audit model.safetensors --config stable-diffusion-v1-5/stable-diffusion-v1-5

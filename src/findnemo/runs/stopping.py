@@ -44,8 +44,6 @@ class Stopping:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(self.status)
         if number == signal.SIGINT:
             self._tell(FIRST_WORD)
-        else:
-            signal.setitimer(signal.ITIMER_REAL, GRACE)
 
 
 @contextmanager
@@ -56,23 +54,33 @@ def stopping(tell: Callable[[str], None] = lambda text: None) -> Iterator[Stoppi
 
     The first Ctrl-C sets `asked`, tells so, and lets the work go on to its next look; a second
     raises KeyboardInterrupt. SIGTERM sets `asked`; work that has not ended after GRACE seconds is
-    left by SystemExit, as soon as Python code runs again.
+    left by SystemExit, as soon as Python code runs again. An alarm that the program had set for
+    itself (SIGALRM) is left alone until then.
     """
     stop = Stopping(tell)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    def heard(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGALRM:
-            raise SystemExit(stop.status)
-        stop.ask(number)
+    alarms: list[tuple[Any, tuple[float, float]]] = []  # of the program, while ours is set
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    def too_late(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(stop.status)
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        stop.ask(number)
+        if number == signal.SIGTERM:
+            handler = signal.signal(signal.SIGALRM, too_late)
+            alarms.append((handler, signal.setitimer(signal.ITIMER_REAL, GRACE)))
+
+    signals = (signal.SIGINT, signal.SIGTERM)
     old: dict[int, Any] = {number: signal.signal(number, heard) for number in signals}
     try:
         yield stop
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for handler, alarm in alarms:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, *alarm)
         for number, handler in old.items():
             signal.signal(number, handler)
