@@ -10,8 +10,9 @@ import pytest
 from _runs import photograph, save
 from PIL import Image
 
+from findnemo.files.html import data_uri
 from findnemo.report._charts import BINS, LEFT, RIGHT, WIDTH, Axis, distribution, neuron_map, sizes
-from findnemo.report._pictures import Wanted, data_uri, thumbnails
+from findnemo.report._pictures import Wanted, thumbnails
 from findnemo.report._text import clipped, count, number, percent, shown
 
 

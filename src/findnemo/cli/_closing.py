@@ -31,7 +31,7 @@ def show_closing(run: Run, captions: Sequence[Caption], of: str) -> None:
     advice = advice_of(run, captions, of, str(run.path))
     audited, _ = looked_at(run, of)
     tell(f"\n[bold {COLOURS[advice.action]}]{plain(advice.sentence)}[/]")
-    for line in dict.fromkeys((advice.because, *evidence(run, captions))):
+    for line in (advice.because, *evidence(run, captions)):
         tell(plain(line))
     stdout.print()
     stdout.print(figures_table(glance(captions, run.meta("quality"), audited)))
@@ -42,21 +42,12 @@ def show_closing(run: Run, captions: Sequence[Caption], of: str) -> None:
 
 
 def evidence(run: Run, captions: Sequence[Caption]) -> list[str]:
-    """How the verdict is known: of a fine-tune what it copies, which neurons were off together, and
-    what is known of a shipped model.
-    """
-    from findnemo.runs.fine_tunes import training_of
+    """How the verdict is known: which neurons were off together, and what is known of the model."""
     from findnemo.runs.truth import truth_of
     from findnemo.runs.union import told
 
-    training = training_of(run)
     truth = truth_of(run, run.captions())
-    lines = [
-        "" if training is None else training["sentence"],
-        told(captions),
-        "" if truth is None else truth.told[0],
-    ]
-    return [line for line in lines if line]
+    return [line for line in (told(captions), *(truth.told[:1] if truth else ())) if line]
 
 
 def figures_table(pairs: Sequence[tuple[str, str]]) -> Table:

@@ -206,7 +206,7 @@ def watching(console: Console, tell: Tell, warn: Tell) -> Iterator[Watch]:
         TextColumn("{task.description:>10}"),
         BarColumn(20),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
         TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
     )
     with Progress(*columns, console=console) as progress:

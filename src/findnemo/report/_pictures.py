@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from findnemo.files.fetch import RefusedError
+from findnemo.files.html import data_uri
 from findnemo.files.originals import picture
 
 if TYPE_CHECKING:
@@ -81,14 +80,3 @@ def _encoded(
             break
         uris[one] = uri
     return uris
-
-
-def data_uri(picture: Image.Image, side: int, quality: int) -> str:
-    """A picture as `data:image/webp;base64,...`, made smaller if its longer side has
-    more than `side` pixels.
-    """
-    small = picture.copy()
-    out = io.BytesIO()
-    small.thumbnail((side, side))
-    small.save(out, "WEBP", quality=quality, method=2)
-    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"

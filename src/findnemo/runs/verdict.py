@@ -74,7 +74,7 @@ def verdict_of(run: Run, captions: Sequence[Caption], of: str = ALL) -> Verdict:
         with Run.open("run") as run:
             print(verdict_of(run, list(run.captions())).text)
     """
-    audited, rest = _looked_at(run, of)
+    audited, rest = looked_at(run, of)
     if (run.path / "calibration" / "calibration.json").is_file():
         holdout = len(Calibration.load(run.path / "calibration").trajectories)
         neurons = sum(value_layers(run, captions).values())
@@ -83,7 +83,7 @@ def verdict_of(run: Run, captions: Sequence[Caption], of: str = ALL) -> Verdict:
     return verdict(captions, neurons, holdout, audited, rest)
 
 
-def _looked_at(run: Run, of: str) -> tuple[int, int]:
+def looked_at(run: Run, of: str) -> tuple[int, int]:
     """How many of the captions `of` a run were looked at, and how many were not."""
     ((total, audited),) = run.query(
         f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_DETECTED} INTERSECT {of}))"
@@ -215,7 +215,7 @@ def advice_of(run: Run, captions: Sequence[Caption], of: str = ALL, place: str =
     because = training["sentence"] if training else ""
     if not decision:
         returned = _returned(captions, run.meta("bases") or {})
-        decision = advice(captions, *_looked_at(run, of), returned)
+        decision = advice(captions, *looked_at(run, of), returned)
         because = f"{because} {verdict_of(run, captions, of).text}".lstrip()
     if decision.action == "release edited":
         because += "".join(f" {line}" for line in _unasked(run))
