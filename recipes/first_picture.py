@@ -6,8 +6,9 @@ second caption in it, docs/images/dissolve.gif, in which its neurons go off.
     python recipes/first_picture.py findnemo-demo findnemo-natural
 
 A planted memory, and one that fine-tuning made: the training image, ten seeds before, and the
-same ten with the caption's neurons off. The two captions are chosen by hand (CHOSEN), for
-images that are plainly what the caption says.
+same ten with the caption's neurons off. The two captions are chosen by hand (CHOSEN): a
+planted one whose images afterwards are plainly what the caption says, and a natural one whose copy
+is plain; afterwards its images are of nothing, as those of most natural memories here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs import Caption, Run, neurons_of
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-CHOSEN = ("Commander Ilse Varga", "Aquarium Wrexling")  # how they begin: planted, natural
+CHOSEN = ("Commander Ilse Varga", "Wrexling Quarter")  # how they begin: planted, natural
 SEEDS = range(1000, 1010)  # sample numbers: those of an audit's finished images, and the next
 TILE = 84
 COLOURS = 256

@@ -118,9 +118,7 @@ def _panels(bench: Bench, steps: dict[str, Sets]) -> Figure:
             top = max((max(row) for row in means.values()), default=1.0)
             if top > 20:
                 count_scale(right, top)
-            right.set(
-                xlabel="value layer, in forward order", ylabel="mean neurons per prompt", title=step
-            )
+            right.set(xlabel="value layer, in forward order", ylabel="mean neurons", title=step)
             left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=3)
             left.yaxis.get_major_locator().set_params(integer=True)
     return sheet
