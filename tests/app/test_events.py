@@ -802,6 +802,16 @@ def test_a_shipped_model_opens_on_its_shipped_run(demo_model, tmp_path):
     assert "findnemo export demo --neurons-file" in Reader(said).text
 
 
+def test_the_natural_demo_opens_on_its_shipped_run(tmp_path):
+    opened = open_subject("demo-natural", tmp_path)
+    memorized = [c for c in events.captions(opened) if state(c) == "memorized"]
+    assert {c.text for c in memorized} <= {p.text for p in demo.memorized("demo-natural")}
+    assert len(memorized) >= 8
+    for caption in memorized:
+        images = run_images(opened, caption)
+        assert len(images["before"]) == len(images["after"]) == events.SAMPLES
+
+
 def test_a_shipped_model_that_was_changed_opens_without_the_run(demo_model, tmp_path):
     neurons = NeuronSet({next(iter(demo_model.widths())): [0]})
     changed = findnemo.load(findnemo.prune(demo_model, neurons))

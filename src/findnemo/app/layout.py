@@ -298,12 +298,12 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
     title = gr.HTML(NOTHING)
     with gr.Row():
         with gr.Column(scale=7, min_width=320):
-            pictures = gr.HTML(elem_id="pictures")
             with gr.Row():
                 slider = gr.Slider(0, 1, 0, label="", **STILL)
                 seed = gr.Number(FRESH, label="First seed", **FIRST)
             alike = gr.HTML(elem_id="alike")
             status = gr.HTML(elem_classes="status")
+            pictures = gr.HTML(elem_id="pictures")
         with gr.Column(scale=4, min_width=320):
             neurons = gr.HTML(js_on_load=CLICKS, elem_id="neurons")
             gr.HTML(LEGEND)
