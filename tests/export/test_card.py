@@ -114,7 +114,7 @@ def test_every_caption_has_its_figures_and_the_failure_comes_first_by_name(tmp_p
     assert f"`{model.fingerprint}`" in lines["fingerprint"][0]
     assert card.startswith(
         "## Memorization audit\n\nOf 3 memorized captions, 1 stayed out of reach and 1 still gave"
-        " copies; 1 memory is gone on the fresh seeds that were tried, with 3 neurons switched off."
+        " copies. 1 memory is gone on the fresh seeds that were tried, with 3 neurons switched off."
     )
     assert (
         "1 of 2 captions whose untouched images were copies still gives copies with the neurons"

@@ -47,7 +47,7 @@ def example(path: Path, captions: Sequence[Caption], is_gone: bool) -> Caption |
     """
     pictured = [c for c in captions if state(c) == "memorized" and _pair(files_of(path, c))]
     wanted = [c for c in worst_first(pictured) if (standing(c) == "gone") == is_gone]
-    return (wanted or pictured or [None])[0]
+    return next(iter(wanted or pictured), None)
 
 
 def _pair(files: Mapping[str, list[Wanted]]) -> list[Wanted]:
