@@ -24,6 +24,7 @@ from findnemo.localization.points import Point
 from findnemo.neurons import NeuronSet
 from findnemo.runs import Run
 from findnemo.runs._html import BUDGET, SHOWN
+from findnemo.runs.export import striking
 from findnemo.runs.verdict import advice_of
 from findnemo.settings import Settings
 
@@ -177,6 +178,17 @@ def test_a_calibration_of_imported_statistics_shows_no_scores():
     page = read(imported._repr_html_())
     assert "0.428" in page.text
     assert "svg" not in dict(page.elements)
+
+
+def test_a_notebook_reads_no_caption_under_the_threshold(tmp_path):
+    model = findnemo.load(tiny_pipeline())
+    name = next(iter(model.value_layers))
+    neurons = {f"caption {k}": NeuronSet({name: [3]} if k < 2 else {}) for k in range(40)}
+    run = make_run(tmp_path / "run", model, neurons)
+    with Run.open(run) as opened:
+        page = read(opened._repr_html_())
+        assert [c.text for c in striking(opened)] == ["caption 0", "caption 1"]
+    assert "captions memorized2 of 40" in page.text
 
 
 def test_nothing_is_loaded_to_show_a_run(run, monkeypatch):

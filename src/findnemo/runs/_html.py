@@ -9,10 +9,11 @@ from findnemo.files.fetch import RefusedError
 from findnemo.files.html import block, data_uri, escaped, facts, paragraph
 from findnemo.files.originals import picture
 from findnemo.runs._places import refuse_links
+from findnemo.runs.export import striking
 from findnemo.runs.overview import glance, memorized, name_of
 from findnemo.runs.standing import folder_of, said, worst_first
-from findnemo.runs.store import Caption, Run, captions_of
-from findnemo.runs.verdict import advice_of
+from findnemo.runs.store import Caption, Run
+from findnemo.runs.verdict import ALL, advice_of, looked_at
 
 BUDGET = 250_000  # letters of all pictures together
 SHOWN = 12  # pictures at most
@@ -26,8 +27,9 @@ def html_of(run: Run) -> str:
     Raises InputError for a run that holds a link: a picture must not come from elsewhere.
     """
     refuse_links(run.path)
-    captions = captions_of(run)
-    known = glance(captions, run.meta("quality"))
+    captions = striking(run)  # a run may have a million
+    audited, _ = looked_at(run, ALL)
+    known = glance(captions, run.meta("quality"), audited)
     memories = worst_first(memorized(captions))
     shown = list(islice(_sheets(run, memories), SHOWN))
     left = len(memories) - len(shown)

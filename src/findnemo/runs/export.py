@@ -140,17 +140,26 @@ ASKED = "SELECT caption FROM asked"
 
 
 def told(run: Run, others: int = 8) -> list[Caption]:
-    """Of the captions that were asked for those that a summary for the eye tells of: memorized,
-    failed, and a few `others`.
+    """Of the captions that were asked for those that a summary for the eye tells of: over the
+    threshold, failed, and a few `others`.
     """
-    failed = _failed(run)
     rest = (
-        f"SELECT caption FROM asked WHERE caption NOT IN ({_OVER} UNION {failed}) ORDER BY"
-        " position LIMIT ?"
+        f"SELECT caption FROM asked WHERE caption NOT IN ({_striking(run)}) ORDER BY position"
+        " LIMIT ?"
     )
-    known = f"SELECT caption FROM ({_OVER} UNION {failed}) INTERSECT {ASKED}"
+    known = f"SELECT caption FROM ({_striking(run)}) INTERSECT {ASKED}"
     numbers = run.query(f"{known} UNION SELECT caption FROM ({rest})", (others,))
     return list(run.captions(number for (number,) in numbers))
+
+
+def striking(run: Run) -> list[Caption]:
+    """The captions of a run that are over the threshold or failed."""
+    return list(run.captions(number for (number,) in run.query(_striking(run))))
+
+
+def _striking(run: Run) -> str:
+    """SQL for the ids of `striking`."""
+    return f"{_OVER} UNION {_failed(run)}"
 
 
 def summary(run: Run, fdr: float | None = None) -> dict[str, Any]:
