@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from statistics import mean, median
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ class Figure:
         return "-" if self.value is None else f"{self.value:.2f}"
 
 
-def average(values: Sequence[float | None], middle: Callable[[Any], Any] = mean) -> Figure:
+def average(values: Sequence[float | None], middle: Callable[[Any], Any] = fmean) -> Figure:
     """Mean, or another `middle`, of the values that there are, and its bootstrap interval."""
     there = tuple(v for v in values if v is not None)
     if not there:
@@ -65,7 +65,7 @@ def _interval(values: tuple[float, ...], middle: Callable[[Any], Any]) -> tuple[
 
 def share(hits: Sequence[bool]) -> Figure:
     """Share and Wilson interval."""
-    return Figure(mean(hits), *wilson(sum(hits), len(hits)), len(hits)) if hits else Figure(None)
+    return Figure(fmean(hits), *wilson(sum(hits), len(hits)), len(hits)) if hits else Figure(None)
 
 
 Rows = dict[str, dict[str, Figure]]  # method -> figure -> mean and interval
