@@ -186,7 +186,7 @@ def test_what_was_handled_before_is_handled_again_also_where_a_child_lives_on():
     assert killing.ended(child) == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("terminated", (False, True))
+@pytest.mark.parametrize("terminated", [False, True])
 def test_an_alarm_of_the_program_rings_when_it_is_due(terminated, monkeypatch):
     rung = []
     monkeypatch.setattr(STOPPING, "GRACE", 60.0)
