@@ -53,7 +53,7 @@ def ink() -> str:
     return COLOURS[_page.get()][1]
 
 
-def _style() -> dict[str, Any]:
+def _style() -> Any:
     ground, text, grid = COLOURS[_page.get()]
     grounds = dict.fromkeys(("figure.facecolor", "axes.facecolor"), ground)
     texts = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
