@@ -1,6 +1,6 @@
 """Options of the tasks, in groups.
 
-Each is declared once, with its default and what it means: the command line shows the same.
+Each option is declared once, with its default and its meaning. The command line shows the same text.
 
 >>> Detecting(fpr=0.01).fpr, Localizing().search
 (0.01, 'trajectory')
@@ -19,8 +19,8 @@ from findnemo.runtime.plugins import also
 def option(default: Any, means: str, *flags: str, **limits: Any) -> Any:
     """A field of a group.
 
-    `means`: one or two sentences. `flags`: how it is called on the command line, where that is not
-    its name.
+    `means`: one or two sentences. `flags`: its names on the command line, if they differ from the
+    name of the field.
 
     `limits`: `min`, `max` of a number, `metavar`.
     """
@@ -33,7 +33,7 @@ def option(default: Any, means: str, *flags: str, **limits: Any) -> Any:
 class Source:
     """A model by its place: 'demo', a diffusers directory, a hub id, or a .safetensors file.
 
-    `place` None: where a run found it.
+    `place` None: the place that a run recorded.
     """
 
     place: str | None = None
@@ -107,12 +107,11 @@ class Captions:
 
 @dataclass(frozen=True)
 class FineTune:
-    """The pictures that a model was fine-tuned on, and what it was tuned to.
+    """The pictures that a model was fine-tuned on, and the tuned model.
 
-    Given to a task in the place of a table of captions. `train_images`: as for
-    `prompts.read_training`. `prompts`: further captions, beside those of the pictures. `column`:
-    of the captions in a table of pictures. `limit`: so many captions of the pictures are asked,
-    drawn by chance.
+    A task takes it instead of a table of captions. `train_images`: as for `prompts.read_training`.
+    `prompts`: captions in addition to those of the pictures. `column`: the caption column of a table
+    of pictures. `limit`: number of captions of the pictures to use, drawn at random.
     """
 
     train_images: Any = option(
@@ -146,7 +145,7 @@ class FineTune:
 
 @dataclass(frozen=True)
 class Output:
-    """Where a run is written, and what is written at its end."""
+    """The folder of a run, and the files that are written at its end."""
 
     path: str | Path = "findnemo-run"
     wait: bool = option(
@@ -219,7 +218,7 @@ class Detecting:
 
 @dataclass(frozen=True)
 class Localizing:
-    """How neurons are sought."""
+    """How to search for neurons."""
 
     search: str = option(
         "trajectory",
@@ -249,7 +248,7 @@ class Localizing:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Finished images, and what judges them."""
+    """Finished images, and the judges of these images."""
 
     images: int | None = option(
         None,
@@ -282,7 +281,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the work: this process, or several on this machine or on a Ray cluster."""
+    """The processes that do the work: this one, or several on this machine or on a Ray cluster."""
 
     workers: int | None = option(
         None,
@@ -308,7 +307,7 @@ class Workers:
 
 @dataclass(frozen=True)
 class Comparing:
-    """What is compared with NeMo."""
+    """The methods that are compared with NeMo."""
 
     mitigations: str | None = option(
         None,
@@ -321,7 +320,7 @@ class Comparing:
 
 @dataclass(frozen=True)
 class Trying:
-    """How hard it is tried to get memories back from the edited model."""
+    """How hard `verify` tries to get memories back from the edited model."""
 
     attempts: bool = option(
         True,
@@ -350,7 +349,7 @@ class Trying:
 
 @dataclass(frozen=True)
 class HardeningOptions:
-    """How the edited model is fine-tuned against the attack."""
+    """How `harden` fine-tunes the edited model against the attack."""
 
     captions: int = option(
         0, "Number of memorized captions to harden against; 0: all of them.", min=0
@@ -375,7 +374,7 @@ class HardeningOptions:
 
 @dataclass(frozen=True)
 class Studying:
-    """What studies look at."""
+    """The captions, images and judges that studies use."""
 
     per_type: int | None = option(
         None, "Memorized captions of each type in the slow studies (default: all; demo 4).", min=1
@@ -420,7 +419,7 @@ class Studying:
 
 @dataclass(frozen=True)
 class Selecting:
-    """Which neurons are exported."""
+    """Which neurons to export."""
 
     caption: list[str] | None = option(
         None,
