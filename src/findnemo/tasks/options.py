@@ -296,7 +296,8 @@ class Workers:
     )
     threads: int | None = option(
         None,
-        "CPU threads of each process (workers: 1). The last bits of a score depend on this number.",
+        "CPU threads of a process (a worker has 1 by default). The last bits of a score depend on"
+        " this number.",
         min=1,
     )
 
