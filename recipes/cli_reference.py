@@ -65,7 +65,8 @@ def section(command: Callable[..., None]) -> str:
 def split(help_text: str) -> tuple[str, list[str]]:
     """A help without its examples, and the examples."""
     pattern = r"Example: `([^`]+)`"
-    return " ".join(re.sub(pattern, "", help_text).split()), re.findall(pattern, help_text)
+    examples = [" ".join(example.split()) for example in re.findall(pattern, help_text)]
+    return " ".join(re.sub(pattern, "", help_text).split()), examples
 
 
 def parameters(command: Callable[..., None]) -> list[tuple[inspect.Parameter, Any, Any]]:
