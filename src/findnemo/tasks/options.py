@@ -274,8 +274,8 @@ class Pictures:
     clip: str | None = option(
         None,
         "CLIP (directory or hub id) that measures how well images match the caption; the"
-        " paper's is openai/clip-vit-base-patch32. 'demo' has its own, and a resumed run"
-        " keeps its own.",
+        " paper's is openai/clip-vit-base-patch32. 'demo' has its own, and so has a resumed"
+        " run; another one judges its images again.",
     )
 
 
