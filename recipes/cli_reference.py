@@ -22,12 +22,17 @@ from findnemo.cli._app import app
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 HEAD = """# Command line
 
-This page is made from the commands' own help by `recipes/cli_reference.py`. In a terminal: `findnemo --help`, `findnemo COMMAND --help`.
+`recipes/cli_reference.py` makes this page from the help of the commands. In a terminal, use `findnemo --help` and `findnemo COMMAND --help`.
 
-Exit status: 0 done; 1 a caption failed, or `--fail-on-memorized` found one; 2 the command or what it was given (options, files, model,
-calibration, device, a place to write to) cannot be used; 130 interrupted.
-Errors are one line; `findnemo --debug COMMAND ...` shows where one comes from. `findnemo --install-completion` sets up completion for
-your shell, `--show-completion` prints it.
+| exit status | meaning |
+|---:|---|
+| 0 | done |
+| 1 | a caption failed, or `--fail-on-memorized` found one |
+| 2 | the command cannot use its input: options, files, model, calibration, device, or a place to write to |
+| 130 | interrupted |
+
+An error is one line. `findnemo --debug COMMAND ...` shows where it comes from. `findnemo --install-completion` sets up completion for
+your shell, and `--show-completion` prints it.
 """
 
 

@@ -35,8 +35,8 @@ from findnemo.tasks.options import Workers
 app = typer.Typer(
     name="findnemo",
     help=(
-        "Find the neurons with which a text-to-image diffusion model memorizes training images, and"
-        " switch them off."
+        "Find the neurons with which a text-to-image diffusion model memorizes training"
+        " images, and switch them off."
     ),
     epilog=(
         "Start with: `findnemo demo`. Completion for your shell: `findnemo --install-completion`."
@@ -59,7 +59,9 @@ def options(
     context: typer.Context,
     debug: Annotated[
         bool,
-        typer.Option("--debug", help="Show the traceback of an error; stands before the command."),
+        typer.Option(
+            "--debug", help="Show the traceback of an error. Put this option before the command."
+        ),
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -73,14 +75,14 @@ def options(
 def demo(
     out: OutOpt = Path("findnemo-demo"),
     check: Annotated[
-        bool,
-        typer.Option("--check", help="Measure the demo model against its ground truth instead."),
+        bool, typer.Option("--check", help="Compare the demo model with its ground truth instead.")
     ] = False,
     natural: Annotated[
         bool,
         typer.Option(
             "--natural",
-            help="The model that memorized by ordinary fine-tuning: nothing was planted.",
+            help="Audit the model that memorized by ordinary fine-tuning: none of its memories was"
+            " planted.",
         ),
     ] = False,
     limit: LimitOpt = None,
@@ -88,11 +90,11 @@ def demo(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Audit the shipped model, offline, with the calibration that comes with it (5 % false alarms).
+    """Audit the model that ships with findnemo, offline, with its own calibration (5 % false alarms).
 
-    The verdict is held against what is known of the model, caption by caption.
+    The result is compared with the known memories of the model, caption by caption.
 
-    With --check: measure what the model card says of it.
+    With --check: measure the figures of the model card.
 
     Example: `findnemo demo --natural --out natural`
 

@@ -58,7 +58,7 @@ def calibrate(
         Path | None, typer.Option(help="Import published activation statistics (.pt) instead.")
     ] = None,
     tau: Annotated[
-        float | None, typer.Option(help="Threshold that goes with imported statistics (0.428).")
+        float | None, typer.Option(help="Threshold of the imported statistics (0.428).")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace another calibration in --out.")
@@ -160,9 +160,9 @@ def detect(
         str | None,
         typer.Option(
             help=(
-                "Score and compare detectors instead: agreement, ssim, magnitude, entropy-d,"
-                " entropy-e, one-step, edges, bright-ending, anisotropy, sharpness, curvature, dsm,"
-                " dsm-1, latent-updates." + also("detectors")
+                "Compare detectors instead: agreement, ssim, magnitude, entropy-d, entropy-e,"
+                " one-step, edges, bright-ending, anisotropy, sharpness, curvature, dsm, dsm-1,"
+                " latent-updates." + also("detectors")
             )
         ),
     ] = None,
@@ -170,14 +170,14 @@ def detect(
         bool,
         typer.Option(
             "--pictures",
-            help="With --detector: saliency and mask pictures of the captions with a type.",
+            help="With --detector: write saliency and mask pictures of the captions that have a type.",
         ),
     ] = False,
     fail_on_memorized: FailOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Say which captions are suspected to be memorized, or compare detectors on captions of which that is known.
+    """Find suspected captions, or compare detectors on captions with known labels.
 
     Example: `findnemo detect MODEL --prompts captions.csv --calibration calibration --out run`
 
@@ -277,9 +277,9 @@ def audit(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """The whole path: calibrate, detect, localize, verify, report.
+    """Run the whole path: calibrate, detect, localize, verify, report.
 
-    Run it again and it goes on where it stopped.
+    The same command continues where it stopped.
 
     Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout
     laion.csv -o run`

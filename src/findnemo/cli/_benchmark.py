@@ -55,15 +55,16 @@ def benchmark(
         bool,
         typer.Option(
             "--natural",
-            help="Suite 2: models that memorized by ordinary fine-tuning, no neurons are known.",
+            help="Score suite 2: models that memorized by ordinary fine-tuning, whose neurons are"
+            " unknown.",
         ),
     ] = False,
     suite: Annotated[
         Path | None,
         typer.Option(
             help=(
-                "Score the trained models of this folder instead of the shipped one; or the one"
-                " model in it."
+                "Score the trained models in this folder, or the one model that it holds, instead of"
+                " the shipped model."
             )
         ),
     ] = None,
@@ -71,41 +72,39 @@ def benchmark(
         bool,
         typer.Option(
             "--train",
-            help=(
-                "First make the models of --suite that are not there (half an hour each);"
-                " resumable."
-            ),
+            help=("First train the missing models of --suite (half an hour each); can be resumed."),
         ),
     ] = False,
     methods: Annotated[
-        str | None, typer.Option(help="Names, separated by commas; default: all.")
+        str | None, typer.Option(help="Names of methods, separated by commas; default: all.")
     ] = None,
     add: Annotated[
         Path | None,
         typer.Option(
-            help="Score the answers of a method of your own too: JSON, see docs/benchmark.md."
+            help="Also score the answers of your own method: JSON, see docs/benchmark.md."
         ),
     ] = None,
     published: Annotated[
         bool,
         typer.Option(
-            "--published", help="Show the results that come with findnemo; compute nothing."
+            "--published", help="Show the results that ship with findnemo; compute nothing."
         ),
     ] = False,
     kinds: Annotated[
-        bool, typer.Option("--kinds", help="Precision and recall by kind of memory too.")
+        bool, typer.Option("--kinds", help="Also show precision and recall by kind of memory.")
     ] = False,
     limit: LimitOpt = None,
     workers: Workers = Workers(),
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Score localization methods, on models with planted memories or on models that
-    memorized by themselves.
+    """Score localization methods on models with planted memories, or on models that
+    memorized by ordinary training.
 
-    Scores the shipped model of the suite (about ten minutes on one idle core, fewer with `--limit
-    4`) and shows it beside published results of other models. Results are kept in OUT/results.json
-    (natural.json): the same command again goes on, or shows them at once.
+    It scores the shipped model of the suite (about ten minutes on one idle core, fewer with `--limit
+    4`) and shows it next to the
+    published results of other models. It keeps results in OUT/results.json (natural.json). The same
+    command continues an interrupted benchmark, and shows a finished one at once.
 
     Example: `findnemo benchmark --published`
 

@@ -39,8 +39,8 @@ def verify(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Check a localized run: fresh seeds, finished images, quality; then try to get the
-    memories back, beside controls.
+    """Check the neurons of a run on fresh seeds, finished images and quality, then try to get
+    the memories back, with controls.
 
     Example: `findnemo verify findnemo-demo`
 
@@ -84,7 +84,7 @@ def harden(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="Where to write the hardened checkpoint, a diffusers directory."
+            "--out", "-o", help="Directory to write the hardened checkpoint to, in diffusers' form."
         ),
     ],
     hardening: HardeningOptions = HardeningOptions(),
@@ -94,7 +94,7 @@ def harden(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Fine-tune the edited model so that optimised embeddings no longer bring the
+    """Fine-tune the edited model, so that optimised embeddings no longer bring the
     memorized pictures back.
 
     Example: `findnemo harden findnemo-demo --captions 4 --out hardened`

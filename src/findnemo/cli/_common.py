@@ -31,8 +31,7 @@ ModelArg = Annotated[
     ),
 ]
 MovedOpt = Annotated[
-    str | None,
-    typer.Option("--model", help="The model, if it is no longer where the run found it."),
+    str | None, typer.Option("--model", help="The model, if it has moved since the run.")
 ]
 PromptsOpt = Annotated[
     str | None,
@@ -40,8 +39,8 @@ PromptsOpt = Annotated[
         "--prompts",
         "-p",
         help=(
-            "Captions: CSV, TSV, Parquet, JSON(L), text; - for standard input, hf:OWNER/NAME for a"
-            " data set; 'demo' brings its own."
+            "Captions: CSV, TSV, Parquet, JSON(L) or text; - for standard input, hf:OWNER/NAME"
+            " for a data set; 'demo' has its own."
         ),
     ),
 ]
@@ -51,14 +50,14 @@ LimitOpt = Annotated[int | None, typer.Option(help="Use the first N captions onl
 JsonOpt = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output.")
 ]
-QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
+QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no tables.")]
 FailOpt = Annotated[
     bool,
     typer.Option(
         "--fail-on-memorized",
         help=(
-            "Exit with status 1 if any caption is memorized, or over the threshold without images"
-            " that say otherwise."
+            "Exit with status 1 if a caption is memorized, or if it is over the threshold and no"
+            " images clear it."
         ),
     ),
 ]

@@ -20,7 +20,7 @@ def export(
     run: Annotated[
         Path,
         typer.Argument(
-            help="A run directory; with --neurons-file a model too.", metavar="RUN_OR_MODEL"
+            help="A run directory; with --neurons-file also a model.", metavar="RUN_OR_MODEL"
         ),
     ],
     selecting: Selecting = Selecting(),
@@ -29,8 +29,8 @@ def export(
         list[str] | None,
         typer.Option(
             help=(
-                "checkpoint (the default), file, lora, kohya, adapter, adapter-kohya, neurons or"
-                " card; may be given several times."
+                "checkpoint (default), file, lora, kohya, adapter, adapter-kohya, neurons or card;"
+                " you can repeat the option."
             )
         ),
     ] = None,
@@ -39,7 +39,7 @@ def export(
         typer.Option(
             "--out",
             "-o",
-            help="Where to write: with several forms, a folder for all (default: RUN/export).",
+            help="Where to write; with several forms, a folder for all of them (default: RUN/export).",
         ),
     ] = None,
     push: Annotated[
@@ -47,8 +47,8 @@ def export(
         typer.Option(
             metavar="REPO_ID",
             help=(
-                "With --to card: write the section into the model card of this repository on the"
-                " hub, not to a file."
+                "With --to card: write the section into the model card of this repository on the hub,"
+                " not into a file."
             ),
         ),
     ] = None,
@@ -59,16 +59,15 @@ def export(
         str | None,
         typer.Option(
             help=(
-                "float32, float16 or bfloat16, of the written weights; default: as the model's"
-                " files keep them, whatever the run "
-                "computed in (lora, kohya: float32)."
+                "dtype of the written weights: float32, float16 or bfloat16. Default: that of the"
+                " model's files, whatever dtype the run computed in (lora, kohya: float32)."
             )
         ),
     ] = None,
     quiet: QuietOpt = False,
 ) -> None:
-    """Write the cleaned model, for diffusers or user interfaces, as checkpoint or LoRA; the
-    neurons; or a model card's section.
+    """Write the cleaned model as a checkpoint or LoRA, for diffusers or user interfaces. Or
+    write the neurons, or a section for the model card.
 
     Example: `findnemo export findnemo-demo --out clean`
 

@@ -28,7 +28,7 @@ PANELS: dict[str, tuple[type, ...]] = {
     "Attempts and attack": (options.Trying,),
     "Hardening": (options.HardeningOptions,),
     "Mitigations": (options.Comparing,),
-    "What studies look at": (options.Studying,),
+    "What studies use": (options.Studying,),
     "A fine-tune": (options.FineTune,),
     "The model": (options.Source,),
     "Devices": (options.Workers,),
@@ -65,7 +65,7 @@ GROUPS = {  # the commands, as `findnemo --help` lists them
     "Look": ("inspect", "report", "app"),
     "Export": ("export", "harden"),
     "Compare and study": ("compare", "study", "benchmark"),
-    "Care of a run": ("merge", "repair"),
+    "Maintain a run": ("merge", "repair"),
 }
 
 

@@ -22,15 +22,14 @@ def inspect(
         float | None,
         typer.Option(
             help=(
-                "Which captions are listed at this false discovery rate (default: the run's, if it"
-                " has one)."
+                "List the captions at this false discovery rate (default: the run's, if it has one)."
             )
         ),
     ] = None,
     json: JsonOpt = False,
 ) -> None:
-    """Show what a run found: verdict, figures, scores and neurons of the whole, or
-    everything about one caption.
+    """Show the results of a run: verdict, figures, scores and neurons, or everything about
+    one caption.
 
     Example: `findnemo inspect findnemo-demo`
 
@@ -81,12 +80,12 @@ def inspect(
 
 
 def repair(run: RunArg, json: JsonOpt = False, quiet: QuietOpt = False) -> None:
-    """Check a run, and put right what a bad disk or a bad copy has damaged.
+    """Check a run, and repair what a bad disk or a bad copy has damaged.
 
-    What is lost is named; the next audit answers it again.
+    It names the results that are lost; the next audit computes them again.
 
-    The damaged files are kept beside the new ones. A run that is whole is left as it is. No model
-    is loaded.
+    The damaged files stay next to the new ones. A run without damage is not changed. No model is
+    loaded.
 
     Example: `findnemo repair run`
 
@@ -110,7 +109,8 @@ def report(
     run: Annotated[
         Path | None,
         typer.Argument(
-            help="A run directory; with --verify by default the one that holds FILE.", metavar="RUN"
+            help="A run directory; with --verify, the default is the one that holds FILE.",
+            metavar="RUN",
         ),
     ] = None,
     out: Annotated[
@@ -118,7 +118,7 @@ def report(
         typer.Option(
             "--out",
             "-o",
-            help="File to write (default: RUN/report.html, of an evidence pack RUN/evidence.html).",
+            help="File to write (default: RUN/report.html; for an evidence pack RUN/evidence.html).",
         ),
     ] = None,
     evidence: Annotated[
@@ -126,8 +126,8 @@ def report(
         typer.Option(
             "--evidence",
             help=(
-                "Write an evidence pack instead: attack classes, what was executed, figures,"
-                " hashes; as a page and as JSON."
+                "Write an evidence pack instead: attack classes, what was executed, figures and"
+                " hashes, as a page and as JSON."
             ),
         ),
     ] = False,
@@ -136,12 +136,13 @@ def report(
         typer.Option(help="With --evidence: how the model is released: weights, api or internal."),
     ] = None,
     by: Annotated[
-        str | None, typer.Option(help="With --evidence: who made it.", metavar="NAME")
+        str | None, typer.Option(help="With --evidence: who made the pack.", metavar="NAME")
     ] = None,
     captions: Annotated[
         bool,
         typer.Option(
-            "--captions", help="With --evidence: name captions by their texts, not hashes alone."
+            "--captions",
+            help="With --evidence: name captions by their text, not by their hash alone.",
         ),
     ] = False,
     verify: Annotated[
@@ -154,10 +155,10 @@ def report(
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Write one HTML file that shows a whole run: verdict, pictures before and after, neurons,
+    """Write one HTML file that shows a whole run: verdict, images before and after, neurons,
     limits. No model is loaded.
 
-    With --verify the exit status is 1 where a pack differs from its digest or its run.
+    With --verify, the exit status is 1 if a pack differs from its digest or its run.
 
     Example: `findnemo report findnemo-demo --open`
 
@@ -193,20 +194,20 @@ def report(
 
 
 def merge(
-    out: Annotated[Path, typer.Argument(help="The run directory to make.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="The run directory to write.", metavar="OUT")],
     shards: Annotated[
         list[Path], typer.Argument(help="Run directories made with --shard.", metavar="SHARD...")
     ],
     partial: Annotated[
-        bool, typer.Option("--partial", help="Also where shards are missing.")
+        bool, typer.Option("--partial", help="Join even if shards are missing.")
     ] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Join runs made with --shard into the run that an undivided audit would have made.
+    """Join runs made with --shard into the run that a single audit would have made.
 
-    The quality check looks at all neurons together: `findnemo verify OUT` makes it afterwards, and
-    the report with it.
+    The quality check needs all neurons together: run `findnemo verify OUT` afterwards. It also writes
+    the report.
 
     Example: `findnemo merge run run-1 run-2 run-3`
 

@@ -30,21 +30,22 @@ def app(
         typer.Option(
             "--calibration",
             "-c",
-            help="Made by `findnemo calibrate`; a run and 'demo' bring their own.",
+            help="A calibration from `findnemo calibrate`; a run and 'demo' have their own.",
         ),
     ] = None,
     host: Annotated[
         str,
-        typer.Option(help="Address to listen on; by default this machine only can open the app."),
+        typer.Option(help="Address to listen on; by default only this machine can open the app."),
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(help="By default the first free one from 7860.", min=1, max=65535)
+        int | None,
+        typer.Option(help="Port; default: the first free one from 7860.", min=1, max=65535),
     ] = None,
     model: MovedOpt = None,
     workers: Workers = Workers(),
     quiet: QuietOpt = False,
 ) -> None:
-    """Browse a run in the browser, switch neurons by hand, examine any caption, export.
+    """Open a run in the browser: switch neurons by hand, examine any caption, export.
 
     Example: `findnemo app run`
 

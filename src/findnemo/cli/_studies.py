@@ -62,10 +62,9 @@ def compare(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Put NeMo's neurons beside other mitigations: Table 1 of the paper for your model.
+    """Compare NeMo's neurons with other mitigations: Table 1 of the paper for your model.
 
-    A run that an audit has made or begun goes on with the settings and the calibration that it
-    keeps.
+    On the run of an audit, finished or not, it keeps the settings and the calibration of that run.
 
     Example: `findnemo compare demo`
 
@@ -116,7 +115,13 @@ def _reasons(caption: Any, stage_of: str) -> str:
 @grouped(source=("compile",))
 def study(
     name: Annotated[
-        str | None, typer.Argument(help=f"all, or names separated by commas: {', '.join(STUDIES)}.")
+        str | None,
+        typer.Argument(
+            help=(
+                f"all, or names separated by commas: {', '.join(STUDIES)}. These work on finished"
+                f" images: {', '.join(name for name, of in STUDIES.items() if of.pictured)}."
+            )
+        ),
     ] = None,
     run: Annotated[Path | None, typer.Argument(help="A run directory.", metavar="RUN")] = None,
     studying: Studying = Studying(),
@@ -130,13 +135,16 @@ def study(
         bool,
         typer.Option(
             "--list",
-            help="Show every table and figure of the paper with what it needs, and what RUN has.",
+            help="List every table and figure of the paper with what it needs, and what RUN has of"
+            " that.",
         ),
     ] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Make a table or figure of the paper from a run: Markdown, CSV and LaTeX, PNG and SVG.
+    """Make tables and figures of the paper from a run, as Markdown, CSV, LaTeX, PNG and SVG.
+
+    `findnemo study --list` shows what each of them is and what it needs.
 
     Example: `findnemo study --list findnemo-demo`
 

@@ -34,21 +34,20 @@ def watch(
     workers: Workers = Workers(),
     minutes: Annotated[
         float | None,
-        typer.Option(help="End after so many minutes without a new checkpoint.", min=0),
+        typer.Option(help="End after this many minutes without a new checkpoint.", min=0),
     ] = None,
     stop_at_copies: Annotated[
         bool,
         typer.Option(
-            "--stop-at-copies",
-            help="End with status 1 at the first checkpoint of which a copy is seen.",
+            "--stop-at-copies", help="End with status 1 at the first checkpoint with a copy."
         ),
     ] = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Judge each checkpoint of a training against its pictures, as it comes.
+    """Check each new checkpoint of a training run for copies of the training pictures.
 
-    A later `findnemo audit` with the same options goes on from what was seen.
+    A later `findnemo audit` with the same options continues from these images.
 
     Example: `findnemo watch BASE --lora checkpoints --train-images photos --descriptor sscd.pt
     --out run`

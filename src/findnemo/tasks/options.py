@@ -1,6 +1,6 @@
 """Options of the tasks, in groups.
 
-Each is declared once, with its default and what it means: the command line shows the same.
+Each option is declared once, with its default and its meaning. The command line shows the same text.
 
 >>> Detecting(fpr=0.01).fpr, Localizing().search
 (0.01, 'trajectory')
@@ -19,8 +19,8 @@ from findnemo.runtime.plugins import also
 def option(default: Any, means: str, *flags: str, **limits: Any) -> Any:
     """A field of a group.
 
-    `means`: one or two sentences. `flags`: how it is called on the command line, where that is not
-    its name.
+    `means`: one or two sentences. `flags`: its names on the command line, if they differ from the
+    name of the field.
 
     `limits`: `min`, `max` of a number, `metavar`.
     """
@@ -33,13 +33,13 @@ def option(default: Any, means: str, *flags: str, **limits: Any) -> Any:
 class Source:
     """A model by its place: 'demo', a diffusers directory, a hub id, or a .safetensors file.
 
-    `place` None: where a run found it.
+    `place` None: the place that a run recorded.
     """
 
     place: str | None = None
     revision: str | None = option(None, "Branch, tag or commit of a hub id.")
     weights_variant: str | None = option(
-        None, "Weight files of that name (fp16), of a hub id or a directory."
+        None, "Take the weight files with this name (such as fp16), from a hub id or a directory."
     )
     config: str | None = option(
         None,
@@ -47,27 +47,28 @@ class Source:
     )
     lora: str | None = option(
         None,
-        "A LoRA on it: a .safetensors file of diffusers, peft or kohya, or a directory;"
-        " FILE:0.8 for another strength than 1.",
+        "A LoRA on the model: a .safetensors file of diffusers, peft or kohya, or a"
+        " directory; FILE:0.8 sets a strength other than 1.",
     )
     embedding: str | None = option(
         None,
-        "A textual inversion: a .safetensors file; FILE:TOKEN for what captions call it; several"
-        " separated by commas.",
+        "A textual inversion: a .safetensors file; FILE:TOKEN sets the token that captions"
+        " use for it; separate several tokens with commas.",
     )
-    device: str | None = option(None, "cpu, cuda, cuda:1, mps; default: CUDA if there is one.")
+    device: str | None = option(None, "cpu, cuda, cuda:1 or mps; default: CUDA if there is one.")
     dtype: str | None = option(
         None, "float32, float16 or bfloat16; default: float16 on CUDA, else float32."
     )
     compile: bool = option(
         False,
-        "Compile the model for scores and searches: minutes to begin with, for a GPU and many"
-        " captions.",
+        "Compile the model for scores and searches. This takes minutes at the start, and pays"
+        " off on a GPU with many captions.",
         "--compile",
     )
     trust: bool = option(
         False,
-        "Open what a run of somebody else names: model, descriptor (a program), CLIP, pictures.",
+        "Trust a run that somebody else made: open the model, descriptor (a program), CLIP"
+        " and pictures that it names.",
         "--trust",
     )
 
@@ -98,7 +99,7 @@ class Captions:
     limit: int | None = option(None, "Use the first N captions only.", min=1)
     shard: str | None = option(
         None,
-        "Part I of N of the captions; join the parts with `findnemo merge`.",
+        "Audit part I of N of the captions; `findnemo merge` joins the parts.",
         "--shard",
         metavar="I/N",
     )
@@ -106,18 +107,16 @@ class Captions:
 
 @dataclass(frozen=True)
 class FineTune:
-    """The pictures that a model was fine-tuned on, and what it was tuned to.
+    """The pictures that a model was fine-tuned on, and the tuned model.
 
-    Given to a task in the place of a table of captions. `train_images`: as for
-    `prompts.read_training`. `prompts`: further captions, beside those of the pictures. `column`:
-    of the captions in a table of pictures. `limit`: so many captions of the pictures are asked,
-    drawn by chance.
+    A task takes it instead of a table of captions. `train_images`: as for `prompts.read_training`.
+    `prompts`: captions in addition to those of the pictures. `column`: the caption column of a table
+    of pictures. `limit`: number of captions of the pictures to use, drawn at random.
     """
 
     train_images: Any = option(
         None,
-        "Audit a fine-tune: the pictures that it was trained on, a folder as trainers read it or a"
-        " table.",
+        "Audit a fine-tune: its training pictures, as a folder that trainers read or a table.",
         metavar="DIR",
     )
     prompts: Any = None
@@ -125,27 +124,28 @@ class FineTune:
     limit: int | None = None
     holdout_images: Path | None = option(
         None,
-        "With --train-images: pictures of the same kind that it was not trained on, as controls.",
+        "With --train-images: pictures of the same kind that the model was not trained on, as"
+        " controls.",
         metavar="DIR",
     )
     tuned: str | None = option(
         None,
-        "With --train-images: a wholly tuned model, or a directory of its checkpoints, instead of"
-        " a LoRA on MODEL.",
+        "With --train-images: a fully fine-tuned model, or a directory of its checkpoints,"
+        " instead of a LoRA on MODEL.",
     )
     lora_scale: str | None = option(
         None, "With --train-images: strengths of the LoRA to audit, such as 0.6,0.8,1."
     )
     copy_rate: float = option(
         0.05,
-        "With --train-images: a model is said not to copy if fewer of its images are copies, with"
-        " 95 % confidence.",
+        "With --train-images: say that a model does not copy only if, with 95 % confidence, a"
+        " smaller share of its images than this are copies.",
     )
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where a run is written, and what is written at its end."""
+    """The folder of a run, and the files that are written at its end."""
 
     path: str | Path = "findnemo-run"
     wait: bool = option(
@@ -166,92 +166,94 @@ class Detecting:
     captions are scored and listed.
     """
 
-    holdout: Any = option(None, "Hold-out captions to calibrate on; 'demo' brings its own.")
+    holdout: Any = option(None, "Hold-out captions for the calibration; 'demo' has its own.")
     calibration: Any = option(
-        None, "A calibration instead of hold-out captions.", "--calibration", "-c"
+        None, "A stored calibration, instead of hold-out captions.", "--calibration", "-c"
     )
     variant: str | None = option(
         None,
-        "Detection: 'findnemo', 'paper', or 'released' for published thresholds and statistics."
-        " Default: 'findnemo', with a search by one step 'paper'; a calibration brings its own.",
+        "Detection: 'findnemo', 'paper', or 'released' for published thresholds and"
+        " statistics. Default: the calibration's own; otherwise 'findnemo', or 'paper' with a"
+        " one-step search.",
     )
     fpr: float | None = option(
         None,
-        "Threshold that at most this share of ordinary captions reaches, instead of mean + 1 std,"
-        " which 12 to 18 % of them reach; also from the hold-out scores that a calibration keeps."
-        " Recommended: 0.01, from 99 hold-out captions on.",
+        "Set the threshold so that at most this share of ordinary captions reaches it. The"
+        " default, mean + 1 std, lets 12 to 18 % through. Works with a stored calibration"
+        " too. Recommended: 0.01, from 99 hold-out captions on.",
     )
     confidence: float | None = option(
         None,
         "With --fpr: keep the rate in this share of calibrations, not only on average over them.",
     )
     precision: float = option(
-        0.002, "Stop scoring hold-out captions once tau is known this well (95 %); 0: score all."
+        0.002,
+        "Stop scoring hold-out captions once tau is known to this precision (95 %); 0 scores all.",
     )
-    seed: int | None = option(None, "Base seed of all samples (0); a calibration brings its own.")
+    seed: int | None = option(None, "Base seed of all samples (0); a calibration has its own.")
     fdr: float | None = option(
         None,
-        "List captions so that at most this share of the list is ordinary (q <= this); takes all"
-        " seeds of every caption.",
+        "List captions so that at most this share of the list is ordinary (q <= this). Scores"
+        " every caption with all seeds.",
     )
     miss: float | None = option(
         None,
-        "Memories that detection may lose by an early end: this share of what all seeds find"
-        " (0.005; a run that has begun has its own); 0: none.",
+        "Let detection lose at most this share of the memories that all seeds find, by ending"
+        " early (0.005; a resumed run keeps its own); 0 loses none.",
     )
     budget: int | None = option(
         None,
-        "Detect for so many U-Net evaluations: unusual captions first, by their text alone, and an"
-        " estimate of what is left; a larger one goes on.",
+        "Spend this many U-Net evaluations on detection. Captions with unusual text come"
+        " first, and the command estimates what is left. Repeat it with a larger number to"
+        " continue.",
         min=2,
     )
     like: Any = option(
         None,
-        "A run: look for captions that drive the neurons it has found, the likeliest first (1000, or"
-        " as --budget allows), into RUN/like.csv.",
+        "Search for captions that drive the neurons found in this run, the most likely first"
+        " (1000, or as many as --budget allows). Writes RUN/like.csv.",
         metavar="RUN",
     )
 
 
 @dataclass(frozen=True)
 class Localizing:
-    """How neurons are sought."""
+    """How to search for neurons."""
 
     search: str = option(
         "trajectory",
-        "How neurons are sought: 'trajectory' until pictures are no copies; 'gradient' or 'listing'"
-        " (Algorithms 3 and 4) by one step." + also("searches"),
+        "How to search for neurons: 'trajectory' until images are no copies; 'gradient' or"
+        " 'listing' (Algorithms 3 and 4) in one step." + also("searches"),
     )
     scope: str = option(
         "auto",
-        "Where they are sought: the layers of the 'paper', 'all' value layers, or 'auto', by a scan"
-        " of the model.",
+        "Where to search: the layers of the 'paper', 'all' value layers, or 'auto', which"
+        " scans the model first.",
     )
     max_impact: float | None = option(
         None,
-        "Among sets that remove a memory prefer one that changes unrelated captions by no more (0"
-        " to 2).",
+        "Among sets that remove a memory, prefer one that changes unrelated captions by at"
+        " most this much (0 to 2).",
     )
     unrelated: Any = option(
-        None,
-        "Captions that are not memorized, of which --max-impact takes 16; 'demo' brings its own.",
+        None, "Captions that are not memorized; --max-impact uses 16 of them. 'demo' has its own."
     )
     thorough: bool = option(
         False,
-        "Make all pictures that decide in all steps, in search and verification, instead of three"
-        " steps and a confirmation: several times dearer.",
+        "Make every image that decides a result with all denoising steps, not with three"
+        " steps and a confirmation. Several times slower.",
         "--thorough",
     )
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Finished images, and what judges them."""
+    """Finished images, and the judges of these images."""
 
     images: int | None = option(
         None,
-        "Finished images before and after per memorized caption (4; a run that has begun has its"
-        " own number); 0 for none. With --train-images: images of each caption.",
+        "Finished images before and after, for each memorized caption (4; a resumed run keeps"
+        " its own number); 0 for none. With --train-images: images for each caption.",
         min=0,
     )
     image_steps: int | None = option(
@@ -260,39 +262,42 @@ class Pictures:
     guidance: float | None = option(None, "Guidance scale of finished images (7; demo 2).")
     sampler: str | None = option(
         None,
-        "Sampler of finished images: by default the checkpoint's; 'ddim' is the paper's. The run"
-        " records it.",
+        "Sampler of finished images (default: the checkpoint's). 'ddim' is the paper's. The"
+        " run records it.",
     )
     descriptor: Path | None = option(
         None,
-        "TorchScript copy descriptor (SSCD) for finished images; 'demo' brings its own. It is a"
-        " program: trust it. A run that has begun has its own; another judges its pictures anew.",
+        "TorchScript copy descriptor (SSCD) for finished images; 'demo' has its own. It is a"
+        " program: use one that you trust. A resumed run keeps its own; another one judges"
+        " its images again.",
     )
     clip: str | None = option(
         None,
-        "CLIP (directory or hub id) for the images' fit with the caption,"
-        " openai/clip-vit-base-patch32 in the paper; 'demo' brings its own; as --descriptor for a"
-        " run that has begun.",
+        "CLIP (directory or hub id) that measures how well images match the caption; the"
+        " paper's is openai/clip-vit-base-patch32. 'demo' has its own, and so has a resumed"
+        " run; another one judges its images again.",
     )
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the work: this process, or several on this machine or on a Ray cluster."""
+    """The processes that do the work: this one, or several on this machine or on a Ray cluster."""
 
     workers: int | None = option(
         None,
-        "So many processes with a model each, one a GPU where there are any (needs findnemo[ray]).",
+        "Number of worker processes. Each loads its own model, on its own GPU if there are"
+        " any (needs findnemo[ray]).",
         min=1,
     )
     ray: str | None = option(
         None,
-        "Workers on this Ray cluster ('auto', 'HOST:6379', 'ray://HOST:10001').",
+        "Run the workers on this Ray cluster ('auto', 'HOST:6379', 'ray://HOST:10001').",
         metavar="ADDRESS",
     )
     threads: int | None = option(
         None,
-        "CPU threads of a process; of workers 1. The last bits of a score depend on it.",
+        "CPU threads of a process (a worker has 1 by default). The last bits of a score depend on"
+        " this number.",
         min=1,
     )
 
@@ -303,124 +308,145 @@ class Workers:
 
 @dataclass(frozen=True)
 class Comparing:
-    """What is compared with NeMo."""
+    """The methods that are compared with NeMo."""
 
     mitigations: str | None = option(
         None,
-        "Names, separated by commas, with other hyperparameters as NAME:OPTION=VALUE; default: all"
-        " but noise and sail, which take hundreds of U-Net evaluations an image."
+        "Names, separated by commas; NAME:OPTION=VALUE sets a hyperparameter. Default: all"
+        " but noise and sail, which take hundreds of U-Net evaluations per image."
         + also("mitigations"),
     )
-    intervals: bool = option(False, "With 95 % bootstrap intervals of the medians.", "--intervals")
+    intervals: bool = option(False, "Add 95 % bootstrap intervals of the medians.", "--intervals")
 
 
 @dataclass(frozen=True)
 class Trying:
-    """How hard it is tried to get memories back from the edited model."""
+    """How hard `verify` tries to get memories back from the edited model."""
 
     attempts: bool = option(
-        True, "Try other samplers, steps, guidance, words, scripts and img2img."
+        True,
+        "Try to get memories back with other samplers, steps, guidance, words, scripts and"
+        " img2img.",
     )
     attack: bool = option(
-        True, "Optimise text embeddings for the pictures, beside controls, as a curve over steps."
+        True,
+        "Attack: optimise text embeddings for the memorized pictures and for controls, as a"
+        " curve over steps.",
     )
     attack_captions: int = option(
-        5, "Memorized captions to attack, and as many ordinary ones; 0: all.", min=0
+        5, "Number of memorized captions to attack, with as many ordinary ones; 0: all.", min=0
     )
-    attack_steps: str = option("0,5,10,20,50", "Steps of the attack after which images are made.")
+    attack_steps: str = option("0,5,10,20,50", "Steps of the attack after which it makes images.")
     attack_starts: str = option(
         "caption",
-        "Embeddings that the attack begins with: caption, random, empty; the best counts at each"
-        " step.",
+        "Embeddings from which the attack starts: caption, random, empty. With several, the"
+        " best counts at each step.",
     )
     control_images: Path | None = option(
-        None, "Folder of pictures that the model never saw (default: the memorized ones scrambled)."
+        None,
+        "Folder of pictures that the model never saw (default: the memorized ones, scrambled).",
     )
 
 
 @dataclass(frozen=True)
 class HardeningOptions:
-    """How the edited model is fine-tuned against the attack."""
+    """How `harden` fine-tunes the edited model against the attack."""
 
-    captions: int = option(0, "Harden against so many memorized captions; 0: all of them.", min=0)
-    epochs: int = option(4, "Times that embeddings are sought and answered.", min=1)
+    captions: int = option(
+        0, "Number of memorized captions to harden against; 0: all of them.", min=0
+    )
+    epochs: int = option(
+        4, "Rounds of searching for embeddings and learning to answer them.", min=1
+    )
     attack_steps: int = option(30, "Steps of each search for an embedding.", min=1)
-    updates: int = option(60, "Updates of the weights in an epoch.", min=1)
-    learning_rate: float | None = option(None, "Of AdamW (1e-5; demo 1e-4).")
-    keep: float = option(100.0, "How firmly predictions for ordinary captions are held.", min=0)
-    check: bool = option(True, "Attack the hardened model anew, beside the edited one.")
+    updates: int = option(60, "Weight updates in each epoch.", min=1)
+    learning_rate: float | None = option(None, "Learning rate of AdamW (1e-5; demo 1e-4).")
+    keep: float = option(
+        100.0,
+        "How strongly to hold the predictions for ordinary captions to those before hardening.",
+        min=0,
+    )
+    check: bool = option(
+        True, "Attack the hardened model again, and the edited one for comparison."
+    )
     force: bool = option(False, "Replace an earlier export.", "--force")
     seed: int = option(0, "Base seed of all samples.")
 
 
 @dataclass(frozen=True)
 class Studying:
-    """What studies look at."""
+    """The captions, images and judges that studies use."""
 
     per_type: int | None = option(
-        None, "Memorized captions of each type in costly studies (default: all; demo 4).", min=1
+        None, "Memorized captions of each type in the slow studies (default: all; demo 4).", min=1
     )
     unrelated: Any = option(
         None,
-        "Captions known not to be memorized, none of them hold-out captions; those of the run"
-        " without the type of a memory, where others have one, and the demo's are used anyway.",
+        "Captions known not to be memorized, none of them hold-out captions. They join the"
+        " demo's own and, if the run's table has types, its captions without a type.",
     )
     column: str | None = option(None, "Caption column, if it has an unusual name.")
     images: int | None = option(
-        None, "Finished images of each caption (10, or the run's where it has more; demo 4).", min=2
+        None,
+        "Finished images for each caption (10, or the run's number if that is larger; demo 4).",
+        min=2,
     )
     sampler: str | None = option(
         None, "Sampler of finished images, instead of the run's; 'ddim' is the paper's."
     )
     clip: str | None = option(
         None,
-        "CLIP (directory or hub id) instead of the run's; openai/clip-vit-base-patch32 in the"
-        " paper.",
+        "CLIP (directory or hub id) instead of the run's; the paper's is"
+        " openai/clip-vit-base-patch32.",
     )
     reference: Path | None = option(
         None,
-        "Real pictures that the quality of images is measured against (fig5a), such as COCO's, with"
-        " captions or without: a folder as trainers read it, or a table; 'demo' brings its own.",
+        "Real pictures with which fig5a compares the images, such as COCO's, with or without"
+        " captions: a folder that trainers read, or a table. 'demo' has its own.",
         metavar="DIR",
     )
     inception: Path | None = option(
         None,
-        "inception-2015-12-05.pt (TorchScript, as clean-fid uses it) for FID and KID; default: the"
-        " copy descriptor. It is a program: trust it.",
+        "inception-2015-12-05.pt (TorchScript, as clean-fid uses it) for FID and KID;"
+        " default: the copy descriptor. It is a program: use one that you trust.",
     )
     quality_captions: int | None = option(
         None,
-        "Captions whose images fig5a measures (48; demo 20). FID of few images is high.",
+        "Number of captions whose images fig5a measures (48; demo 20). With few images, FID"
+        " is high.",
         min=2,
     )
 
 
 @dataclass(frozen=True)
 class Selecting:
-    """Which neurons are exported."""
+    """Which neurons to export."""
 
     caption: list[str] | None = option(
-        None, "Only neurons of this caption, by row number or text; may be given several times."
+        None,
+        "Export only the neurons of this caption, given by row number or text; you can repeat"
+        " the option.",
     )
-    most: int | None = option(None, "Only the N neurons that most captions share.", min=1)
+    most: int | None = option(None, "Export only the N neurons that most captions share.", min=1)
     neurons: int | None = option(
         None,
-        "Of one caption the set with N neurons of its price list (`findnemo inspect RUN ROW`).",
+        "For one caption: the set of N neurons in its price list (`findnemo inspect RUN ROW`).",
         min=1,
     )
     include_reduced: bool = option(
         False,
-        "Also captions that are reduced: no set removes their memory, but there are fewer copies.",
+        "Include captions that are only reduced: no set removes their memory, but there are"
+        " fewer copies.",
         "--include-reduced",
     )
     neurons_file: Path | None = option(
         None,
-        "Neurons that were chosen by hand, such as the app saves: a JSON or safetensors file. The"
-        " card says that they were not verified.",
+        "Neurons that somebody chose by hand, for example in the app: a JSON or safetensors"
+        " file. The card says that they were not verified.",
         metavar="FILE",
     )
     factor: float | None = option(
         None,
-        "Multiply the neurons by this instead of switching them off (0, or what --neurons-file"
-        " says).",
+        "Multiply the neurons by this factor instead of switching them off (0, or the factor"
+        " in --neurons-file).",
     )
