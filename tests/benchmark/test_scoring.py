@@ -297,7 +297,7 @@ def test_results_read_back_what_they_wrote_and_grow(member, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"suite": "0"}, "suite '0', this findnemo reads '1.1'"),
+        ({"suite": "0"}, "suite '0', this version of findnemo reads '1.1'"),
         ({"members": []}, "members: "),
         ({"results": [{"member": "m"}]}, "results.0."),
     ],

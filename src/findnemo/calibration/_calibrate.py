@@ -149,8 +149,8 @@ def _calibrated(
         gathered.require(seen)
         if number > 1 and alike:
             raise InputError(
-                f"all {number} hold-out captions are {one!r:.60}: give different ones, of which"
-                " statistics can be made"
+                f"all {number} hold-out captions are {one!r:.60}: give different ones, so"
+                " that findnemo can compute statistics"
             )
     except BaseException:
         if (

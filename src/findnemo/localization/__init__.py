@@ -277,7 +277,8 @@ def check_impact(max_impact: float | None) -> None:
     """Raises InputError for what is no impact: a number from 0 (nothing changes) to 2."""
     if max_impact is not None and not (math.isfinite(max_impact) and 0 <= max_impact <= 2):
         raise InputError(
-            f"an impact of {max_impact} is no mean of 1 - SSIM: give a number from 0 to 2, such as"
+            f"an impact of {max_impact} is not a mean of 1 - SSIM: give a number from 0 to 2, such"
+            " as"
             " 0.02"
         )
 

@@ -39,7 +39,7 @@ from findnemo.runtime.plugins import Methods
 
 def _is_adapter(name: str, given: Any) -> type[Model]:
     if not (isinstance(given, type) and issubclass(given, Model)):
-        raise TypeError(f"{given!r:.60} is no subclass of findnemo.models.Model")
+        raise TypeError(f"{given!r:.60} is not a subclass of findnemo.models.Model")
     return given
 
 
@@ -198,7 +198,9 @@ def _refuse_misplaced(source: Any, asked: dict[str, str]) -> None:
     if lora := asked.get("lora"):
         of_strength(lora)
     if (variant := asked.get("variant")) and not re.fullmatch(r"[\w.-]+", variant):
-        raise InputError(f"variant {variant!r} is no name of weight files: give one such as fp16")
+        raise InputError(
+            f"variant {variant!r} is not a name of weight files: give one such as fp16"
+        )
 
 
 def _what(source: Any) -> str:

@@ -118,7 +118,8 @@ def _require_search(run: Run) -> None:
     )
     if over and not sought:
         raise InputError(
-            f"{run.path} has {over} captions over the threshold and no neurons were sought for them:"
+            f"{run.path} has {over} captions over the threshold and no search for their neurons"
+            " was made:"
             " there is nothing to verify; make the search with `findnemo localize` or"
             " `findnemo audit` and the same --out"
         )
@@ -245,7 +246,7 @@ def steps_of(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) <= 100_000 for part in parts):
         raise InputError(
-            f"attack steps {text[:60]!r} are none: give numbers with commas, such as 0,5,10,20,50"
+            f"{text[:60]!r} are not attack steps: give numbers with commas, such as 0,5,10,20,50"
         )
     return tuple(sorted({int(part) for part in parts}))
 

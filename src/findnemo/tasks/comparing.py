@@ -125,7 +125,7 @@ def compare(
     warn_unjudged("compare", source, named, listener)
     if "descriptor" in named and not pictured and source not in demo.MODELS:
         listener.warn(
-            "captions name no training images (column 'image'): Table 1 goes without SSCD_orig"
+            "captions name no training images (column 'image'): Table 1 leaves out SSCD_orig"
         )
     with at_work(model, workers, listener) as pool:
         if asked:

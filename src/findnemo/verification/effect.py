@@ -68,7 +68,7 @@ class Looked:
 
 @dataclass(frozen=True)
 class Look:
-    """How closely `verify` looks, and what is there already of what it looks at.
+    """How closely `verify` looks, and what already exists of what it looks at.
 
     `first`: number of the first sample. `confirm`: images with the neurons off that leave it in
     doubt are made in more steps, and the most suspicious one in any case; without, only untouched
