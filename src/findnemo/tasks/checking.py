@@ -70,13 +70,12 @@ def verify(
     listener: Listener = Listener(),
     pictures: Pictures = Pictures(),
 ) -> Checked:
-    """Check a localized run on fresh seeds, by finished images and their quality; then try to get
-    the memories back, beside controls.
+    """Check a localized run on fresh seeds, by finished images and their quality. Then try to get
+    the memories back, and compare with controls.
 
-    What `findnemo verify` does. What is answered is not done again. `model`: where it is, if it is
-    no longer where the run found it. `pictures`: other judges than the run has, by which stored
-    pictures are judged anew. Raises InputError for options that do not fit, before any
-    work.
+    What `findnemo verify` does. It does not repeat what is done. `model`: the place of the model,
+    if it has moved since the run. `pictures`: other judges than the run's; they judge the stored
+    pictures again. Raises InputError for options that do not fit, before any work.
     """
     path = Path(run)
     steps = steps_of(trying.attack_steps)

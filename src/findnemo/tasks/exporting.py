@@ -32,13 +32,13 @@ def export(
 ) -> dict[str, Path]:
     """Write the cleaned model of a run, its neurons or a model card's section.
 
-    What `findnemo export` does. With neurons that were chosen by hand (`Selecting.neurons_file`)
-    `run` may be a model instead.
+    What `findnemo export` does. If you chose the neurons yourself (`Selecting.neurons_file`), `run`
+    may be a model instead.
 
-    `to`: forms of `findnemo.export.FORMS`. `out`: a file or folder, with several forms a folder for
-    all (default: RUN/export). `push`: the card goes to this repository on the hub instead. `force`:
-    replace an earlier export. The dtype of `model`, where it is a `Source` with one, is that of the
-    written weights. Returns form -> where it was written. Raises InputError before anything is
+    `to`: forms of `findnemo.export.FORMS`. `out`: a file or folder; with several forms a folder for
+    all (default: RUN/export). `push`: write the card to this repository on the hub instead.
+    `force`: replace an earlier export. If `model` is a `Source` with a dtype, the written weights
+    have that dtype. Returns form -> where it was written. Raises InputError before anything is
     written.
     """
     path = Path(run)
