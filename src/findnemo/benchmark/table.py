@@ -1,5 +1,5 @@
-"""The benchmark's tables: a line a method, means over memories with bootstrap intervals, and
-the same by kind of memory.
+"""The benchmark's tables: a line for each method, with means over memories and bootstrap
+intervals, and the same figures by kind of memory.
 """
 
 from __future__ import annotations
