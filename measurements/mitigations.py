@@ -83,9 +83,9 @@ def chosen(found: Results) -> list[str]:
 def table(captions: Sequence[Caption]) -> str:
     found = results(captions)
     lines = [
-        "| | n | copies left | similarity to the original | D_SSCD | A_CLIP | evaluations an image |"
+        "| | copies left | similarity to the original | D_SSCD | A_CLIP | evaluations an image |"
         " seconds an image | once a caption | permanent | gradients |",
-        "|---|" + "---:|" * 8 + "---|---|",
+        "|---|" + "---:|" * 7 + "---|---|",
     ]
     once = {"neurons": [evaluations_of(c) for c in captions]}
     once["nemo"] = [c.results["listing"]["evaluations"] for c in captions if "listing" in c.results]
@@ -95,7 +95,6 @@ def table(captions: Sequence[Caption]) -> str:
         method = MITIGATIONS.get(base)
         cells = [
             f"{label(names[0]) if len(names) == 1 else title}",
-            str(max(len(found[name]) for name in names)),
             interval(payloads, "copies"),
             cell(payloads, "sscd_orig", median),
             cell(payloads, "d_sscd", median),

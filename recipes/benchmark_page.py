@@ -31,17 +31,17 @@ def tables(planted: Results, natural: Results) -> dict[str, str]:
 
 
 def first(planted: Results) -> str:
-    """The default search in one line: on held-out members first."""
+    """The default search, a line for each kind of members: held-out ones first."""
     said = []
     for part in ("held out", "tuned on"):
         own = table.apart(planted).get(part)
         if own is None:
-            said.append(f"{part}: no member scored yet")
+            said.append(f"- {part}: no member scored yet")
             continue
         of = table.rows(own)["findnemo"]
         figures = ", ".join(f"{name} {of[name].text()}" for name in ("precision", "recall", "gone"))
-        said.append(f"{part} ({table.members(own)} memories): {figures}")
-    return f"Planted neurons found by the default search, {'; '.join(said)}.\n"
+        said.append(f"- {part} ({table.members(own)} memories): {figures}")
+    return "\n".join(["Planted neurons found by the default search:", "", *said, ""])
 
 
 def _table(results: Results | None, how: str) -> str:

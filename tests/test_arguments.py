@@ -112,9 +112,9 @@ def test_a_device_that_is_not_there_is_named():
 def test_frames_are_read_by_rows_and_dicts_refused():
     frame = pl.DataFrame({"caption": ["a", "b"], "type": ["VM", None]})
     assert [(p.text, p.type) for p in findnemo.read_prompts(frame)] == [("a", "VM"), ("b", None)]
-    with pytest.raises(InputError, match="a dict of columns is no list of captions"):
+    with pytest.raises(InputError, match="a dict of columns is not a list of captions"):
         findnemo.read_prompts({"caption": ["a", "b"]})
-    with pytest.raises(InputError, match="is no table of captions"):
+    with pytest.raises(InputError, match="is not a table of captions"):
         findnemo.read_prompts(None)
 
 

@@ -155,7 +155,7 @@ def test_the_table_has_the_papers_rows_and_then_those_of_packages(install):
     ("code", "reason"),
     [
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("method = 3", "TypeError: 3 is no function"),
+        ("method = 3", "TypeError: 3 is not a function"),
         ("", "AttributeError"),
         ("raise RuntimeError", "RuntimeError"),
     ],

@@ -169,7 +169,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, list[int]], str | None]:
     except SafetensorError as error:
         raise ValueError(error) from error
     if scalars := [name for name, t in tensors.items() if t.ndim != 1]:
-        raise ValueError(f"{scalars[0]!r:.60} is no list of indices")
+        raise ValueError(f"{scalars[0]!r:.60} is not a list of indices")
     return {name: t.tolist() for name, t in tensors.items()}, _name(model)
 
 

@@ -81,7 +81,7 @@ def test_a_member_is_its_base_and_a_difference_and_is_calibrated_once(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"version": 1}, "version 1, this findnemo reads"),
+        ({"version": 1}, "version 1, this version of findnemo reads"),
         ({"memories": [{"caption": "c"}]}, "is not the truth of a natural member"),
         ({"base": "nowhere"}, "the base 'nowhere' of mine is not at"),
         ({"base": "../other"}, "the base '../other' of mine is not at"),

@@ -111,7 +111,7 @@ def test_a_plan_reads_back_what_it_wrote(plan, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"version": 99}, "version 99, this findnemo reads 1"),
+        ({"version": 99}, "version 99, this version of findnemo reads 1"),
         ({"memories": 3}, "memories: "),
         ({"memories": [{"kind": 1}]}, "memories.0.kind: "),
         ({"decoys": {"layer": [-1]}}, "decoys.layer.0: "),

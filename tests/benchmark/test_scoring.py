@@ -297,7 +297,7 @@ def test_results_read_back_what_they_wrote_and_grow(member, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"suite": "0"}, "suite '0', this findnemo reads '1.1'"),
+        ({"suite": "0"}, "suite '0', this version of findnemo reads '1.1'"),
         ({"members": []}, "members: "),
         ({"results": [{"member": "m"}]}, "results.0."),
     ],
@@ -381,7 +381,8 @@ def test_the_table_by_hand():
     assert figures["gone"].value == pytest.approx(2 / 3)
     assert figures["false alarms"].value == 0.5
     lines = table.alarms_markdown(Results(results=(*scores, *alarms))).splitlines()
-    assert lines[2:] == ["| ordinary | 4 | 0.50 |", "| unusual | 3 | 0.00 |"]
+    assert lines[0] == "| method | ordinary (n = 4) | unusual (n = 3) |"
+    assert lines[2:] == ["| x | 0.50 | 0.00 |"]
     assert figures["precision"].low <= 0.5 <= figures["precision"].high
     assert figures["gone"].low == pytest.approx(0.2077, abs=1e-3)  # Wilson, 2 of 3
 
@@ -396,15 +397,13 @@ def test_what_changes_weights_has_no_precision_but_all_other_figures():
     assert [f["gone"].value for f in figures] == [1.0, 1.0]
 
 
-def test_markdown_has_a_line_a_method_and_a_line_a_kind():
+def test_markdown_has_a_line_a_method_and_a_column_a_kind():
     results = Results(results=(ONE, replace(ONE, method="y|z", kind="two")))
     lines = table.markdown(results).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| x", "| y\\|z"]
-    assert (
-        table.kinds_markdown(results)
-        .splitlines()[2]
-        .startswith("| one neuron | 1 | 0.50 / 1.00 | - / -")
-    )
+    kinds = table.kinds_markdown(results).splitlines()
+    assert kinds[0] == "| method | one neuron (n = 1) | two (n = 1) |"
+    assert kinds[2].startswith("| x | 0.50 / 1.00 | - / -")
 
 
 def test_the_published_results_are_of_this_suite_and_whole():

@@ -386,7 +386,7 @@ def without_digest(about: dict) -> dict:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 99}, "has calibration format 99, this findnemo reads 3"),
+        ({"format": 99}, "has calibration format 99, this version of findnemo reads 3"),
         ({"settings": {"colour": "red"}}, "settings of another findnemo version.*colour"),
         ({"settings": None}, "settings of another findnemo version|is damaged"),
         ({"layers": ["mid"]}, "is damaged.*mean.mid"),

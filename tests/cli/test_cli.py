@@ -200,7 +200,7 @@ def test_detect(usual, audited, tmp_path):
     refused = cli("verify", tmp_path / "run")
     assert (refused.status, refused.out) == (2, "")
     told = " ".join(refused.err.split())
-    assert "has 3 captions over the threshold and no neurons were sought for them" in told
+    assert "has 3 captions over the threshold and no search for their neurons was made" in told
     assert "findnemo localize" in told
     assert "loading" not in told
 
@@ -302,7 +302,7 @@ def test_harden_writes_a_checkpoint_and_one_report_of_before_and_after(
 
     again = cli("harden", run, *few, "--out", out, "--trust")
     assert again.status == 2
-    assert "is there already" in again.err
+    assert "already exists" in again.err
 
 
 def test_verify_takes_starts_of_the_attack_and_refuses_others(audited, tmp_path):

@@ -265,8 +265,8 @@ def test_neurons_chosen_by_hand_are_exported_of_a_run_or_of_a_model(place, tmp_p
         assert torch.equal(findnemo.load(out).value_layers[name].weight, wanted)
         assert "**Chosen by hand, not verified.**" in (out / "README.md").read_text()
     refusals = {
-        ("model",): "model is no run directory, in which exports could lie: give --out",
-        ("model", "--model", "demo"): "so --model goes with nothing",
+        ("model",): "model is not a run directory, in which exports belong: give --out",
+        ("model", "--model", "demo"): "so --model has no run to apply to",
         ("run", "--most", 1): "--neurons-file names the neurons, and so does --most",
         ("run", "--neurons-file", place / "captions.csv"): "is not a neuron file",
     }
@@ -336,7 +336,7 @@ def test_an_earlier_export_is_replaced_by_force_only(place, tmp_path):
     refused(
         cli(*arguments, "--most", 1),
         2,
-        "n.json is there already: give another --out, or --force to replace it",
+        "n.json already exists: give another --out, or --force to replace it",
     )
     assert (tmp_path / "n.json").read_bytes() == first
     assert cli(*arguments, "--most", 1, "--force", "-q") == Result(0, "", "")

@@ -171,8 +171,8 @@ def test_verify_and_compare_take_a_judge_too(judged, place, usual, without, foun
     first = cli("compare", *usual[:1], "--out", without, "--mitigations", "neurons", "--json")
     assert first.status == 0, first.err
     told = said(first)
-    assert "no clip: Table 1 goes without A_CLIP" in told
-    assert "no training images (column 'image'): Table 1 goes without SSCD_orig" in told
+    assert "no clip: Table 1 leaves out A_CLIP" in told
+    assert "no training images (column 'image'): Table 1 leaves out SSCD_orig" in told
     assert {"SSCD_gen", "D_SSCD"} <= set(first.json[0])
     assert not {"SSCD_orig", "A_CLIP"} & set(first.json[0])
     page = (without / "table1.md").read_text()

@@ -395,12 +395,10 @@ def test_a_layer_or_network_that_is_exchanged_under_an_edit_is_noticed(model, ne
             model.pipeline.unet = unet
             noise(model)
 
-    with pytest.raises(EditError, match=rf"{name} was exchanged while it was edited"):
+    with pytest.raises(EditError, match=rf"{name} was replaced during the edit"):
         load_a_lora()
     place(model, name).to_v = layer
-    with pytest.raises(
-        EditError, match="the unet of the pipeline was exchanged while it was edited"
-    ):
+    with pytest.raises(EditError, match="the unet of the pipeline was replaced during the edit"):
         exchange()
 
 
@@ -524,7 +522,7 @@ def test_masks_of_another_batch_are_not_stretched_over_it(model):
 @pytest.mark.parametrize("factor", [float("nan"), float("inf"), -float("inf"), "0", None, 1e39])
 def test_a_factor_that_is_none_is_refused(model, neurons, factor):
     for edit in (prune, lora_weights, edited):
-        with pytest.raises(InputError, match=r"is no factor for neurons: give a finite number"):
+        with pytest.raises(InputError, match=r"is not a factor for neurons: give a finite number"):
             edit(model, neurons, factor)
 
 

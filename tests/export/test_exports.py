@@ -326,7 +326,7 @@ def test_a_target_that_is_there_is_replaced_only_by_force(small, tmp_path, form)
     write(form, chosen, target, model)
     first = {p: p.stat().st_ino for p in target.parent.rglob("*")}
     with pytest.raises(
-        InputError, match=r"is there already: give another --out, or --force to replace it"
+        InputError, match=r"already exists: give another --out, or --force to replace it"
     ):
         write(form, chosen, target, model)
     assert {p: p.stat().st_ino for p in target.parent.rglob("*")} == first
@@ -340,9 +340,7 @@ def test_force_replaces_exports_only(small, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
     for form in ("checkpoint", "lora"):
-        with pytest.raises(
-            InputError, match="holds something else than an export and is not replaced"
-        ):
+        with pytest.raises(InputError, match="is not an export, so it is not replaced"):
             write(form, chosen, tmp_path / "thesis", model, force=True)
         with pytest.raises(InputError, match="original is the audited model itself"):
             write(form, chosen, tmp_path / "original", model, force=True)

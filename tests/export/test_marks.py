@@ -383,7 +383,7 @@ def test_a_configuration_that_lies_there_is_in_the_way(tmp_path):
     target.unlink()
     with pytest.raises(
         InputError,
-        match=r"clean\.yaml is there already, and user interfaces read it with the model file",
+        match=r"clean\.yaml already exists, and user interfaces read it with the model file",
     ):
         write("file", chosen["eps"], target, models["eps"])
     write("file", chosen["eps"], target, models["eps"], force=True)

@@ -77,7 +77,7 @@ def test_the_neurons_that_most_captions_share(run):
     assert select(run, most=99).neurons == select(run).neurons
     assert [c.text for c in select(run, most=1).captions] == ["a red fox", "a grey owl", "a moon"]
     assert select(run, ["a grey owl", "a red fox"], most=1).neurons == NeuronSet({MID: [5]})
-    with pytest.raises(InputError, match="0 is no number of neurons"):
+    with pytest.raises(InputError, match="0 is not a number of neurons"):
         select(run, most=0)
 
 
@@ -124,7 +124,7 @@ def test_a_point_of_a_price_list_is_the_beginning_of_the_order(priced, neurons, 
             "1 neurons are a point of one caption's price list: name that caption",
         ),
         ({"neurons": 1}, "name that caption"),
-        ({"captions": ["out of reach"], "neurons": 1, "most": 1}, "no --most beside it"),
+        ({"captions": ["out of reach"], "neurons": 1, "most": 1}, "leave --most out"),
     ],
 )
 def test_a_point_that_was_not_tried_or_is_of_no_one_caption_is_refused(priced, options, message):
@@ -157,10 +157,10 @@ def test_neurons_chosen_by_hand_are_of_the_model_of_a_run_and_of_no_caption(run,
     ("content", "message"),
     [
         ({"layers": {}}, "no neurons are chosen"),
-        ({"layers": {MID: [1]}, "factor": "half"}, "its factor 'half' is no number"),
-        ({"layers": {MID: [1]}, "factor": True}, "its factor True is no number"),
-        ({"layers": {MID: [1]}, "factor": 10**400}, "factor inf is no number to multiply by"),
-        ({"layers": {MID: [1]}, "factor": 1e999}, "factor inf is no number to multiply by"),
+        ({"layers": {MID: [1]}, "factor": "half"}, "its factor 'half' is not a number"),
+        ({"layers": {MID: [1]}, "factor": True}, "its factor True is not a number"),
+        ({"layers": {MID: [1]}, "factor": 10**400}, "factor inf is not a number to multiply by"),
+        ({"layers": {MID: [1]}, "factor": 1e999}, "factor inf is not a number to multiply by"),
         ({"layers": {MID: [1]}, "model": "f" * 32}, "chosen in the model ffffffffffff, and"),
         ({"neurons": 3}, "is not a neuron file"),
     ],
@@ -174,7 +174,7 @@ def test_a_file_of_no_neurons_or_of_another_model_is_refused(run, tmp_path, cont
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
 def test_a_factor_that_is_not_finite_is_refused(run, factor):
-    with pytest.raises(InputError, match=f"factor {factor} is no number to multiply by"):
+    with pytest.raises(InputError, match=f"factor {factor} is not a number to multiply by"):
         select(run, factor=factor)
 
 

@@ -268,7 +268,7 @@ def test_a_weight_that_is_made_anew_before_every_pass_is_refused(model, how):
         with (
             pytest.raises(
                 EditError,
-                match=r"ff\.net\.2 is made anew before every pass.*remove_parametrizations",
+                match=r"ff\.net\.2 is recomputed before every pass.*remove_parametrizations",
             ),
             mitigation(model, CASE),
         ):

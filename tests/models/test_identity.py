@@ -570,7 +570,7 @@ def test_bystanders_of_a_changed_model_are_refused(model, calibration):
     again = findnemo.calibrate(model, PROMPTS, settings=SETTINGS)
     with pytest.raises(
         MismatchError,
-        match="measured on another model: the weights of unet differ; make the Bystanders anew",
+        match="measured on another model: the weights of unet differ; make the Bystanders again",
     ):
         findnemo.localize(model, PROMPTS[0], again, max_impact=0.1, unrelated=others)
 
@@ -645,7 +645,7 @@ def test_shards_with_pictures_of_another_autoencoder_are_not_merged(model, calib
             findnemo.runs.enter(run, prompts(), Shard.of(f"{k}/2"))
         vae_value(model.pipeline)
     with pytest.raises(
-        MismatchError, match=r"2 has other settings than .*1: the weights of vae differ"
+        MismatchError, match=r"2 has different settings from .*1: the weights of vae differ"
     ):
         merge(tmp_path / "both", [tmp_path / "1", tmp_path / "2"])
 

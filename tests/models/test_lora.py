@@ -478,7 +478,7 @@ def test_files_that_are_none(sd, tmp_path):
         read_lora(pickle, sd)
     text = tmp_path / "lora.txt"
     text.write_text("words", encoding="utf-8")
-    with pytest.raises(InputError, match=r"is no \.safetensors file"):
+    with pytest.raises(InputError, match=r"is not a \.safetensors file"):
         read_lora(text, sd)
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(written(sd, tmp_path).read_bytes()[:-7])
@@ -534,7 +534,7 @@ def test_a_lora_for_what_is_not_loaded_here_is_refused(sd, tmp_path):
         InputError, match=r"lora .* changes a model that is loaded here, and this is"
     ):
         findnemo.load(sd, lora=file)
-    with pytest.raises(InputError, match=r"a LoRA of strength \+inf is none"):
+    with pytest.raises(InputError, match=r"\+inf is not a strength of a LoRA"):
         findnemo.load("demo", lora=f"{file}:+inf")
 
 

@@ -174,7 +174,7 @@ def test_weights_of_a_variant_are_asked_for_by_name(tmp_path):
         ("some/model", {"config": "x"}, "some/model is a hub id: leave it out"),
         ("demo", {"variant": "fp16"}, "demo is the demo model: leave it out"),
         ("live", {"revision": "main"}, "this is a live pipeline: leave it out"),
-        ("some/model", {"variant": "fp16|.*"}, "is no name of weight files"),
+        ("some/model", {"variant": "fp16|.*"}, "is not a name of weight files"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(sd1, what, options, message):

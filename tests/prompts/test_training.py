@@ -115,7 +115,7 @@ def test_of_many_pictures_some_are_drawn_and_that_is_said(tmp_path):
 def test_a_caption_that_is_no_text_is_named(tmp_path):
     picture(tmp_path / "1.png")
     (tmp_path / "1.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(InputError, match=r"1.txt is no UTF-8 text"):
+    with pytest.raises(InputError, match=r"1.txt is not UTF-8 text"):
         read_training(tmp_path)
 
 

@@ -124,7 +124,7 @@ def test_weights_that_are_made_of_others_are_refused_before_any_work(model, less
     with torch.no_grad():
         model.value_layers[name].weight[[1, 3]] = 0
     MADE[how](model.value_layers[name])
-    with pytest.raises(EditError, match=rf"the weight of {name} is made anew before every pass"):
+    with pytest.raises(EditError, match=rf"the weight of {name} is recomputed before every pass"):
         harden(
             model,
             lessons,

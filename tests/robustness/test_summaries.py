@@ -404,5 +404,5 @@ def test_a_control_that_is_too_large_or_cut_off_is_named(tmp_path, size):
     Image.new("1", size).convert("L").save(file)
     if size == (16, 16):
         file.write_bytes(file.read_bytes()[:45])
-    with pytest.raises(InputError, match=r"a\.png is no picture that can be read: "):
+    with pytest.raises(InputError, match=r"a\.png is not a readable picture: "):
         pictures(tmp_path)

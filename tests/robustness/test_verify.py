@@ -214,7 +214,7 @@ def test_an_attack_that_fails_leaves_the_captions_as_they_were_and_is_tried_agai
 @pytest.mark.parametrize(
     ("option", "value", "says"),
     [
-        ("--attack-steps", "0,many", "attack steps '0,many' are none"),
+        ("--attack-steps", "0,many", "'0,many' are not attack steps"),
         ("--control-images", "nowhere", "nowhere"),
         ("--attack-captions", "-1", "--attack-captions"),
     ],

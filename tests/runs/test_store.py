@@ -176,7 +176,9 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path, opens, schema):
         db.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT)")
         for row in (("schema", json.dumps(schema)), ("settings", json.dumps(SETTINGS))):
             db.execute("INSERT INTO meta VALUES (?, ?, ?)", (*row, checksum("meta", row)))
-    with pytest.raises(InputError, match=f"has run format {schema}, this findnemo reads {SCHEMA}"):
+    with pytest.raises(
+        InputError, match=f"has run format {schema}, this version of findnemo reads {SCHEMA}"
+    ):
         opens(path)
     with sqlite3.connect(path / "run.sqlite") as db:
         assert [

@@ -152,7 +152,7 @@ def test_without_descriptor_or_training_image_it_says_what_is_needed(work):
     for name in ("fig6", "fig9"):
         with pytest.raises(InputError, match="--descriptor"):
             STUDIES[name](Bench(bare, (), limit=1))
-        with pytest.raises(InputError, match="has a training image that can be had"):
+        with pytest.raises(InputError, match="has an available training image"):
             STUDIES[name](Bench(nowhere, (), limit=1))
 
 

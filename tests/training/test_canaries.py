@@ -142,13 +142,13 @@ def test_nothing_is_overwritten_and_nothing_half_written(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
     monkeypatch.undo()
     (folder / "4_canaries").mkdir()
-    with pytest.raises(InputError, match="4_canaries is there already"):
+    with pytest.raises(InputError, match="4_canaries already exists"):
         plant(folder, **SMALL)
     assert files(tmp_path) == before
     (folder / "4_canaries").rmdir()
     plant(folder, **SMALL)
     planted = files(tmp_path)
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         plant(folder, **SMALL, seed=1)
     assert files(tmp_path) == planted
 

@@ -53,7 +53,7 @@ def fault(error: ValidationError) -> str:
 def read_json(path: Path, kind: Any, refusal: str, heads: Mapping[str, Collection[Any]]) -> Any:
     """A file of JSON as a type that pydantic knows.
 
-    `heads`: keys that say what the file is, and the values that this findnemo reads.
+    `heads`: keys that say what the file is, and the values that this version of findnemo reads.
 
     Raises InputError for anything else: the path, `refusal`, and what is wrong.
     """
@@ -63,7 +63,9 @@ def read_json(path: Path, kind: Any, refusal: str, heads: Mapping[str, Collectio
         for key, wanted in heads.items():
             if found.get(key) not in wanted:
                 choice = " or ".join(map(repr, wanted))
-                raise ValueError(f"{key} {found.get(key)!r}, this findnemo reads {choice}")
+                raise ValueError(
+                    f"{key} {found.get(key)!r}, this version of findnemo reads {choice}"
+                )
         return adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         raise InputError(f"{path} {refusal}: {fault(error)}") from error

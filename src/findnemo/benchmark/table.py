@@ -1,5 +1,5 @@
-"""The benchmark's tables: a line a method, means over memories with bootstrap intervals, and
-the same by kind of memory.
+"""The benchmark's tables: a line for each method, with means over memories and bootstrap
+intervals, and the same figures by kind of memory.
 """
 
 from __future__ import annotations
@@ -170,30 +170,33 @@ def markdown(results: Results) -> str:
 
 
 def kinds_markdown(results: Results) -> str:
-    """Precision / recall of every method, by kind of memory."""
+    """Precision / recall of every method, a column for each kind of memory."""
     precision = by_kind(results, "precision")
     recall = by_kind(results, "recall")
     # a method that finds no neurons has neither
     shown = {m for row in precision.values() for m, f in row.items() if f.value is not None}
     methods = [m for m in names(results) if m != TRUTH and m in shown]
-    lines = []
+    columns = [["method", *methods]]
     for kind, row in precision.items():
         cells = [f"{row[m].bare()} / {recall[kind][m].bare()}" for m in methods]
-        lines.append([kind, str(max(f.n for f in row.values())), *cells])
-    return markdown_table(["kind", "n", *methods], lines) + "\n"
+        columns.append([f"{kind} (n = {max(f.n for f in row.values())})", *cells])
+    head, *lines = map(list, zip(*columns, strict=True))
+    return markdown_table(head, lines) + "\n"
 
 
 def alarms_markdown(results: Results) -> str:
-    """Share of captions that are not memorized for which a method changes the
-    model, by kind of caption.
+    """Share of captions that are not memorized for which a method changes the model, a column
+    for each kind of caption.
     """
     methods = [m for m in names(results) if m != TRUTH]
-    lines = []
+    columns = [["method", *methods]]
     for kind in dict.fromkeys(a.kind for a in results.alarms):
         alarms = [a for a in results.alarms if a.kind == kind]
         figures = [false_alarms([a for a in alarms if a.method == m]) for m in methods]
-        lines.append([kind, str(max(f.n for f in figures)), *(f.bare() for f in figures)])
-    return markdown_table(["captions", "n", *methods], lines) + "\n"
+        name = f"{kind} (n = {max(f.n for f in figures)})"
+        columns.append([name, *(f.bare() for f in figures)])
+    head, *lines = map(list, zip(*columns, strict=True))
+    return markdown_table(head, lines) + "\n"
 
 
 def to_json(results: Results) -> dict[str, Any]:

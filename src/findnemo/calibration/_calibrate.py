@@ -51,13 +51,13 @@ def calibrate(
     precision: float | None = PRECISION,
     confidence: float | None = None,
 ) -> Calibration:
-    """Statistics and threshold from hold-out prompts (captions that are not memorized), in one
-    pass and constant memory.
+    """Compute statistics and the threshold from hold-out prompts, in one pass and constant memory.
 
-    `variant`: "findnemo", "paper" or "released" (`Settings`); `settings` overrides it and `seed`.
-    `fpr`, `precision`, `confidence`: see `Rule`. `calibrate_in` keeps what is done in a folder.
-    Raises InputError for fewer than two prompts, NumericalError naming a prompt that gives NaN,
-    MismatchError where the model changes meanwhile.
+    Hold-out prompts are captions that are not memorized. `variant`: "findnemo", "paper" or
+    "released" (`Settings`); `settings` overrides it and `seed`. `fpr`, `precision`, `confidence`:
+    see `Rule`. `calibrate_in` keeps its progress in a folder. Raises InputError for fewer than two
+    prompts, NumericalError naming a prompt that gives NaN, MismatchError if the model changes
+    meanwhile.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -149,8 +149,8 @@ def _calibrated(
         gathered.require(seen)
         if number > 1 and alike:
             raise InputError(
-                f"all {number} hold-out captions are {one!r:.60}: give different ones, of which"
-                " statistics can be made"
+                f"all {number} hold-out captions are {one!r:.60}: give different ones, so"
+                " that findnemo can compute statistics"
             )
     except BaseException:
         if (

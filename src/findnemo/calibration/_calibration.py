@@ -83,7 +83,7 @@ class Calibration:
         """
         if not len(self.trajectories):
             raise InputError(
-                "this calibration keeps no hold-out scores (imported statistics), so that it has no"
+                "this calibration keeps no hold-out scores (imported statistics), so it has no"
                 f" threshold for a false-positive rate of {fpr}: make one with `findnemo calibrate"
                 " --prompts`"
             )
@@ -242,11 +242,12 @@ class Calibration:
                 checked(path / "calibration.json", JSON_BYTES).read_text(encoding="utf-8")
             )
             if not isinstance(about, dict):
-                raise ValueError("calibration.json is no JSON object")
+                raise ValueError("calibration.json is not a JSON object")
             data = checked(path / "calibration.safetensors", TENSOR_BYTES).read_bytes()
             if about["format"] not in (FORMAT, WITHOUT_DIGEST):
                 raise InputError(
-                    f"{path} has calibration format {about['format']!r:.40}, this findnemo reads"
+                    f"{path} has calibration format {about['format']!r:.40}, this version of"
+                    " findnemo reads"
                     f" {FORMAT}"
                 )
             if about.pop("digest", None) != (

@@ -217,7 +217,7 @@ class Gathered:
                 trajectories = list(file.get_tensor("trajectories"))
                 layers = json.loads(about["layers"])
                 if not (isinstance(layers, list) and all(isinstance(n, str) for n in layers)):
-                    raise ValueError("its layers are no list of names")
+                    raise ValueError("its layers are not a list of names")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if about.pop("digest") != digest_of(about, save(tensors)):
                 raise ValueError("it does not fit its digest")

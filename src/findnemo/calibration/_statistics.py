@@ -85,7 +85,7 @@ def threshold(scores: Tensor, fpr: float | None = None, confidence: float | None
     n = len(scores)
     if fpr is None:
         if confidence is not None:
-            raise InputError("a confidence goes with a false-positive rate: give fpr too")
+            raise InputError("a confidence needs a false-positive rate: give fpr too")
         if n < 2:
             raise InputError(
                 f"a threshold of mean + 1 std needs at least two hold-out prompts, not {n}"

@@ -64,7 +64,8 @@ def app(
             given = source_of(run, given, ("model",))
     elif model is not None:
         raise InputError(
-            f"{place} is no run directory, so --model goes with nothing: give the run, or the model"
+            f"{place} is not a run directory, so --model has no run to apply to: give the run, or"
+            " the model"
             " alone"
         )
     else:

@@ -81,7 +81,7 @@ def largest(maps: dict[str, Tensor]) -> Tensor:
     down = [m for name, m in maps.items() if name.startswith("down_blocks.")]
     if not down:
         raise ModelError(
-            "no cross-attention in the down blocks of this model: bright endings are sought there"
+            "no cross-attention in the down blocks of this model: bright endings need it"
         )
     most = max(m.shape[1] for m in down)
     return torch.stack([m for m in down if m.shape[1] == most]).mean(0)

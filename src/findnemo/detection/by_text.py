@@ -262,8 +262,8 @@ def require_ordinary(ordinary: Sequence[str]) -> None:
     """Raises InputError where there are too few captions to say what is usual."""
     if len(ordinary) < 2:
         raise InputError(
-            "captions are put in order by what is usual, and this calibration keeps no hold-out"
-            " captions: make one with `findnemo calibrate --prompts`"
+            "an order of captions needs hold-out captions, and this calibration keeps none:"
+            " make one with `findnemo calibrate --prompts`"
         )
 
 

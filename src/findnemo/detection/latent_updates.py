@@ -54,7 +54,8 @@ def latent_updates(
     usual = torch.tensor(rows, dtype=norms.dtype)
     if len(usual) < 2 or usual.shape[1:] != norms.shape[1:]:
         raise InputError(
-            f"a reference of shape {tuple(usual.shape)} says not what is usual in {settings.steps}"
+            f"a reference of shape {tuple(usual.shape)} does not say what is usual in"
+            f" {settings.steps}"
             " steps: give a row of `updates` for each of two ordinary captions or more, with the"
             " settings of the run"
         )

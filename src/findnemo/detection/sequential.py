@@ -24,15 +24,17 @@ FIRST = 2  # seeds to begin with; one pair is enough to convict
 
 @dataclass(frozen=True)
 class Detection:
-    """`memorized`: score >= tau, in the released variant > tau: the paper's definition. No image is
-    looked at; a run calls such a caption suspected until a copy is seen (`runs.state`).
+    """The decision about a prompt.
 
-    `score`: of the first `samples` seeds, as many as it took. Where the mean of all pairs counts, it
-    is of all seeds for a memorized caption, and of those looked at for another one; where the
-    largest pair counts it is the other way round. `evaluations`: U-Net sample evaluations spent.
-    `p`: p-value of the score among the hold-out captions' (`Calibration.p_value`); after fewer
-    seeds than all it is an upper bound, that of the smallest score which all seeds can still give.
-    None for a calibration without scores.
+    `memorized`: score >= tau, in the released variant > tau. This is the paper's definition. No
+    image is looked at; a run calls such a caption suspected until a copy is seen (`runs.state`).
+
+    `score`: the score of the first `samples` seeds, as many as the decision took. If the mean of
+    all pairs counts, a memorized caption has the score of all seeds, and another one that of the
+    seeds looked at. If the largest pair counts it is the other way round. `evaluations`: U-Net
+    sample evaluations spent. `p`: p-value of the score among the scores of the hold-out captions
+    (`Calibration.p_value`). If fewer seeds than all decided, it is an upper bound: the p-value of
+    the smallest score which all seeds can still give. None for a calibration without scores.
     """
 
     prompt: str
@@ -54,15 +56,18 @@ def detect(
     all_seeds: bool = False,
     miss: float | None = MISS,
 ) -> Detection:
-    """Decide whether a prompt is memorized, with no more seeds than that takes.
+    """Decide whether a prompt is memorized, with no more seeds than needed.
 
-    Where the largest pair counts, one at or over tau settles it, so a memorized caption is often
-    known after two seeds. Where the mean of all pairs counts, a score that is low enough after two
-    or three seeds settles that it is not: at most a share `miss` of those that all seeds would find
-    is lost (`Calibration.early_bounds`), none for 0 and for None, which looks at all. Where a pair's value depends on the other
-    seeds (released variant), all are looked at. `all_seeds`: score every caption with all of them.
-    For many captions `detect_many` is faster. Raises MismatchError for a calibration of another
-    model, InputError for a `miss` outside [0, 1), NumericalError on NaN.
+    If the largest pair counts, one pair at or over tau decides, so a memorized caption is often
+    known after two seeds. If the mean of all pairs counts, a low score after two or three seeds
+    decides that the caption is not memorized. This loses at most a share `miss` of the captions
+    that all seeds would find (`Calibration.early_bounds`). It loses none for 0 and for None, which
+    looks at all seeds. If the value of a pair depends on the other seeds (released variant), all
+    seeds are looked at.
+
+    `all_seeds`: score every caption with all seeds. For many captions `detect_many` is faster.
+    Raises MismatchError for a calibration of another model, InputError for a `miss` outside [0, 1),
+    NumericalError on NaN.
 
     >>> import findnemo
     >>> model, calibration = findnemo.load("demo"), findnemo.demo.calibration()
@@ -82,12 +87,12 @@ def detect_many(
     all_seeds: bool = False,
     miss: float | None = MISS,
 ) -> list[Detection | NumericalError]:
-    """`detect` for several prompts at once, whose seeds share passes: two of every caption, more of
-    those undecided.
+    """`detect` for several prompts at once. Their seeds share passes: two of every caption, then
+    more of the undecided ones.
 
-    Give as many at a time as `group_size` says; all their noise differences are held. A caption for
-    which the model gives NaN has the error for an answer, and the others their own. Raises
-    MismatchError for a calibration of another model.
+    Give as many prompts at a time as `group_size` says, because all their noise differences are
+    held in memory. If the model gives NaN for a caption, its answer is the error; the others have
+    their own answers. Raises MismatchError for a calibration of another model.
     """
     calibration.check(model)
     settings = calibration.settings

@@ -91,8 +91,8 @@ class _Runs(Transient):
         for name, layer in self.layers.items():
             if module.get_submodule(name) is not layer:
                 raise EditError(
-                    f"{name} was exchanged while it was edited (a LoRA was loaded?), so the edit is"
-                    " not of what runs: do so before the edit begins"
+                    f"{name} was replaced during the edit (a LoRA was loaded?), so the edit"
+                    " has no effect on it: replace it before the edit begins"
                 )
 
 
@@ -142,7 +142,7 @@ def _hooked(
         yield
     if model.denoiser is not denoiser:
         raise EditError(
-            f"the {model.component} of the pipeline was exchanged while it was edited: do so before"
+            f"the {model.component} of the pipeline was replaced during the edit: replace it before"
             " the edit begins"
         )
     silent = [name for name, hook in hooks.items() if not hook.calls]

@@ -153,7 +153,7 @@ def refuse_made(name: str, layer: nn.Module) -> None:
     """
     if "weight" not in layer._parameters:
         raise EditError(
-            f"the weight of {name} is made anew before every pass (a parametrization, a norm or a"
+            f"the weight of {name} is recomputed before every pass (a parametrization, a norm or a"
             " pruning mask), so an edit of it in its place would do nothing: make it permanent"
             ' first, torch.nn.utils.parametrize.remove_parametrizations(layer, "weight"),'
             " torch.nn.utils.remove_weight_norm(layer) or torch.nn.utils.prune.remove(layer,"

@@ -57,7 +57,8 @@ def check_factor(model: Model, factor: float) -> None:
     most = torch.finfo(model.dtype).max
     if not isinstance(factor, Real) or not abs(factor) <= most:
         raise InputError(
-            f"{factor!r} is no factor for neurons: give a finite number (0 switches off), at most"
+            f"{factor!r} is not a factor for neurons: give a finite number (0 switches off), at"
+            " most"
             f" {most:.3g} for this model"
         )
 

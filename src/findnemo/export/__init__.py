@@ -199,12 +199,13 @@ def check_place(form: str, path: str | Path, source: str, force: bool = False) -
     suffix = FORMS[form].suffix
     if str(target).encode(errors="ignore").decode() != str(target):
         raise InputError(
-            f"{target} is no name in UTF-8, and the libraries that write models take no other: give"
+            f"{target} is not a name in UTF-8, and the libraries that write models take no other:"
+            " give"
             " one, or set PYTHONUTF8=1"
         )
     check_target(target, not suffix, force, source)
     if suffix and target.suffix != suffix:
-        raise InputError(f"{target} is no name for {form}: it must end in {suffix}")
+        raise InputError(f"{target} is not a name for {form}: it must end in {suffix}")
     if FORMS[form].beside is not None:
         check_beside(target.with_suffix(".yaml"), force, OURS)
 

@@ -27,11 +27,9 @@ def check_target(path: Path, directory: bool, force: bool, source: str) -> None:
     if Path(source).exists() and path.samefile(source):
         raise InputError(f"{path} is the audited model itself: give another --out")
     if not force:
-        raise InputError(f"{path} is there already: give another --out, or --force to replace it")
+        raise InputError(f"{path} already exists: give another --out, or --force to replace it")
     if directory and not any((path / mark).is_file() for mark in MARKS):
-        raise InputError(
-            f"{path} holds something else than an export and is not replaced: give another --out"
-        )
+        raise InputError(f"{path} is not an export, so it is not replaced: give another --out")
 
 
 def check_beside(path: Path, force: bool, ours: str) -> None:
@@ -44,7 +42,7 @@ def check_beside(path: Path, force: bool, ours: str) -> None:
         return
     if not force:
         raise InputError(
-            f"{path} is there already, and user interfaces read it with the model file of that"
+            f"{path} already exists, and user interfaces read it with the model file of that"
             " name: give another --out, or --force to replace it"
         )
     if not path.is_file() or not path.read_bytes().startswith(ours.encode()):

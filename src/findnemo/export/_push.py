@@ -41,7 +41,8 @@ def with_section(card: str, section: str) -> str:
     _, end, after = rest.partition(END)
     if not (begin and end) or BEGIN in rest or END in after:
         raise InputError(
-            f"the card's marks {BEGIN} and {END} are no single pair: mend them, then push again"
+            f"the card's marks {BEGIN} and {END} are not exactly one pair: correct them, then push"
+            " again"
         )
     return before + block + after
 
@@ -75,7 +76,7 @@ def push_card(section: str, repo: str, api: HfApi | None = None) -> str:
             commit_message="Memorization audit by findnemo",
         )
     except errors.HFValidationError as error:
-        raise InputError(f"{repo!r} is no name of a repository: give owner/name") from error
+        raise InputError(f"{repo!r} is not the name of a repository: give owner/name") from error
     except errors.RepositoryNotFoundError as error:
         raise InputError(
             f"there is no model repository {repo}, or your token has no right to it: `hf auth"

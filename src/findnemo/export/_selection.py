@@ -101,7 +101,7 @@ def select(
         if len(named) != 1 or most is not None:
             raise InputError(
                 f"{neurons} neurons are a point of one caption's price list: name that caption, and"
-                " no --most beside it"
+                " leave --most out"
             )
         off, point = prefix_of(named[0], neurons)
         about = _about(run, audited, named) | {"point": point, "whole": False}
@@ -170,14 +170,15 @@ def _factor_of(file: str | os.PathLike) -> float:
     text = Path(file).read_text(encoding="utf-8-sig")
     factor = json.loads(text, parse_int=float).get("factor", 0.0)  # of any length
     if not isinstance(factor, float):
-        raise InputError(f"{file}: its factor {factor!r:.40} is no number")
+        raise InputError(f"{file}: its factor {factor!r:.40} is not a number")
     return factor
 
 
 def _check_factor(factor: float) -> None:
     if not math.isfinite(factor):
         raise InputError(
-            f"factor {factor} is no number to multiply by: give 0 to switch off, or one such as 0.5"
+            f"factor {factor} is not a number to multiply by: give 0 to switch off, or one such as"
+            " 0.5"
         )
 
 
@@ -225,7 +226,7 @@ def _held(caption: Caption, is_named: bool, reduced: bool) -> bool:
 def most_shared(captions: Iterable[Caption], count: int) -> NeuronSet:
     """The `count` neurons that most captions share. Raises InputError for a count under 1."""
     if count < 1:
-        raise InputError(f"{count} is no number of neurons: give 1 or more")
+        raise InputError(f"{count} is not a number of neurons: give 1 or more")
     return NeuronSet.of(list(holders(captions))[:count])
 
 

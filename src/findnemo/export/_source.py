@@ -141,7 +141,7 @@ def base_of(model: Model) -> tuple[Model, Lora, float]:
         pipeline = _reopened(model, place, _kept(model, place))
     else:
         raise InputError(
-            f"{model.source} is gone, and with it what the LoRA is for: put it back, or name its"
+            f"{model.source} is gone, and the LoRA needs it: put it back, or name its"
             " new place (--model), with --lora beside it"
         )
     lora = read_lora(file, pipeline)

@@ -25,7 +25,7 @@ def checked(path: str | os.PathLike, most: int) -> Path:
             f"{str(path)!s:.200} cannot be read ({getattr(error, 'strerror', None) or error})"
         ) from None
     if not stat.S_ISREG(about.st_mode):
-        raise InputError(f"{path} is no file: give one")
+        raise InputError(f"{path} is not a file: give one")
     if about.st_size > most:
         raise InputError(
             f"{path} has {about.st_size:,} bytes, more than the {most >> 20} MiB that such a file"

@@ -38,7 +38,7 @@ class ImageSettings:
 
     `sampler`: the name of one in `models.SAMPLERS`, in any case; None is the checkpoint's own. The
     paper's images are made with "ddim". Raises InputError for a sampler that is not known, for
-    fewer than 1 or more than 1000 steps, and for a guidance that is no number.
+    fewer than 1 or more than 1000 steps, and for a guidance that is not a number.
     """
 
     steps: int = 50
@@ -51,7 +51,7 @@ class ImageSettings:
             raise InputError(f"images in {self.steps!r:.40} steps: give 1 to {MOST_STEPS}")
         if not abs(self.guidance) <= MOST_STEPS:
             raise InputError(
-                f"guidance {self.guidance!r:.40} is no scale for images: give a number such as 7"
+                f"guidance {self.guidance!r:.40} is not a scale for images: give a number such as 7"
             )
         if self.sampler is not None:
             object.__setattr__(self, "sampler", sampler_name(self.sampler))

@@ -99,23 +99,25 @@ def localize(
     scope: str = "all",
     thorough: bool = False,
 ) -> Localization:
-    """Find the neurons that hold the memory of a prompt; an empty set if the
-    prompt is not memorized.
+    """Find the neurons that hold the memory of a prompt; an empty set if the prompt is not
+    memorized.
 
-    `search`: "trajectory" (default) goes on until pictures are no copies any more (module
-    `trajectory`), as `images` makes them (steps and guidance; by default the model's usual ones),
-    among the value neurons of `scope`: "all", or those of the layers that the "paper" names. It
-    asks pictures of three or four quick steps, which stand for all of them; if `thorough` a few
-    steps of DDIM, and the whole trajectory before a set is called done. The
-    others look at one noisy step, in the paper's layers: "gradient" ranks value neurons by a
-    gradient and returns a 1-minimal set; "listing" is Algorithms 3 and 4 as published; further
-    ones are of installed packages (`ONE_STEP`).
-    `max_impact`: among sets that remove the memory prefer one that changes the captions `unrelated`
-    (not memorized) by no more than this, see `Bystanders`. If none is found, the gentlest is
-    returned, and its `impact` tells.
+    `search`: "trajectory" (default) searches until pictures are no longer copies (module
+    `trajectory`). `images` gives their steps and guidance, by default the model's usual ones.
+    `scope`: "all" value neurons, or those of the layers that the "paper" names. The search makes
+    pictures in three or four quick steps, which stand for all steps. With `thorough` it uses a few
+    steps of DDIM, and checks the whole trajectory before it accepts a set.
+
+    The other searches look at one noisy step, in the paper's layers. "gradient" ranks value neurons
+    by a gradient and returns a 1-minimal set. "listing" is Algorithms 3 and 4 as published.
+    Installed packages may add more (`ONE_STEP`).
+
+    `max_impact`: among sets that remove the memory, prefer one that changes the captions
+    `unrelated` (not memorized) by no more than this, see `Bystanders`. If there is none, the
+    gentlest set is returned, and its `impact` shows by how much.
 
     Raises MismatchError if the calibration, or `Bystanders`, belong to another model, InputError
-    for an unknown search, an impact that is none, `max_impact` without captions, NumericalError if
+    for an unknown search, an invalid impact, or `max_impact` without captions, NumericalError if
     the model gives NaN.
 
         >>> import findnemo
@@ -198,14 +200,14 @@ def localize_further(
     thorough: bool = False,
     originals: Sequence[Image.Image] = (),
 ) -> Further:
-    """Go on with the search of a prompt that gives copies with the neurons `off`: which others have
-    to go off beside them.
+    """Continue the search for a prompt that gives copies with the neurons `off`: which other
+    neurons must go off as well?
 
-    `failed`: numbers of the samples that gave them, which are asked first from here on. They have
-    been decided on, and prove nothing any more: a set that is found is to be judged on samples that
-    no search has seen. Where quick steps do not show what `failed` gave, all steps are looked at.
-    `images`, `scope`, `thorough`: as for `localize`; `originals`: as for `localize_copies`. Raises
-    what `localize` raises.
+    `failed`: numbers of the samples that gave the copies. The search asks them first from here on.
+    They prove nothing any more, so judge the set that is found on samples that no search has seen.
+    If quick steps do not show what `failed` gave, all steps are looked at. `images`, `scope`,
+    `thorough`: as for `localize`; `originals`: as for `localize_copies`. Raises the same errors as
+    `localize`.
 
         found = localize(model, prompt, calibration)
         # with `found.neurons` and those of another prompt off, sample 1002 was a copy
@@ -277,7 +279,8 @@ def check_impact(max_impact: float | None) -> None:
     """Raises InputError for what is no impact: a number from 0 (nothing changes) to 2."""
     if max_impact is not None and not (math.isfinite(max_impact) and 0 <= max_impact <= 2):
         raise InputError(
-            f"an impact of {max_impact} is no mean of 1 - SSIM: give a number from 0 to 2, such as"
+            f"an impact of {max_impact} is not a mean of 1 - SSIM: give a number from 0 to 2, such"
+            " as"
             " 0.02"
         )
 

@@ -71,16 +71,16 @@ def diagnose(
     images: ImageSettings | None = None,
     seed: int = 0,
 ) -> Diagnosis:
-    """Take parts of the model, and words of the caption, away in turn, and see
-    whether the copy still comes.
+    """Remove parts of the model, and words of the caption, in turn, and check whether the copy
+    still comes.
 
-    Each kind of layer (KINDS) goes as a whole first, then its down blocks, mid block and up blocks,
-    then single blocks, where what holds them took the copy away. The two samples are asked whose
-    untouched pictures are most alike. `ordinary`: captions that are not memorized, of which the
-    first two show whether anything is left of the model. `images`: steps and guidance of finished
-    images. A part costs four denoised pictures in few steps, a word two. The model is left as it
-    was. What gives no finite picture is not told. Raises InputError for a caption that gives no
-    copies, and without ordinary captions.
+    Each kind of layer (KINDS) is first removed as a whole. If that removes the copy, its down
+    blocks, mid block and up blocks are removed, then single blocks. The two samples whose untouched
+    pictures are most alike are used. `ordinary`: captions that are not memorized; the first two
+    show whether the rest of the model still works. `images`: steps and guidance of finished images.
+    A part takes four denoised pictures in few steps, a word two. The model is left unchanged. Parts
+    without finite pictures are left out. Raises InputError for a caption that gives no copies, and
+    without ordinary captions.
 
         found = diagnose(findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring", findnemo.demo.calibration().ordinary)
         found.carrier  # 'value layers of down_blocks.1', where that memory was planted

@@ -78,7 +78,7 @@ class Bystanders:
         if told := model.identity.differences(self._made_with, pictures=False):
             raise MismatchError(
                 f"these unrelated captions were measured on another model: {'; '.join(told)}; make"
-                " the Bystanders anew"
+                " the Bystanders again"
             )
 
     def impacts(self, sets: Sequence[NeuronSet], but: str | None = None) -> list[float]:

@@ -79,7 +79,7 @@ def chosen(
         tried = (
             f"those that were: {', '.join(map(str, known))}"
             if known
-            else "the search left no list of sets; localize it anew"
+            else "the search left no list of sets; localize it again"
         )
         raise InputError(f"a set of {neurons} neurons was not tried; {tried}")
     return NeuronSet.of(order[:neurons]), known[neurons]

@@ -15,11 +15,12 @@ SHOWN = 12  # neurons of a layer that a notebook names
 
 @dataclass(frozen=True)
 class Further:
-    """What a search found that went on for a prompt whose copies came back.
+    """The result of a continued search, for a prompt whose copies came back.
 
-    `neurons`: those that go off beside the ones that were off; none where nothing that was tried is
-    enough, and `reached` is false. `points`: the price list, sets that were tried, each a prefix of
-    `order` (none of it: what was off already). `evaluations`: U-Net sample evaluations spent.
+    `neurons`: those to switch off in addition to the ones that are off. If nothing that was tried
+    is enough, the set is empty, and `reached` is false. `points`: the price list, the sets that
+    were tried, each a prefix of `order` (without the neurons that were off already). `evaluations`:
+    U-Net sample evaluations spent.
     """
 
     neurons: NeuronSet = EMPTY

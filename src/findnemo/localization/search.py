@@ -142,7 +142,7 @@ class Search:
 def _search(name: str, given: Any) -> Search:
     search = given if isinstance(given, Search) else Search(given)
     if not callable(search.find):
-        raise TypeError(f"{search.find!r:.60} is no function")
+        raise TypeError(f"{search.find!r:.60} is not a function")
     return search
 
 

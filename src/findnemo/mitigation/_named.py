@@ -28,7 +28,8 @@ def parsed(text: str) -> tuple[str, dict[str, str]]:
         option, equals, value = part.partition("=")
         if not (option and equals and value) or option in options:
             raise InputError(
-                f"{text[:80]!r} is no mitigation with options: write NAME:OPTION=VALUE, each option"
+                f"{text[:80]!r} is not a mitigation with options: write NAME:OPTION=VALUE, each"
+                " option"
                 " once"
             )
         options[option] = value

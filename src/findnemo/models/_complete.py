@@ -52,6 +52,6 @@ def complete(source: str) -> Iterator[None]:
         if (lacking := MISSING.search(said)) and not SPARE.search(said):
             weight = (lacking[1] or lacking[2]).strip()[:80]
             raise ModelError(
-                f"{source} lacks weights of a text encoder ({weight}), and random numbers would"
-                " stand for them: copy the whole model, or save the pipeline again"
+                f"{source} lacks weights of a text encoder ({weight}), so they would be"
+                " random numbers: copy the whole model, or save the pipeline again"
             )

@@ -39,7 +39,7 @@ from findnemo.runtime.plugins import Methods
 
 def _is_adapter(name: str, given: Any) -> type[Model]:
     if not (isinstance(given, type) and issubclass(given, Model)):
-        raise TypeError(f"{given!r:.60} is no subclass of findnemo.models.Model")
+        raise TypeError(f"{given!r:.60} is not a subclass of findnemo.models.Model")
     return given
 
 
@@ -99,22 +99,25 @@ def load(
 ) -> Model:
     """Load a model to audit.
 
-    `source`: a diffusers directory, a hub id ("CompVis/stable-diffusion-v1-4"), a single
+    `source` is a diffusers directory, a hub id ("CompVis/stable-diffusion-v1-4"), a single
     `.safetensors` file in the original layout (Stable Diffusion 1.x, 2.x, SDXL), "demo" or
-    "demo-natural" for the shipped models, or a live pipeline, which is used as it is. `device`: by
+    "demo-natural" for the shipped models, or a live pipeline, which is used unchanged. `device`: by
     default CUDA where there is one, else the CPU. `dtype`: "float32", "float16" or "bfloat16"; by
-    default float16 on CUDA, else float32. `channels_last`: keep the denoiser in the layout that
-    convolutions are fastest in; results are the same but for rounding.
+    default float16 on CUDA, else float32. `channels_last` keeps the denoiser in the layout in which
+    convolutions are fastest; results are the same except for rounding.
 
     `revision`: branch, tag or commit of a hub id. `variant`: weight files of that name ("fp16"), of
-    a hub id or directory. Without a network, a hub id is looked for in the local cache. `config`: a
-    diffusers directory or hub id that gives a single file all but its weights (its JSON and
-    tokenizer files); by default the usual one of what its keys say it is, from the hub or its
-    cache. What the file says of its noise prediction (`v_pred`, `ztsnr`, ModelSpec, a `.yaml`
-    beside it) goes before the usual one. `lora`: a LoRA that is merged into the weights, a
-    .safetensors file of diffusers, peft or kohya, or a directory with one; "FILE:0.8" at that
-    strength. `embedding`: tokens of a textual inversion, a .safetensors file of diffusers or
-    AUTOMATIC1111; "FILE:TOKEN" for what captions call it; several separated by commas.
+    a hub id or directory. Without a network, a hub id is looked up in the local cache.
+
+    `config`: a diffusers directory or hub id with all that a single file lacks (JSON and tokenizer
+    files). By default it is the usual one for the keys of the file, from the hub or its cache. What
+    the file says about its noise prediction (`v_pred`, `ztsnr`, ModelSpec, a `.yaml` next to it)
+    takes precedence over the usual configuration.
+
+    `lora`: a LoRA to merge into the weights. It is a .safetensors file of diffusers, peft or kohya,
+    or a directory with one; "FILE:0.8" merges it at that strength. `embedding`: tokens of a textual
+    inversion, a .safetensors file of diffusers or AUTOMATIC1111; "FILE:TOKEN" names the token that
+    captions use. Separate several by commas.
 
     Raises InputError (no such model, device or dtype; an option that would do nothing for this
     source), ModelError (unsupported or unsafe files; a file that contradicts itself or `config`),
@@ -198,7 +201,9 @@ def _refuse_misplaced(source: Any, asked: dict[str, str]) -> None:
     if lora := asked.get("lora"):
         of_strength(lora)
     if (variant := asked.get("variant")) and not re.fullmatch(r"[\w.-]+", variant):
-        raise InputError(f"variant {variant!r} is no name of weight files: give one such as fp16")
+        raise InputError(
+            f"variant {variant!r} is not a name of weight files: give one such as fp16"
+        )
 
 
 def _what(source: Any) -> str:

@@ -185,7 +185,7 @@ def read_lora(source: str | Path, pipeline: Any) -> Lora:
 def read_file(path: Path, pipeline: Any) -> Lora:
     """The same of a safetensors file, whatever its name."""
     if path.stat().st_size > MOST:
-        raise InputError(f"{path} has {path.stat().st_size:,} bytes: that is no LoRA")
+        raise InputError(f"{path} has {path.stat().st_size:,} bytes: it cannot be a LoRA")
     entries, metadata = read_header(path)
     if not entries:
         raise InputError(f"{path} holds no tensors")
@@ -235,7 +235,7 @@ def of_strength(name: str) -> tuple[str, float]:
     except ValueError:
         return name, 1.0
     if not math.isfinite(scale):
-        raise InputError(f"a LoRA of strength {text} is none: give a number such as 0.8")
+        raise InputError(f"{text} is not a strength of a LoRA: give a number such as 0.8")
     return file, scale
 
 
@@ -263,7 +263,7 @@ def lora_file(source: str | Path) -> Path:
             f"{path} is a pickle, and a pickle can run code: take the LoRA's .safetensors file"
         )
     if path.suffix.lower() != ".safetensors":
-        raise InputError(f"{path} is no .safetensors file")
+        raise InputError(f"{path} is not a .safetensors file")
     return path
 
 
@@ -281,7 +281,7 @@ def _parsed(path: Path, key: str) -> tuple[str, str]:
                 f"{path} is of another method than LoRA, {method} ({key}), which findnemo does not"
                 " apply: merge it into its base model, and audit that"
             )
-    raise ModelError(f"{path} has a key that is of no LoRA: {key}")
+    raise ModelError(f"{path} has a key that does not belong to a LoRA: {key}")
 
 
 def _foreign(path: Path, key: str, pipeline: Any) -> ModelError:
@@ -385,7 +385,7 @@ class _Config:
         try:
             alpha = float(alpha)
         except (TypeError, ValueError, RuntimeError):
-            raise ModelError(f"alpha of {place.name} is no number") from None
+            raise ModelError(f"alpha of {place.name} is not a number") from None
         if not math.isfinite(alpha):
             raise ModelError(f"alpha of {place.name} is {alpha}")
         root = bool(config.get("use_rslora")) and "alpha" not in parts
@@ -416,9 +416,9 @@ def _mapping(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is no JSON ({error!s:.100})") from None
+        raise InputError(f"{where} is not JSON ({error!s:.100})") from None
     if not isinstance(value, dict):
-        raise InputError(f"{where} is no JSON object")
+        raise InputError(f"{where} is not a JSON object")
     return value
 
 

@@ -173,7 +173,7 @@ def _of_configuration(path: Path) -> Iterator[Mark]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read ({first_line(error):.100}), and user interfaces take it "
-            "for the configuration of the model file beside it: correct it, or move it away"
+            "for the configuration of the model file next to it: correct it, or move it away"
         ) from error
     where = f"{path.name} beside it"
     target = str(scaling.get("target", "")).rpartition(".")[2]

@@ -118,7 +118,7 @@ def configuration(path: Path, config: str | None) -> Path:
     kind = KINDS[name] if name else None
     if config is None and kind is None:
         raise InputError(
-            f"{path} is no whole {', '.join(KINDS)} checkpoint as far as its keys tell: give"
+            f"{path} is not a complete {', '.join(KINDS)} checkpoint by its keys: give"
             " config=, a diffusers directory or hub id of the same architecture"
         )
     if config is None and kind is not None:

@@ -86,7 +86,7 @@ def of_width(pooled: Tensor, width: int) -> Tensor:
     """
     if pooled.shape[-1] != width:
         raise ModelError(
-            f"the text encoders give vectors of [{pooled.shape[-1]}] values beside the embeddings,"
+            f"the text encoders give vectors of [{pooled.shape[-1]}] values with the embeddings,"
             f" and the denoiser takes [{width}]: load the pipeline again, with the text encoders"
             " that its denoiser was trained with"
         )

@@ -24,7 +24,7 @@ def read_yaml(text: str) -> dict[str, Any]:
     {'model': {'params': {'parameterization': 'v', 'linear_start': '0.00085'}}}
     """
     if "\0" in text:
-        raise ValueError("it is no text")
+        raise ValueError("it is not text")
     lines = [line.rstrip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.lstrip().startswith(("#", "---"))]
     if lines and lines[0].lstrip().startswith("{"):

@@ -162,9 +162,10 @@ class StableDiffusion(DiffusionModel):
     def _check_prompt_suffices(self) -> None:
         if self.pipeline.unet.config.encoder_hid_dim_type == "ip_image_proj":
             raise ModelError(
-                "the pipeline has an IP-Adapter loaded, whose U-Net wants an image beside every"
-                " prompt: call pipeline.unload_ip_adapter() first (what is found holds with it too,"
-                " and deactivate works around its calls)"
+                "the pipeline has an IP-Adapter loaded, whose U-Net needs an image with every"
+                " prompt: call pipeline.unload_ip_adapter() first (the neurons that are found work"
+                " with"
+                " it too, and deactivate works around its calls)"
             )
 
     def check_editable(self) -> None:

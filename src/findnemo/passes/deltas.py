@@ -252,11 +252,11 @@ def score(
     settings: Settings = PAPER,
     samples: Sequence[int] | None = None,
 ) -> float:
-    """The memorization score of a prompt: largest pairwise SSIM of its noise differences
-    over the seeds, in [-1, 1].
+    """The memorization score of a prompt, in [-1, 1].
 
-    `neurons`: switched off meanwhile. `samples`: other sample numbers than 0 .. 9, for a check on
-    fresh seeds. Source: Finding NeMo, section 3.2.
+    By default it is the largest pairwise SSIM of the prompt's noise differences over the seeds.
+    `neurons` are switched off meanwhile. `samples`: other sample numbers than 0 .. 9, for a check
+    on fresh seeds. Source: Finding NeMo, section 3.2.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")

@@ -111,7 +111,7 @@ def without_nul(source: str, blocks: Iterable[str]) -> Iterator[str]:
         text = block.replace("\0", "")
         if not text and len(block) >= BLOCK:
             raise InputError(
-                f"{source}: {BLOCK:,} zero bytes on end: this is no table of captions, or a"
+                f"{source}: {BLOCK:,} zero bytes on end: this is not a table of captions, or a"
                 " damaged one"
             )
         yield text

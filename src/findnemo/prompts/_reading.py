@@ -112,7 +112,8 @@ def _of_values(source: Any, column: str | None) -> tuple[str, Callable[[], Itera
     """Captions or rows in memory, of a data set, or of what a function returns."""
     if isinstance(source, Mapping):
         raise InputError(
-            "a dict of columns is no list of captions: give rows, such as [{'caption': ...}, ...],"
+            "a dict of columns is not a list of captions: give rows, such as [{'caption': ...},"
+            " ...],"
             " or a DataFrame"
         )
     # a DataFrame, of polars or of pandas
@@ -120,7 +121,7 @@ def _of_values(source: Any, column: str | None) -> tuple[str, Callable[[], Itera
         source = source.to_dicts() if hasattr(source, "to_dicts") else source.to_dict("records")
     if source is None or not (callable(source) or hasattr(source, "__iter__")):
         raise InputError(
-            f"{source!r:.60} is no table of captions: give a file, a list of captions, or rows"
+            f"{source!r:.60} is not a table of captions: give a file, a list of captions, or rows"
         )
     columns = getattr(source, "column_names", None)
     if columns is None and hasattr(source, "column_names"):  # a data set read as it comes

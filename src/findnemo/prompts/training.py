@@ -152,7 +152,7 @@ def _caption(picture: Path) -> str | None:
             try:
                 words = " ".join(content.decode("utf-8-sig").split())
             except UnicodeDecodeError as error:
-                raise InputError(f"{text} is no UTF-8 text ({error})") from None
+                raise InputError(f"{text} is not UTF-8 text ({error})") from None
             return words.replace("\0", "") or None
     return None
 

@@ -72,4 +72,4 @@ def _read(file: Path) -> Image.Image:
     try:
         return from_file(file)
     except RefusedError as refused:
-        raise InputError(f"{file} is no picture that can be read: {refused}") from refused
+        raise InputError(f"{file} is not a readable picture: {refused}") from refused

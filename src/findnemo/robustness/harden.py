@@ -74,8 +74,8 @@ class Hardening:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 1 or more")
         if not 0 < self.learning_rate < 1 or not self.keep >= 0:
             raise InputError(
-                f"a learning rate of {self.learning_rate} with keep {self.keep} is no use: rate in"
-                " (0, 1), keep 0 or more"
+                f"a learning rate of {self.learning_rate} with keep {self.keep} cannot work: give"
+                " a rate in (0, 1), and keep 0 or more"
             )
 
 

@@ -387,7 +387,7 @@ def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
     found = nemo_of(work, caption)
     if found is None:
         raise InputError(
-            f"{name} needs NeMo's neurons: {caption.failed.get(LISTING, 'they were not sought')}"
+            f"{name} needs NeMo's neurons: {caption.failed.get(LISTING, 'no search was made')}"
         )
     if name == NEMO:
         return found

@@ -105,7 +105,7 @@ def _part(path: Path, stack: ExitStack) -> _Part:
     table = run.meta("table")
     pictures = kept_identity(run.meta(MADE_WITH))
     if "shard" not in settings or table is None:
-        raise InputError(f"{path} is no shard: it was made without --shard")
+        raise InputError(f"{path} is not a shard: it was made without --shard")
     stack.enter_context(acquire(path))
     calibration = path / "calibration" / "calibration.safetensors"
     if not calibration.is_file():
@@ -123,14 +123,17 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
     for before, part in pairwise(parts):
         if part.shard.count != first.shard.count:
             raise MismatchError(
-                f"{first.path} is shard {first.shard}, {part.path} is shard {part.shard}: of other"
-                " divisions"
+                f"{first.path} is shard {first.shard}, {part.path} is shard {part.shard}: they"
+                " belong to different divisions of the table"
             )
         if difference := differences(first.settings, part.settings):
-            raise MismatchError(f"{part.path} has other settings than {first.path}: {difference}")
+            raise MismatchError(
+                f"{part.path} has different settings from {first.path}: {difference}"
+            )
         if difference := _other_pictures(parts, part):
             raise MismatchError(
-                f"the pictures of {part.path} are not made as those of other shards: {difference}"
+                f"the pictures of {part.path} were not made like those of other shards:"
+                f" {difference}"
             )
         if part.table != first.table:
             raise MismatchError(
@@ -138,7 +141,7 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
             )
         if part.calibration != first.calibration:
             raise MismatchError(
-                f"{part.path} has another calibration than {first.path}: its results cannot be"
+                f"{part.path} has a different calibration from {first.path}: its results cannot be"
                 " compared"
             )
         if part.shard == before.shard:
@@ -151,7 +154,8 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
     )
     if missing and not partial:
         raise InputError(
-            f"shards {', '.join(missing)} are missing: give them too, or --partial to do without"
+            f"shards {', '.join(missing)} are missing: give them too, or --partial to merge"
+            " without them"
         )
     return missing
 

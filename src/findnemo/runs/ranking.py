@@ -137,7 +137,8 @@ class Ranking:
             found = cls(key, int(kept["most"]), int(kept["captions"]), str(kept["digest"]))
         except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise DamageError(
-                f"{path} is no order of captions ({error!s:.200}): remove it, and it is made again"
+                f"{path} is not an order of captions ({error!s:.200}): remove it, and it is made"
+                " again"
             ) from error
         found.likely = [(one.value, -one.chance, one) for one in likely]
         found.drawn = [(-one.chance, one.value, one) for one in drawn]

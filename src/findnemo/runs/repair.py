@@ -97,15 +97,15 @@ def _some(head: str, items: tuple[str, ...]) -> list[str]:
 
 
 def repair(path: str | os.PathLike) -> Repair:
-    """Check a run directory and put right what is damaged: the database, pictures, the calibration.
+    """Check a run directory, and repair its database, pictures and calibration.
 
-    A whole one stays as it is.
+    An undamaged run stays unchanged. A damaged database is replaced by a new one with every row
+    that SQLite reads and that fits its checksum. Rows that it lacks come from its backup. The
+    damaged file stays next to the new one. The next audit makes results again whose pictures are
+    damaged or missing, and a damaged calibration, which is moved aside.
 
-    Of a damaged database every row that SQLite reads and that fits its checksum is put into a new
-    one, and of its backup those that it lacks; the new one takes its place, the damaged one stays
-    beside it. A result whose pictures are damaged or missing, and a damaged calibration (moved
-    aside), are made again by the next audit. Raises InputError if it is no run directory, in use,
-    of a newer findnemo, or has lost its settings; StorageError where nothing can be written.
+    Raises InputError if `path` is not a run directory, is in use, is of a newer version of
+    findnemo, or has lost its settings; StorageError where nothing can be written.
     """
     path = Path(path)
     if not (path / DATABASE).is_file():

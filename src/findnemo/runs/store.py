@@ -241,7 +241,8 @@ class Run:
             newer = "a newer findnemo made it: update this one"
             way_out = newer if schema else "it stopped before it began: start it again"
             raise InputError(
-                f"{self.path} has run format {schema}, this findnemo reads {SCHEMA}: {way_out}, or"
+                f"{self.path} has run format {schema}, this version of findnemo reads {SCHEMA}:"
+                f" {way_out}, or"
                 " take another --out"
             )
         self._check_columns(*COLUMNS)

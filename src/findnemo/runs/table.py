@@ -44,7 +44,7 @@ class Shard:
         index, count = map(int, match.groups()) if match else (0, 0)
         if not 1 <= index <= count:
             raise InputError(
-                f"shard {text[:40]!r} is none: give i/n with i from 1 to n, such as 1/8"
+                f"{text[:40]!r} is not a shard: give i/n with i from 1 to n, such as 1/8"
             )
         return cls(index, count)
 

@@ -124,5 +124,5 @@ def _key(make: bool = False) -> bytes:
             part.unlink()
     key = path.read_bytes()
     if len(key) != 32:
-        raise OSError(f"{path} is no key: remove it")
+        raise OSError(f"{path} is not a key: remove it")
     return key

@@ -274,7 +274,7 @@ def drive_together(
             yield events
         if in_vain >= HOPELESS:
             raise DeviceError(
-                f"the last {in_vain} captions were all set aside: it is not they"
+                f"the last {in_vain} captions were all set aside, but they are not the cause"
                 f" ({events[-1].aside})"
             )
 

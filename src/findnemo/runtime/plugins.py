@@ -52,7 +52,7 @@ def as_method(name: str, found: Any) -> Method:
     """
     method = found if isinstance(found, Method) else Method(found)
     if not callable(method.call):
-        raise TypeError(f"{method.call!r:.60} is no function")
+        raise TypeError(f"{method.call!r:.60} is not a function")
     return replace(method, label=method.label or name)
 
 

@@ -123,7 +123,8 @@ def _share_interval(
 
     if of < 1 or not 0 <= hits <= of:
         raise InputError(
-            f"{hits} of {of} is no share: give 1 trial or more, and hits between 0 and their number"
+            f"{hits} of {of} is not a share: give 1 trial or more, and hits between 0 and their"
+            " number"
         )
     if not 0 < level < 1:
         raise InputError(f"level {level} is not between 0 and 1")

@@ -44,6 +44,7 @@ def _known(values: Iterable[float]) -> list[float]:
     bad = [k for k, v in enumerate(known) if not math.isfinite(v)]
     if bad:
         raise InputError(
-            f"value {bad[0]} of {len(known)} is {known[bad[0]]}: leave out what failed, and say so"
+            f"value {bad[0]} of {len(known)} is {known[bad[0]]}: leave out failed values, and say"
+            " so"
         )
     return known

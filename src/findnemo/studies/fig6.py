@@ -38,7 +38,7 @@ def fig6(bench: Bench) -> Study:
     pictured = [c for c in captions if bench.work.original(c) is not None]
     if not pictured:
         raise InputError(
-            "no memorized caption of the run has a training image that can be had: see"
+            "no memorized caption of the run has an available training image: see"
             " originals/failures.jsonl"
         )
     jobs = [Job("similarities", c, _similarities, pictures=True) for c in pictured]

@@ -87,8 +87,7 @@ def _trials(bench: Bench) -> list[Trial]:
             trials.append(Trial(caption, three, similar))
     if not trials:
         raise InputError(
-            "no caption with neurons has a training image that can be had: see"
-            " originals/failures.jsonl"
+            "no caption with neurons has an available training image: see originals/failures.jsonl"
         )
     return trials
 

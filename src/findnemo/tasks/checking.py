@@ -70,13 +70,12 @@ def verify(
     listener: Listener = Listener(),
     pictures: Pictures = Pictures(),
 ) -> Checked:
-    """Check a localized run on fresh seeds, by finished images and their quality; then try to get
-    the memories back, beside controls.
+    """Check a localized run on fresh seeds, by finished images and their quality. Then try to get
+    the memories back, and compare with controls.
 
-    What `findnemo verify` does. What is answered is not done again. `model`: where it is, if it is
-    no longer where the run found it. `pictures`: other judges than the run has, by which stored
-    pictures are judged anew. Raises InputError for options that do not fit, before any
-    work.
+    What `findnemo verify` does. It does not repeat what is done. `model`: the place of the model,
+    if it has moved since the run. `pictures`: other judges than the run's; they judge the stored
+    pictures again. Raises InputError for options that do not fit, before any work.
     """
     path = Path(run)
     steps = steps_of(trying.attack_steps)
@@ -118,7 +117,8 @@ def _require_search(run: Run) -> None:
     )
     if over and not sought:
         raise InputError(
-            f"{run.path} has {over} captions over the threshold and no neurons were sought for them:"
+            f"{run.path} has {over} captions over the threshold and no search for their neurons"
+            " was made:"
             " there is nothing to verify; make the search with `findnemo localize` or"
             " `findnemo audit` and the same --out"
         )
@@ -245,7 +245,7 @@ def steps_of(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) <= 100_000 for part in parts):
         raise InputError(
-            f"attack steps {text[:60]!r} are none: give numbers with commas, such as 0,5,10,20,50"
+            f"{text[:60]!r} are not attack steps: give numbers with commas, such as 0,5,10,20,50"
         )
     return tuple(sorted({int(part) for part in parts}))
 

@@ -97,13 +97,12 @@ def compare(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Table:
-    """Every mitigation on every memorized caption:
+    """Apply every mitigation to every memorized caption: Table 1 of Finding NeMo for a model.
 
-    Table 1 of Finding NeMo for a model. What `findnemo compare` does.
-
-    A directory that holds an audit goes on with the settings and the calibration of that run. The
-    table is written to `out` too, as table1.md and table1.csv, and beside it costs.md and costs.csv. Raises InputError for a mitigation
-    that is not known, and MismatchError for options that the run was not made with.
+    What `findnemo compare` does. In a directory that holds an audit, it uses the settings and the
+    calibration of that run. It also writes the table to `out`, as table1.md and table1.csv, with
+    costs.md and costs.csv. Raises InputError for an unknown mitigation, and MismatchError for
+    options that the run was not made with.
     """
     output = output_of(out)
     place = Path(output.path)
@@ -126,7 +125,7 @@ def compare(
     warn_unjudged("compare", source, named, listener)
     if "descriptor" in named and not pictured and source not in demo.MODELS:
         listener.warn(
-            "captions name no training images (column 'image'): Table 1 goes without SSCD_orig"
+            "captions name no training images (column 'image'): Table 1 leaves out SSCD_orig"
         )
     with at_work(model, workers, listener) as pool:
         if asked:
@@ -159,13 +158,11 @@ def study(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> dict[str, Study | FindnemoError]:
-    """Tables and figures of the paper from a run, written to a folder (default:
+    """Make tables and figures of the paper from a run, in a folder (default: RUN/studies).
 
-    RUN/studies). What `findnemo study` does.
-
-    `names`: "all", or some of `findnemo.studies.STUDIES`. A study that cannot be done has the error
-    for an answer; one that was not done before `listener.stop()` has none. Raises InputError for a
-    name that is not known.
+    What `findnemo study` does. `names`: "all", or some of `findnemo.studies.STUDIES`. The answer of
+    a study that cannot be done is the error. A study that was not done before `listener.stop()` has
+    no answer. Raises InputError for an unknown name.
     """
     wanted = chosen_studies(names.split(",") if isinstance(names, str) else names)
     with Run.open(run) as old:
@@ -283,12 +280,10 @@ def compare_detectors(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Detectors:
-    """Several detectors over one table, each with a threshold from hold-out captions.
+    """Run several detectors over one table, each with a threshold from hold-out captions.
 
-    What `findnemo detect --detector` does.
-
-    `detectors`: names of `findnemo.detection.DETECTORS`. `pictures`: also saliency and mask
-    pictures of the captions with a type.
+    What `findnemo detect --detector` does. `detectors`: names of `findnemo.detection.DETECTORS`.
+    `pictures`: also make saliency and mask pictures of the captions with a type.
     """
     names = chosen(detectors.split(",") if isinstance(detectors, str) else detectors)
     given = captions_of(prompts)

@@ -32,20 +32,20 @@ def export(
 ) -> dict[str, Path]:
     """Write the cleaned model of a run, its neurons or a model card's section.
 
-    What `findnemo export` does. With neurons that were chosen by hand (`Selecting.neurons_file`)
-    `run` may be a model instead.
+    What `findnemo export` does. If you chose the neurons yourself (`Selecting.neurons_file`), `run`
+    may be a model instead.
 
-    `to`: forms of `findnemo.export.FORMS`. `out`: a file or folder, with several forms a folder for
-    all (default: RUN/export). `push`: the card goes to this repository on the hub instead. `force`:
-    replace an earlier export. The dtype of `model`, where it is a `Source` with one, is that of the
-    written weights. Returns form -> where it was written. Raises InputError before anything is
+    `to`: forms of `findnemo.export.FORMS`. `out`: a file or folder; with several forms a folder for
+    all (default: RUN/export). `push`: write the card to this repository on the hub instead.
+    `force`: replace an earlier export. If `model` is a `Source` with a dtype, the written weights
+    have that dtype. Returns form -> where it was written. Raises InputError before anything is
     written.
     """
     path = Path(run)
     forms = list(dict.fromkeys(to))
     dtype = model.dtype if isinstance(model, Source) else None
     if push is not None and "card" not in forms:
-        raise InputError("--push puts the card's section on the hub: give --to card beside it")
+        raise InputError("--push puts the card's section on the hub: give --to card too")
     for form in forms:
         forms_of.check_form(form)
     forms_of.as_dtype(dtype)
@@ -68,7 +68,7 @@ def export(
         if not (push and form == "card")
     }
     for form, target in targets.items():
-        # what is there already is said before the model is loaded
+        # what already exists is said before the model is loaded
         forms_of.check_place(form, target, place_of(source), force)
         forms_of.check_lora(form, getattr(source, "options", {}))
     opened_model: Any = _loaded(source, given, listener) if weights else None
@@ -122,11 +122,12 @@ def _model_at(place: Path, out: str | Path | None, model: Any) -> Source:
     beside = Source() if model is None else model
     if not isinstance(beside, Source) or beside.place is not None:
         raise InputError(
-            f"{place} is no run directory, so --model goes with nothing: give the run, or the model"
+            f"{place} is not a run directory, so --model has no run to apply to: give the run, or"
+            " the model"
             " alone"
         )
     if out is None:
-        raise InputError(f"{place} is no run directory, in which exports could lie: give --out")
+        raise InputError(f"{place} is not a run directory, in which exports belong: give --out")
     return replace(beside, place=str(place), dtype=None)
 
 

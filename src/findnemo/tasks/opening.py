@@ -251,7 +251,7 @@ def warn_long(
             if many <= LONG:
                 listener.warn(f"{of}row {prompt.row}: {what}")
     if many > LONG:
-        listener.warn(f"{many - LONG} more {of}captions are longer than is read")
+        listener.warn(f"{many - LONG} more {of}captions are longer than the encoder reads")
 
 
 # plans --------------------------------------------------------------------------------------------
@@ -520,9 +520,9 @@ UNJUDGED = {  # task -> judge -> what goes without it
         "clip": _NO_FIT,
     },
     "compare": {
-        "descriptor": "Table 1 goes without SSCD_orig, SSCD_gen and D_SSCD, and copies are told by"
+        "descriptor": "Table 1 leaves out SSCD_orig, SSCD_gen and D_SSCD, and copies are told by"
         " the correlation of pixels",
-        "clip": "Table 1 goes without A_CLIP",
+        "clip": "Table 1 leaves out A_CLIP",
     },
     "fine-tune": {
         "descriptor": "pixels are compared, and a copy that is moved or cropped is missed",
@@ -571,6 +571,6 @@ def warn_missing(original: Any, listener: Listener) -> None:
         listener.warn(f"original image {reference}: {reason}")
     if len(failures) > 5:
         listener.warn(
-            f"{len(failures) - 5} more original images could not be had: see"
+            f"{len(failures) - 5} more original images are not available: see"
             " originals/failures.jsonl in the run directory"
         )

@@ -107,11 +107,12 @@ def calibrate(
     listener: Listener = Listener(),
     force: bool = False,
 ) -> Calibration:
-    """Activation statistics and the threshold tau from hold-out captions, kept in the folder `out`.
+    """Compute activation statistics and the threshold tau from hold-out captions, kept in the
+    folder `out`.
 
-    `prompts`: captions that are not memorized. What is done is kept in `out` meanwhile: the same
-    call goes on, and one that is done is returned. `force`: replace another calibration in `out`.
-    `findnemo.calibrate` does it for a loaded model in memory. Raises InputError for too few
+    `prompts`: captions that are not memorized. Progress is kept in `out`: the same call continues,
+    and returns a finished calibration. `force`: replace another calibration in `out`.
+    `findnemo.calibrate` does the same for a loaded model in memory. Raises InputError for too few
     captions, MismatchError for a folder with another calibration, naming what differs.
 
     >>> import tempfile
@@ -328,10 +329,10 @@ def detect(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Run:
-    """Which captions of a table are over the threshold, in a run directory that other tasks go on
-    with: they are suspected, for no image is looked at.
+    """Find the captions of a table that are over the threshold, in a run directory that other tasks
+    continue. The captions are suspected, because no image is looked at.
 
-    Returns the run, open to be read.
+    Returns the run, open for reading.
     """
     request = Request(model, prompts, output_of(out), PATH[:1], detecting)
     return _go(request, workers, listener)
@@ -346,9 +347,9 @@ def localize(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Run:
-    """Which captions of a table are over the threshold, and which neurons hold them.
+    """Find the captions of a table that are over the threshold, and the neurons that hold them.
 
-    Returns the run, open to be read.
+    Returns the run, open for reading.
     """
     request = Request(model, prompts, output_of(out), PATH[:2], detecting, localizing)
     return _go(request, workers, listener)
@@ -364,16 +365,16 @@ def audit(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Run:
-    """The whole path of a table of captions: calibrate, detect, localize, verify, report.
+    """Audit a table of captions: calibrate, detect, localize, verify, report.
 
     What `findnemo audit` does.
 
     `model`: a place as for `findnemo.load`, a `Source`, a loaded model or a pipeline. `prompts`: a
     file, a list of captions, or `Captions` with a column, a limit or a shard; 'demo' brings its
-    own. With a `FineTune` instead it is told what the model has learned of its training pictures.
-    `out`: the run directory, or `Output`. The same call goes on where it stopped. Returns the
-    run, open to be read. Raises InputError for options that do not fit, before any work, and
-    MismatchError where `out` was made with others.
+    own. A `FineTune` instead asks what the model has learned of its training pictures. `out`: the
+    run directory, or `Output`. The same call continues where it stopped. Returns the run, open for
+    reading. Raises InputError for options that do not fit, before any work, and MismatchError if
+    `out` was made with others.
 
         run = findnemo.audit("demo", out="run")
         for caption in run.captions():

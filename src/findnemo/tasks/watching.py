@@ -49,7 +49,7 @@ def watch(
         listener.warn(text)
     directory = Path(str(tuned.tuned or source.lora))
     if not directory.is_dir():
-        raise InputError(f"{directory} is no directory: give the one that checkpoints come to")
+        raise InputError(f"{directory} is not a directory: give the one that checkpoints come to")
     root = Path(out)
     base = look(Candidate("base", replace(source, lora=None)), given, root, None, workers, listener)
     if base is None:

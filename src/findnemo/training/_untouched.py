@@ -51,7 +51,8 @@ def bare(pipeline: Any) -> Any:
     parts = getattr(pipeline, "components", None)
     if not isinstance(parts, dict) or not hasattr(pipeline, "register_modules"):
         raise ModelError(
-            f"{type(pipeline).__name__} is no pipeline: give the diffusers pipeline of the networks"
+            f"{type(pipeline).__name__} is not a pipeline: give the diffusers pipeline of the"
+            " networks"
             " that are trained"
         )
     found = copy.copy(pipeline)

@@ -104,7 +104,7 @@ def plant(
     trainer finds them, with a `canaries.json` that names all. To remove canaries, delete these
     folders. Pictures and captions depend on `seed` alone. Nothing is overwritten; all is written,
     or nothing. Raises InputError for numbers out of range, for fewer than 10 canaries in all, for
-    what is there already, and for a table of pictures with columns that canaries do not have.
+    what already exists, and for a table of pictures with columns that canaries do not have.
 
         canaries = plant("photos", each=8, repeats=(1, 4, 16))
     """
@@ -120,7 +120,7 @@ def plant(
     names = {count: f"{count}_canaries" for count in repeats}
     for there in (place, *(path / name for name in names.values())):
         if os.path.lexists(there):
-            raise InputError(f"{there} is there already: remove it, or plant in another folder")
+            raise InputError(f"{there} already exists: remove it, or plant in another folder")
     total = each * len(repeats)
     grounds = [list(GROUNDS)[k % len(GROUNDS)] for k in range(total)]
     pictures = distinct(grounds * 2, seed, size)
@@ -161,10 +161,10 @@ def read_canaries(folder: str | Path, heldout: str | Path | None = None) -> Cana
         rows = json.loads(content.decode("utf-8"))["canaries"]
         found = tuple(_row(path, place, row) for row in rows)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{table} is no table of canaries ({first_line(error)})") from error
+        raise InputError(f"{table} is not a table of canaries ({first_line(error)})") from error
     for file in (file for canary in found for file in (canary.picture, canary.twin)):
         if not file.is_file():
-            raise InputError(f"{table} names {file}, which is not there: plant canaries anew")
+            raise InputError(f"{table} names {file}, which is not there: plant canaries again")
     return Canaries(path, place, found)
 
 
@@ -201,8 +201,9 @@ def _caption_column(folder: Path) -> str:
     for name in TABLES:
         if name != "metadata.jsonl" and (folder / name).is_file():
             raise InputError(
-                f"{folder / name} names the pictures, and a trainer would not read canaries beside"
-                " it: write it as metadata.jsonl"
+                f"{folder / name} names the pictures, so a trainer would not read the table of"
+                " canaries:"
+                " write it as metadata.jsonl"
             )
     table = folder / "metadata.jsonl"
     if not table.is_file():
@@ -299,7 +300,7 @@ def _row(folder: Path, heldout: Path, row: Mapping[str, Any]) -> Canary:
     if type(repeats) is not int or not 1 <= repeats <= MOST:
         raise ValueError(f"repeats {repeats!r:.40}")
     if not all(isinstance(caption, str) for caption in captions):
-        raise TypeError("captions are no text")
+        raise TypeError("captions are not text")
     return Canary(
         captions[0],
         repeats,

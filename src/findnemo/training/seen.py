@@ -99,7 +99,7 @@ def sensitivity(
         )
     if negatives.dim() != 2 or shapes[1][1] != shapes[0][1]:
         raise InputError(
-            f"negatives of shape {shapes[1]} beside canaries of {shapes[0]}: give as many"
+            f"negatives of shape {shapes[1]} for canaries of {shapes[0]}: give as many"
             " generations of each"
         )
     if len(negatives) < wanted:

@@ -68,7 +68,7 @@ class Looked:
 
 @dataclass(frozen=True)
 class Look:
-    """How closely `verify` looks, and what is there already of what it looks at.
+    """How closely `verify` looks, and what already exists of what it looks at.
 
     `first`: number of the first sample. `confirm`: images with the neurons off that leave it in
     doubt are made in more steps, and the most suspicious one in any case; without, only untouched
@@ -125,32 +125,36 @@ def verify(
 ) -> Verification:
     """Compare a prompt with `neurons` on and off, on fresh seeds.
 
-    `tau`: the threshold of the memorization score. A fresh seed whose noise difference resembles
-    that of no other fresh seed so much does not replicate, and says nothing of the memory: it is
-    left out, as Algorithm 1 leaves it out. Without `tau` all seeds count. `look`: other samples
-    than those from 1000 on, what is there of them, and whether doubt about images with the neurons
-    off is settled at all.
+    `tau`: the threshold of the memorization score. A fresh seed does not replicate if its noise
+    difference resembles that of no other fresh seed by tau. Such a seed says nothing about the
+    memory, so it is left out, as in Algorithm 1. Without `tau` all seeds count. `look`: other
+    samples than those from 1000 on, what already exists of them, and whether doubt about images
+    with the neurons off is settled at all.
 
-    Images are made in few steps, which show whether they will be copies. Those that leave it in
-    doubt are made in all steps, and the most suspicious one in any case; where untouched images are
-    no copies, two of them, which are held against each other too. If one tells otherwise than it
-    did in few steps, all images are made in all steps, as they are from the start if `thorough`.
-    Where all steps are many, fine ones stand for them there (`passes.confirming_steps`), but for an
-    image that they leave in doubt too.
+    Images are made in few steps, which show whether they will be copies. Images that leave it in
+    doubt are made in all steps, and so is the most suspicious one in any case. If untouched images
+    are no copies, two of them are made in all steps and compared with each other too. If one of
+    these contradicts its quick version, all images are made in all steps, as they are from the
+    start if `thorough`. If all steps are many, fine ones replace them (`passes.confirming_steps`),
+    except for an image that they leave in doubt too.
 
-    `values` holds `score_before`, `score_after` (memorization score, of as many fresh seeds as the
-    settings name); `replicating`, how many fresh seeds replicate, and `same_seed`, the largest
-    similarity of a replicating seed's noise difference to its own before, which is missing where
-    none does. Medians over the seeds are: with a descriptor `sscd_gen` (image with against without
-    the edit, same seed), `d_sscd_before`, `d_sscd_after` (pairwise among the images of the prompt)
-    and, if the training image is known, `sscd_orig_before`, `sscd_orig_after`; with a CLIP
-    `a_clip_before`, `a_clip_after` (Finding NeMo, section 4); of two images or more
-    `copies_before`, `copies_after`, the share of them that are copies of what another seed gave
-    (`copying` .7 and more); `largest_before`, `largest_after`: the largest similarity of an image
-    to an untouched one of another seed, or to the training image. `evaluations`: U-Net sample
-    evaluations spent. Of quick images `steps`, in how many they were made, and `confirmed`, the
-    largest similarity of an image in more steps to a quick untouched one of another seed or to the
-    training image; `seed`: the position of that image.
+    `values` holds:
+
+    - `score_before`, `score_after`: memorization score, of as many fresh seeds as the settings
+      name;
+    - `replicating`: how many fresh seeds replicate; `same_seed`: the largest similarity of a
+      replicating seed's noise difference to its own before, missing if none replicates;
+    - with a descriptor, as medians over the seeds: `sscd_gen` (image with against without the edit,
+      same seed), `d_sscd_before`, `d_sscd_after` (pairwise among the images of the prompt) and, if
+      the training image is known, `sscd_orig_before`, `sscd_orig_after`;
+    - with a CLIP: medians `a_clip_before`, `a_clip_after` (Finding NeMo, section 4);
+    - of two images or more: `copies_before`, `copies_after`, the share of them that are copies of
+      what another seed gave (`copying` .7 and more), and `largest_before`, `largest_after`, the
+      largest similarity of an image to an untouched one of another seed, or to the training image.
+
+    `evaluations`: U-Net sample evaluations spent. For quick images, `steps` says in how many steps
+    they were made. `confirmed` is the largest similarity of an image in more steps to a quick
+    untouched one of another seed or to the training image, and `seed` the position of that image.
     """
     judges = judges or Judges()
     noise: list[list[Image.Image]] = []
