@@ -147,7 +147,7 @@ def test_a_clean_result_does_not_promise_more_than_it_shows(tmp_path):
         "All 2 memories are gone on the fresh seeds that were tried, with 2 of 56 neurons switched"
         " off." in page.text
     )
-    assert "Who has the weights can bring pictures back" in page.of("content")
+    assert "Anyone with the weights can bring pictures back" in page.of("content")
 
 
 def test_intervals_of_shares_are_beside_them(page):

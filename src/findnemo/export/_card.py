@@ -25,7 +25,7 @@ LIMITS = (
         " may be memorized, and a paraphrase may bring a picture back."
     ),
     (
-        "Neurons that are off hide a memory from ordinary use. Who has the weights can bring"
+        "Neurons that are off hide a memory from ordinary use. Anyone with the weights can bring"
         " pictures back with an optimised text embedding (Kowalczuk et al. 2025)."
     ),
     "As a LoRA the edit acts at strength 1 only, and anyone can leave it out.",
