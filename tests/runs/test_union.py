@@ -122,7 +122,10 @@ def test_a_copy_that_comes_back_with_all_off_is_searched_further_and_judged_on_n
         assert switched_off(b) == neurons_of(b) | joined(b)
         sentence = told(captions)
         assert sentence.startswith("Memories were checked with all 4 neurons off together")
-        assert "One had come back so: 2 neurons joined, and new seeds judge" in sentence
+        assert (
+            "One memory had come back: 2 more neurons are off for that, and new seeds judged"
+            in sentence
+        )
         again = Model(run)
         assert again.settle()  # nothing is asked again
         assert (again.looked, again.searched) == ([], [])
@@ -176,7 +179,7 @@ def test_stopped_within_a_search_it_goes_on_there(tmp_path):
         assert not first.settle()
         assert run.meta("union") is None
         assert stands(run) == dict.fromkeys("abc", "gone")  # by their own neurons, as it says
-        assert "were not looked at" in told(list(run.captions()))
+        assert "It was not checked with all 3 neurons off together" in told(list(run.captions()))
         second = model_of(run)
         assert second.settle()
         assert second.searched == [("c", (FRESH + 2,))]

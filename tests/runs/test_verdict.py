@@ -94,6 +94,11 @@ def test_each_advice(sentence):
     assert len(sentence.split()) <= 14
 
 
+def test_captions_of_the_same_neurons_were_checked_with_all_that_are_off():
+    twice = [case(OVER, FOUND, GONE), replace(case(OVER, FOUND, GONE), id=2)]
+    assert advice(twice, 2).sentence == "Release it with this one neuron off."
+
+
 def test_a_caption_without_copies_is_in_nobodys_way():
     suspected = case(OVER, FOUND, NO_COPY)
     assert state(suspected) == "suspected"

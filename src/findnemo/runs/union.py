@@ -161,14 +161,15 @@ def told(captions: Sequence[Caption]) -> str:
     whole = [c for c in seen if c.together is not None]
     if not seen[0].unions:
         return (
-            f"Each caption was checked with its own neurons off; {neurons} together, as they are"
-            " exported, were not looked at (findnemo verify does that)."
+            f"Each caption was checked with its own neurons off. It was not checked with {neurons}"
+            " off together, as in the exported model (findnemo verify does that)."
         )
-    some = f"{len(whole)} of {len(seen)}" if len(whole) < len(seen) else "Memories"
+    some = f"{len(whole)} of {len(seen)} memories" if len(whole) < len(seen) else "Memories"
     again = [c for c in seen if len(joined(c))]
     more = sum(len(joined(c)) for c in again)
-    text = f"{some} were checked with {neurons} off together, as they are exported."
+    text = f"{some} were checked with {neurons} off together, as in the exported model."
     if again:
-        times = "One" if len(again) == 1 else str(len(again))
-        text += f" {times} had come back so: {more} neurons joined, and new seeds judge the result."
+        times = "One memory" if len(again) == 1 else f"{len(again)} memories"
+        text += f" {times} had come back: {more} more {'neuron is' if more == 1 else 'neurons are'}"
+        text += " off for that, and new seeds judged the result."
     return text

@@ -299,9 +299,9 @@ def _in_the_way(
     if blind:
         which = f"no image of {count(blind, 'caption')} over the threshold was looked at"
         yield Decision("go on", f"Not decided yet: {which}.", ("unseen",))
-    off = [c for c in captions if len(switched_off(c))]
-    if len(off) > 1 and any(c.together is None for c in off):
-        which = f"{_these(len(all_neurons(off)))} were not checked all together"
+    off = len(all_neurons(captions))
+    if any(c.together is None and 0 < len(switched_off(c)) < off for c in captions):
+        which = f"{_these(off)} were not checked all together"
         yield Decision("go on", f"Not decided yet: {which}.", ("apart",))
 
 
