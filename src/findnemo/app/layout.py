@@ -334,7 +334,7 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
             maximum=max(count, 1),
             step=edit.step(chosen.order),
             value=edit.position(chosen.order, chosen.edit),
-            label=f"Its neurons off: from none to all {count} found" if count else NO_NEURONS,
+            label=f"Neurons off, of {count} found" if count else NO_NEURONS,
             interactive=bool(count),
         )
         query = events.link_to(subject, chosen, first)
