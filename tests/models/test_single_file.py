@@ -208,8 +208,8 @@ NO_CHECKPOINTS = {
     "control_model.input_blocks.0.0.weight": "is a ControlNet",
     "down_blocks.0.resnets.0.conv1.weight": "is one part of a diffusers model: give the directory",
     "text_model.encoder.layers.0.mlp.fc1.weight": "is one part of a diffusers model",
-    "double_blocks.0.img_attn.qkv.weight": "is no whole Stable Diffusion 1.x.* give config=",
-    "first_stage_model.encoder.conv_in.weight": "is no whole Stable Diffusion 1.x.* give config=",
+    "double_blocks.0.img_attn.qkv.weight": "is not a complete Stable Diffusion 1.x.* give config=",
+    "first_stage_model.encoder.conv_in.weight": "is not a complete Stable Diffusion 1.x.* give config=",
 }
 
 
@@ -222,12 +222,12 @@ def test_a_file_that_is_no_checkpoint_is_told_apart(tmp_path, key):
         findnemo.load(tmp_path / "x.safetensors")
 
 
-def test_a_unet_without_text_encoder_is_no_whole_checkpoint(sd1, tmp_path):
+def test_a_unet_without_text_encoder_is_not_a_complete_checkpoint(sd1, tmp_path):
     from safetensors.torch import save_file as save
 
     unet = {k: v for k, v in load_file(sd1[1]).items() if k.startswith("model.")}
     save(unet, tmp_path / "unet.safetensors")
-    with pytest.raises(InputError, match="no whole"):
+    with pytest.raises(InputError, match="not a complete"):
         findnemo.load(tmp_path / "unet.safetensors")
     bare = shutil.copytree(
         sd1[0], tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors")

@@ -58,7 +58,7 @@ def test_too_few_scores_for_a_confidence_are_refused_with_the_number_it_takes():
     assert rank(299, 0.01, 0.95) == 299
     with pytest.raises(InputError, match=r"confidence 1\.5 is not a rate"):
         rank(299, 0.01, 1.5)
-    with pytest.raises(InputError, match="goes with a false-positive rate"):
+    with pytest.raises(InputError, match="a confidence needs a false-positive rate"):
         threshold(torch.rand(9), confidence=0.9)
 
 

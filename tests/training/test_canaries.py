@@ -220,10 +220,10 @@ def test_what_was_planted_is_read(tmp_path, monkeypatch):
         ({"picture": "../outside.png"}, "outside"),
         ({"twin": "/etc/passwd"}, "outside"),
         ({"picture": "16_canaries/none.png"}, "not there"),
-        ({"repeats": "16"}, "no table of canaries"),
-        ({"repeats": 0}, "no table of canaries"),
-        ({"caption": None}, "no table of canaries"),
-        ({"picture": 3}, "no table of canaries"),
+        ({"repeats": "16"}, "is not a table of canaries"),
+        ({"repeats": 0}, "is not a table of canaries"),
+        ({"caption": None}, "is not a table of canaries"),
+        ({"picture": 3}, "is not a table of canaries"),
     ],
 )
 def test_tables_that_plant_does_not_write(tmp_path, change, says):
