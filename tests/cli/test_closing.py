@@ -24,7 +24,7 @@ from _tiny_files import make_run
 
 import findnemo
 from findnemo.cli import _detectors, _studies
-from findnemo.cli._common import stdout
+from findnemo.cli._common import stderr, stdout
 from findnemo.cli._robustness import attempts_table
 from findnemo.neurons import NeuronSet
 from findnemo.runs import Run
@@ -131,6 +131,13 @@ def closing(told: str, sentence: str) -> list[str]:
     """The lines from the advice on."""
     lines = plain(told).rstrip("\n").split("\n")
     return lines[lines.index(sentence) :]
+
+
+@pytest.fixture(autouse=True)
+def wide_as_the_environment_says(monkeypatch):
+    """Consoles that were made under another COLUMNS would keep it."""
+    for console in (stdout, stderr):
+        monkeypatch.setattr(console, "_width", None)
 
 
 @pytest.fixture
