@@ -255,7 +255,7 @@ def test_a_failed_caption_sets_the_exit_status(place, tmp_path, counted):
     status, out, err = command(place, "counted", tmp_path / "run")
     assert status == 1
     assert "failed:" in err
-    assert "counted on 1 captions" in err
+    assert "counted on 1 caption" in err
     assert "counted" in out
 
 

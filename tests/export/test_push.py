@@ -80,7 +80,7 @@ def test_a_card_is_made_where_there_is_none(tmp_path):
 )
 def test_marks_that_are_no_pair_are_refused_and_nothing_is_pushed(tmp_path, card):
     hub = Hub(tmp_path, card)
-    with pytest.raises(InputError, match="no single pair"):
+    with pytest.raises(InputError, match="not exactly one pair"):
         push_card("new", "me/model", hub)
     assert (hub.commits, hub.file.read_text()) == ([], card)
 

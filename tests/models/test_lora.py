@@ -385,7 +385,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "LoHa": ({f"{STEM}.hada_w1_a": torch.zeros(3, 3)}, r"another method than LoRA, LoHa"),
     "LoKr": ({f"{STEM}.lokr_w1": torch.zeros(3, 3)}, r"another method than LoRA, LoKr"),
     "DoRA": ({f"{STEM}.dora_scale": torch.zeros(3)}, r"another method than LoRA, DoRA"),
-    "something else": ({"emb_params": torch.zeros(3)}, r"a key that does not belong to a LoRA: emb_params"),
+    "something else": (
+        {"emb_params": torch.zeros(3)},
+        r"a key that does not belong to a LoRA: emb_params",
+    ),
     "no up": ({f"{STEM}.lora_up.weight": None}, rf"has no up of {STEM}"),
     "no down": ({f"{STEM}.lora_down.weight": None}, rf"has no down of {STEM}"),
     "a rank that is cut": (

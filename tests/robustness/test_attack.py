@@ -187,7 +187,7 @@ def test_controls_are_as_rich_and_not_the_same(tmp_path):
     with pytest.raises(InputError, match="holds 0 pictures"):
         pictures(tmp_path)
     (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"a\.png is no picture"):
+    with pytest.raises(InputError, match=r"a\.png is not a readable picture"):
         pictures(tmp_path)
 
 

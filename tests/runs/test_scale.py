@@ -236,7 +236,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path, model, calibration, 
         enter(run, PROMPTS, Shard(3, 3), size=2)
     for given, message in (
         ([*shards[:2], other], "another table"),
-        ([*shards[:2], tmp_path / "strict"], r"other settings .*tau"),
+        ([*shards[:2], tmp_path / "strict"], r"different settings .*tau"),
         ([*shards, shards[0]], "in use|both are shard 1/3"),
         ([whole], "was made without --shard"),
         ([], "no shards"),

@@ -13,6 +13,7 @@ from findnemo.calibration import Calibration
 from findnemo.cli import _app
 from findnemo.prompts import Prompt
 from findnemo.runs import Caption, Run
+from findnemo.runs._tried import EMBEDDING, OFF, Verdict
 from findnemo.runs.standing import WORDS, standing, state
 from findnemo.runs.verdict import AGAIN, CARRIERS, NEXT, advice, advice_of, of_training, verdict_of
 from findnemo.settings import PAPER
@@ -215,6 +216,28 @@ def test_what_was_not_looked_at_before_a_release_is_said(run):
         " other captions was not measured."
     )
     assert found.next_commands == ("findnemo export RUN --out clean",)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "attack", "said"),
+    [
+        (True, False, "The attack on the text embedding was not tried"),
+        (False, True, "Other prompts were not tried"),
+        (True, True, "An optimised text embedding, which takes the weights, still gives a copy of"),
+    ],
+)
+def test_what_was_tried_is_no_less_than_what_was_not(run, monkeypatch, attempts, attack, said):
+    """An attack that succeeds must not make the verdict read cleaner than none."""
+    run.record(1, "localize", FOUND, 1.0)
+    run.record(1, "verify", GONE, 1.0)
+    tried = {"attempts": attempts, "attack": attack}
+    kept = run.meta
+    monkeypatch.setattr(run, "meta", lambda key: tried[key] if key in tried else kept(key))
+    reached = {EMBEDDING: Verdict("back", 0.99, 0.99)} if attempts and attack else {}
+    monkeypatch.setattr("findnemo.runs.verdict.verdicts", lambda caption, bases: {OFF: reached})
+    found = advice_of(run, list(run.captions()))
+    assert said in found.because
+    assert ("of 2 of 2 captions attacked" in found.because) is bool(reached)
 
 
 def test_every_command_and_option_that_is_advised_is_there():

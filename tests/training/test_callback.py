@@ -376,7 +376,7 @@ def test_bad_input(folder, options, says):
 
 def test_pipelines_that_cannot_be_read(folder):
     pipeline = tiny_pipeline()
-    with pytest.raises(ModelError, match="UNet2DConditionModel is no pipeline"):
+    with pytest.raises(ModelError, match="UNet2DConditionModel is not a pipeline"):
         MemorizationCallback(pipeline.unet, folder, **QUICK)
     pipeline.unet.compile(backend="eager")
     with pytest.raises(EditError, match=r"before torch\.compile"):

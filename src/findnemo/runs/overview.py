@@ -235,7 +235,11 @@ def glance(
     cost = change.told
     if "a_clip_before" in known:
         cost += f"; fit with the caption {known['a_clip_before']:.3f} \u2192 {known['a_clip_after']:.3f}"
-    others = f"{known['prompts']} other captions" if known.get("prompts") else "other captions"
+    others = (
+        "1 other caption"
+        if known.get("prompts") == 1
+        else f"{known.get('prompts') or ''} other captions".lstrip()
+    )
     return [
         (found.name, replace(found, of=seen).told),
         ("captions suspected", Figure("", doubted, seen).told),

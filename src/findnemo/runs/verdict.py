@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from findnemo.calibration import Calibration
-from findnemo.runs._tried import OFF, prompts_of, verdicts
+from findnemo.runs._tried import EMBEDDING, OFF, prompts_of, verdicts
 from findnemo.runs.fine_tunes import CLEANED, choice, different, row_of, training_of
 from findnemo.runs.overview import memorized, value_layers
 from findnemo.runs.standing import (
@@ -218,7 +218,7 @@ def advice_of(run: Run, captions: Sequence[Caption], of: str = ALL, place: str =
         decision = advice(captions, *looked_at(run, of), returned)
         because = f"{because} {verdict_of(run, captions, of).text}".lstrip()
     if decision.action == "release edited":
-        because += "".join(f" {line}" for line in _unasked(run))
+        because += "".join(f" {line}" for line in _limits(run, captions))
     names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training is not None)}
     settings = run.meta("settings")
     is_exhausted = settings.get("thorough", True) and settings.get("scope") == "all"
@@ -227,10 +227,25 @@ def advice_of(run: Run, captions: Sequence[Caption], of: str = ALL, place: str =
     return Advice(decision.action, decision.sentence, because, tuple(commands))
 
 
-def _unasked(run: Run) -> Iterator[str]:
-    """What was not looked at of a model with its neurons off."""
-    if not (run.meta("attempts") or run.meta("attack")):
-        yield "Other prompts and attacks were not tried (findnemo verify does that)."
+UNTRIED = {  # attempts and attack of a run, whether each was made -> what to say
+    (False, False): "Other prompts and attacks were not tried (findnemo verify does that).",
+    (False, True): "Other prompts were not tried (findnemo verify does that).",
+    (True, False): "The attack on the text embedding was not tried (findnemo verify does that).",
+}
+
+
+def _limits(run: Run, captions: Sequence[Caption]) -> Iterator[str]:
+    """What was not looked at of a model with its neurons off, and what brings a copy back."""
+    made = tuple(bool(run.meta(name)) for name in ("attempts", "attack"))
+    if made in UNTRIED:
+        yield UNTRIED[made]
+    bases = run.meta("bases") or {}
+    tried = (verdicts(c, bases).get(OFF, {}).get(EMBEDDING) for c in captions)
+    attacks = [one for one in tried if one is not None]
+    back = sum(one.word == "back" for one in attacks)
+    if back:
+        of = f"{back} of {count(len(attacks), 'caption')} attacked"
+        yield f"An optimised text embedding, which takes the weights, still gives a copy of {of}."
     if not (run.meta("quality") or {}).get("prompts"):
         yield "What that costs other captions was not measured."
 
