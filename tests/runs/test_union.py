@@ -19,6 +19,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Run, Work, all_neurons, ask_all, neurons_of, standing, start
 from findnemo.runs.audit import check_union, commit
+from findnemo.runs.export import row
 from findnemo.runs.standing import joined, judged, switched_off
 from findnemo.runs.union import ROUNDS, digest_of, first_sample, grouped, settle, told
 from findnemo.runs.worklist import list_open
@@ -120,6 +121,8 @@ def test_a_copy_that_comes_back_with_all_off_is_searched_further_and_judged_on_n
         assert (joined(a), joined(b)) == (NeuronSet(), NeuronSet({"z": [7, 8]}))
         assert neurons_of(b) == NeuronSet({"y": [2]})  # what methods are compared by
         assert switched_off(b) == neurons_of(b) | joined(b)
+        assert row(b)["neurons"] == 3  # and what a table says of it
+        assert row(b)["layers"] == switched_off(b).to_json()
         sentence = told(captions)
         assert sentence.startswith("Memories were checked with all 4 neurons off together")
         assert (

@@ -224,10 +224,9 @@ def prices_table(caption: Caption) -> Table:
 
 def neuron_lines(caption: Caption, layers: Sequence[str]) -> list[str]:
     """A line a neuron, layers in forward order, with its z-score where the search had it."""
-    from findnemo.runs import neurons_of
-    from findnemo.runs.standing import z_scores
+    from findnemo.runs.standing import with_joined, z_scores
 
-    neurons = neurons_of(caption).layers
+    neurons = with_joined(caption).layers
     found = [(name, index) for name in layers for index in neurons.get(name, ())]
     z = {neuron: f"  z = {value:.1f}" for neuron, value in z_scores(caption).items()}
     return [f"  {plain(name)} [bold]#{i}[/]{z.get(f'{name}:{i}', '')}" for name, i in found]

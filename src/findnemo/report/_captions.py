@@ -9,9 +9,18 @@ from typing import Any
 from findnemo.localization.trajectory import GONE
 from findnemo.report import _charts as charts
 from findnemo.report._pictures import LARGE, NOISE, SIDE, Wanted
-from findnemo.runs import Caption, dear, neurons_of, points_of, standing, state, switched_off
+from findnemo.runs import Caption, dear, points_of, standing, state, switched_off
 from findnemo.runs.overview import BEFORE_AFTER, PRICES
-from findnemo.runs.standing import WORDS, folder_of, judged, meaning, said, worst_first, z_scores
+from findnemo.runs.standing import (
+    WORDS,
+    folder_of,
+    judged,
+    meaning,
+    said,
+    with_joined,
+    worst_first,
+    z_scores,
+)
 from findnemo.runs.verdict import TROUBLE, count
 
 PICTURES = {  # kind -> folder of the run, and the names of its files there
@@ -199,7 +208,7 @@ def _scores(caption: Caption) -> list[tuple[Any, ...]]:
 def neurons(
     caption: Caption, numbers: Mapping[str, int]
 ) -> list[tuple[str | int, int, float | None]]:
-    """Layer, index and z-score of the neurons found for a caption, the most unusual first."""
+    """Layer, index and z-score of the neurons that are off for a caption, the most unusual first."""
     z = z_scores(caption)
-    rows = [(numbers.get(name, name), i, z.get(f"{name}:{i}")) for name, i in neurons_of(caption)]
+    rows = [(numbers.get(name, name), i, z.get(f"{name}:{i}")) for name, i in with_joined(caption)]
     return sorted(rows, key=lambda row: -abs(row[2] or 0.0))

@@ -42,7 +42,6 @@ from findnemo.runs import (
     captions_of,
     list_of,
     list_told,
-    neurons_of,
     overview,
     p_values,
     q_values,
@@ -53,7 +52,7 @@ from findnemo.runs import (
 )
 from findnemo.runs._tried import verdicts
 from findnemo.runs.compare import own_apart, stage_in
-from findnemo.runs.standing import WORDS, checked_with, judged, seen
+from findnemo.runs.standing import WORDS, checked_with, judged, seen, with_joined
 from findnemo.runs.truth import truth_of
 from findnemo.runs.union import told
 from findnemo.runs.verdict import TROUBLE, advice_of, verdict_of
@@ -171,7 +170,7 @@ def facts(run: Run) -> dict[str, Any]:
             (name, width, sorted(index for layer, index in held if layer == name))
             for name, width in widths.items()
         ],
-        "sizes": charts.sizes([len(neurons_of(c)) for c in off]),
+        "sizes": charts.sizes([len(with_joined(c)) for c in off]),
         "shared": _shared(held, numbers),
     }
     effect = {
@@ -286,7 +285,7 @@ def _neurons_off(
     whole = sum(widths.values())
     layers = f"{len(all_neurons(captions).layers)} of {count(len(widths), 'layer')}"
     means = f"{percent(off.value / whole)} of the value neurons, in {layers}"
-    each = [len(neurons_of(c)) for c in captions if len(switched_off(c))]
+    each = [len(with_joined(c)) for c in captions if len(switched_off(c))]
     note = f"median {statistics.median(each):g} a caption, at most {max(each)}" if each else ""
     return _figure(label, f"{off.value:,} of {whole:,}", means, note)
 

@@ -24,10 +24,10 @@ from findnemo.runs.standing import (
     failures,
     impact_of,
     judged,
-    neurons_of,
     standing,
     state,
     unseen,
+    with_joined,
 )
 from findnemo.runs.store import Caption, Run, each_caption
 from findnemo.runs.truth import truth_of
@@ -45,13 +45,13 @@ def row(
 ) -> dict[str, Any]:
     """One row a caption, the columns of results.csv; `None` where a step does not concern it.
 
-    `layers`: the neurons found, layer -> indices. `q`: caption id -> q-value. `bases`: what results
+    `layers`: the neurons found and those that joined them, layer -> indices. `q`: caption id -> q-value. `bases`: what results
     of attacks must stand on (`Run.meta`).
     """
     detected = caption.detected
     found = caption.localized
     checked = judged(caption) or Verified()
-    neurons = neurons_of(caption)
+    neurons = with_joined(caption)
     failed = failures(caption)
     is_ = state(caption)
     return {
