@@ -40,6 +40,22 @@ def test_the_help_of_audit_fits_two_screens(monkeypatch):
     assert len(cli("audit", "--help").out.splitlines()) <= 80
 
 
+ARGUMENTS = {
+    command: names
+    for command, told in COMMANDS.items()
+    if len(names := [p.name for p in told.params if p.param_type_name == "argument"]) > 1
+}
+
+
+@pytest.mark.parametrize("command", ARGUMENTS)
+def test_the_usage_names_arguments_in_the_order_in_which_they_are_given(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    told = cli(command, "--help").out.splitlines()
+    usage = next(line for line in told if "Usage:" in line).partition("[OPTIONS]")[2]
+    places = [usage.lower().index(name) for name in ARGUMENTS[command]]
+    assert places == sorted(places)
+
+
 def test_every_command_is_in_one_group_and_every_panel_is_used():
     assert Counter(name for names in GROUPS.values() for name in names) == Counter([*COMMANDS])
     used = {

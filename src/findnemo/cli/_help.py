@@ -101,14 +101,15 @@ class Command(TyperCommand):
         return [one for one in self.params if one.name in rare and not one.required]
 
     def _shown(self, ctx: Any) -> list[Any]:
-        """The parameters in the order of the panels, each with its panel."""
+        """Arguments as they are given, then options in the order of the panels, with their panels."""
         left_out = [] if ctx.meta.get(WHOLE) else self._rare()
         shown: list[Any] = [one for one in self.get_params(ctx) if one not in left_out]
-        for one in shown:
-            if one.param_type_name == "option":
-                one.rich_help_panel = panel_of(one.name)
+        options = [one for one in shown if one.param_type_name == "option"]
+        for one in options:
+            one.rich_help_panel = panel_of(one.name)
         order = [*PANELS]
-        return sorted(shown, key=lambda one: order.index(panel_of(one.name)))
+        arguments = [one for one in shown if one not in options]
+        return [*arguments, *sorted(options, key=lambda one: order.index(panel_of(one.name)))]
 
 
 def whole_help(context: typer.Context, asked: bool) -> None:
