@@ -157,17 +157,19 @@ def told(captions: Sequence[Caption]) -> str:
     seen = [c for c in captions if treated(c) and judged(c) is not None]
     if not off or not seen:
         return ""
-    neurons = f"all {len(off)} neurons" if len(off) > 1 else "the one neuron"
+    neurons, together = (
+        (f"all {len(off)} neurons", " together") if len(off) > 1 else ("the one neuron", "")
+    )
     whole = [c for c in seen if c.together is not None]
     if not seen[0].unions:
         return (
             f"Each caption was checked with its own neurons off. It was not checked with {neurons}"
-            " off together, as in the exported model (findnemo verify does that)."
+            f" off{together}, as in the exported model (findnemo verify does that)."
         )
     some = f"{len(whole)} of {len(seen)} memories" if len(whole) < len(seen) else "Memories"
     again = [c for c in seen if len(joined(c))]
     more = sum(len(joined(c)) for c in again)
-    text = f"{some} were checked with {neurons} off together, as in the exported model."
+    text = f"{some} were checked with {neurons} off{together}, as in the exported model."
     if again:
         times = "One memory" if len(again) == 1 else f"{len(again)} memories"
         text += f" {times} had come back: {more} more {'neuron is' if more == 1 else 'neurons are'}"
