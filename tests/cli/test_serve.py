@@ -38,7 +38,7 @@ def test_the_app_is_opened_on_what_is_there(tmp_path):
     pytest.importorskip("gradio", reason="the app needs gradio: pip install 'findnemo[app]'")
     for arguments, said in (
         ([tmp_path], str(tmp_path)),
-        (["demo", "--model", "demo"], "--model goes with nothing"),
+        (["demo", "--model", "demo"], "so --model has no run to apply to"),
         (["demo", "--calibration", tmp_path], "is not a calibration"),
         (["demo", "--host", "192.0.2.1"], "192.0.2.1"),
     ):

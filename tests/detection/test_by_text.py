@@ -96,7 +96,7 @@ def test_what_cannot_be_put_in_order_is_refused(model):
     layer = next(iter(model.value_layers))
     with pytest.raises(InputError, match="no neurons of a memory"):
         Drives(model, {"a cat": NeuronSet()}, ORDINARY)
-    with pytest.raises(InputError, match="keeps no hold-out captions"):
+    with pytest.raises(InputError, match="an order of captions needs hold-out captions"):
         Unusual(model, [])
     for unknown in (NeuronSet({"other.to_v": [0]}), NeuronSet({layer: [10**6]})):
         with pytest.raises(MismatchError, match="has no neurons"):

@@ -180,7 +180,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(model, calibration
     with pytest.raises(InputError, match="--train-images"):
         tasks.audit(model, tasks.FineTune("photos"), out, Detecting(budget=20))
     none = replace(calibration, ordinary=())
-    with pytest.raises(InputError, match="keeps no hold-out captions"):
+    with pytest.raises(InputError, match="an order of captions needs hold-out captions"):
         tasks.detect(model, TABLE, out, Detecting(calibration=none, budget=20))
     assert not out.exists()
 
