@@ -31,6 +31,7 @@ from findnemo.app.jobs import CancelledError, Jobs
 from findnemo.app.subject import confined, run_images, shipped_run, training_image
 from findnemo.app.text import alarm, escaped, note, numbers, short, whole
 from findnemo.errors import InputError, MismatchError
+from findnemo.files.html import data_uri
 from findnemo.metrics.copies import compare_images, copies_in, copying
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs import Run, neurons_of, results, state
@@ -186,7 +187,9 @@ def test_one_caption_with_its_seeds_training_image_and_neurons(subject):
     assert (pixels(original) == pixels(demo.training_image(FIRST))).all()
     page = Reader(events.pictures(subject, one.chosen, None))
     pair = [*kept["before"], *kept["after"]]
-    assert page.images == [drawing.encoded(image) for image in (original, *pair)]
+    assert page.images == [
+        data_uri(image, drawing.LARGE, drawing.QUALITY) for image in (original, *pair)
+    ]
     assert page.alts[:2] == ["The training image", "Before, seed 1000"]
     assert all(page.alts)
     assert one.sheet.size == Image.open(subject.run / "sheets" / f"{caption.slug}.png").size

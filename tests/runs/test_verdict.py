@@ -212,7 +212,7 @@ def test_what_was_not_looked_at_before_a_release_is_said(run):
     found = advice_of(run, list(run.captions()))
     assert found.sentence == "Release it with this one neuron off."
     assert found.because.endswith(
-        "Other prompts and attacks were not tried (findnemo verify does that). What that costs"
+        "Other prompts and attacks were not tried (findnemo verify does that). The effect on"
         " other captions was not measured."
     )
     assert found.next_commands == ("findnemo export RUN --out clean",)

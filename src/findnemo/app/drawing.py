@@ -6,38 +6,29 @@ Pictures lie in the HTML. Everything in it that was not written here is escaped 
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from findnemo.app.edit import Edit, Widths, counted
+from findnemo.app.edit import Edit, Widths
 from findnemo.app.text import escaped, short
+from findnemo.files.html import data_uri
 from findnemo.neurons import Neuron
+from findnemo.runs.wording import count
 
 if TYPE_CHECKING:
     from PIL import Image
 
 THUMBNAIL = 128  # pixels of the longer side
 LARGE = 320
+QUALITY = 90
 NARROW = 32  # neurons in a row of the map
 WIDE = 64  # the same of a model with layers of more than MANY
 MANY = 128
 CELL = 10  # units of a neuron in the map
 
 
-def encoded(image: Image.Image, most: int = LARGE) -> str:
-    """A picture as the source of an <img>, its longer side at most `most` pixels."""
-    if max(image.size) > most:
-        image = image.copy()
-        image.thumbnail((most, most))
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=90)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
 def _picture(image: Image.Image, told: str, most: int) -> str:
-    return f'<img src="{encoded(image, most)}" alt="{escaped(told)}">'
+    return f'<img src="{data_uri(image, most, QUALITY)}" alt="{escaped(told)}">'
 
 
 # captions -----------------------------------------------------------------------------------------
@@ -173,7 +164,7 @@ def _layer(
     ground = f'<rect width="{columns * CELL}" height="{full}" fill="url(#cell)"/>'
     if rest := width % columns:
         ground += f'<rect y="{full}" width="{rest * CELL}" height="{CELL}" fill="url(#cell)"/>'
-    told = f"layer {number + 1}: {counted(width)}, {len(off)} off, {len(scaled)} scaled"
+    told = f"layer {number + 1}: {count(width, 'neuron')}, {len(off)} off, {len(scaled)} scaled"
     return (
         f'<div class="layer"><button type="button" data-layer="{number}" title="{escaped(name)}"'
         f' aria-label="{told}">layer {number + 1}</button>'

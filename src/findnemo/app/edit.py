@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 from findnemo.app.text import short
 from findnemo.errors import InputError
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
+from findnemo.runs.wording import count
 
 LONGEST = 10_000  # characters of neurons in writing, and of a caption that is typed
 LONGEST_LINK = 4_000
@@ -39,22 +40,13 @@ class Edit:
 
     def __str__(self) -> str:
         """For the eye: how many neurons are what."""
-        parts = [f"{counted(len(self.off))} off"] if self.off or not self.scaled else []
+        parts = [f"{count(len(self.off), 'neuron')} off"] if self.off or not self.scaled else []
         if self.scaled:
-            parts.append(f"{counted(len(self.scaled))} times {self.factor:g}")
+            parts.append(f"{count(len(self.scaled), 'neuron')} times {self.factor:g}")
         return ", ".join(parts)
 
 
 NONE = Edit()
-
-
-def counted(count: int, name: str = "neuron") -> str:
-    """A number of things.
-
-    >>> counted(1), counted(0, "caption")
-    ('1 neuron', '0 captions')
-    """
-    return f"{count} {name}{'s' * (count != 1)}"
 
 
 def check_factor(factor: float) -> float:

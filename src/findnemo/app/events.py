@@ -21,17 +21,7 @@ from typing import TYPE_CHECKING, Any
 from findnemo import export as exports
 from findnemo.app import drawing
 from findnemo.app.drawing import Card, Line
-from findnemo.app.edit import (
-    LONGEST,
-    NONE,
-    Edit,
-    View,
-    check_factor,
-    check_seed,
-    counted,
-    followed,
-    link,
-)
+from findnemo.app.edit import LONGEST, NONE, Edit, View, check_factor, check_seed, followed, link
 from findnemo.app.jobs import Tell
 from findnemo.app.subject import Subject, caption_of, captions, run_images, sheet, training_image
 from findnemo.app.text import command, escaped, note, numbers, short, whole
@@ -53,6 +43,7 @@ from findnemo.runs.standing import (
     worst_first,
     z_scores,
 )
+from findnemo.runs.wording import count
 from findnemo.seeds import FRESH
 
 if TYPE_CHECKING:
@@ -150,7 +141,7 @@ def _card(subject: Subject, caption: Caption) -> Card:
     images = run_images(subject, caption, most=1)
     before, after = (next(iter(images[when]), None) for when in ("before", "after"))
     score = None if caption.score is None else f"score {caption.score:.2f}"
-    off = counted(len(switched_off(caption))) if switched_off(caption) else None
+    off = count(len(switched_off(caption)), "neuron") if switched_off(caption) else None
     beside = ", ".join(filter(None, (score, off)))
     tone = WORDS[standing(caption)].tone
     return Card(caption.id, caption.row, caption.text, said(caption), tone, beside, before, after)
@@ -158,7 +149,7 @@ def _card(subject: Subject, caption: Caption) -> Card:
 
 def counted_captions(found: Sequence[Caption]) -> str:
     more = f"; the first {SHOWN} are shown: search for others" if len(found) > SHOWN else ""
-    return counted(len(found), "caption") + more
+    return count(len(found), "caption") + more
 
 
 def names(found: Iterable[Caption]) -> list[tuple[str, int]]:
@@ -491,8 +482,8 @@ def export(
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
-    neurons = f"{counted(len(chosen.neurons))} {_scaled(factor)}"
-    of = f"{neurons}, for {counted(len(chosen.captions), 'caption')}"
+    neurons = f"{count(len(chosen.neurons), 'neuron')} {_scaled(factor)}"
+    of = f"{neurons}, for {count(len(chosen.captions), 'caption')}"
     return file, f"{form}: {of}"
 
 

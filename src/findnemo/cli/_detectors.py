@@ -28,7 +28,7 @@ def refuse_beside(given: dict[str, Any], why: str) -> None:
 def show_detectors(comparison: Detectors, json: bool, quiet: bool) -> None:
     """What came of detectors. Ends the command with status 1 where one failed on a caption."""
     from findnemo.runs.detectors import borrows
-    from findnemo.runs.verdict import count
+    from findnemo.runs.wording import count
 
     if borrows(comparison.captions):
         say(
@@ -89,7 +89,7 @@ def as_json(found: Sequence[Result], captions: Sequence[Caption]) -> dict[str, A
 
 def show(found: Sequence[Result]) -> None:
     """The table, and a word on captions that failed."""
-    from findnemo.runs.verdict import count
+    from findnemo.runs.wording import count
 
     stdout.print(figures_table(found))
     stdout.print(

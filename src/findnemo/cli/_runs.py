@@ -42,7 +42,7 @@ def inspect(
     from findnemo.cli._detectors import inspect_detectors
     from findnemo.cli._overview import show_caption, show_overview
     from findnemo.runs import Run, captions_of, list_of, p_values, q_values, row, summary
-    from findnemo.runs.verdict import count
+    from findnemo.runs.wording import count
 
     if fdr is not None and not 0 < fdr < 1:
         raise InputError(f"--fdr {fdr} is not a rate between 0 and 1")
@@ -214,7 +214,7 @@ def merge(
     Example: `findnemo merge run run-* --partial`
     """
     from findnemo.runs.merge import merge as api
-    from findnemo.runs.verdict import count
+    from findnemo.runs.wording import count
 
     merged = api(out, shards, partial)
     if json:

@@ -92,7 +92,7 @@ def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) ->
     """
     from findnemo.runs import state
     from findnemo.runs.overview import value_layers
-    from findnemo.runs.verdict import count
+    from findnemo.runs.wording import count
 
     many = len(captions) if total is None else total
     states = ("memorized", "suspected", "not memorized", None)
@@ -211,7 +211,7 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
     """How many captions have a set that was found, and with how many neurons."""
     from findnemo.runs import all_neurons, neurons_of, switched_off
     from findnemo.runs.standing import treated
-    from findnemo.runs.verdict import count
+    from findnemo.runs.wording import count
 
     sought = [c for c in captions if c.localized is not None and treated(c)]
     sizes = sorted(len(neurons_of(c)) for c in sought if len(switched_off(c)))
@@ -226,7 +226,7 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
 
 def _quality_lines(quality: Mapping[str, Any] | None) -> list[str]:
     """That the quality check failed on some captions."""
-    from findnemo.runs.verdict import count
+    from findnemo.runs.wording import count
 
     if not quality or not quality["failed"]:
         return []

@@ -154,7 +154,7 @@ def study(
     """
     from findnemo import tasks
     from findnemo.errors import FindnemoError
-    from findnemo.runs.verdict import count
+    from findnemo.runs.wording import count
 
     if overview or name is None:  # its only argument is a run
         with listening(quiet) as listener:

@@ -13,7 +13,7 @@ from findnemo.runs import STANDINGS, Caption, neurons_of, standing, switched_off
 from findnemo.runs.overview import name_of, quickly, sampler_of
 from findnemo.runs.results import Verified
 from findnemo.runs.standing import copies, judged, said, seen, unseen
-from findnemo.runs.verdict import count
+from findnemo.runs.wording import count
 
 NONE = "\u2013"  # where there is no figure
 LONGEST = 160  # letters of a caption

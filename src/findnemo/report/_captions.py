@@ -21,7 +21,8 @@ from findnemo.runs.standing import (
     worst_first,
     z_scores,
 )
-from findnemo.runs.verdict import TROUBLE, count
+from findnemo.runs.verdict import TROUBLE
+from findnemo.runs.wording import count
 
 PICTURES = {  # kind -> folder of the run, and the names of its files there
     "original": ("images", "original.png"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from findnemo.neurons import Neuron
+from findnemo.runs.wording import count
 
 # of every chart, in its own units
 WIDTH = 640
@@ -132,7 +133,7 @@ def neuron_map(widths: Mapping[str, int], captions: Mapping[Neuron, int]) -> dic
                 "x": round(LEFT + (index + 0.5) / width * length - mark / 2, 2),
                 "width": round(mark, 2),
                 "shared": n > 1,
-                "text": f"#{index}: {n} caption{'s' * (n != 1)}",
+                "text": f"#{index}: {count(n, 'caption')}",
             }
             for (layer, index), n in sorted(captions.items())
             if layer == name

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from findnemo.runs import state
 from findnemo.runs.overview import PRICES
-from findnemo.runs.verdict import count as count
+from findnemo.runs.wording import count as count
 
 if TYPE_CHECKING:
     from jinja2 import Environment

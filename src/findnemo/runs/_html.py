@@ -21,8 +21,9 @@ SIDE = 420  # of a picture's longer side, in pixels
 
 
 def html_of(run: Run) -> str:
-    """What to do with a run and why, its five figures, and the sheets of memorized captions, what is not gone
-    first, as many as SHOWN and BUDGET let. No model is loaded.
+    """What to do with a run and why, its five figures, and the sheets of memorized captions.
+
+    What is not gone comes first; SHOWN and BUDGET limit how many. No model is loaded.
 
     Raises InputError for a run that holds a link: a picture must not come from elsewhere.
     """

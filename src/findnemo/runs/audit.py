@@ -49,6 +49,7 @@ from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, asked, enter
 from findnemo.runs.trust import vouch
 from findnemo.runs.union import Union, digest_of, first_sample, forget, grouped, settle
+from findnemo.runs.wording import count
 from findnemo.runs.workers import Event, Pool, Serial, Step, Unit, answer_of, never
 from findnemo.runs.worklist import groups, list_open, on_list
 from findnemo.runtime.memory import named
@@ -513,7 +514,7 @@ def _pictures(
         small = original.copy()
         small.thumbnail(result.before[0].size)
         files[f"{images}/original.png"] = png(small)
-    after = f"after: {neurons} neuron{'s' * (neurons != 1)} off"
+    after = f"after: {count(neurons, 'neuron')} off"
     steps = "" if looked.steps is None else f", in {looked.steps} steps"
     rows = [(f"before{steps}", result.before), (f"{after}{steps}", result.after)]
     for when in ("before", "after"):

@@ -45,8 +45,8 @@ def row(
 ) -> dict[str, Any]:
     """One row a caption, the columns of results.csv; `None` where a step does not concern it.
 
-    `layers`: the neurons found and those that joined them, layer -> indices. `q`: caption id -> q-value. `bases`: what results
-    of attacks must stand on (`Run.meta`).
+    `layers`: the neurons found and those that joined them, layer -> indices. `q`: caption id ->
+    q-value. `bases`: what results of attacks must stand on (`Run.meta`).
     """
     detected = caption.detected
     found = caption.localized

@@ -35,6 +35,7 @@ from findnemo.runs.results import Training, damaged, decoded
 from findnemo.runs.stages import Progress, Stage, run_stage
 from findnemo.runs.store import VARIANTS, WATCHED, Caption, Run
 from findnemo.runs.table import enter
+from findnemo.runs.wording import count
 from findnemo.runs.workers import Pool, Unit
 from findnemo.runs.worklist import groups, list_open
 from findnemo.seeds import TRAINED
@@ -465,7 +466,7 @@ def sentence(about: Mapping[str, Any]) -> str:
     main = row_of(about, about["main"])
     assert main is not None
     many = different(about)
-    pictures = f"{many} training picture{'s' * (many != 1)}"
+    pictures = count(many, "training picture")
     asked = len({one["group"] for one in about["pictures"] if {*one["ways"]} & {"own", "trigger"}})
     if 0 < asked < many:
         pictures = f"the {asked} of {pictures} whose captions were asked"

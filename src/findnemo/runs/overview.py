@@ -28,6 +28,7 @@ from findnemo.runs.standing import (
     with_joined,
 )
 from findnemo.runs.store import Caption, Run
+from findnemo.runs.wording import count
 
 
 class Measured(NamedTuple):
@@ -235,11 +236,8 @@ def glance(
     cost = change.told
     if "a_clip_before" in known:
         cost += f"; fit with the caption {known['a_clip_before']:.3f} \u2192 {known['a_clip_after']:.3f}"
-    others = (
-        "1 other caption"
-        if known.get("prompts") == 1
-        else f"{known.get('prompts') or ''} other captions".lstrip()
-    )
+    prompts = known.get("prompts")
+    others = count(prompts, "other caption") if prompts else "other captions"
     return [
         (found.name, replace(found, of=seen).told),
         ("captions suspected", Figure("", doubted, seen).told),

@@ -53,6 +53,7 @@ from findnemo.runs.audit import Answer, Work
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import all_neurons, switched_off
 from findnemo.runs.store import Caption
+from findnemo.runs.wording import count
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runtime.memory import named
 
@@ -376,10 +377,7 @@ def failures(captions: Iterable[Caption]) -> list[str]:
         for kind, p in tried
         for name, why in p.get("broken", {}).items()
     )
-    return [
-        f"{stage} failed {n} time{'s' * (n != 1)}: {reason}"
-        for (stage, reason), n in counts.items()
-    ]
+    return [f"{stage} failed {count(n, 'time')}: {reason}" for (stage, reason), n in counts.items()]
 
 
 def _basis(work: Work, effort: Effort, trial: Trial, stage: str) -> str:

@@ -28,6 +28,7 @@ from findnemo.runs.standing import (
 )
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.truth import KINDS
+from findnemo.runs.wording import count, joined
 from findnemo.stats.rates import holdout_needed
 
 TROUBLE = [word for word, entry in WORDS.items() if entry.clause]
@@ -247,7 +248,7 @@ def _limits(run: Run, captions: Sequence[Caption]) -> Iterator[str]:
         of = f"{back} of {count(len(attacks), 'caption')} attacked"
         yield f"An optimised text embedding, which takes the weights, still gives a copy of {of}."
     if not (run.meta("quality") or {}).get("prompts"):
-        yield "What that costs other captions was not measured."
+        yield "The effect on other captions was not measured."
 
 
 def _audit_of(run: Run, place: str, is_fine_tune: bool) -> str:
@@ -376,21 +377,3 @@ def _p(captions: Sequence[Caption]) -> str:
         return ""
     low, high = f"{values[0]:.2g}", f"{values[-1]:.2g}"
     return f" (p = {low})" if low == high else f" (p = {low} to {high})"
-
-
-def joined(parts: Sequence[str]) -> str:
-    """
-    >>> joined(["one"]), joined(["one", "two", "three"])
-    ('one', 'one, two and three')
-    """
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def count(amount: int, what: str) -> str:
-    """
-    >>> count(1, "neuron"), count(2000, "memory")
-    ('1 neuron', '2,000 memories')
-    """
-    if amount != 1:
-        what = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
-    return f"{amount:,} {what}"

@@ -14,6 +14,7 @@ from findnemo.errors import InputError
 from findnemo.neurons import NeuronSet
 from findnemo.runs import Run
 from findnemo.runs.store import DATABASE
+from findnemo.runs.wording import count
 from findnemo.runtime.notices import told_to
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import loaded, place_of, source_of
@@ -160,6 +161,5 @@ def _target(run: Path, out: str | Path | None, form: str, several: bool) -> Path
 def _count(chosen: Any) -> str:
     how = "off" if chosen.factor == 0 else f"at {chosen.factor:g}"
     point = chosen.about.get("point")
-    plural = "s" * (len(chosen.neurons) != 1)
     told = "chosen by hand, not verified" if chosen.is_by_hand else point
-    return f"{len(chosen.neurons)} neuron{plural} {how}" + (f" ({told})" if told else "")
+    return f"{count(len(chosen.neurons), 'neuron')} {how}" + (f" ({told})" if told else "")

@@ -48,6 +48,7 @@ from findnemo.runs.fine_tunes import (
     summary,
     write_training,
 )
+from findnemo.runs.wording import count
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     HOLDOUT,
@@ -562,7 +563,7 @@ def _tell_cost(found: Sequence[Candidate], given: Material, listener: Listener) 
     images = sum(q.images for one in found for q in given.asked(one))
     evaluations = images * given.settings.passes
     listener.say(
-        f"{len(found) - 1} tuned model{'s' * (len(found) > 2)} and the base make {images:,} images"
+        f"{count(len(found) - 1, 'tuned model')} and the base make {images:,} images"
         f" ({evaluations:,} evaluations of the denoiser)"
     )
     first = next(kind for kind in MAIN if kind in counts)
