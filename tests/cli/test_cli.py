@@ -519,7 +519,7 @@ def test_inspect_one_caption(audited):
     result = cli("inspect", audited, text.upper())
     assert result.status == 0
     assert result.out.startswith("copies: its finished images still hold copies\n")
-    assert f"{text}  row {rows[text]['row']}, VM[/]" in result.out
+    assert f"{text}  row {rows[text]['row']}, type VM[/]" in result.out
     assert result.out.count("#") == rows[text]["neurons"]
     assert "sheets" in result.out
     by_row = cli("inspect", audited, rows[text]["row"], "--json")
@@ -898,7 +898,10 @@ def test_a_list_is_made_shown_and_asked_for_at_another_level(place, tmp_path):
         cli("inspect", tmp_path / "run", "--fdr", 0.9, "--json").json["discoveries"]["level"] == 0.9
     )
     one = cli("inspect", tmp_path / "run", 1)
-    assert f"p = {whole['results'][0]['p']:.3g}, q = {whole['results'][0]['q']:.3g}" in one.out
+    first = whole["results"][0]
+    assert f"q = {first['q']:.3g} (the false discovery rate" in one.out
+    rare = f"at most {100 * first['p']:.2g} % of ordinary captions score as high"
+    assert (rare in one.out) == (first["score"] >= first["tau"])
     assert cli("inspect", tmp_path / "run", 1, "--json").json[0]["q"] == whole["results"][0]["q"]
 
 

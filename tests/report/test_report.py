@@ -183,8 +183,8 @@ def test_a_caption_shows_its_scores_neurons_and_pictures(page):
         "gone two",
         "gone on fresh seeds",
         "type TM",
-        "#1 of layer 1 11.0",
-        "#5 of layer 3 15.0",
+        "layer 1, #1 11.0",
+        "layer 3, #5 15.0",
         "0.800 0.300",
         "20 U-Net evaluations",
     ):

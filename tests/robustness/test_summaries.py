@@ -71,16 +71,16 @@ def test_attempts_without_a_copy_and_with_some():
     none, silent, quiet, given, last = sentences(attempts(0, 1, 4), None)
     assert none == (
         f"With neurons off, none of 2 {what} gives a copy of a caption for which it works on the"
-        " untouched model (4 to 5 of the 5 captions attacked, each; 95 %: fewer than 49 %)."
+        " untouched model (4 to 5 of the 5 captions tried, each; 95 %: fewer than 49 %)."
     )
     assert silent == (
         "1 of 3 attempts tell nothing: on the untouched model they give no copy of the 5 captions"
-        " attacked either (similarity at most 0.30)."
+        " tried either (similarity at most 0.30)."
     )
     assert quiet.startswith("No prompt that brings a picture back from the untouched model brought")
-    assert "with neurons off, of the 5 captions attacked" in quiet
+    assert "with neurons off, of the 5 captions tried" in quiet
     assert given == (
-        "Image to image: 0.9, which is given the picture, gives back 1 of the 5 captions attacked"
+        "Image to image: 0.9, which is given the picture, gives back 1 of the 5 captions tried"
         " for which it works on the untouched model, and 4 of 5 of ordinary captions."
     )
     assert last == WEIGHTS
@@ -88,7 +88,7 @@ def test_attempts_without_a_copy_and_with_some():
     assert len(rest) == 2, "prompts bring pictures back: nothing is said of them being quiet"
     assert some == (
         f"With neurons off, 1 of 2 {what} give copies; the most has 'words: synonyms', of 3 of the"
-        " 4 captions attacked for which it works on the untouched model."
+        " 4 captions tried for which it works on the untouched model."
     )
 
 
@@ -97,7 +97,7 @@ def test_where_no_attempt_works_nothing_is_said_of_prompts_that_bring_nothing_ba
     said = sentences({"columns": [*mute], "table": {"seeds: fresh": mute}}, None)
     assert said == [
         "1 of 1 attempts tell nothing: on the untouched model they give no copy of the 5 captions"
-        " attacked either (similarity at most 0.17).",
+        " tried either (similarity at most 0.17).",
         WEIGHTS,
     ]
 

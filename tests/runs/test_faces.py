@@ -41,6 +41,7 @@ from findnemo.runs.overview import figures
 from findnemo.runs.standing import WORDS, z_scores
 from findnemo.runs.track import caption_values, run_values
 from findnemo.runs.verdict import ALL, verdict_of
+from findnemo.runs.why import why
 from findnemo.settings import PAPER
 
 TAU = 0.4
@@ -316,6 +317,7 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
         assert f"{verdict}" in _text(events.detail(_subject(run), caption.id).title)
         about = _text(events.detail(_subject(run), caption.id).about)
         assert f"verdict {verdict}" in about
+        assert why(caption) in about
         assert case.is_ is None or f"state {case.is_} " in about
         kept = {shown for shown, lets in events.FILTERS.items() if lets(caption)}
         assert kept >= {"all", case.says}
@@ -331,11 +333,15 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
             assert (card["standing"], card["tone"]) == (case.says, WORDS[case.says].tone)
             assert card["said"] == said
             assert (card["meaning"], bool(card["off"])) == (verdict.partition(": ")[2], case.off)
+            assert card["why"] == why(caption)
         # neurons, and their z-scores where the search or verification has them
         neurons = neurons_of(caption)
         z = z_scores(caption)
-        assert len(_overview.neuron_lines(caption, ["a"])) == len(neurons)
-        assert sum("z = " in line for line in _overview.neuron_lines(caption, ["a"])) == len(z)
+        lines = _overview.neuron_lines(caption, {"a": 1})
+        assert sum(line.count("#") for line in lines) == len(neurons)
+        assert sum(line.count("(z ") for line in lines) == len(z)
+        if lines:
+            assert ("not switched off" in lines[0]) == (not case.off)
         assert sum(
             "z = " in label for label, _ in events.ticks(_subject(run), _chosen(caption))
         ) == len(z)

@@ -188,7 +188,7 @@ def test_the_advice_on_a_run_rests_on_its_verdict_and_names_the_run(run):
     (command,) = found.next_commands
     assert shlex.split(command)[-2:] == ["--out", "a run"]
     assert "a run/calibration" in shlex.split(command)
-    assert "RUN" in advice_of(run, captions).next_commands[0]
+    assert advice_of(run, captions).next_commands == (command,)  # the directory's own name
 
 
 def test_a_search_that_tried_all_is_not_advised_again(run, tmp_path):
@@ -203,7 +203,7 @@ def test_a_search_that_tried_all_is_not_advised_again(run, tmp_path):
         for stage, result in (("detect", OVER), ("localize", FAR), ("verify", COPIES)):
             tried.record(id_, stage, result, 1.0)
         found = advice_of(tried, list(tried.captions()))
-    assert found.next_commands == ("findnemo inspect RUN",)
+    assert found.next_commands == ("findnemo inspect tried",)
 
 
 def test_what_was_not_looked_at_before_a_release_is_said(run):
@@ -213,9 +213,27 @@ def test_what_was_not_looked_at_before_a_release_is_said(run):
     assert found.sentence == "Release it with this one neuron off."
     assert found.because.endswith(
         "Other prompts and attacks were not tried (findnemo verify does that). The effect on"
-        " other captions was not measured."
+        " other captions was not measured. All this is known of the 2 captions that were looked at;"
+        " others can be memorized too."
     )
-    assert found.next_commands == ("findnemo export RUN --out clean",)
+    assert found.next_commands == ("findnemo export 'a run' --out clean",)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "form"),
+    [
+        ("some/model", {}, "--out clean"),
+        ("/models/mine.safetensors", {}, "--to file --out clean.safetensors"),
+        ("some/model", {"lora": "my.safetensors"}, "--to adapter --out clean.safetensors"),
+    ],
+)
+def test_an_export_is_advised_in_the_form_of_the_model(run, source, options, form):
+    run.record(1, "localize", FOUND, 1.0)
+    run.record(1, "verify", GONE, 1.0)
+    run.set_meta("source", source)
+    run.set_meta("source_options", options)
+    found = advice_of(run, list(run.captions()), place="run")
+    assert found.next_commands == (f"findnemo export run {form}",)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +266,9 @@ def test_every_command_and_option_that_is_advised_is_there():
     for template in (*NEXT.values(), AGAIN, CARRIERS):
         for audit in audits:
             again = AGAIN.format(audit=audit, run="RUN")
-            _, name, *words = template.format(audit=audit, run="RUN", again=again).split()
+            _, name, *words = template.format(
+                audit=audit, run="RUN", again=again, form="--to file --out F"
+            ).split()
             known = {
                 flag for one in commands[name].params for flag in (*one.opts, *one.secondary_opts)
             }

@@ -43,6 +43,7 @@ from findnemo.runs.standing import (
     worst_first,
     z_scores,
 )
+from findnemo.runs.why import why
 from findnemo.runs.wording import count
 from findnemo.seeds import FRESH
 
@@ -212,8 +213,7 @@ def _measured(caption: Caption) -> Iterator[tuple[str, Any]]:
     """How a caption stands and what was measured of it, as terminal and report call it."""
     values = row(caption)
     yield "verdict", f"{said(caption)}: {meaning(caption)}"
-    yield "memorization score", values["score"]
-    yield "threshold (tau)", values["tau"]
+    yield "why", why(caption)
     for measured in BEFORE_AFTER:
         before, after = measured.of(caption) or (None, None)
         told = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -142,21 +142,23 @@ def show_caption(
     after, its neurons, its picture.
     """
     from findnemo.report.sentences import of_caption
-    from findnemo.runs import settings_of
     from findnemo.runs._tried import verdicts
     from findnemo.runs.overview import value_layers
     from findnemo.runs.standing import folder_of
+    from findnemo.runs.why import why
 
-    kind = f", {plain(caption.type)}" if caption.type else ""
+    kind = f", type {plain(caption.type)}" if caption.type else ""
     tell(verdict_of(caption))
-    stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}{kind}")
-    if scored := score_of(caption, settings_of(run)["tau"], q):
-        tell(scored)
+    stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}{kind}", soft_wrap=True)
+    for line in (why(caption), work_of(caption, q)):
+        if line:
+            tell(line)
     _show_rows(measured_table(caption))
     if caption.localized is not None and caption.localized.diagnosis is not None:
         tell(plain(caption.localized.diagnosis["sentence"]))
     _show_rows(prices_table(caption))
-    for line in neuron_lines(caption, list(value_layers(run, captions))):
+    numbers = {name: number for number, name in enumerate(value_layers(run, captions), 1)}
+    for line in neuron_lines(caption, numbers):
         tell(line)
     for line in of_caption(verdicts(caption, run.meta("bases") or {})):
         tell(plain(line))
@@ -179,18 +181,18 @@ def verdict_of(caption: Caption) -> str:
     return f"{coloured(standing(caption), said(caption))}: {meaning(caption)}"
 
 
-def score_of(caption: Caption, tau: float, q: float | None = None) -> str:
-    """Score and threshold, p-value and q-value where there are some, what it took, and which
-    neurons were off when it was judged.
+def work_of(caption: Caption, q: float | None = None) -> str:
+    """What the answer took, and which neurons were off when the caption was judged; the q-value
+    where there is one.
     """
     from findnemo.runs.standing import checked_with, evaluations_of, joined
+    from findnemo.runs.wording import count
 
-    if caption.score is None:
+    if caption.detected is None:
         return ""
-    parts = [f"score {caption.score:.3f}, tau {tau:.3f}"]
-    if caption.p is not None:
-        parts.append(f"p = {caption.p:.3g}" + ("" if q is None else f", q = {q:.3g}"))
-    parts.append(f"{evaluations_of(caption)} U-Net evaluations")
+    parts = [count(evaluations_of(caption), "U-Net evaluation")]
+    if q is not None:
+        parts.append(f"q = {q:.3g} (the false discovery rate of a list that ends here)")
     if off := checked_with(caption):
         more = len(joined(caption))
         parts.append(f"judged with {off} off")
@@ -222,11 +224,31 @@ def prices_table(caption: Caption) -> Table:
     return table
 
 
-def neuron_lines(caption: Caption, layers: Sequence[str]) -> list[str]:
-    """A line a neuron, layers in forward order, with its z-score where the search had it."""
-    from findnemo.runs.standing import with_joined, z_scores
+def neuron_lines(caption: Caption, layers: Mapping[str, int]) -> list[str]:
+    """A line a layer in forward order, with the neurons that were found for a caption and their
+    z-scores; above them whether they are switched off. `layers`: name -> number.
+    """
+    from findnemo.runs.standing import joined, switched_off, with_joined, z_scores
+    from findnemo.runs.wording import count
 
-    neurons = with_joined(caption).layers
-    found = [(name, index) for name in layers for index in neurons.get(name, ())]
-    z = {neuron: f"  z = {value:.1f}" for neuron, value in z_scores(caption).items()}
-    return [f"  {plain(name)} [bold]#{i}[/]{z.get(f'{name}:{i}', '')}" for name, i in found]
+    neurons = with_joined(caption)
+    if not len(neurons):
+        return []
+    z = z_scores(caption)
+    later = set(joined(caption))
+    state = "switched off" if len(switched_off(caption)) else "found, not switched off"
+    legend = "; z: standard deviations from the mean of ordinary captions" if z else ""
+    lines = [f"{count(len(neurons), 'neuron')} {state}{legend}"]
+    for name, number in layers.items():
+        marks = (_mark(name, i, z, later) for i in neurons.layers.get(name, ()))
+        if text := ", ".join(marks):
+            lines.append(f"  layer {number} ({plain(name)}): {text}")
+    return lines
+
+
+def _mark(layer: str, index: int, z: Mapping[str, float], later: Set[Neuron]) -> str:
+    """A neuron, its z-score where the search had it, whether it joined later."""
+    value = z.get(f"{layer}:{index}")
+    about = [] if value is None else [f"z {value:.1f}"]
+    about += ["joined"] if (layer, index) in later else []
+    return f"[bold]#{index}[/]" + (f" ({', '.join(about)})" if about else "")

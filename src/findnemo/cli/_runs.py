@@ -74,7 +74,7 @@ def inspect(
             print_json([row(c, q, opened.meta("bases")) for c in chosen])
             return
         for one in chosen[:10]:
-            show_caption(opened, captions, one, q.get(one.id))
+            show_caption(opened, captions, one, q.get(one.id) if listed else None)
         if len(chosen) > 10:
             warn(f"{count(len(chosen) - 10, 'more caption')} fit; give a longer part")
 

@@ -60,12 +60,12 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
 
 
 def _where(layers: Sequence[str]) -> str:
-    return "neurons by layer" if len(layers) <= MOST_LAYERS else "down, mid, up"
+    return "off by layer" if len(layers) <= MOST_LAYERS else "off: down, mid, up"
 
 
 def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
-    """Score, copies before and after, and neurons of each layer."""
-    from findnemo.runs import neurons_of
+    """Score, copies before and after, and how many neurons of each layer are switched off."""
+    from findnemo.runs import switched_off
     from findnemo.runs.standing import judged
 
     score = "" if caption.score is None else f"{caption.score:.3f}"
@@ -75,8 +75,8 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
         copies = f"{100 * checked.copies_before:.0f} → {100 * checked.copies_after:.0f} %"
     if caption.localized is None:
         return score, copies, ""
-    found = neurons_of(caption).layers
-    counts = {name: len(found.get(name, ())) for name in layers}
+    off = switched_off(caption).layers
+    counts = {name: len(off.get(name, ())) for name in layers}
     if len(layers) > MOST_LAYERS:  # more than a line has room for: the parts of the network
         parts: Counter[str] = Counter()
         for name, n in counts.items():

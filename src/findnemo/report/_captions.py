@@ -13,6 +13,7 @@ from findnemo.runs import Caption, dear, points_of, standing, state, switched_of
 from findnemo.runs.overview import BEFORE_AFTER, PRICES
 from findnemo.runs.standing import (
     WORDS,
+    evaluations_of,
     folder_of,
     judged,
     meaning,
@@ -22,6 +23,7 @@ from findnemo.runs.standing import (
     z_scores,
 )
 from findnemo.runs.verdict import TROUBLE
+from findnemo.runs.why import why
 from findnemo.runs.wording import count
 
 PICTURES = {  # kind -> folder of the run, and the names of its files there
@@ -170,6 +172,8 @@ def card(
     return line(path, caption, pictures) | {
         "is_open": is_open(caption),
         "meaning": meaning(caption),
+        "why": why(caption),
+        "evaluations": evaluations_of(caption),
         "scores": _scores(caption),
         "neurons": neurons(caption, numbers),
         "seen": judged(caption),

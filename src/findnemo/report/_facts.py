@@ -185,7 +185,7 @@ def facts(run: Run) -> dict[str, Any]:
     }
     each = {
         "groups": folded(shown),
-        "q": q_values(p_values(run)),
+        "q": {} if listed is None else q_values(p_values(run)),
         "unlisted": len(captions) - len(shown),
         "cardless": sum(map(has_card, captions)) - len(carded),
         "pictures_left_out": len(set(wanted)) - len(pictures),

@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from findnemo.runs import state
 from findnemo.runs.overview import PRICES
 from findnemo.runs.wording import count as count
 
@@ -107,5 +106,5 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     templates.filters.update(shown=shown, clipped=clipped, number=number)
-    templates.globals.update(count=count, state=state, more_or_less=more_or_less, PRICES=PRICES)
+    templates.globals.update(count=count, more_or_less=more_or_less, PRICES=PRICES)
     return templates

@@ -24,6 +24,7 @@ WEIGHTS = (
     "Removing neurons does not protect weights that are given away against somebody who already has"
     " the picture."
 )
+ATTACKED = "attacked for which the attack"
 PROMPTS = "other seeds, samplers, steps, guidance, words and tokens"
 
 
@@ -119,13 +120,13 @@ def _words(state: str, every: Mapping[str, dict[str, Any]]) -> list[str]:
         nearest = max((v for c in silent.values() for v in c["silent"] if v is not None), default=0)
         lines.append(
             f"{len(silent)} of {len(every)} attempts tell nothing: on the untouched model they give"
-            f" no copy of the {count(most, 'caption')} attacked either (similarity at most"
+            f" no copy of the {count(most, 'caption')} tried either (similarity at most"
             f" {nearest:.2f})."
         )
     if works and not beyond and not any(cell["back"] for cell in works.values()):
         lines.append(
             "No prompt that brings a picture back from the untouched model brought one back"
-            f" {_state(state)}, of the {count(most, 'caption')} attacked; that is no proof for"
+            f" {_state(state)}, of the {count(most, 'caption')} tried; that is no proof for"
             " other captions or prompts."
         )
     return lines
@@ -147,7 +148,7 @@ def _working(state: str, works: Mapping[str, dict[str, Any]], most: int) -> str:
         return (
             f"{_with(state)}, none of {count(len(works), 'attempt')} with {PROMPTS} gives a copy of"
             f" a caption for which it works on the untouched model ({each} of the"
-            f" {count(most, 'caption')} attacked, each; 95 %: fewer than {100 * max(ends):.0f} %)."
+            f" {count(most, 'caption')} tried, each; 95 %: fewer than {100 * max(ends):.0f} %)."
         )
     name, cell = max(hits.items(), key=lambda pair: pair[1]["back"] / pair[1]["works"])
     return (
@@ -156,15 +157,13 @@ def _working(state: str, works: Mapping[str, dict[str, Any]], most: int) -> str:
     )
 
 
-def _of(cell: Mapping[str, Any], what: str = "it") -> str:
+def _of(cell: Mapping[str, Any], what: str = "tried for which it") -> str:
     """
     >>> _of({"back": 1, "works": 3})
-    '1 of the 3 captions attacked for which it works on the untouched model'
+    '1 of the 3 captions tried for which it works on the untouched model'
     """
     captions = count(cell["works"], "caption")
-    return (
-        f"{cell['back']} of the {captions} attacked for which {what} works on the untouched model"
-    )
+    return f"{cell['back']} of the {captions} {what} works on the untouched model"
 
 
 def _given(
@@ -178,7 +177,7 @@ def _given(
     if not cell["works"]:
         return [
             f"{strength.capitalize()}, which is given the picture, tells nothing: it gives no copy"
-            f" on the untouched model of the {count(cell['n'], 'caption')} attacked."
+            f" on the untouched model of the {count(cell['n'], 'caption')} tried."
         ]
     beside = table[strength].get(ORDINARY + state)
     ordinary = (
@@ -213,7 +212,7 @@ def _optimised(state: str, told: Mapping[str, Any]) -> list[str]:
         copied, of = told.get("never") or (0, 0)
         never = f"; of pictures never seen, of {copied} of {of}" if of else ""
         lines.append(
-            f"{_with(state)}, an optimised embedding gives a copy of {_of(told, 'the attack')}"
+            f"{_with(state)}, an optimised embedding gives a copy of {_of(told, ATTACKED)}"
             f" (95 %: {ends}){never}."
         )
     if told["beyond"]:

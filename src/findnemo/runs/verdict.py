@@ -55,7 +55,7 @@ NEXT = {  # why a decision is as it is -> the command to run next
     "unseen": PICTURES,
     "apart": VERIFY,
     "other prompts": "findnemo harden {run} --out hardened",
-    "gone": "findnemo export {run} --out clean",
+    "gone": "findnemo export {run} {form}",
     "more images": "{audit} --images 8 --out {run}",
     "cleaned": "findnemo export {run} --to adapter --out clean.safetensors",
 }
@@ -203,14 +203,17 @@ class Advice(NamedTuple):
     next_commands: tuple[str, ...] = ()
 
 
-def advice_of(run: Run, captions: Sequence[Caption], of: str = ALL, place: str = "RUN") -> Advice:
+def advice_of(
+    run: Run, captions: Sequence[Caption], of: str = ALL, place: str | None = None
+) -> Advice:
     """What to do now, by the audit of the captions `of` a run; `captions` as for `verdict_of`.
 
-    `place`: what the commands call the run directory.
+    `place`: what the commands call the run directory, by default its name.
 
         with Run.open("run") as run:
             print(advice_of(run, list(run.captions()), place="run").sentence)
     """
+    place = run.path.resolve().name if place is None else place
     training = training_of(run)
     decision = training and of_training(training, len(all_neurons(captions)))
     because = training["sentence"] if training else ""
@@ -220,9 +223,12 @@ def advice_of(run: Run, captions: Sequence[Caption], of: str = ALL, place: str =
         because = f"{because} {verdict_of(run, captions, of).text}".lstrip()
     if decision.action == "release edited":
         because += "".join(f" {line}" for line in _limits(run, captions))
+    if decision.action in ("release", "release edited"):
+        because += f" {_reach(looked_at(run, of)[0])}"
     names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training is not None)}
     settings = run.meta("settings")
     is_exhausted = settings.get("thorough", True) and settings.get("scope") == "all"
+    names["form"] = _form(run)
     names["again"] = (CARRIERS if is_exhausted else AGAIN).format(**names)
     commands = dict.fromkeys(NEXT[why].format(**names) for why in decision.why)
     return Advice(decision.action, decision.sentence, because, tuple(commands))
@@ -249,6 +255,23 @@ def _limits(run: Run, captions: Sequence[Caption]) -> Iterator[str]:
         yield f"An optimised text embedding, which takes the weights, still gives a copy of {of}."
     if not (run.meta("quality") or {}).get("prompts"):
         yield "The effect on other captions was not measured."
+
+
+def _reach(audited: int) -> str:
+    """
+    >>> _reach(2)
+    'All this is known of the 2 captions that were looked at; others can be memorized too.'
+    """
+    which, are = ("caption", "was") if audited == 1 else (f"{audited:,} captions", "were")
+    return f"All this is known of the {which} that {are} looked at; others can be memorized too."
+
+
+def _form(run: Run) -> str:
+    """The options of an export in the form in which the model of a run was given."""
+    if "lora" in (run.meta("source_options") or {}):
+        return "--to adapter --out clean.safetensors"
+    is_file = str(run.meta("source")).endswith(".safetensors")
+    return "--to file --out clean.safetensors" if is_file else "--out clean"
 
 
 def _audit_of(run: Run, place: str, is_fine_tune: bool) -> str:
