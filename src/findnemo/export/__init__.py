@@ -142,8 +142,7 @@ def write(
 
         with Run.open("run") as run:
             chosen = findnemo.export.select(run)
-        findnemo.export.write("kohya", chosen, "clean.safetensors",
-        findnemo.load("model.safetensors"))
+        findnemo.export.write("kohya", chosen, "clean.safetensors", findnemo.load("model.safetensors"))
     """
     check(form, chosen, path, model, force, dtype)
     target = Path(path)

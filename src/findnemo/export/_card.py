@@ -98,8 +98,8 @@ def edit_of(chosen: Selection) -> str:
 def markdown(text: str, longest: int = LONGEST) -> str:
     """Text of unknown origin as one line of plain words in Markdown, safe in tables too.
 
-    >>> print(markdown("a | b <img src=x>\n# c"))
-    a \| b \<img src\=x\> \# c
+    >>> print(markdown("a | b <img src=x>\\n# c"))
+    a \\| b \\<img src\\=x\\> \\# c
     """
     line = "".join(c for c in " ".join(text.split()) if c.isprintable())
     line = line if len(line) <= longest else line[: longest - 1] + "…"

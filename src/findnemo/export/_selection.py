@@ -143,8 +143,7 @@ def by_hand(
     Raises InputError for a file without neurons, an empty set, or a factor that is not finite;
     MismatchError for neurons that name another model.
 
-        findnemo.export.by_hand(NeuronSet({"mid_block.attentions.0.transformer_blocks.0.attn2.to_v":
-        [3]}), model)
+        findnemo.export.by_hand(NeuronSet({"mid_block.attentions.0.transformer_blocks.0.attn2.to_v": [3]}), model)
     """
     chosen = neurons if isinstance(neurons, NeuronSet) else NeuronSet.load(neurons)
     if factor is None:

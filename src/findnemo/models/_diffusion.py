@@ -23,8 +23,7 @@ class DiffusionModel(Model):
     Derivation. From v follows eps = sqrt(1 - a) x_t + sqrt(a) v (Salimans and Ho 2022), hence the
     noise difference of Finding NeMo
 
-        eps - x_t = sqrt(a) (v - c x_t),  c = (1 - sqrt(1 - a)) / sqrt(a) = sqrt(a) / (1 + sqrt(1 -
-        a)).
+        eps - x_t = sqrt(a) (v - c x_t),  c = (1 - sqrt(1 - a)) / sqrt(a) = sqrt(a) / (1 + sqrt(1 - a)).
 
     The bracket stays well defined as a goes to 0, where it is v = -x0_hat, what the network knows
     about the image. Its factor does not. With zero terminal SNR (Lin et al. 2024) a is 0 at the

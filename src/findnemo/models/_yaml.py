@@ -20,7 +20,7 @@ def read_yaml(text: str) -> dict[str, Any]:
 
     Raises ValueError for any other text.
 
-    >>> read_yaml("model: # of 2.x\n  params:\n    parameterization: 'v'\n    linear_start: 0.00085\n")
+    >>> read_yaml("model: # of 2.x\\n  params:\\n    parameterization: 'v'\\n    linear_start: 0.00085\\n")
     {'model': {'params': {'parameterization': 'v', 'linear_start': '0.00085'}}}
     """
     if "\0" in text:
