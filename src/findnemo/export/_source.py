@@ -143,7 +143,7 @@ def base_of(model: Model) -> tuple[Model, Lora, float]:
     else:
         raise InputError(
             f"{model.source} is gone, and the LoRA needs it: put it back, or name its"
-            " new place (--model), with --lora beside it"
+            " new place (--model) together with --lora"
         )
     lora = read_lora(file, pipeline)
     parts = networks_of(model.pipeline)

@@ -15,8 +15,8 @@ from findnemo.models._widths import pooled, widths
 FACES = "captions in all its attention, where findnemo takes attn1 to see the image alone"
 # settings of a U-Net that require inputs beyond a caption
 UNKNOWN = {
-    "class_embed_type": "a class beside the caption",
-    "num_class_embeds": "a class beside the caption",
+    "class_embed_type": "a class in addition to the caption",
+    "num_class_embeds": "a class in addition to the caption",
     "only_cross_attention": FACES,
     "mid_block_only_cross_attention": FACES,
     "dual_cross_attention": "two texts at once",
@@ -33,7 +33,7 @@ PROJECTS = {
 }
 PROJECTIONS = (None, "text_proj", "ip_image_proj")  # an IP-Adapter may come and go
 WORDS = "a photo of 2 dogs"
-ALONE = "give a model that is told of captions alone"
+ALONE = "give a model that takes captions only"
 # attributes of a noise scheduler that pipelines and findnemo use
 ASKED = ("alphas_cumprod", "order", "scale_model_input")
 PUBLISHED = "give the scheduler that the checkpoint was published with"
@@ -73,7 +73,7 @@ def conditions(model: Model) -> Iterator[str]:
         )
     if kind == "LatentConsistencyModelPipeline" and config.get("time_cond_proj_dim") is None:
         yield (
-            "its U-Net is told no guidance (time_cond_proj_dim None): give a"
+            "its U-Net takes no guidance scale (time_cond_proj_dim None): give a"
             " StableDiffusionPipeline with an LCMScheduler"
         )
 
@@ -105,7 +105,7 @@ def tokenizers(model: Model) -> Iterator[str]:
             )
         elif {*tokenizer(WORDS, verbose=False).input_ids} <= {*tokenizer.all_special_ids}:
             yield (
-                f"its {name} knows none of {WORDS!r}: its vocabulary is not there, copy the whole"
+                f"its {name} knows none of {WORDS!r}: its vocabulary is missing, copy the whole"
                 " folder"
             )
     limits = [reader.limit for reader in model.readers]

@@ -124,10 +124,10 @@ def _refiner(model: Model) -> Iterator[str]:
     scored = model.pipeline.config.get("requires_aesthetics_score")
     if scored or width + REFINER * number == total:
         yield (
-            f"its U-Net is that of a refiner, which is told {REFINER} numbers, an aesthetics score"
-            f" among them, where {NUMBERS} belong (projection_class_embeddings_input_dim is"
-            f" {total}, {width} + {REFINER} x {number}): give the base model, which makes images of"
-            " captions"
+            f"its U-Net is that of a refiner, which takes {REFINER} numbers, an aesthetics score"
+            f" among them, instead of {NUMBERS} (projection_class_embeddings_input_dim is"
+            f" {total}, {width} + {REFINER} x {number}): give the base model, which makes images"
+            " from captions"
         )
 
 

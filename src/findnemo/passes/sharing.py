@@ -182,7 +182,7 @@ def _gradients(model: Model, asked: Sequence[tuple[Pass, Values]]) -> list[dict[
     starts = torch.tensor([0, *map(len, passes)]).cumsum(0).tolist()
 
     def part(rows: slice) -> Tensor:
-        """The gradients of all layers beside each other, (n, widths)."""
+        """The gradients of all layers, concatenated, (n, widths)."""
         chunk = joined[rows]
         count = len(chunk)
         scales = {

@@ -84,7 +84,7 @@ def kind_of(head: bytes, tail: bytes = b"") -> tuple[str, str] | None:
 
 
 def _odd(head: bytes) -> tuple[str, str] | None:
-    """The same answer by the number and positions of zero bytes.
+    """What a file is and the way out, by the number and positions of zero bytes; None for text.
 
     Text has almost none; UTF-16 of Latin letters has them at every other position.
     """
