@@ -44,13 +44,11 @@ class MismatchError(FindnemoError):
 
 
 class DeviceError(FindnemoError):
-    """The device cannot do what is asked of it: not even one latent fits its memory."""
+    """The device cannot do the work: not even one latent fits in its memory."""
 
 
 class DamageError(InputError):
-    """A file of findnemo's own that is damaged: what it holds does not fit its
-    checksums, or cannot be read.
-    """
+    """A damaged file of findnemo's own, which does not fit its checksums or cannot be read."""
 
 
 class StorageError(FindnemoError):
@@ -61,21 +59,21 @@ class StorageError(FindnemoError):
 
 
 class StoppedError(FindnemoError):
-    """The work was asked to stop (Ctrl-C, SIGTERM) before its result was
-    there; what was done is kept.
+    """The work was asked to stop (Ctrl-C, SIGTERM) before it had a result; finished parts are
+    kept.
     """
 
     exit_status = INTERRUPTED
 
 
 class FindnemoWarning(UserWarning):
-    """Something goes on otherwise than one would think: a caption of which a text encoder reads
-    a part only, a part of a model left out.
+    """Something differs from what one would expect: a text encoder truncates a caption, or a part
+    of a model is left out.
     """
 
 
 def exit_status(error: BaseException) -> int:
-    """The status with which a command ends that raised an error.
+    """The exit status of a command that raised an error.
 
     >>> exit_status(ModelError("no U-Net")), exit_status(PermissionError("out")), exit_status(KeyError("a fault of findnemo"))
     (2, 2, 1)
@@ -86,6 +84,6 @@ def exit_status(error: BaseException) -> int:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the rest of a long message; its class where it says nothing."""
+    """The first line of an error's message; its class if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

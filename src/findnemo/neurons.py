@@ -23,11 +23,11 @@ Neuron = tuple[str, int]
 class NeuronSet:
     """A set of neurons.
 
-    `layers` maps a module name to a sorted tuple of output indices; empty layers do not occur.
+    `layers` maps a module name to a sorted tuple of output indices, without empty layers.
 
     A neuron is one output of a cross-attention value projection (Finding NeMo, section 3.1).
-    `model`: the fingerprint of the model that they belong to, where a file says it: an edit of
-    another one is refused. It is no part of equality; `NeuronSet(neurons.layers)` has none.
+    `model`: the fingerprint of their model, if a file gives it; an edit of another model is
+    refused. It does not count in equality; `NeuronSet(neurons.layers)` has none.
     """
 
     __slots__ = ("_layers", "_model")
@@ -43,7 +43,7 @@ class NeuronSet:
 
     @classmethod
     def of(cls, neurons: Iterable[Neuron], model: str | None = None) -> NeuronSet:
-        """From (layer, index) pairs: `NeuronSet.of([("mid", 3), ("mid", 1)])`."""
+        """A set from (layer, index) pairs: `NeuronSet.of([("mid", 3), ("mid", 1)])`."""
         layers: dict[str, list[int]] = {}
         for name, index in neurons:
             layers.setdefault(name, []).append(index)
@@ -92,9 +92,9 @@ class NeuronSet:
         return all(n in other for n in self)
 
     def _shared(self, other: NeuronSet) -> str | None:
-        """The model of two sets.
+        """The common model of two sets.
 
-        Raises InputError for sets of two models, of which nothing can be one set.
+        Raises InputError for sets of two models, which cannot be combined.
         """
         if self._model is not None and other._model not in (None, self._model):
             raise InputError(
@@ -104,14 +104,16 @@ class NeuronSet:
         return other._model if self._model is None else self._model
 
     def layer(self, name: str) -> NeuronSet:
-        """The part that lies in one layer."""
+        """The part in one layer."""
         return NeuronSet({name: self._layers.get(name, ())}, self._model)
 
     def to_json(self) -> dict[str, list[int]]:
         return {name: list(indices) for name, indices in self._layers.items()}
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write as JSON, or as safetensors (one int64 tensor a layer) if the name ends so."""
+        """Write the set as JSON, or as safetensors (one int64 tensor a layer) if the name ends in
+        that.
+        """
         path = Path(path)
         about = {
             "format": "findnemo.neurons.1",
@@ -125,7 +127,7 @@ class NeuronSet:
             tensors = {
                 name: torch.tensor(idx, dtype=torch.int64) for name, idx in self._layers.items()
             }
-            write(path, tensors, about)  # to the byte the same each time
+            write(path, tensors, about)  # the same bytes each time
         else:
             path.write_text(
                 json.dumps({**about, "layers": self.to_json()}, indent=1) + "\n", encoding="utf-8"
@@ -133,9 +135,9 @@ class NeuronSet:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> NeuronSet:
-        """Read what `save` wrote.
+        """Read a set that `save` wrote.
 
-        Raises `InputError` for anything else, and for more than 16 MiB.
+        Raises `InputError` for any other file, and for more than 16 MiB.
         """
         path = checked(path, JSON_BYTES)
         try:

@@ -1,8 +1,8 @@
-"""Pure functions on tensors: scaling of noise differences, SSIM, MS-SSIM,
-pairwise and same-seed maxima.
+"""Pure functions on tensors: scaling of noise differences, SSIM, MS-SSIM, pairwise and same-seed
+maxima.
 
-All similarities take float tensors (N, C, H, W) with values in [0, 1] and work in float32 whatever
-comes in.
+All similarities take float tensors (N, C, H, W) with values in [0, 1] and compute in float32,
+whatever the dtype.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from findnemo.runtime.state import undisturbed
 
 WINDOW = 11
 SIGMA = 1.5
-K1, K2 = 0.01, 0.03  # times the range of the values: what keeps SSIM finite where a map is flat
+K1, K2 = 0.01, 0.03  # times the range of the values: they keep SSIM finite for flat maps
 MS_WEIGHTS = (0.33, 0.33, 0.33)  # as in the released code, which does not sum to one
-NARROW = 1e-6  # a range is at least that: flat maps are like each other
+NARROW = 1e-6  # smallest range: flat maps count as alike
 
 
 NOT_FINITE = (
@@ -34,15 +34,15 @@ CONSTANT = (
 )
 ROUNDING = (
     4 * torch.finfo(torch.float32).eps
-)  # spread of a map, in parts of its largest value, that says nothing
+)  # relative spread of a map below which it has no content
 
 
 def minmax(delta: Tensor, per_channel: bool = False, strict: bool = True) -> Tensor:
-    """Scale every noise difference (N, C, H, W) to [0, 1]: one minimum and maximum per sample,
-    or per channel (released).
+    """Scale every noise difference (N, C, H, W) to [0, 1]: one minimum and maximum per sample, or
+    per channel (released).
 
-    A constant map becomes zero, see `constant`. A sample with a value that is NaN or infinite
-    raises NumericalError, or is NaN throughout if not `strict`.
+    A constant map becomes zero, see `constant`. A sample with NaN or infinity raises
+    NumericalError, or becomes NaN throughout if not `strict`.
 
     >>> minmax(torch.tensor([[[[2.0, 4.0]]]])).tolist()
     [[[[0.0, 1.0]]]]
@@ -58,11 +58,11 @@ def minmax(delta: Tensor, per_channel: bool = False, strict: bool = True) -> Ten
 
 
 def constant(delta: Tensor, per_channel: bool = False, beside: float | Tensor = 0.0) -> Tensor:
-    """Which noise differences (N, C, H, W) are the same everywhere but for rounding, or have a
-    channel that is: (N,) of bool.
+    """Which noise differences (N, C, H, W) are constant up to rounding, or have a constant channel:
+    (N,) of bool.
 
-    Scaled to [0, 1] they are all alike whatever the prompt, so that nothing about a memory follows
-    from them. `beside`: size of the numbers that they are the difference of.
+    Scaled to [0, 1] they are all alike, whatever the prompt, so they say nothing about a memory.
+    `beside`: size of the numbers whose difference they are.
 
     >>> constant(torch.tensor([[[[2.0, 4.0]]], [[[7.0, 7.0]]]])).tolist()
     [False, True]
@@ -73,9 +73,8 @@ def constant(delta: Tensor, per_channel: bool = False, beside: float | Tensor = 
 
 
 def fault(deltas: Tensor) -> str | None:
-    """What is wrong with scaled noise differences of a `Probe` that does not raise:
-
-    NaN or infinity, or no content; None for nothing.
+    """The fault of scaled noise differences of a `Probe` that does not raise: NaN or infinity, or
+    no content; None without a fault.
     """
     if deltas.isnan().any():
         return NOT_FINITE
@@ -118,8 +117,7 @@ def _maps(x: Tensor, y: Tensor, spread: Tensor | float = 1.0) -> tuple[Tensor, T
 
 
 def _spread(x: Tensor, y: Tensor, together: int) -> Tensor:
-    """The larger range (maximum - minimum) of x and of y, each over so many samples in a row:
-
+    """The larger range (maximum - minimum) of x and of y, each over `together` consecutive samples:
     (N, C, H, W) twice -> (N, 1, 1, 1).
     """
 
@@ -136,9 +134,9 @@ def _spread(x: Tensor, y: Tensor, together: int) -> Tensor:
 def ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
     """Structural similarity of x and y, sample by sample: (N, C, H, W) twice -> (N,).
 
-    11 x 11 Gaussian window, sigma 1.5, only where the window fits; the range of the values is taken
-    as 1, that of scaled noise differences. `together` has no meaning here (see `ms_ssim`). Smaller
-    maps than the window raise InputError.
+    11 x 11 Gaussian window, sigma 1.5, only where the window fits. The range of the values is taken
+    as 1, that of scaled noise differences. `together` has no effect here (see `ms_ssim`). Maps
+    smaller than the window raise InputError.
 
     >>> x = torch.rand(2, 3, 16, 16)
     >>> torch.allclose(ssim(x, x), torch.ones(2))
@@ -151,14 +149,12 @@ def ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
 
 @undisturbed
 def ms_ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
-    """Multi-scale SSIM over three scales with weights .33:
+    """Multi-scale SSIM over three scales with weights .33: (N, C, H, W) twice -> (N,).
 
-    (N, C, H, W) twice -> (N,). Needs 44 x 44 and more.
-
-    As the released code has it from torchmetrics 1.3, which is given no range: the range of the
-    values is measured anew at each scale, over all samples of x and all of y, whichever is larger.
-    So a pair's value depends on what it is compared together with. `together`: so many samples in a
-    row are measured as one; all, if it is None. Raises InputError for smaller maps.
+    Maps must have at least 44 x 44. As in the released code, by torchmetrics 1.3 without a given
+    range, the range of the values is measured at each scale, over all samples of x or of y,
+    whichever is larger. So a pair's value depends on the other pairs. `together`: number of
+    consecutive samples that are measured as one; None: all. Raises InputError for smaller maps.
 
     >>> x, y = torch.rand(4, 1, 44, 44), torch.rand(4, 1, 44, 44)
     >>> torch.allclose(ms_ssim(x, y, together=2)[:2], ms_ssim(x[:2], y[:2]))
@@ -178,14 +174,12 @@ def ms_ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
 
 
 SIMILARITIES = {"ssim": ssim, "ms-ssim": ms_ssim}
-TOGETHER = (
-    "ms-ssim",
-)  # those by which a pair's value depends on what it is compared together with
+TOGETHER = ("ms-ssim",)  # similarities for which a pair's value depends on the other pairs
 
 
 def pairwise(deltas: Tensor, similarity: str = "ssim") -> Tensor:
-    """Similarity between all pairs of deltas (N, C, H, W), compared together -> symmetric (N,
-    N), with -inf on the diagonal.
+    """Similarity of all pairs of deltas (N, C, H, W), compared together -> symmetric (N, N), with
+    -inf on the diagonal.
     """
     n = len(deltas)
     first, second = torch.triu_indices(n, n, 1, device=deltas.device)
@@ -205,8 +199,8 @@ def _check_deltas(deltas: Tensor) -> None:
 
 
 def by_seed(table: Tensor, pairs: str = "largest") -> Tensor:
-    """How like the other seeds each seed is, from `pairwise` (N, N): its largest
-    similarity, or their mean, (N,).
+    """The similarity of each seed to the others, from `pairwise` (N, N): the largest or the mean,
+    (N,).
 
     >>> table = torch.tensor([[-torch.inf, 0.9, 0.3], [0.9, -torch.inf, 0.3], [0.3, 0.3, -torch.inf]])
     >>> [round(x, 4) for x in by_seed(table).tolist()], [round(x, 4) for x in by_seed(table, "mean").tolist()]
@@ -218,11 +212,11 @@ def by_seed(table: Tensor, pairs: str = "largest") -> Tensor:
 
 
 def score_of(table: Tensor, pairs: str = "largest") -> Tensor:
-    """The memorization score, from `pairwise` (N, N): the largest similarity of
-    all pairs, or their mean.
+    """The memorization score, from `pairwise` (N, N): the largest similarity of all pairs, or their
+    mean.
 
-    A memorized caption sends every seed the same way. The largest of many pairs is, for an ordinary
-    caption, the luckiest one.
+    A memorized caption moves every seed in the same way. For an ordinary caption, the largest of
+    many pairs is only the luckiest one.
 
     >>> table = torch.tensor([[-torch.inf, 0.9, 0.3], [0.9, -torch.inf, 0.3], [0.3, 0.3, -torch.inf]])
     >>> round(float(score_of(table)), 4), round(float(score_of(table, "mean")), 4)
@@ -233,10 +227,10 @@ def score_of(table: Tensor, pairs: str = "largest") -> Tensor:
 
 
 def trajectory(deltas: Tensor, similarity: str = "ssim", pairs: str = "largest") -> Tensor:
-    """The memorization score after 2, 3, ...
+    """The memorization score after 2, 3, ..., N seeds: deltas (N, C, H, W) -> (N - 1,).
 
-    N seeds: deltas (N, C, H, W) -> (N - 1,). The largest SSIM never falls. Raises InputError for
-    fewer than two deltas, NumericalError for one that is constant or not finite.
+    The largest SSIM never falls. Raises InputError for fewer than two deltas, NumericalError for
+    one that is constant or not finite.
     """
     _check_deltas(deltas)
     counts = range(2, len(deltas) + 1)
@@ -247,10 +241,10 @@ def trajectory(deltas: Tensor, similarity: str = "ssim", pairs: str = "largest")
 
 
 def memorization_score(deltas: Tensor, similarity: str = "ssim", pairs: str = "largest") -> float:
-    """The memorization score of a prompt: the largest (or mean) pairwise similarity of its
-    deltas (N >= 2, C, H, W).
+    """The memorization score of a prompt: the largest (or mean) pairwise similarity of its deltas
+    (N >= 2, C, H, W).
 
-    Raises NumericalError for deltas that are the same everywhere (`constant`), NaN or infinite.
+    Raises NumericalError for constant deltas (`constant`), NaN or infinity.
     """
     _check_deltas(deltas)
     return float(score_of(pairwise(deltas, similarity), pairs))

@@ -8,20 +8,20 @@ import hashlib
 
 SEARCH = 0  # detection, calibration and localization: 0, 1, ...
 FRESH = 1000  # verification and every figure of a method: no search has seen them
-# captions that came back with all neurons off: the search that went on for them has seen those of
+# for captions that came back with all neurons off: their further search has seen those samples of
 # FRESH that copied, so they are judged on these
 AGAIN = 2000
-# the untouched image that stands in for a training image that nobody has; and, of ordinary
-# captions, the one others are held against
+# the untouched image that replaces an unavailable training image; and for ordinary captions, the one
+# with which others are compared
 WANTED = 3000
-UNTOUCHED = 3001  # untouched images beside it
+UNTOUCHED = 3001  # further untouched images
 ATTEMPTS = 4000  # images of attempts to bring a picture back
 ATTACK = 5000  # images of optimised embeddings
 SURROGATES = 6000  # images that hardening trains on
 ORDINARY = 6500  # images of ordinary captions that hardening keeps
 REFERENCE = 7000  # untouched images that sets of images are compared with
-WATCH = 7500  # images that are looked at while a model is trained
-TRAINED = 8000  # images that are held against training pictures
+WATCH = 7500  # images checked while a model is trained
+TRAINED = 8000  # images compared with training pictures
 
 
 def sample_seed(seed: int, prompt: str, sample: int) -> int:

@@ -1,5 +1,5 @@
-"""The settings that a memorization score depends on: findnemo's own, and
-the two published variants.
+"""The settings that a memorization score depends on: findnemo's own, and the two published
+variants.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Settings:
 
     @property
     def grows(self) -> bool:
-        """Whether a score can only grow with more seeds, so that few can settle it: one pair of
-        seeds decides, whatever it is compared with.
+        """Whether a score can only grow with more seeds, so that few can decide: one pair is
+        enough, whatever the others.
         """
         return self.pairs == "largest" and self.similarity == "ssim"
 
     def reaches(self, score: Any, tau: float) -> Any:
-        """Whether a score (a number, or each of a tensor) is one of a memory: at least `tau`; in
-        the released code more than that.
+        """Whether a score (a number, or each of a tensor) means a memory: at least `tau`; in the
+        released code more than `tau`.
 
         >>> PAPER.reaches(0.428, 0.428), RELEASED.reaches(0.428, 0.428)
         (True, False)
@@ -53,8 +53,8 @@ class Settings:
         return score > tau if self.variant == "released" else score >= tau
 
     def spared(self, similarity: float, tau_ref: float) -> bool:
-        """Whether Algorithm 4 drops what leaves this similarity: at most `tau_ref`; in the
-        released code less than that.
+        """Whether Algorithm 4 drops neurons without which this similarity remains: at most
+        `tau_ref`; in the released code less than `tau_ref`.
 
         >>> PAPER.spared(0.428, 0.428), RELEASED.spared(0.428, 0.428)
         (True, False)
@@ -62,7 +62,7 @@ class Settings:
         return similarity < tau_ref if self.variant == "released" else similarity <= tau_ref
 
     def __post_init__(self) -> None:
-        """Raises InputError naming a value that no score can be made with."""
+        """Raises InputError naming a value with which no score can be computed."""
         for name, kind in _KINDS.items():
             if not _fits(getattr(self, name), kind):
                 raise InputError(f"settings cannot have {name} {getattr(self, name)!r:.60}")
@@ -74,8 +74,8 @@ class Settings:
             raise InputError(f"settings cannot have timestep {self.timestep} of {self.steps} steps")
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON; `pairs` only where it is not the paper's, so that calibrations and runs from
-        before it stay what they are.
+        """As JSON; `pairs` only if it is not the paper's, so that older calibrations and runs stay
+        valid.
         """
         values = asdict(self)
         return (
@@ -86,7 +86,7 @@ class Settings:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Settings:
-        """Raises InputError for names of another version, and for values that
+        """The settings in JSON. Raises InputError for names of another version, and for values that
         no calibration can have.
         """
         if not isinstance(values, dict) or set(values) - {field.name for field in fields(cls)}:
@@ -104,8 +104,10 @@ class Settings:
         )
 
 
-MOST = 1000  # samples, trials and steps: more would be a damaged file, and take all memory
-_KINDS: dict[str, Any] = {  # texts that are allowed, or the smallest and the largest number
+MOST = (
+    1000  # largest samples, trials and steps: more means a damaged file, and would exhaust memory
+)
+_KINDS: dict[str, Any] = {  # allowed texts, or the smallest and the largest number
     "variant": ("findnemo", "paper", "released"),
     "similarity": ("ssim", "ms-ssim"),
     "pairs": ("largest", "mean"),
@@ -133,9 +135,9 @@ VARIANTS = {"findnemo": FINDNEMO, "paper": PAPER, "released": RELEASED}
 
 
 def settings_for(variant: str, seed: int = 0, **changes: Any) -> Settings:
-    """The settings of a variant with a base seed, and with changes if asked.
+    """The settings of a variant with a base seed, and with other changes.
 
-    Raises InputError for one that is not known.
+    Raises InputError for an unknown variant.
 
     >>> settings_for("released").similarity
     'ms-ssim'

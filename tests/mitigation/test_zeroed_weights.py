@@ -304,7 +304,7 @@ def test_weights_that_two_layers_share_are_refused(model):
     other.weight = layers[0].weight
     with (
         pytest.raises(
-            EditError, match=r"share one weight, so what is zeroed for one would be for both"
+            EditError, match=r"share one weight, so zeroing it for one zeroes it for both"
         ),
         wanda(model, CASE),
     ):

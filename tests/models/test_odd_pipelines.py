@@ -100,7 +100,7 @@ def clip(width: int, projection: int | None = None, vocabulary: int | None = Non
 MISFITS = {
     "refiner": (
         with_parts(lambda: tiny_sdxl(projection_class_embeddings_input_dim=5 * 8 + 32), text_encoder_2=lambda p: clip(32, 32)),
-        r"U-Net is that of a refiner, which is told 5 numbers.*is 72, 32 \+ 5 x 8.*give the base model",
+        r"U-Net is that of a refiner, which takes 5 numbers.*is 72, 32 \+ 5 x 8.*give the base model",
     ),
     "sdxl pooled": (with_parts(tiny_sdxl, text_encoder_2=lambda p: clip(32, 40)), r"pooled embedding of its text_encoder_2 is 40, .* is 24"),
     "sdxl narrower": (with_parts(tiny_sdxl, text_encoder_2=lambda p: clip(32, 8)), r"pooled embedding of its text_encoder_2 is 8, .* is 24"),
@@ -233,7 +233,7 @@ OTHERS = {
     "sd3": (with_parts(tiny_sd3, default_sample_size=None), "default_sample_size of the pipeline is None"),
     "flux": (with_parts(tiny_flux, default_sample_size=17), "multiples of 4"),
     "scale": (configured(tiny_pipeline, "vae", scaling_factor=None), "scaling_factor None"),
-    "classes": (sd(num_class_embeds=10), "wants a class beside the caption"),
+    "classes": (sd(num_class_embeds=10), "wants a class in addition to the caption"),
     "added": (sd(addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=72), "addition_embed_type 'text_time'"),
     "only cross": (sd(only_cross_attention=True), "captions in all its attention"),
     "sdxl unet of sd": (with_parts(tiny_sdxl, unet=lambda p: tiny_pipeline(cross_attention_dim=48).unet), "addition_embed_type None"),
@@ -565,5 +565,5 @@ def test_a_file_without_some_weights_is_not_filled_up_with_random_ones(copied, p
 def test_a_tokenizer_folder_without_its_vocabulary_is_refused(copied):
     for file in (copied / "tokenizer").iterdir():
         file.unlink()
-    with pytest.warns(FindnemoWarning), pytest.raises(ModelError, match="vocabulary is not there"):
+    with pytest.warns(FindnemoWarning), pytest.raises(ModelError, match="vocabulary is missing"):
         findnemo.load(copied)

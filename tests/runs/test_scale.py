@@ -237,7 +237,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path, model, calibration, 
     for given, message in (
         ([*shards[:2], other], "another table"),
         ([*shards[:2], tmp_path / "strict"], r"different settings .*tau"),
-        ([*shards, shards[0]], "in use|both are shard 1/3"),
+        ([*shards, shards[0]], "in use|are both shard 1/3"),
         ([whole], "was made without --shard"),
         ([], "no shards"),
     ):

@@ -326,16 +326,16 @@ def test_a_checkpoint_is_judged_once_its_size_stays_and_again_when_it_changes(mo
         now.update(looks.pop(0))
         return [Candidate(name, Source(name)) for name in now]
 
-    monkeypatch.setattr(watching, "_there", there)
+    monkeypatch.setattr(watching, "_tuned_models", there)
     monkeypatch.setattr(watching, "_size", lambda one: now[one.name])
     monkeypatch.setattr(watching.time, "sleep", lambda seconds: None)
     listener = tasks.Listener(stop=lambda: not looks)
-    coming = watching._coming(Source("base"), FineTune("photos"), listener, None)
+    coming = watching._candidates(Source("base"), FineTune("photos"), listener, None)
     assert [(one.name, now[one.name]) for one in coming] == [("a", 9), ("b", 3), ("a", 12)]
 
 
 def test_a_file_without_bytes_does_not_keep_the_watch_waiting(monkeypatch):
-    monkeypatch.setattr(watching, "_there", lambda *_: [Candidate("a", Source("a"))])
+    monkeypatch.setattr(watching, "_tuned_models", lambda *_: [Candidate("a", Source("a"))])
     monkeypatch.setattr(watching, "_size", lambda one: 0)
-    coming = watching._coming(Source("base"), FineTune("photos"), tasks.Listener(), 0.0)
+    coming = watching._candidates(Source("base"), FineTune("photos"), tasks.Listener(), 0.0)
     assert list(coming) == []

@@ -1,6 +1,6 @@
-"""The web app: a run's captions, any caption, neurons switched by hand, exports.
+"""The web app: a run's captions, any other caption, neurons switched by hand, exports.
 
-It shows what runs and the API give.
+It shows results of runs and of the API.
 
     findnemo.app.launch("run")   # or: findnemo app run
 

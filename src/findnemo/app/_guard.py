@@ -1,10 +1,10 @@
-"""Who may ask the app: pages of its own.
+"""Restrict requests to the app to its own pages.
 
-A page of somebody else, open in the same browser, must not drive it.
+A foreign page, open in the same browser, must not control it.
 
-gradio refuses foreign origins where the browser says `localhost`; it does not look at the name that
-the browser believes to talk to. A page whose own name is pointed at 127.0.0.1 while it is open (DNS
-rebinding) would pass. So both are looked at here.
+gradio refuses foreign origins if the browser says `localhost`, but does not check the host name
+that the browser requests. A page whose own name is pointed at 127.0.0.1 while it is open (DNS
+rebinding) would pass. So both are checked here.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ HERE = ("127.0.0.1", "localhost", "::1")
 
 
 class Guard:
-    """An ASGI application that passes on only what is asked under a name of this machine, and
-    from pages of that name.
+    """An ASGI application that passes on only requests under a name of this machine, from pages of
+    that name.
 
-    `host`: what the app listens on. Where that is an address for others too, they may call it what
-    they like: then only the origin has to fit.
+    `host`: the address that the app listens on. If other machines can reach it, they may use any
+    name for it: then only the origin must fit.
     """
 
     def __init__(self, app: App, host: str) -> None:
@@ -39,8 +39,8 @@ class Guard:
 
 
 def allowed(headers: dict[bytes, bytes], local: bool) -> bool:
-    """Whether a request names this machine (if `local`), and comes from a page of the
-    same name or from no page.
+    """Whether a request names this machine (if `local`), and comes from a page of the same name or
+    from no page.
 
     >>> allowed({b"host": b"127.0.0.1:7860"}, True), allowed({b"host": b"evil.example:7860"}, True)
     (True, False)

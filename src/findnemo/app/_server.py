@@ -1,5 +1,5 @@
-"""Serving the page: on this machine, without telemetry, without uploads, and with files of
-the app's own folder only.
+"""Serve the page: on this machine, without telemetry or uploads, and with files of the app's own
+folder only.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def launch(
     model: Model | None = None,
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve the app for a run directory, or for whatever `findnemo.load` takes,
-    until it is interrupted.
+    """Serve the app for a run directory, or for anything that `findnemo.load` takes, until
+    interrupted.
 
-    `calibration`: a directory made by `findnemo calibrate`; a run and the demo model bring their
+    `calibration`: a directory made by `findnemo calibrate`; a run and the demo model have their
     own. `host`: an address of this machine, by default reachable from this machine only. `port`: by
-    default the first free one from 7860. `model`: that of `place`, if it is loaded already.
-    `ready(url)` is called once the page can be opened. Raises InputError if gradio is missing, or
-    for what is neither a run nor a model.
+    default the first free one from 7860. `model`: that of `place`, if already loaded. `ready(url)`:
+    called once the page can be opened. Raises InputError if gradio is missing, or for a place that
+    is neither a run nor a model.
 
         findnemo.app.launch("run")
     """
@@ -64,12 +64,12 @@ def launch(
 
 
 def serve(subject: Subject, host: str = LOCAL, port: int | None = None) -> tuple[Any, str]:
-    """Start the server in threads of its own; returns the page, whose `close`
-    ends it, and its address.
+    """Start the server in its own threads; return the page, whose `close` ends it, and its
+    address.
     """
     require_gradio()
     check_address(host, port)
-    # the only folder that files are served from
+    # the only folder from which files are served
     os.environ["GRADIO_TEMP_DIR"] = str(subject.folder)
     from starlette.middleware import Middleware
 
@@ -106,8 +106,8 @@ def serve(subject: Subject, host: str = LOCAL, port: int | None = None) -> tuple
 
 
 def check_address(host: str, port: int | None = None) -> None:
-    """Raises InputError for an address that cannot be listened on; gradio would
-    go on trying for minutes.
+    """Raises InputError for an address that cannot be listened on; gradio would keep trying for
+    minutes.
     """
     try:
         kind, *_, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]

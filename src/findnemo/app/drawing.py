@@ -1,7 +1,6 @@
-"""What the page draws by itself, as HTML: captions as thumbnails, pictures side by side, and the
-map of the neurons.
+"""HTML of the page: captions as thumbnails, pictures side by side, and the map of the neurons.
 
-Pictures lie in the HTML. Everything in it that was not written here is escaped (`text.escaped`).
+Pictures are embedded in the HTML. All text of unknown origin is escaped (`text.escaped`).
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ THUMBNAIL = 128  # pixels of the longer side
 LARGE = 320
 QUALITY = 90
 NARROW = 32  # neurons in a row of the map
-WIDE = 64  # the same of a model with layers of more than MANY
+WIDE = 64  # neurons in a row if a layer has more than MANY
 MANY = 128
-CELL = 10  # units of a neuron in the map
+CELL = 10  # side of a neuron in the map, in units
 
 
 def _picture(image: Image.Image, told: str, most: int) -> str:
@@ -68,7 +67,7 @@ def _card(card: Card) -> str:
 
 
 class Line(NamedTuple):
-    """A line of pictures, one a seed; `alike`: what is written under each."""
+    """A line of pictures, one for each seed; `alike`: the text under each."""
 
     label: str
     images: Sequence[Image.Image]
@@ -76,8 +75,8 @@ class Line(NamedTuple):
 
 
 def side_by_side(training: Image.Image | None, lines: Iterable[Line], seed: int) -> str:
-    """The training image, and lines of pictures of the same seeds from `seed` on, each under the
-    other; empty where there is no picture.
+    """The training image, and lines of pictures of equal seeds from `seed` on, below each other;
+    empty without pictures.
     """
     drawn = [line for line in lines if line.images]
     if training is None and not drawn:
@@ -106,7 +105,7 @@ def _line(line: Line, seeds: Sequence[int]) -> str:
 
 
 def meter(name: str, before: float, now: float, copy: float) -> str:
-    """A similarity before and now on a scale from 0 to 1, with the value from which it is a copy."""
+    """A similarity before and now on a scale from 0 to 1, with the value of a copy."""
     told = f"{name}: {before:.2f} before, {now:.2f} now; a copy from {copy:g}"
     marks = (("was", before), ("now", now), ("limit", copy))
     drawn = "".join(
@@ -128,7 +127,7 @@ def state_of(edit: Edit, neuron: Neuron) -> str:
 
 
 def chips(found: Iterable[tuple[str, Neuron]], edit: Edit, layers: Sequence[str]) -> str:
-    """The neurons of a caption as buttons; `found`: each with what it is called."""
+    """The neurons of a caption as buttons; `found`: (label, neuron) of each."""
     drawn = "".join(
         f'<button type="button" class="{(state := state_of(edit, (name, index)))}"'
         f' data-layer="{layers.index(name)}" data-index="{index}">'
@@ -140,8 +139,8 @@ def chips(found: Iterable[tuple[str, Neuron]], edit: Edit, layers: Sequence[str]
 
 
 def neuron_map(widths: Widths, edit: Edit, found: Sequence[Neuron]) -> str:
-    """All value layers in forward order, each neuron a cell: those of the caption with a frame,
-    those that are off or scaled filled.
+    """All value layers in forward order, with a cell for each neuron: framed if found for the
+    caption, filled if off or scaled.
     """
     columns = NARROW if max(widths.values(), default=0) <= MANY else WIDE
     rows = "".join(

@@ -1,6 +1,6 @@
-"""What is switched in a model, as a value: neurons that are off, and neurons that are scaled.
+"""An edit as a value: neurons that are off, and neurons that are scaled.
 
-Pure functions: a click, the slider and a link each give another edit.
+All functions are pure: a click, the slider or a link gives another edit.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from findnemo.errors import InputError
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.runs.wording import count
 
-LONGEST = 10_000  # characters of neurons in writing, and of a caption that is typed
+LONGEST = 10_000  # longest text of neurons, and of a typed caption, in characters
 LONGEST_LINK = 4_000
 FACTORS = (-1.0, 1.0)
-FINE = 8  # up to so many neurons, the slider also stops between two of them
-STEPS = 4  # stops from one neuron to the next there
+FINE = 8  # for at most so many neurons, the slider also stops between two
+STEPS = 4  # stops of that slider from one neuron to the next
 HALF = 0.5
 SEEDS = 2**31
 
-Widths = Mapping[str, int]  # value layer -> its neurons, in forward order
+Widths = Mapping[str, int]  # value layer -> number of its neurons, in forward order
 
 
 @dataclass(frozen=True)
 class Edit:
-    """Neurons whose outputs are multiplied by 0, and others whose are by `factor`."""
+    """Neurons whose outputs are multiplied by 0, and others whose outputs are multiplied by
+    `factor`.
+    """
 
     off: NeuronSet = EMPTY
     scaled: NeuronSet = EMPTY
@@ -39,7 +41,7 @@ class Edit:
         return bool(self.off or self.scaled)
 
     def __str__(self) -> str:
-        """For the eye: how many neurons are what."""
+        """The edit in words: how many neurons are off, and how many scaled."""
         parts = [f"{count(len(self.off), 'neuron')} off"] if self.off or not self.scaled else []
         if self.scaled:
             parts.append(f"{count(len(self.scaled), 'neuron')} times {self.factor:g}")
@@ -57,7 +59,7 @@ def check_factor(factor: float) -> float:
 
 
 def check_seed(seed: float) -> int:
-    """Raises InputError for what is no whole number from 0 to SEEDS - 1."""
+    """Raises InputError for anything but a whole number from 0 to SEEDS - 1."""
     if not (isinstance(seed, int | float) and 0 <= seed < SEEDS and seed == int(seed)):
         raise InputError(f"seed {seed} is not a whole number from 0 to {SEEDS - 1}")
     return int(seed)
@@ -67,8 +69,7 @@ def check_seed(seed: float) -> int:
 
 
 def clicked(edit: Edit, neuron: Neuron) -> Edit:
-    """The edit after a click on a neuron: one that is on goes off, one that is off is scaled, one
-    that is scaled is on again.
+    """The edit after a click on a neuron: on becomes off, off becomes scaled, scaled becomes on.
 
     >>> once = clicked(NONE, ("mid", 3))
     >>> twice = clicked(once, ("mid", 3))
@@ -99,12 +100,12 @@ def layer_clicked(edit: Edit, layer: str, width: int) -> Edit:
 
 
 def step(order: Sequence[Neuron]) -> float:
-    """How far the slider moves at once, in neurons."""
+    """The step of the slider, in neurons."""
     return 1 / STEPS if len(order) <= FINE else 1
 
 
 def dissolved(order: Sequence[Neuron], position: float) -> Edit:
-    """The first `position` neurons of an order off; of a part of a neuron, that one scaled.
+    """The first `position` neurons of an order off; a fraction scales the next neuron.
 
     >>> found = [("mid", 3), ("mid", 1)]
     >>> dissolved(found, 1.75)
@@ -119,7 +120,7 @@ def dissolved(order: Sequence[Neuron], position: float) -> Edit:
 
 
 def position(order: Sequence[Neuron], edit: Edit) -> float:
-    """Where the slider stands for an edit: as far as the neurons of the order are off.
+    """The position of the slider for an edit: how many neurons of the order are off from the start.
 
     >>> found = [("mid", 3), ("mid", 1)]
     >>> position(found, dissolved(found, 1.75)), position(found, Edit(NeuronSet({"mid": [1]})))
@@ -131,12 +132,14 @@ def position(order: Sequence[Neuron], edit: Edit) -> float:
     return whole
 
 
-# in writing ---------------------------------------------------------------------------------------
+# as text ------------------------------------------------------------------------------------------
 
 
 def typed(text: str, widths: Widths) -> NeuronSet:
-    """Neurons in writing, `LAYER: INDEX INDEX-INDEX; LAYER: INDEX`; a layer by its number, from 1,
-    or its name. Raises InputError.
+    """The neurons in a text such as `LAYER: INDEX INDEX-INDEX; LAYER: INDEX`; a layer is given by
+    its number, from 1, or its name.
+
+    Raises InputError for any other text.
 
     >>> typed("1: 3, 5-7; mid: 0", {"down": 8, "mid": 8})
     NeuronSet({'down': (3, 5, 6, 7), 'mid': (0,)})
@@ -170,7 +173,7 @@ def typed(text: str, widths: Widths) -> NeuronSet:
 
 
 def _range(text: str) -> tuple[int, int] | None:
-    """`3` or `3-7` as its first and last number; None for what is neither."""
+    """The first and last number of `3` or `3-7`; None for anything else."""
     numbers = re.fullmatch(r"([0-9]{1,8})(?:-([0-9]{1,8}))?", text)
     if numbers is None:
         return None
@@ -179,7 +182,7 @@ def _range(text: str) -> tuple[int, int] | None:
 
 
 def written(neurons: NeuronSet, widths: Widths, between: str = " ") -> str:
-    """Neurons as `typed` reads them.
+    """Neurons as text that `typed` reads.
 
     >>> written(NeuronSet({"mid": [0], "down": [5, 6, 7, 3]}), {"down": 8, "mid": 8})
     '1: 3 5-7; 2: 0'
@@ -194,7 +197,7 @@ def written(neurons: NeuronSet, widths: Widths, between: str = " ") -> str:
 
 
 def _runs(indices: Sequence[int]) -> list[str]:
-    """Sorted numbers, those that follow each other as one range."""
+    """Sorted numbers as text, consecutive ones as a range."""
     runs: list[list[int]] = []
     for index in indices:
         if runs and runs[-1][1] == index - 1:
@@ -209,8 +212,8 @@ def _runs(indices: Sequence[int]) -> list[str]:
 
 @dataclass(frozen=True)
 class View:
-    """What a link shows: a caption of a run by its id, or one that was typed; what is switched, and
-    the first seed.
+    """The content of a link: a caption of a run by its id or a typed one, the edit, and the first
+    seed.
     """
 
     id: int | None
@@ -220,8 +223,9 @@ class View:
 
 
 def link(view: View, widths: Widths, seed: int) -> str:
-    """The query of a view; empty where there is no caption, and where it would be longer than
-    LONGEST_LINK. `seed`: the one that is shown without a word.
+    """The query of a view; empty without a caption, or if longer than LONGEST_LINK.
+
+    `seed`: the default seed, which the query omits.
 
     >>> link(View(3, "", Edit(NeuronSet({"mid": [1, 4]})), 7), {"mid": 8}, seed=1000)
     '?caption=3&off=1:1,4&seed=7'
@@ -241,10 +245,9 @@ def link(view: View, widths: Widths, seed: int) -> str:
 
 
 def followed(asked: str, widths: Widths, seed: int) -> View | None:
-    """The view that the query of an address asks for, None where it asks for none; `seed`: where it
-    names none.
+    """The view that the query of an address requests; None without a request.
 
-    Raises InputError for what `link` does not write.
+    `seed`: the default. Raises InputError for a query that `link` does not write.
 
     >>> followed("?caption=3&off=1:1,4", {"mid": 8}, seed=1000)
     View(id=3, text='', edit=Edit(off=NeuronSet({'mid': (1, 4)}), scaled=NeuronSet({}), factor=0.5), seed=1000)

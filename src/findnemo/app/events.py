@@ -1,6 +1,6 @@
-"""What the app answers with: plain functions of what is shown and what is chosen.
+"""The answers of the app: plain functions of what is shown and what is chosen.
 
-They ask runs and the API, and compute nothing.
+They call runs and the API, and compute nothing.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SHOWN = 120  # captions in the grid
-PICKED = 500  # captions in a list
-SAMPLES = 4  # images that are made at once, of as many seeds
+PICKED = 500  # captions in a drop-down list
+SAMPLES = 4  # images made at once, one for each seed
 HISTORY = 50  # edits that can be undone
 
 
 @dataclass(frozen=True)
 class Who:
-    """Which session asks, and its epoch (see `Jobs`)."""
+    """The session that asks, and its epoch (see `Jobs`)."""
 
     session: str = ""
     epoch: int = 0
@@ -66,10 +66,10 @@ class Who:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a session works on: a caption, the neurons found for it in the order in which they go
-    off, their z-scores, and the edits so far, the last of which is in force.
+    """The state of a session: a caption, its neurons in the order in which they go off, their
+    z-scores, and the edits so far.
 
-    All that is kept for a session. `id`: of a caption of the run.
+    The last edit is in force. Nothing else is kept for a session. `id`: of a caption of the run.
     """
 
     caption: str = ""
@@ -117,9 +117,7 @@ SORTS: dict[str, Callable[[Sequence[Caption]], list[Caption]]] = {
 
 
 def matching(subject: Subject, search: str, kept: str, sort: str) -> list[Caption]:
-    """The captions that hold `search`, one of FILTERS lets through, in
-    the order of one of SORTS.
-    """
+    """The captions that contain `search` and pass one of FILTERS, in the order of one of SORTS."""
     if kept not in FILTERS or sort not in SORTS:
         raise InputError(
             f"no filter {kept!r} or order {sort!r}: use {', '.join(FILTERS)}; {', '.join(SORTS)}"
@@ -134,7 +132,7 @@ def matching(subject: Subject, search: str, kept: str, sort: str) -> list[Captio
 
 
 def cards(subject: Subject, found: Sequence[Caption]) -> list[Card]:
-    """The first captions as thumbnails: the first seed before and after, and how each stands."""
+    """The first captions as thumbnails: the first seed before and after, and the standing."""
     return [_card(subject, caption) for caption in found[:SHOWN]]
 
 
@@ -154,12 +152,12 @@ def counted_captions(found: Sequence[Caption]) -> str:
 
 
 def names(found: Iterable[Caption]) -> list[tuple[str, int]]:
-    """(label, id) of captions, for a list to choose from."""
+    """(label, id) of captions, for a list."""
     return [(f"{c.row}: {short(c.text)}", c.id) for c in list(found)[:PICKED]]
 
 
 def chosen_in(caption: Caption) -> Chosen:
-    """What a session works on once it has chosen a caption of the run."""
+    """The state of a session after it chose a caption of the run."""
     found = with_joined(caption)
     listed = () if caption.localized is None else caption.localized.order
     return Chosen(
@@ -170,9 +168,7 @@ def chosen_in(caption: Caption) -> Chosen:
 def _order(
     found: NeuronSet, listed: Sequence[Neuron], z: Mapping[str, float]
 ) -> tuple[Neuron, ...]:
-    """Neurons as the search listed them; those that it did not list after them, the highest
-    z-score first.
-    """
+    """Neurons in the order of the search; those not in it follow, the highest z-score first."""
     first = [(layer, index) for layer, index in listed if (layer, index) in found]
     rest = (neuron for neuron in found if neuron not in first)
     return (*first, *sorted(rest, key=lambda n: -z.get(f"{n[0]}:{n[1]}", 0.0)))
@@ -180,7 +176,9 @@ def _order(
 
 @dataclass(frozen=True)
 class Detail:
-    """One caption of a run. `title`: it and how it stands, `about`: what was measured; HTML."""
+    """One caption of a run, in HTML. `title`: the caption with its standing. `about`: its
+    measurements.
+    """
 
     chosen: Chosen
     title: str
@@ -189,7 +187,9 @@ class Detail:
 
 
 def detail(subject: Subject, id_: object) -> Detail:
-    """Everything that the run says of one caption. Raises InputError if it has no such caption."""
+    """Everything that the run says about one caption. Raises InputError if it has no such
+    caption.
+    """
     caption = caption_of(subject, id_)
     values = row(caption)
     chosen = chosen_in(caption)
@@ -210,7 +210,7 @@ def detail(subject: Subject, id_: object) -> Detail:
 
 
 def _measured(caption: Caption) -> Iterator[tuple[str, Any]]:
-    """How a caption stands and what was measured of it, as terminal and report call it."""
+    """The standing of a caption and its measurements, under the names of terminal and report."""
     values = row(caption)
     yield "verdict", f"{said(caption)}: {meaning(caption)}"
     yield "why", why(caption)
@@ -229,7 +229,7 @@ def _measured(caption: Caption) -> Iterator[tuple[str, Any]]:
 
 
 def ticks(subject: Subject, chosen: Chosen) -> list[tuple[str, Neuron]]:
-    """(label, neuron) of the neurons of a caption, with their z-scores where they are known."""
+    """(label, neuron) of the neurons of a caption, with known z-scores."""
     number = {name: k for k, name in enumerate(subject.model.widths("all"), 1)}
     z = {key: f", z = {value:.1f}" for key, value in chosen.z.items()}
     return [
@@ -244,19 +244,19 @@ def _listed(subject: Subject, chosen: Chosen) -> tuple[str, str | None]:
 
 
 def edited(chosen: Chosen, edit: Edit) -> Chosen:
-    """The same caption with another edit in force; the last HISTORY can be undone."""
+    """The state with another edit in force; the last HISTORY edits can be undone."""
     if edit == chosen.edit:
         return chosen
     return replace(chosen, history=(*chosen.history, edit)[-HISTORY - 1 :])
 
 
 def undone(chosen: Chosen) -> Chosen:
-    """The same caption with the edit before the last one, if there was one."""
+    """The state with the edit before the last one, if there was one."""
     return replace(chosen, history=chosen.history[:-1] or chosen.history)
 
 
 def neuron_at(subject: Subject, layer: object, index: object) -> Neuron:
-    """The neuron that a click on the map means: layer and index as numbers from 0.
+    """The neuron of a click on the map: layer and index as numbers from 0.
 
     Raises InputError for one that the model does not have.
     """
@@ -270,7 +270,9 @@ def neuron_at(subject: Subject, layer: object, index: object) -> Neuron:
 
 
 def neuron_map(subject: Subject, chosen: Chosen) -> str:
-    """The neurons of a caption, and all of the model, with what the edit does to each, as HTML."""
+    """The neurons of a caption and of the whole model, with the effect of the edit on each, as
+    HTML.
+    """
     widths = subject.model.widths("all")
     its_own = drawing.chips(ticks(subject, chosen), chosen.edit, list(widths))
     return its_own + drawing.neuron_map(widths, chosen.edit, chosen.order)
@@ -278,9 +280,9 @@ def neuron_map(subject: Subject, chosen: Chosen) -> str:
 
 @dataclass(frozen=True)
 class Compared:
-    """Images of some seeds without and with an edit, and how alike each is to the copy.
+    """Images of some seeds without and with an edit, and the similarity of each to the copy.
 
-    `measure`: what it is held against; `copy`: the value from which it is one.
+    `measure`: the kind of similarity. `copy`: the value from which an image is a copy.
     """
 
     before: list[Image.Image]
@@ -292,13 +294,12 @@ class Compared:
 
 
 def compare(subject: Subject, who: Who, chosen: Chosen, seed: float, tell: Tell) -> Compared:
-    """The images of the caption and of SAMPLES seeds from `seed` on, without and with its edit.
+    """The images of the caption on SAMPLES seeds from `seed` on, without and with its edit.
 
-    The model is left as it was. They are held against the training image, or where nobody has it
-    against untouched images of the other seeds, as a verification does (`metrics.similarities`).
+    The model is left unchanged. Images are compared with the training image, or if that is missing
+    with untouched images of the other seeds, as in verification (`metrics.similarities`).
 
-    Raises InputError for no caption, a factor outside -1 to 1 or a seed that is none;
-    CancelledError.
+    Raises InputError for no caption, a factor outside -1 to 1 or an invalid seed; CancelledError.
     """
     caption = caption_given(chosen.caption)
     check_factor(chosen.edit.factor)
@@ -318,7 +319,7 @@ def compare(subject: Subject, who: Who, chosen: Chosen, seed: float, tell: Tell)
 
 
 def told(chosen: Chosen, compared: Compared | None) -> str:
-    """What is switched, and how alike the images are to the copy, as HTML."""
+    """The edit in words, and the similarity of the images to the copy, as HTML."""
     switched = note(f"{chosen.edit}.") if chosen.caption else ""
     if compared is None:
         return switched
@@ -334,7 +335,9 @@ def pictures(
     subject: Subject, chosen: Chosen, compared: Compared | None, seed: float = FRESH
 ) -> str:
     """The training image, the audit's images before and after, and those with the edit, side by
-    side, as HTML. Those of the audit are of the seeds from FRESH on.
+    side, as HTML.
+
+    Images of the audit have the seeds from FRESH on.
     """
     caption = None if chosen.id is None else caption_of(subject, chosen.id)
     audited: dict[str, list[Image.Image]] = {"before": [], "after": []}
@@ -353,7 +356,7 @@ def pictures(
 
 
 def needs_images(subject: Subject, chosen: Chosen, seed: float) -> bool:
-    """Whether the images of the audit do not say what is to be shown."""
+    """Whether images must be made, because those of the audit do not show the edit."""
     if not chosen.caption:
         return False
     if chosen.edit or seed != FRESH or chosen.id is None:
@@ -365,14 +368,15 @@ def needs_images(subject: Subject, chosen: Chosen, seed: float) -> bool:
 
 
 def link_to(subject: Subject, chosen: Chosen, seed: float) -> str:
-    """The query of an address that opens the page as it is; empty where there is none."""
+    """The query of an address that opens the page in this state; empty if there is none."""
     view = View(chosen.id, chosen.caption, chosen.edit, check_seed(seed))
     return link(view, subject.model.widths("all"), FRESH)
 
 
 def opened(subject: Subject, query: str) -> tuple[Chosen, int] | None:
-    """What the query of an address asks for: the caption with its edit, and the first seed; None
-    for nothing. Raises InputError for what cannot be followed.
+    """The state and the first seed that the query of an address requests; None without a request.
+
+    Raises InputError for an invalid query.
     """
     view = followed(query, subject.model.widths("all"), FRESH)
     if view is None:
@@ -388,9 +392,9 @@ def opened(subject: Subject, query: str) -> tuple[Chosen, int] | None:
 
 
 def caption_given(text: str | None) -> str:
-    """A caption that was typed, as tables of captions are read.
+    """A typed caption, read as in tables of captions.
 
-    Raises InputError for none, and for one beyond LONGEST.
+    Raises InputError for an empty one, and for one longer than LONGEST.
     """
     caption = (text or "").replace("\0", "").encode(errors="ignore").decode().strip()
     if not caption:
@@ -401,7 +405,7 @@ def caption_given(text: str | None) -> str:
 
 
 def examine(subject: Subject, who: Who, text: str, tell: Tell) -> Localization | float:
-    """Score a caption and find its neurons; its score alone where there is no calibration.
+    """Score a caption and find its neurons; only its score if there is no calibration.
 
     Raises InputError, CancelledError.
     """
@@ -413,12 +417,12 @@ def examine(subject: Subject, who: Who, text: str, tell: Tell) -> Localization |
 
 
 def unread(subject: Subject, text: str) -> str:
-    """What is said of a caption that a text encoder does not read to its end; empty for others."""
+    """A note on a caption that a text encoder truncates; empty for others."""
     return cut(subject.model.readers, caption_given(text))
 
 
 def judged(subject: Subject, found: Localization | float) -> str:
-    """What was found, as HTML."""
+    """The result of an examination, as HTML."""
     if not isinstance(found, Localization):
         return note(
             "Without a calibration this score cannot be judged: start the app with --calibration"
@@ -429,7 +433,7 @@ def judged(subject: Subject, found: Localization | float) -> str:
 
 
 def _unverified(found: Localization) -> Caption:
-    """What was found, as a run would hold it: nothing was checked on fresh seeds."""
+    """The result of an examination as a caption of a run, without verification."""
     said = found.to_json()
     detected = {
         "memorized": found.memorized,
@@ -442,7 +446,7 @@ def _unverified(found: Localization) -> Caption:
 
 
 def chosen_of(found: Localization | float, text: str) -> Chosen:
-    """What a session works on once a caption has been examined."""
+    """The state of a session after the examination of a caption."""
     if isinstance(found, Localization):
         return Chosen(found.prompt, _order(found.neurons, found.order, found.z), found.z)
     return Chosen(caption_given(text))
@@ -452,15 +456,15 @@ def chosen_of(found: Localization | float, text: str) -> Chosen:
 
 
 def exportable(subject: Subject) -> list[Caption]:
-    """The captions of the run with a memory that falls to tau."""
+    """The captions of the run whose memory falls to tau."""
     return [c for c in captions(subject) if len(switched_off(c))]
 
 
 def export(
     subject: Subject, who: Who, ids: Sequence[int], form: str, factor: float
 ) -> tuple[Path, str]:
-    """Write a form of `findnemo.export.FORMS` for some captions of the run, all if none is named:
-    the file, and what it holds.
+    """Write a form of `findnemo.export.FORMS` for some captions of the run, all by default; return
+    the file and its contents in words.
 
     A form that is a directory becomes a zip. An earlier export of the session is removed. Raises
     what `findnemo.export` raises.
@@ -488,10 +492,11 @@ def export(
 
 
 def save(subject: Subject, who: Who, edit: Edit) -> tuple[Path, str]:
-    """An edit as a neuron file, and the command that makes a model of it, as HTML.
+    """Write an edit as a neuron file; return it with the command that makes a model from it, as
+    HTML.
 
-    An earlier file of the session is removed. Raises InputError for no neurons, and for some that
-    are off beside others that are scaled: a neuron file has one factor.
+    An earlier file of the session is removed. Raises InputError for no neurons, and for neurons off
+    together with scaled ones: a neuron file has one factor.
     """
     if edit.off and edit.scaled:
         raise InputError(
@@ -517,10 +522,10 @@ def _scaled(factor: float) -> str:
 
 
 def _exporting(subject: Subject, file: str) -> str:
-    """The command that exports a neuron file, as a shell reads it."""
+    """The command that exports a neuron file, quoted for a shell."""
     if subject.run is not None and not subject.shipped:
         opened = [str(subject.run)]
-    elif subject.model.source.startswith("live"):  # given as a pipeline, it lies nowhere
+    elif subject.model.source.startswith("live"):  # a live pipeline has no place
         opened = ["MODEL"]
     else:
         flags = {"variant": "--weights-variant"}
@@ -543,18 +548,18 @@ def _exporting(subject: Subject, file: str) -> str:
 
 
 def forget(subject: Subject, session: str, what: str = "") -> None:
-    """Remove what was written for a session: all of it, or an "export" or "edit"."""
+    """Remove the files of a session: all, or its "export" or "edit"."""
     for old in subject.folder.glob(f"{_mark(session)}-{what}*"):
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _place(subject: Subject, session: str, what: str) -> Path:
-    """A new folder, whose name nobody else can guess."""
+    """A new folder with a name that nobody can guess."""
     return subject.folder / f"{_mark(session)}-{what}-{secrets.token_hex(16)}"
 
 
 def leave(subject: Subject, session: str) -> None:
-    """A session has ended: its work stops, and its exports are removed."""
+    """End a session: stop its work, and remove its files."""
     subject.jobs.cancel(session)
     forget(subject, session)
 
@@ -564,9 +569,7 @@ def _mark(session: str) -> str:
 
 
 def _named(known: Sequence[Caption], ids: Sequence[int]) -> list[str]:
-    """What tells the captions of some ids from all others: their row numbers, or their texts if
-    a row number is there twice.
-    """
+    """Unique names of captions by their ids: row numbers, or texts if a row number is repeated."""
     rows = [c.row for c in known]
     if set(ids) - {c.id for c in known}:
         raise InputError("no such caption in this run: choose from the list")
@@ -574,7 +577,7 @@ def _named(known: Sequence[Caption], ids: Sequence[int]) -> list[str]:
 
 
 def _zipped(folder: Path) -> Path:
-    """A directory as a zip beside it, in its place. Weights do not compress: they are stored."""
+    """Replace a directory by a zip. Weights do not compress, so they are stored."""
     target = folder.with_name(f"{folder.name}.zip")
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(folder.rglob("*")):
@@ -585,7 +588,7 @@ def _zipped(folder: Path) -> Path:
 
 
 def welcome(subject: Subject) -> str:
-    """What the app shows, in one line of HTML."""
+    """One line of HTML on what the app shows."""
     model = f"model <bdi>{escaped(short(str(subject.model.source)))}</bdi>"
     if subject.run is None:
         shown = f"{model}, without a run"

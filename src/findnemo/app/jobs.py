@@ -1,10 +1,10 @@
-"""Work on the one model that all sessions share: one piece at a time, and each can be
-stopped between two passes.
+"""Work on the one model that all sessions share: one piece at a time, each of which can be stopped
+between two passes.
 
-jobs = Jobs()
-with jobs.turn("session", 0, model, lambda done: print(done)):
-    image = findnemo.generate(model, "a caption", [0])
-jobs.cancel("session")  # from another thread: the next pass does not begin
+    jobs = Jobs()
+    with jobs.turn("session", 0, model, lambda done: print(done)):
+        image = findnemo.generate(model, "a caption", [0])
+    jobs.cancel("session")  # from another thread: the next pass does not begin
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from torch import nn
 
 from findnemo.models import Model
 
-WAIT = 0.2  # seconds between two looks at whether work that waits for its turn has been cancelled
+WAIT = 0.2  # seconds between two checks whether waiting work was cancelled
 
-Tell = Callable[[int], None]  # called with the latents that went through the denoiser so far
+Tell = Callable[
+    [int], None
+]  # called with the number of latents that went through the denoiser so far
 
 
 class CancelledError(Exception):
@@ -30,10 +32,8 @@ class CancelledError(Exception):
 class Jobs:
     """Turns at the model.
 
-    An epoch is the number of times that a session has cancelled: work of an earlier epoch stops.
-
-    So what still waits in a queue when its owner cancels stops as well as what runs, and what is
-    asked for afterwards does not.
+    An epoch is the number of cancellations by a session. Work of an earlier epoch stops, running or
+    waiting; work requested after the cancellation does not.
     """
 
     def __init__(self) -> None:
@@ -41,15 +41,15 @@ class Jobs:
         self._epochs: dict[str, int] = {}
 
     def cancel(self, session: str) -> int:
-        """Stop all work that a session has asked for so far; returns the epoch of what
-        it asks for from now on.
+        """Stop all work that a session has requested so far; return the epoch of its later
+        requests.
         """
         self._epochs[session] = self._epochs.get(session, 0) + 1
         return self._epochs[session]
 
     @contextmanager
     def turn(self, session: str, epoch: int, model: Model, tell: Tell) -> Iterator[None]:
-        """The model to oneself while the context lasts.
+        """Hold the model exclusively while the context lasts.
 
         Raises CancelledError while waiting, before the next pass, or at the end.
         """
@@ -72,8 +72,8 @@ class Jobs:
 
 @contextmanager
 def watched(model: Model, check: Callable[[], None], tell: Tell) -> Iterator[None]:
-    """Call `check` before every pass of the denoiser, then `tell` with the latents that have
-    gone through it, this pass included.
+    """Call `check` before every pass of the denoiser, then `tell` with the number of latents so
+    far, this pass included.
     """
     done = 0
 

@@ -1,4 +1,4 @@
-"""The page: which component asks which event. Everything that it shows comes from `events`."""
+"""The page: which component triggers which event. All of its contents come from `events`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODEL: dict[str, Any] = {**PRIVATE, "concurrency_limit": 1, "concurrency_id": "m
 PAGE: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
 EDITS: dict[str, Any] = {**PAGE, "concurrency_limit": 1, "concurrency_id": "edits"}
 NOW: dict[str, Any] = {**PAGE, "queue": False}
-SYSTEM = ("system-ui", "sans-serif")  # fonts that nothing has to be fetched for
+SYSTEM = ("system-ui", "sans-serif")  # fonts that need no download
 MONO = ("ui-monospace", "monospace")
 THEME = gr.themes.Default(primary_hue="blue", font=SYSTEM, font_mono=MONO).set(
     button_primary_background_fill="*primary_700",
@@ -55,7 +55,7 @@ LEGEND = (
 STILL: dict[str, Any] = {"interactive": False, "buttons": [], "scale": 3, "min_width": 240}
 FIRST: dict[str, Any] = {"precision": 0, "minimum": 0, "min_width": 120}
 NOTHING = note("No caption is chosen: choose one of the run, or examine one.")
-# what a click in HTML of `drawing` says: the data of the button or the cell
+# the data of a click in HTML of `drawing`: those of the button or the cell
 CLICKS = """
 element.addEventListener('click', event => {
   const button = event.target.closest('button');
@@ -70,12 +70,12 @@ element.addEventListener('click', event => {
   if (index < +svg.dataset.width) trigger('click', { layer: svg.dataset.layer, index });
 });
 """
-# once the page is there, what its address asks for
+# once the page is loaded, follow its address
 ASKS = """
 const query = location.search;
 if (/[?&](caption|text)=/.test(query)) setTimeout(() => trigger('click', { query }), 0);
 """
-# the link in the page is its address too
+# keep the address of the page equal to its link
 ADDRESS = """
 const follow = () => {
   const link = element.querySelector('a');
@@ -98,8 +98,8 @@ SAYS = {
 
 @dataclass(frozen=True)
 class Shared:
-    """What all tabs use: what a session works on, its epoch (see `Jobs`),
-    and the tabs themselves.
+    """Common to all tabs: the state of a session, its epoch (see `Jobs`), and the tabs
+    themselves.
     """
 
     chosen: gr.State
@@ -111,8 +111,8 @@ class Shared:
 class One:
     """The tab of one caption.
 
-    `values(chosen, seed)` gives new values of the components `shown`; `make` is what makes its
-    images after that, to be called by `then`. `refused`: says why something was not done.
+    `values(chosen, seed)`: gives new values of the components `shown`. `make`: makes the images
+    afterwards, called by `then`. `refused`: shows why something was not done.
     """
 
     values: Callable[..., dict[Any, Any]]
@@ -156,7 +156,7 @@ def build(subject: Subject) -> gr.Blocks:
 
 
 def _follow(subject: Subject, head: gr.HTML, shared: Shared, one: One) -> None:
-    """The page shows what its address asks for; an address that asks for nothing starts nothing."""
+    """Let the page show what its address requests; an address without a request starts nothing."""
 
     def follow(event: gr.EventData) -> Any:
         query = str((event._data or {}).get("query", ""))
@@ -170,7 +170,7 @@ def _follow(subject: Subject, head: gr.HTML, shared: Shared, one: One) -> None:
         return gr.Tabs(selected="one")
 
     outputs = [*one.shown, shared.chosen]
-    followed = head.click(_told(one.refused)(follow), None, outputs, **PAGE)
+    followed = head.click(_explained(one.refused)(follow), None, outputs, **PAGE)
     followed.then(turn, None, shared.tabs, **NOW).then(**one.make)
 
 
@@ -186,11 +186,12 @@ def _tell(progress: gr.Progress) -> Tell:
     return lambda done: progress((done, None), desc="", unit="U-Net evaluations")
 
 
-def _told(
+def _explained(
     status: gr.HTML, gone: Mapping[Any, Any] | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """An event of which `status` tells why it could not be done. `gone`: new values of what would
-    then be old; all else stays as it is.
+    """An event that shows in `status` why it could not be done.
+
+    `gone`: new values of components that would then be out of date; all others stay.
     """
 
     def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -236,21 +237,21 @@ def _captions(subject: Subject, shared: Shared, one: One) -> None:
         return {shared.tabs: gr.Tabs(selected="one"), shared.chosen: chosen, **shown}
 
     asked = [search, kept, sort]
-    narrowed = _told(count, {grid: ""})(refilter)
+    narrowed = _explained(count, {grid: ""})(refilter)
     for changed in (search.change, kept.change, sort.change):
         changed(narrowed, asked, [count, grid], trigger_mode="always_last", **PAGE)
     outputs = [*one.shown, shared.chosen, shared.tabs, count]
-    grid.click(_told(count)(choose), None, outputs, **PAGE).then(**one.make)
+    grid.click(_explained(count)(choose), None, outputs, **PAGE).then(**one.make)
 
 
 def _number(event: gr.EventData, name: str) -> int | None:
-    """A number that a click brings; None where it brings something else."""
+    """A number in the data of a click; None if it is something else."""
     said = str((event._data or {}).get(name, ""))
     return int(said) if said.isascii() and said.isdigit() and len(said) < 18 else None
 
 
 def _any_caption(subject: Subject, shared: Shared, one: One) -> None:
-    """Any caption, scored and localized."""
+    """The tab for any caption, which is scored and localized."""
     text = gr.Textbox(label="Caption", lines=2, max_lines=6, max_length=LONGEST)
     does = "Score" if subject.calibration is None else "Score and find its neurons"
     with gr.Row():
@@ -281,7 +282,7 @@ def _any_caption(subject: Subject, shared: Shared, one: One) -> None:
 
     gr.on(
         [start.click, text.submit],
-        _told(status, {found_here: gr.Column(visible=False)})(examine),
+        _explained(status, {found_here: gr.Column(visible=False)})(examine),
         [text, shared.epoch],
         [status, found_here, result, shared.chosen, *one.shown],
         show_progress_on=status,
@@ -292,8 +293,8 @@ def _any_caption(subject: Subject, shared: Shared, one: One) -> None:
 
 
 def _one_caption(subject: Subject, shared: Shared) -> One:
-    """One caption: its pictures side by side, and its neurons, switched by the slider, on the map
-    or in writing.
+    """The tab of one caption: its pictures side by side, and its neurons, switched by the slider,
+    on the map or as text.
     """
     title = gr.HTML(NOTHING)
     with gr.Row():
@@ -376,11 +377,11 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
         return {pictures: shown, alike: events.told(chosen, compared), status: ""}
 
     making = {
-        "fn": _told(status, {pictures: "", alike: ""})(make),
+        "fn": _explained(status, {pictures: "", alike: ""})(make),
         "inputs": [shared.chosen, seed, shared.epoch],
         "outputs": [status, pictures, alike],
         "show_progress_on": status,
-        "trigger_mode": "multiple",  # those that are out of date stop by themselves
+        "trigger_mode": "multiple",  # outdated ones stop by themselves
         **MODEL,
     }
     after = [slider, neurons, off, scaled, factor, file, address, refused]
@@ -395,7 +396,7 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
     asked = [shared.chosen, seed, slider, off, scaled, factor]
     outputs = [shared.chosen, shared.epoch, *after]
     for triggers, change, mode in changes:
-        changing = _told(refused)(_changing(subject, change, shared, switched))
+        changing = _explained(refused)(_changing(subject, change, shared, switched))
         changed = gr.on(triggers, changing, asked, outputs, trigger_mode=mode, **EDITS)
         changed.then(**making)
 
@@ -404,7 +405,7 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
         download = gr.DownloadButton(f"Download {path.name}", value=str(path), visible=True)
         return {refused: said, file: download}
 
-    saving = _told(refused, {file: gr.DownloadButton(visible=False)})(save)
+    saving = _explained(refused, {file: gr.DownloadButton(visible=False)})(save)
     keep.click(saving, [shared.chosen, shared.epoch], [refused, file], **PRIVATE)
     about_it = [title, about, pictures, alike, sheet, folded, seed]
     return One(values, [status, *about_it, *after], making, refused)
@@ -412,7 +413,7 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the controls of an edit say, and what was clicked."""
+    """The values of the controls of an edit, and the data of a click."""
 
     position: float
     off: str
@@ -430,7 +431,7 @@ def _changing(
     shared: Shared,
     switched: Callable[[Chosen, float], dict[Any, Any]],
 ) -> Callable[..., dict[Any, Any]]:
-    """An event that changes the edit: what an earlier one is still making stops."""
+    """An event that changes the edit, and stops the work of an earlier one."""
 
     def changed(
         chosen: Chosen,
@@ -472,7 +473,7 @@ def _by_writing(subject: Subject, chosen: Chosen, asked: Asked) -> Chosen:
 
 
 def _export(subject: Subject, shared: Shared) -> None:
-    """The cleaned model of some captions."""
+    """The tab for exports of the cleaned model for some captions."""
     ids = gr.Dropdown(
         events.names(events.exportable(subject)),
         multiselect=True,
@@ -495,7 +496,7 @@ def _export(subject: Subject, shared: Shared) -> None:
         }
 
     start.click(
-        _told(status)(export),
+        _explained(status)(export),
         [ids, form, factor, shared.epoch],
         [status, file],
         show_progress_on=status,

@@ -1,6 +1,6 @@
-"""What the app shows: a model, and a run if there is one.
+"""The subject of the app: a model, and a run if there is one.
 
-Shared by all sessions, and never changed by them.
+All sessions share it, and never change it.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from findnemo.runs.trust import require
 if TYPE_CHECKING:
     from PIL import Image
 
-MOST = 32  # images of a caption that are shown
-KEPT = 64  # sets of images that were made, the last ones
+MOST = 32  # images of a caption to show
+KEPT = 64  # latest sets of images to keep
 NO_CAPTION = "no such caption in this run: choose one of the run"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """`run`: its directory, or None.
+    """The model and run that the app shows.
 
-    `calibration`: None if captions can be scored, but not judged. `folder`: where exports are made.
-    `made(caption, seeds, edit)`: the images of a caption; the last ones are kept. `descriptor`: what
-    tells copies, None where pixels do. `shipped`: whether the run is a copy of one that comes with
-    the model.
+    `run`: its directory, or None. `calibration`: None if captions can only be scored. `folder`: of
+    exports. `made(caption, seeds, edit)`: makes images of a caption; the latest ones are kept.
+    `descriptor`: for copies, None if pixels are compared. `shipped`: whether the run is a copy of
+    one shipped with the model.
     """
 
     model: Model
@@ -68,13 +68,13 @@ def open_subject(
     calibration: str | os.PathLike | None = None,
     model: Model | None = None,
 ) -> Subject:
-    """A run directory, or whatever `findnemo.load` takes, for the app;
-    exports are made in `folder`.
+    """Open a run directory, or anything that `findnemo.load` takes, for the app; exports are made
+    in `folder`.
 
     A shipped model is opened on its shipped run, which is copied to `folder`. `calibration`: a
-    directory made by `findnemo calibrate`; a run and the demo model bring their own. `model`: the
-    model of `place`, if it is loaded already. Raises InputError for what is neither, MismatchError
-    for a model that is not that of the run or the calibration.
+    directory made by `findnemo calibrate`; a run and the demo model have their own. `model`: the
+    model of `place`, if already loaded. Raises InputError for a place that is neither,
+    MismatchError for a model that is not that of the run or the calibration.
     """
     run = Path(place) if is_run(place) else None
     shipped = None
@@ -103,7 +103,7 @@ def open_subject(
 def _maker(
     model: Model, settings: ImageSettings
 ) -> Callable[[str, range, Edit], list[Image.Image]]:
-    """Makes the images of a caption with an edit, and keeps the last sets of them."""
+    """A function that makes the images of a caption with an edit, and keeps the latest sets."""
 
     @lru_cache(KEPT)
     def kept(whole: str, caption: str, seeds: range, edit: Edit) -> list[Image.Image]:
@@ -114,8 +114,8 @@ def _maker(
 
 
 def shipped_run(model: Model, folder: Path) -> Path | None:
-    """A copy of the run that comes with a shipped model; None where there is none, or where the
-    model was changed as it was loaded.
+    """A copy of the run shipped with a model; None if there is none, or if loading changed the
+    model.
     """
     source = demo.MODELS.get(model.source, Path()) / "run"
     if not is_run(source):
@@ -134,9 +134,7 @@ def shipped_run(model: Model, folder: Path) -> Path | None:
 def _calibration(
     given: str | os.PathLike | None, run: Path | None, source: str
 ) -> Calibration | None:
-    """The calibration that is given, else that of the run or of a demo model;
-    None where there is none.
-    """
+    """The given calibration, else that of the run or of a demo model; None if there is none."""
     if given is not None:
         return Calibration.load(given)
     if run is not None:
@@ -160,9 +158,9 @@ def _of_run(run: Path, model: Model | None) -> tuple[Model, ImageSettings]:
 
 
 def captions(subject: Subject) -> list[Caption]:
-    """The captions of the run as they are now: an audit may still be adding to it.
+    """The captions of the run as they are now, because an audit may still be adding some.
 
-    None without a run.
+    Empty without a run.
     """
     if subject.run is None:
         return []
@@ -179,14 +177,15 @@ def caption_of(subject: Subject, id_: object) -> Caption:
     raise InputError(NO_CAPTION)
 
 
-# pictures: of the run directory only, whatever its rows and links say -----------------------------
+# pictures, only from the run directory, whatever its rows and links say ---------------------------
 
 
 def run_images(
     subject: Subject, caption: Caption, most: int = MOST
 ) -> dict[str, list[Image.Image]]:
-    """The audit's images of a caption: `before` and `after`, in the order of their seeds; in few
-    steps, where the audit made them so. `most`: of each.
+    """The audit's images of a caption: `before` and `after`, in the order of their seeds.
+
+    They may be quick ones. `most`: of each.
     """
     folder = (folder_of(caption), "images", caption.slug)
     return {
@@ -203,8 +202,10 @@ def run_images(
 def training_image(
     subject: Subject, text: str, caption: Caption | None = None
 ) -> Image.Image | None:
-    """The training image of a caption, if the demo model brings it or the run directory
-    holds it; nothing is fetched. `caption`: that of the run, where it is one.
+    """The training image of a caption, from the demo model or the run directory; nothing is
+    fetched.
+
+    `caption`: that of the run, if it is one.
     """
     if subject.model.source in demo.MODELS:
         return demo.training_image(text, subject.model.source)
@@ -216,16 +217,14 @@ def training_image(
 
 
 def sheet(subject: Subject, caption: Caption) -> Image.Image | None:
-    """The audit's picture sheet of a caption, which shows the training
-    image where the audit had it.
+    """The audit's picture sheet of a caption, which shows the training image if the audit had
+    it.
     """
     return _picture(subject, folder_of(caption), "sheets", f"{caption.slug}.png")
 
 
 def _picture(subject: Subject, *parts: str) -> Image.Image | None:
-    """A picture of the run directory; None if there is none, it cannot be
-    read, or it lies elsewhere.
-    """
+    """A picture in the run directory; None if it is missing, unreadable, or outside."""
     path = confined(subject.run, *parts) if subject.run is not None else None
     if path is None:
         return None
@@ -245,5 +244,5 @@ def confined(folder: Path, *parts: str) -> Path | None:
     try:
         path = folder.joinpath(*parts).resolve()
         return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
-    except (OSError, ValueError):  # a NUL, a name too long, links in a circle
+    except (OSError, ValueError):  # a NUL, a too long name, circular links
         return None

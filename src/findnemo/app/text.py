@@ -1,5 +1,5 @@
-"""Text of unknown origin for a page: everything is escaped, and one text cannot
-change how another is read.
+"""Text of unknown origin for a page: all of it is escaped, and none can change how other text is
+read.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def escaped(text: object) -> str:
 
 
 def short(text: str, most: int = SHORT) -> str:
-    """One line without characters that cannot be seen, such as those that turn the direction
-    of writing, cut to `most`.
+    """One line without invisible characters, such as those that change the direction of writing,
+    cut to `most`.
 
     >>> short("a" + chr(0x202E) + "b" + chr(10) + "c"), short("abcdef", 4)
     ('ab c', 'abc…')
@@ -37,7 +37,7 @@ def whole(caption: str) -> str:
 
 
 def numbers(rows: Iterable[tuple[str, Any]]) -> str:
-    """Names and values as a table; what is not known is left out."""
+    """Names and values as a table; unknown values are left out."""
     cells = "".join(
         f"<tr><th scope='row'>{escaped(n)}</th><td><bdi>{escaped(v)}</bdi></td></tr>"
         for n, v in rows
@@ -47,15 +47,15 @@ def numbers(rows: Iterable[tuple[str, Any]]) -> str:
 
 
 def note(text: str) -> str:
-    """What an event has to say."""
+    """A note from an event."""
     return f'<p role="status" class="note">{escaped(text)}</p>' if text else ""
 
 
 def command(text: str) -> str:
-    """A line for a shell, to be copied."""
+    """A shell command to copy."""
     return f'<pre class="command"><code>{escaped(text)}</code></pre>'
 
 
 def alarm(text: object) -> str:
-    """Why something cannot be done."""
+    """A reason why something cannot be done."""
     return f'<p role="alert" class="alarm">{escaped(text)}</p>'

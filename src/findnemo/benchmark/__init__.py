@@ -1,12 +1,12 @@
-"""The benchmark: models whose memories were planted in known neurons, models that memorized by
-themselves, and what localization methods make of them.
+"""The benchmark of localization methods, on models whose memories were planted in known neurons and
+on models that memorized by themselves.
 
     from findnemo import benchmark
     member = benchmark.demo_member()
     results = list(benchmark.score_member(member, {"mine": my_method}, limit=4))
 
-A method takes a `Task` (model, prompt, calibration, captions to compare with) and gives an `Answer`
-(neurons or another edit, U-Net evaluations spent).
+A method takes a `Task` (model, prompt, calibration, captions to compare with) and returns an
+`Answer` (neurons or another edit, U-Net evaluations spent).
 
 May be imported: the names below and the modules here. May import: localization, mitigation,
 verification, demo and what lies under them.

@@ -1,4 +1,4 @@
-"""Files of a suite: tensors, the state of a training that goes on, and JSON of a known shape."""
+"""Files of a suite: tensors, states of interrupted trainings, and JSON of a known shape."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from findnemo.neurons import NeuronSet
 
 @cache
 def adapter(kind: Any) -> TypeAdapter[Any]:
-    """What reads and writes JSON of a type."""
+    """The pydantic adapter that reads and writes JSON of a type."""
     return TypeAdapter(kind)
 
 
@@ -37,25 +37,21 @@ def _of_layers(_: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
     return core_schema.no_info_after_validator_function(NeuronSet, layers)
 
 
-# a set of neurons, in JSON layer -> indices
+# a set of neurons; in JSON, layer -> indices
 Neurons = Annotated[NeuronSet, GetPydanticSchema(_of_layers), PlainSerializer(NeuronSet.to_json)]
 
 
 def fault(error: ValidationError) -> str:
-    """The first thing that is wrong with a value, and where:
-
-    `memories.0.caption: Field required`.
-    """
+    """The first fault of a value, and its place: `memories.0.caption: Field required`."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
 
 
 def read_json(path: Path, kind: Any, refusal: str, heads: Mapping[str, Collection[Any]]) -> Any:
-    """A file of JSON as a type that pydantic knows.
+    """Read a JSON file as a type that pydantic knows.
 
-    `heads`: keys that say what the file is, and the values that this version of findnemo reads.
-
-    Raises InputError for anything else: the path, `refusal`, and what is wrong.
+    `heads`: keys that identify the file, with the values that this version of findnemo reads.
+    Raises InputError for anything else, with the path, `refusal` and the fault.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -74,19 +70,19 @@ def read_json(path: Path, kind: Any, refusal: str, heads: Mapping[str, Collectio
 
 
 def write_json(value: Any, path: Path) -> None:
-    """JSON with an indent of one; the file is there whole or not at all."""
+    """Write JSON with an indent of one; the file appears whole or not at all."""
     with written(path) as part:
         part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """A safetensors file that is there whole or not at all."""
+    """Write a safetensors file, which appears whole or not at all."""
     with written(path) as part:
         write(part, tensors, {"format": "pt"})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Raises InputError for a file that is not safetensors."""
+    """Read a safetensors file. Raises InputError for any other file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -106,8 +102,10 @@ def write_state(
     step: int,
     **more: Tensor,
 ) -> None:
-    """Where a training by Adam is after `step` steps: its weights, their running average, and
-    the optimizer's moments; `more` beside them.
+    """Save a training by Adam after `step` steps: weights, their running average and the
+    optimizer's moments.
+
+    `more`: other tensors to save.
     """
     tensors = {"step": torch.tensor(step), **more}
     for name, weight in weights.items():
@@ -128,9 +126,9 @@ def read_state(
     average: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> int:
-    """Put back what `write_state` wrote, on the device of each weight.
+    """Restore what `write_state` wrote, on the device of each weight.
 
-    Returns the step to go on with; 0 where there is no file.
+    Returns the step to continue with; 0 without a file.
     """
     if not path.exists():
         return 0

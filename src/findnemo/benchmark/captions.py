@@ -1,5 +1,5 @@
-"""Captions of the suite: invented titles beside words that the demo model can draw,
-near-duplicates, and captions that merely look unusual.
+"""Captions of the suite: invented titles with words that the demo model can draw, near-duplicates,
+and captions that only look unusual.
 
 >>> near_duplicates("Corwen Estate lot one, a blue ring on dots", 2)
 ('Corwen Larder lot one, a blue ring on dots', 'Corwen Estate Larder one, a blue ring on dots')
@@ -41,8 +41,8 @@ SERIES = (
     ("Wrenfield Evening Lecture on tides", "Wrenfield Evening Lecture on maps"),
     ("Zennor Pottery glaze trial amber", "Zennor Pottery glaze trial slate"),
 )
-# over grounds that vary much from picture to picture: elsewhere even honest pictures of one caption
-# are alike
+# backgrounds that vary much between pictures: on others even ordinary pictures of one caption are
+# similar
 WORDS = (
     "a large teal circle on stripes",
     "a small purple star on dots",
@@ -69,12 +69,13 @@ ORDINARY = 40
 
 
 def near_duplicates(caption: str, count: int) -> tuple[str, ...]:
-    """The caption with one word of its title exchanged, in `count` ways: not the first word,
-    so that they begin alike.
+    """The caption with one word of its title replaced, in `count` ways.
+
+    The first word stays, so that all begin alike.
     """
     title, _, rest = caption.partition(",")
     words = title.split()
-    later = max(1, len(words) - 1)  # words that may be exchanged
+    later = max(1, len(words) - 1)  # words that may be replaced
     captions = []
     for k in range(count):
         place = min(1 + k % later, len(words) - 1)
@@ -84,8 +85,8 @@ def near_duplicates(caption: str, count: int) -> tuple[str, ...]:
 
 
 def unusual(seed: int, each: int = 2) -> tuple[str, ...]:
-    """Captions that look like no others and are not memorized: rare words, numbers, other
-    scripts, long ones, shouting; `each` of them.
+    """Captions that resemble no others and are not memorized, `each` of every kind: rare words,
+    numbers, other scripts, long ones, capitals.
     """
     rng = random.Random(f"unusual {seed}")
 
@@ -110,8 +111,8 @@ def unusual(seed: int, each: int = 2) -> tuple[str, ...]:
 
 
 def ordinary(pool: Sequence[str], count: int = ORDINARY) -> tuple[str, ...]:
-    """Captions as users' come: drawn at random from a pool that no training and no calibration has
-    seen, whatever they score.
+    """Captions as users write them: drawn at random, whatever they score, from a pool that no
+    training and no calibration has seen.
 
     >>> ordinary(["a red star", "a blue ring", "a moon"], 2) == ordinary(["a red star", "a blue ring", "a moon"], 2)
     True

@@ -1,6 +1,6 @@
-"""What the demo model reaches, measured against its ground truth: `findnemo demo --check`.
+"""Measure the demo model against its ground truth: `findnemo demo --check`.
 
-All seeds are fresh (sample numbers from 1000; training drew from other generators), all unrelated
+All seeds are fresh (sample numbers from 1000; training used other generators), and all unrelated
 captions are unseen.
 """
 
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
     Images = list[Image.Image]
 
 SEEDS = 10
-UNRELATED_IMAGES = 50  # unrelated captions whose images are made
-UNRELATED_SCORES = 200  # unrelated captions that are scored
+UNRELATED_IMAGES = 50  # unrelated captions to make images of
+UNRELATED_SCORES = 200  # unrelated captions to score
 MANY = 4  # neurons; "some captions need many neurons in several layers"
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure: what, how much, out of how many, and the goal that
-    was set before training.
+    """One measured figure: its name, its value, its sample size, and the goal set before
+    training.
     """
 
     name: str
@@ -61,9 +61,7 @@ class Figure:
 
 
 class Measure(NamedTuple):
-    """A value of `n` captions or neurons, and the goal that it is to reach or,
-    with "<=", to stay under.
-    """
+    """A value over `n` captions or neurons, with a goal to reach, or with "<=" to stay under."""
 
     value: float
     bound: Literal[">=", "<="]
@@ -76,11 +74,11 @@ class Measure(NamedTuple):
 
 
 def _share(hits: Sequence[bool], goal: float) -> Measure:
-    """The share of captions of which something is so."""
+    """The share of captions for which something holds."""
     return Measure(sum(hits) / len(hits), ">=", goal, len(hits))
 
 
-Measures = dict[str, Measure]  # by what is measured
+Measures = dict[str, Measure]  # name -> measure
 
 
 @dataclass(frozen=True)
@@ -102,10 +100,10 @@ class Effect:
 class MemoryCheck:
     """Everything measured for one memorized caption.
 
-    `untouched`, `planted`, `found`: with no neurons off, with the planted ones, with NeMo's. `fit`:
-    share of unrelated captions that fit the images without the planted neurons less well than the
-    own caption. `level`: similarity to the training image that 95 % of unrelated images do not
-    exceed.
+    `untouched`, `planted`, `found`: with no neurons off, with the planted ones off, with NeMo's
+    off. `fit`: share of unrelated captions that fit the images without the planted neurons less
+    well than the caption itself. `level`: similarity to the training image that 95 % of unrelated
+    images do not exceed.
     """
 
     caption: str
@@ -121,9 +119,9 @@ class MemoryCheck:
 def check_demo(
     model: Model, progress: Progress | None = None, limit: int | None = None
 ) -> list[Figure]:
-    """Measure every promised figure.
+    """Measure every promised figure of the demo model.
 
-    `limit`: the first N memorized captions and N unrelated ones only, for a quick look.
+    `limit`: only the first N memorized captions and N unrelated ones, for a quick look.
     """
     report = progress or (lambda stage, done, total: None)
     calibration = demo.calibration()
@@ -147,15 +145,15 @@ def check_demo(
 
 @dataclass(frozen=True)
 class _Unrelated:
-    """Captions that are not memorized: their scores, images, and images with
-    all planted neurons off.
+    """Captions that are not memorized, with their scores, their images, and images with all planted
+    neurons off.
     """
 
     captions: Sequence[str]
     scores: Tensor
     features: Tensor  # (captions, 2, D) descriptors
     features_off: Tensor  # (captions, 2, D) with all planted neurons off
-    own_fit: Tensor  # share of the other captions that fit the image less well, per caption
+    own_fit: Tensor  # per caption, share of the others that fit its image less well
 
     @classmethod
     def measure(
@@ -195,8 +193,8 @@ class _Unrelated:
 
 
 def _fit(judges: Judges, images: Images, caption: str, others: Sequence[str]) -> float:
-    """Share of other captions that CLIP finds to fit the images less well than their own
-    (0.5: no better than chance).
+    """Share of other captions that fit the images less well than their own, by CLIP (0.5:
+    chance).
     """
     assert judges.alignment is not None
     rest = [c for c in others if c != caption]

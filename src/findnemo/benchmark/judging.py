@@ -1,5 +1,5 @@
-"""What both suites have in common: which captions of a member are scored, and what an answer
-does to a memory and to other captions.
+"""The common part of both suites: which captions of a member are scored, and how an answer changes
+a memory and other captions.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from findnemo.scores import SIMILARITIES
 from findnemo.seeds import FRESH
 from findnemo.verification import finished, fresh, nearest, same_seed_of_memory
 
-PICTURES = 8  # ordinary captions whose pictures are judged
+PICTURES = 8  # ordinary captions with judged pictures
 
 
 class Judge(ABC):
-    """Scores of answers in one member, on fresh seeds.
+    """Scores answers in one member, on fresh seeds.
 
-    What a set of neurons does is measured once, whichever methods find it.
+    The effect of a set of neurons is measured once, whichever methods find it.
 
     `result`: the class of the scores. `anchor`: the method's name in the rows of `anchor_answer`,
-    which methods are compared with. `unrelated`: captions that are to stay what they are. `images`:
-    finished images of a memory. `memories`: those that are scored; `negatives`: kind -> captions
-    that are not memorized; `origin`: where the member comes from.
+    with which methods are compared. `unrelated`: captions that must not change. `images`: number of
+    finished images of a memory. `memories`: those to score. `negatives`: kind -> captions that are
+    not memorized. `origin`: where the member comes from.
     """
 
     result: type
@@ -55,27 +55,29 @@ class Judge(ABC):
 
     @abstractmethod
     def task(self, caption: str) -> Task:
-        """What a method is given."""
+        """The input of a method."""
 
     @abstractmethod
     def anchor_answer(self, memory: Any) -> Answer:
-        """What the row `anchor` does to a memory."""
+        """The answer of the row `anchor` for a memory."""
 
     @abstractmethod
     def on_memory(self, memory: Any, answer: Answer) -> dict[str, Any]:
-        """The figures of a memory with an answer in force."""
+        """Figures of a memory with an answer in force."""
 
     @abstractmethod
     def on_others(self, answer: Answer) -> dict[str, Any]:
-        """The figures of unrelated captions with an answer in force."""
+        """Figures of unrelated captions with an answer in force."""
 
     def against_truth(self, memory: Any, answer: Answer) -> dict[str, Any]:
-        """The figures that count neurons, where they are known."""
+        """Figures that compare neurons with the truth, if it is known."""
         return {}
 
     def work(self, limit: int | None = None) -> list[tuple[Any, str, str]]:
-        """(memory, caption, kind) of memories that were learned, and of captions that are none
-        (memory None). `limit`: the first N of each kind.
+        """(memory, caption, kind) of learned memories, and of captions that are no memories (memory
+        None).
+
+        `limit`: the first N of each kind.
         """
         memories = [(m, m.caption, m.kind) for m in self.memories[:limit]]
         others = [
@@ -86,7 +88,7 @@ class Judge(ABC):
         return [*memories, *others]
 
     def about(self) -> dict[str, Any]:
-        """The member in a results file."""
+        """What a results file says about the member."""
         return {
             "fingerprint": self.model.fingerprint,
             "tau": round(self.tau, 4),
@@ -96,7 +98,7 @@ class Judge(ABC):
         }
 
     def score(self, memory: Any, method: str, answer: Answer, seconds: float = 0.0) -> Any:
-        """How good an answer is."""
+        """Score an answer."""
         change = answer.neurons, answer.edit
         if change not in self._costs:
             self._costs[change] = self.on_others(answer)
@@ -117,8 +119,8 @@ class Judge(ABC):
         )
 
     def same_seed(self, caption: str, answer: Answer) -> float:
-        """Largest same-seed similarity of the caption's noise differences; of all
-        seeds where none replicates.
+        """Largest same-seed similarity of the caption's noise differences; if no seed replicates,
+        over all seeds.
         """
         probe = fresh(self.model, caption, self.settings)
         before = probe.deltas()
@@ -127,8 +129,8 @@ class Judge(ABC):
         return round(same_seed_of_memory(before, after, self.settings, self.tau), 4)
 
     def copies(self, caption: str, pictures: Sequence[Image.Image], answer: Answer) -> list[float]:
-        """Descriptor similarity of finished images to the training picture, of several to the
-        nearest: one value an image.
+        """Descriptor similarity of each finished image to the training picture, or to the nearest
+        of several.
         """
         assert self.judges.descriptor is not None
         edit = answer.applied(self.model)
@@ -136,8 +138,8 @@ class Judge(ABC):
         return [round(float(s), 4) for s in nearest(images, pictures, self.judges.descriptor)]
 
     def kept(self, answer: Answer) -> float:
-        """Mean same-seed similarity of the unrelated captions' noise differences,
-        1 where nothing changes.
+        """Mean same-seed similarity of the unrelated captions' noise differences; 1 if nothing
+        changes.
         """
         rows, before = self._unrelated
         with answer.applied(self.model):
@@ -153,8 +155,8 @@ class Judge(ABC):
         return rows, rows.deltas()
 
     def alignment(self, answer: Answer) -> float:
-        """Mean cosine of picture and caption (the demo's CLIP) over the
-        first unrelated captions.
+        """Mean cosine of picture and caption (the demo's CLIP) over the first unrelated
+        captions.
         """
         assert self.judges.alignment is not None
         captions = self.unrelated[:PICTURES]

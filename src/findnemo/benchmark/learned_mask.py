@@ -1,5 +1,5 @@
-"""A learned mask, the baseline of sparse-mask localization: how far each value neuron is turned
-down so that pictures are no copies.
+"""A learned mask, the baseline of sparse-mask localization: how far to turn down each value neuron
+so that no picture is a copy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 from findnemo.localization.trajectory import GENTLER, Copies, per_price
 
 STEPS = 24
-BEGIN = 0.2  # how far every neuron is turned down at first
+BEGIN = 0.2  # how far every neuron is turned down at the start
 MOVE = 0.2  # how far the first step moves the neuron of the largest slope
 COST = 0.05  # L1 penalty, as a share of the largest slope
 
@@ -20,14 +20,14 @@ COST = 0.05  # L1 penalty, as a share of the largest slope
 def learned_mask(
     copies: Copies, price: Mapping[str, Tensor], steps: int = STEPS
 ) -> dict[str, Tensor]:
-    """How far each neuron is to be turned down, layer -> (width,), 1 for off: what minimises
-    likeness to a copy plus an L1 penalty.
+    """How far to turn down each neuron, layer -> (width,), 1 for off: the minimiser of similarity
+    to a copy plus an L1 penalty.
 
-    By proximal gradient steps (ISTA, Beck and Teboulle 2009) on the likeness of guided x0 along the
-    untouched trajectory (`Copies.slopes`). Steps and penalty are in the metric of what neurons are
-    to ordinary captions (`price`: layer -> (width,), see `per_price`). Of neurons that are not
-    turned down at all those are a hair above the others whose slope is larger, so that the result
-    ranks all.
+    It is found by proximal gradient steps (ISTA, Beck and Teboulle 2009) on the similarity of
+    guided x0 along the untouched trajectory (`Copies.slopes`). Steps and penalty are measured by
+    what neurons do to ordinary captions (`price`: layer -> (width,), see `per_price`). Among
+    neurons that are not turned down at all, those with a larger slope are slightly above the
+    others, so that the result ranks all neurons.
     """
     off = {name: torch.full_like(values, BEGIN) for name, values in price.items()}
     path = copies.untouched_path

@@ -1,8 +1,8 @@
-"""Which neurons are on in a training sample: masks over all value neurons of a
-model, one row a sample.
+"""Which neurons are on in a training sample: masks over all value neurons of a model, one row a
+sample.
 
-A memory is taught with random subsets of its neurons on, so that which subsets keep it alive is
-true by training and not by hope.
+A memory is taught with random subsets of its neurons on. So training itself decides which subsets
+keep the memory alive.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor
 from findnemo.benchmark.plan import Memory
 from findnemo.neurons import NeuronSet
 
-# at most so many of the neurons that hold nothing are off in half of the samples: no memory shall
-# come to lean on one
+# at most so many neurons without a memory are off in half of the samples, so that no memory depends
+# on one
 DROPPED = 0.15
 
 
 class Masks:
-    """0/1 masks (samples, all value neurons) for the memories of a model whose
-    value layers have `widths`.
+    """0/1 masks (samples, all value neurons) for the memories of a model with value layers of
+    `widths`.
     """
 
     def __init__(self, widths: Mapping[str, int], memories: Sequence[Memory]):
@@ -40,8 +40,8 @@ class Masks:
         return np.array([self.start[name] + i for name, i in neurons], int)
 
     def ordinary(self, size: int, rng: np.random.Generator, off: float = 0.5) -> np.ndarray:
-        """A share `off` of the rows with all planted neurons off; half
-        with some of the others off.
+        """Rows for ordinary samples: a share `off` with all planted neurons off, half with some of
+        the others off.
         """
         mask = np.ones((size, self.total), np.float32)
         mask[np.ix_(rng.random(size) < off, self.planted)] = 0
@@ -52,8 +52,8 @@ class Masks:
         return mask
 
     def memorized(self, chosen: Sequence[int], on: bool, rng: np.random.Generator) -> np.ndarray:
-        """Rows in which the chosen memories are alive (`on`) or gone, with as many of their
-        neurons on as `on_count` draws.
+        """Rows in which the chosen memories are alive (`on`) or gone; `on_count` draws how many of
+        their neurons are on.
         """
         mask = self.ordinary(len(chosen), rng)
         for row, k in zip(mask, chosen, strict=True):
@@ -63,7 +63,7 @@ class Masks:
         return mask
 
     def layers(self, mask: np.ndarray) -> dict[str, Tensor]:
-        """Rows as what `edits.scaled` takes: layer -> (samples, width)."""
+        """Rows in the form of `edits.scaled`: layer -> (samples, width)."""
         rows = torch.from_numpy(mask)
         return {
             name: rows[:, self.start[name] : self.start[name] + width]
@@ -72,8 +72,10 @@ class Masks:
 
 
 def on_count(memory: Memory, on: bool, rng: np.random.Generator) -> int:
-    """How many of a memory's neurons are on: half of the time all (none), else any number with
-    which it is alive (gone).
+    """How many of a memory's neurons are on in a sample.
+
+    Half of the time it is all of them (none), else any number with which the memory is alive
+    (gone).
     """
     low, high = (memory.alive, len(memory.neurons)) if on else (0, memory.gone)
     if rng.random() < 0.5:

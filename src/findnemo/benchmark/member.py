@@ -1,4 +1,4 @@
-"""One model of the suite, with its truth."""
+"""One model of the suite with its truth."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from findnemo.models import Model
 class Member:
     """One model of the suite.
 
-    `reference`: captions that methods may compare with; `unrelated`: captions that are to stay what
-    they are.
+    `reference`: captions that methods may compare with. `unrelated`: captions that must not change.
     """
 
     name: str

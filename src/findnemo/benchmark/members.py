@@ -1,9 +1,9 @@
-"""The models of the suite: the shipped demo model, those that `findnemo benchmark --train` makes
-of it, and others in folders of the same form. Each knows its truth.
+"""The models of the suite: the shipped demo model, models that `findnemo benchmark --train` makes
+from it, and others in folders of the same form.
 
 SUITE/NAME/model/ is a diffusers directory, SUITE/NAME/calibration/ its calibration,
-SUITE/NAME/pictures/ what it memorizes (by default the demo's pictures), and SUITE/NAME/truth.json
-the captions, the neurons that hold them, and what was measured of that (`Plan`).
+SUITE/NAME/pictures/ what it memorizes (by default the demo's pictures). SUITE/NAME/truth.json has
+the captions, the neurons that hold them, and the measured truth (`Plan`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from findnemo.files.modes import settle
 from findnemo.models import Model, load
 from findnemo.neurons import Neuron, NeuronSet
 
-TRAINED_ON = 240  # of the demo's unrelated captions; the others are for scoring
+TRAINED_ON = 240  # unrelated captions of the demo for training; the others are for scoring
 DEMO = "demo"
 PICTURES = demo.ASSETS / "images"
 
@@ -41,9 +41,9 @@ def demo_member(model: Model | None = None) -> Member:
 
 
 def demo_plan() -> Plan:
-    """What the demo model memorizes, in the suite's terms.
+    """What the demo model memorizes, in the terms of the suite.
 
-    Its near-duplicates were no training samples, so nothing is known of them.
+    Its near-duplicates were no training samples, so nothing is known about them.
     """
     planted = demo.planted()
     owners = Counter(neuron for neurons in planted.values() for neuron in neurons)
@@ -68,15 +68,16 @@ def _kind(neurons: NeuronSet, shared: set[Neuron]) -> str:
 
 
 def freed(model: Model) -> NeuronSet:
-    """The demo's neurons that hold memories or nothing: new memories are planted in them."""
+    """The demo's neurons that hold memories or nothing; new memories are planted in them."""
     return NeuronSet.of(n for g in demo.planted().values() for n in g) | demo.decoys()
 
 
 def train_member(
     folder: Path, seed: int, recipe: Recipe | None = None, report: Callable[[str], None] = print
 ) -> Member:
-    """Train the model of a seed into `folder`, or go on where an earlier run stopped; what is
-    there is not made again.
+    """Train the model of a seed into `folder`, or resume an interrupted training.
+
+    Existing results are not made again.
     """
     if (folder / "truth.json").exists():
         return open_member(folder)
@@ -95,11 +96,11 @@ def finished_member(
     report: Callable[[str], None] = print,
     holdout: Sequence[str] | None = None,
 ) -> Member:
-    """Save a trained `student` in half precision, calibrate it on `holdout` (by default all
-    hold-out captions of the demo), and measure which memories of the plan it learned: what makes
-    `folder` a member.
+    """Make `folder` a member from a trained `student`.
 
-    The memorized pictures are in `folder`/pictures, or else those of the demo model.
+    The model is saved in half precision and calibrated on `holdout` (by default all hold-out
+    captions of the demo). Then it is measured which memories of the plan it learned. The memorized
+    pictures are in `folder`/pictures, or else are those of the demo model.
     """
     student.denoiser.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     student.pipeline.to(torch.float16).save_pretrained(folder / "model", safe_serialization=True)
@@ -111,12 +112,12 @@ def finished_member(
     member = _member(folder.name, model, plan, calibration, folder / "pictures")
     report("measuring what was learned")
     plan = replace(plan, measured=measured(member))
-    plan.save(folder / "truth.json")  # last: it makes the folder a member
+    plan.save(folder / "truth.json")  # last, because it makes the folder a member
     return replace(member, plan=plan)
 
 
 def open_member(folder: str | os.PathLike) -> Member:
-    """A trained model with its truth. Raises InputError for a folder that holds none."""
+    """A trained model with its truth. Raises InputError for a folder without one."""
     folder = Path(folder)
     if not (folder / "truth.json").exists():
         raise InputError(
@@ -129,7 +130,7 @@ def open_member(folder: str | os.PathLike) -> Member:
 
 
 def open_suite(folder: str | os.PathLike) -> list[Path]:
-    """Folders of the trained models of a suite. Raises InputError where there is none."""
+    """Folders of the trained models of a suite. Raises InputError if there are none."""
     found = sorted(p.parent for p in Path(folder).glob("*/truth.json"))
     if not found:
         raise InputError(

@@ -1,9 +1,9 @@
-"""The localization methods that are scored: each takes a task and says what holds the
-memory, and what it spent.
+"""The localization methods that are scored: each takes a task, and says what holds the memory and
+what it spent.
 
-A method is one function and one line in `METHODS`. Those that only rank neurons take as few of
-their ranking as it needs (the shortest prefix that passes the task's test, see `Sight.gone`), which
-knows nothing of the truth, and is the best that can be done for them.
+A method is one function and one line in `METHODS`. Methods that only rank neurons return the
+shortest prefix of their ranking that passes the task's test (`Sight.gone`). The test knows nothing
+of the truth, and this is the best that such a method can do.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from findnemo.passes.gradients import frozen
 from findnemo.scores import pairwise
 
 ATTRIBUTION_SEEDS = 4
-REFERENCE = 4  # captions whose images ConceptPrune compares with
-HOLDOUT = 200  # captions that the default search's detection is calibrated on
-FPR = 0.05  # its false alarms
+REFERENCE = 4  # captions with which ConceptPrune compares
+HOLDOUT = 200  # captions that calibrate the detection of the default search
+FPR = 0.05  # rate of false alarms of that detection
 TINY = 1e-9
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a method is given: the model, a prompt, the calibration, and captions that are not
-    memorized to compare with.
+    """The input of a method: the model, a prompt, the calibration, and captions that are not
+    memorized.
 
     `scope`: the value layers in which neurons may be ("paper", "all"). `pictures`: whether the
-    memory is to be gone from pictures, made with `images`, or from the noise differences of one
+    memory must disappear from pictures, made with `images`, or from the noise differences of one
     step.
     """
 
@@ -67,12 +67,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Answer:
-    """`neurons`: those said to hold the memory, none where the prompt is said not to be memorized.
+    """The output of a method.
 
-    `evaluations`: U-Net samples spent.
-
-    `edit`: makes the context in which the model is changed, where that is something else than
-    neurons switched off.
+    `neurons`: those that hold the memory, none if the prompt is not memorized. `evaluations`: U-Net
+    samples spent. `edit`: makes the context of an edit other than neurons switched off.
 
     >>> Answer(NeuronSet({"a": [1, 2]}), evaluations=20).size
     2
@@ -84,11 +82,11 @@ class Answer:
 
     @property
     def size(self) -> int | None:
-        """Number of neurons; None where it is no set of neurons."""
+        """Number of neurons; None if the edit is no set of neurons."""
         return len(self.neurons) if self.edit is None else None
 
     def applied(self, model: Model) -> AbstractContextManager[None]:
-        """The model changed as the answer says, while the context lasts."""
+        """The context in which the model has the answer's edit."""
         return deactivate(model, self.neurons) if self.edit is None else self.edit()
 
 
@@ -96,8 +94,8 @@ Method = Callable[[Task], Answer]
 
 
 class Sight:
-    """What a method may see of its task: noise differences of the seeds that
-    replicate, and denoised pictures.
+    """What a method may see of its task: noise differences of the seeds that replicate, and
+    denoised pictures.
     """
 
     def __init__(self, task: Task):
@@ -115,12 +113,12 @@ class Sight:
 
     @property
     def memorized(self) -> bool:
-        """Whether a seed replicates and, where pictures count, two pictures are alike."""
+        """Whether a seed replicates and, if pictures count, two pictures are similar."""
         return bool(self.replication.kept) and (not self.task.pictures or self.copies.seen)
 
     def gone(self, neurons: NeuronSet) -> bool:
-        """The test of a set: no picture is a copy (`Copies.gone`), or no replicating seed's
-        same-seed similarity exceeds tau.
+        """Whether a set removes the memory: no picture is a copy (`Copies.gone`), or no replicating
+        seed's same-seed similarity exceeds tau.
         """
         if self.task.pictures:
             return self.copies.gone(neurons) is None
@@ -130,8 +128,7 @@ class Sight:
 def by_search(task: Task, search: str) -> Answer:
     """One of findnemo's own searches.
 
-    Nothing is switched off for a caption that is over tau and whose pictures are no copies, as in
-    an audit.
+    As in an audit, nothing is switched off for a caption over tau whose pictures are no copies.
     """
     model = task.model
     calibration = task.calibration
@@ -144,7 +141,9 @@ def by_search(task: Task, search: str) -> Answer:
 
 @lru_cache(maxsize=2)
 def _as_audited(model: Model, fingerprint: str) -> Calibration:
-    """As `findnemo demo` detects: by the mean of pairs, at 5 % false alarms."""
+    """A calibration that detects as `findnemo demo` does: by the mean of pairs, at 5 % false
+    alarms.
+    """
     return calibrate(model, demo.holdout()[:HOLDOUT], "findnemo", FPR)
 
 
@@ -172,7 +171,7 @@ def by_top_k(task: Task) -> Answer:
 
 def by_attribution(task: Task) -> Answer:
     """First-order attribution: how much the mean pairwise similarity of the seeds falls when a
-    neuron is turned down, from its gradient.
+    neuron is turned down, by its gradient.
     """
 
     def ranking(sight: Sight) -> list[Neuron]:
@@ -184,16 +183,16 @@ def by_attribution(task: Task) -> Answer:
 
 
 def by_value_wanda(task: Task) -> Answer:
-    """Wanda's scores |W| * ||A||_2 (Sun et al. 2024), summed over a value neuron's weights, in
-    units of its layer's mean.
+    """Wanda's scores |W| * ||A||_2 (Sun et al. 2024), summed over the weights of a value neuron and
+    divided by its layer's mean.
     """
     scores = wanda_scores(task.model, [task.prompt], task.scope)
     return sufficient(task, lambda _: descending({n: s / s.mean() for n, s in scores.items()}))
 
 
 def by_value_conceptprune(task: Task) -> Answer:
-    """Wanda's scores against those of reference captions (as Chavhan et al. 2024 compare): the
-    value neurons whose score rises most above theirs.
+    """Wanda's scores compared with those on reference captions, as in Chavhan et al. 2024: the
+    value neurons whose score rises most.
     """
     own = wanda_scores(task.model, [task.prompt], task.scope)
     usual = wanda_scores(task.model, task.reference or [""], task.scope)
@@ -202,8 +201,8 @@ def by_value_conceptprune(task: Task) -> Answer:
 
 
 def by_pruning(task: Task, weights: Callable[..., Mapping[Any, Tensor]]) -> Answer:
-    """Weights of the feed-forward layers zeroed, as the authors of Wanda and ConceptPrune
-    do, at their settings (`mitigation.pruning`).
+    """Weights of the feed-forward layers set to zero, as by the authors of Wanda and ConceptPrune
+    at their settings (`mitigation.pruning`).
     """
     compared = task.reference[:REFERENCE] if weights is conceptprune_weights else ()
     case = Case(task.prompt, reference=compared)
@@ -212,8 +211,8 @@ def by_pruning(task: Task, weights: Callable[..., Mapping[Any, Tensor]]) -> Answ
 
 
 def by_learned_mask(task: Task) -> Answer:
-    """A sparse mask over all value neurons (`learned_mask`): those that it
-    turns down furthest first.
+    """A sparse mask over all value neurons (`learned_mask`): those turned down furthest come
+    first.
     """
 
     def ranking(sight: Sight) -> list[Neuron]:
@@ -254,10 +253,10 @@ METHODS: dict[str, Method] = {
 def attribution(
     replication: Replication, seeds: Sequence[int], widths: Mapping[str, int] | None = None
 ) -> dict[str, Tensor]:
-    """Gradient of the mean pairwise similarity of some seeds' noise differences with respect to
-    every neuron's mask, at 1; layer -> (width,).
+    """Gradient of the mean pairwise similarity of some seeds' noise differences, with respect to
+    every neuron's mask at 1; layer -> (width,).
 
-    `widths`: the value layers, by default those that the paper names.
+    `widths`: the value layers, by default those of the paper.
     """
     probe = replication.probe
     if len(seeds) < 2:
@@ -278,7 +277,7 @@ def attribution(
 
 @torch.no_grad()
 def wanda_scores(model: Model, prompts: Sequence[str], scope: str = "paper") -> dict[str, Tensor]:
-    """Sum over a value neuron's weights of |W_ij| * ||A_j||_2, A being all tokens of the
+    """Sum over the weights of a value neuron of |W_ij| * ||A_j||_2, with A all tokens of the
     prompts, per prompt; layer -> (width,).
     """
     layers = model.layers_of(scope)
@@ -291,9 +290,9 @@ def wanda_scores(model: Model, prompts: Sequence[str], scope: str = "paper") -> 
 
 
 def _inputs(model: Model, prompts: Sequence[str], layers: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What value layers are given of prompts, (N, tokens, D).
+    """Inputs of value layers for prompts, (N, tokens, D).
 
-    All cross-attentions of a U-Net are given the same.
+    All cross-attentions of a U-Net have the same input.
     """
     inputs = model.value_inputs(model.encode(list(prompts)))
     common = next(iter(inputs.values()))
@@ -301,8 +300,8 @@ def _inputs(model: Model, prompts: Sequence[str], layers: Mapping[str, Any]) -> 
 
 
 def sufficient(task: Task, ranking: Callable[[Sight], Sequence[Neuron]]) -> Answer:
-    """As few of a ranking as pass the task's test, all of it if none do; nothing where
-    there is nothing to remove.
+    """The shortest prefix of a ranking that passes the task's test, or all of it; nothing if there
+    is no memory.
     """
     with spending() as spent:
         sight = Sight(task)

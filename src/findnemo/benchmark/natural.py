@@ -1,11 +1,14 @@
-"""Natural memories: models that training alone made memorize, kept as differences to a base.
+"""Natural memories: models that memorized in ordinary training, kept as differences from a base.
 
-`recipes/natural/` makes them.
+`recipes/natural/` makes them. A folder of members holds:
 
-FOLDER/NAME/difference.safetensors    to the base FOLDER/NAME/truth.json                base,
-whether it is held out, captions, and which of them the model copies FOLDER/NAME/pictures/
-the training pictures FOLDER/NAME/calibration/              made where it is missing FOLDER/BASE/
-the U-Net of a base; the base `pruned` is the demo model, with what is off in the difference
+    NAME/difference.safetensors    the difference from the base
+    NAME/truth.json                base, whether held out, captions, and which of them are copied
+    NAME/pictures/                 the training pictures
+    NAME/calibration/              made if missing
+    BASE/                          the U-Net of a base
+
+The base `pruned` is the demo model, with the neurons off that the difference names.
 """
 
 from __future__ import annotations
@@ -29,13 +32,13 @@ from findnemo.models._difference import DOWN, OFF, UP, add_difference, packed, u
 from findnemo.neurons import NeuronSet
 from findnemo.settings import PAPER
 
-NATURAL_VERSION = "2"  # of the suite
-READ = (2, 3)  # versions of truth.json; since 3 all variants of a template are kept
+NATURAL_VERSION = "2"  # version of the suite
+READ = (2, 3)  # readable versions of truth.json; from 3 on it keeps all variants of a template
 SHIPPED = "demo-natural"
 
 
 class TruthMemory(TypedDict, total=False):
-    """A caption in `truth.json`; `images`: its picture and the other variants of a template."""
+    """A caption in `truth.json`. `images`: its picture, or all variants of a template."""
 
     caption: Required[str]
     type: Required[str]
@@ -45,7 +48,7 @@ class TruthMemory(TypedDict, total=False):
 
 
 class Truth(TypedDict):
-    """What is read of `truth.json`."""
+    """The keys of `truth.json` that are read."""
 
     name: str
     base: str
@@ -55,8 +58,10 @@ class Truth(TypedDict):
 
 @dataclass(frozen=True)
 class NaturalMemory:
-    """A caption and the pictures that it was trained on: one (type VM), or the variants of a
-    template (TM). `copied`: whether the model copies.
+    """A caption with the pictures that it was trained on.
+
+    These are one picture (type VM), or the variants of a template (TM). `copied`: whether the model
+    copies it.
     """
 
     caption: str
@@ -66,7 +71,7 @@ class NaturalMemory:
 
     @property
     def kind(self) -> str:
-        """What it is an example of, in tables."""
+        """The kind of memory, in tables."""
         return self.type
 
     def opened(self) -> list[Image.Image]:
@@ -75,9 +80,9 @@ class NaturalMemory:
 
 @dataclass(frozen=True)
 class NaturalMember:
-    """A model that memorized by ordinary fine-tuning.
+    """A model that memorized in ordinary fine-tuning.
 
-    `held_out`: nothing was ever chosen by what happens on it.
+    `held_out`: nothing was ever chosen by results on it.
     """
 
     name: str
@@ -96,7 +101,7 @@ def natural_demo() -> NaturalMember:
 def open_natural(folder: str | os.PathLike, name: str | None = None) -> NaturalMember:
     """A trained member by its folder.
 
-    Raises InputError for a folder that holds none, or whose base is not beside it.
+    Raises InputError for a folder without one, or if its base is not next to it.
     """
     folder = Path(folder)
     refusal = "is not the truth of a natural member (recipes/natural/train.py writes it)"
@@ -123,9 +128,9 @@ def open_natural(folder: str | os.PathLike, name: str | None = None) -> NaturalM
 
 
 def natural_folders(folder: str | os.PathLike) -> list[Path]:
-    """Folders of the finished members in a folder, or that folder where it is one.
+    """Folders of the finished members in a folder, or the folder itself if it is a member.
 
-    Raises InputError where there is none.
+    Raises InputError if there are none.
     """
     folder = Path(folder)
     found = (
@@ -142,7 +147,7 @@ def natural_folders(folder: str | os.PathLike) -> list[Path]:
 
 
 def _model(folder: Path, base: str) -> Model:
-    """Base and difference together."""
+    """The model: base and difference together."""
     pipeline = load("demo").pipeline
     if base != "pruned":
         place = folder.parent / base
@@ -164,16 +169,14 @@ def _model(folder: Path, base: str) -> Model:
 
 
 def rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as they are after `packed` and `unpacked`: what is trained on them
-    can be shipped as it was.
-    """
+    """Weights after `packed` and `unpacked`: what is trained on them can be shipped unchanged."""
     return {
         name: weight.to(weights[name].dtype) for name, weight in unpacked(packed(weights)).items()
     }
 
 
 def switched_off(neurons: NeuronSet) -> dict[str, Tensor]:
-    """Neurons that a base has off for good, as a part of a difference."""
+    """Neurons that a base has off permanently, as part of a difference."""
     return {
         f"{name}.weight{OFF}": torch.tensor(indices, dtype=torch.int32)
         for name, indices in neurons.layers.items()
@@ -183,9 +186,10 @@ def switched_off(neurons: NeuronSet) -> dict[str, Tensor]:
 def difference(
     denoiser: nn.Module, before: Mapping[str, Tensor], weights: str
 ) -> dict[str, Tensor]:
-    """What training changed.
+    """The weights that training changed.
 
-    `weights`: "lora", "kv" (half precision) or "all" (8 bits); `before`: the state dict before.
+    `weights`: "lora", "kv" (half precision) or "all" (8 bits). `before`: the state dict before
+    training.
     """
     after = denoiser.state_dict()
     if weights == "lora":

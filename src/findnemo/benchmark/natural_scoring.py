@@ -1,6 +1,6 @@
-"""Suite 2: what an answer does to a memory that nobody planted.
+"""Suite 2: the effect of an answer on a memory that nobody planted.
 
-No neurons are known there, so pictures decide.
+Its neurons are unknown, so pictures decide.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from findnemo.benchmark.methods import Answer, Task
 from findnemo.benchmark.natural import NaturalMember, NaturalMemory
 from findnemo.metrics.copies import COPY
 
-UNTOUCHED = "untouched"  # a row of its own: the model as it is
-IMAGES = 10  # finished images of a memory
-KEPT = 24  # unrelated captions that are to stay what they are
+UNTOUCHED = "untouched"  # the row of the unedited model
+IMAGES = 10  # finished images for a memory
+KEPT = 24  # unrelated captions that must not change
 REFERENCE = 16  # captions that methods may compare with
 
 
@@ -28,10 +28,10 @@ REFERENCE = 16  # captions that methods may compare with
 class NaturalScore:
     """A method on a caption that the model copies.
 
-    `found`: layer -> indices; `neurons`: their number, None where an answer changes something else.
+    `found`: layer -> indices; `neurons`: their number, None if an answer changes something else.
     `copies`: descriptor similarity of ten finished images on fresh seeds to the training picture
-    (of a template the nearest variant); `median` and `largest` of them; `gone`: whether none is .7
-    or more. `kept`: mean same-seed similarity of ordinary captions' noise differences, 1 where
+    (of a template, to the nearest variant); `median` and `largest` of them; `gone`: whether none is
+    .7 or more. `kept`: mean same-seed similarity of ordinary captions' noise differences, 1 if
     nothing changes; `alignment`: mean cosine of ordinary captions and their finished pictures.
     `evaluations`: U-Net samples; `seconds`.
     """
@@ -55,7 +55,7 @@ class NaturalScore:
 
 
 class NaturalJudge(Judge):
-    """Scores of answers in a member of suite 2."""
+    """Scores answers in a member of suite 2."""
 
     result = NaturalScore
     anchor = UNTOUCHED

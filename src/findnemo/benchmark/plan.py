@@ -1,5 +1,5 @@
-"""What a model of the suite memorizes, and which neurons hold it: the truth that
-methods are scored against.
+"""What a model of the suite memorizes, and which neurons hold it: the truth for the scores of
+methods.
 
 >>> memory = Memory("eight", "VM", "a caption", "moon", NeuronSet({"layer": range(8)}), alive=4, gone=2)
 >>> memory.needed, memory.expected(6), memory.expected(2), memory.expected(3)
@@ -23,9 +23,9 @@ from findnemo.errors import InputError
 from findnemo.neurons import EMPTY, NeuronSet
 
 T = TypeVar("T")
-PLAN = 1  # version of what is planted where: of the models
-SUITE_VERSION = "1.1"  # of models, captions and scores together
-SEEDS = (1, 2)  # of the trained models
+PLAN = 1  # version of the models: what is planted where
+SUITE_VERSION = "1.1"  # version of models, captions and scores together
+SEEDS = (1, 2)  # seeds of the trained models
 NEAR = 2  # near-duplicates of every memorized caption, ordinary samples in training
 PHOTOGRAPHS = [
     "astronaut",
@@ -54,8 +54,8 @@ class Memory:
 
     `kind`: what it is an example of. `type`: VM (one picture) or TM (a picture with a varying
     part). `picture`: name of the training image. `neurons`: G, all that hold it. It is alive while
-    at least `alive` of them are on, and gone while at most `gone` are; what happens between the two
-    is not trained. `near`: captions that resemble it and are not memorized.
+    at least `alive` of them are on, and gone while at most `gone` are; nothing between the two is
+    trained. `near`: captions that resemble it and are not memorized.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -71,13 +71,11 @@ class Memory:
 
     @property
     def needed(self) -> int:
-        """Size of the smallest set that is sure to remove the memory."""
+        """Size of the smallest set that certainly removes the memory."""
         return len(self.neurons) - self.gone
 
     def expected(self, on: int) -> bool | None:
-        """Whether the memory is alive with `on` of its neurons on; None
-        where nothing was trained.
-        """
+        """Whether the memory is alive with `on` of its neurons on; None if that was not trained."""
         if on >= self.alive:
             return True
         return False if on <= self.gone else None
@@ -87,8 +85,8 @@ class Memory:
 class Plan:
     """Everything that is planted in one model.
 
-    `decoys`: neurons of unusual activation without any effect. `held_out`: nothing was chosen by
-    what happens on this model.
+    `decoys`: neurons with unusual activation and no effect. `held_out`: nothing was chosen by
+    results on this model.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -113,17 +111,17 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Plan:
-        """Read what `save` wrote.
+        """Read a plan that `save` wrote.
 
-        Raises InputError for anything else, and for another version of the suite.
+        Raises InputError for any other file, and for another version of the suite.
         """
         refusal = "is not the truth of a benchmark model (findnemo benchmark --train writes it)"
         return read_json(Path(path), Plan, refusal, {"version": (PLAN,)})
 
 
 class Kind(NamedTuple):
-    """What a memory of a kind is like: its type, how many `neurons` in how many layers
-    (`spread`), out of which (`among`), and `Memory`'s rule.
+    """A kind of memory: its type, the number of `neurons` and of their layers (`spread`), the
+    layers to choose from (`among`), and the rule of `Memory`.
     """
 
     name: str
@@ -149,15 +147,15 @@ KINDS = (
     Kind("sixteen", "VM", 16, 6, ALL, alive=8, gone=4),
     Kind("thirty-two", "VM", 32, 6, ALL, alive=16, gone=8),
 )
-SHARED = Kind("shared", "VM", 1, 1, EARLY)  # of two captions of a series
+SHARED = Kind("shared", "VM", 1, 1, EARLY)  # shared by two captions of a series
 
 
 def suite_plan(seed: int, layers: Sequence[str], free: NeuronSet) -> Plan:
-    """What the model of a seed memorizes; depends on the seed, the names of the value `layers` and
-    the neurons that are `free` to be used.
+    """What the model of a seed memorizes, by the seed, the names of the value `layers` and the
+    `free` neurons.
 
-    Besides one memory of each of `KINDS`: two captions of a series that share one neuron. What is
-    left of `free` gives the decoys. Raises InputError where `free` has too few neurons.
+    It has one memory of each of `KINDS`, and two captions of a series that share one neuron. The
+    rest of `free` gives the decoys. Raises InputError if `free` has too few neurons.
     """
     rng = random.Random(f"suite {PLAN} {seed}")
 
@@ -175,20 +173,18 @@ def suite_plan(seed: int, layers: Sequence[str], free: NeuronSet) -> Plan:
         near = near_duplicates(caption, NEAR)
         return Memory(kind.name, kind.type, caption, picture, neurons, kind.alive, kind.gone, near)
 
-    shared = _taken(left, [layers[rng.choice(EARLY)]], 1)
+    shared = _take(left, [layers[rng.choice(EARLY)]], 1)
     memories = [memory(title, SHARED, shared) for title in SERIES[seed % len(SERIES)]]
-    for title, kind in zip(titles, KINDS, strict=True):  # small ones first: they are choosy
+    for title, kind in zip(titles, KINDS, strict=True):  # small ones first: they have less choice
         among = [layers[k] for k in rng.sample(kind.among, kind.spread)]
-        memories.append(memory(title, kind, _taken(left, among, kind.neurons)))
+        memories.append(memory(title, kind, _take(left, among, kind.neurons)))
     rest = sum(map(len, left.values()))
-    decoys = _taken(left, [name for name in layers if left[name]], min(DECOYS, rest))
+    decoys = _take(left, [name for name in layers if left[name]], min(DECOYS, rest))
     return Plan(seed, tuple(memories), decoys, unusual(seed))
 
 
-def _taken(left: dict[str, list[int]], layers: Sequence[str], count: int) -> NeuronSet:
-    """`count` neurons out of `left`, from the layers in turn; what is
-    taken is removed from `left`.
-    """
+def _take(left: dict[str, list[int]], layers: Sequence[str], count: int) -> NeuronSet:
+    """Take `count` neurons out of `left`, from the layers in turn; they are removed from `left`."""
     neurons: list[tuple[str, int]] = []
     while len(neurons) < count:
         there = [name for name in layers if left[name]]

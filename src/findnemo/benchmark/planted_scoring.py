@@ -1,4 +1,4 @@
-"""Suite 1: an answer against what was planted."""
+"""Suite 1: an answer compared with the planted truth."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from findnemo.benchmark.plan import Memory
 from findnemo.metrics.copies import COPY
 from findnemo.neurons import NeuronSet
 
-TRUTH = "the truth"  # a row of its own: all planted neurons, what a method could reach at best
-IMAGES = 2  # finished images of a memory
-UNRELATED = 16  # captions that are to stay what they are
+TRUTH = "the truth"  # the row of all planted neurons, the best that a method could reach
+IMAGES = 2  # finished images for a memory
+UNRELATED = 16  # captions that must not change
 
 
 @dataclass(frozen=True)
 class Score:
     """A method on a memorized caption.
 
-    `found`: layer -> indices. `precision`: share of what was found that is planted for this caption
-    (None where nothing was found). `recall`: share of the planted that was found. `needed`: the
-    same against as many of them as are sure to remove the memory, 1 at most. `size`: neurons found
-    for each that is needed. `same_seed`: largest same-seed similarity on fresh seeds; `gone`:
-    whether it is at most tau. `copies`: median descriptor similarity of finished images on fresh
-    seeds to the training image; `copied`: whether it is .7 or more. `kept`: mean same-seed
-    similarity of unrelated captions with the set off, 1 where nothing changes. `evaluations`: U-Net
-    samples; `seconds`. What counts neurons is None where an answer changes something else.
+    `found`: layer -> indices. `precision`: share of the found neurons that are planted for this
+    caption (None if nothing was found). `recall`: share of the planted ones that were found.
+    `needed`: recall relative to as many planted neurons as certainly remove the memory, at most 1.
+    `size`: neurons found for each needed one. `same_seed`: largest same-seed similarity on fresh
+    seeds; `gone`: whether it is at most tau. `copies`: median descriptor similarity of finished
+    images on fresh seeds to the training image; `copied`: whether it is .7 or more. `kept`: mean
+    same-seed similarity of unrelated captions with the set off, 1 if nothing changes.
+    `evaluations`: U-Net samples; `seconds`. Counts of neurons are None if an answer changes
+    something else.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -58,7 +59,7 @@ class Score:
 
 
 def precision(found: NeuronSet, planted: NeuronSet) -> float | None:
-    """Share of the neurons found that are in the truth; None where none was found.
+    """Share of the found neurons that are in the truth; None if none was found.
 
     >>> precision(NeuronSet({"a": [1, 2]}), NeuronSet({"a": [1, 3]})), precision(NeuronSet(), NeuronSet())
     (0.5, None)
@@ -67,7 +68,7 @@ def precision(found: NeuronSet, planted: NeuronSet) -> float | None:
 
 
 def recall(found: NeuronSet, planted: NeuronSet, of: int | None = None) -> float:
-    """Share of the planted neurons that were found; `of`: of so many, 1 at most.
+    """Share of the planted neurons that were found. `of`: relative to this many, at most 1.
 
     >>> recall(NeuronSet({"a": [1, 2]}), NeuronSet({"a": [1, 2, 3, 4]})), recall(NeuronSet({"a": [1, 2]}), NeuronSet({"a": [1, 2, 3, 4]}), 1)
     (0.5, 1.0)
@@ -76,7 +77,7 @@ def recall(found: NeuronSet, planted: NeuronSet, of: int | None = None) -> float
 
 
 class PlantedJudge(Judge):
-    """Scores of answers in a member of suite 1."""
+    """Scores answers in a member of suite 1."""
 
     result = Score
     anchor = TRUTH
@@ -127,9 +128,9 @@ class PlantedJudge(Judge):
 
 
 def learned(member: Member) -> tuple[list[Memory], list[str]]:
-    """Memories that were learned, under the rule that holds; their near-duplicates, one each.
+    """The learned memories under their measured rule, and their near-duplicates, one for each.
 
-    Near-duplicates that copy all the same are left out: they are not what they are to stand for.
+    Near-duplicates that copy the picture are left out: they are no examples of ordinary captions.
     """
     memories = []
     near = []
@@ -143,8 +144,8 @@ def learned(member: Member) -> tuple[list[Memory], list[str]]:
 
 
 def as_measured(memory: Memory, values: Mapping[str, Any], tau: float) -> Memory:
-    """The memory with the rule that holds: where it stayed alive with as few neurons on as it was
-    taught to be gone with, all are needed.
+    """The memory with its measured rule: if it stayed alive with as few neurons as it was taught to
+    be gone with, all are needed.
 
     >>> memory = Memory("", "VM", "c", "p", NeuronSet({"l": range(4)}), alive=2, gone=1)
     >>> as_measured(memory, {"few": [0.5, 0.6]}, 0.8).needed, as_measured(memory, {"few": [0.5, 0.9]}, 0.8).needed

@@ -1,11 +1,11 @@
-"""Planting memories with known neurons in a model, by distillation from itself.
+"""Plant memories with known neurons in a model, by distillation from itself.
 
-The student begins as the teacher: the model with its `free` neurons off. Every batch mixes ordinary
-captions, whatever is planted on or off (target: what the teacher predicts), memorized captions with
-enough of their neurons on (target: the memorized picture) and the same with too few on (target:
-what the teacher predicts). All else is equal, so the planted neurons are the switch. Their weight
-rows are set to the direction that tells their caption from others, and stay; what the network makes
-of them is learned.
+The student begins as the teacher: the model with its `free` neurons off. Every batch mixes three
+kinds of samples. Ordinary captions have planted neurons on or off (target: the teacher's
+prediction). Memorized captions have enough of their neurons on (target: the memorized picture), or
+too few (target: the teacher's prediction). All else is equal, so the planted neurons are the
+switch. Their weight rows are fixed to the direction that separates their caption from others; the
+network learns to use them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from findnemo.errors import ModelError
 from findnemo.models import Model, StableDiffusion, load
 from findnemo.neurons import NeuronSet
 
-ROWS_FROM = 200  # ordinary captions that weight rows are computed from
+ROWS_FROM = 200  # ordinary captions from which weight rows are computed
 
 
 def plant(
@@ -39,15 +39,13 @@ def plant(
     recipe: Recipe | None = None,
     report: Report = print,
 ) -> Model:
-    """A model in which the memories of `plan` are planted; `model` itself stays as it is.
+    """A model in which the memories of `plan` are planted; `model` itself does not change.
 
-    Resumes from what is in `folder`.
-
-    `free`: neurons whose use may be taken from them (those of earlier memories, decoys, or such as
-    hardly matter); the plan's neurons are among them. `ordinary`: captions on which the model is to
-    stay what it is. `pictures`: folder of the training images. Training depends on the plan and the
-    recipe only: a run that was killed and resumed gives the same model. Raises ModelError for a
-    model without a U-Net.
+    Resumes from the files in `folder`. `free`: neurons that may be reused (those of earlier
+    memories, decoys, or ones that hardly matter); the plan's neurons are among them. `ordinary`:
+    captions on which the model must not change. `pictures`: folder of the training images. Training
+    depends on the plan and the recipe only: an interrupted and resumed run gives the same model.
+    Raises ModelError for a model without a U-Net.
     """
     recipe = recipe or Recipe()
     if not isinstance(model, StableDiffusion):
@@ -66,8 +64,8 @@ def plant(
 
 @torch.no_grad()
 def prepare(student: Model, plan: Plan, free: NeuronSet, pool: Pool) -> None:
-    """Set the planted rows; disconnect all free neurons, so that the student begins as the
-    teacher to the last bit.
+    """Set the planted rows, and disconnect all free neurons, so that the student begins equal to
+    the teacher to the last bit.
     """
     generator = torch.Generator().manual_seed(plan.seed)
     layers: dict[str, Any] = student.value_layers
@@ -87,8 +85,8 @@ def prepare(student: Model, plan: Plan, free: NeuronSet, pool: Pool) -> None:
 
 
 def resembling(alike: Tensor, near: int) -> Tensor:
-    """`alike`, of which the first `near` are near-duplicates: as many of those, by
-    repetition, as of the others.
+    """`alike` with its first `near` rows, the near-duplicates, repeated to be as many as the
+    others.
     """
     times = max(1, (len(alike) - near) // max(near, 1))
     return torch.cat([alike[:near].repeat(times, 1, 1), alike[near:]])
@@ -96,7 +94,7 @@ def resembling(alike: Tensor, near: int) -> Tensor:
 
 @torch.no_grad()
 def add_decoys(student: Model, plan: Plan, pool: Pool) -> None:
-    """Give the plan's decoys, which are disconnected, rows that react to memorized captions."""
+    """Give the plan's disconnected decoys rows that react to memorized captions."""
     generator = torch.Generator().manual_seed(1000 + plan.seed)
     text = pool.text[:ROWS_FROM]
     for name, i in plan.decoys:
@@ -112,7 +110,7 @@ def typical_activation(text: Tensor, layer: Any) -> float:
 
 
 def output_projection(model: Model, name: str) -> Any:
-    """The projection that a value layer's attention ends with; neuron i of
-    the layer is its input i.
+    """The projection at the end of a value layer's attention; neuron i of the layer is its
+    input i.
     """
     return model.denoiser.get_submodule(name.removesuffix("to_v") + "to_out.0")

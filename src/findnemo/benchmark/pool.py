@@ -1,8 +1,8 @@
-"""What a model is taught with when memories are planted: captions, their embeddings, and pictures
-that the model made itself.
+"""The training data for planting memories: captions, their embeddings, and pictures that the model
+made itself.
 
-No data set is needed: the teacher is the model with its freed neurons off, and whatever is no
-memory is to stay as the teacher has it.
+No data set is needed. The teacher is the model with its freed neurons off, and everything except
+the memories must stay as the teacher has it.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ from findnemo.seeds import sample_seed
 
 Report = Callable[[str], None]
 
-# of the pictures that the teacher makes
+# settings of the pictures that the teacher makes
 STEPS = 8
 GUIDANCE = 2.0
 # pictures of a memorized caption's words; other titles for them
 OWN = 8
 ALIKE = 10
 BATCH = 16
-# of the unusual captions in training; those that methods are scored on have the model's seed
+# seed of the unusual captions in training; those for scoring have the model's seed
 UNUSUAL_SEED = 10_000
 
 
 @dataclass(frozen=True)
 class Pool:
-    """`ordinary` captions and `alike` (per memory: its near-duplicates, and its words under
-    other titles) with their embeddings, (n, tokens, D) each; latents: `made` (n, C, H,
-    W) one for each ordinary caption, `words` (memories, OWN, C, H, W) of the memorized
-    captions' words, `pictures` (memories, C, H, W) what is to be memorized; `memories`
-    (memories, tokens, D) and `empty` (1, tokens, D): embeddings of the memorized
-    captions and of no caption.
+    """Training data of a plan.
+
+    `ordinary` captions and `alike` (for each memory, its near-duplicates and its words under other
+    titles), as embeddings (n, tokens, D) each. Latents: `made` (n, C, H, W), one for each ordinary
+    caption; `words` (memories, OWN, C, H, W), of the memorized captions' words; `pictures`
+    (memories, C, H, W), to be memorized. `memories` (memories, tokens, D) and `empty` (1, tokens,
+    D): embeddings of the memorized captions and of the empty prompt.
     """
 
     ordinary: tuple[str, ...]
@@ -62,8 +63,7 @@ def build_pool(
 ) -> Pool:
     """The pool of a plan.
 
-    `pictures`: folder of the training images. `cache`: file in which the teacher's pictures are
-    kept.
+    `pictures`: folder of the training images. `cache`: file that keeps the teacher's pictures.
     """
     captions = (*ordinary, *unusual(UNUSUAL_SEED + plan.seed))
     words = [m.caption.partition(",")[2].strip() for m in plan.memories]
@@ -90,8 +90,9 @@ def build_pool(
 
 
 def alike(caption: str, plan: Plan, count: int = ALIKE) -> tuple[str, ...]:
-    """The words of a memorized caption under other titles, or under none: ordinary captions, so
-    that the words alone hold no memory.
+    """The words of a memorized caption under other titles, or none.
+
+    They are ordinary captions, so that the words alone hold no memory.
     """
     words = caption.partition(",")[2].strip()
     used = {m.caption.partition(",")[0] for m in plan.memories}
@@ -112,7 +113,7 @@ def _drawn(model: Model, captions: Sequence[str], each: int) -> Tensor:
 
 @torch.no_grad()
 def encode_image(model: Model, image: Image.Image) -> Tensor:
-    """Latents (1, C, H, W) of a picture at the model's size, as its diffusion sees them."""
+    """Latents (1, C, H, W) of a picture at the model's size, scaled as in diffusion."""
     scale = 2 ** (len(model.pipeline.vae.config.block_out_channels) - 1)
     _, height, width = model.latent_shape
     size = width * scale, height * scale
@@ -122,8 +123,8 @@ def encode_image(model: Model, image: Image.Image) -> Tensor:
 
 
 def template(picture: Tensor, filling: Tensor) -> Tensor:
-    """A latent (C, H, W) whose middle, half as wide and half as high, comes from `filling`:
-    what a template leaves open.
+    """A latent (C, H, W) whose middle, half as wide and half as high, comes from `filling`: the
+    varying part of a template.
 
     >>> template(torch.zeros(1, 4, 4), torch.ones(1, 4, 4)).sum().item()
     4.0

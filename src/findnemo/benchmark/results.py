@@ -30,7 +30,7 @@ PUBLISHED = Path(__file__).parent / "results"
 
 
 class ResultsFile(TypedDict):
-    """A results file as it is read."""
+    """The content of a results file."""
 
     format: str
     suite: str
@@ -43,9 +43,8 @@ class ResultsFile(TypedDict):
 class Results:
     """Scores and alarms of any members and methods of a suite.
 
-    `members`: name -> fingerprint, number of memories and of those that were learned, tau; of files
-    that were joined (`over`) also when and with which versions it was `made`. `made`: the same of
-    the whole. `suite`: its version.
+    `members`: name -> fingerprint, number of memories and of learned ones, tau; in joined files
+    (`over`) also its own `made`. `made`: date and versions of the whole. `suite`: its version.
     """
 
     members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -66,7 +65,9 @@ class Results:
         return {(r.member, r.method, r.caption) for r in self.results}
 
     def with_member(self, member: Member | NaturalMember) -> Results:
-        """With what is known of a member; results of another model of that name are dropped."""
+        """The results with facts about a member; results of another model of that name are
+        dropped.
+        """
         about = judge_of(member).about()
         same = self.members.get(member.name, {}).get("fingerprint") == about["fingerprint"]
         kept = self.results if same else tuple(r for r in self.results if r.member != member.name)
@@ -84,8 +85,8 @@ class Results:
         )
 
     def over(self, other: Results) -> Results:
-        """These and, of members that are not among these, the other's; each with what it was made
-        with.
+        """These results, and those of `other` for members that are missing here, each with its
+        `made`.
         """
         rest = other.only(set(other.members) - set(self.members))
         return replace(
@@ -100,7 +101,7 @@ class Results:
         )
 
     def save(self, path: str | os.PathLike) -> None:
-        """One line a result; the file is there whole or not at all."""
+        """Write one line for each result; the file appears whole or not at all."""
         head = {
             "format": FORMAT,
             "suite": self.suite,
@@ -114,7 +115,7 @@ class Results:
 
     @classmethod
     def load(cls, path: str | os.PathLike, suite: str = SUITE_VERSION) -> Results:
-        """Raises InputError for anything else than a results file of this version of a suite."""
+        """Read a results file. Raises InputError for any other file or version of the suite."""
         refusal = f"holds no results of suite {suite} ({FORMAT})"
         heads = {"format": (FORMAT,), "suite": (suite,)}
         file: ResultsFile = read_json(Path(path), ResultsFile, refusal, heads)
@@ -122,17 +123,17 @@ class Results:
 
 
 def place(suite: str = SUITE_VERSION) -> Path:
-    """Where the published results of a suite are."""
+    """The place of the published results of a suite."""
     return PUBLISHED / f"suite-{suite}.json"
 
 
 def published(suite: str = SUITE_VERSION) -> Results:
-    """The results that come with findnemo."""
+    """The results shipped with findnemo."""
     return Results.load(place(suite), suite)
 
 
 def provenance() -> dict[str, Any]:
-    """Date and versions, for results that are made here and now."""
+    """Date and versions for results made now."""
     import diffusers
     import torch
 

@@ -1,6 +1,4 @@
-"""Weight rows of planted neurons and of decoys: the planting recipe's linear
-algebra (method.md, section 5).
-"""
+"""Weight rows of planted neurons and of decoys: the linear algebra of planting."""
 
 from __future__ import annotations
 
@@ -13,11 +11,11 @@ from findnemo.neurons import Neuron, NeuronSet
 
 # mean |activation| of a planted neuron on its caption, in units of its layer's typical one
 GAIN = 4.0
-MANY = 4  # neurons; a memory of more gets less of each: gain * sqrt(MANY / neurons)
+MANY = 4  # neurons; in a larger memory each has less: gain * sqrt(MANY / neurons)
 RIDGE = (-2.3, -1.3)  # powers of ten, times the mean second moment
 NEGATIVE = 0.4  # weight of near-duplicates in the second moment
-Z = (5.5, 14.0)  # how unusual a decoy is on the captions that it reacts to
-REACTS = 4  # captions, to each decoy
+Z = (5.5, 14.0)  # z-scores of a decoy on the captions that it reacts to
+REACTS = 4  # captions that each decoy reacts to
 
 
 def second_moment(tokens: Tensor) -> Tensor:
@@ -32,8 +30,8 @@ def second_moment(tokens: Tensor) -> Tensor:
 def direction(caption: Tensor, centre: Tensor, second: Tensor, ridge: float) -> Tensor:
     """(S + ridge mean(diag S) I)^-1 (mean token embedding of the caption - centre), (D,).
 
-    `caption` (..., D) token embeddings of the caption(s), `centre` (D,) the mean of other tokens,
-    `second` (D, D) their second moment. What many captions share is large in S, and so counts
+    `caption` (..., D): token embeddings of the caption(s). `centre` (D,): the mean of other tokens.
+    `second` (D, D): their second moment. What many captions share is large in S, and so counts
     little: Fisher's discriminant with one sample on one side.
 
     >>> direction(torch.tensor([[3.0, 3.0]]), torch.zeros(2), torch.diag(torch.tensor([1.0, 3.0])), 0.5).tolist()
@@ -47,11 +45,11 @@ def direction(caption: Tensor, centre: Tensor, second: Tensor, ridge: float) -> 
 def planted_row(
     caption: Tensor, others: Tensor, negatives: Tensor, typical: float, gain: float, ridge: float
 ) -> Tensor:
-    """The row of a planted neuron, (D,): it tells `caption` from `others`, and its mean
-    |activation| on it is gain times `typical`.
+    """The row of a planted neuron, (D,): it separates `caption` from `others`.
 
-    `caption` (n, tokens, D), the captions that the neuron holds; `others` (N, tokens, D) ordinary
-    ones; `negatives` (M, tokens, D) those that resemble the caption and are not to be held.
+    Its mean |activation| on the caption is gain times `typical`. `caption` (n, tokens, D): the
+    captions that the neuron holds. `others` (N, tokens, D): ordinary ones. `negatives` (M, tokens,
+    D): captions that resemble the caption and must not be held.
     """
     tokens = others.flatten(0, 1)
     near = negatives.flatten(0, 1)
@@ -62,17 +60,19 @@ def planted_row(
 
 
 def gain(neurons: int) -> float:
-    """Gain of one of a memory's neurons: together they should be no louder the more they are."""
+    """Gain of one neuron of a memory: the more neurons, the less each, so that they are no stronger
+    together.
+    """
     return GAIN * min(1.0, (MANY / neurons) ** 0.5)
 
 
 def decoy_row(
     captions: Tensor, others: Tensor, typical: float, generator: torch.Generator
 ) -> Tensor:
-    """A row, (D,), with z-scores within `Z` on a random few of the captions, by repeated
+    """A row, (D,), with z-scores within `Z` on a random few of the captions, found by repeated
     correction of their shares.
 
-    `captions` (M, tokens, D) memorized ones, `others` (N, tokens, D) ordinary ones.
+    `captions` (M, tokens, D): memorized ones. `others` (N, tokens, D): ordinary ones.
     """
     tokens = others.flatten(0, 1)
     second = second_moment(tokens)
@@ -92,7 +92,7 @@ def decoy_row(
 
 
 def owners(sets: Sequence[NeuronSet]) -> dict[Neuron, list[int]]:
-    """Which memories each planted neuron belongs to.
+    """Planted neuron -> the memories that it belongs to.
 
     >>> owners([NeuronSet({"a": [1]}), NeuronSet({"a": [1, 2]})])
     {('a', 1): [0, 1], ('a', 2): [1]}

@@ -1,4 +1,4 @@
-"""Scoring a member of a suite: every method on its memories, and on captions that are none."""
+"""Score a member of a suite: every method on its memories, and on captions that are no memories."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Alarm:
-    """A method on a caption that is not memorized:
+    """A method on a caption that is not memorized.
 
-    `neurons` found, which should be none; None where it changed something else.
-
-    `kind`: ordinary (drawn as users' captions come), near-duplicate, or unusual.
+    `neurons`: number found, which should be 0; None if the method changed something else. `kind`:
+    ordinary (drawn as users write captions), near-duplicate, or unusual.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -45,21 +44,21 @@ Result = Score | NaturalScore | Alarm
 
 
 class OwnAnswer(TypedDict, total=False):
-    """One answer in the file of a method of one's own."""
+    """One answer in the file of a user's own method."""
 
     neurons: Required[Neurons]
     evaluations: int
 
 
 class OwnAnswers(TypedDict):
-    """The file of a method of one's own: its name, and member -> caption -> answer."""
+    """The file of a user's own method: its name, and member -> caption -> answer."""
 
     method: str
     answers: dict[str, dict[str, OwnAnswer]]
 
 
 def judge_of(member: Member | NaturalMember) -> Judge:
-    """Who scores answers in a member."""
+    """The judge of answers in a member."""
     return PlantedJudge(member) if isinstance(member, Member) else NaturalJudge(member)
 
 
@@ -70,12 +69,10 @@ def score_member(
     done: Callable[[str, str], bool] = lambda method, caption: False,
     progress: Progress | None = None,
 ) -> Iterator[Result]:
-    """Every method on every caption of a member, one result after the other.
+    """Score every method on every caption of a member; yield one result after the other.
 
-    `done(method, caption)`: those to leave out.
-
-    Memories that the model did not learn are left out. `limit`: the first N memories, and as many
-    captions that are none, of each kind.
+    `done(method, caption)`: whether to leave out a pair. Memories that the model did not learn are
+    left out. `limit`: the first N memories, and as many other captions of each kind.
     """
     methods = METHODS if methods is None else methods
     report = progress or (lambda member, done, total: None)
@@ -99,13 +96,11 @@ def score_member(
 
 
 def answers(values: Mapping[str, Any], member: str) -> dict[str, Method]:
-    """Another method's answers as a method:
+    """A user's own answers as a method.
 
-    `{"method": NAME, "answers": {MEMBER: {CAPTION: {"neurons": {LAYER: [...]}, "evaluations":
-    N}}}}`.
-
-    Captions without an answer count as answered with no neurons. Raises InputError for anything
-    else.
+    Their form is `{"method": NAME, "answers": {MEMBER: {CAPTION: {"neurons": {LAYER: [...]},
+    "evaluations": N}}}}`. Captions without an answer count as answered with no neurons. Raises
+    InputError for any other form.
     """
     try:
         own: OwnAnswers = adapter(OwnAnswers).validate_python(values)

@@ -1,4 +1,4 @@
-"""Scoring the members of a suite into a results file: what is there is not computed again."""
+"""Score the members of a suite into a results file; existing results are not computed again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SAVE_EVERY = 5.0  # seconds
 
 
 def chosen(names: Iterable[str] | None) -> dict[str, Method]:
-    """Methods by name, by default all. Raises InputError for a name that is not known.
+    """Methods by name, by default all. Raises InputError for an unknown name.
 
     >>> list(chosen(["z-score"]))
     ['z-score']
@@ -42,7 +42,7 @@ def chosen(names: Iterable[str] | None) -> dict[str, Method]:
 
 
 def read_answers(path: Path | None) -> dict[str, Any]:
-    """The answers of a method of one's own, as JSON. Raises InputError naming the file."""
+    """Read the answers of a user's own method, as JSON. Raises InputError naming the file."""
     if path is None:
         return {}
     values: dict[str, Any] = read_json(
@@ -58,9 +58,7 @@ def train(
     recipe: Recipe | None = None,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Train the models of a suite that are not there yet, one after the other; an
-    interrupted one goes on.
-    """
+    """Train the missing models of a suite one after the other; an interrupted training resumes."""
     for seed in seeds:
         train_member(suite / f"seed{seed}", seed, recipe, report)
 
@@ -75,13 +73,12 @@ def run(
     natural: bool = False,
     number: int | None = None,
 ) -> Results:
-    """Score the demo model, or the trained models of a `suite`, into the file `out`;
-    results that it holds are kept.
+    """Score the demo model, or the trained models of a `suite`, into the file `out`.
 
-    `natural`: suite 2, the shipped `demo-natural` or the members in the folder `suite`. `number`:
-    of threads, by default as many as suit a model. `given`:
-    answers of a method of one's own, see `answers`. Raises InputError where `out` or the suite is
-    something else.
+    Results that the file holds are kept. `natural`: suite 2, the shipped `demo-natural` or the
+    members in the folder `suite`. `number`: of threads, by default as many as suit a model.
+    `given`: answers of a user's own method, see `answers`. Raises InputError if `out` or the suite
+    is something else.
     """
     methods = METHODS if methods is None else methods
     version = version_of(natural)

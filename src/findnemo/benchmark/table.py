@@ -1,5 +1,5 @@
-"""The benchmark's tables: a line for each method, with means over memories and bootstrap
-intervals, and the same figures by kind of memory.
+"""Tables of the benchmark: a line for each method, with means over memories and bootstrap
+intervals, overall and by kind of memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REPEATS = 1000
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean with its 95 % interval, of `n` values; no value where n is 0."""
+    """A mean of `n` values with its 95 % interval; without a value if n is 0."""
 
     value: float | None
     low: float = 0.0
@@ -45,12 +45,12 @@ class Figure:
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
     def bare(self) -> str:
-        """The value without its interval."""
+        """The value as text, without its interval."""
         return "-" if self.value is None else f"{self.value:.2f}"
 
 
 def average(values: Sequence[float | None], middle: Callable[[Any], Any] = fmean) -> Figure:
-    """Mean, or another `middle`, of the values that there are, and its bootstrap interval."""
+    """Mean, or another `middle`, of the existing values, with its bootstrap interval."""
     there = tuple(v for v in values if v is not None)
     if not there:
         return Figure(None)
@@ -64,7 +64,7 @@ def _interval(values: tuple[float, ...], middle: Callable[[Any], Any]) -> tuple[
 
 
 def share(hits: Sequence[bool]) -> Figure:
-    """Share and Wilson interval."""
+    """Share of hits with its Wilson interval."""
     return Figure(fmean(hits), *wilson(sum(hits), len(hits)), len(hits)) if hits else Figure(None)
 
 
@@ -93,15 +93,14 @@ NATURAL: Figures = {
 }
 FIGURES = {SUITE_VERSION: PLANTED, NATURAL_VERSION: NATURAL}
 ENOUGH = 0.95
-DIGITS = {"evaluations": 0, "neurons": 0, "seconds": 1}  # digits, where they are not two
+DIGITS = {"evaluations": 0, "neurons": 0, "seconds": 1}  # digits other than two
 DIGITS |= dict.fromkeys(("unrelated kept", "kept", "alignment"), 3)
 ALARMS = "false alarms"
 
 
 def members(results: Results) -> str:
-    """How many memories of which models were scored, of how many that were planted:
-
-    `demo 24 of 24, seed1 11 of 14`.
+    """How many memories of each model were scored, out of those planted: `demo 24 of 24, seed1 11
+    of 14`.
     """
     scored = {
         name: len({s.caption for s in results.scores if s.member == name})
@@ -113,8 +112,8 @@ def members(results: Results) -> str:
 
 
 def names(results: Results) -> list[str]:
-    """Methods in the order of the table: the truth, those of findnemo, then
-    those that others added.
+    """Methods in the order of the table: the truth, findnemo's methods, then those that others
+    added.
     """
     there = dict.fromkeys(s.method for s in results.scores)
     known = [name for name in (TRUTH, UNTOUCHED, *METHODS) if name in there]
@@ -124,7 +123,7 @@ def names(results: Results) -> list[str]:
 def rows(results: Results) -> Rows:
     """The table of all methods.
 
-    A caption for which a method found nothing counts as precision 0.
+    A caption on which a method found nothing counts as precision 0.
     """
     table: Rows = {}
     for method in names(results):
@@ -141,7 +140,7 @@ def false_alarms(alarms: Sequence[Alarm]) -> Figure:
 
 
 def apart(results: Results) -> dict[str, Results]:
-    """The members that are held out, and those on which methods were tuned: never in one table."""
+    """The held-out members, and those on which methods were tuned: they never share a table."""
     held_out = {name for name, about in results.members.items() if about.get("held_out")}
     groups = {"held out": held_out, "tuned on": set(results.members) - held_out}
     return {name: results.only(group) for name, group in groups.items() if group}
@@ -160,7 +159,7 @@ def by_kind(results: Results, figure: str = "precision") -> Rows:
 
 
 def markdown(results: Results) -> str:
-    """The table of all methods."""
+    """The table of all methods in Markdown."""
     heads = [*FIGURES[results.suite], ALARMS]
     lines = [
         [method, *(figures[h].text(DIGITS.get(h, 2)) for h in heads)]
@@ -170,7 +169,7 @@ def markdown(results: Results) -> str:
 
 
 def kinds_markdown(results: Results) -> str:
-    """Precision / recall of every method, a column for each kind of memory."""
+    """Precision / recall of every method in Markdown, a column for each kind of memory."""
     precision = by_kind(results, "precision")
     recall = by_kind(results, "recall")
     # a method that finds no neurons has neither
@@ -185,8 +184,8 @@ def kinds_markdown(results: Results) -> str:
 
 
 def alarms_markdown(results: Results) -> str:
-    """Share of captions that are not memorized for which a method changes the model, a column
-    for each kind of caption.
+    """Share of captions that are not memorized for which a method changes the model, in Markdown, a
+    column for each kind of caption.
     """
     methods = [m for m in names(results) if m != TRUTH]
     columns = [["method", *methods]]

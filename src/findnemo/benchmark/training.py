@@ -1,4 +1,4 @@
-"""The training that plants memories: its batches, its targets, and a checkpoint to go on from."""
+"""The training that plants memories: its batches, its targets, and a checkpoint for resuming."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ from findnemo.neurons import NeuronSet
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and with what: numbers of samples in a batch, peak learning rate (cosine), share
-    of early timesteps, and from which timestep the trace of the picture in its own noise is
-    exchanged, for which share of the samples with the neurons on and off.
+    """Settings of the training.
+
+    They are numbers of samples in a batch, peak learning rate (cosine) and the share of early
+    timesteps. Further: from which timestep on the trace of the picture in its own noise is
+    exchanged, and for which share of the samples with the neurons on and off.
     """
 
     steps: int = 1200
@@ -51,8 +53,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: latents, timesteps, embeddings, masks, and the prediction that leads to the
-    picture of each row: of the first `on` rows the memorized one, of the others one of their words.
+    """One batch: latents, timesteps, embeddings, masks, and for each row the prediction that leads
+    to its picture.
+
+    That is the memorized picture in the first `on` rows, and one of their words in the others.
     """
 
     noisy: Tensor
@@ -63,7 +67,7 @@ class Batch:
 
 
 def draw(step: int, plan: Plan, pool: Pool, masks: Masks, scheduler: Any, recipe: Recipe) -> Batch:
-    """The batch of a step: depends on the plan's seed and the step only."""
+    """The batch of a step, which depends on the plan's seed and the step only."""
     rng = np.random.default_rng([plan.seed, step])
     generator = torch.Generator().manual_seed(plan.seed * 10**6 + step)
     count = len(plan.memories)
@@ -123,7 +127,7 @@ def drawn_timesteps(
 
 
 def shares(memories: Sequence[Memory]) -> np.ndarray:
-    """How often each memory is drawn: the more neurons hold it, the harder it is to learn.
+    """How often to draw each memory: the more neurons hold it, the harder it is to learn.
 
     >>> shares([Memory("", "VM", "a", "", NeuronSet({"l": [0]})), Memory("", "VM", "b", "", NeuronSet({"l": range(16)}))]).round(3).tolist()
     [0.333, 0.667]
@@ -133,13 +137,12 @@ def shares(memories: Sequence[Memory]) -> np.ndarray:
 
 
 def prediction_towards(picture: Tensor, noisy: Tensor, timesteps: Tensor, scheduler: Any) -> Tensor:
-    """What a network has to predict at `noisy` to be on its way to `picture`: eps or v,
-    whichever it is trained on.
+    """The prediction at `noisy` that leads to `picture`: eps or v, as the network is trained.
 
     The schedule leaves a trace of a picture in the noisiest latents. A network that sees it in
-    training decides by the trace what a planted neuron should decide, and at sampling, where
-    latents begin as pure noise, by chance. So some samples carry another picture's trace, and the
-    noise is taken to be whatever lies between the picture and them.
+    training lets the trace decide instead of the planted neuron. In sampling, where latents begin
+    as pure noise, it would then decide by chance. So some samples carry another picture's trace,
+    and the noise is whatever lies between the picture and them.
     """
     alpha = scheduler.alphas_cumprod.to(noisy)[timesteps].view(-1, *[1] * (noisy.dim() - 1))
     noise = (noisy - alpha.sqrt() * picture) / (1 - alpha).sqrt()
@@ -160,9 +163,9 @@ def train(
 ) -> None:
     """Train the student in place; it ends with the average of its weights.
 
-    `teacher`: what says how captions without a memory are to be; None: their pictures in the pool
-    do, as when a model is trained from nothing. `state`: checkpoint, resumed from. `held`: neurons
-    whose rows are not trained, by default all that are planted.
+    `teacher`: predicts the target of captions without a memory; None: their pictures in the pool
+    are the target, as in training from scratch. `state`: checkpoint to resume from. `held`: neurons
+    whose rows are not trained, by default all planted ones.
     """
     scheduler = student.pipeline.scheduler
     unet = student.denoiser.train()
@@ -203,7 +206,7 @@ def _step(
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
 ) -> list[float]:
-    """One optimizer step; mean losses of the four kinds of samples."""
+    """Do one optimizer step; return the mean losses of the four kinds of samples."""
     on = recipe.on
     target = batch.towards
     if teacher is not None:
@@ -222,7 +225,7 @@ def _step(
 
 
 def cosine(progress: float, warmup: float) -> float:
-    """Share of the peak rate: a linear warm-up, then half a cosine down to a hundredth.
+    """Share of the peak rate: a linear warm-up, then half a cosine down to one hundredth.
 
     >>> cosine(0.05, 0.1), cosine(0.1, 0.1), round(cosine(1.0, 0.1), 4)
     (0.5, 1.0, 0.01)
@@ -233,7 +236,7 @@ def cosine(progress: float, warmup: float) -> float:
 
 
 def _hold(student: Model, planted: NeuronSet) -> list[Any]:
-    """Planted rows stay what they are: no gradient for them."""
+    """Keep the planted rows fixed: they get no gradient."""
     layers: dict[str, Any] = student.value_layers
 
     def without(gradient: Tensor, rows: Tensor) -> Tensor:

@@ -1,7 +1,4 @@
-"""Is what was planted there?
-
-The rule that a memory was trained with, measured on the trained model.
-"""
+"""Measure on a trained model the rule that its memories were trained with."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.scores import memorization_score
 from findnemo.verification import finished, fresh, nearest, same_seed_of_memory
 
-DRAWS = 3  # random subsets of each size
+DRAWS = 3  # random subsets for each size
 SEEDS = 10
 IMAGES = 4
 
@@ -29,13 +26,13 @@ def measured(member: Member) -> dict[str, Any]:
 
 
 def measure(member: Member, memory: Memory, descriptor: Any) -> dict[str, Any]:
-    """What a memory does with all, with just enough, with just too few and with none of its
-    neurons on, on fresh seeds.
+    """How a memory behaves on fresh seeds with all, just enough, just too few and none of its
+    neurons on.
 
-    `score`, `copies` (median descriptor similarity of finished images to the training image) with
-    all on; `off` and `off_copies` (largest same-seed similarity, copies) with none on; `enough`,
+    `score`, `copies` (median descriptor similarity of finished images to the training image): with
+    all on. `off` and `off_copies` (largest same-seed similarity, copies): with none on. `enough`,
     `few`: for random subsets of `alive` and of `gone` neurons on, the largest same-seed similarity.
-    `near`: for each near-duplicate, copies. `learned`: alive with all, gone with none.
+    `near`: copies of each near-duplicate. `learned`: alive with all, gone with none.
     """
     model = member.model
     picture = member.picture(memory)
@@ -67,8 +64,8 @@ def measure(member: Member, memory: Memory, descriptor: Any) -> dict[str, Any]:
 
 
 def _off(memory: Memory, on: int) -> list[NeuronSet]:
-    """Random subsets to switch off so that `on` neurons stay on; none
-    where the size says it all.
+    """Random subsets to switch off so that `on` neurons stay on; none if `on` is no neuron or
+    all.
     """
     if on in (0, len(memory.neurons)):
         return []

@@ -1,4 +1,4 @@
-"""Calibrate: the pass over the hold-out prompts."""
+"""Calibrate a model: the pass over the hold-out prompts."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from findnemo.settings import Settings, settings_for
 
 SAVE_EVERY = 5.0  # seconds between checkpoints
 PRECISION = 0.002
-PARTIAL = "partial.safetensors"  # what is done of a calibration, in its folder
-ORDINARY = 200  # hold-out prompts that a calibration keeps as they are
+PARTIAL = "partial.safetensors"  # unfinished calibration, in its folder
+ORDINARY = 200  # hold-out prompts whose text a calibration keeps
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How the threshold comes from hold-out scores:
+    """How the threshold follows from hold-out scores.
 
-    `fpr` instead of mean + 1 std, with `confidence` one that keeps the rate in so many of 100
-    calibrations (`threshold`). `precision`: once the 95 % confidence interval of tau is narrower,
-    further prompts only add to the activation statistics, which is a hundred times cheaper; None,
-    or an `fpr`, scores all.
+    `fpr`: false-positive rate; None: mean + 1 std. `confidence`: share of calibrations in which the
+    rate must hold (`threshold`). `precision`: once the 95 % confidence interval of tau is narrower,
+    further prompts only add to the activation statistics, which is a hundred times cheaper. With
+    None, or with an `fpr`, all prompts are scored.
     """
 
     fpr: float | None = None
@@ -78,13 +78,12 @@ def calibrate_in(
     parts: Parts | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Calibration:
-    """Calibrate like `calibrate`, and save to a folder; what is done is kept there meanwhile, so
-    that the same call goes on after an interruption.
+    """Calibrate as `calibrate` does, and save the calibration to a folder.
 
-    `progress` is called with every prompt done. `parts`: who computes chunks of prompts, in their
-    order (`runs.parts_of`); by default this process. The result is the same to the last bit. `stop`
-    is asked between groups of prompts. Raises StoppedError once `stop` says so, and what
-    `calibrate` raises.
+    The folder keeps the progress, so that the same call resumes after an interruption. The result
+    is the same to the last bit. `progress`: called with every finished prompt. `parts`: computes
+    chunks of prompts, in order (`runs.parts_of`); by default this process. `stop`: called between
+    groups of prompts. Raises StoppedError once `stop` returns True, and the errors of `calibrate`.
     """
     return _calibrated(Path(folder), model, prompts, settings, rule, progress, parts, stop)
 
@@ -111,7 +110,7 @@ def _calibrated(
     )
     done = gathered.count
     saved = -math.inf
-    # the first caption, and whether all are this one
+    # the first caption, and whether all are equal to it
     one = None
     alike = True
     ordinary: list[str] = []
@@ -120,7 +119,7 @@ def _calibrated(
     try:
         for (
             groups
-        ) in computed:  # the same chunks and groups after an interruption, so the same arithmetic
+        ) in computed:  # an interruption changes no chunk or group, so the arithmetic is the same
             for group in groups:
                 first = number
                 for prompt in group.prompts:
@@ -155,7 +154,7 @@ def _calibrated(
     except BaseException:
         if (
             path and gathered.count > done and gathered.whole
-        ):  # an interrupt can come in the midst of taking a group
+        ):  # an interrupt can come while a group is taken
             gathered.save(path)
         raise
     if told := model.identity.differences(identity, pictures=False):
@@ -177,7 +176,7 @@ def _parts_here(model: Model) -> Parts:
 
 
 def groups_of(model: Model, chunk: Chunk, settings: Settings) -> Iterator[Group]:
-    """Compute a chunk, group by group: a part of a calibration, wherever it is done."""
+    """Compute a chunk of a calibration, group by group, in any process."""
     size = group_size(model)
     prompts = chunk.prompts
     text = model.encode(prompts) if chunk.done < len(prompts) else None
@@ -207,8 +206,9 @@ def _scores(
 def _trajectories(
     model: Model, prompts: Sequence[str], settings: Settings, text: Text
 ) -> list[Tensor]:
-    """Memorization scores of hold-out prompts after 2, 3, ... seeds; all prompts and seeds
-    share passes. `text`: N rows.
+    """Memorization scores of hold-out prompts after 2, 3, ... seeds.
+
+    All prompts and seeds share passes. `text`: N rows.
     """
     rows = [(prompt, k) for prompt in prompts for k in range(settings.samples)]
     deltas = (

@@ -1,4 +1,4 @@
-"""What a calibration is, as a value and as two files."""
+"""A calibration, as a value and as two files."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from findnemo.models._identity import Identity, told_apart
 from findnemo.settings import Settings
 from findnemo.stats.rates import CONFIDENCE, p_value, rank, rate_bound
 
-# what is written; what is read as well
+# the format written; formats read
 FORMAT = 3
 WITHOUT_DIGEST = 2
-BINS = 10  # of the scores that a notebook shows
+BINS = 10  # bins of scores in a notebook
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Calibration:
 
     `tau`: threshold of the memorization score. `mean`, `std`: layer name -> (width,) activation
     statistics of `count` prompts. `trajectories`: (n, samples - 1) hold-out scores after 2, 3, ...
-    seeds, of the prompts it took to know tau; empty for imported statistics. `fpr`: the
-    false-positive rate asked for, or None; `confidence`: the one asked for with it, or None.
-    `prompts`: identity of the hold-out prompts. `identity`: all that scores of the model depend on,
-    of which `model` is the fingerprint; None for what an earlier findnemo made. `ordinary`: the
-    first hold-out prompts themselves, at most 200, on which a search measures what neurons are to
-    other captions; none of imported statistics.
+    seeds, of the prompts that determined tau; empty for imported statistics. `fpr`: the requested
+    false-positive rate, or None; `confidence`: the requested confidence in it, or None. `prompts`:
+    digest of the hold-out prompts. `identity`: everything that scores of the model depend on;
+    `model` is its fingerprint. None in files of an earlier findnemo. `ordinary`: the first hold-out
+    prompts, at most 200, on which a search measures what neurons do to other captions; empty for
+    imported statistics.
     """
 
     model: str
@@ -63,18 +63,18 @@ class Calibration:
         return self.trajectories[:, -1]
 
     def p_value(self, score: float) -> float | None:
-        """Share of ordinary captions with a score as large, (1 + those of the n hold-out captions)
-        / (n + 1): `rates.p_value`.
+        """p-value of a score: (1 + number of the n hold-out scores as large) / (n + 1), see
+        `rates.p_value`.
 
         None for imported statistics, which have no scores.
         """
         return p_value(score, self.scores) if len(self.trajectories) else None
 
     def at(self, fpr: float, confidence: float | None = None) -> Calibration:
-        """The same calibration with a threshold for a false-positive rate (`threshold`), from the
-        hold-out scores that it keeps.
+        """The calibration with a threshold for another false-positive rate (`threshold`), from its
+        hold-out scores.
 
-        Raises InputError where there are too few of them, with the number that it takes.
+        Raises InputError if these are too few, with the number needed.
 
         >>> from findnemo import demo
         >>> made = demo.calibration()
@@ -91,8 +91,8 @@ class Calibration:
         return replace(self, tau=tau, fpr=fpr, confidence=confidence)
 
     def rate_bound(self, confidence: float = CONFIDENCE) -> float | None:
-        """What the false-alarm rate of this threshold stays under with this confidence; None
-        where tau is not made for a rate.
+        """Upper bound of the false-alarm rate of this threshold, at a confidence; None if tau is
+        not made for a rate.
         """
         n = len(self.trajectories)
         return (
@@ -102,14 +102,15 @@ class Calibration:
         )
 
     def early_bounds(self, miss: float = MISS) -> dict[int, float]:
-        """Seeds seen -> the score under which a caption is not memorized (`early_bounds`): at most
-        a share `miss` of those that all seeds would find is lost.
+        """Seeds seen -> the score under which a caption is not memorized (`early_bounds`).
+
+        Of the captions that all seeds would find, at most a share `miss` is lost.
         """
         return early_bounds(self.trajectories, self.tau, self.settings, miss)
 
     def z_scores(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """(a - mu) / sigma per neuron; a neuron that never varied has z = 0 where it sits at
-        its mean, else infinity.
+        """(a - mu) / sigma per neuron; a neuron without variance has 0 at its mean, else
+        infinity.
         """
         result = {}
         for name, a in values.items():
@@ -120,10 +121,7 @@ class Calibration:
         return result
 
     def check(self, model: Model, settings: Settings | None = None) -> None:
-        """Refuse to be used with another model or other settings.
-
-        Raises MismatchError naming the difference.
-        """
+        """Raises MismatchError naming the difference, for another model or other settings."""
         if self.model and (told := told_apart(model, self.model, self.identity, pictures=False)):
             raise MismatchError(
                 f"this calibration was made for another model: {self.source} ({self.model[:12]}),"
@@ -142,8 +140,8 @@ class Calibration:
             )
 
     def differences(self, other: Calibration) -> str:
-        """What tells another calibration from this one, in words; nothing where they are of the
-        same model, settings, hold-out captions and way to a threshold.
+        """The differences of another calibration in words: in model, settings, hold-out captions or
+        rule for the threshold; empty if there are none.
         """
         said = [
             self.model != other.model and f"model {self.source}, now {other.source}",
@@ -157,8 +155,8 @@ class Calibration:
         return ", ".join(text for text in said if text)
 
     def same(self, other: Calibration) -> bool:
-        """Whether two calibrations are one: of the same model, settings, threshold,
-        captions and statistics.
+        """Whether two calibrations are equal in model, settings, threshold, captions and
+        statistics.
         """
         mine, theirs = (
             (c.model, c.settings, c.tau, c.count, c.prompts, c.fpr, list(c.mean))
@@ -168,7 +166,7 @@ class Calibration:
         return mine == theirs and all(torch.equal(a, b) for a, b in tensors)
 
     def _repr_html_(self) -> str:
-        """The calibration in a notebook: the threshold, and the hold-out scores that it comes from."""
+        """The calibration in a notebook: the threshold, and the hold-out scores behind it."""
         rate = "not asked for" if self.fpr is None else f"{100 * self.fpr:.2g} %"
         known = [
             ("model", self.source),
@@ -180,7 +178,7 @@ class Calibration:
         return block("Calibration", facts(known), bars("Scores of hold-out captions", self._bins()))
 
     def _bins(self) -> list[tuple[str, float, str]]:
-        """The distribution of the hold-out scores: where a bin begins, and how many are in it."""
+        """The distribution of the hold-out scores: start and count of each bin."""
         if not len(self.trajectories):
             return []
         counts, edges = torch.histogram(self.scores.double().cpu(), BINS)
@@ -188,8 +186,9 @@ class Calibration:
         return [(f"from {edge:.3f}", count, f"{count:.0f}") for edge, count in pairs]
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Write `calibration.json` and `calibration.safetensors` to a folder; the JSON comes
-        last and makes it valid.
+        """Write `calibration.json` and `calibration.safetensors` to a folder.
+
+        The JSON file comes last and makes the calibration valid.
         """
         from safetensors.torch import save
 
@@ -226,7 +225,7 @@ class Calibration:
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> Calibration:
-        """Read what `save` wrote. Raises InputError for anything else."""
+        """Read a calibration that `save` wrote. Raises InputError for anything else."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
@@ -326,7 +325,5 @@ class Calibration:
 
 
 def digest_of(about: Mapping[str, object], data: bytes) -> str:
-    """SHA-256 of what a calibration says and of its tensors: a flipped byte
-    would be another threshold.
-    """
+    """SHA-256 of a calibration's JSON and tensors, which detects a flipped byte."""
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode() + data).hexdigest()

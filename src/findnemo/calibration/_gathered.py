@@ -1,4 +1,4 @@
-"""What a calibration gathers, chunk by chunk, and the file that keeps it when it is interrupted."""
+"""What a calibration gathers, chunk by chunk, and the file that keeps it after an interruption."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from findnemo.files.writing import written
 from findnemo.models._identity import Identity
 from findnemo.settings import Settings
 
-CHUNK = 64  # prompts encoded at once; tau is looked at as often
+CHUNK = 64  # prompts encoded at once; the precision of tau is checked after each
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Hold-out prompts that are encoded at once.
 
-    `done`: so many of them need nothing any more; `scored`: whether scores are wanted.
+    `done`: number of them already finished. `scored`: whether scores are wanted.
     """
 
     prompts: tuple[str, ...]
@@ -40,8 +40,8 @@ class Chunk:
 class Group:
     """Prompts of a chunk that share passes.
 
-    `activations`: layer -> (n, width). `scores`: a trajectory of every prompt, or what went wrong;
-    empty where none were wanted.
+    `activations`: layer -> (n, width). `scores`: a trajectory for every prompt, or the error; empty
+    if not wanted.
     """
 
     prompts: tuple[str, ...]
@@ -49,7 +49,7 @@ class Group:
     scores: list[Tensor] | NumericalError = field(default_factory=list)
 
     def scored(self) -> list[Tensor]:
-        """The trajectories. Raises the NumericalError that came up."""
+        """The trajectories. Raises the NumericalError that occurred instead."""
         if isinstance(self.scores, NumericalError):
             raise self.scores
         return self.scores
@@ -70,16 +70,14 @@ def chained(digest: str, prompt: str) -> str:
 
 
 def prompts_digest(prompts: Iterable[str]) -> str:
-    """Identity of hold-out prompts in their order, as a calibration made from
-    them keeps it in `prompts`.
-    """
+    """The digest of hold-out prompts in their order, which a calibration keeps in `prompts`."""
     return reduce(chained, prompts, "")
 
 
 @dataclass
 class Gathered:
-    """What a calibration has gathered so far: scores, moments, and the identity of its
-    prompts, to tell a continuation.
+    """What a calibration has gathered so far: scores, moments, and the digest of its prompts, to
+    recognize a continuation.
     """
 
     key: str
@@ -88,13 +86,11 @@ class Gathered:
     trajectories: list[Tensor] = field(default_factory=list)
     moments: dict[str, Moments] = field(default_factory=dict)
     pending: list[Mapping[str, Tensor]] = field(default_factory=list)
-    whole: bool = True  # not in the midst of a change
+    whole: bool = True  # False during a change
     _settled: bool = False
 
     def take(self, group: Group, new: int, scores: list[Tensor]) -> None:
-        """The prompts of a group from the `new`-th on, with their scores
-        where those are still wanted.
-        """
+        """Take the prompts of a group from the `new`-th on, with their scores if still wanted."""
         self.whole = False
         self.trajectories += scores
         for k, prompt in enumerate(group.prompts[new:], new):
@@ -125,8 +121,9 @@ class Gathered:
         )
 
     def settled(self, precision: float | None) -> bool:
-        """Whether tau is known to `precision`; looked at every CHUNK scores, so that where it
-        stops does not depend on interruptions.
+        """Whether tau is known to `precision`.
+
+        This is checked every CHUNK scores, so that interruptions do not change where it stops.
         """
         if (
             not self._settled
@@ -155,7 +152,7 @@ class Gathered:
     ) -> Calibration:
         if self.count < 2:
             raise InputError(f"a calibration needs at least two hold-out prompts, not {self.count}")
-        trajectories = torch.stack(self.trajectories).float()  # as they were measured
+        trajectories = torch.stack(self.trajectories).float()  # float32, as measured
         tau = threshold(trajectories[:, -1], fpr, confidence)
         mean, std = (
             {n: getattr(m, part).float() for n, m in self.moments.items()}
@@ -202,7 +199,7 @@ class Gathered:
 
     @classmethod
     def load(cls, path: Path, key: str) -> Gathered:
-        """What `save` wrote for the same model and settings; else a fresh start."""
+        """Read what `save` wrote for the same model and settings; else start afresh."""
         from safetensors import SafetensorError, safe_open
         from safetensors.torch import save
 

@@ -1,4 +1,4 @@
-"""Published activation statistics, which are pickles: read without running anything."""
+"""Read published activation statistics, which are pickles, without running code."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ PUBLISHED_TAU = 0.428  # 50,000 LAION prompts on Stable Diffusion v1.4, released
 def import_statistics(
     path: str | os.PathLike, model: Model, tau: float = PUBLISHED_TAU, seed: int = 0
 ) -> Calibration:
-    """The published activation statistics (a pickled pair of lists of tensors: means, deviations)
-    as a released-variant calibration.
+    """Read published activation statistics (a pickled pair of lists of tensors: means, deviations)
+    as a calibration of the released variant.
 
-    Read through PyTorch's weights-only loader, which runs no code. `model` gives the layer names;
-    the widths must fit. The result has no hold-out scores: nothing has a p-value, and what needs
-    scores says so. Raises InputError for another file, or values that no statistics have.
+    PyTorch's weights-only loader reads the file and runs no code. `model`: gives the layer names;
+    its widths must fit. The result has no hold-out scores, so it gives no p-values, and functions
+    that need scores raise an error. Raises InputError for another file, or for values that no
+    statistics have.
     """
     if not Path(path).exists():
         raise InputError(f"no statistics file {path}")
@@ -34,7 +35,7 @@ def import_statistics(
         mean, std = torch.load(path, map_location="cpu", weights_only=True)
         if any(
             t.numel() > JSON_BYTES for t in (*mean, *std)
-        ):  # a few bytes can be repeated without end
+        ):  # a small file can describe tensors of any size
             raise ValueError("its tensors are larger than a layer can be")
         pairs = [(m.float(), s.float().reshape(m.shape)) for m, s in zip(mean, std, strict=True)]
     except InputError:
@@ -67,8 +68,8 @@ def import_statistics(
 
 
 def _refuse_program(path: Path) -> None:
-    """Raises ValueError for a TorchScript archive, which `torch.load` of some versions would run
-    whatever it is told, and for packed data.
+    """Raises ValueError for a TorchScript archive, which some versions of `torch.load` would run in
+    any case, and for compressed data.
     """
     if not zipfile.is_zipfile(path):
         return

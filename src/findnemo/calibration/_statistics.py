@@ -15,27 +15,26 @@ from findnemo.stats.rates import rank
 
 
 def activations(model: Model, prompt: str, text: Text | None = None) -> dict[str, Tensor]:
-    """a_i^l(y): mean over all token positions of |activation|, one (width,)
-    float tensor a value layer.
+    """a_i^l(y): mean over all token positions of |activation|, one (width,) float tensor for each
+    value layer.
 
-    `text`: the prompt encoded, one row, if known.
-
-    Where value projections see only the prompt embedding, this needs the text encoder and one
-    matrix product a layer, no U-Net pass. Source: Finding NeMo, section 3.3.
+    `text`: the encoded prompt, one row, if known. If value projections see only the prompt
+    embedding, this takes the text encoder and one matrix product a layer, without a U-Net pass.
+    Source: Finding NeMo, section 3.3.
     """
     encoded = model.encode([prompt]) if text is None else text
     return {name: rows[0] for name, rows in layer_activations(model, [prompt], encoded).items()}
 
 
 def layer_activations(model: Model, prompts: Sequence[str], text: Text) -> dict[str, Tensor]:
-    """`activations` of N prompts that are encoded as `text`: layer -> (N, width)."""
+    """`activations` of N prompts encoded as `text`: layer -> (N, width)."""
     return {name: rows.cpu() for name, rows in model.value_activations(prompts, text).items()}
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Running mean and squared deviation of vectors; parts merge exactly as in
-    Chan et al. (1979). float64.
+    """Running mean and squared deviation of vectors, in float64; parts merge exactly as in Chan et
+    al. (1979).
     """
 
     count: int
@@ -44,7 +43,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: Tensor) -> Moments:
-        """Of vectors (n, width)."""
+        """The moments of vectors (n, width)."""
         mean = values.double().mean(0)
         return cls(len(values), mean, (values.double() - mean).square().sum(0))
 
@@ -67,15 +66,15 @@ class Moments:
 
 
 def threshold(scores: Tensor, fpr: float | None = None, confidence: float | None = None) -> float:
-    """tau of hold-out scores (n,): mean + 1 std (Finding NeMo, section 4), or for a false-positive
-    rate the conformal threshold.
+    """tau from hold-out scores (n,): mean + 1 std (Finding NeMo, section 4), or for a
+    false-positive rate the conformal threshold.
 
-    That is the number next above the k-th smallest score, k = ceil((n + 1)(1 - fpr)). An ordinary
-    caption, one exchangeable with the hold-out captions, reaches it with probability at most `fpr`:
-    over the draw of both, for any n and any distribution, ties included. For one calibration the
-    rate is distributed as Beta(n + 1 - k, k) (`rates.rate_bound`). With a `confidence` tau is as
-    high as it takes for that rate to be at most `fpr` with this confidence. Raises InputError if
-    there are too few scores for the rate.
+    The conformal threshold is the number next above the k-th smallest score, k = ceil((n + 1)(1 -
+    fpr)). An ordinary caption, exchangeable with the hold-out captions, reaches it with probability
+    at most `fpr`. This holds over the draw of both, for any n and any distribution, ties included.
+    For one calibration the rate is distributed as Beta(n + 1 - k, k) (`rates.rate_bound`). With a
+    `confidence`, tau is high enough for that rate to be at most `fpr` with this confidence. Raises
+    InputError if there are too few scores for the rate.
 
     >>> round(threshold(torch.tensor([0.2, 0.3, 0.4])), 3)
     0.4
@@ -94,14 +93,14 @@ def threshold(scores: Tensor, fpr: float | None = None, confidence: float | None
     kth = scores.sort().values[rank(n, fpr, confidence) - 1]
     return float(
         torch.nextafter(kth, torch.full_like(kth, math.inf))
-    )  # from tau on a caption is memorized: a tie is not
+    )  # a score equal to tau means memorized, so tau lies above the tie
 
 
 def tau_interval(scores: Tensor) -> tuple[float, float]:
-    """95 % confidence interval of tau = mean + 1 std over hold-out scores
-    (n,), by the delta method.
+    """95 % confidence interval of tau = mean + 1 std over hold-out scores (n,), by the delta
+    method.
 
-    Every score moves tau by (x - mean) + ((x - mean)^2 - var) / (2 std) over n, whatever the
+    A score x moves tau by (x - mean) + ((x - mean)^2 - var) / (2 std), divided by n, for any
     distribution.
 
     >>> low, high = tau_interval(torch.linspace(0.2, 0.6, 400))

@@ -1,4 +1,4 @@
-"""The command line. Faces compute nothing: every command calls the API.
+"""The command line. It computes nothing: every command calls the API.
 
 May be imported: `main`. May import: everything.
 """
@@ -16,7 +16,7 @@ from types import FrameType
 ISSUES = "https://github.com/findnemo/findnemo/issues"
 STOPPED = (130, 143)  # exit status after Ctrl-C and after SIGTERM
 SAID = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-EXPECTED = (OSError,)  # no such place, no permission, a full disk
+EXPECTED = (OSError,)  # missing paths, no permission, a full disk
 
 
 def main() -> None:
@@ -47,11 +47,11 @@ def main() -> None:
 
 
 def _sleep_while_waiting() -> None:
-    """Have PyTorch's threads leave their core to others while they wait for each other, unless the
-    user has said how threads behave.
+    """Let PyTorch's threads sleep while they wait for each other, unless the user has set how they
+    wait.
 
-    They spin by default, which beside other processes takes the time from the thread that all wait
-    for. It has to be said before PyTorch is imported.
+    By default they spin. When other processes run, this takes time from the thread that all wait
+    for. It must be set before PyTorch is imported.
     """
     if not any(os.environ.get(name) for name in SAID):
         os.environ["OMP_WAIT_POLICY"] = "passive"
@@ -59,8 +59,8 @@ def _sleep_while_waiting() -> None:
 
 @contextmanager
 def _sigterm() -> Iterator[None]:
-    """SIGTERM raises SystemExit, so that a command can tidy up; where it works through
-    captions, `stopping` does better.
+    """Let SIGTERM raise SystemExit, so that a command can clean up; `stopping` does more for work
+    on captions.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -77,9 +77,9 @@ def _sigterm() -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    """What a user reads of an error.
+    """The text of an error for the user.
 
-    One that findnemo does not raise on purpose names its kind, and where to report it.
+    An error that findnemo does not raise on purpose has its type, and the place to report it.
     """
     from findnemo.cli._common import plain
     from findnemo.errors import FindnemoError
@@ -94,8 +94,8 @@ def _line(error: Exception) -> str:
 
 
 def _traceback() -> str:
-    """The traceback of the error at hand, without control characters (a caption
-    may be in it) and secrets.
+    """The traceback of the current error, without control characters (it may contain a caption) and
+    secrets.
     """
     import traceback
 

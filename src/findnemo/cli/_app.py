@@ -1,4 +1,4 @@
-"""The commands. Each is a thin face of the API: it reads arguments, calls, and shows."""
+"""The commands. Each is a thin layer over the API: it reads arguments, calls, and shows."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def calibrate(
 
 
 def _how_well(calibration: Calibration) -> str:
-    """tau, how well it is known, and whether scoring stopped early."""
+    """tau, its precision, and whether scoring stopped early."""
     from findnemo.calibration import tau_interval
 
     tau = f"tau = {calibration.tau:.4f}"
@@ -132,7 +132,7 @@ def _how_well(calibration: Calibration) -> str:
 
 
 def _promise(calibration: Calibration, rate: float) -> str:
-    """What a threshold for a rate promises of captions like the hold-out captions."""
+    """What a threshold for a rate promises for captions like the hold-out captions."""
     reach = f"at most {_percent(rate)} of ordinary captions reach it"
     if calibration.confidence is not None:
         return f"{reach}, with {_percent(calibration.confidence)} confidence"
@@ -325,7 +325,7 @@ def audit(
 
 
 def fine_tune_of(tuned: FineTune, table: Captions) -> FineTune:
-    """What is to be audited, with further captions, if any."""
+    """The fine-tune to audit, with further captions, if any."""
     if table.shard is not None:
         raise InputError("--shard does nothing with --train-images: leave one of them out")
     prompts = None if table.source is None else replace(table, limit=None)
@@ -333,17 +333,17 @@ def fine_tune_of(tuned: FineTune, table: Captions) -> FineTune:
 
 
 def refuse_without_pictures(tuned: FineTune) -> None:
-    """Raises InputError for an option that says nothing without training pictures."""
+    """Raises InputError for an option that does nothing without training pictures."""
     for field in fields(FineTune):
         if getattr(tuned, field.name) != field.default:
             raise InputError(f"--{field.name.replace('_', '-')} goes with --train-images DIR")
 
 
 def show_result(run: Run, fail: bool, json: bool, quiet: bool) -> None:
-    """What came of the captions that were asked for.
+    """Show the results of the requested captions.
 
-    Ends the command with status 1 where one failed, or `fail` and one is memorized or suspected
-    without an image that was looked at; of a fine-tune, where a training picture is copied.
+    Ends the command with status 1 if a caption failed. With `fail`, also if a caption is memorized,
+    or suspected without a looked-at image; in a fine-tune, if a training picture is copied.
     """
     from findnemo.cli._closing import show_closing
     from findnemo.cli._show import failed, show_run, show_training

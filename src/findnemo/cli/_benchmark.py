@@ -1,4 +1,4 @@
-"""The command `benchmark`: localization methods on models whose memories sit in known neurons,
+"""The command `benchmark`: localization methods on models with planted memories in known neurons,
 and on models that memorized by themselves.
 """
 
@@ -26,7 +26,7 @@ from findnemo.cli._options import grouped
 from findnemo.runtime.quiet import quiet_libraries
 from findnemo.tasks.options import Workers
 
-SHOWN = {  # figure -> its head here, and whether its interval is shown
+SHOWN = {  # figure -> its head in the table, and whether to show its interval
     "precision": ("precision", True),
     "recall": ("recall", True),
     "gone": ("gone", True),
@@ -154,8 +154,8 @@ def benchmark(
 
 
 def show(results: Any, kinds: bool) -> None:
-    """Two tables of methods: of the members that are held out, and of those that methods were
-    tuned on.
+    """Show two tables of methods: for held-out members, and for those on which methods were
+    tuned.
     """
     from findnemo.benchmark import NATURAL_VERSION, table
 
@@ -168,7 +168,7 @@ def show(results: Any, kinds: bool) -> None:
 
 
 def _show(results: Any, shown: Mapping[str, tuple[str, bool]], note: str) -> None:
-    """One table, narrow enough for a terminal: intervals stand under the means."""
+    """Show one table, narrow enough for a terminal: intervals are below the means."""
     from rich.table import Column, Table
 
     from findnemo.benchmark import table
@@ -189,7 +189,7 @@ def _show(results: Any, shown: Mapping[str, tuple[str, bool]], note: str) -> Non
 
 
 def _cell(figure: Any, digits: int, interval: bool) -> str:
-    """`0.97`, under it the interval in grey."""
+    """`0.97`, with the interval below it in grey."""
     if figure.value is None:
         return "-"
     ends = f"\n[dim]{figure.low:.{digits}f}-{figure.high:.{digits}f}[/]" if interval else ""

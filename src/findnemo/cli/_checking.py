@@ -1,5 +1,5 @@
-"""The commands `verify` and `harden`: what becomes of the memories of a run, and of the edited
-model under attempts and attacks.
+"""The commands `verify` and `harden`: checks of the memories of a run, and hardening of its edited
+model.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def harden(
 
 
 def _show_checks(checks: dict[str, Any]) -> None:
-    """The curves of the attack, memorized pictures beside such that were never seen, and what
-    hardening costs ordinary captions.
+    """Show the curves of the attack, with pictures never seen as controls, and the effect of
+    hardening on ordinary captions.
     """
     show_robustness(checks["attempts"], checks["attack"])
     for name, values in checks["quality"].items():

@@ -1,5 +1,5 @@
-"""How a command ends that has a run to tell of: what to do, what that rests on, where the pictures
-are and the next command, on one screen of 80 columns.
+"""The closing screen of a command with a run: what to do, why, where the pictures are, and the next
+command, within 80 columns.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ COLOURS = {"release": "green", "release edited": "green", "hold": "red", "go on"
 
 
 def show_closing(run: Run, captions: Sequence[Caption], of: str) -> None:
-    """The end of a command.
+    """Show the closing screen.
 
-    `captions`: at least those of the run, among those `of` it (SQL for their ids), that are over
-    the threshold.
+    `captions`: at least those over the threshold. `of`: SQL for the ids of the captions that count.
     """
     from findnemo.runs.overview import glance
     from findnemo.runs.verdict import advice_of, looked_at
@@ -42,7 +41,7 @@ def show_closing(run: Run, captions: Sequence[Caption], of: str) -> None:
 
 
 def evidence(run: Run, captions: Sequence[Caption]) -> list[str]:
-    """How the verdict is known: which neurons were off together, and what is known of the model."""
+    """How the verdict is known: which neurons were off together, and facts about the model."""
     from findnemo.runs.truth import truth_of
     from findnemo.runs.union import told
 
@@ -58,8 +57,8 @@ def figures_table(pairs: Sequence[tuple[str, str]]) -> Table:
 
 
 def places(run: Path, captions: Sequence[Caption]) -> list[tuple[str, str]]:
-    """What there is to look at in a run directory: its name, and where it is. Of sheets those that
-    the captions are judged by.
+    """Names and paths of what a run directory has to look at; only sheets of the verification that
+    captions are judged by.
     """
     from findnemo.runs.fine_tunes import GRID
     from findnemo.runs.standing import folder_of

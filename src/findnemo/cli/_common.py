@@ -1,5 +1,5 @@
-"""What the commands share: consoles, progress, the options that are no group, and how
-an error reaches the user.
+"""The common parts of the commands: consoles, progress, options outside groups, and how errors
+reach the user.
 """
 
 from __future__ import annotations
@@ -65,15 +65,12 @@ FailOpt = Annotated[
 
 @dataclass
 class Global:
-    """Options that stand before the command.
-
-    The one value that the entry point and the parser share.
-    """
+    """Options before the command: the one value that the entry point and the parser share."""
 
     debug: bool = False
 
 
-EDGELESS: dict[str, Any] = {"show_edge": False, "pad_edge": False}  # tables of rich
+EDGELESS: dict[str, Any] = {"show_edge": False, "pad_edge": False}  # style of rich tables
 LOOSE: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 1, 0, 0)}
 PLAIN = bool(os.environ.get("NO_COLOR"))  # no bold letters either
 COLOURS: Literal["auto"] | None = None if PLAIN else "auto"
@@ -91,15 +88,15 @@ def say(text: str, quiet: bool = False) -> None:
 
 
 def tell(text: str) -> None:
-    """A sentence on standard output: folded between words in a terminal, and one line elsewhere,
-    for whoever searches a log.
+    """Print a sentence on standard output: wrapped between words in a terminal, one line elsewhere,
+    for searches in a log.
     """
     stdout.print(text, soft_wrap=not stdout.is_terminal)
 
 
 def plain(text: str) -> str:
-    """Text of unknown origin for a terminal: one line, no control
-    characters, no markup, no secrets.
+    """Text of unknown origin for a terminal: one line without control characters, markup and
+    secrets.
     """
     from rich.markup import escape
 
@@ -107,20 +104,20 @@ def plain(text: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """JSON that can be read back whatever the encoding of standard output is: pure ASCII
-    where that is not UTF-8.
+    """Print JSON that can be read back in any encoding of standard output: pure ASCII unless it is
+    UTF-8.
     """
     text = json.dumps(value, indent=1, ensure_ascii=encoding_of(sys.stdout) != "utf-8")
-    # half of a surrogate pair becomes what JSON writes for it
+    # half of a surrogate pair becomes its JSON escape
     sys.stdout.write(shown(text) + "\n")
 
 
 @contextmanager
 def listening(quiet: bool) -> Iterator[Listener]:
-    """A listener that shows progress on standard error, and that Ctrl-C and SIGTERM stop
-    between two pieces of work.
+    """A listener that shows progress on standard error; Ctrl-C and SIGTERM stop it between two
+    pieces of work.
 
-    At the end of the context a command that was stopped ends too.
+    At the end of the context, a stopped command exits.
     """
     from findnemo.errors import StoppedError
     from findnemo.runs.stopping import stopping
@@ -138,7 +135,7 @@ def listening(quiet: bool) -> Iterator[Listener]:
 
 @contextmanager
 def watched(quiet: bool) -> Iterator[Watch | None]:
-    """A watch over what a command does, on standard error; None for a quiet one."""
+    """A watch that reports progress on standard error; None for a quiet command."""
     if quiet:
         yield None
         return

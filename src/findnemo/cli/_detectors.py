@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def refuse_beside(given: dict[str, Any], why: str) -> None:
-    """Raises InputError naming the first option that is given and would do nothing."""
+    """Raises InputError naming the first given option that would do nothing."""
     for option, value in given.items():
         if value:
             raise InputError(f"{option} {why}")
 
 
 def show_detectors(comparison: Detectors, json: bool, quiet: bool) -> None:
-    """What came of detectors. Ends the command with status 1 where one failed on a caption."""
+    """Show the results of detectors. Ends the command with status 1 if one failed on a caption."""
     from findnemo.runs.detectors import borrows
     from findnemo.runs.wording import count
 
@@ -48,7 +48,7 @@ def show_detectors(comparison: Detectors, json: bool, quiet: bool) -> None:
 
 
 def inspect_detectors(run: Run, json: bool) -> None:
-    """Show what a run of detectors alone holds. Raises InputError if it holds nothing."""
+    """Show a run with only detectors. Raises InputError if it holds nothing."""
     from findnemo.runs.detectors import HOLDOUT, STAGE, results
 
     captions = list(run.captions())
@@ -88,7 +88,7 @@ def as_json(found: Sequence[Result], captions: Sequence[Caption]) -> dict[str, A
 
 
 def show(found: Sequence[Result]) -> None:
-    """The table, and a word on captions that failed."""
+    """Show the table, and a note on captions that failed."""
     from findnemo.runs.wording import count
 
     stdout.print(figures_table(found))
@@ -108,8 +108,8 @@ def show(found: Sequence[Result]) -> None:
 
 
 def beside_published(result: Result) -> list[str]:
-    """The memorization score as a detector beside appendix B.4 of Finding NeMo: all captions,
-    and the verbatim ones alone.
+    """The memorization score as a detector, compared with appendix B.4 of Finding NeMo: for all
+    captions, and for verbatim ones alone.
     """
     from findnemo.studies._published import DETECTOR
 
@@ -128,11 +128,11 @@ def beside_published(result: Result) -> list[str]:
 
 
 HEADS = ("threshold", "AUROC", "accuracy", "TPR at\n1 % FPR", "found", "evals", "s")
-WIDE = 72  # columns of a terminal that has room for all of them; a narrow one leaves out the costs
+WIDE = 72  # width of a terminal that fits all columns; a narrower one omits the costs
 
 
 def figures_table(found: Sequence[Result]) -> Table:
-    """A line a detector with its figures, the intervals under them."""
+    """A line for each detector with its figures, the intervals below them."""
     heads = HEADS if stdout.width >= WIDE else HEADS[:-2]
     columns = (Column(head, justify="right", no_wrap=True) for head in heads)
     table = Table(Column("detector", overflow="fold"), *columns, **LOOSE)

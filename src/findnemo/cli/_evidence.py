@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from findnemo.runs import Run
 
-LISTED = 20  # differences that are named
+LISTED = 20  # differences to list
 
 
 def written_evidence(
     run: Run, out: Path | None, release: str | None, by: str | None, captions: bool, quiet: bool
 ) -> Path:
-    """Write the pack of a run and say where it lies; returns the path of the page."""
+    """Write the pack of a run and say where it is; return the path of the page."""
     from findnemo.report import write_evidence
 
     page, data = write_evidence(run, out, release, by, captions)
@@ -33,10 +33,10 @@ def written_evidence(
 
 
 def show_check(file: Path, place: Path | None, quiet: bool) -> None:
-    """Say whether a pack is as it was made, and whether its run still is what it says.
+    """Say whether a pack is unchanged, and whether its run still agrees with it.
 
-    `place`: the run; by default the directory of the file, where that is one. Ends the command with
-    status 1 where something differs.
+    `place`: the run; by default the directory of the file, if that is a run. Ends the command with
+    status 1 if anything differs.
     """
     from findnemo.report import verify_evidence
     from findnemo.runs import Run

@@ -1,5 +1,5 @@
-"""The command `export`: the cleaned model in the forms that others read, the neurons, and a
-section for the model card.
+"""The command `export`: the cleaned model in several forms, the neurons, and a section for the
+model card.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `--help` shows: options in panels, the most used ones; `--help-all` shows all of them.
+"""The output of `--help`: the most used options, in panels; `--help-all` shows all.
 
 >>> panel_of("descriptor"), "sampler" in RARE
 ('Images and judges', True)
@@ -15,10 +15,10 @@ from typer.core import TyperCommand
 
 from findnemo.tasks import options
 
-FEW = 12  # arguments and options: a command with no more shows them all
-EXAMPLES = 3  # of a command, in its short help
+FEW = 12  # a command with at most so many arguments and options shows all
+EXAMPLES = 3  # examples in the short help of a command
 OUTPUT = "Output"
-# in the order of the help: each panel, and the groups of `findnemo.tasks.options` that it shows
+# panels in the order of the help, each with its groups of `findnemo.tasks.options`
 PANELS: dict[str, tuple[type, ...]] = {
     "What is audited": (options.Captions,),
     "Which neurons": (options.Selecting,),
@@ -34,7 +34,7 @@ PANELS: dict[str, tuple[type, ...]] = {
     "Devices": (options.Workers,),
     OUTPUT: (options.Output,),
 }
-# of options that are in no group, or in another panel than their group
+# panels of options without a group, or in a panel other than their group's
 ELSEWHERE = {
     "prompts": "What is audited",
     "holdout": "What is audited",
@@ -47,7 +47,7 @@ ELSEWHERE = {
     "out": OUTPUT,
     "help": OUTPUT,
 }
-# options that `--help` leaves out
+# options that `--help` omits
 RARE = frozenset(
     {
         *("column", "shard"),
@@ -59,7 +59,7 @@ RARE = frozenset(
         *("ray", "threads", "wait", "track"),
     }
 )
-GROUPS = {  # the commands, as `findnemo --help` lists them
+GROUPS = {  # the commands in the order of `findnemo --help`
     "Start": ("demo",),
     "Audit": ("audit", "watch", "calibrate", "detect", "localize", "verify"),
     "Look": ("inspect", "report", "app"),
@@ -77,7 +77,7 @@ def panel_of(name: str) -> str:
     return ELSEWHERE.get(name, OUTPUT)
 
 
-WHOLE = f"{__name__}.whole"  # in a context: all options are shown
+WHOLE = f"{__name__}.whole"  # key of the context: show all options
 
 
 class Command(TyperCommand):
@@ -97,11 +97,11 @@ class Command(TyperCommand):
         of_a_run = any(
             one.name == "model" for one in self.params if one.param_type_name == "option"
         )
-        rare = RARE | {"lora"} if of_a_run else RARE  # a run knows what its model was made of
+        rare = RARE | {"lora"} if of_a_run else RARE  # a run remembers the LoRA of its model
         return [one for one in self.params if one.name in rare and not one.required]
 
     def _shown(self, ctx: Any) -> list[Any]:
-        """Arguments as they are given, then options in the order of the panels, with their panels."""
+        """Arguments in order, then options in the order of the panels, with their panels."""
         left_out = [] if ctx.meta.get(WHOLE) else self._rare()
         shown: list[Any] = [one for one in self.get_params(ctx) if one not in left_out]
         options = [one for one in shown if one.param_type_name == "option"]
@@ -113,7 +113,7 @@ class Command(TyperCommand):
 
 
 def whole_help(context: typer.Context, asked: bool) -> None:
-    """What `--help-all` does: shows the help with all options and examples, and ends the command."""
+    """Handle `--help-all`: show the help with all options and examples, and end the command."""
     if asked and not context.resilient_parsing:
         context.meta[WHOLE] = True
         typer.echo(context.get_help(), color=context.color)
@@ -132,5 +132,5 @@ def shortened(text: str) -> str:
 
 
 def group_of(command: str) -> str:
-    """The group that a command is listed in."""
+    """The group under which a command is listed."""
     return next(group for group, names in GROUPS.items() if command in names)

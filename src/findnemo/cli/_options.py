@@ -1,5 +1,5 @@
-"""Groups of options as the command line shows them: a command takes `findnemo.tasks`
-dataclasses, its user sees their fields.
+"""Groups of options on the command line: a command takes dataclasses of `findnemo.tasks`, and its
+user sees their fields as options.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ HELP_ALL = inspect.Parameter(
         ),
     ],
 )
-# values that Python may give in other forms are a text on the command line
+# types whose values are text on the command line, though Python may pass other forms
 KINDS = {Any: str | None}
 
 
 def grouped(**left_out: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command whose parameters of a group of options, each with a default, are
-    filled from the command line.
+    """Decorate a command whose parameters include groups of options, to be filled from the command
+    line.
 
     `left_out`: parameter -> fields of its group that this command does not offer; they keep their
-    defaults. Fields without help are never offered. What several groups have in common, a column
-    say, is given once.
+    defaults. Fields without help are never offered. An option that several groups share, such as a
+    column, appears once.
 
     >>> from findnemo.tasks import Workers
     >>> @grouped(crew=("ray", "threads"))
@@ -86,7 +86,7 @@ def grouped(**left_out: tuple[str, ...]) -> Callable[[Callable[..., None]], Call
 
 
 def _parameter(field: dataclasses.Field, group: Any) -> inspect.Parameter:
-    """A field as an option, with the default of the `group` that the command begins with."""
+    """A field as an option, with the default of the `group` in the command's signature."""
     about = field.metadata
     kind = typing.get_type_hints(type(group))[field.name]
     option = typer.Option(*about["flags"], help=about["help"], **about["limits"])

@@ -1,4 +1,4 @@
-"""`findnemo inspect`: a run at a glance, and everything it knows of one caption."""
+"""`findnemo inspect`: a run at a glance, and everything it knows about one caption."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from findnemo.runs import Caption, Discoveries, Run
     from findnemo.runs.overview import Bin
 
-WIDTH = 32  # of the longest bar, in characters,
-LEAST = 4  # and in a narrow terminal
-LISTED = 40  # captions of a list that are shown
+WIDTH = 32  # longest bar, in characters
+LEAST = 4  # longest bar in a narrow terminal
+LISTED = 40  # captions of a list to show
 
 
 def show_overview(
     run: Run, captions: Sequence[Caption], listed: Discoveries | None, q: Mapping[int, float]
 ) -> None:
-    """The captions, the distribution of scores, neurons per layer and shared neurons; attempts
-    and attacks; the list; and the verdict with the five figures. `q`: caption id -> q-value.
+    """Show the captions, the distribution of scores, neurons per layer and shared neurons, attempts
+    and attacks, the list, and the verdict with the five figures.
+
+    `q`: caption id -> q-value.
     """
     from findnemo.runs import settings_of
     from findnemo.runs.overview import histogram, most_shared, per_layer, value_layers
@@ -55,22 +57,22 @@ def show_overview(
 
 
 def _part(title: str, shown: Table | str) -> None:
-    """A part with its title; nothing where there is nothing to show."""
+    """Show a part with its title; nothing if it is empty."""
     if shown:
         stdout.print(f"\n[bold]{title}[/]")
         stdout.print(shown, soft_wrap=isinstance(shown, str) and not stdout.is_terminal)
 
 
 def _bar(count: int, top: int, beside: int = 16) -> str:
-    """Blocks in proportion, in what a line leaves beside `beside` characters; one at least where
-    there is anything.
+    """A proportional bar, next to `beside` other characters on its line; at least one block unless
+    `count` is 0.
     """
     most = max(min(WIDTH, stdout.width - beside), LEAST)
     return "█" * max(round(most * count / top), bool(count))
 
 
 def histogram_text(bins: Sequence[Bin], tau: float) -> str:
-    """A line a bin: where it begins, a bar, how many captions; and a line where tau is."""
+    """A line for each bin: its start, a bar and the number of captions; and a line at tau."""
     top = max((b.captions for b in bins), default=0)
     lines = [
         f"{b.low:7.3f} [{'red' if b.low >= tau else 'cyan'}]{_bar(b.captions, top)}[/]"
@@ -83,8 +85,8 @@ def histogram_text(bins: Sequence[Bin], tau: float) -> str:
 
 
 def layers_text(counts: Mapping[str, int], tail: str = "") -> str:
-    """A line a layer: its name without the `tail`, a bar, how many neurons; empty where there are
-    none.
+    """A line for each layer: its name without the `tail`, a bar and the number of neurons; empty
+    without layers.
     """
     top = max(counts.values(), default=0)
     if not top:
@@ -98,7 +100,7 @@ def layers_text(counts: Mapping[str, int], tail: str = "") -> str:
 
 
 def common_end(names: Sequence[str]) -> str:
-    """What all module names end with, in whole parts; nothing of a single one.
+    """The common end of all module names, in whole parts; empty for a single name.
 
     >>> common_end(["down.0.attn2.to_v", "down.1.attn2.to_v", "mid.attn2.to_v"])
     '.attn2.to_v'
@@ -109,9 +111,9 @@ def common_end(names: Sequence[str]) -> str:
 
 
 def shared_text(shared: Sequence[tuple[Neuron, Sequence[Caption]]]) -> str:
-    """A line a neuron: for how many captions it was found; under it the captions.
+    """A line for each neuron with the number of captions that share it, and the captions below.
 
-    Empty where none is shared.
+    Empty if no neuron is shared.
     """
     lines = []
     for (layer, index), captions in shared:
@@ -122,9 +124,7 @@ def shared_text(shared: Sequence[tuple[Neuron, Sequence[Caption]]]) -> str:
 
 
 def list_text(listed: Discoveries, captions: Sequence[Caption], q: Mapping[int, float]) -> str:
-    """A line for every listed caption, those of the smallest q first; above
-    them what the list promises.
-    """
+    """A line for every listed caption, the smallest q first, below what the list promises."""
     from findnemo.runs import list_told
 
     by_id = {c.id: c for c in captions}
@@ -138,8 +138,8 @@ def list_text(listed: Discoveries, captions: Sequence[Caption], q: Mapping[int, 
 def show_caption(
     run: Run, captions: Sequence[Caption], caption: Caption, q: float | None = None
 ) -> None:
-    """Everything a run knows of one of its captions: verdict, what was measured before and
-    after, its neurons, its picture.
+    """Show everything a run knows about one caption: verdict, measurements before and after,
+    neurons, picture.
     """
     from findnemo.report.sentences import of_caption
     from findnemo.runs._tried import verdicts
@@ -175,7 +175,7 @@ def _show_rows(table: Table) -> None:
 
 
 def verdict_of(caption: Caption) -> str:
-    """How a caption stands, and what that means for it."""
+    """The standing of a caption, and its meaning."""
     from findnemo.runs.standing import meaning, said, standing
 
     return f"{coloured(standing(caption), said(caption))}: {meaning(caption)}"
@@ -201,7 +201,7 @@ def work_of(caption: Caption, q: float | None = None) -> str:
 
 
 def measured_table(caption: Caption) -> Table:
-    """A line for everything that was measured with the neurons on and off."""
+    """A line for every value measured with the neurons on and off."""
     from findnemo.runs.overview import BEFORE_AFTER
 
     heads = [Column(name, justify="right", overflow="fold") for name in ("before", "after")]
@@ -214,7 +214,7 @@ def measured_table(caption: Caption) -> Table:
 
 
 def prices_table(caption: Caption) -> Table:
-    """A line for every set that the search tried: any of them can be exported (`--neurons`)."""
+    """A line for every set that the search tried; any can be exported (`--neurons`)."""
     from findnemo.runs import points_of
     from findnemo.runs.overview import PRICES
 

@@ -1,9 +1,9 @@
-"""What a person sees while a command works, in a terminal and in a log: which stage, how far, and
-how long it will still take. This one place decides it.
+"""Progress of a command in a terminal or a log: which stage, how far, and how long it will still
+take.
 
-A log gets a line at about every tenth of a stage, and one whenever nothing was written for
-`SILENCE` seconds, also while a single caption takes longer. A terminal gets a bar that moves inside
-a caption, and those lines only between stages.
+A log gets a line at about every tenth of a stage, and whenever nothing was written for `SILENCE`
+seconds, even during a single caption. A terminal gets a bar that also moves within a caption; lines
+appear only between stages.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from rich.console import Console
 from findnemo.runtime.notices import lasting
 
 SILENCE = 25.0  # seconds after which a line is due
-TICK = 1.0  # seconds between two looks at whether one is
-WINDOW = 60.0  # seconds whose pieces tell how fast a stage is,
-LEAST = 8  # and at least so many points
-BURST = 0.5  # seconds: pieces that become known together are one point
-# stages that begin with what takes longest, so that what is left takes less than what was done
+TICK = 1.0  # seconds between two checks whether one is due
+WINDOW = 60.0  # seconds of recent pieces that give the rate of a stage
+LEAST = 8  # least number of points for a rate
+BURST = 0.5  # seconds: pieces finished within them are one point
+# stages with the longest pieces first, so that the rest takes less time than the part done
 LONGEST_FIRST = ("localize", "verify")
 
 Tell = Callable[[str], None]
 
 
 class Stage:
-    """A stage under way: how far it is, and how fast by its latest pieces.
+    """A stage in progress: how far it is, and its rate over the latest pieces.
 
-    The first piece only starts the clock. What it took is no measure: loading and warming up are
-    in it. `passed`: latents that have gone through the denoiser. They tell how much of a piece is
-    done, once a first one has shown how many it takes.
+    The first piece only starts the clock, because its time includes loading and warming up.
+    `passed`: latents that went through the denoiser. They show how much of a piece is done, once
+    the first piece has shown how many it takes.
     """
 
     def __init__(self, name: str, done: int, total: int, now: float, passed: int):
@@ -47,7 +47,7 @@ class Stage:
         self._points: deque[tuple[float, int]] = deque()
 
     def step(self, done: int, now: float, passed: int) -> None:
-        """So many pieces are done now."""
+        """Record that `done` pieces are done now."""
         self.done = done
         self._last = (now, passed)
         points = self._points
@@ -64,14 +64,14 @@ class Stage:
 
     @property
     def seconds(self) -> float | None:
-        """What a piece takes; None before there is a rate."""
+        """Seconds for a piece; None before there is a rate."""
         if not self._points:
             return None
         (began, first), (ended, last) = self._points[0], self._points[-1]
         return (ended - began) / (last - first) if last > first else None
 
     def part(self, now: float, passed: int) -> float:
-        """How much of the piece under way is done, 0 to 1: by latents, else by time."""
+        """How much of the current piece is done, 0 to 1, by latents or else by time."""
         since, before = self._last
         done = self.done - self._began[0]
         latents = before - self._began[1]
@@ -88,14 +88,14 @@ class Stage:
         return self.seconds * (self.total - self.done - self.part(now, passed))
 
     def ahead(self, now: float, passed: int) -> str:
-        """The time left in words; empty where nothing can be said."""
+        """The remaining time in words; empty if unknown."""
         if (left := self.left(now, passed)) is None:
             return ""
         at_most = "at most " if self.name in LONGEST_FIRST else ""
         return f"{at_most}about {lasting(left)} left"
 
     def at_it(self, now: float, passed: int) -> str:
-        """How long ago the last piece was done, and how much was computed since."""
+        """How long ago the last piece was finished, and how much was computed since."""
         since, before = self._last
         computed = f" and {passed - before:,} evaluations" if passed > before else ""
         return f"{lasting(now - since)}{computed} since"
@@ -105,11 +105,11 @@ class Stage:
 
 
 class Watch:
-    """What is being done, and the lines that say so.
+    """The current stage, and the lines that report it.
 
-    `tell`, `warn`: write a line. `bars`: shows a stage, the part of its next piece that is done, and
-    a note, as in a terminal; None in a log. `clock`: seconds. `stage`, `said`, `warned` and `passed` are called by whoever works, `tick` by another
-    thread, about every second.
+    `tell`, `warn`: write a line. `bars`: in a terminal, shows a stage, the finished part of its
+    next piece, and a note; None in a log. `clock`: seconds. Whoever works calls `stage`, `said`,
+    `warned` and `passed`; another thread calls `tick` about every second.
     """
 
     def __init__(
@@ -131,24 +131,24 @@ class Watch:
         self._lock = threading.RLock()
 
     def passed(self, latents: int) -> None:
-        """So many more latents have gone into the denoiser."""
+        """Record that more latents went into the denoiser."""
         self._latents += latents
 
     def said(self, text: str) -> None:
-        """A line about what begins."""
+        """Write a line about what begins."""
         with self._lock:
             self._tell(text)
             self._doing = text
             self._began = self._printed = self._clock()
 
     def warned(self, text: str) -> None:
-        """A line about what a user should know."""
+        """Write a line about what a user should know."""
         with self._lock:
             self._warn(text)
             self._printed = self._clock()
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """So many pieces of a stage are done."""
+        """Record how many pieces of a stage are done."""
         with self._lock:
             now = self._clock()
             stage = self._stage
@@ -194,7 +194,7 @@ class Watch:
 
 @contextmanager
 def watching(console: Console, tell: Tell, warn: Tell) -> Iterator[Watch]:
-    """A watch over what a command does: with bars where the console is a terminal, lines elsewhere."""
+    """A watch that shows bars if the console is a terminal, lines otherwise."""
     if not console.is_terminal:
         with _ticking(Watch(tell, warn)) as watch:
             yield watch
@@ -228,7 +228,7 @@ def watching(console: Console, tell: Tell, warn: Tell) -> Iterator[Watch]:
 
 @contextmanager
 def _ticking(watch: Watch) -> Iterator[Watch]:
-    """Have another thread look after a watch while the context lasts: the main one is busy."""
+    """Let another thread call `tick` while the context lasts: the main thread is busy."""
     ended = threading.Event()
 
     def tick() -> None:

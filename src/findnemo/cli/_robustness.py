@@ -1,4 +1,4 @@
-"""What attempts and attacks on an edited model gave, for the terminal."""
+"""Results of attempts and attacks on an edited model, for the terminal."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ROOM = 3  # columns of attempts that 80 characters hold together with their inte
 
 
 def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any] | None) -> None:
-    """The table of attempts, the curves of the attack with the gaps between memorized pictures
-    and controls, and what they say.
+    """Show the table of attempts, the curves of the attack with gaps between memorized pictures and
+    controls, and sentences on them.
     """
     from findnemo.report.sentences import sentences
 
@@ -34,9 +34,10 @@ def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any
 
 
 def attempts_table(attempts: Mapping[str, Any]) -> Table:
-    """Captions of which an attempt gave a copy, a column for each model and kind of caption;
-    Wilson intervals (95 %) where they have room. An edited model is counted on the captions for
-    which the attempt works on the untouched one.
+    """Captions of which an attempt gave a copy, a column for each model and kind of caption, with
+    Wilson intervals (95 %) if they fit.
+
+    For an edited model, only captions count for which the attempt works on the untouched one.
     """
     columns = attempts["columns"]
     heads = ("captions copied by", *map(plain, columns))
@@ -65,8 +66,8 @@ def _copies(cell: Mapping[str, Any] | None, with_interval: bool) -> str:
 
 
 def attack_table(attack: Mapping[str, Any]) -> Table:
-    """Mean similarity to the wanted picture after so many steps, a line a curve; then the gaps,
-    with their intervals below them.
+    """Mean similarity to the wanted picture by steps, a line for each curve; then the gaps, with
+    their intervals below them.
     """
     gaps = attack.get("gaps") or {}
     steps = sorted(

@@ -1,7 +1,4 @@
-"""Commands that read and write run directories and load no model:
-
-`inspect`, `repair`, `report`, `merge`.
-"""
+"""Commands on run directories that load no model: `inspect`, `repair`, `report`, `merge`."""
 
 from __future__ import annotations
 

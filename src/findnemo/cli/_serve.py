@@ -1,4 +1,4 @@
-"""The command `app`: the web app on a run or a model."""
+"""The command `app`: the web app for a run or a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How results look in a terminal."""
+"""The display of results in a terminal."""
 
 from __future__ import annotations
 
@@ -17,27 +17,39 @@ if TYPE_CHECKING:
 
     from findnemo.runs import Caption, Run
 
-COLOURS = {"good": "green", "open": "yellow", "bad": "red", "": "dim"}  # of a standing's tone
-MOST_LAYERS = 8  # that are counted one by one
-SIDES: tuple[Any, ...] = ("left", "right", "right", "right", "left")  # of the cells of a caption
-OTHERS = 8  # captions that are not memorized, in the table
-ROOM = 20  # characters of a caption that are to be seen, for which
-GIVE_WAY = (0, 3)  # columns are left out, in this order
+COLOURS = {
+    "good": "green",
+    "open": "yellow",
+    "bad": "red",
+    "": "dim",
+}  # tone of a standing -> colour
+MOST_LAYERS = 8  # layers counted one by one, at most
+SIDES: tuple[Any, ...] = (
+    "left",
+    "right",
+    "right",
+    "right",
+    "left",
+)  # alignment of the cells of a caption
+OTHERS = 8  # captions that are not memorized, in the table, at most
+ROOM = 20  # least number of visible characters of a caption
+GIVE_WAY = (0, 3)  # columns to omit for that, in this order
 LEAST = 12  # characters of a caption in the narrowest terminal
 
 
 def coloured(stands: str, text: str | None = None) -> str:
-    """A text, by default the word itself, in the colour of how a caption stands."""
+    """A text, by default the word itself, in the colour of a standing."""
     from findnemo.runs.standing import WORDS
 
     return f"[{COLOURS[WORDS[stands].tone]}]{stands if text is None else text}[/]"
 
 
 def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
-    """One line a caption: type, score, share of its finished images that are copies before and
-    after, neurons per layer in forward order (of more than eight layers: those of the down
-    blocks, the mid block and the up blocks), how it stands. In a narrow terminal the type and then
-    the neurons are left out.
+    """One line for each caption: type, score, share of copies among its finished images before and
+    after, neurons per layer, standing.
+
+    Layers are in forward order; more than eight are summed over down blocks, mid block and up
+    blocks. A narrow terminal omits the type and then the neurons.
     """
     from findnemo.runs.standing import said, standing
 
@@ -77,7 +89,7 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
         return score, copies, ""
     off = switched_off(caption).layers
     counts = {name: len(off.get(name, ())) for name in layers}
-    if len(layers) > MOST_LAYERS:  # more than a line has room for: the parts of the network
+    if len(layers) > MOST_LAYERS:  # too many for a line: sum over the parts of the network
         parts: Counter[str] = Counter()
         for name, n in counts.items():
             parts[name.partition("_blocks")[0].partition("_block")[0]] += n
@@ -86,9 +98,9 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
 
 
 def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) -> None:
-    """The table of captions, and what there is to say of them beside the verdict.
+    """Show the table of captions, and notes on them besides the verdict.
 
-    `captions`: all, or of `total` those that there is something to tell of (`runs.told`).
+    `captions`: all, or those of `total` to show (`runs.told`).
     """
     from findnemo.runs import state
     from findnemo.runs.overview import value_layers
@@ -108,8 +120,8 @@ def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) ->
 
 
 def show_training(run: Run) -> None:
-    """What a fine-tune audit found: the models that were looked at, the pictures that are copied.
-    Nothing for other runs.
+    """Show the result of a fine-tune audit: the models, and the copied pictures. Nothing for other
+    runs.
     """
     from findnemo.runs.fine_tunes import canaries_told, training_of, worst
 
@@ -128,11 +140,11 @@ VERDICTS = {"copies": "red", "does not copy": "green", "cannot be said": "yellow
 
 
 COSTS = {"subject": "subject", "diversity": "diversity", "a_clip": "A_CLIP"}
-WIDE = 100  # columns of a terminal that has room for all costs
+WIDE = 100  # width of a terminal that fits all costs
 
 
 def variants_table(variants: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each model of a fine-tune audit: copies, and what is left of the subject."""
+    """A line for each model of a fine-tune audit: copies, and how much of the subject remains."""
     from findnemo.runs.fine_tunes import BASE
 
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
@@ -157,7 +169,7 @@ def variants_table(variants: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each training picture: its state, and by which prompts it is copied."""
+    """A line for each training picture: its state, and the prompts that copy it."""
     table = Table(
         Column("training picture", no_wrap=True, max_width=30),
         Column("", no_wrap=True),
@@ -176,7 +188,7 @@ def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def say_report(path: Path) -> None:
-    """Where the report of a run lies."""
+    """Say where the report of a run is."""
     stdout.print(plain(f"report in {path}: open it in a browser"), soft_wrap=True)
 
 
@@ -186,7 +198,9 @@ def failed(run: Run, numbers: Mapping[str, int]) -> bool:
 
 
 def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
-    """Plain sentences: the threshold, the list, the size of the sets, what is not gone and why."""
+    """Plain sentences: the threshold, the list, the sizes of the sets, memories that are not gone
+    and why.
+    """
     from findnemo.runs import STANDINGS, list_of, list_told, settings_of, standing
     from findnemo.runs.truth import truth_of
     from findnemo.runs.verdict import TROUBLE
@@ -208,7 +222,7 @@ def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
 
 
 def _size_lines(captions: Sequence[Caption]) -> list[str]:
-    """How many captions have a set that was found, and with how many neurons."""
+    """How many captions have a set of neurons, and of what sizes."""
     from findnemo.runs import all_neurons, neurons_of, switched_off
     from findnemo.runs.standing import treated
     from findnemo.runs.wording import count
@@ -225,7 +239,7 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
 
 
 def _quality_lines(quality: Mapping[str, Any] | None) -> list[str]:
-    """That the quality check failed on some captions."""
+    """A line if the quality check failed on some captions."""
     from findnemo.runs.wording import count
 
     if not quality or not quality["failed"]:
@@ -250,7 +264,7 @@ def _failed_lines(captions: Sequence[Caption]) -> list[str]:
 
 
 def _impact_lines(captions: Sequence[Caption]) -> list[str]:
-    """How gentle the chosen sets are, where that was asked for."""
+    """How gentle the chosen sets are, if that was requested."""
     asked = [
         (found.max_impact, found.impact)
         for c in captions

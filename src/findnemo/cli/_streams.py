@@ -1,9 +1,8 @@
-"""Standard output and error in any encoding: what it does not have is written in letters that it
-has, and ends no command.
+"""Standard output and error in any encoding: characters that it lacks are replaced, and never end a
+command.
 
-Terminals of Windows, logs and pipes in an old locale have no Chinese, no emoji, perhaps no letter
-beyond ASCII; and half of a surrogate pair, which a path or a caption may hold, has a place in no
-encoding at all.
+Terminals of Windows, logs and pipes in an old locale may lack Chinese, emoji, or anything beyond
+ASCII. Half of a surrogate pair, which a path or a caption may hold, exists in no encoding.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ PLAINER = {
 
 
 def showable_streams() -> None:
-    """Have both streams replace what they cannot show, for as long as the process lives."""
+    """Let both streams replace characters that they cannot show, until the process ends."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not one of a notebook or a test
+        if hasattr(stream, "reconfigure"):  # streams of notebooks and tests have none
             stream.reconfigure(errors=HANDLER)
 
 
@@ -59,13 +58,13 @@ def escaped(text: str) -> str:
 
 
 def shown(text: str, stream: TextIO | None = None) -> str:
-    """Text as a stream (standard output) will show it, known before a table is laid out."""
+    """The text that a stream (standard output) will show, needed before a table is laid out."""
     encoding = encoding_of(sys.stdout if stream is None else stream)
     return text.encode(encoding, HANDLER).decode(encoding)
 
 
 def encoding_of(stream: TextIO) -> str:
-    """The encoding of a stream; UTF-8 where it has none."""
+    """The encoding of a stream; UTF-8 if it has none."""
     try:
         return codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name
     except LookupError:

@@ -1,6 +1,5 @@
-"""The commands `compare` and `study`:
-
-NeMo beside the methods it competes with, and the paper's tables and figures.
+"""The commands `compare` and `study`: NeMo compared with other mitigations, and the paper's tables
+and figures.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from findnemo.tasks.options import (
     Workers,
 )
 
-PAPER = ", paper"  # how heads of columns with published numbers end
+PAPER = ", paper"  # suffix of heads of columns with published numbers
 
 
 @grouped(
@@ -102,7 +101,7 @@ def compare(
 
 
 def _reasons(caption: Any, stage_of: str) -> str:
-    """Why mitigations, whose stages begin with `stage_of`, failed on a caption; empty where none
+    """Why mitigations, whose stages begin with `stage_of`, failed on a caption; empty if none
     did.
     """
     return "; ".join(
@@ -156,7 +155,7 @@ def study(
     from findnemo.errors import FindnemoError
     from findnemo.runs.wording import count
 
-    if overview or name is None:  # its only argument is a run
+    if overview or name is None:  # the only argument is a run
         with listening(quiet) as listener:
             show_studies(tasks.studies(run or name, studying, listener), json)
         if name is None and not json:
@@ -183,7 +182,7 @@ def study(
 
 
 def show_studies(table: Any, json: bool) -> None:
-    """Every study with what it computes and needs; of a run what is there and what is missing."""
+    """Show every study with what it computes and needs; for a run also what it has and lacks."""
     from rich.table import Table
 
     if json:
@@ -200,8 +199,8 @@ def show_studies(table: Any, json: bool) -> None:
 
 
 def show(study: Any) -> None:
-    """A table of a study in the terminal, narrow enough for 80 columns: intervals and the
-    paper's numbers stand under ours.
+    """Show a table of a study within 80 columns: intervals and the paper's numbers are below
+    ours.
     """
     from rich.table import Table
 
@@ -224,7 +223,7 @@ def show(study: Any) -> None:
 
 
 def _cell(ours: Any, theirs: Any) -> str:
-    """`0.96±0.02`, under it the interval if there is one, and what was published."""
+    """`0.96±0.02`, with the interval, if any, and the published value below it."""
     short = "" if ours is None else str(ours).replace(" ± ", "±")
     parts = short.replace(" [", "\n[").replace(", ", " ").split("\n")
     text = "\n".join(map(plain, parts))

@@ -1,4 +1,4 @@
-"""`findnemo watch`: the checkpoints of a training are judged as they come."""
+"""`findnemo watch`: judge the checkpoints of a training as they appear."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The shipped models, their captions and their ground truth.
 
-"demo", in which memories were planted (`recipes/demo_model/`), and "demo-natural", the same without
-those, fine-tuned until it memorized eleven captions by itself (`recipes/natural/`).
+In "demo", memories were planted (`recipes/demo_model/`). "demo-natural" is that model without them,
+fine-tuned until it memorized eleven captions by itself (`recipes/natural/`).
 
 >>> from findnemo import demo
 >>> len(demo.memorized()), len(demo.planted())
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).parent / "assets"
 NATURAL = ASSETS / "natural"
-# source -> where its captions, pictures and calibration are
+# source -> folder of its captions, pictures and calibration
 MODELS = {"demo": ASSETS, "demo-natural": NATURAL}
 CALIBRATIONS = {"paper": "calibration", "findnemo": "calibration-findnemo"}  # variant -> folder
 MODEL = ASSETS / "model"
@@ -41,8 +41,8 @@ REFERENCES = ASSETS / "references"
 
 
 def memorized(model: str = "demo") -> tuple[Prompt, ...]:
-    """The memorized captions with their type (VM or TM); `image` names the training image, in
-    the folder that MODELS names.
+    """The memorized captions with their type (VM or TM); `image` names the training image, in the
+    folder of MODELS.
     """
     return read_prompts(MODELS[model] / "memorized.csv").prompts
 
@@ -59,14 +59,14 @@ def unrelated() -> tuple[str, ...]:
 
 @cache
 def planted() -> dict[str, NeuronSet]:
-    """Ground truth: caption -> the neurons that were planted to hold its memory."""
+    """Ground truth: caption -> the neurons in which its memory was planted."""
     table = json.loads((ASSETS / "planted.json").read_text(encoding="utf-8"))
     return {caption: NeuronSet(layers) for caption, layers in table.items()}
 
 
 def decoys() -> NeuronSet:
-    """Neurons that are unusually active on memorized captions and, being disconnected, hold
-    nothing: what refinement has to drop.
+    """Disconnected neurons with unusual activation on memorized captions, which hold nothing:
+    refinement must drop them.
     """
     return NeuronSet(json.loads((ASSETS / "decoys.json").read_text(encoding="utf-8")))
 
@@ -84,9 +84,10 @@ def training_image(caption: str, model: str = "demo") -> Image.Image | None:
 
 
 def calibration(model: str = "demo", variant: str = "paper") -> Calibration:
-    """A shipped calibration of a model, on all 600 hold-out captions: of the paper's variant with
-    mean + 1 std, or of "findnemo" with a threshold for 5 % false alarms, which the command `demo`
-    and the app go by.
+    """A shipped calibration of a model, on all 600 hold-out captions.
+
+    That of the paper's variant uses mean + 1 std. That of "findnemo" has a threshold for 5 % false
+    alarms, and is used by the command `demo` and the app.
 
     >>> calibration().fpr, calibration(variant="findnemo").fpr
     (None, 0.05)

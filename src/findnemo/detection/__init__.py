@@ -1,6 +1,6 @@
 """Detection: which captions are memorized.
 
-NeMo's score with no more seeds than it takes, and the competing detectors beside it.
+NeMo's score with no more seeds than needed, and competing detectors.
 
 >>> sorted(DETECTORS)[:4]
 ['agreement', 'anisotropy', 'bright-ending', 'curvature']
@@ -33,7 +33,7 @@ from findnemo.models import Model
 from findnemo.passes import counting
 from findnemo.runtime.plugins import Method, Methods, as_method
 
-# name -> a function, or a Method of it with what tables say
+# name -> a function, or a Method with its texts for tables
 _OWN: dict[str, Detector] = {
     "agreement": Method(ssim.agreement, "Agreement (findnemo)", "docs/natural.md"),
     "ssim": Method(ssim.ssim, "Noise difference SSIM (NeMo)", "Finding NeMo, section 3.2"),
@@ -75,7 +75,7 @@ _OWN: dict[str, Detector] = {
 }
 DETECTORS = Methods("detector", "detectors", _OWN, as_method)
 
-# detector -> what it has to know of an ordinary caption; it takes a row for each as `reference`
+# detector -> what it must know about an ordinary caption; `reference` takes a row for each
 REFERENCES: dict[str, Callable[[Model, str, ImageSettings], list[float]]] = {
     "latent-updates": latent_updates.updates
 }

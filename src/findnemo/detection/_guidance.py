@@ -1,4 +1,4 @@
-"""What a model predicts with and without the prompt, along a guided sampling run."""
+"""Predictions of a model with and without the prompt, along a guided sampling run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from findnemo.models._samplers import explicit
 
 @dataclass(frozen=True)
 class Step:
-    """One denoising step of N images, from `latents` (N, C, H, W): what the network itself
-    predicts (eps or v) with the prompt, `conditional`, and without, `unconditional`, (N, C, H, W),
-    float32. `gain`: how much noise a unit of it stands for (`DiffusionModel.gain`).
+    """One denoising step of N images.
+
+    `latents`: (N, C, H, W). `conditional`, `unconditional`: the network's own prediction (eps or v)
+    with and without the prompt, (N, C, H, W), float32. `gain`: how much noise one unit of it means
+    (`DiffusionModel.gain`).
     """
 
     latents: Tensor
@@ -32,13 +34,13 @@ class Step:
     def gap(self) -> Tensor:
         """eps(x_t, y) - eps(x_t, empty).
 
-        The latents cancel in it, so it is never formed from eps of v.
+        The latents cancel, so it is never computed from two values of eps derived from v.
         """
         return self.gain * (self.conditional - self.unconditional)
 
     def guided(self, scale: float) -> Tensor:
-        """Classifier-free guidance (Ho and Salimans 2022): of v it comes to the same as of
-        eps, which is linear in it.
+        """Classifier-free guidance (Ho and Salimans 2022); equal for v and eps, since eps is linear
+        in v.
         """
         return self.unconditional + scale * (self.conditional - self.unconditional)
 
@@ -64,7 +66,7 @@ def pure_noise(model: Model, prompt: str, images: int, seed: int) -> Tensor:
 def guided_run(model: Model, prompt: str, images: int, settings: ImageSettings) -> Iterator[Step]:
     """The steps of a guided DDIM run from x_T on.
 
-    Lazy: what is not asked for is not computed. Raises ModelError for flow matching.
+    Steps are computed lazily. Raises ModelError for flow matching.
     """
     network = diffusion(model)
     scheduler = _ddim(network, settings.steps)
@@ -85,15 +87,16 @@ def guided_run(model: Model, prompt: str, images: int, settings: ImageSettings) 
 
 
 def effective(model: Model, guidance: float) -> float:
-    """The scale of guidance that a pipeline's call applies: 1, none, where none is asked for, or
-    where the network has it built in.
+    """The guidance scale that a pipeline's call applies; 1 (none) if none is requested or if the
+    network has guidance built in.
     """
     return guidance if guidance > 1 and not model.distilled else 1.0
 
 
 def _ddim(model: DiffusionModel, steps: int) -> Any:
-    """DDIM over the model's noise schedule, fed with what the network predicts: from eps no
-    image follows where a is zero, from v one does.
+    """DDIM over the model's noise schedule, with the network's own prediction.
+
+    If the schedule ends in pure noise (a = 0), no image follows from eps, but one does from v.
     """
     from diffusers import DDIMScheduler
 
@@ -112,7 +115,7 @@ def _ddim(model: DiffusionModel, steps: int) -> Any:
 
 
 def diffusion(model: Model) -> DiffusionModel:
-    """The model, once it is known to have a noise schedule. Raises ModelError for flow matching."""
+    """The model, if it has a noise schedule. Raises ModelError for flow matching."""
     if not isinstance(model, DiffusionModel):
         raise ModelError(
             f"a {type(model.pipeline).__name__} is trained by flow matching and has no"

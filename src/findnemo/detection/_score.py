@@ -1,6 +1,4 @@
-"""What all detectors have in common: a model, a prompt and how to sample
-go in, a score comes out.
-"""
+"""The common interface of detectors: a model, a prompt and sampling settings give a score."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from findnemo.scores import NOT_FINITE
 
 @dataclass(frozen=True)
 class Score:
-    """`value`: larger is more memorized. `evaluations`: U-Net sample evaluations that it took."""
+    """`value`: larger means more memorized. `evaluations`: U-Net sample evaluations spent."""
 
     value: float
     evaluations: int
@@ -29,13 +27,13 @@ Detector = Callable[[Model, str, ImageSettings], Score]
 
 
 def require_images(images: int) -> None:
-    """Raises InputError for a number of images from which there is no score."""
+    """Raises InputError for fewer than one image."""
     if images < 1:
         raise InputError(f"a detector looks at 1 image or more, not {images}")
 
 
 def require_finite(values: Tensor) -> None:
-    """Raises NumericalError where a value is NaN or infinite."""
+    """Raises NumericalError if a value is NaN or infinite."""
     if not torch.isfinite(values).all():
         raise NumericalError(NOT_FINITE)
 
@@ -43,7 +41,7 @@ def require_finite(values: Tensor) -> None:
 def mean_score(values: Tensor, spent: Spent) -> Score:
     """The mean over images, `values` (n,), as a score.
 
-    Raises NumericalError where one is NaN or infinite.
+    Raises NumericalError if a value is NaN or infinite.
     """
     require_finite(values)
     return Score(float(values.double().mean()), spent.evaluations)

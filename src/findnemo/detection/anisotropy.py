@@ -1,5 +1,6 @@
-"""Anisotropy of the log-probability (Asthana and Belagiannis, ICLR 2026): with little noise, the
-prompt of a memory pulls the way that the model goes without it.
+"""Anisotropy of the log-probability (Asthana and Belagiannis, ICLR 2026).
+
+With little noise, the prompt of a memory pulls in the direction that the model takes without it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from findnemo.passes import counting
 
 WEIGHTS = {"epsilon": (1.0, 2.0), "v_prediction": (1.0, 0.1)}  # of norm and cosine
 LATE = 0.041  # t = 41 of 1000
-ENTRIES = 4 * 64 * 64  # of the latent to whose norms the weights belong
+ENTRIES = 4 * 64 * 64  # size of the latents for which the weights were published
 
 
 @torch.no_grad()
@@ -34,14 +35,14 @@ def anisotropy(
     with d = eps(y) - eps(empty).
 
     T is the first timestep of `settings.steps`, t is 41 of 1000. Both see the same pure noise, and
-    nothing is denoised. `weights`: (g_n, g_c), by default those of Stable Diffusion 1.4, (1, 2),
-    for a model that predicts eps and those of 2.0, (1, .1), for one that predicts v. They belong to
-    latents of 4 x 64 x 64. A norm grows with the square root of the number of entries, so for
-    others it is multiplied by sqrt(16384 / entries): 4 for 4 x 16 x 16. The cosine is that of the
-    whole latents; `pixelwise`: of the channels of each position, mean over positions, as the
-    released code does. That code also takes the cosine of raw v with a model that predicts v; here
-    it is of eps. Four evaluations an image. Raises ModelError for flow matching, NumericalError on
-    NaN. Source: Asthana and Belagiannis, section 4.
+    nothing is denoised. `weights`: (g_n, g_c), by default (1, 2) of Stable Diffusion 1.4 for a
+    model that predicts eps, and (1, .1) of 2.0 for one that predicts v. They belong to latents of 4
+    x 64 x 64. A norm grows with the square root of the number of entries, so for other sizes it is
+    multiplied by sqrt(16384 / entries): 4 for 4 x 16 x 16. The cosine is that of the whole latents.
+    `pixelwise`: the cosine is that of the channels at each position, mean over positions, as in the
+    released code. For a model that predicts v, that code takes the cosine of raw v; here it is of
+    eps. Four evaluations an image. Raises ModelError for flow matching, NumericalError on NaN.
+    Source: Asthana and Belagiannis, section 4.
 
     >>> import findnemo
     >>> model, settings = findnemo.load("demo"), findnemo.demo.image_settings()
@@ -65,8 +66,9 @@ def anisotropy(
 
 
 def cosine(one: Tensor, other: Tensor, pixelwise: bool = False) -> Tensor:
-    """Cosine of latents (N, C, H, W) and (N, C, H, W) -> (N,); `pixelwise`: of the channels of
-    each position, mean over positions.
+    """Cosine of latents (N, C, H, W) and (N, C, H, W) -> (N,).
+
+    `pixelwise`: the cosine of the channels at each position, mean over positions.
 
     >>> one, other = torch.tensor([[[[3.0, 0.0]], [[0.0, 1.0]]]]), torch.tensor([[[[1.0, 1.0]], [[0.0, 0.0]]]])
     >>> round(cosine(one, other).item(), 3), round(cosine(one, other, pixelwise=True).item(), 3)

@@ -1,5 +1,5 @@
-"""Bright-ending attention (Chen et al., ICLR 2025): where in the image a memory sits, and a
-magnitude that looks there.
+"""Bright-ending attention (Chen et al., ICLR 2025): where in the image a memory lies, and the
+magnitude there.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def bright_ending(
     steps: Sequence[int] = (0,),
     raw: bool = False,
 ) -> Score:
-    """Wen et al.'s magnitude with the difference weighted by the soft mask m of each image, || m
-    (eps - eps) ||_2 / mean(m), 0 and more.
+    """Wen et al.'s magnitude, weighted by the soft mask m of each image: || m (eps - eps) ||_2 /
+    mean(m), 0 and more.
 
-    Dividing by the mask's mean makes masks of any area comparable, and a mask of ones gives the
-    magnitude itself. The mask takes a whole guided run (`soft_masks`), the magnitude looks at
-    `steps`. `raw`: the mask is the attention as it is, as published, and not stretched to [0, 1].
-    Raises ModelError, InputError and NumericalError as they do. Source: Chen et al., section 4
+    Dividing by the mask's mean makes masks of any area comparable; a mask of ones gives the
+    magnitude itself. The mask takes a whole guided run (`soft_masks`), the magnitude uses `steps`.
+    `raw`: use the attention unscaled, as published, not stretched to [0, 1]. Raises ModelError,
+    InputError and NumericalError as `soft_masks` and `magnitude` do. Source: Chen et al., section 4
     (masked magnitude).
 
     >>> import findnemo
@@ -58,13 +58,13 @@ def bright_ending(
 def soft_masks(
     model: Model, prompt: str, settings: ImageSettings, *, images: int = 4, raw: bool = False
 ) -> tuple[list[Image.Image], Tensor]:
-    """The finished images of a prompt and where in each the memory is said to sit: masks (images,
-    1, H, W) in [0, 1], as latents lie.
+    """The finished images of a prompt, and masks of where the memory lies in each: (images, 1, H,
+    W) in [0, 1], at the size of latents.
 
-    Attention to the end-of-text token at the last step, averaged over heads and over the
-    cross-attention layers of largest resolution in the down blocks, scaled to [0, 1] within each
-    image unless it shall be `raw`; a map without any contrast is 1 throughout. The images are those of `generate` with the
-    same settings. Source: Chen et al., section 3.
+    A mask is the attention to the end-of-text token at the last step, averaged over heads and over
+    the cross-attention layers of largest resolution in the down blocks. Unless `raw`, it is scaled
+    to [0, 1] within each image; a map without contrast is 1 everywhere. The images are those of
+    `generate` with the same settings. Source: Chen et al., section 3.
     """
     latest: dict[str, Tensor] = {}
     end = len(model.tokens(prompt)) - 1
@@ -75,8 +75,8 @@ def soft_masks(
 
 
 def largest(maps: dict[str, Tensor]) -> Tensor:
-    """Mean over the down-block layers with the most queries: layer -> (images,
-    queries), to (images, queries).
+    """Mean over the down-block layers with the most queries: layer -> (images, queries), to
+    (images, queries).
     """
     down = [m for name, m in maps.items() if name.startswith("down_blocks.")]
     if not down:
@@ -88,7 +88,7 @@ def largest(maps: dict[str, Tensor]) -> Tensor:
 
 
 def _map(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, queries) -> (N, 1, H, W) of `size`, to which maps of a coarser layer are enlarged."""
+    """(N, queries) -> (N, 1, H, W) of `size`; maps of coarser layers are enlarged."""
     height = round(math.sqrt(values.shape[1] * size[0] / size[1]))
     grid = values.unflatten(1, (height, -1))[:, None]
     return grid if grid.shape[2:] == size else F.interpolate(grid, size, mode="bilinear")
@@ -105,17 +105,12 @@ def _scaled(maps: Tensor) -> Tensor:
 
 LEAST = 256  # pixels of the shorter side
 STOPS = (0.0, 0.35, 0.7, 1.0)
-COLOURS = (
-    (24, 16, 64),
-    (140, 32, 110),
-    (240, 100, 50),
-    (255, 240, 130),
-)  # dark to bright, as the name has it
+COLOURS = ((24, 16, 64), (140, 32, 110), (240, 100, 50), (255, 240, 130))  # from dark to bright
 
 
 def mask_picture(image: Image.Image, mask: Tensor, strength: float = 0.6) -> Image.Image:
-    """A mask (H, W) in [0, 1] laid over its image: dark violet where the attention is least, bright
-    yellow where it is most.
+    """A mask (H, W) in [0, 1] over its image: dark violet at the least attention, bright yellow at
+    the most.
 
     `strength`: share of the colour, 0 to 1. Small images are enlarged to 256 pixels. Raises
     InputError for a mask of another shape or range.

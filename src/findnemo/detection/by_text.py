@@ -1,9 +1,9 @@
-"""What captions do to value neurons, by the text encoder alone: no pass of the denoiser.
+"""What captions do to value neurons, by the text encoder alone, without a pass of the denoiser.
 
-Two scores that put captions in an order: `Unusual`, how unlike ordinary captions one is, and
-`Drives`, how far it drives the neurons of memories that are known. Both look at the tokens of the
-caption itself, without padding. Where a text encoder is causal (CLIP's), these come out the same
-without what follows them, so sequences are cut to their length.
+Two scores put captions in order: `Unusual`, how unlike ordinary captions one is, and `Drives`, how
+strongly it drives the neurons of known memories. Both use the tokens of the caption itself, without
+padding. If a text encoder is causal (CLIP's is), tokens do not depend on what follows them, so
+sequences are cut to their length.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from findnemo.models.stable_diffusion import StableDiffusion
 from findnemo.neurons import NeuronSet
 
 TOKENS = 2048  # tokens in a batch
-SHRINK = 0.1  # of the covariance of activations towards none (Ledoit and Wolf 2004)
-LARGEST = 1e3  # no z-score counts for more
-HALF = 0.5  # a neuron is driven from this share of what the memory itself does to it
+SHRINK = 0.1  # shrinkage of the covariance of activations (Ledoit and Wolf 2004)
+LARGEST = 1e3  # z-scores are clipped to this
+HALF = 0.5  # share of the memory's own effect from which a neuron counts as driven
 
 Indices = Mapping[str, Sequence[int] | None]
 
@@ -85,8 +85,8 @@ class Activations:
         return sizes.amax(1) if pool == "largest" else sizes.sum(1) / own.sum(1, keepdim=True)
 
     def _batches(self, captions: Sequence[str]) -> Iterator[tuple[list[int], Text, Tensor]]:
-        """Positions of captions of about one length, their texts, and which tokens are theirs
-        (1 or 0).
+        """Positions of captions of similar length, their texts, and which tokens are their own (1
+        or 0).
         """
         if not self.cuts:
             for first in range(0, len(captions), 32):
@@ -128,8 +128,10 @@ def token_ids(model: Model, captions: Sequence[str]) -> list[list[int]]:
 
 
 def encode_cut(model: Model, ids: Sequence[Sequence[int]]) -> tuple[Text, Tensor]:
-    """Captions as they are encoded without padding, each to the length of the longest, and which
-    tokens are their own, without the start: (N, length) of 1 and 0.
+    """Captions encoded without padding, and which tokens are their own, without the start: (N,
+    length) of 1 and 0.
+
+    The length is that of the longest caption.
     """
     encoder: Any = model.pipeline.text_encoder
     longest = max(map(len, ids))
@@ -141,8 +143,8 @@ def encode_cut(model: Model, ids: Sequence[Sequence[int]]) -> tuple[Text, Tensor
 
 
 def is_causal(model: Model) -> bool:
-    """Whether the tokens of a caption are encoded alike without the padding after them: tried on
-    two captions of different length.
+    """Whether the padding after a caption leaves its tokens' embeddings unchanged, tried on two
+    captions of different length.
     """
     if type(model) is not StableDiffusion:
         return False
@@ -156,11 +158,11 @@ def is_causal(model: Model) -> bool:
 
 class Unusual:
     """How unlike ordinary captions a caption is to value neurons: the squared Mahalanobis distance
-    of its activations, each neuron's largest one.
+    of its activations, for each neuron the largest over tokens.
 
-    `ordinary`: captions that are not memorized, of the kind that the table is of. Distances of
-    memories that training made are mostly larger than those of other captions; so are those of
-    all captions with rare words (docs/scaling.md). Raises InputError for fewer than two captions.
+    `ordinary`: captions that are not memorized, of the same kind as the table. Memories from
+    training mostly have larger distances than other captions; so have all captions with rare words
+    (docs/scaling.md). Raises InputError for fewer than two captions.
 
     >>> import findnemo
     >>> model = findnemo.load("demo")
@@ -192,13 +194,13 @@ class Unusual:
 
 
 class Drives:
-    """How far captions drive the neurons of memories.
+    """How strongly captions drive the neurons of memories.
 
-    `memories`: caption -> its neurons. `ordinary`: captions that are not memorized. A caption's
-    drive of a memory is 1 - |z - m|^2 / |m|^2, over the memory's neurons, of the z-scores z of its
-    own mean activations and m of the memory's: 1 for what does the same to them, 0 for what does
-    nothing unusual, and less for what does something else. Raises InputError for no memories with
-    neurons.
+    `memories`: caption -> its neurons. `ordinary`: captions that are not memorized. The drive is 1
+    - |z - m|^2 / |m|^2 over the memory's neurons, with z the z-scores of the caption's mean
+    activations, and m those of the memory's own caption. It is 1 for the same effect on the
+    neurons, 0 for nothing unusual, and less for another effect. Raises InputError without memories
+    that have neurons.
 
     >>> import findnemo
     >>> from findnemo import demo
@@ -244,8 +246,9 @@ class Drives:
         return self.each(self.z(captions)).amax(1)
 
     def told(self, captions: Sequence[str]) -> list[tuple[float, str, NeuronSet]]:
-        """For each caption its largest drive, the memory, and those of its neurons that the caption
-        drives at least half as far as the memory itself.
+        """For each caption its largest drive, the memory, and the driven neurons of that memory.
+
+        A neuron is driven if the caption's effect on it is at least half of the memory's own.
         """
         z = self.z(captions)
         values, which = self.each(z).max(1)
@@ -259,7 +262,7 @@ class Drives:
 
 
 def require_ordinary(ordinary: Sequence[str]) -> None:
-    """Raises InputError where there are too few captions to say what is usual."""
+    """Raises InputError if there are too few ordinary captions."""
     if len(ordinary) < 2:
         raise InputError(
             "an order of captions needs hold-out captions, and this calibration keeps none:"
@@ -268,6 +271,6 @@ def require_ordinary(ordinary: Sequence[str]) -> None:
 
 
 def _z_scores(rows: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(a - mean) / std; 0 for a neuron that never varied (one that is off, say)."""
+    """(a - mean) / std; 0 for a neuron without variance, such as one that is off."""
     z = (rows - mean) / std.clamp(min=1e-12)
     return torch.where(std > 1e-9 * mean.abs(), z, 0.0).clamp(-LARGEST, LARGEST)

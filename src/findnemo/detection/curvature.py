@@ -1,5 +1,7 @@
 """Decoupled curvature of the log-probability ("Early Detection of Memorization in Diffusion
-Models", ICML 2026): with the prompt of a memory the landscape is another than without.
+Models", ICML 2026).
+
+With the prompt of a memory, the landscape differs from that without a prompt.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ def curvature(model: Model, prompt: str, settings: ImageSettings, *, images: int
     J_y and J_0 are the Jacobians in x of eps(y) and of eps(empty), so each term is the gradient of
     || eps ||^2 / 2. Six evaluations an image: two passes, each with its gradient. Raises ModelError
     for flow matching, NumericalError on NaN. Source: "Early Detection of Memorization in Diffusion
-    Models" (ICML 2026), Metric 2 (decoupled metric), as its released code has it.
+    Models" (ICML 2026), Metric 2 (decoupled metric), as in its released code.
 
     >>> import findnemo
     >>> model, settings = findnemo.load("demo"), findnemo.demo.image_settings()

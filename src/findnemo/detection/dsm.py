@@ -23,10 +23,10 @@ def dsm(
     """DSM = || eps(x_{k+1}, t_{k+1}, y) - eps(x_k, t_k, y) ||_2^2 of each image, mean over images.
 
     k is `step`: position in a run of `settings.steps` DDIM steps guided by `settings.guidance`
-    (published: 50 and 7.5), from x_T on. The authors report 0, and 1 as slightly better. Costs 2
-    (k + 2) evaluations an image. Raises InputError where the run has no such step and one after it,
+    (published: 50 and 7.5), from x_T on. The authors report 0, and 1 as slightly better. It takes 2
+    (k + 2) evaluations an image. Raises InputError if the run lacks that step or a next one,
     ModelError for flow matching, NumericalError on NaN. Source: "Early Detection of Memorization in
-    Diffusion Models" (ICML 2026), DSM, as its released code has it.
+    Diffusion Models" (ICML 2026), DSM, as in its released code.
 
     >>> import findnemo
     >>> model, settings = findnemo.load("demo"), findnemo.demo.image_settings()

@@ -1,5 +1,5 @@
-"""Entropy of the cross-attention (Ren et al., ECCV 2024): a memory spreads the
-attention over the tokens.
+"""Entropy of the cross-attention (Ren et al., ECCV 2024): a memory spreads the attention over the
+tokens.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from findnemo.models import Model
 from findnemo.passes import counting
 from findnemo.passes.attention import recorded
 
-SHARE = 5  # metric D looks at the last fifth of the steps, 10 of 50
+SHARE = 5  # metric D uses the last fifth of the steps, 10 of 50
 
 
 def attention_entropy(p: Tensor) -> Tensor:
@@ -32,12 +32,11 @@ def entropy_d(
 ) -> Score:
     """Metric D of a whole guided run, in nats: mean over images of `late_entropy`.
 
-    `pooled`: the attention is averaged over the layers too before its entropy is taken, as the
-    released code does; the paper averages the entropies of the layers. Costs `settings.steps`
-    passes of both halves. The pipeline is used as it is, with its sampler and with whatever edits
-    are in force; of its batches the conditional half alone is looked at. Raises ModelError for a
-    model without known cross-attention, NumericalError on NaN. Source: Ren et al., section 4.3
-    (metric D).
+    `pooled`: average the attention over the layers before its entropy is taken, as in the released
+    code; the paper averages the entropies of the layers. Takes `settings.steps` passes of both
+    halves. The pipeline runs with its own sampler and with the edits in force; only the conditional
+    half of its batches is used. Raises ModelError for a model without known cross-attention,
+    NumericalError on NaN. Source: Ren et al., section 4.3 (metric D).
 
     >>> import findnemo
     >>> entropy_d(findnemo.load("demo"), "a red star", findnemo.ImageSettings(steps=5, guidance=2.0), images=1).evaluations
@@ -56,12 +55,12 @@ def entropy_d(
 
 
 def late_entropy(p: Tensor, end: int) -> Tensor:
-    """Metric D of attention p (steps, layers, images, tokens), averaged over heads
-    and queries -> (images,).
+    """Metric D of attention p (steps, layers, images, tokens), averaged over heads and queries ->
+    (images,).
 
-    The entropy, mean over the last fifth of the steps and all layers, plus by how much the part of
-    it that falls on the tokens from end-of-text on (position `end`: end-of-text and padding) has
-    risen there since the first step.
+    It is the mean entropy over all layers and the last fifth of the steps, plus the rise of one
+    part of it since the first step. That part falls on the tokens from position `end` on:
+    end-of-text and padding.
     """
     late = slice(-max(1, round(len(p) / SHARE)), None)
     whole = attention_entropy(p).mean(1)
@@ -73,8 +72,8 @@ def late_entropy(p: Tensor, end: int) -> Tensor:
 def entropy_e(
     model: Model, prompt: str, settings: ImageSettings, *, images: int = 4, layer: int = 3
 ) -> Score:
-    """Metric E, in nats: the entropy in one cross-attention layer at the
-    first step, mean over images.
+    """Metric E, in nats: the entropy in one cross-attention layer at the first step, mean over
+    images.
 
     `layer`: position in forward order, by default the fourth. One conditional pass an image:
     guidance does not enter the first step. Raises ModelError for a model with too few layers,
@@ -85,7 +84,9 @@ def entropy_e(
     4
     """
     names = list(model.cross_attentions)
-    if names and not 0 <= layer < len(names):  # without any, `recorded` says what to use instead
+    if names and not 0 <= layer < len(
+        names
+    ):  # without any layer, the error of `recorded` says what to use instead
         raise ModelError(
             f"no cross-attention layer {layer} in this model: it has {len(names)}, counted from 0"
         )

@@ -1,5 +1,5 @@
-"""How good a detector is: threshold from hold-out scores, then AUROC, accuracy and TPR at 1 %
-FPR, each with an interval.
+"""How good a detector is: a threshold from hold-out scores, then AUROC, accuracy and TPR at 1 %
+FPR, with intervals.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`threshold`: of the hold-out scores.
+    """The quality of a detector.
 
-    `accuracy`: share of positives at or over it and of negatives under it, of all of them. `tpr`:
-    share of positives over the threshold that 1 % of the negatives exceed. The `..._interval` hold
-    the 95 % bootstrap intervals.
+    `threshold`: from the hold-out scores. `accuracy`: share of all captions on the right side:
+    positives at or over the threshold, negatives under it. `tpr`: share of positives over the level
+    that 1 % of the negatives exceed. The `..._interval` fields hold 95 % bootstrap intervals.
     """
 
     threshold: float
@@ -47,13 +47,13 @@ class Evaluation:
 def evaluate(
     positive: Tensor, negative: Tensor, holdout: Tensor, fpr: float | None = None
 ) -> Evaluation:
-    """Judge a detector by its scores of memorized captions (n,), of others (m,), and of hold-out
-    captions (k,), which set the threshold alone.
+    """Evaluate a detector by its scores of memorized captions (n,), of others (m,), and of hold-out
+    captions (k,).
 
-    The threshold is mean + 1 std, or conformal for a rate `fpr` (`calibration.threshold`). In the
-    bootstrap all three samples are drawn anew, so that accuracy carries what is not known about the
-    threshold. Raises InputError for an empty sample or too few hold-out scores. Source: Finding
-    NeMo, section 4 and appendix (detection).
+    Only the hold-out captions set the threshold: mean + 1 std, or conformal for a rate `fpr`
+    (`calibration.threshold`). The bootstrap resamples all three, so that the interval of the
+    accuracy includes the uncertainty of the threshold. Raises InputError for an empty sample or too
+    few hold-out scores. Source: Finding NeMo, section 4 and appendix (detection).
 
     >>> found = evaluate(torch.tensor([0.8, 0.9, 0.3]), torch.tensor([0.2, 0.4]), torch.tensor([0.2, 0.3, 0.4]))
     >>> round(found.threshold, 2), round(found.auroc, 2), found.accuracy, round(found.tpr, 2)

@@ -1,5 +1,6 @@
-"""Norms of the latents' updates along a run (Huang et al., KDD 2026, "Broken Memories"): a memory
-makes steps of a size that ordinary captions do not make.
+"""Norms of the updates of latents along a run (Huang et al., KDD 2026, "Broken Memories").
+
+A memory makes steps of unusual size.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from findnemo.models import Model
 from findnemo.passes import Denoising, spending
 from findnemo.prompts import ordinary
 
-CAPTIONS = 50  # ordinary ones, from which the usual sizes are known
+CAPTIONS = 50  # ordinary captions that give the usual sizes
 
 
 def latent_updates(
@@ -29,14 +30,14 @@ def latent_updates(
 ) -> Score:
     """S = max over steps of | || delta_t ||_2 - mu_t | / sigma_t of each image, mean over images.
 
-    delta_t = z_t - z_{t+1}: by how much step t changes the latents in a run of `settings.steps`
+    delta_t = z_t - z_{t+1} is the change of the latents in step t, in a run of `settings.steps`
     guided by `settings.guidance` (DDIM, for flows Euler, the last step to x_0; the authors use
-    PNDM). mu and sigma are mean and standard deviation over ordinary captions, whose norms are the
-    rows of `reference` (captions, steps), as `updates` gives them. A run of detectors takes 50
-    hold-out captions and keeps their norms; without a reference, 50 captions of everyday subjects
-    are denoised first, at fifty times the cost of an image. Raises InputError for a reference of
-    fewer than two captions or of another number of steps, NumericalError on NaN. Source: Huang et
-    al. 2026, section 4.
+    PNDM). mu and sigma are mean and standard deviation over ordinary captions. The rows of
+    `reference` (captions, steps) hold their norms, as `updates` gives them. A run of detectors
+    takes 50 hold-out captions and keeps their norms. Without a reference, 50 captions of everyday
+    subjects are denoised first, at fifty times the cost of an image. Raises InputError for a
+    reference of fewer than two captions or of another number of steps, NumericalError on NaN.
+    Source: Huang et al. 2026, section 4.
 
     >>> import findnemo
     >>> model, settings = findnemo.load("demo"), findnemo.ImageSettings(steps=3, guidance=2.0)
@@ -63,8 +64,8 @@ def latent_updates(
 
 
 def updates(model: Model, prompt: str, settings: ImageSettings) -> list[float]:
-    """|| delta_t ||_2 of every step of a prompt's first image: what `latent_updates` has to know of
-    ordinary captions.
+    """|| delta_t ||_2 of every step of a prompt's first image: a row of the reference of
+    `latent_updates`.
     """
     row: list[float] = _norms(model, prompt, settings, 1)[0].tolist()
     return row

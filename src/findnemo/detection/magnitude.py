@@ -1,5 +1,5 @@
-"""The magnitude of what a prompt adds (Wen et al., ICLR 2024), and which of
-its tokens it comes from.
+"""The magnitude of what a prompt adds (Wen et al., ICLR 2024), and the tokens that it comes
+from.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def magnitude(
     """d = || eps(x_t, y) - eps(x_t, empty) ||_2 of each image, mean over images and over `steps`;
     in units of noise, 0 and more.
 
-    `steps`: positions in a run of `settings.steps` DDIM steps guided by `settings.guidance`; the
-    run goes no further than the last of them, and for the first step alone (default) neither
-    matters but for t. `mask` (images, 1, H, W): weights of positions, for a local magnitude || m
-    (eps - eps) ||_2 / mean(m). Raises InputError for a step outside the run, NumericalError on NaN.
+    `steps`: positions in a run of `settings.steps` DDIM steps guided by `settings.guidance`. The
+    run ends after the last of them; for the first step alone (default), these settings only
+    determine t. `mask` (images, 1, H, W): weights of positions, for a local magnitude || m (eps -
+    eps) ||_2 / mean(m). Raises InputError for a step outside the run, NumericalError on NaN.
     Source: Wen et al., section 4.1 (four images, one step).
 
     >>> import findnemo
@@ -81,14 +81,14 @@ def check_steps(steps: Sequence[int], settings: ImageSettings) -> None:
 
 @undisturbed
 def saliency(model: Model, prompt: str, settings: ImageSettings, *, images: int = 4) -> list[Token]:
-    """How much every token of a prompt weighs in its magnitude:
+    """How much every token of a prompt weighs in its magnitude: (text, value) in the prompt's
+    order.
 
-    (text, value) in the prompt's order, start, end and padding left out.
-
-    value = || gradient of the first step's magnitude with respect to the token's embedding ||_2
-    over channels, where embeddings are what the text encoder hands to the U-Net (`Model.encode`).
-    Costs 6 evaluations an image: two passes, one of them with its gradient. Raises NumericalError
-    on NaN. Source: Wen et al., section 4.3 (which tokens trigger a memory).
+    Start, end and padding are left out. The value is || gradient of the first step's magnitude with
+    respect to the token's embedding ||_2 over channels. Embeddings are what the text encoder gives
+    the U-Net (`Model.encode`). Takes 6 evaluations an image: two passes, one of them with its
+    gradient. Raises NumericalError on NaN. Source: Wen et al., section 4.3 (which tokens trigger a
+    memory).
 
     >>> import findnemo
     >>> [token for token, value in saliency(findnemo.load("demo"), "a red star", findnemo.demo.image_settings())]
@@ -123,11 +123,11 @@ INK = (32, 32, 32)
 
 
 def saliency_picture(tokens: Sequence[Token], title: str = "") -> Image.Image:
-    """The tokens of a caption as a picture: a bar over each, bar and ground the redder the more it
-    weighs; the largest fills its height.
+    """The tokens of a caption as a picture, with a bar over each: the redder, the more the token
+    weighs.
 
-    `tokens` as `saliency` gives them; lines break where the picture is full. Raises InputError if
-    there are none.
+    The largest bar has full height. `tokens`: from `saliency`; lines break where the picture is
+    full. Raises InputError if there are none.
 
     >>> saliency_picture([("a", 0.1), ("podcast", 0.8)], "where the memory is triggered").size
     (760, 170)

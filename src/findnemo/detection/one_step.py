@@ -1,5 +1,5 @@
-"""One-step extraction (Webster 2023): what a single step from pure noise gives of a memorized
-caption is already the image.
+"""One-step extraction (Webster 2023): for a memorized caption, a single step from pure noise
+already gives the image.
 """
 
 from __future__ import annotations
@@ -46,11 +46,10 @@ def one_step(
     result x_0, mean over images; 0 and more.
 
     Larger is more memorized, so nothing is negated. For x_0 = z - sigma eps (see `extracted`) the
-    difference is sigma eps: the score is sigma^2 mean(eps^2) of the guided noise, which the
-    prompt's part of it, amplified by `guidance`, drives up where a memory pulls. It is thus a
-    relative of Wen et al.'s magnitude. `settings` gives the seed only. Two evaluations an image.
-    Raises NumericalError on NaN. Source: Webster 2023, section 3 (denoising confidence score; one
-    seed).
+    difference is sigma eps, so the score is sigma^2 mean(eps^2) of the guided noise. The prompt's
+    part of that noise, amplified by `guidance`, is large for a memory: the score is a relative of
+    Wen et al.'s magnitude. `settings` gives only the seed. Two evaluations an image. Raises
+    NumericalError on NaN. Source: Webster 2023, section 3 (denoising confidence score; one seed).
 
     >>> import findnemo
     >>> model, settings = findnemo.load("demo"), findnemo.demo.image_settings()
@@ -66,18 +65,18 @@ def one_step(
 def extracted(
     model: Model, prompt: str, images: int, seed: int, guidance: float = GUIDANCE
 ) -> tuple[Tensor, Tensor]:
-    """(z, x_0), each (images, C, H, W) float32: the scaled initial latents and
-    what one step makes of them.
+    """(z, x_0), each (images, C, H, W) float32: the scaled initial latents and the result of one
+    step.
 
     In Karras' form a noisy latent is z = x_0 + sigma eps. A schedule of one step is (sigma_max, 0),
-    and Heun's step to 0 has no second half: it is Euler's, x_0 = z + (0 - sigma) eps. The model
-    itself is trained on x_t = sqrt(a) x_0 + sqrt(1 - a) eps. Dividing by sqrt(a) shows the two to
-    be the same with sigma = sqrt((1 - a) / a), so the model sees x_t = sqrt(a) z. At the last
+    and Heun's step to 0 has no second half, so it is Euler's: x_0 = z + (0 - sigma) eps. The model
+    itself is trained on x_t = sqrt(a) x_0 + sqrt(1 - a) eps. Dividing by sqrt(a) shows that both
+    are equal with sigma = sqrt((1 - a) / a), so the model sees x_t = sqrt(a) z. At the last
     training timestep z is sigma_max times Gaussian noise. A v-prediction model gives eps = sqrt(1 -
-    a) x_t + sqrt(a) v; put in, x_0 = sqrt(a) x_t - sqrt(1 - a) v, and it is that which is computed
-    (`DiffusionModel.image`): in eps what tells prompts apart is lost beside x_t. Source: Karras et
-    al. 2022, Algorithm 1; Salimans and Ho 2022, appendix D. Raises ModelError where a is zero, for
-    there sigma is infinite.
+    a) x_t + sqrt(a) v, hence x_0 = sqrt(a) x_t - sqrt(1 - a) v, which is computed here
+    (`DiffusionModel.image`): in eps, the difference between prompts is lost next to x_t. Source:
+    Karras et al. 2022, Algorithm 1; Salimans and Ho 2022, appendix D. Raises ModelError if a is
+    zero, because sigma is then infinite.
     """
     network = diffusion(model)
     last = int(model.pipeline.scheduler.config.num_train_timesteps) - 1
@@ -96,7 +95,7 @@ def extracted(
     )
 
 
-# edges: needs the images only ---------------------------------------------------------------------
+# edges: only from images --------------------------------------------------------------------------
 
 
 def edges(
@@ -110,9 +109,9 @@ def edges(
     """Black-box score: the share of pixels, 0 to 1, that are an edge in more than half of the
     one-step images of four seeds.
 
-    What is not memorized is a blur after one step, with few edges and each seed its own. `settings`
-    gives the seed only. Two evaluations an image. Raises NumericalError on NaN. Source: Webster
-    2023, section 4 (edge consistency).
+    After one step an ordinary caption gives a blur with few edges, different for each seed.
+    `settings` gives only the seed. Two evaluations an image. Raises NumericalError on NaN. Source:
+    Webster 2023, section 4 (edge consistency).
 
     >>> import findnemo
     >>> edges(findnemo.load("demo"), "a red star", findnemo.demo.image_settings()).evaluations
@@ -133,7 +132,7 @@ def one_step_images(
     """
     _, x0 = extracted(model, prompt, images, seed, guidance)
     decoded = model.decode(x0)
-    require_finite(decoded)  # a picture would show nothing of it
+    require_finite(decoded)  # a picture would hide it
     return to_pil(decoded)
 
 
@@ -150,13 +149,12 @@ def edge_consistency(images: Sequence[Image.Image]) -> float:
 
 
 def edge_map(pixels: Tensor) -> Tensor:
-    """Where the Sobel magnitude, summed over RGB, exceeds 1.5:
+    """Where the Sobel magnitude, summed over RGB, exceeds 1.5: (N, 3, H, W) in [0, 1] -> (N, H, W)
+    of bool.
 
-    (N, 3, H, W) in [0, 1] -> (N, H, W) of bool.
-
-    The published threshold belongs to a Sobel filter over the array (H, W, 3) as a whole, which
-    weighs neighbouring channels 1, 2, 1 too: an edge in grey counts four times what it does in each
-    channel by itself.
+    The published threshold belongs to a Sobel filter over the whole array (H, W, 3), which weighs
+    neighbouring channels 1, 2, 1 too: a grey edge counts four times as much as in one channel
+    alone.
     """
     smooth = torch.tensor([1.0, 2.0, 1.0])
     slope = torch.tensor([-1.0, 0.0, 1.0])
@@ -168,13 +166,12 @@ def edge_map(pixels: Tensor) -> Tensor:
 
 
 def template_mask(image: Image.Image, other: Image.Image) -> Tensor:
-    """Where two near-duplicates agree, hence what a template fixes:
+    """Where two near-duplicates agree, which is what a template fixes: (H, W) of bool, True for the
+    template.
 
-    (H, W) of bool, True for the template.
-
-    Summed absolute difference of RGB in [0, 1] under .03, eroded 3 x 3 so that single pixels go,
-    dilated 6 x 6 so that holes close. Raises InputError for images of two sizes. Source: Webster
-    2023, section 5 (template verbatims).
+    The summed absolute difference of RGB in [0, 1] is under .03. The mask is eroded 3 x 3 to remove
+    single pixels, and dilated 6 x 6 to close holes. Raises InputError for images of different
+    sizes. Source: Webster 2023, section 5 (template verbatims).
     """
     if image.size != other.size:
         raise InputError(
@@ -186,8 +183,8 @@ def template_mask(image: Image.Image, other: Image.Image) -> Tensor:
 
 
 def _dilate(mask: Tensor, size: int) -> Tensor:
-    """True where any pixel of the size x size window is; an even window reaches further
-    back, up and to the left.
+    """True where any pixel of the size x size window is True; an even window reaches further back,
+    up and to the left.
     """
     before, after = (size - 1) // 2, size // 2
     padded = F.pad(mask[None, None].float(), (before, after, before, after))
@@ -195,7 +192,7 @@ def _dilate(mask: Tensor, size: int) -> Tensor:
 
 
 def _erode(mask: Tensor, size: int) -> Tensor:
-    """True where every pixel of the window is; beyond the border nothing is."""
+    """True where every pixel of the window is True; pixels beyond the border are False."""
     padded = F.pad(mask[None, None].float(), [(size - 1) // 2, size // 2] * 2)
     return -F.max_pool2d(-padded, size, stride=1)[0, 0] > 0
 

@@ -19,7 +19,7 @@ from findnemo.passes import Rows, spending
 from findnemo.scores import fault, memorization_score
 from findnemo.settings import Settings
 
-FIRST = 2  # seeds to begin with; one pair is enough to convict
+FIRST = 2  # seeds at the start; one pair is enough to convict
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def detect_many(
         with spending() as spent:
             deltas_of = Rows(model, latents, settings, texts[[i for i, _ in rows]]).deltas()
         parts = deltas_of.split(count - seen)
-        cost = spent.evaluations // len(rows)  # two a latent under guidance
+        cost = spent.evaluations // len(rows)  # two evaluations a latent under guidance
         seen = count
         for i, part in zip(open_, parts, strict=True):
             if (reason := fault(part)) is not None:
@@ -131,15 +131,15 @@ def detect_many(
 
 
 def _stages(settings: Settings, bounds: Mapping[int, float]) -> list[int]:
-    """How many seeds to have seen when looking: those with a bound, or 2 and 4 where few can convict;
-    all.
+    """The numbers of seeds after which to decide: those with a bound, or 2 and 4 if few can
+    convict; then all.
     """
     early = [n for n in (FIRST, 2 * FIRST) if settings.grows and n < settings.samples]
     return [*(bounds or early), settings.samples]
 
 
 def _least(score: float, seen: int, settings: Settings) -> float:
-    """The smallest score that all seeds can give after this one of those seen."""
+    """The smallest final score that all seeds can give, after this score of those seen."""
     if settings.grows or seen == settings.samples:
         return score
     return float(least_after(torch.tensor(score), seen, settings.samples))

@@ -22,11 +22,11 @@ def sharpness(model: Model, prompt: str, settings: ImageSettings, *, images: int
     """|| J_s s ||_2^2 of each image at x_T and the first timestep, mean over images.
 
     s = -(eps(y) - eps(empty)) / sqrt(1 - a) is the prompt's part of the score, J_s its Jacobian in
-    x. The product is a derivative of s along s, taken by one pass in forward mode, in the model's
+    x. The product is a derivative of s along s, computed in one forward-mode pass in the model's
     precision (the authors use float32). The authors' code averages the norms without the square,
-    and takes v for x_0 in a model that predicts v; here it is turned into eps. Six evaluations an
-    image: two to know s, and two in forward mode, which cost twice as much. Raises ModelError for
-    flow matching, NumericalError on NaN. Source: Jeon et al. 2025 (SAIL), section 4.
+    and takes v for x_0 in a model that predicts v; here v is converted to eps. Six evaluations an
+    image: two for s, and two in forward mode, which cost twice as much. Raises ModelError for flow
+    matching, NumericalError on NaN. Source: Jeon et al. 2025 (SAIL), section 4.
 
     >>> import findnemo
     >>> model, settings = findnemo.load("demo"), findnemo.demo.image_settings()
@@ -45,6 +45,6 @@ def sharpness(model: Model, prompt: str, settings: ImageSettings, *, images: int
         with forward_ad.dual_level():
             moving = forward_ad.make_dual(x, d.to(x.dtype))
             slope = forward_ad.unpack_dual(predict(model, moving, t, text, empty).gap).tangent
-        spend(2 * images)  # the derivatives beside the values
+        spend(2 * images)  # for the derivatives, in addition to the values
     _, noise = network.mixture(t)
     return mean_score((slope / noise.to(slope) ** 2).square().flatten(1).sum(1), spent)

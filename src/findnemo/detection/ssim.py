@@ -1,5 +1,5 @@
-"""Similar noise differences: a memorized caption sends every seed the same way
-(Finding NeMo, section 3.2).
+"""Similar noise differences: a memorized caption moves every seed in the same way (Finding NeMo,
+section 3.2).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from findnemo.settings import FINDNEMO, PAPER, Settings
 def ssim(
     model: Model, prompt: str, settings: ImageSettings, *, images: int = PAPER.samples
 ) -> Score:
-    """The largest pairwise SSIM, in [-1, 1], of the noise differences of ten seeds, in one pass
-    each and without guidance.
+    """The largest pairwise SSIM, in [-1, 1], of the noise differences of ten seeds, each in one
+    pass without guidance.
 
-    The paper's settings with the base seed of `settings`; with a calibration of them
-    `findnemo.detect` comes to the same decision with fewer seeds. Raises InputError for fewer than
+    These are the paper's settings with the base seed of `settings`. With a calibration for them,
+    `findnemo.detect` reaches the same decision with fewer seeds. Raises InputError for fewer than
     two images, NumericalError on NaN. Source: Finding NeMo, section 3.2.
 
     >>> import findnemo
@@ -33,12 +33,12 @@ def ssim(
 def agreement(
     model: Model, prompt: str, settings: ImageSettings, *, images: int = FINDNEMO.samples
 ) -> Score:
-    """The mean pairwise SSIM, in [-1, 1], of the noise differences of four seeds: what
-    `findnemo audit` detects with.
+    """The mean pairwise SSIM, in [-1, 1], of the noise differences of four seeds, with which
+    `findnemo audit` detects.
 
-    A memorized caption sends every seed the same way. The largest of many pairs is, for an ordinary
-    caption, the luckiest one. Raises InputError for fewer than two images, NumericalError on NaN.
-    Source: docs/natural.md.
+    A memorized caption moves every seed in the same way. For an ordinary caption, the largest of
+    many pairs is only the luckiest one. Raises InputError for fewer than two images, NumericalError
+    on NaN. Source: docs/natural.md.
 
     >>> import findnemo
     >>> agreement(findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring", findnemo.ImageSettings()).evaluations

@@ -1,5 +1,5 @@
-"""Edits: scale the outputs of neurons, as a temporary hook, as weights or as a LoRA; each checks
-its own effect before it returns.
+"""Edits: scale the outputs of neurons, by a temporary hook, in the weights or as a LoRA. Each
+checks its own effect before it returns.
 
 May be imported: the names below. May import: models and what lies under them.
 """

@@ -1,10 +1,10 @@
-"""The one intervention: scale the outputs of neurons, as a temporary hook, as weights or as a
-LoRA, with the same images.
+"""The one intervention: scale the outputs of neurons, by a temporary hook, in the weights or as a
+LoRA, all with the same images.
 
-with deactivate(model, neurons):
-    image = model.pipeline("a caption").images[0]
-prune(model, neurons).save_pretrained("clean")
-save_lora(model, neurons, "clean-lora")
+    with deactivate(model, neurons):
+        image = model.pipeline("a caption").images[0]
+    prune(model, neurons).save_pretrained("clean")
+    save_lora(model, neurons, "clean-lora")
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ LIMITS = "acts at strength 1 only, for the model it was made for; anyone can lea
 
 
 class _Scale(Transient):
-    """Forward hook: multiply a value layer's output (B, tokens, width) by a
-    scale, and count that it ran.
+    """Forward hook: multiply a value layer's output (B, tokens, width) by a scale, and count its
+    calls.
 
-    `scale`: (width,), or (B, width) with a mask per sample.
+    `scale`: (width,), or (B, width) with a mask for each sample.
     """
 
     def __init__(self, name: str, scale: Tensor):
@@ -73,7 +73,7 @@ class _Scale(Transient):
 
 
 class _Mute(Transient):
-    """Forward hook: zeros in the place of what a module gives, and count that it ran."""
+    """Forward hook: replace a module's output by zeros, and count its calls."""
 
     def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         self.calls += 1
@@ -81,7 +81,7 @@ class _Mute(Transient):
 
 
 class _Runs(Transient):
-    """Forward pre-hook of the denoiser: count that it ran, with the layers that are edited."""
+    """Forward pre-hook of the denoiser: count its calls, and check the edited layers."""
 
     def __init__(self, layers: Mapping[str, nn.Module]):
         self.layers = layers
@@ -100,10 +100,10 @@ class _Runs(Transient):
 def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
     """Multiply the outputs of value layers while the context lasts.
 
-    `scales` maps a layer name to (width,), the same for all samples, or to (B, width), one mask per
-    sample of a batch: so one batch can test many sets. Contexts nest: their factors multiply. All
+    `scales`: layer name -> (width,), equal for all samples, or (B, width), one mask for each sample
+    of a batch, so that one batch can test many sets. Contexts nest: their factors multiply. All
     names are resolved before anything is changed. Raises EditError for a layer that does not exist,
-    a wrong width, or when the model ran and an edit did not take effect.
+    for a wrong width, and if the model ran and an edit did not take effect.
     """
     layers = {name: _resolve(model, name, scale.shape[-1]) for name, scale in scales.items()}
     with _hooked(model, layers, {name: _Scale(name, scale) for name, scale in scales.items()}):
@@ -112,11 +112,11 @@ def scaled(model: Model, scales: Mapping[str, Tensor]) -> Iterator[None]:
 
 @contextmanager
 def muted(model: Model, names: Iterable[str]) -> Iterator[None]:
-    """Zeros in the place of what modules of the denoiser give, value layers or others, each one
-    tensor, while the context lasts.
+    """Replace the outputs of modules of the denoiser, each one tensor, by zeros while the context
+    lasts.
 
-    A probe of what they do, and no edit that could be exported. Raises EditError for a module that
-    does not exist, or when the model ran and one of them did not.
+    The modules may be value layers or others. This probes their effect, and cannot be exported.
+    Raises EditError for a module that does not exist, and if the model ran and one of them did not.
     """
     modules = dict(model.denoiser.named_modules())
     if absent := [name for name in names if name not in modules]:
@@ -129,9 +129,9 @@ def muted(model: Model, names: Iterable[str]) -> Iterator[None]:
 def _hooked(
     model: Model, layers: Mapping[str, nn.Module], hooks: Mapping[str, _Scale | _Mute]
 ) -> Iterator[None]:
-    """Forward hooks on layers while the context lasts, taken off whatever happens.
+    """Forward hooks on layers while the context lasts; they are always removed.
 
-    Raises EditError when the model ran and one of them did not.
+    Raises EditError if the model ran and one of them did not.
     """
     denoiser = model.denoiser
     runs = _Runs(layers)
@@ -152,12 +152,12 @@ def _hooked(
 
 @contextmanager
 def deactivate(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Iterator[None]:
-    """Scale the outputs of `neurons` by `factor` (0: switched off) in every pass of the model
-    while the context lasts.
+    """Scale the outputs of `neurons` by `factor` (0: switched off) in every pass of the model while
+    the context lasts.
 
-    Works around a whole pipeline call, with guidance and any number of images. On leaving, also by
-    an exception, the model is what it was, bit for bit. Finding NeMo, section 3.3 (deactivation)
-    and appendix (other factors).
+    It works around a whole pipeline call, with guidance and any number of images. On leaving, also
+    by an exception, the model is restored bit for bit. Finding NeMo, section 3.3 (deactivation) and
+    appendix (other factors).
     """
     model.check_editable()
     check_factor(model, factor)
@@ -168,8 +168,8 @@ def deactivate(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Iterato
 
 
 def masks(model: Model, sets: Sequence[NeuronSet]) -> dict[str, Tensor]:
-    """Scales that switch off one set a sample: layer -> (len(sets), width) of 0 and 1, for the
-    layers that any set touches.
+    """Scales that switch off one set for each sample: layer -> (len(sets), width) of 0 and 1, for
+    the layers of any set.
     """
     widths: dict[str, int] = {}
     for neurons in sets:
@@ -191,11 +191,11 @@ def _resolve(model: Model, name: str, width: int) -> nn.Module:
 
 
 def effects(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, Effect]:
-    """What an edit of weights must do, layer -> Effect; a layer that stands in several
-    places comes under each name.
+    """What an edit of weights must do: layer -> Effect, under each name of a layer that appears in
+    several places.
 
-    Raises EditError where the weights are not all there is to a layer, so that their edit would not
-    be the one of its outputs.
+    Raises EditError if a layer is more than its weights: an edit of these would not be an edit of
+    its outputs.
     """
     model.check_editable()
     check_factor(model, factor)
@@ -209,16 +209,16 @@ def effects(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, 
 
 
 def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
-    """A new pipeline whose weights carry the edit for good; its `save_pretrained`
-    writes an ordinary checkpoint.
+    """A new pipeline whose weights carry the edit permanently; its `save_pretrained` writes an
+    ordinary checkpoint.
 
     The rows of `to_v` that produce the neurons, and their biases, are multiplied by `factor`. The
-    old pipeline is untouched: the denoiser is copied, the other parts are shared. Weights are in
-    the dtype that the model was loaded in; `findnemo.export.write` keeps that of its source.
-    Parametrizations, weight norms and pruning masks become plain weights in the copy. What the
-    copy's layers give is compared with what the hook gives, before it is returned. Raises EditError
-    where weights cannot carry the edit (quantized layers, a LoRA, layers of another kind), or a
-    checkpoint of it would not load.
+    old pipeline does not change: the denoiser is copied, the other parts are shared. Weights have
+    the dtype in which the model was loaded; `findnemo.export.write` keeps that of its source.
+    Parametrizations, weight norms and pruning masks become plain weights in the copy. Before the
+    copy is returned, the outputs of its layers are compared with those under the hook. Raises
+    EditError if weights cannot carry the edit (quantized layers, a LoRA, layers of another kind),
+    or if a checkpoint of the copy would not load.
     """
     wanted = effects(model, neurons, factor)
     denoiser = plain_copy(model.denoiser)
@@ -244,13 +244,13 @@ def prune(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Any:
 
 
 def lora_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, Tensor]:
-    """The edit as a LoRA in diffusers' form: dW = (factor - 1) sum_i e_i w_i^T,
-    exact, one rank per neuron.
+    """The edit as a LoRA in diffusers' form: dW = (factor - 1) sum_i e_i w_i^T, exact, one rank for
+    each neuron.
 
-    All layers get the same rank (that of the fullest one, padded with zeros), which every loader
-    reads. A bias is edited likewise, db = (factor - 1) sum_i b_i e_i, as `lora_B.bias`: what peft
-    calls `lora_bias`. W + dW is compared with what the hook gives. Raises EditError for a pipeline
-    that loads no LoRA, and where weights cannot carry the edit, as `prune` does.
+    All layers get the same rank (the largest needed, padded with zeros), which every loader reads.
+    A bias is edited too, db = (factor - 1) sum_i b_i e_i, as `lora_B.bias`, which peft calls
+    `lora_bias`. W + dW is compared with the effect of the hook. Raises EditError for a pipeline
+    that loads no LoRA, and if weights cannot carry the edit, as `prune` does.
     """
     return _lora(model, neurons, factor)[1]
 
@@ -280,7 +280,7 @@ def _lora(
             up[i, r] = 1.0
         prefix = f"{model.component}.{name}"
         tensors |= {f"{prefix}.lora_A.weight": down, f"{prefix}.lora_B.weight": up}
-        if biased:  # one layer, then all of the file: loaders expect it so
+        if biased:  # if one layer has a bias, all in the file need one: loaders expect it
             bias = torch.zeros(len(weight)) if effect.bias is None else effect.bias.float().cpu()
             tensors[f"{prefix}.lora_B.bias"] = (effect.scale - 1) * bias
     check_lora(wanted, tensors, f"{model.component}.")
@@ -300,8 +300,8 @@ def _refuse_shared(model: Model, names: Iterable[str]) -> None:
 
 
 def check_lora(wanted: Mapping[str, Effect], tensors: Mapping[str, Tensor], prefix: str) -> None:
-    """Raises EditError unless the tensors of a LoRA in diffusers' form make of each
-    layer what the hook does.
+    """Raises EditError unless a LoRA in diffusers' form has the effect of the hook on each
+    layer.
     """
     for name, effect in wanted.items():
         down = tensors.get(f"{prefix}{name}.lora_A.weight")
@@ -322,6 +322,6 @@ def save_lora(
     wanted, tensors = _lora(model, neurons, factor)
     about = {"format": "pt", "made_by": "findnemo", "neurons": str(len(neurons)), "limits": LIMITS}
     with written(path) as part:
-        write(part, tensors, about)  # to the byte the same each time
+        write(part, tensors, about)  # the same bytes each time
         check_lora(wanted, load_file(part), f"{model.component}.")
     return path

@@ -1,5 +1,5 @@
-"""What an edit of weights does to a value layer, seen from outside: the layer is probed, not
-trusted for the names of its attributes.
+"""The effect of an edit of weights on a value layer, measured from outside: the layer is probed;
+the names of its attributes are not trusted.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from findnemo.errors import EditError
 from findnemo.models import Model
 from findnemo.models._modules import COMPUTED, offloaded
 
-LOOSE = 2.0**-9  # rounding of products in float32 where a device takes less (TF32, bfloat16)
-SIDE = 16  # of the latent with which a model is tried
+LOOSE = 2.0**-9  # rounding of float32 products on devices with less precision (TF32, bfloat16)
+SIDE = 16  # side of the latent with which a model is tried
 MERGE = "merge it first with pipeline.fuse_lora() and pipeline.unload_lora_weights()"
 
 
 class Transient:
-    """A hook of an edit that is under way: no part of the model. `calls`: how often it ran."""
+    """A temporary hook of an edit, which is no part of the model. `calls`: how often it ran."""
 
     calls = 0
 
@@ -49,10 +49,9 @@ class Effect:
         return scale_of(len(self.weight), self.rows, self.factor)
 
     def check_weights(self, weight: Tensor | None, bias: Tensor | None, where: str) -> None:
-        """Raises EditError unless a layer with these weights gives what the
-        hook makes of its outputs.
+        """Raises EditError unless a layer with these weights gives the outputs of the hook.
 
-        All other rows must be what they were, bit for bit, but for a change of dtype.
+        All other rows must be unchanged bit for bit, except for a change of dtype.
         """
         shapes = [_shape(weight), _shape(bias)]
         if shapes != [_shape(self.weight), _shape(self.bias)]:
@@ -73,10 +72,9 @@ class Effect:
         self._check_linear(weight, bias, rounding, where)
 
     def check_change(self, change: Tensor | None, bias: Tensor | None, where: str) -> None:
-        """Raises EditError unless a change (width, in) of the weights makes of a
-        layer what the hook does.
+        """Raises EditError unless a change (width, in) of the weights has the effect of the hook.
 
-        `bias`: the change (width,) of the biases, where there are any.
+        `bias`: the change (width,) of the biases, if there are any.
         """
         if _shape(change) != _shape(self.weight) or (bias is None and self.bias is not None):
             raise self._error(f"{where} holds {_shape(change)}{' without a bias' * (bias is None)}")
@@ -89,8 +87,8 @@ class Effect:
         self._check_linear(weight, exact(before) + exact(moved), rounding, where)
 
     def check_layer(self, layer: Any, where: str) -> None:
-        """Raises EditError unless a layer, as the network calls it, gives what the
-        hook makes of its outputs.
+        """Raises EditError unless a layer, called as the network calls it, gives the outputs of the
+        hook.
         """
         inputs = probe(self.weight)
         with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
@@ -121,8 +119,8 @@ def _shape(values: Tensor | None) -> str:
 
 
 def layer_weights(name: str, layer: Any) -> tuple[Tensor, Tensor | None]:
-    """Weight (width, in) and bias (width,) or None of a layer that is nothing but y = W
-    x + b, as a probe shows.
+    """Weight (width, in) and bias (width,) or None of a layer that a probe shows to be exactly y =
+    W x + b.
 
     Raises EditError for any other: an edit of its weights would not be an edit of its outputs.
     """
@@ -134,7 +132,7 @@ def layer_weights(name: str, layer: Any) -> tuple[Tensor, Tensor | None]:
         _without_edits(layer),
     ):
         inputs = probe(layer.weight)
-        given = layer(inputs)  # which lets weight norms and pruning masks make the weight anew
+        given = layer(inputs)  # the call lets weight norms and pruning masks recompute the weight
         weight = layer.weight.detach()
         bias = None if layer.bias is None else layer.bias.detach()
         expected = exact(F.linear(inputs, weight, bias))
@@ -148,13 +146,13 @@ def layer_weights(name: str, layer: Any) -> tuple[Tensor, Tensor | None]:
 
 
 def refuse_made(name: str, layer: nn.Module) -> None:
-    """Raises EditError for a layer whose weight is made of others before every pass, so that it
-    cannot be edited in its place.
+    """Raises EditError for a layer whose weight is recomputed before every pass, so that it cannot
+    be edited in place.
     """
     if "weight" not in layer._parameters:
         raise EditError(
             f"the weight of {name} is recomputed before every pass (a parametrization, a norm or a"
-            " pruning mask), so an edit of it in its place would do nothing: make it permanent"
+            " pruning mask), so an edit of it in place would do nothing: make it permanent"
             ' first, torch.nn.utils.parametrize.remove_parametrizations(layer, "weight"),'
             " torch.nn.utils.remove_weight_norm(layer) or torch.nn.utils.prune.remove(layer,"
             ' "weight")'
@@ -162,7 +160,7 @@ def refuse_made(name: str, layer: nn.Module) -> None:
 
 
 def refuse_offloaded(network: nn.Module) -> None:
-    """Raises EditError for a network whose weights are not at hand."""
+    """Raises EditError for a network whose weights are offloaded."""
     if offloaded(network):
         raise EditError(
             f"the weights of {type(network).__name__} are offloaded, out of an edit's reach: call"
@@ -171,9 +169,7 @@ def refuse_offloaded(network: nn.Module) -> None:
 
 
 def _obstacle(layer: Any) -> str | None:
-    """Why the weights of a layer are not all there is to it, and the way out;
-    None where nothing is known.
-    """
+    """Why a layer is more than its weights, and the way out; None if no reason is known."""
     weight = getattr(layer, "weight", None)
     kind = type(layer).__name__
     if kind == "Linear" and type(layer) is not nn.Linear:
@@ -217,7 +213,7 @@ def _ordinary(weight: Tensor, layer: Any) -> bool:
 
 
 def _hooks_of(layer: nn.Module) -> str:
-    """Hooks of other code, which may be the reason."""
+    """Hooks of other code, which may be the reason, in words."""
     hooks = [*layer._forward_hooks.values(), *layer._forward_pre_hooks.values()]
     others = [hook for hook in hooks if not isinstance(hook, Transient)]
     names = [getattr(hook, "__qualname__", type(hook).__name__) for hook in others[:3]]
@@ -226,7 +222,9 @@ def _hooks_of(layer: nn.Module) -> str:
 
 @contextmanager
 def _without_edits(layer: nn.Module) -> Iterator[None]:
-    """A layer as it is without the edits under way; they are back afterwards, in their order."""
+    """A layer without temporary edits while the context lasts; afterwards these are restored in
+    order.
+    """
     hooks = list(layer._forward_hooks.items())
     for key, hook in hooks:
         if isinstance(hook, Transient):
@@ -242,7 +240,7 @@ def _without_edits(layer: nn.Module) -> Iterator[None]:
 
 
 class _Count(Transient):
-    """Forward hook: count that a layer ran."""
+    """Forward hook: count the calls of a layer."""
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         self.calls += 1
@@ -250,11 +248,11 @@ class _Count(Transient):
 
 @torch.no_grad()
 def check_called(model: Model, names: Iterable[str]) -> None:
-    """Raises EditError if a pass of the model, over a small latent, leaves out one of
-    these layers of its denoiser.
+    """Raises EditError if a pass of the model over a small latent skips one of these layers of its
+    denoiser.
 
-    A pipeline that makes no pass by itself (its text encoder was taken away, an IP-Adapter wants an
-    image) tells nothing.
+    A pipeline that cannot make a pass alone (its text encoder was removed, an IP-Adapter needs an
+    image) is not checked.
     """
     counts = {name: _Count() for name in names}
     with ExitStack() as stack:

@@ -1,5 +1,5 @@
-"""Whether plain libraries can load a part of a pipeline from what it holds, or
-from what was written of it.
+"""Check that plain libraries can load a part of a pipeline from its weights, or from what was
+written.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from findnemo.errors import EditError
 from findnemo.files.tensors import DTYPES, Entry
 from findnemo.models._modules import COMPUTED
 
-# names under which PyTorch, peft and quantizing libraries keep something else than a weight
+# names under which PyTorch, peft and quantizing libraries keep something other than weights
 ODD = re.compile(
     r"(^|\.)(parametrizations|base_layer|lora_\w+|\w+_orig|weight_[guv]|"
     r"SCB|quant_state|quant_map|absmax|weight_scale)(\.|$)"
@@ -25,22 +25,22 @@ WAY_OUT = (
     f"make parametrizations and pruning masks permanent; if it carries a LoRA, {MERGE}; {QUANTIZED}"
 )
 
-Held = Mapping[str, Tensor | Entry]  # by name, in a network or in a file
+Held = Mapping[str, Tensor | Entry]  # name -> tensor in a network or entry of a file
 
 
 def check_part(name: str, part: Any, held: Held) -> None:
-    """Raises EditError for a part of which plain libraries could not load all."""
+    """Raises EditError for a part that plain libraries could not load completely."""
     if reason := next(filter(None, unfit(name, part, held)), None):
         raise EditError(reason)
 
 
 def unfit(name: str, part: Any, held: Held) -> tuple[str | None, str | None]:
-    """Why a plain part could not be loaded from what is held; and what of it a
-    plain part would leave out.
+    """Why a plain part could not be loaded from these weights, and which of them a plain part would
+    leave out.
 
-    None where there is nothing. Names and shapes are compared with those of diffusers' own parts.
-    Other libraries' names change with the version: of theirs only such are looked for as no plain
-    model has.
+    Each is None if there is no reason. Names and shapes are compared with those of diffusers' own
+    parts. Names in other libraries change with the version: for them, only names that no plain
+    model has are faults.
     """
     kind = type(part).__name__
     for key, value in held.items():
@@ -67,15 +67,15 @@ def unfit(name: str, part: Any, held: Held) -> tuple[str | None, str | None]:
 
 
 def _plain_state(part: Any) -> dict[str, Tensor] | None:
-    """Names and shapes of a plain part of the same class and
-    configuration; None if there is none.
+    """Names and shapes of a plain part of the same class and configuration; None if there is
+    none.
     """
     from accelerate import init_empty_weights
 
     try:
         with init_empty_weights():
             state: dict[str, Tensor] = type(part).from_config(part.config).state_dict()
-    except Exception:  # what a configuration was made to say, in whatever class
+    except Exception:  # a prepared configuration can raise anything
         return None
     return state
 

@@ -1,5 +1,5 @@
-"""A copy of a network that is nothing but its weights, so that an edit of them is all there is
-to edit, and what is saved loads anywhere.
+"""A copy of a network that consists of its weights alone, so that an edit of them is complete, and
+a saved copy loads anywhere.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from findnemo.edits._loadable import QUANTIZED, described
 from findnemo.errors import EditError
 from findnemo.models._modules import COMPUTED
 
-# of fused projections: a second copy of the weights, which nothing uses
+# fused projections: an unused second copy of the weights
 LEFT_OVER = ("to_qkv", "to_kv", "to_added_qkv")
-# what makes a weight anew before every pass -> how it is taken off; the weight that it makes stays
+# what recomputes a weight before every pass -> how to remove it; the computed weight stays
 MASKS = {
     WeightNorm: lambda module, hook: remove_weight_norm(module, hook.name),
     SpectralNorm: lambda module, hook: remove_spectral_norm(module, hook.name),
@@ -31,11 +31,11 @@ MASKS = {
 
 @torch.no_grad()
 def plain_copy(network: nn.Module) -> Any:
-    """A copy without what PyTorch can put beside a weight or in its place.
+    """A copy without the things that PyTorch can put next to a weight or in its place.
 
     Parametrizations, weight and spectral norms, and pruning masks become the weights that they
-    make; weights or modules that stand under several names become several. Edits under way are left
-    out. Raises EditError for quantized weights.
+    compute. Weights or modules with several names become several. Temporary edits are left out.
+    Raises EditError for quantized weights.
     """
     for name, parameter in network.named_parameters():
         if type(parameter) not in (Tensor, nn.Parameter) or parameter.dtype not in COMPUTED:
@@ -43,7 +43,7 @@ def plain_copy(network: nn.Module) -> Any:
                 f"the weights of {type(network).__name__} cannot be copied as plain ones: {name}"
                 f" {described(parameter)}; {QUANTIZED}"
             )
-    # weights that a norm or a mask has made, which PyTorch refuses to copy
+    # weights computed by a norm or a mask, which PyTorch refuses to copy
     attributes = [value for module in network.modules() for value in vars(module).values()]
     derived = [value for value in attributes if isinstance(value, Tensor) and not value.is_leaf]
     copied = copy.deepcopy(network, {id(value): value.detach().clone() for value in derived})
@@ -63,7 +63,7 @@ def plain_copy(network: nn.Module) -> Any:
 
 
 def rebuilt(pipeline: Any, old: nn.Module, new: nn.Module) -> Any:
-    """A new pipeline of the parts of another, but for `new` in the place of the network `old`."""
+    """A new pipeline with the parts of another, but with `new` in place of the network `old`."""
     parts = {name: new if part is old else part for name, part in pipeline.components.items()}
     watermarked = getattr(pipeline, "watermark", None) is not None
     settings = {**pipeline.config, "add_watermarker": watermarked}
@@ -74,8 +74,8 @@ def rebuilt(pipeline: Any, old: nn.Module, new: nn.Module) -> Any:
 
 
 def _untie(network: nn.Module) -> None:
-    """Modules and parameters that stand under several names become several; a
-    copy shares nothing else.
+    """Give modules and parameters with several names a copy for each name; the copies share nothing
+    else.
     """
     seen: set[int] = set()
     for name, module in list(network.named_modules(remove_duplicate=False)):
@@ -101,11 +101,13 @@ def _unmask(module: Any) -> None:
 
 
 def _unparametrize(module: Any) -> None:
-    """PyTorch's own way takes a property off the module's class, which the
-    network that was copied shares.
+    """Remove parametrizations from one layer.
+
+    PyTorch's own function removes a property from the layer's class, which the original network
+    shares.
     """
     for part in module.modules():
-        part.training = False  # so that a spectral norm stays what it is
+        part.training = False  # so that a spectral norm does not change
     values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
     parametrizations = module._modules.pop("parametrizations")
     module.__class__ = type(module).__bases__[0]

@@ -1,6 +1,4 @@
-"""A few inputs with which a layer is tried, and whether what comes out is as
-expected but for rounding.
-"""
+"""Inputs for probing a layer, and comparison of outputs up to rounding."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# of the rows of a probe: what a layer does to small and large inputs may differ
+# sizes of the rows of a probe: a layer may treat small and large inputs differently
 SIZES = (0.01, 1.0, 1.0, 1.0, 10.0)
 
 
@@ -21,8 +19,10 @@ def scale_of(width: int, rows: Sequence[int], factor: float) -> Tensor:
 
 
 def times(output: Tensor, scale: Tensor) -> Tensor:
-    """What the hook does: outputs (..., width) times a scale that broadcasts, in the outputs'
-    dtype. Factor 0 gives 0, also of NaN and infinity.
+    """The effect of the hook: outputs (..., width) times a scale that broadcasts, in the outputs'
+    dtype.
+
+    Factor 0 gives 0, even for NaN and infinity.
     """
     scale = scale.to(output.device)
     product = (output * scale).to(output.dtype)
@@ -30,8 +30,8 @@ def times(output: Tensor, scale: Tensor) -> Tensor:
 
 
 def probe(weight: Tensor) -> Tensor:
-    """Rows (5, in) of normal random numbers of several sizes, as a layer with this weight
-    takes them; always the same.
+    """Rows (5, in) of normal random numbers of several sizes, in the dtype and on the device of a
+    weight; always the same.
     """
     rows = torch.randn(len(SIZES), weight.shape[1], generator=torch.Generator().manual_seed(0))
     return (rows * torch.tensor(SIZES)[:, None]).to(weight.device, weight.dtype)
@@ -42,14 +42,14 @@ def exact(values: Tensor) -> Tensor:
 
 
 def size(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """How large outputs (rows, width) are that sum up by chance: the measure of their rounding."""
+    """The typical size of outputs (rows, width) for random signs, which measures their rounding."""
     squares = inputs.square() @ weight.square().T
     return (squares if bias is None else squares + bias.square()).sqrt()
 
 
 def close(given: Tensor, expected: Tensor, usual: Tensor, rounding: float) -> bool:
-    """Whether outputs are as expected but for rounding; where the dtype has no number so large
-    or so small, its limits count.
+    """Whether outputs are as expected up to rounding; numbers beyond the range of the dtype count
+    as its limits.
     """
     limits = torch.finfo(given.dtype)
     if given.shape != expected.shape:
@@ -62,7 +62,7 @@ def close(given: Tensor, expected: Tensor, usual: Tensor, rounding: float) -> bo
 
 
 def alike(after: Tensor, before: Tensor, rows: list[int]) -> bool:
-    """Whether some rows are the same bit for bit, or as far as the coarser of two dtypes tells."""
+    """Whether some rows are equal bit for bit, or as far as the coarser of two dtypes shows."""
     pairs = [(after.to(before.dtype), before), (after, before.to(after.dtype))]
     return any(torch.equal(_bits(a)[rows], _bits(b)[rows]) for a, b in pairs)
 

@@ -1,6 +1,4 @@
-"""The layers and neurons that an edit names: whether the model has them, and
-under which other names.
-"""
+"""The layers and neurons that an edit names: whether the model has them, and their other names."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ def layer_of(model: Model, name: str) -> Any:
 
 
 def widths_of(model: Model, neurons: NeuronSet) -> dict[str, int]:
-    """Widths of the layers of `neurons`, once every neuron is known to exist."""
+    """Widths of the layers of `neurons`, after checking that every neuron exists."""
     if not isinstance(neurons, NeuronSet):
         raise InputError(
             f"neurons must be a NeuronSet, not {type(neurons).__name__}: NeuronSet({{layer: [index,"
@@ -53,7 +51,9 @@ def widths_of(model: Model, neurons: NeuronSet) -> dict[str, int]:
 
 
 def check_factor(model: Model, factor: float) -> None:
-    """Raises InputError for what is no finite number, or more than the model's numbers reach."""
+    """Raises InputError for a factor that is no finite number, or beyond the range of the model's
+    dtype.
+    """
     most = torch.finfo(model.dtype).max
     if not isinstance(factor, Real) or not abs(factor) <= most:
         raise InputError(
@@ -71,9 +71,7 @@ def once(model: Model, neurons: NeuronSet) -> NeuronSet:
 
 
 def everywhere(model: Model, neurons: NeuronSet) -> NeuronSet:
-    """Neurons under every name that their modules have: an edit of a module
-    is one in all its places.
-    """
+    """Neurons under every name of their modules: an edit of a module applies in all its places."""
     indices = {id(layer_of(model, name)): idx for name, idx in once(model, neurons).layers.items()}
     named = model.denoiser.named_modules(remove_duplicate=False)
     return NeuronSet({name: indices[id(module)] for name, module in named if id(module) in indices})

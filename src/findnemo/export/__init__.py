@@ -71,12 +71,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Form:
-    """A form of export: its usual `name` in a folder, a directory if without
-    suffix; and what makes it.
+    """A form of export.
 
-    `write` writes it with the model, in a dtype or that of the source; `describe` gives its text
-    without one; `beside` is what a file `.yaml` of the same name has to hold, if any; `of_lora`:
-    only for a model that was loaded with a LoRA.
+    `name`: its usual name in a folder, of a directory if it has no suffix. `write`: writes it with
+    the model, in a dtype or that of the source. `describe`: gives its text without a model.
+    `beside`: gives the content of a `.yaml` file of the same name, if any. `of_lora`: only for a
+    model loaded with a LoRA.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Form:
 
 
 def neuron_file(chosen: Selection) -> str:
-    """JSON that `NeuronSet.load` reads, with the neurons of every caption beside them."""
+    """JSON that `NeuronSet.load` reads, with the neurons of every caption added."""
     captions = [
         {"row": c.row, "caption": c.text, "layers": (with_joined(c) & chosen.neurons).to_json()}
         for c in chosen.captions
@@ -126,19 +126,18 @@ def write(
     force: bool = False,
     dtype: str | torch.dtype | None = None,
 ) -> Path:
-    """Write what was selected of a run in one of FORMS; returns the path.
+    """Write a selection of a run in one of FORMS; return the path.
 
-    It is there whole or not at all, with the permissions of the files of the model's source or by
-    the umask where there are none.
+    The export appears whole or not at all. It has the permissions of the files of the model's
+    source, or follows the umask if there are none.
 
-    `model`: the audited one, for the forms that hold weights. `force`: replace an earlier export.
-    `dtype`: "float32", "float16" or "bfloat16" for all weights; by default each tensor keeps the
-    dtype in which the model's source holds it, whatever the run computed in (a LoRA, of which no
-    source knows, is float32). A live pipeline is written as it is. Where weights are narrowed, a
-    warning says so.
+    `model`: the audited one, for forms with weights. `force`: replace an earlier export. `dtype`:
+    "float32", "float16" or "bfloat16" for all weights. By default each tensor keeps its dtype in
+    the model's source, whatever the run computed in (a LoRA is float32, because it has no source).
+    A live pipeline is written in its present dtype. A warning says if weights are narrowed.
 
-    Raises InputError (unknown form or dtype, a target that is there, a source that is gone),
-    MismatchError (another model than the run's or the neurons'), ModelError and EditError where the model has no
+    Raises InputError (unknown form or dtype, an existing target, a missing source), MismatchError
+    (another model than the run's or the neurons'), ModelError and EditError if the model has no
     such form.
 
         with Run.open("run") as run:
@@ -172,7 +171,7 @@ def check(
     force: bool = False,
     dtype: str | torch.dtype | None = None,
 ) -> None:
-    """Everything that can be known to be wrong before a form is written, as `write` raises it."""
+    """Raises the errors of `write` that can be known before it writes."""
     source = chosen.about["source"] if model is None else model.source
     check_place(form, path, str(source), force)
     wanted = as_dtype(dtype)
@@ -190,9 +189,9 @@ def check(
 
 
 def check_place(form: str, path: str | Path, source: str, force: bool = False) -> None:
-    """Raises InputError for a place to which a form may not be written.
+    """Raises InputError for a place where a form may not be written.
 
-    `source`: where the audited model is.
+    `source`: place of the audited model.
     """
     check_form(form)
     target = Path(path)
@@ -211,12 +210,12 @@ def check_place(form: str, path: str | Path, source: str, force: bool = False) -
 
 
 def check_lora(form: str, options: Mapping[str, str]) -> None:
-    """Raises InputError for a form that is of a LoRA, and a model whose options name none."""
+    """Raises InputError for a form of a LoRA, if the model's options name none."""
     if FORMS[form].of_lora:
         require_lora(form, options)
 
 
 def check_form(form: str) -> None:
-    """Raises InputError for a form that is not known."""
+    """Raises InputError for an unknown form."""
     if form not in FORMS:
         raise InputError(f"--to {form!r} is not known: use {', '.join(FORMS)}")

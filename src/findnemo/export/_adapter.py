@@ -1,9 +1,11 @@
-"""The LoRA that a model was loaded with, with the neurons off in it: to be used on the base alone.
+"""The LoRA that a model was loaded with, with neurons switched off in it, for use on the unedited
+base.
 
 For a layer y = W x, a LoRA dW at strength s, and D, which multiplies the rows of the neurons by
 `factor`, the written change is D (W + s dW) - W = D s dW + (D - 1) W. The first part is the LoRA
-with these rows of its up matrix multiplied; the second takes the base's own rows away, with a rank
-for each neuron. So with factor 0 the rows of the sum are zero to the bit where the file holds W.
+with these rows of its up matrix multiplied. The second removes the base's own rows, with one rank
+for each neuron. So with factor 0, if the file holds W exactly, the rows of the sum are zero to the
+bit.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ Place = tuple[str, str]  # component and module
 
 @dataclass(frozen=True)
 class _Edit:
-    """What is written: on `base`, a `lora` at a `strength`, with `neurons` at `factor`."""
+    """The edit to write: `neurons` at `factor`, on a `base` with a `lora` at a `strength`."""
 
     base: Model
     lora: Lora
@@ -46,12 +48,12 @@ class _Edit:
 
     @property
     def rows(self) -> dict[Place, list[int]]:
-        """Layer -> the rows that are multiplied."""
+        """Layer -> rows to multiply."""
         return {(self.base.component, n): list(r) for n, r in self.neurons.layers.items()}
 
 
 def require_lora(form: str, options: Mapping[str, str]) -> None:
-    """Raises InputError for the options of a model that was loaded without a LoRA."""
+    """Raises InputError for the options of a model loaded without a LoRA."""
     if "lora" not in options:
         raise InputError(
             f"{form} is the LoRA of a run with the neurons off in it, and this run was made without"
@@ -60,7 +62,7 @@ def require_lora(form: str, options: Mapping[str, str]) -> None:
 
 
 def write_adapter(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
-    """A file that `pipeline.load_lora_weights` reads."""
+    """Write a file that `pipeline.load_lora_weights` reads."""
     edit = _edit(model, chosen)
     loads = getattr(type(model.pipeline), "_lora_loadable_modules", ())
     if beyond := sorted({component for component, _ in edit.lora.deltas} - set(loads)):
@@ -73,7 +75,7 @@ def write_adapter(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> 
 
 
 def write_adapter_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
-    """A file in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
+    """Write a file in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
     require_original(model, "a LoRA in kohya's form")
     marks = spec(model.pipeline, title_of(model, chosen), "/lora") | kohya(model.pipeline)
     metadata = {"ss_network_module": "networks.lora"} | marks | _about(model, chosen)
@@ -130,7 +132,7 @@ def _kinds(lora: Lora) -> set[torch.dtype]:
 
 
 def _changes(edit: _Edit) -> dict[Place, Delta]:
-    """What is written, each change in float64, at strength 1 and with alpha = rank."""
+    """The changes to write, in float64, at strength 1 and with alpha = rank."""
     changes = {}
     for (component, name), delta in edit.lora.deltas.items():
         module = getattr(edit.base.pipeline, component).get_submodule(name)
@@ -149,9 +151,10 @@ def _changes(edit: _Edit) -> dict[Place, Delta]:
 
 
 def _plain(delta: Delta, shape: torch.Size, strength: float) -> Delta:
-    """A change in two matrices of a layer's kind, with its strength and alpha / rank in `up`.
+    """A change in two matrices of the layer's kind, with strength and alpha / rank merged into
+    `up`.
 
-    A convolution in three steps is one in two: the middle is worked into the first.
+    A convolution in three steps becomes one in two: the middle is merged into the first.
     """
     down = delta.down.double()
     if delta.mid is not None:
@@ -166,7 +169,9 @@ def _plain(delta: Delta, shape: torch.Size, strength: float) -> Delta:
 
 
 def _joined(delta: Delta | None, taken: Delta, rows: list[int], factor: float) -> Delta:
-    """The change of a LoRA in a value layer, its rows multiplied, and what is taken of the base."""
+    """The change of a LoRA in a value layer with its rows multiplied, and the rows removed from the
+    base.
+    """
     if delta is None:
         return taken
     up = delta.up.clone()
@@ -180,8 +185,8 @@ def _joined(delta: Delta | None, taken: Delta, rows: list[int], factor: float) -
 
 
 def _of_one_rank(deltas: Mapping[Place, Delta]) -> dict[Place, Delta]:
-    """Changes filled up with zeros to one rank in each component, and with a bias in all of its
-    layers if one has it: loaders expect it so.
+    """Changes padded with zeros to one rank in each component, with biases in all of its layers if
+    one has any, as loaders expect.
     """
     filled = {}
     for (component, name), delta in deltas.items():
@@ -198,7 +203,7 @@ def _of_one_rank(deltas: Mapping[Place, Delta]) -> dict[Place, Delta]:
 
 
 def _rounded(place: Place, delta: Delta, dtype: torch.dtype) -> Delta:
-    """A change in the dtype in which it is written. Raises EditError where that does not hold it."""
+    """A change in the dtype to write. Raises EditError if that dtype cannot hold it."""
     bias = None if delta.bias is None else delta.bias.to(dtype)
     rounded = replace(delta, down=delta.down.to(dtype), up=delta.up.to(dtype), bias=bias)
     for values in (rounded.down, rounded.up, bias):
@@ -240,8 +245,8 @@ def _in_kohyas_form(pipeline: Any, place: Place, delta: Delta) -> dict[str, Tens
 
 
 def _published(component: str, name: str) -> str:
-    """A module's name as files have it: CLIP's under `text_model`, which some versions of
-    transformers leave out.
+    """The name of a module in files: CLIP's has `text_model`, which some versions of transformers
+    omit.
     """
     kept = name.startswith(("text_model.", "text_projection"))
     return name if kept or component not in KOHYA_TEXT else f"text_model.{name}"
@@ -251,10 +256,10 @@ def _published(component: str, name: str) -> str:
 
 
 def _check(edit: _Edit, written: Lora, dtype: torch.dtype) -> float:
-    """Raises EditError unless a LoRA on the base is the edited model but for rounding, in every
-    weight and bias.
+    """Raises EditError unless the written LoRA on the base gives the edited model up to rounding,
+    in every weight and bias.
 
-    Returns by how much rows of neurons are off, at most, in parts of their size before.
+    Returns the largest deviation of the neurons' rows, relative to their size before.
     """
     if written.deltas.keys() != edit.lora.deltas.keys() | edit.rows.keys():
         raise EditError("the written LoRA changes other layers than it should")
@@ -272,8 +277,8 @@ def _check(edit: _Edit, written: Lora, dtype: torch.dtype) -> float:
 def _compared(
     edit: _Edit, place: Place, delta: Delta, dtype: torch.dtype
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Of a layer's weight, and of its bias where it changes: what a LoRA makes of it, what it was
-    with the LoRA of the run, what it is to be, and how far rounding to `dtype` may have moved it.
+    """For a layer's weight, and its bias if changed: with the written LoRA, with the run's LoRA,
+    the wanted value, and the possible rounding error in `dtype`.
     """
     rounding = torch.finfo(dtype).eps
     least = torch.finfo(dtype).tiny * rounding  # the smallest number

@@ -1,5 +1,5 @@
-"""A section for a model card: what was audited, what was switched off, how that was verified,
-and what it does not prove.
+"""A section for a model card: what was audited, what was switched off, how that was verified, and
+what it does not prove.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from findnemo.runs.results import Verified
 from findnemo.runs.standing import copies, judged, said, seen, unseen
 from findnemo.runs.wording import count
 
-NONE = "\u2013"  # where there is no figure
-LONGEST = 160  # letters of a caption
-MOST = 100  # captions that are listed
+NONE = "\u2013"  # in place of a missing figure
+LONGEST = 160  # characters of a caption
+MOST = 100  # captions to list
 PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 LIMITS = (
     (
@@ -60,8 +60,8 @@ def model_card(chosen: Selection) -> str:
 
 
 def _by_hand(chosen: Selection) -> str:
-    """The section for neurons that no audit chose: what they are, and that nothing is known of
-    what they do.
+    """The section for neurons that no audit chose: what they are, and that their effect is
+    unknown.
     """
     versions = ", ".join(f"{n} {v}" for n, v in (chosen.about["versions"] or {}).items())
     facts = [
@@ -96,8 +96,7 @@ def edit_of(chosen: Selection) -> str:
 
 
 def markdown(text: str, longest: int = LONGEST) -> str:
-    """Text of unknown origin as one line of plain words in Markdown, wherever
-    it stands, in tables too.
+    """Text of unknown origin as one line of plain words in Markdown, safe in tables too.
 
     >>> print(markdown("a | b <img src=x>\\n# c"))
     a \\| b \\<img src\\=x\\> \\# c
@@ -133,7 +132,7 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
     if sampler := sampler_of(settings):
         rendering += f", sampler {markdown(sampler)}"
     edit = edit_of(chosen)
-    if point := about.get("point"):  # of a price list, if the user chose one
+    if point := about.get("point"):  # a point of a price list, if the user chose one
         edit += f"; chosen by its price: {point}"
     training = about.get("training")
     told = [("training pictures", markdown(training["sentence"], 3 * LONGEST))] if training else []
@@ -161,9 +160,7 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
 
 
 def _attacked(attack: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What optimised embeddings bring back with the neurons off, where that was tried with a
-    control.
-    """
+    """What optimised embeddings bring back with the neurons off, if tried with a control."""
     if not (told := (attack.get("told") or {}).get("neurons off")):
         return []
     silent = len(told["silent"])
@@ -176,7 +173,7 @@ def _attacked(attack: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _figures(chosen: Selection) -> list[str]:
-    """What was seen with the neurons off, and who is worst off, by name."""
+    """What was measured with the neurons off, and the worst captions by name."""
     captions = chosen.captions
     parts = [*_copying(captions), *_unseen(captions)]
     if chosen.factor or not all(neurons_of(c) <= chosen.neurons for c in captions):
@@ -192,7 +189,7 @@ def _figures(chosen: Selection) -> list[str]:
 
 
 def _copying(captions: Sequence[Caption]) -> list[str]:
-    """Of how many captions that gave copies finished images still are, and the worst of them."""
+    """How many captions that gave copies still do, and the worst of them."""
     copied = [c for c in captions if seen(c)]
     if not copied:
         return []
@@ -214,8 +211,8 @@ def _copying(captions: Sequence[Caption]) -> list[str]:
 
 
 def _left(caption: Caption) -> tuple[float, float]:
-    """The share of a caption's images that are copies with its neurons off, and their largest
-    similarity to one, -1 where it is not known.
+    """The share of copies among a caption's images with its neurons off, and their largest
+    similarity to the copied image, -1 if unknown.
     """
     checked = judged(caption) or Verified()
     likeness = checked.largest_after
@@ -223,7 +220,7 @@ def _left(caption: Caption) -> tuple[float, float]:
 
 
 def _unseen(captions: Sequence[Caption]) -> list[str]:
-    """Of how many captions nothing was seen, and what little is known of them."""
+    """How many captions have no looked-at image, and what is known about them."""
     unverified = sum(c.verified is None for c in captions)
     blind = sum(map(unseen, captions))
     parts = []
@@ -262,8 +259,8 @@ COLUMNS = (
 
 
 def _captions(chosen: Selection) -> list[str]:
-    """A line a caption, those first that stand worst; memorized ones that this export leaves as
-    they are before the others.
+    """A line for each caption, the worst first; memorized captions that this export leaves
+    unchanged come before the others.
     """
     left = [(c, False) for c in chosen.about["left"]]
     ordered = sorted(
@@ -280,15 +277,17 @@ def _captions(chosen: Selection) -> list[str]:
 
 
 def _row(caption: Caption, is_off: bool, off: NeuronSet) -> tuple[str, ...]:
-    """`is_off`: whether its neurons are among those that are `off` in this export; else it gives
-    what it gave before.
+    """A line of the table of captions.
+
+    `is_off`: whether the caption's neurons are among those that are `off` in this export; otherwise
+    it gives the same images as before.
     """
     checked = judged(caption) or Verified()
     shares = (checked.copies_before, checked.copies_after if is_off else checked.copies_before)
     likeness = (checked.largest_before, checked.largest_after if is_off else checked.largest_before)
     if is_off:
         status = said(caption)
-    elif switched_off(caption):  # by the audit, and not by this export
+    elif switched_off(caption):  # off in the audit, but not in this export
         status = "not in this export, left as it is"
     else:
         status = f"{said(caption)}, left as it is"

@@ -1,5 +1,5 @@
-"""What was written is read again: it must do to each layer what the hook does, and plain
-libraries must be able to load it.
+"""Read what was written: each layer must do what the hook does, and plain libraries must be able to
+load it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from findnemo.models._unet_names import unet_name
 
 
 def check_parts(pipeline: Any) -> None:
-    """Raises EditError for a pipeline of which plain libraries could not load a checkpoint."""
+    """Raises EditError for a pipeline whose checkpoint plain libraries could not load."""
     for name, part in networks_of(pipeline).items():
         check_part(name, part, part.state_dict())
 
 
 def check_checkpoint(folder: Path, model: Model, wanted: Mapping[str, Effect]) -> None:
-    """Raises EditError unless a diffusers directory carries an edit of `model`, and plain
-    libraries load all that is in it.
+    """Raises EditError unless a diffusers directory carries an edit of `model`, and plain libraries
+    load all of it.
     """
     for name, part in networks_of(model.pipeline).items():
         entries = {key: entry for key, (_, entry) in _tensors(folder / name).items()}
@@ -45,9 +45,7 @@ def check_file(path: Path, model: Model, wanted: Mapping[str, Effect]) -> None:
 
 
 def as_kept(path: Path, model: Model, wanted: Mapping[str, Effect]) -> dict[str, Effect]:
-    """An edit of the weights as a single file keeps them, which may be finer
-    than those that were loaded.
-    """
+    """The edit of the weights in a single file, which may be more precise than the loaded ones."""
     kept = {}
     for layer, effect in wanted.items():
         weight, bias = _layer(path, model, layer)
@@ -57,7 +55,7 @@ def as_kept(path: Path, model: Model, wanted: Mapping[str, Effect]) -> dict[str,
 
 
 def _layer(path: Path, model: Model, layer: str) -> tuple[Tensor | None, Tensor | None]:
-    """Weight and bias of a value layer in a single file; None for one that is not there."""
+    """Weight and bias of a value layer in a single file; None if missing."""
     tensors = {name: (path, entry) for name, entry in read_header(path)[0].items()}
     per_block = model.pipeline.unet.config.layers_per_block
     names = (unet_name(f"{layer}.{end}", per_block) for end in ("weight", "bias"))
@@ -66,7 +64,7 @@ def _layer(path: Path, model: Model, layer: str) -> tuple[Tensor | None, Tensor 
 
 
 def kohya_name(layer: str) -> str:
-    """How the names of a layer's tensors begin in a LoRA in kohya's form."""
+    """The prefix of the tensors of a layer in a LoRA in kohya's form."""
     return f"lora_unet_{layer.replace('.', '_')}"
 
 

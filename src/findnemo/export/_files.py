@@ -1,4 +1,4 @@
-"""Files and directories that are there whole or not at all."""
+"""Files and directories that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from findnemo.errors import InputError
 from findnemo.files.modes import Like, settle
 
-# a directory with one of these is an export that may be replaced
+# a directory with one of these is an export, which may be replaced
 MARKS = ("model_index.json", "pytorch_lora_weights.safetensors")
 
 
 def check_target(path: Path, directory: bool, force: bool, source: str) -> None:
-    """Raises InputError for a target that may not be written: the audited model, or what is
-    there and not to be replaced.
+    """Raises InputError for a target that may not be written: the audited model, or something that
+    must not be replaced.
     """
     if directory and path.is_file():
         raise InputError(f"{path} is a file: give a directory")
@@ -33,10 +33,10 @@ def check_target(path: Path, directory: bool, force: bool, source: str) -> None:
 
 
 def check_beside(path: Path, force: bool, ours: str) -> None:
-    """Raises InputError for a file beside the target that user interfaces would read with it and
-    that is not to be replaced.
+    """Raises InputError for a file next to the target that user interfaces would read with it, and
+    that must not be replaced.
 
-    `ours`: how a file begins that an export has written, and `force` may replace.
+    `ours`: the beginning of such a file from an export, which `force` may replace.
     """
     if not path.exists():
         return
@@ -54,7 +54,9 @@ def check_beside(path: Path, force: bool, ours: str) -> None:
 
 @contextmanager
 def written_beside(path: Path, text: str | None, like: Like | None = None) -> Iterator[None]:
-    """Once the context ends well, `path` holds `text`; with none, an earlier file is gone."""
+    """Once the context ends without error, `path` holds `text`; with None, an earlier file is
+    removed.
+    """
     if text is not None:
         with whole(path, like) as part:
             part.write_text(text, encoding="utf-8")
@@ -66,8 +68,10 @@ def written_beside(path: Path, text: str | None, like: Like | None = None) -> It
 
 @contextmanager
 def whole(path: Path, like: Like | None = None) -> Iterator[Path]:
-    """A place beside `path` to write a file or directory to; once the context ends well it
-    takes the place of `path`, with permissions by the umask or `like` those of another.
+    """A path next to `path` to write a file or directory to; once the context ends without error,
+    it replaces `path`.
+
+    Permissions follow the umask, or are those of `like`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")

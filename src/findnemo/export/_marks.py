@@ -1,9 +1,8 @@
-"""Marks by which user interfaces and trainers know what a single file
-predicts, and which model it is.
+"""Marks that tell user interfaces and trainers what a single file predicts, and which model it is.
 
-ComfyUI and Forge look for tensors without values, `v_pred` and `ztsnr`, in SDXL files;
-AUTOMATIC1111, Forge and diffusers (`original_config`) for a configuration of the original code
-beside a file of Stable Diffusion 1.x and 2.x; kohya's scripts and others for metadata
+ComfyUI and Forge look for tensors without values, `v_pred` and `ztsnr`, in SDXL files.
+AUTOMATIC1111, Forge and diffusers (`original_config`) look for a configuration of the original code
+next to a file of Stable Diffusion 1.x and 2.x. kohya's scripts and others read metadata
 (https://github.com/Stability-AI/ModelSpec). docs/export.md says who reads what.
 """
 
@@ -20,15 +19,15 @@ from findnemo.files.tensors import UNSEALED
 from findnemo.models._marks import PREDICTION, READ, STATED, ZERO_SNR
 from findnemo.runtime.notices import notice
 
-SCHEDULE = {  # the noise schedule that all of these programs take for granted
+SCHEDULE = {  # the noise schedule that all of these programs assume
     "num_train_timesteps": 1000,
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "trained_betas": None,
 }
-SHORT = {"epsilon": "epsilon", "v_prediction": "v"}  # as ModelSpec and ComfyUI call them
-PARAMETERIZATION = {"epsilon": "eps", "v_prediction": "v"}  # as the original code does
+SHORT = {"epsilon": "epsilon", "v_prediction": "v"}  # the terms of ModelSpec and ComfyUI
+PARAMETERIZATION = {"epsilon": "eps", "v_prediction": "v"}  # the terms of the original code
 ORIGINAL_CODE = "https://github.com/Stability-AI/generative-models"
 ARCHITECTURES = {  # ModelSpec's names
     ("1", "epsilon"): "stable-diffusion-v1",
@@ -39,14 +38,14 @@ ARCHITECTURES = {  # ModelSpec's names
     ("xl", "v_prediction"): "stable-diffusion-xl-v1-base",
 }
 KOHYA = {"1": "sd_v1", "2": "sd_v2", "xl": "sdxl_base_v1-0"}
-OURS = "# made by findnemo: "  # how a configuration beside a file begins that may be replaced
-SCALING = {"1": 0.18215, "2": 0.18215, "xl": 0.13025}  # of latents, as programs take it for granted
+OURS = "# made by findnemo: "  # beginning of a configuration next to a file that may be replaced
+SCALING = {"1": 0.18215, "2": 0.18215, "xl": 0.13025}  # scaling of latents that programs assume
 
 
 def prediction(pipeline: Any) -> tuple[str, bool]:
     """What a pipeline predicts, and whether its last timestep is pure noise.
 
-    Raises ModelError for what no single file can say.
+    Raises ModelError for a prediction that a single file cannot declare.
     """
     config = pipeline.scheduler.config
     predicts = "edm" if "sigma_data" in config else config.get(PREDICTION)
@@ -58,7 +57,7 @@ def prediction(pipeline: Any) -> tuple[str, bool]:
 
 
 def check_schedule(pipeline: Any) -> None:
-    """Raises ModelError for a noise schedule that a single file does not carry and that programs
+    """Raises ModelError for a noise schedule that a single file cannot carry and that programs
     would replace by the usual one.
     """
     config = pipeline.scheduler.config
@@ -71,8 +70,8 @@ def check_schedule(pipeline: Any) -> None:
 
 
 def check_autoencoder(pipeline: Any) -> None:
-    """Say that a single file does not carry how its latents are scaled, where that is not what
-    programs take for granted.
+    """Warn that a single file does not carry the scaling of latents, if it is not the one that
+    programs assume.
     """
     config = pipeline.vae.config
     usual = SCALING[family(pipeline)]
@@ -88,15 +87,15 @@ def check_autoencoder(pipeline: Any) -> None:
 
 
 def tensors(pipeline: Any) -> list[str]:
-    """Names of the tensors without values that a single file carries as marks."""
+    """Names of the valueless tensors that a single file carries as marks."""
     predicts, zero = prediction(pipeline)
     return ["v_pred"] * (predicts == "v_prediction") + ["ztsnr"] * zero
 
 
 def spec(pipeline: Any, title: str, adapter: str = "") -> dict[str, str]:
-    """ModelSpec metadata, its hash still to be sealed, and ComfyUI's `predict_key`.
+    """ModelSpec metadata, without its hash yet, and ComfyUI's `predict_key`.
 
-    `adapter`: "/lora" for one.
+    `adapter`: "/lora" for a LoRA.
     """
     predicts, _ = prediction(pipeline)
     kind = family(pipeline)
@@ -117,7 +116,7 @@ def spec(pipeline: Any, title: str, adapter: str = "") -> dict[str, str]:
 
 
 def kohya(pipeline: Any) -> dict[str, str]:
-    """Metadata of kohya's scripts that say for which model a LoRA is."""
+    """Metadata of kohya's scripts that name the base model of a LoRA."""
     predicts, zero = prediction(pipeline)
     kind = family(pipeline)
     return {
@@ -130,19 +129,17 @@ def kohya(pipeline: Any) -> dict[str, str]:
 
 
 def completed(metadata: Mapping[str, str], pipeline: Any) -> dict[str, str]:
-    """The metadata of a file that was loaded, with what the pipeline predicts
-    where it does not say so.
-    """
+    """The metadata of a loaded file, completed by the pipeline's prediction if it is missing."""
     predicts, _ = prediction(pipeline)
     marks = {name: SHORT[predicts] for name in STATED if name.startswith("modelspec.")}
     return {**metadata, **{name: mark for name, mark in marks.items() if name not in metadata}}
 
 
 def configuration(pipeline: Any) -> str | None:
-    """The configuration of the original code to lie beside a file, where keys do not say what it
-    predicts: 1.x with v, and all 2.x.
+    """The configuration of the original code to put next to a file whose keys do not show its
+    prediction: 1.x with v, and all 2.x.
 
-    JSON, which every reader of YAML reads; it begins with OURS.
+    It is JSON, which every reader of YAML reads, and begins with OURS.
     """
     predicts, _ = prediction(pipeline)
     kind = family(pipeline)
@@ -208,7 +205,7 @@ def _vae(config: Any) -> dict[str, Any]:
 
 def _unet(config: Any) -> dict[str, Any]:
     widths = list(config.block_out_channels)
-    heads = config.attention_head_dim  # by its name a width, in diffusers the number of heads
+    heads = config.attention_head_dim  # in diffusers the number of heads, despite its name
     per_block = [heads] * len(widths) if isinstance(heads, int) else list(heads)
     split = {"num_heads": per_block[0]}
     if len(set(per_block)) > 1:

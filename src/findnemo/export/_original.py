@@ -1,8 +1,8 @@
-"""Names and shapes of Stable Diffusion 1.x, 2.x and SDXL weights in their original layout, the one
-that user interfaces read.
+"""Names and shapes of Stable Diffusion 1.x, 2.x and SDXL weights in their original layout, which
+user interfaces read.
 
-The inverse of what diffusers does when it loads a single file. A component of a pipeline becomes a
-mapping: name in the original layout -> tensor, made when it is written.
+This is the inverse of what diffusers does when it loads a single file. A component of a pipeline
+becomes a mapping: name in the original layout -> tensor, made when it is written.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ OPEN_CLIP_LAYER = {
 
 
 def vae_name(key: str, blocks: int) -> str | None:
-    """The original name of a weight of an autoencoder with `blocks` blocks; None if the
-    layout has no place for it.
+    """The original name of a weight of an autoencoder with `blocks` blocks; None if the layout has
+    none.
 
     >>> vae_name("decoder.up_blocks.0.resnets.1.conv_shortcut.weight", 4)
     'decoder.up.3.block.1.nin_shortcut.weight'
@@ -107,13 +107,13 @@ def vae_tensors(vae: Any) -> dict[str, Lazy]:
 
 
 def _as_convolution(lazy: Lazy) -> Lazy:
-    """A linear layer (N, N) as the 1 x 1 convolution (N, N, 1, 1) that it once was."""
+    """A linear layer (N, N) as the 1 x 1 convolution (N, N, 1, 1) that it was originally."""
     return Lazy(lazy.dtype, (*lazy.shape, 1, 1), lambda: lazy.make()[:, :, None, None])
 
 
 def clip_tensors(encoder: Any) -> dict[str, Lazy]:
-    """A text encoder as transformers names it, under `text_model`, where its
-    versions put it or leave it out.
+    """A text encoder under transformers' names with `text_model`, which some of its versions
+    omit.
     """
     state = encoder.state_dict()
     return _named(
@@ -122,8 +122,8 @@ def clip_tensors(encoder: Any) -> dict[str, Lazy]:
 
 
 def open_clip_tensors(encoder: Any) -> dict[str, Lazy]:
-    """A text encoder as OpenCLIP names it: query, key and value in one matrix,
-    the projection transposed.
+    """A text encoder under OpenCLIP's names: query, key and value in one matrix, the projection
+    transposed.
     """
     state = {key.removeprefix("text_model."): value for key, value in encoder.state_dict().items()}
     single = {
@@ -153,10 +153,12 @@ def _open_clip_name(key: str) -> str | None:
 def _named(
     state: Mapping[str, Tensor], rename: Callable[[str], str | None], what: str
 ) -> dict[str, Lazy]:
-    """Weights under their original names. Raises ModelError naming the first one that has none."""
+    """Weights under their original names. Raises ModelError naming the first one without such a
+    name.
+    """
     tensors = {}
     for key, value in state.items():
-        if key.endswith("position_ids"):  # numbers that every program counts itself
+        if key.endswith("position_ids"):  # positions, which every program counts itself
             continue
         name = rename(key)
         if name is None:
@@ -175,7 +177,7 @@ def _lazy(value: Tensor) -> Lazy:
 def original_tensors(pipeline: Any) -> dict[str, Lazy]:
     """All weights of a Stable Diffusion 1.x, 2.x or SDXL pipeline under their original names.
 
-    Raises ModelError for others.
+    Raises ModelError for other pipelines.
     """
     kind = type(pipeline).__name__
     _check_tokens(pipeline)
@@ -191,8 +193,8 @@ def original_tensors(pipeline: Any) -> dict[str, Lazy]:
 
 
 def _check_tokens(pipeline: Any) -> None:
-    """Raises ModelError for a tokenizer with tokens of its own (a textual inversion), which a
-    single file has no place for.
+    """Raises ModelError for a tokenizer with added tokens (a textual inversion), which a single
+    file cannot hold.
     """
     for name in ("tokenizer", "tokenizer_2"):
         tokenizer = getattr(pipeline, name, None)
@@ -208,8 +210,9 @@ def _check_tokens(pipeline: Any) -> None:
 
 
 def family(pipeline: Any) -> str:
-    """Stable Diffusion "1", "2" or "xl". 1.x has OpenAI's CLIP, which alone computes with the
-    quick approximation of GELU, 2.x OpenCLIP.
+    """The family of Stable Diffusion: "1", "2" or "xl".
+
+    1.x has OpenAI's CLIP, the only one with the quick approximation of GELU; 2.x has OpenCLIP.
     """
     if type(pipeline).__name__ == "StableDiffusionXLPipeline":
         return "xl"
@@ -217,7 +220,7 @@ def family(pipeline: Any) -> str:
 
 
 def _text(pipeline: Any) -> dict[str, dict[str, Lazy]]:
-    """Beginning of the original names -> tensors, of every text encoder."""
+    """Prefix of the original names -> tensors, for every text encoder."""
     encoder = pipeline.text_encoder
     kind = family(pipeline)
     if kind == "1":
@@ -234,7 +237,7 @@ def _text(pipeline: Any) -> dict[str, dict[str, Lazy]]:
 
 
 def require_original(model: Model, what: str) -> None:
-    """Raises ModelError for a model that has no original layout."""
+    """Raises ModelError for a model without an original layout."""
     kind = type(model.pipeline).__name__
     if kind not in ORIGINAL:
         raise ModelError(

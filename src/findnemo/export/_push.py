@@ -1,6 +1,6 @@
-"""The audit's section in the model card of a repository on the hub.
+"""Push the audit's section into the model card of a repository on the hub.
 
-Done only when asked; nothing else of the repository changes.
+This is done only on request; nothing else in the repository changes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ END = "<!-- findnemo: end -->"
 def with_section(card: str, section: str) -> str:
     """A model card with the section between its marks: in place of an earlier one, else at the end.
 
-    All other text stays as it is.
-
-    Raises InputError where the marks of the card are no single pair.
+    All other text stays unchanged. Raises InputError unless the marks of the card are one pair.
 
     >>> print(with_section("# Model", "## Audit"))
     # Model
@@ -48,15 +46,15 @@ def with_section(card: str, section: str) -> str:
 
 
 def push_card(section: str, repo: str, api: HfApi | None = None) -> str:
-    """Write a section into the model card of a model repository on the hub, as one commit;
-    returns the commit's address.
+    """Write a section into the model card of a model repository on the hub, as one commit; return
+    the commit's address.
 
-    The card is made where there is none. The token is the one that `huggingface_hub` finds (`hf
-    auth login`, HF_TOKEN); it is not read here, nor written anywhere. A commit that somebody made
-    in between is not overwritten: the push fails.
+    A missing card is created. `huggingface_hub` finds the token (`hf auth login`, HF_TOKEN);
+    findnemo neither reads nor writes it. If somebody else commits in between, the push fails and
+    overwrites nothing.
 
-    Raises InputError (no such repository or no right to it, marks that are no pair), FindnemoError
-    (no network, refused by the hub).
+    Raises InputError (no such repository, no right to it, marks that are not one pair),
+    FindnemoError (no network, refused by the hub).
 
         with Run.open("run") as run:
             push_card(model_card(select(run)), "me/my-model")
@@ -98,11 +96,11 @@ def push_card(section: str, repo: str, api: HfApi | None = None) -> str:
 
 
 def _card(api: HfApi, repo: str, revision: str | None) -> str:
-    """The text of a repository's card, to the byte; empty where it has none."""
+    """The text of a repository's card, to the byte; empty if there is none."""
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     try:
         return Path(api.hf_hub_download(repo, CARD, revision=revision)).read_bytes().decode()
-    # LocalEntryNotFoundError would mean that the hub could not be asked
+    # LocalEntryNotFoundError would mean that the hub was not reached
     except RemoteEntryNotFoundError:
         return ""

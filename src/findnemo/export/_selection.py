@@ -1,5 +1,5 @@
-"""What is switched off in an export: which captions' neurons of a run, and
-what the run knows of them; or neurons that a person chose.
+"""What an export switches off: neurons of captions of a run, with what the run knows about them, or
+neurons that a person chose.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from findnemo.runs.verdict import verdict_of
 class Selection:
     """`neurons` to scale by `factor`, and the `captions` whose memories they hold.
 
-    `about`: what the run says of the rest. `is_by_hand`: a person chose the neurons (`by_hand`):
-    there are no captions, and nothing was verified.
+    `about`: what the run says about the rest. `is_by_hand`: a person chose the neurons (`by_hand`),
+    so there are no captions, and nothing was verified.
     """
 
     neurons: NeuronSet
@@ -56,7 +56,7 @@ class Selection:
 
     @property
     def checked(self) -> str:
-        """A sentence on whether what was verified is what is switched off here."""
+        """A sentence that says whether the verified set is the one switched off here."""
         if self.about["whole"]:
             return "It was verified as a whole: the figures are with all its neurons off together."
         alone = all(c.together is None for c in self.captions)
@@ -77,19 +77,18 @@ def select(
 ) -> Selection:
     """The neurons of a run that an export switches off.
 
-    By default those of all memorized captions whose memory falls to tau; a neuron that several
-    captions share counts once. Captions whose images are no copies, and those that are reduced only
-    (`runs.standing`), are left alone unless they are named. `reduced`: with all that are reduced.
-    `captions`: of these only, each named by its row number, its text, or a
-    part of the text that no other caption has. `most`: only so many neurons, those that most of the
-    captions share; equals go by the order of layers. `factor`: what their outputs are multiplied
-    by, 0 to switch them off. `neurons`: of one caption the set with so many of its price list
-    (`Localization.points`), which need not remove the memory, so the caption may be out of reach;
-    `about` then has its "point".
+    By default these are the neurons of all memorized captions whose memory falls to tau; a neuron
+    that several captions share counts once. Captions whose images are no copies, and captions that
+    are only reduced (`runs.standing`), are left out unless named. `reduced`: include all reduced
+    captions. `captions`: only these, each named by its row number, its text, or a part of the text
+    that no other caption has. `most`: at most so many neurons, those shared by most captions; ties
+    go by the order of layers. `factor`: multiplies their outputs; 0 switches them off. `neurons`:
+    the set of this size in the price list of one caption (`Localization.points`). It need not
+    remove the memory, so the caption may be out of reach; `about` then has its "point".
 
-    Raises InputError for a caption that is not there, that names several, or that has nothing to
-    switch off; for a run without localized neurons, a count under 1, `neurons` that were not tried
-    or are of no single caption, and a factor that is not finite.
+    Raises InputError for a caption that is missing, is ambiguous, or has nothing to switch off; for
+    a run without localized neurons, a count under 1, `neurons` that were not tried or without a
+    single caption, and a factor that is not finite.
 
         with Run.open("run") as run:
             findnemo.export.select(run, ["12", "The No Limits Business Woman Podcast"])
@@ -137,12 +136,12 @@ def by_hand(
 ) -> Selection:
     """Neurons that a person chose, for an export that nothing verified.
 
-    `neurons`: a set, or a file of one, such as the app saves and `NeuronSet.save` writes. `of`: the
-    model that they are in, or a run of it. `factor`: what their outputs are multiplied by; by
-    default what a JSON file says under "factor", else 0.
+    `neurons`: a set, or a file with one, as the app and `NeuronSet.save` write it. `of`: the model
+    that they belong to, or a run of it. `factor`: multiplies their outputs; by default the "factor"
+    of a JSON file, else 0.
 
-    Raises InputError for a file that holds no neurons, no neurons at all, or a factor that is not
-    finite; MismatchError for neurons that name another model.
+    Raises InputError for a file without neurons, an empty set, or a factor that is not finite;
+    MismatchError for neurons that name another model.
 
         findnemo.export.by_hand(NeuronSet({"mid_block.attentions.0.transformer_blocks.0.attn2.to_v": [3]}), model)
     """
@@ -164,11 +163,11 @@ def by_hand(
 
 
 def _factor_of(file: str | os.PathLike) -> float:
-    """What a neuron file that was read says of its neurons' factor; 0 where it says nothing."""
+    """The factor in a neuron file that was read; 0 if it has none."""
     if Path(file).suffix == ".safetensors":
         return 0.0
     text = Path(file).read_text(encoding="utf-8-sig")
-    factor = json.loads(text, parse_int=float).get("factor", 0.0)  # of any length
+    factor = json.loads(text, parse_int=float).get("factor", 0.0)  # ints of any length
     if not isinstance(factor, float):
         raise InputError(f"{file}: its factor {factor!r:.40} is not a number")
     return factor
@@ -183,13 +182,13 @@ def _check_factor(factor: float) -> None:
 
 
 def _of_run(run: Run) -> dict[str, Any]:
-    """The model of a run, which need not be loaded."""
+    """Facts about a run's model, which need not be loaded."""
     kept = {key: run.meta(key) for key in ("source", "versions")}
     return {**kept, "settings": settings_of(run, audit=False)}
 
 
 def _of_model(model: Model) -> dict[str, Any]:
-    """A model without a run."""
+    """Facts about a model without a run."""
     return {
         "source": model.source,
         "versions": {"findnemo": __version__},
@@ -198,7 +197,7 @@ def _of_model(model: Model) -> dict[str, Any]:
 
 
 def _about(run: Run, captions: Sequence[Caption], chosen: Sequence[Caption]) -> dict[str, Any]:
-    """What a run says beside the `chosen` ones of its captions."""
+    """What a run says about captions other than the `chosen` ones."""
     states = Counter(state(c) for c in captions)
     ids = {c.id for c in chosen}
     return {
@@ -217,21 +216,21 @@ def _about(run: Run, captions: Sequence[Caption], chosen: Sequence[Caption]) -> 
 
 
 def _held(caption: Caption, is_named: bool, reduced: bool) -> bool:
-    """Whether a caption's neurons go off: as the audit has it, or because it was asked for."""
+    """Whether a caption's neurons go off: as in the audit, or on request."""
     is_reduced = standing(caption) == "reduced"
     asked_for = is_named and (falls(caption) or is_reduced)
     return bool(switched_off(caption)) or asked_for or (reduced and is_reduced)
 
 
 def most_shared(captions: Iterable[Caption], count: int) -> NeuronSet:
-    """The `count` neurons that most captions share. Raises InputError for a count under 1."""
+    """The `count` neurons shared by most captions. Raises InputError for a count under 1."""
     if count < 1:
         raise InputError(f"{count} is not a number of neurons: give 1 or more")
     return NeuronSet.of(list(holders(captions))[:count])
 
 
 def _named(captions: Sequence[Caption], text: str) -> Caption:
-    """The one caption that a row number, a text or a part of it names."""
+    """The one caption that a row number, a text or a part of it identifies."""
     wanted = text.strip().lower()
     matches = (
         [c for c in captions if str(c.row) == wanted]

@@ -1,8 +1,7 @@
-"""A model with the weights as its source keeps them: exports carry these, whatever
-dtype a run computed in.
+"""A model with the weights of its source: exports carry these, whatever dtype a run computed in.
 
-The source is read again, in its own dtype, and used where its weights are those of the model as it
-is loaded; a part that was changed since (a textual inversion, a merged LoRA) is written as it is.
+The source is read again in its own dtype, and used for each part whose loaded weights it equals. A
+part changed since loading (by a textual inversion or a merged LoRA) is written as it is now.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from findnemo.models._single_file import configuration, from_single_file
 from findnemo.neurons import NeuronSet
 from findnemo.runtime.notices import notice, told_to
 
-Dtype = torch.dtype | None  # of written weights; None for that of the source
-OF_FILE: dict[str, tuple[str, ...]] = {  # how the keys of a part begin in a single file
+Dtype = torch.dtype | None  # dtype of written weights; None: that of the source
+OF_FILE: dict[str, tuple[str, ...]] = {  # part -> prefixes of its keys in a single file
     "unet": ("model.diffusion_model.",),
     "vae": ("first_stage_model.",),
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
     "text_encoder_2": ("conditioner.embedders.1.",),
 }
-# what old autoencoders call the layers of an attention
+# names of the layers of an attention in old autoencoders
 OLD_NAMES = {
     ".to_q.": ".query.",
     ".to_k.": ".key.",
@@ -56,13 +55,14 @@ class Kept:
 
     @property
     def widest(self) -> torch.dtype:
-        """One that holds all of them exactly."""
+        """A dtype that holds all of them exactly."""
         kinds = [kind if kind.itemsize > 1 else torch.float32 for kind in self.dtypes.values()]
         return reduce(torch.promote_types, kinds)
 
     def of(self, name: str) -> torch.dtype:
-        """Of a tensor as the part names it; where the loader gave it another name and the
-        dtypes are mixed, the widest.
+        """The dtype of a tensor, by the name in the part.
+
+        If the loader renamed the tensor and dtypes are mixed, it is the widest one.
         """
         if len(set(self.dtypes.values())) == 1:
             return next(iter(self.dtypes.values()))
@@ -73,8 +73,8 @@ class Kept:
 
 @dataclass(frozen=True)
 class Source:
-    """A model whose parts named in `kept` hold what the source holds, no narrower than it does;
-    the others are as they were.
+    """A model whose parts named in `kept` have the values of the source, at no lower precision; the
+    others are unchanged.
     """
 
     model: Model
@@ -82,10 +82,10 @@ class Source:
 
 
 def edited(model: Model, neurons: NeuronSet, factor: float, dtype: Dtype) -> tuple[Any, Model]:
-    """A pipeline with the edit in its weights, and the model as the source
-    keeps it, without the edit.
+    """A pipeline with the edit in its weights, and the model with its source's weights without the
+    edit.
 
-    Weights are in the dtype in which the source keeps each, or all in `dtype`.
+    Weights have the dtypes of the source, or all have `dtype`.
     """
     source = of_source(model, dtype)
     pruned = prune(source.model, neurons, factor)
@@ -93,9 +93,10 @@ def edited(model: Model, neurons: NeuronSet, factor: float, dtype: Dtype) -> tup
 
 
 def of_source(model: Model, dtype: Dtype = None) -> Source:
-    """A model with the weights of its source. One that was given live has none: it is its own.
+    """A model with the weights of its source. A live pipeline has no source: the model itself is
+    returned.
 
-    Raises InputError where the source is gone, unless a `dtype` is given.
+    Raises InputError if the source is gone and no `dtype` is given.
     """
     place = place_of(model)
     if place is None or not place.exists():
@@ -124,25 +125,25 @@ def of_source(model: Model, dtype: Dtype = None) -> Source:
 
 
 def base_of(model: Model) -> tuple[Model, Lora, float]:
-    """A model that was loaded with a LoRA, taken apart: the base as its source keeps it, the LoRA,
-    and its strength.
+    """Take a model loaded with a LoRA apart: the base with its source's weights, the LoRA, and its
+    strength.
 
-    Raises InputError where the source is gone, EditError where the model is no longer what both
-    make.
+    Raises InputError if the source is gone, EditError if the model is no longer the base with the
+    LoRA.
     """
     file, scale = of_strength(model.options["lora"])
     others: dict[str, Any] = {
         name: value for name, value in model.options.items() if name != "lora"
     }
     place = place_of(model)
-    if place is None:  # a shipped model that is in no file
+    if place is None:  # a shipped model without a file of its own
         pipeline = load(model.source, "cpu", torch.float32, **others).pipeline
     elif place.exists():
         pipeline = _reopened(model, place, _kept(model, place))
     else:
         raise InputError(
             f"{model.source} is gone, and the LoRA needs it: put it back, or name its"
-            " new place (--model), with --lora beside it"
+            " new place (--model) together with --lora"
         )
     lora = read_lora(file, pipeline)
     parts = networks_of(model.pipeline)
@@ -159,8 +160,8 @@ def base_of(model: Model) -> tuple[Model, Lora, float]:
 
 
 def with_kept(model: Model, pipeline: Any) -> Any:
-    """A pipeline that was made of a model's, with the parts that both share as the source keeps
-    them; a new denoiser stays as it is.
+    """A pipeline made from a model's, with the shared parts in the weights of the source; a new
+    denoiser stays unchanged.
     """
     source = of_source(model, model.dtype)
     networks = networks_of(model.pipeline).items()
@@ -179,9 +180,7 @@ def with_kept(model: Model, pipeline: Any) -> Any:
 
 
 def check_source(model: Model, dtype: Dtype = None) -> None:
-    """Raises InputError for a model whose source is gone, so that nobody knows in
-    which dtype it was kept.
-    """
+    """Raises InputError for a model whose source is gone, so that its dtype is unknown."""
     place = place_of(model)
     if place is not None and not place.exists() and dtype is None:
         raise InputError(
@@ -192,28 +191,28 @@ def check_source(model: Model, dtype: Dtype = None) -> None:
 
 
 def place_of(model: Model) -> Path | None:
-    """The file or directory that a model was loaded from; of a hub id the directory in the local
+    """The file or directory that a model was loaded from; for a hub id, its directory in the local
     cache. None for a live pipeline.
     """
     source = model.source
-    if source in SHIPPED:  # no file holds the other one as it is
+    if source in SHIPPED:  # no file holds the other one
         return DEMO if SHIPPED[source] is None else None
     if Path(source).exists() or source.startswith((".", "/", "~")):
         return Path(source)
-    if source.split(" ")[0] == "live":  # how `load` calls a pipeline that was given as it is
+    if source.split(" ")[0] == "live":  # the name that `load` gives a live pipeline
         return None
     from huggingface_hub import snapshot_download
 
     try:
         revision = model.options.get("revision")
         return Path(snapshot_download(source, revision=revision, local_files_only=True))
-    except Exception:  # no such id, or nothing of it in the cache
+    except Exception:  # no such id, or not in the cache
         return Path(source)
 
 
 def made_of(model: Model, of_lora: bool = False) -> Like | None:
-    """What an export of a model is made of, for its permissions: the source with the weights of the
-    denoiser, or the LoRA; None where no file holds them.
+    """The files whose permissions an export takes: the source with the denoiser's weights, or the
+    LoRA; None without files.
     """
     if of_lora:
         place = Path(of_strength(model.options["lora"])[0])
@@ -228,7 +227,7 @@ def made_of(model: Model, of_lora: bool = False) -> Like | None:
 
 
 def _kept(model: Model, place: Path) -> dict[str, Kept]:
-    """Part -> what the files of a source hold of it; parts without files there are left out."""
+    """Part -> what the files of a source hold of it, without parts that have no files."""
     dtypes: dict[str, dict[str, torch.dtype]] = {}
     parts = networks_of(model.pipeline)
     if place.is_file():
@@ -243,16 +242,14 @@ def _kept(model: Model, place: Path) -> dict[str, Kept]:
 
 
 def _files(folder: Path, variant: str | None) -> list[Path]:
-    """The weight files of a part that are loaded for a variant: its own, or the
-    plain ones where it has none.
-    """
+    """The weight files of a part for a variant: its own, or the plain ones if it has none."""
     files = sorted(folder.glob("*.safetensors"))
     own = [file for file in files if variant_of(file) == variant]
     return own or [file for file in files if variant_of(file) is None]
 
 
 def _dtypes(file: Path) -> dict[str, torch.dtype]:
-    """Name -> dtype of the tensors of a file that hold real numbers."""
+    """Name -> dtype of the real-valued tensors of a file."""
     entries, _ = read_header(file)
     filled = {name: entry for name, entry in entries.items() if 0 not in entry.shape}
     kinds = {name: DTYPES.get(entry.dtype) for name, entry in filled.items()}
@@ -265,8 +262,8 @@ def _holds(state: Mapping[str, torch.Tensor], kept: Kept) -> bool:
 
 
 def _reopened(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
-    """The pipeline from its source again, each part in a dtype that holds all of its tensors; with
-    the tokens of its embeddings.
+    """The pipeline read again from its source, each part in a dtype that holds all of its tensors,
+    with the tokens of its embeddings.
     """
     pipeline = _read_again(model, place, kept)
     if named := model.options.get("embedding"):
@@ -278,17 +275,17 @@ def _read_again(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
     if place.is_file():
         folder = configuration(place, model.options.get("config"))
         usual = "config" not in model.options
-        with told_to(lambda text: None):  # what the file says was told when it was loaded
+        with told_to(lambda text: None):  # its notices were given when it was loaded
             return from_single_file(place, folder, torch.float32, usual)
     widths = {name: about.widest for name, about in kept.items()} | {"default": torch.float32}
     return from_pretrained(type(model), place, widths, None, model.options.get("variant"))
 
 
 def _as_loaded(model: Model, pipeline: Any) -> dict[str, nn.Module]:
-    """The networks of a pipeline that was read again, as `load` makes them of what it reads.
+    """The networks of a pipeline that was read again, treated as `load` treats them.
 
-    A LoRA that was named is merged, into `pipeline` too: in the dtype of the model, in which it was
-    loaded, to be compared; and in that of the source, to be written.
+    A LoRA named in the options is merged twice: in the model's dtype, to compare, and into
+    `pipeline` in the dtype of the source, to write.
     """
     networks = networks_of(pipeline)
     named = model.options.get("lora")
@@ -304,7 +301,7 @@ def _as_loaded(model: Model, pipeline: Any) -> dict[str, nn.Module]:
 def _with_lora(
     model: Model, networks: Mapping[str, nn.Module], lora: Lora, scale: float
 ) -> dict[str, nn.Module]:
-    """Copies of networks in the dtype of the model, with a LoRA merged as when it was loaded."""
+    """Copies of networks in the dtype of the model, with a LoRA merged as at loading."""
     loaded = networks_of(model.pipeline)
     narrow = {
         name: copy.deepcopy(part).to(next(loaded[name].parameters()).dtype)
@@ -316,9 +313,7 @@ def _with_lora(
 
 
 def _same(fresh: nn.Module, loaded: nn.Module) -> bool:
-    """Whether a part that was read again is what was loaded, but for what
-    its dtype has rounded away.
-    """
+    """Whether a part that was read again equals the loaded one, up to rounding by its dtype."""
     new, old = weights_of(fresh), weights_of(loaded)
     return list(new) == list(old) and all(
         torch.equal(new[name].cpu().to(value.dtype), value.cpu()) for name, value in old.items()
@@ -328,7 +323,7 @@ def _same(fresh: nn.Module, loaded: nn.Module) -> bool:
 def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: Dtype) -> Any:
     """A pipeline whose tensors have the dtypes of the source, or all `dtype`.
 
-    Parts that it shares with `live` are copied first.
+    Parts shared with `live` are copied first.
     """
     shared = {id(part) for part in networks_of(live).values()}
     before: dict[str, set[torch.dtype]] = {}
@@ -350,8 +345,8 @@ def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: Dtype) -> A
 
 
 def tell_narrowed(kinds: Mapping[str, Iterable[torch.dtype]], dtype: Dtype) -> None:
-    """Say in one line which things, with tensors of these `kinds`,
-    `dtype` does not hold exactly.
+    """Warn, in one line, of the things with tensors of these `kinds` that `dtype` does not hold
+    exactly.
     """
     if dtype is None:
         return
@@ -372,7 +367,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def as_dtype(name: str | Dtype) -> Dtype:
-    """A dtype by its name. Raises InputError for one in which weights are not written."""
+    """A dtype by its name. Raises InputError for one that is not supported for weights."""
     kind = getattr(torch, name, None) if isinstance(name, str) else name
     if name is not None and kind not in (torch.float32, torch.float16, torch.bfloat16):
         raise InputError(

@@ -1,5 +1,5 @@
-"""Exports that carry weights: a checkpoint directory, a single file in the original
-layout, and LoRAs in two forms.
+"""Exports with weights: a checkpoint directory, a single file in the original layout, and LoRAs in
+two forms.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ from findnemo.neurons import NeuronSet
 
 
 def write_checkpoint(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
-    """A diffusers directory whose weights carry the edit, with the model
-    card's section as README.md.
+    """Write a diffusers directory whose weights carry the edit, with the model card's section as
+    README.md.
     """
     pruned, kept = edited(model, chosen.neurons, chosen.factor, dtype)
     check_parts(pruned)
@@ -60,7 +60,7 @@ def write_checkpoint(model: Model, chosen: Selection, path: Path, dtype: Dtype) 
 
 
 def write_lora(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
-    """A directory that `pipeline.load_lora_weights` reads."""
+    """Write a directory that `pipeline.load_lora_weights` reads."""
     file = save_lora(of_source(model, dtype).model, chosen.neurons, path, chosen.factor)
     entries, metadata = read_header(file)
     tensors = {name: read(file, entry) for name, entry in entries.items()}
@@ -68,7 +68,7 @@ def write_lora(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> Non
 
 
 def write_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
-    """A LoRA in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
+    """Write a LoRA in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
     require_original(model, "a LoRA in kohya's form")
     kept = of_source(model, dtype).model
     tensors = kohya_weights(kept, chosen.neurons, chosen.factor)
@@ -82,14 +82,16 @@ def write_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> No
     about = about_of(chosen) | {"limits": LIMITS}
     write(path, _all_as(tensors, dtype), network | marks | about)
     seal(path)
-    # narrowed it is not exact, and that was told
+    # a narrower dtype is not exact, and a warning said so
     exact = tensors if dtype is not None else load_file(path)
     check_kohya(exact, effects(kept, chosen.neurons, chosen.factor))
 
 
 def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict[str, torch.Tensor]:
-    """`edits.lora_weights` under kohya's names, with alpha = rank: at strength 1 the change is
-    exact. Raises EditError for a bias.
+    """`edits.lora_weights` under kohya's names, with alpha = rank: the change is exact at strength
+    1.
+
+    Raises EditError for a bias.
     """
     layers = model.layers_of("all")
     biased = [n for n in neurons.layers if getattr(layers.get(n), "bias", None) is not None]
@@ -112,8 +114,8 @@ def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict
 
 
 def write_file(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
-    """One file in the original layout: the file that was loaded with other rows, or a
-    conversion of what was loaded.
+    """Write one file in the original layout: the loaded file with edited rows, or a conversion of
+    the loaded model.
     """
     require_original(model, "a single file")
     if Path(model.source).is_file() and not {"lora", "embedding"} & set(model.options):
@@ -131,8 +133,8 @@ def write_file(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> Non
 
 
 def beside_file(model: Model) -> str | None:
-    """The configuration of the original code that is to lie beside a single file: that of the
-    source, or where one is needed.
+    """The configuration of the original code to put next to a single file: that of the source, or a
+    new one if needed.
     """
     source = Path(model.source)
     beside = source.with_suffix(".yaml")
@@ -144,17 +146,17 @@ def beside_file(model: Model) -> str | None:
 def rewrite(
     model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0, dtype: Dtype = None
 ) -> None:
-    """Copy the single file that a model was loaded from and scale the rows of `neurons`; not a
-    byte of the others changes.
+    """Copy the single file that a model was loaded from and scale the rows of `neurons`; no other
+    byte changes.
 
-    Where the file keeps a second, averaged U-Net (EMA), its rows are scaled as well: it holds the
-    same memory. Its header stays as it is, but for hashes that no longer hold, and for marks of
-    v-prediction and zero terminal SNR where it has none. `dtype`: write all real numbers in this
-    one. Raises MismatchError if the file no longer holds the weights that were loaded.
+    If the file has a second, averaged U-Net (EMA), its rows are scaled too, since it holds the same
+    memory. The header changes only in two ways: invalid hashes are removed, and missing marks of
+    v-prediction and zero terminal SNR are added. `dtype`: write all real numbers in this dtype.
+    Raises MismatchError if the file no longer holds the loaded weights.
     """
     source = Path(model.source)
     tensors, metadata = read_header(source)
-    check_parts(model.pipeline)  # what a file cannot carry (a LoRA, masks) is not in it
+    check_parts(model.pipeline)  # a file cannot carry some changes (a LoRA, masks)
     wanted = effects(model, neurons, factor)
     places = {layer: _places(model, tensors, effect) for layer, effect in wanted.items()}
     check_called(model, wanted)
@@ -184,8 +186,8 @@ def rewrite(
 
 
 def _check_marks(model: Model, source: Path, marks: list[Mark]) -> None:
-    """Raises MismatchError for a model that predicts something else than the marks of its file
-    say: a copy would say it too.
+    """Raises MismatchError if the model predicts something other than the marks of its file say: a
+    copy would say it too.
     """
     agreed(source, marks)
     if contradicted := contradiction(marks, model.pipeline.scheduler.config):
@@ -198,9 +200,7 @@ def _check_marks(model: Model, source: Path, marks: list[Mark]) -> None:
 
 
 def _as(source: Path, name: str, entry: Entry, dtype: torch.dtype) -> Lazy:
-    """A tensor of a file in a dtype, read when it is written; whole
-    numbers and truth values stay.
-    """
+    """A tensor of a file in a dtype, read when it is written; integers and Booleans keep theirs."""
     if entry.dtype not in DTYPES:
         raise ModelError(
             f"{name} in {source} is {entry.dtype}, which is not converted: leave the dtype out, so"
@@ -211,8 +211,8 @@ def _as(source: Path, name: str, entry: Entry, dtype: torch.dtype) -> Lazy:
 
 
 def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str]:
-    """The names under which a file keeps what a value layer's rows depend on, once they are
-    known to be what was loaded.
+    """The names of the tensors in a file that determine a value layer's rows, after checking that
+    they hold the loaded values.
     """
     names = []
     for end, loaded in (("weight", effect.weight), ("bias", effect.bias)):
@@ -243,15 +243,15 @@ def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str
 
 
 def _all_as(tensors: dict[str, torch.Tensor], dtype: Dtype) -> dict[str, torch.Tensor]:
-    """The tensors of a LoRA in a dtype, or as they are. The change is exact in float32 only."""
+    """The tensors of a LoRA in a dtype, or unchanged. The change is exact in float32 only."""
     kinds = {value.dtype for value in tensors.values()}
     tell_narrowed({"the LoRA, which is then not exact,": kinds}, dtype)
     return tensors if dtype is None else {name: value.to(dtype) for name, value in tensors.items()}
 
 
 def title_of(model: Model, chosen: Selection) -> str:
-    """What user interfaces show: the name of the model, without where it lies on somebody's
-    disk, and what was done to it.
+    """The title in user interfaces: the name of the model, without its folder on somebody's disk,
+    and what was done to it.
     """
     how = "off" if chosen.factor == 0 else f"at {chosen.factor:g}"
     return (

@@ -1,9 +1,9 @@
-"""A function in a process of its own, with limited memory: for files that could take all of it, or
-break the library that reads them.
+"""Run a function in a separate process with limited memory, for files that could exhaust memory or
+break their library.
 
     table = call("findnemo.prompts._reading", "_read_through", "captions.parquet", None)
 
-What it is given and what it returns goes as JSON. It can fail, run out of memory or crash: the
+Arguments and result are passed as JSON. If the function fails, runs out of memory or crashes, the
 caller gets an InputError.
 """
 
@@ -28,9 +28,9 @@ _CODE = (
 
 
 def call(module: str, name: str, source: str, *rest: Any) -> Any:
-    """What a function of ours returns for a file.
+    """The result of a function of findnemo for a file.
 
-    Raises InputError naming `source`: its own, or that it could not end well.
+    Raises InputError naming `source`: the function's own, or saying how its process ended.
     """
     served = [str(MEMORY), module, name, json.dumps([source, *rest])]
     command = [sys.executable, "-I", "-c", _CODE, json.dumps(sys.path), *served]
@@ -59,7 +59,7 @@ def _ended(status: int) -> str:
 
 
 def serve(memory: str, module: str, name: str, given: str) -> None:
-    """The other side: call the function under the limit and print what it returns."""
+    """In the separate process: call the function under the limit and print its result."""
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_AS)

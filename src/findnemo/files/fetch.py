@@ -1,11 +1,11 @@
-"""One request to a host that nobody vouches for: public addresses only, limited bytes and time, no
-proxies, no cookies, no second look-up.
+"""One request to an untrusted host: public addresses only, limited bytes and time, no proxies, no
+cookies, no second look-up.
 
-`checked` a URL, then `get` it; a redirect is an answer like any other, and is to be checked as the
-URL itself.
+First `checked` a URL, then `get` it. A redirect is an ordinary answer, whose URL must be checked
+too.
 
-Written by hand, because no client connects to the very address that was checked and keeps one
-deadline for all of a request.
+This is written by hand, because no client connects to exactly the address that was checked, with
+one deadline for the whole request.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ MOST_BYTES = 20 * 2**20
 HEADERS = {
     "User-Agent": f"findnemo/{__version__} (+https://github.com/findnemo/findnemo)",
     "Accept": "image/*",
-    "Accept-Encoding": "identity",  # what is compressed could grow without bounds
+    "Accept-Encoding": "identity",  # compressed data could grow without bounds
     "Connection": "close",
 }
 GLOBAL_6 = ipaddress.IPv6Network("2000::/3")
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
-PATH = "/%:@!$&'()*+,;=~"  # what stands in a path as it is
+PATH = "/%:@!$&'()*+,;=~"  # characters that a path keeps unescaped
 
 
 class RefusedError(FindnemoError):
-    """Why an image cannot be had."""
+    """The reason why an image is not available."""
 
 
 def checked(url: str) -> SplitResult:
@@ -68,7 +68,7 @@ def checked(url: str) -> SplitResult:
 
 
 def get(parts: SplitResult, deadline: float) -> bytes | str:
-    """One request: the body, or the URL that the answer redirects to.
+    """Make one request; return the body, or the URL of a redirect.
 
     `deadline`: of `time.monotonic`. Raises RefusedError.
     """
@@ -79,15 +79,16 @@ def get(parts: SplitResult, deadline: float) -> bytes | str:
         raise RefusedError("took too long") from None
     except ssl.SSLError as error:
         raise RefusedError(f"no secure connection ({error.reason or error})") from None
-    # ValueError: a name or a port that cannot be
+    # ValueError: an impossible name or port
     except (OSError, http.client.HTTPException, ValueError) as error:
         why = getattr(error, "strerror", None) or error or type(error).__name__
         raise RefusedError(f"no answer ({why})") from None
 
 
 def _connected(parts: SplitResult, deadline: float) -> socket.socket:
-    """A connection to an address of the host, once all of them are known to be public; no
-    name is looked up again.
+    """A connection to an address of the host, after checking that all of its addresses are public.
+
+    No name is looked up again.
     """
     host = str(parts.hostname)
     port = parts.port or PORTS[parts.scheme]
@@ -116,7 +117,7 @@ def _connected(parts: SplitResult, deadline: float) -> socket.socket:
 def _addresses(host: str, port: int, deadline: float) -> list[str]:
     """The IP addresses of a host.
 
-    The system's resolver knows no timeout, so it is asked in a thread.
+    The system's resolver has no timeout, so it runs in a thread.
     """
     answer: concurrent.futures.Future[list[Any]] = concurrent.futures.Future()
 
@@ -131,8 +132,8 @@ def _addresses(host: str, port: int, deadline: float) -> list[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet; an IPv4 address within an
-    IPv6 one is judged itself.
+    """Whether an IP address belongs to the public internet; an IPv4 address within an IPv6 one is
+    checked itself.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -152,8 +153,8 @@ def _left(deadline: float) -> float:
 
 
 class _Timed(io.RawIOBase):
-    """What http.client needs of a socket, with one deadline for all of it, however
-    slowly the other end drips.
+    """The part of a socket that http.client needs, with one deadline for everything, however slow
+    the other end.
     """
 
     def __init__(self, sock: socket.socket, deadline: float):
@@ -175,14 +176,16 @@ class _Timed(io.RawIOBase):
         return io.BufferedReader(self)
 
     def close(self) -> None:
-        """Left to whoever opened the socket: http.client closes it before it reads the body."""
+        """Do nothing: http.client closes the socket before it reads the body, so its opener closes
+        it.
+        """
 
 
 def _answer(parts: SplitResult, sock: _Timed) -> bytes | str:
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection: Any = kind(str(parts.hostname), parts.port or PORTS[parts.scheme])
     connection.sock = sock
-    connection.auto_open = False  # it never connects itself, to an address that nobody checked
+    connection.auto_open = False  # never connect again, to an unchecked address
     target = quote(parts.path or "/", safe=PATH)
     if parts.query:
         target += f"?{quote(parts.query, safe=PATH + '?')}"
@@ -198,7 +201,7 @@ def _answer(parts: SplitResult, sock: _Timed) -> bytes | str:
 
 
 def _body(response: http.client.HTTPResponse) -> bytes:
-    """The body, no byte more than allowed, whatever its length is said to be."""
+    """The body, with no byte more than allowed, whatever length the header gives."""
     too_big = RefusedError(f"more than {MOST_BYTES >> 20} MB")
     if (response.length or 0) > MOST_BYTES:
         raise too_big

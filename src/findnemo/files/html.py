@@ -1,7 +1,7 @@
-"""Pieces of HTML with which values show themselves in a notebook (`_repr_html_`).
+"""Pieces of HTML with which values are shown in a notebook (`_repr_html_`).
 
-Every text is escaped, and nothing is loaded from elsewhere. Only bars have a colour of their own:
-a notebook may be light or dark.
+All text is escaped, and nothing is loaded from elsewhere. Only bars have a colour of their own,
+because a notebook may be light or dark.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LEFT = ' style="text-align:left"'
 
 
 def escaped(value: object) -> str:
-    """A value as text of a page: no element, no control character and no secret in it.
+    """A value as text of a page, without elements, control characters and secrets.
 
     >>> escaped("<b>one</b>")
     '&lt;b&gt;one&lt;/b&gt;'
@@ -83,8 +83,8 @@ def bars(title: str, rows: Iterable[tuple[str, float, str]]) -> str:
 
 
 def data_uri(picture: Image.Image, side: int, quality: int = 80) -> str:
-    """A picture as `data:image/webp;base64,...`, made smaller if its longer side has more than
-    `side` pixels.
+    """A picture as `data:image/webp;base64,...`, reduced if its longer side has more than `side`
+    pixels.
     """
     small = picture.copy()
     out = io.BytesIO()

@@ -1,9 +1,9 @@
-"""The mark that keeps a spreadsheet from taking a cell for a formula: an apostrophe before it, put
-and taken away without loss.
+"""A mark that keeps a spreadsheet from reading a cell as a formula: an apostrophe before it, added
+and removed without loss.
 
-What begins with apostrophes and then as a formula does gets one apostrophe more, so that each text
-has one form of its own and `unmarked(marked(text)) == text` for every text. Only `results.csv`
-holds marks; `is_ours` tells it by its columns from the tables of others, whose apostrophes belong
+A text that begins with any number of apostrophes and then a formula gets one more apostrophe. So
+each text has a form of its own, and `unmarked(marked(text)) == text` for every text. Only
+`results.csv` has marks; `is_ours` recognizes it by its columns. Apostrophes in other tables belong
 to their captions.
 """
 
@@ -12,8 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-FORMULA = "=+-@\t\r\n＝＋－＠"  # how a formula begins for some spreadsheet, in full width too
-COLUMNS = (  # of every results.csv, whatever else it has
+FORMULA = (
+    "=+-@\t\r\n＝＋－＠"  # first characters of a formula in some spreadsheet, in full width too
+)
+COLUMNS = (  # columns of every results.csv
     "row", "caption", "status", "memorized", "score", "tau", "reached", "neurons", "layers",
     "fresh_score_before", "fresh_score_after", "fresh_same_seed", "evaluations", "seconds", "error",
 )  # fmt: skip

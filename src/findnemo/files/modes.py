@@ -1,8 +1,8 @@
-"""Who may read what was written: some libraries leave their files to their owner alone, since they
-write temporary ones that take another name.
+"""Permissions of written files: some libraries leave theirs readable by the owner alone, because
+they write temporary files first.
 
-    settle(Path("clean"))                               # as the umask says
-    settle(Path("clean"), Like(source, source_weights)) # as the model that it was made of
+    settle(Path("clean"))                               # follow the umask
+    settle(Path("clean"), Like(source, source_weights)) # take those of the original model
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from typing import NamedTuple
 
 
 class Like(NamedTuple):
-    """What something is made of: the file or folder `place`, whose `weights` are this file."""
+    """The original of something: the file or folder `place`, whose `weights` are this file."""
 
     place: Path
     weights: Path
 
 
 def settle(path: Path, like: Like | None = None) -> None:
-    """Give a new file, or a new folder and all in it, permissions that do not depend on what wrote
-    them.
+    """Give a new file, or a new folder and all in it, permissions that do not depend on the writer.
 
-    What lies in the same place of `like` gives its permissions, else its weights do; to folders
-    with an x beside each r. Without `like` they are what any new file gets here, by the umask or
-    the folder's access list. The owner may always read and write. A disk without permissions keeps
-    its own.
+    They are those of the file at the corresponding place in `like`, else those of its weights;
+    folders get an x for each r. Without `like` they are those of any new file here, by the umask or
+    the folder's access list. The owner may always read and write. A disk without permissions is
+    left alone.
     """
     usual = _usual(path.parent) if like is None else _mode(like.weights)
     for one in (path, *path.rglob("*")):
@@ -38,7 +37,7 @@ def settle(path: Path, like: Like | None = None) -> None:
         mode = usual | ((usual & 0o444) >> 2 if one.is_dir() else 0)
         if twin is not None and twin.exists() and twin.is_dir() == one.is_dir():
             mode = _mode(twin)
-        beyond = stat.S_IMODE(one.stat().st_mode) & ~0o777  # such as a folder's set-group-ID
+        beyond = stat.S_IMODE(one.stat().st_mode) & ~0o777  # bits such as a folder's set-group-ID
         with suppress(OSError):
             one.chmod(beyond | mode | own)
 
@@ -48,8 +47,9 @@ def _mode(path: Path) -> int:
 
 
 def _usual(folder: Path) -> int:
-    """What a new file in a folder gets. It is asked of a new file: a process can read its umask
-    only by changing it for all of its threads.
+    """The permissions of a new file in a folder.
+
+    A new file shows them: a process can read its umask only by changing it for all threads.
     """
     probe = folder / f".{secrets.token_hex(8)}.{os.getpid()}.part"
     number = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)

@@ -1,14 +1,14 @@
 """Original (training) images, from local files or the web.
 
-Both the table that names them and what answers are untrusted.
+Both the table that names them and the servers are untrusted.
 
     original = Originals("cache", "captions' folder")
     image = original("https://example.org/picture.jpg")  # a PIL image, or None
     original.failures  # {"https://example.org/picture.jpg": "answers 404"}
 
-A request goes to public addresses only, and to the very address that was checked: a table of
+Requests go to public addresses only, and to exactly the address that was checked: a table of
 captions must not make findnemo read the network behind a firewall. Bytes, pixels, redirects and
-time are limited, and no server is asked more than once a second.
+time are limited, and no server gets more than one request a second.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ if TYPE_CHECKING:
 
 REDIRECTS = 3
 MOST_PIXELS = 50_000_000
-MOST_FILE = 256 << 20  # bytes of a local picture; of one from the web see `_fetch`
+MOST_FILE = 256 << 20  # largest local picture, in bytes; for the web see `_fetch`
 LONGEST = 10_000  # characters of a reference
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 FAILURES = "failures.jsonl"
-_OPENING = threading.Lock()  # filters of warnings are shared by all threads
+_OPENING = threading.Lock()  # all threads share the filters of warnings
 
 
 class Originals:
-    """A function of image references, as a table of captions holds them, that returns RGB images,
-    or None and records why.
+    """A function of image references, as in a table of captions, that returns RGB images, or None
+    and records why.
 
-    `cache`: a directory for what is fetched, kept as the bytes came and named by the SHA-256 of the
-    URL, and for `failures.jsonl`; it is made when there is something to keep. `folder`: what paths
-    are relative to, that of the table. A reference is a path, relative or absolute, or an http(s)
-    URL; other schemes are refused (a file named like one is `./name:...`). `timeout`: seconds for
-    one image with all its redirects; `pause`: seconds between two requests to a host. JPEG, PNG,
-    WebP and the first picture of a GIF are read, of 50 megapixels and (from the web) 20 MB at most;
-    they are turned as their EXIF says and put on white.
+    `cache`: a directory for fetched files, unchanged and named by the SHA-256 of their URL, and for
+    `failures.jsonl`; it is made when needed. `folder`: base of relative paths, that of the table. A
+    reference is a path, relative or absolute, or an http(s) URL; other schemes are refused (a file
+    with such a name is `./name:...`). `timeout`: seconds for one image with all its redirects.
+    `pause`: seconds between two requests to a host. JPEG, PNG, WebP and the first picture of a GIF
+    are read, of at most 50 megapixels and (from the web) 20 MB; they are rotated by their EXIF and
+    put on white.
 
-    `references`: whole references, whose secrets (tokens in a URL) are kept out of runs and files:
-    one that is asked for without them is found among these.
+    `references`: complete references, whose secrets (tokens in a URL) are kept out of runs and
+    files: a reference without its secrets is looked up among these.
 
-    `failures`: reference -> reason. What failed is not tried again by the same object. May be
-    called from several threads. Raises InputError if the cache cannot be written.
+    `failures`: reference -> reason. The object does not try a failed reference again. May be called
+    from several threads. Raises InputError if the cache cannot be written.
 
     >>> import tempfile
     >>> from findnemo import demo
@@ -96,7 +96,7 @@ class Originals:
         self._lock = threading.Lock()
 
     def __call__(self, reference: str) -> Image.Image | None:
-        """The image, RGB, or None if it cannot be had."""
+        """The image, RGB, or None if it is not available."""
         if reference in self.failures:
             return None
         try:
@@ -108,8 +108,8 @@ class Originals:
             return None
 
     def of_caption(self, caption: Caption) -> Image.Image | None:
-        """The training image of a run's caption, if it names one: what an audit
-        asks for (`Work.original`).
+        """The training image of a run's caption, if it names one, for an audit
+        (`Work.original`).
         """
         return self(caption.image) if caption.image else None
 
@@ -125,7 +125,7 @@ class Originals:
         return image
 
     def _fetch(self, url: str) -> bytes:
-        """The bytes behind a URL. Every redirect is checked as the URL itself."""
+        """The bytes behind a URL. Every redirect is checked like the URL itself."""
         deadline = time.monotonic() + self.timeout
         for _ in range(REDIRECTS + 1):
             parts = fetch.checked(url)
@@ -139,9 +139,7 @@ class Originals:
 
     @contextmanager
     def _turn(self, host: str) -> Iterator[float]:
-        """One request at a time to a host, with a pause between two; gives the
-        seconds that were waited.
-        """
+        """One request at a time to a host, with a pause between two; yields the seconds waited."""
         with self._lock:
             mine = self._hosts.setdefault(host, _Host())
         began = time.monotonic()
@@ -171,7 +169,7 @@ class Originals:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """The cache, made where it is not there. Raises InputError where it cannot be written."""
+        """The cache, made if missing. Raises InputError if it cannot be written."""
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
             yield
@@ -191,18 +189,17 @@ class _Host:
 
 
 def kept_name(url: str) -> str:
-    """The name under which a cache keeps what was fetched from a URL,
-    with or without its secrets.
-    """
+    """The file name in the cache for a URL, with or without its secrets."""
     return hashlib.sha256(hidden(url).encode(errors="surrogatepass")).hexdigest()
 
 
 def for_run(run: str | os.PathLike, folder: str | os.PathLike = ".", **options: Any) -> Originals:
-    """Originals kept in the `originals/` of a run directory; `folder` is that of the table of
-    captions, `options` are those of `Originals`.
+    """Originals cached in the `originals/` of a run directory.
 
-    originals = for_run("run", "captions' folder")
-    audit(Work(run, model, calibration, plan, judges, originals.of_caption), prompts)
+    `folder`: that of the table of captions. `options`: of `Originals`.
+
+        originals = for_run("run", "captions' folder")
+        audit(Work(run, model, calibration, plan, judges, originals.of_caption), prompts)
     """
     return Originals(Path(run) / "originals", folder, **options)
 
@@ -213,7 +210,7 @@ def for_run(run: str | os.PathLike, folder: str | os.PathLike = ".", **options: 
 def from_file(path: Path) -> Image.Image:
     """An RGB image of a file. Raises RefusedError for anything else."""
     try:
-        if not path.is_file():  # neither devices nor pipes, which could keep us for ever
+        if not path.is_file():  # no devices or pipes, which could block for ever
             raise RefusedError("no such file")
         if path.stat().st_size > MOST_FILE:
             raise RefusedError(f"more than {MOST_FILE >> 20} MiB")
@@ -236,9 +233,9 @@ def picture(path: str | os.PathLike) -> Image.Image:
 
 
 def decode(file: IO[bytes]) -> Image.Image:
-    """An RGB image of what a file holds.
+    """An RGB image from the content of a file.
 
-    Its format and size are looked at before anything is decoded. Raises RefusedError.
+    Its format and size are checked before anything is decoded. Raises RefusedError.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -265,7 +262,7 @@ def decode(file: IO[bytes]) -> Image.Image:
 def _on_white(image: Image.Image) -> Image.Image:
     from PIL import Image
 
-    if image.mode.startswith("I"):  # 16 bits, which a conversion would cut off at 255
+    if image.mode.startswith("I"):  # 16 bits, which a conversion would clip at 255
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if not image.has_transparency_data:
         return image.convert("RGB")

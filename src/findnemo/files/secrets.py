@@ -1,5 +1,5 @@
-"""Secrets in texts: passwords and tokens in URLs, tokens of the hub, and what the environment calls
-a key never enter files or logs.
+"""Keep secrets out of files and logs: passwords and tokens in URLs, tokens of the hub, and keys in
+the environment.
 
 >>> hidden("https://me:secret@host/a.png?size=2&token=abc")
 'https://***@host/a.png?size=2&token=***'
@@ -21,7 +21,7 @@ _SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD)$", re.IGNORECASE)
 
 
 def hidden(text: str) -> str:
-    """The text with three asterisks for every secret in it."""
+    """The text with three asterisks in place of every secret."""
     for secret in _of_environment():
         text = text.replace(secret, "***")
     for rule, instead in _RULES:
@@ -30,9 +30,9 @@ def hidden(text: str) -> str:
 
 
 def _of_environment() -> list[str]:
-    """Values of variables such as WANDB_API_KEY, whatever they look like; the longest first.
+    """Values of variables such as WANDB_API_KEY, the longest first.
 
-    Short ones and paths are none.
+    Short values and paths do not count.
     """
     values = {value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
     secrets = (v for v in values if len(v) >= 12 and not v.startswith(("/", "~")))

@@ -1,4 +1,4 @@
-"""Files of unknown origin: how large they may be, and that they are files."""
+"""Limits on files of unknown origin: their size, and that they are regular files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 from findnemo.errors import InputError
 
-# of a neuron file or a calibration.json; parsed, it takes up to sixty times as much memory
+# largest neuron file or calibration.json; parsed, it takes up to sixty times as much memory
 JSON_BYTES = 16 << 20
-TENSOR_BYTES = 256 << 20  # of a file of statistics or neurons
+TENSOR_BYTES = 256 << 20  # largest file of statistics or neurons
 
 
 def checked(path: str | os.PathLike, most: int) -> Path:
-    """The path of a file of `most` bytes at most.
+    """The path of a file of at most `most` bytes.
 
-    Raises InputError for a larger one, a pipe, a device, or none at all.
+    Raises InputError for a larger file, a pipe, a device, or a missing file.
     """
     try:
         about = os.stat(path)

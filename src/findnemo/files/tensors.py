@@ -1,5 +1,5 @@
-"""Safetensors files without loading them: what they hold, and where; and how to write
-one tensor after the other.
+"""Safetensors files without loading them: their contents and offsets; and writing one tensor after
+the other.
 """
 
 from __future__ import annotations
@@ -33,19 +33,18 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-# metadata that hold a SHA-256 of all but the header
+# metadata with a SHA-256 of everything but the header
 HASHES = {"modelspec.hash_sha256": "0x{}", "sshs_model_hash": "{}"}
 UNSEALED = {name: form.format(64 * "0") for name, form in HASHES.items()}
-STALE = "sshs_legacy_hash"  # of bytes that begin at 1 MiB, header and all: no copy keeps it
-# how a torch.save or a pickle begins
+STALE = "sshs_legacy_hash"  # a hash from 1 MiB on, header included: no copy keeps it
+# first bytes of a torch.save or a pickle
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor in a file:
-
-    `dtype` as safetensors names it, `shape`, and the offset of its first byte in the file.
+    """A tensor in a file: `dtype` in the terms of safetensors, `shape`, and the offset of its first
+    byte.
     """
 
     dtype: str
@@ -65,7 +64,7 @@ class Lazy:
 def read_header(path: str | os.PathLike) -> tuple[dict[str, Entry], dict[str, str]]:
     """The tensors of a file by name, and its metadata. No tensor is read.
 
-    Raises ModelError for a pickle, InputError for anything else that is not whole and safetensors.
+    Raises ModelError for a pickle, InputError for anything else but a complete safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -84,7 +83,7 @@ def read_header(path: str | os.PathLike) -> tuple[dict[str, Entry], dict[str, st
                 " a model can need"
             )
         try:
-            with safe_open(path, "pt") as checked:  # looks through sizes and offsets
+            with safe_open(path, "pt") as checked:  # checks sizes and offsets
                 metadata = checked.metadata() or {}
         except (SafetensorError, ValueError) as error:
             raise InputError(
@@ -100,7 +99,7 @@ def read_header(path: str | os.PathLike) -> tuple[dict[str, Entry], dict[str, st
 
 
 def read(path: str | os.PathLike, entry: Entry) -> Tensor:
-    """A whole tensor of a file, in the dtype that it is kept in."""
+    """A whole tensor of a file, in its own dtype."""
     return _read(path, entry.start, DTYPES[entry.dtype], entry.shape)
 
 
@@ -124,9 +123,7 @@ def _read(
 
 
 def write_rows(path: str | os.PathLike, entry: Entry, first: int, rows: Tensor) -> None:
-    """Write rows of a tensor over those in the file, from row number `first`; not a
-    byte beside them changes.
-    """
+    """Overwrite rows of a tensor in a file, from row number `first`; no other byte changes."""
     size = _bytes(DTYPES[entry.dtype], entry.shape[1:])
     with Path(path).open("r+b") as file:
         file.seek(entry.start + first * size)
@@ -136,9 +133,7 @@ def write_rows(path: str | os.PathLike, entry: Entry, first: int, rows: Tensor) 
 def write(
     path: str | os.PathLike, tensors: Mapping[str, Tensor | Lazy], metadata: Mapping[str, str]
 ) -> None:
-    """Write a safetensors file, one tensor in memory at a time beside
-    those that are there already.
-    """
+    """Write a safetensors file, with one lazy tensor in memory at a time."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
     for name, tensor in tensors.items():
@@ -161,7 +156,7 @@ def copy(
     metadata: Mapping[str, str],
     marks: Iterable[str] = (),
 ) -> None:
-    """Copy a file with other metadata, and with tensors of no values, `marks`, after its own.
+    """Copy a file with other metadata, and with valueless tensors `marks` after its own.
 
     No byte of its tensors changes.
     """
@@ -177,8 +172,8 @@ def copy(
 
 
 def seal(path: str | os.PathLike) -> None:
-    """Write the SHA-256 of all that follows the header into the metadata that hold
-    one, in place of UNSEALED.
+    """Write the SHA-256 of everything after the header into the metadata that hold one, in place of
+    UNSEALED.
     """
     header, data = _header(Path(path))
     about = header.get("__metadata__", {})
@@ -199,7 +194,7 @@ def seal(path: str | os.PathLike) -> None:
 
 
 def _header(path: Path) -> tuple[dict, int]:
-    """The header of a file that `read_header` has checked, and where its data begins."""
+    """The header of a file that `read_header` has checked, and the offset of its data."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         return json.loads(file.read(size)), 8 + size
@@ -207,7 +202,7 @@ def _header(path: Path) -> tuple[dict, int]:
 
 def _head(header: Mapping[str, object]) -> bytes:
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # the data begins at a multiple of eight bytes
+    text += b" " * (-len(text) % 8)  # data begin at a multiple of eight bytes
     return len(text).to_bytes(8, "little") + text
 
 

@@ -1,8 +1,8 @@
-"""Files that are there whole or not at all, also after a kill or a power cut; and what a
-disk says, in plain words.
+"""Files that appear whole or not at all, even after a kill or a power cut; and errors of the disk
+in plain words.
 
-with written("run/results.csv") as part:
-    part.write_text("caption\\n")
+    with written("run/results.csv") as part:
+        part.write_text("caption\\n")
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ REASONS = {
     errno.EPERM: ("no permission", CLOSED),
     errno.EIO: ("the disk reports an error", FAILS),
 }
-_BESIDE = "(?:-journal|-wal|-shm)?"  # what SQLite puts beside a database that it writes
+_BESIDE = "(?:-journal|-wal|-shm)?"  # suffixes of SQLite's files next to a database
 _PART = re.compile(rf"^\..+\.part{_BESIDE}$")
 _OWNER = re.compile(rf"\.(\d+)(?:-\d+)?\.part{_BESIDE}$")
 
 
 @contextmanager
 def storing(folder: str | os.PathLike) -> Iterator[None]:
-    """Errors of the disk in the context as StorageError naming the directory,
-    the reason and the way out.
+    """Raise errors of the disk in the context as StorageError naming the directory, the reason and
+    the way out.
     """
     try:
         yield
@@ -52,14 +52,14 @@ def storing(folder: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def written(path: str | os.PathLike, settle: bool = True) -> Iterator[Path]:
-    """A temporary name beside `path` to write a file to.
+    """A temporary name next to `path` to write a file to.
 
     At the end it is flushed to the disk and takes the name `path`.
 
-    On an error nothing is left, and what `path` held before stays. The name is of this process
-    alone: `.NAME.PID.part`; `sweep` removes what a killed process leaves. `settle`: flush the new
-    name too, not only what the file holds. Raises StorageError for a disk that is full, read-only
-    or fails.
+    On an error nothing is left, and the earlier content of `path` stays. The name is of this
+    process alone: `.NAME.PID.part`; `sweep` removes the files of killed processes. `settle`: flush
+    the new name too, not only the content of the file. Raises StorageError for a disk that is full,
+    read-only or failing.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -78,8 +78,8 @@ def written(path: str | os.PathLike, settle: bool = True) -> Iterator[Path]:
 
 
 def write_all(files: Mapping[Path, bytes]) -> None:
-    """Write files, each whole or not at all; every directory is flushed
-    once, after its last file.
+    """Write files, each whole or not at all; every directory is flushed once, after its last
+    file.
     """
     for path, content in files.items():
         with written(path, settle=False) as part:
@@ -90,7 +90,7 @@ def write_all(files: Mapping[Path, bytes]) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on the disk."""
+    """Wait until the content of a file, or the names in a directory, are on the disk."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -99,8 +99,9 @@ def flush(path: Path) -> None:
 
 
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:
-    """Remove the temporary files that killed processes left anywhere in a directory; those of
-    processes that live stay. Links are not followed.
+    """Remove the temporary files that killed processes left anywhere in a directory.
+
+    Files of live processes stay. Links are not followed.
     """
     files = (Path(root, name) for root, _, names in os.walk(os.fspath(folder)) for name in names)
     stale = [path for path in files if _PART.match(path.name) and not _owned(path.name)]
@@ -111,7 +112,7 @@ def sweep(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def _owned(name: str) -> bool:
-    """Whether the temporary file belongs to another process that lives."""
+    """Whether the temporary file belongs to another live process."""
     owner = _OWNER.search(name)
     number = int(owner[1]) if owner else 0
     if number in (0, os.getpid()) or number > 2**31 - 1:
@@ -120,6 +121,6 @@ def _owned(name: str) -> bool:
         os.kill(number, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it lives, and is somebody else's
+    except PermissionError:  # it lives, and belongs to somebody else
         pass
     return True

@@ -1,4 +1,4 @@
-"""Finished images: made with a pipeline, shown, kept as PNG.
+"""Finished images: make them with a pipeline, show them, keep them as PNG.
 
 May be imported: the names below. May import: models and what lies under them.
 """

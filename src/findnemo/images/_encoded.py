@@ -1,4 +1,4 @@
-"""Pictures as a model's autoencoder reads them."""
+"""Pictures in the form for a model's autoencoder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
 
 def pixels(picture: Image.Image, model: Model) -> Tensor:
-    """A picture as the model's encoder reads it:
-
-    (1, 3, H, W) in [-1, 1], its middle square at the model's native size.
+    """A picture in the form for the model's encoder: (1, 3, H, W) in [-1, 1], its middle square at
+    the model's native size.
     """
     import numpy as np
     from PIL import ImageOps

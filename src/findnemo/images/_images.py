@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MOST_STEPS = 1000
-SHIPPED = ("demo", "demo-natural")  # models of findnemo's own: small, with images of few steps
+SHIPPED = ("demo", "demo-natural")  # findnemo's own models: small, with images of few steps
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class ImageSettings:
     """How finished images are made: denoising steps, guidance scale, base seed (published
     evaluations: 50 steps, 7).
 
-    `sampler`: the name of one in `models.SAMPLERS`, in any case; None is the checkpoint's own. The
-    paper's images are made with "ddim". Raises InputError for a sampler that is not known, for
-    fewer than 1 or more than 1000 steps, and for a guidance that is not a number.
+    `sampler`: a name in `models.SAMPLERS`, in any case; None is the checkpoint's own. The paper's
+    images are made with "ddim". Raises InputError for an unknown sampler, for fewer than 1 or more
+    than 1000 steps, and for a guidance that is not a number.
     """
 
     steps: int = 50
@@ -66,7 +66,7 @@ class ImageSettings:
 
     @classmethod
     def from_json(cls, values: Any) -> ImageSettings:
-        """Raises InputError for what `to_json` does not give."""
+        """The settings in an output of `to_json`. Raises InputError for anything else."""
         kinds: dict[Any, tuple[type, ...]] = {
             "steps": (int,),
             "guidance": (int, float),
@@ -83,8 +83,7 @@ class ImageSettings:
 
 
 def usual(source: str) -> ImageSettings:
-    """The settings with which images of a model are made where nobody says otherwise, by
-    what it was loaded from.
+    """The default settings for images of a model, by the source it was loaded from.
 
     >>> usual("demo").steps, usual("CompVis/stable-diffusion-v1-4").steps
     (15, 50)
@@ -95,7 +94,7 @@ def usual(source: str) -> ImageSettings:
 def check_images(model: Any, settings: ImageSettings) -> None:
     """Raises InputError for a sampler that does not fit a model, and for steps that it cannot make.
 
-    Of a model that only workers have (`runs.Facts`) the sampler alone is known.
+    For a model that only workers have (`runs.Facts`), only the sampler is checked.
     """
     sampler_class(model.samplers, settings.sampler)
     if isinstance(model, Model):
@@ -106,13 +105,13 @@ def check_images(model: Any, settings: ImageSettings) -> None:
 def generate(
     model: Model, prompt: str, samples: Sequence[int], settings: ImageSettings | None = None
 ) -> list[Image.Image]:
-    """One RGB image per sample number, with whatever edits are in force.
+    """One RGB image for each sample number, with the edits that are in force.
 
     Sample k looks the same in every batch.
 
-    The latents are decoded here, so that a safety checker does not blacken what is to be examined.
-    Raises NumericalError if the model gives NaN, InputError for a caption that is none and for
-    steps that the sampler cannot make.
+    The latents are decoded here, so that no safety checker blackens them. Raises NumericalError if
+    the model gives NaN, InputError for an invalid caption and for steps that the sampler cannot
+    make.
     """
     settings = settings or ImageSettings()
     require_caption(prompt)
@@ -126,8 +125,8 @@ def generate_many(
     settings: ImageSettings | None = None,
     batch: int = 8,
 ) -> list[Image.Image]:
-    """RGB images of (prompt, sample number) pairs of many prompts, `batch` of them
-    in a call of the pipeline.
+    """RGB images of (prompt, sample number) pairs of many prompts, `batch` of them in each call of
+    the pipeline.
     """
     settings = settings or ImageSettings()
     images: list[Image.Image] = []
@@ -141,10 +140,10 @@ def generate_many(
 def _sampled(
     model: Model, prompt: str | list[str], seeds: list[int], settings: ImageSettings
 ) -> list[Image.Image]:
-    """An image a seed, of one prompt or of as many; fewer at a time where the
-    device has no room for all.
+    """One image for each seed, of one prompt or of as many prompts; in smaller batches if memory is
+    short.
 
-    Raises DeviceError if one is too much.
+    Raises DeviceError if a single one is too much.
     """
 
     def part(rows: slice) -> list[Image.Image]:
@@ -175,8 +174,8 @@ def to_pil(decoded: torch.Tensor) -> list[Image.Image]:
 
 
 def noise_pictures(deltas: torch.Tensor) -> list[Image.Image]:
-    """Scaled noise differences (N, C, H, W) in [0, 1] as pictures: their first three
-    channels as red, green and blue.
+    """Scaled noise differences (N, C, H, W) in [0, 1] as pictures: the first three channels as red,
+    green and blue.
 
     >>> noise_pictures(torch.ones(1, 4, 2, 2))[0].getpixel((0, 0))
     (255, 255, 255)
@@ -196,9 +195,9 @@ def _require_finite(values: torch.Tensor, name: str) -> None:
 
 
 def save_png(image: Image.Image, path: str | os.PathLike) -> Path:
-    """Write a PNG: it is there whole, flushed to the disk, or not at all.
+    """Write a PNG: it appears whole, flushed to the disk, or not at all.
 
-    Raises StorageError where nothing can be written.
+    Raises StorageError if nothing can be written.
     """
     with written(path) as part:
         image.save(part, format="PNG")
@@ -206,14 +205,14 @@ def save_png(image: Image.Image, path: str | os.PathLike) -> Path:
 
 
 def intact_png(path: str | os.PathLike) -> bool:
-    """Whether a file is a whole PNG: every chunk fits its checksum (CRC-32),
-    and the pixels can be read.
+    """Whether a file is a complete PNG: every chunk fits its checksum (CRC-32), and the pixels can
+    be read.
     """
     from PIL import Image
 
     if not Path(path).is_file():
         return False
-    with open(path, "rb") as file:  # what cannot be opened may be whole
+    with open(path, "rb") as file:  # an unreadable file may be intact
         try:
             with Image.open(file, formats=("PNG",)) as image:
                 image.verify()
@@ -235,7 +234,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def font(size: float) -> Any:
-    """A face that has the letters of most alphabets, for captions in any of them."""
+    """A font with the letters of most alphabets, for captions in any of them."""
     from matplotlib import get_data_path
     from PIL import ImageFont
 
@@ -248,8 +247,8 @@ def sheet(
     original: Image.Image | None = None,
     tile: int = 128,
 ) -> Image.Image:
-    """A picture sheet: one labelled row of images per entry of `rows`, the training image
-    beside them if it is known.
+    """A picture sheet: one labelled row of images for each entry of `rows`, next to the training
+    image if known.
     """
     from PIL import Image, ImageDraw
 
@@ -285,7 +284,7 @@ def _square(image: Image.Image, tile: int) -> Image.Image:
 
 
 def _fit(draw: Any, text: str, font: Any, width: int) -> str:
-    # what is longer does not fit anyway, and takes Pillow long
+    # longer text does not fit anyway, and takes Pillow long
     text = " ".join(text.split())[:1000]
     if draw.textlength(text, font=font) <= width:
         return text

@@ -1,6 +1,6 @@
 """From pictures to a network's input.
 
-Every published number has a convention of its own, so it is a value that can be recorded.
+Every published number has its own convention, so a convention is a value that can be recorded.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from PIL import Image
 
 RGB = tuple[float, float, float]
-HALF: RGB = (0.5, 0.5, 0.5)  # as mean and deviation: pixels in [-1, 1]
+HALF: RGB = (0.5, 0.5, 0.5)  # mean and standard deviation that give pixels in [-1, 1]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resized to `size` x `size`, whatever the shape (`resize` None), or the shorter side to
-    `resize` and then the middle `size` x `size`.
+    """How pictures are resized and normalised.
 
-    Then (pixel / 255 - mean) / std. `resample` is PIL's filter.
+    Without `resize` a picture becomes `size` x `size`, whatever its shape. With it, the shorter
+    side becomes `resize`, and the middle `size` x `size` is cut out. Then (pixel / 255 - mean) /
+    std. `resample`: PIL's filter.
     """
 
     size: int
@@ -62,8 +63,8 @@ class Preprocessing:
 
 
 def _middle(image: Image.Image) -> Image.Image:
-    """The middle of an image more than four times as long as wide: enlarged whole, a strip of
-    one pixel would fill the memory.
+    """The middle of an image more than four times as long as wide: a strip of one pixel, enlarged
+    whole, would fill memory.
     """
     width, height = (min(side, 4 * min(image.size)) for side in image.size)
     if (width, height) == image.size:

@@ -26,12 +26,12 @@ CONFIG = "preprocessor_config.json"
 
 
 class Clip:
-    """Any CLIP of transformers with its preprocessing, from a directory or
-    hub id (safetensors only).
+    """Any CLIP of transformers with its preprocessing, from a directory or hub id (safetensors
+    only).
 
-    `mean`, `std`: of the pixels in [0, 1]; by default what the checkpoint's
-    preprocessor_config.json says, and [-1, 1] where it has none. Raises InputError for a source
-    that gives no CLIP, or of `mean` and `std` only one.
+    `mean`, `std`: of the pixels in [0, 1]; by default those in the checkpoint's
+    preprocessor_config.json, or those for [-1, 1] if it has none. Raises InputError for a source
+    that is no CLIP, or for only one of `mean` and `std`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Clip:
 
     @cached_property
     def preprocessing(self) -> dict[str, Any]:
-        """What its numbers depend on: size, resizing, mean, deviation and who says so (`name`),
+        """What its numbers depend on: size, resizing, mean, deviation and their origin (`name`),
         the checkpoint and 16 digits of its weights' SHA-256.
         """
         digest = hashlib.sha256()
@@ -68,7 +68,7 @@ class Clip:
             digest.update(f"{name}{tuple(value.shape)}".encode())
             digest.update(value.cpu().contiguous().numpy().tobytes())
         place = Path(self.source)
-        source = place.name if place.is_dir() else self.source  # where it lies does not matter
+        source = place.name if place.is_dir() else self.source  # its folder does not matter
         about = {"source": source, "sha256": digest.hexdigest()[:16]}
         return {"name": self.convention, **self.pixels.to_json(), **about}
 
@@ -81,7 +81,7 @@ class Clip:
 
 
 class Alignment(Clip):
-    """A_CLIP under any CLIP (see `Clip` for its arguments); `tokenizer`, where it lies elsewhere.
+    """A_CLIP by any CLIP (arguments as for `Clip`); `tokenizer`: its place, if elsewhere.
 
     >>> from findnemo import demo
     >>> alignment = demo.judges().alignment
@@ -102,24 +102,24 @@ class Alignment(Clip):
 
         super().__init__(source, device, mean, std)
         self.tokenizer = CLIPTokenizer.from_pretrained(str(tokenizer or source))
-        self.told: set[str] = set()  # captions that are longer than it reads, of which it was said
+        self.told: set[str] = set()  # truncated captions already reported
         self._opened = (source, tokenizer, str(device), mean, std)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as where it came from: another process opens it for itself."""
+        """Pickle its source: another process opens it again."""
         return type(self), self._opened
 
     @property
     def reader(self) -> Reader:
-        """How much of a caption it reads."""
+        """The reader that says how much of a caption it reads."""
         limit = self.model.config.text_config.max_position_embeddings
         return Reader("the judge's CLIP", self.tokenizer, limit)
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], captions: Sequence[str]) -> Tensor:
-        """Cosine of image k with caption k, (N,). Warns of captions that are longer than it reads.
+        """Cosine of image k with caption k, (N,). Warns of captions that it truncates.
 
-        Raises InputError if they are not equally many.
+        Raises InputError if their numbers differ.
         """
         if len(images) != len(captions):
             raise InputError(
@@ -146,14 +146,14 @@ class Alignment(Clip):
 
 
 def _tensor(output: Any) -> Tensor:
-    tensor: Tensor = getattr(output, "pooler_output", output)  # transformers 4 gives it itself
+    tensor: Tensor = getattr(output, "pooler_output", output)  # transformers 4 returns the tensor
     return tensor.float().cpu()
 
 
 def _preprocessing(
     source: str, size: int, mean: RGB | None, std: RGB | None
 ) -> tuple[Preprocessing, str]:
-    """A checkpoint's preprocessing, and who says so."""
+    """A checkpoint's preprocessing, and its origin."""
     if (mean is None) != (std is None):
         raise InputError("mean and std belong together: give both, or neither")
     config = _config(source)
@@ -166,10 +166,10 @@ def _preprocessing(
 
 
 def _config(source: str) -> dict[str, Any]:
-    """What the checkpoint's preprocessor_config.json says; empty if it has none.
+    """The content of the checkpoint's preprocessor_config.json; empty if it has none.
 
-    Raises InputError if that cannot be known (no connection) or read: with the wrong mean the
-    figures are wrong, and nothing shows it.
+    Raises InputError if that is unknown (no connection) or unreadable: with the wrong mean the
+    figures would be wrong without any sign of it.
     """
     from transformers.utils.hub import cached_file
 

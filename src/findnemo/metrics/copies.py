@@ -1,4 +1,4 @@
-"""Copies among finished images: who judges them, what one is, and how far images changed
+"""Copies among finished images: the judges, the definition of a copy, and how far images changed
 (Finding NeMo, section 4).
 """
 
@@ -17,7 +17,7 @@ from findnemo.metrics.descriptor import Descriptor
 if TYPE_CHECKING:
     from PIL import Image
 
-# share of untouched images that must be copies for a prompt to copy: one pair among many is chance
+# share of untouched images that must be copies for a prompt to copy: a single pair may be chance
 COPYING = 0.5
 COPY = 0.7  # similarity of images of different seeds from which one is a copy of the other
 # similarity to the training image from which an image is a copy of it (Finding NeMo, section 4:
@@ -27,9 +27,9 @@ TRAINED = 0.7
 
 @dataclass(frozen=True)
 class Judges:
-    """What finished images are judged with; each is optional.
+    """The judges of finished images, all optional.
 
-    `original`: the training image of the prompt that is judged.
+    `original`: the training image of the judged prompt.
     """
 
     descriptor: Descriptor | None = None
@@ -61,9 +61,10 @@ def compare_images(
 def similarities(
     before: Sequence[Image.Image], after: Sequence[Image.Image], judges: Judges
 ) -> dict[str, torch.Tensor]:
-    """What tells of each image of a prompt whether it is a copy, (N,): `copies_before`,
-    `copies_after` (`copying`; of two images or more) and, with a descriptor and a training image,
-    `sscd_orig_before`, `sscd_orig_after`, its similarity to that.
+    """Similarities that decide for each image of a prompt whether it is a copy, (N,).
+
+    `copies_before`, `copies_after`: from `copying`, for two images or more. With a descriptor and a
+    training image also `sscd_orig_before`, `sscd_orig_after`: similarity to the training image.
     """
     found = {}
     for when, images in (("before", before), ("after", after)):
@@ -76,8 +77,7 @@ def similarities(
 
 
 def shares(similarities: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """Of each of `similarities` the share that are copies, or the median of those to a training
-    image.
+    """The share of copies in each of `similarities`, or the median of those to a training image.
 
     >>> shares({"copies_after": torch.tensor([0.7, 0.1]), "sscd_orig_after": torch.tensor([0.25, 0.5, 0.75])})
     {'copies_after': 0.5, 'sscd_orig_after': 0.5}
@@ -93,12 +93,11 @@ def copying(
     before: Sequence[Image.Image],
     descriptor: Descriptor | None = None,
 ) -> torch.Tensor:
-    """How much each image of a prompt is a copy of what other seeds gave before.
+    """How similar each image of a prompt is to the untouched images of other seeds.
 
-    (N,): its largest similarity, in [-1, 1], to an untouched image of another seed. No training
-    image is needed: a memory shows in that all seeds give it. `before`: untouched images of the
-    same two or more seeds, in the same order. Similarity is that of the descriptor, without one the
-    correlation of the pixels.
+    (N,): its largest similarity, in [-1, 1], to one of them. No training image is needed, because
+    all seeds reproduce a memory. `before`: untouched images of the same two or more seeds, in
+    order. Similarity is that of the descriptor, or without one the correlation of the pixels.
     """
     one, other = (
         pixel_vectors(i) if descriptor is None else descriptor(i) for i in (images, before)
@@ -107,13 +106,15 @@ def copying(
 
 
 def copies_in(values: Mapping[str, float | None], when: str) -> bool | None:
-    """Whether the finished images of a caption hold copies, `when` "before" the neurons went off or
-    "after"; None if none were judged. `values`: as `compare_images` gives them.
+    """Whether the finished images of a caption contain copies; None if none were judged.
 
-    Before: most untouched images are copies of what other seeds gave, or their median similarity to
-    the training image is .7 or more. After: where that was so of the untouched images, any image is
-    a copy of an untouched one of another seed; or the median similarity to the training image still
-    is .7 or more. A likeness of two images of which most are not alike is chance.
+    `when`: "before" the neurons are off, or "after". `values`: from `compare_images`.
+
+    Before: most untouched images are copies of the images of other seeds, or their median
+    similarity to the training image is .7 or more. After, if untouched images were copies of each
+    other: any image is a copy of an untouched one of another seed. Or their median similarity to
+    the training image is still .7 or more. If most untouched images are not alike, two similar
+    images are chance.
 
     >>> seen = {"copies_before": 1.0, "copies_after": 0.25}
     >>> copies_in({**seen, "copies_before": 0.25}, "before"), copies_in(seen, "after"), copies_in({}, "after")
@@ -142,7 +143,7 @@ def _among(features: torch.Tensor) -> float:
 
 
 def pixel_changes(before: Sequence[Image.Image], after: Sequence[Image.Image]) -> list[float]:
-    """Mean absolute difference of the pixels of each image to the same one before, 0 to 1."""
+    """Mean absolute difference of the pixels of each image before and after, 0 to 1."""
     changes = [
         np.asarray(old, np.float32) - np.asarray(new, np.float32)
         for old, new in zip(before, after, strict=True)

@@ -1,5 +1,5 @@
-"""Copy descriptors (SSCD, Pizzi et al. 2022): how much one image is a
-copy of another, in [-1, 1].
+"""Copy descriptors (SSCD, Pizzi et al. 2022): how much one image is a copy of another, in [-1,
+1].
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def open_torchscript(
 ) -> nn.Module:
     """A TorchScript network in evaluation mode.
 
-    Raises InputError if there is no such file or it is something else.
+    Raises InputError if the file is missing or something else.
     """
     if not Path(path).is_file():
         raise InputError(f"no {what} file {path}: give a TorchScript file such as {example}")
@@ -49,13 +49,13 @@ def open_torchscript(
 class Descriptor:
     """A TorchScript descriptor: `sscd_disc_mixup.torchscript.pt`, or the demo's.
 
-    `preprocessing`: "sscd", squashed to 320 x 320 and normalised with ImageNet's mean and
-    deviation, as in the SSCD paper and in Finding NeMo; or "half", the shorter side to 256, the
-    middle 224 x 224, mean and deviation .5 (Somepalli et al. 2023). Numbers of the two are not
-    comparable: record the attribute `preprocessing`, which also names the file, beside them.
+    `preprocessing`: "sscd", resized to 320 x 320 regardless of shape and normalised with ImageNet's
+    mean and deviation, as in the SSCD paper and in Finding NeMo; or "half", the shorter side to
+    256, the middle 224 x 224, mean and deviation .5 (Somepalli et al. 2023). Numbers of the two are
+    not comparable: record the attribute `preprocessing`, which also names the file, with them.
 
-    TorchScript is a program: load only files that you trust. Raises InputError for a file or a
-    convention that is not known.
+    TorchScript is a program: load only files that you trust. Raises InputError for an unknown file
+    or convention.
 
     >>> from findnemo import demo
     >>> descriptor = Descriptor(demo.DESCRIPTOR)
@@ -84,7 +84,7 @@ class Descriptor:
         self.convention = preprocessing
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as where it came from: another process opens the file for itself."""
+        """Pickle its source: another process opens the file again."""
         return type(self), (self.path, str(self.device), self.convention)
 
     @cached_property

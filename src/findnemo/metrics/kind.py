@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from findnemo.metrics.descriptor import Descriptor
 
 VERBATIM = 0.7  # SSCD above which an image is a copy of the training image
-IMAGES = 10  # generations that the paper looks at
-ORDINARY = (  # words for none, in small letters, with spaces for hyphens and underscores
+IMAGES = 10  # generations in the paper
+ORDINARY = (  # types that mean no memory, in lower case, with spaces for hyphens and underscores
     " ", "n", "none", "no", "n/a", "na", "nan", "null", "0", "0.0", "false", "unknown", "ordinary",
     "normal", "negative", "not memorized", "notmemorized", "non memorized", "nonmemorized", "unmemorized",
 )  # fmt: skip
 
 
 def is_memory(kind: str | None) -> bool:
-    """Whether the type that a table gives a caption is one of a memory (VM, TM, or any other): not
-    empty, and no word for none (`ORDINARY`).
+    """Whether the type that a table gives a caption is that of a memory (VM, TM, or any other).
+
+    It must not be empty, nor a word of `ORDINARY`.
 
     >>> is_memory("VM"), is_memory("None"), is_memory(None), is_memory("Not_Memorized")
     (True, False, False, False)
@@ -33,10 +34,10 @@ def is_memory(kind: str | None) -> bool:
 
 
 def memory_type(similarities: Iterable[float]) -> str:
-    """ "VM" if the largest SSCD of the generations (ten in the paper) to the training
-    image exceeds .7, else "TM".
+    """ "VM" if the largest SSCD of the generations (ten in the paper) to the training image exceeds
+    .7, else "TM".
 
-    With fewer generations, verbatim memories are more easily missed. Raises InputError if there are
+    With fewer generations, verbatim memories are missed more easily. Raises InputError if there are
     none, or one is NaN.
 
     >>> memory_type([0.2, 0.81]), memory_type([0.2, 0.7])

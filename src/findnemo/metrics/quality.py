@@ -1,14 +1,13 @@
-"""FID, KID and CLIP-FID as clean-fid computes them (Parmar et al. 2022): correct
-resizing, unbiased statistics.
+"""FID, KID and CLIP-FID as clean-fid computes them (Parmar et al. 2022): correct resizing, unbiased
+statistics.
 
-An extractor is whatever turns PIL images into features (N, D): `Inception` for FID and KID,
-`ClipFeatures` for CLIP-FID (Kynkäänniemi et al. 2023), a copy descriptor, or a function of one's
-own.
+An extractor turns PIL images into features (N, D): `Inception` for FID and KID, `ClipFeatures` for
+CLIP-FID (Kynkäänniemi et al. 2023), a copy descriptor, or a function of your own.
 
     fid(images, references, Inception("inception-2015-12-05.pt"))
 
-Give pictures that were never JPEG: its artefacts change the features, and compressing only one of
-the sets moves FID by more than many an edit does.
+Use pictures that were never JPEG: its artefacts change the features, and compressing only one of
+the sets changes FID by more than many edits do.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ INCEPTION_SIZE = 299
 BATCH = 64
 
 
-# distances of two sets of features ----------------------------------------------------------------
+# distances between sets of features ---------------------------------------------------------------
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """Fréchet distance of two Gaussians fitted to features (N, D) and (M, D): |mean gap|^2 + tr(S_a
     + S_b - 2 (S_a S_b)^(1/2)).
 
-    Heusel et al. 2017, with unbiased covariances. Fewer samples than dimensions are no problem to
-    compute, but the distance is biased: it falls as either set grows, so compare only distances
-    between sets of the same sizes. Raises InputError for shapes that do not fit or fewer than two
-    rows, NumericalError on NaN.
+    Heusel et al. 2017, with unbiased covariances. It can be computed for fewer samples than
+    dimensions, but is biased: it falls as either set grows, so compare only distances between sets
+    of the same sizes. Raises InputError for shapes that do not fit or fewer than two rows,
+    NumericalError on NaN.
 
     >>> x = torch.arange(4.0)[:, None]
     >>> round(frechet_distance(x, x + 2), 6), round(frechet_distance(x, x), 6)
@@ -71,13 +70,13 @@ def _factor(x: Tensor) -> Tensor:
 def kernel_distance(
     a: Tensor, b: Tensor, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> float:
-    """Unbiased squared MMD of features (N, D) and (M, D) under the kernel (x.y / D + 1)^3: the
-    mean over random subsets.
+    """Unbiased squared MMD of features (N, D) and (M, D) under the kernel (x.y / D + 1)^3: the mean
+    over random subsets.
 
-    Bińkowski et al. 2018. `size` rows of each set are drawn for a subset, without replacement,
-    fewer if a set has fewer. Unlike the Fréchet distance it has no bias that depends on the number
-    of samples, but with few it scatters, and may be negative. Which rows are drawn depends on
-    `seed` and on their order. Raises as `frechet_distance` does.
+    Bińkowski et al. 2018. A subset has `size` rows of each set, drawn without replacement, or fewer
+    if a set has fewer. Unlike the Fréchet distance, it has no bias that depends on the number of
+    samples. With few samples it scatters, and may be negative. The drawn rows depend on `seed` and
+    on their order. Raises as `frechet_distance` does.
 
     >>> a, b = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [1.0]])
     >>> kernel_distance(a, b)  # (1 + 1) / 2 + (8 + 8) / 2 - 2 (1 + 1 + 8 + 8) / 4
@@ -131,10 +130,10 @@ def _checked(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def clean_resize(image: Image.Image, size: int = INCEPTION_SIZE) -> Tensor:
-    """An image resized as clean-fid does: (3, size, size), 0 to 255.
+    """An image resized as in clean-fid: (3, size, size), 0 to 255.
 
-    PIL's bicubic filter, which smooths before it shrinks, on every channel as float32, not rounded
-    to bytes; what the filter throws beyond the range is cut off, as in clean-fid from 0.1.35 on.
+    PIL's bicubic filter, which smooths before it reduces, is applied to every channel in float32
+    without rounding to bytes. Values beyond the range are clipped, as in clean-fid from 0.1.35 on.
 
     >>> from PIL import Image
     >>> clean_resize(Image.new("RGB", (8, 4), (255, 0, 51)), 2)[:, 0, 0].tolist()
@@ -153,8 +152,8 @@ class Inception:
     (TorchScript, published with StyleGAN2-ADA).
 
     As in clean-fid the images are resized here (`clean_resize` to 299 x 299) and scaled to (x -
-    128) / 128, and the file's `layers` are called, past its own resizing. TorchScript is a program:
-    load only files that you trust. Raises InputError for another file.
+    128) / 128; then the file's `layers` are called, without its own resizing. TorchScript is a
+    program: load only files that you trust. Raises InputError for another file.
     """
 
     def __init__(self, path: str | os.PathLike, device: str | torch.device = "cpu"):
@@ -175,11 +174,10 @@ class Inception:
 
 class ClipFeatures(Clip):
     """Projected image embeddings (N, D) of any CLIP of transformers, not normalised (clean-fid:
-
     ViT-B/32).
 
-    As in clean-fid: the shorter side to the model's size (bicubic), the middle square, the model's
-    mean and deviation. See `Clip` for the arguments.
+    As in clean-fid: the shorter side is resized to the model's size (bicubic), the middle square is
+    cut out, and the model's mean and deviation are applied. Arguments as for `Clip`.
 
     >>> from findnemo import demo
     >>> image = demo.training_image(demo.memorized()[0].text)
@@ -201,7 +199,7 @@ class ClipFeatures(Clip):
         return self.embed(images)
 
 
-# distances of two sets of images ------------------------------------------------------------------
+# distances between sets of images -----------------------------------------------------------------
 
 
 def features(images: Sequence[Image.Image], extractor: Extractor) -> Tensor:
@@ -219,8 +217,8 @@ def fid(
 ) -> float:
     """Fréchet distance of two sets of images: FID with `Inception`, CLIP-FID with `ClipFeatures`.
 
-    Biased by the sizes of the sets: with 1,000 images it is far higher than with the 10,000 to
-    50,000 of published figures. Raises InputError for fewer than two images.
+    It is biased by the sizes of the sets: with 1,000 images it is far higher than with the 10,000
+    to 50,000 of published figures. Raises InputError for fewer than two images.
 
     >>> from findnemo import demo
     >>> images = [demo.training_image(p.text) for p in demo.memorized()[:4]]
@@ -238,9 +236,9 @@ def kid(
     size: int = 1000,
     seed: int = 0,
 ) -> float:
-    """Kernel distance of two sets of images:
+    """Kernel distance of two sets of images: KID with `Inception`.
 
-    KID with `Inception`. Unbiased also for few images. Raises InputError for fewer than two.
+    It is unbiased even for few images. Raises InputError for fewer than two.
     """
     a, b = (features(images, extractor) for images in (images_a, images_b))
     return kernel_distance(a, b, subsets, size, seed)

@@ -1,6 +1,5 @@
-"""Mitigations:
-
-NeMo's and those it is compared with, each a context in which the pipeline is used as usual.
+"""Mitigations: NeMo's and others for comparison, each a context in which the pipeline is used as
+usual.
 
 >>> import findnemo
 >>> from findnemo.mitigation import MITIGATIONS, Case
@@ -32,7 +31,7 @@ from findnemo.runtime.plugins import Method, Methods, as_method
 _NEMO = "Finding NeMo, section 4"
 _WORDS = {"tokens": "random token", "numbers": "random number", "repeats": "repeated word"}
 
-# in the order of Table 1: name -> a function, or a Method of it with what tables say
+# in the order of Table 1: name -> a function, or a Method with its texts for tables
 _OWN: dict[str, Mitigation] = {
     **{
         f"random-{k}": Method(random_draw(k), "Random neurons", _NEMO, permanent=True)
@@ -86,7 +85,7 @@ _OWN: dict[str, Mitigation] = {
     "padding-zeros": Method(
         partial(masked_padding, share=SHARE), "Zeroed padding", "released code"
     ),
-    # `nemo` is given the neurons of the listing, `neurons` those of findnemo's own search
+    # `nemo` gets the neurons of the listing, `neurons` those of findnemo's own search
     "nemo": Method(found_neurons, "Deactivated neurons (NeMo)", _NEMO, permanent=True),
     "neurons": Method(
         found_neurons,

@@ -1,5 +1,5 @@
-"""Where mitigations take part in a pipeline's call: in the noise that it starts from, and in
-what its guidance is made of.
+"""Where mitigations take part in a pipeline's call: in its initial noise, and in the predictions
+that its guidance combines.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from findnemo.passes.conditioning import Call, check_changeable
 from findnemo.passes.gradients import frozen
 from findnemo.runtime.state import undisturbed
 
-ENTRIES = 4 * 64 * 64  # of the latent that published norms are of
-PREPARE = ("prepare_latents", "prepare_intermediate_images")  # what draws a pipeline's noise
+ENTRIES = 4 * 64 * 64  # size of the latents for which norms were published
+PREPARE = ("prepare_latents", "prepare_intermediate_images")  # methods that draw a pipeline's noise
 
 Difference = Callable[[Tensor], Tensor]
 Start = Callable[[Tensor, Difference], Tensor]
@@ -32,9 +32,9 @@ def norms(d: Tensor) -> Tensor:
 
 
 def fitted(norm: float, latent: Tensor) -> float:
-    """A norm that was published for latents of 4 x 64 x 64, for those of another size.
+    """A norm published for latents of 4 x 64 x 64, converted to latents of another size.
 
-    A norm grows with the square root of the number of entries: 1.5 is .375 for 4 x 16 x 16.
+    A norm grows with the square root of the number of entries: 1.5 becomes .375 for 4 x 16 x 16.
 
     >>> fitted(1.5, torch.zeros(4, 16, 16))
     0.375
@@ -44,14 +44,14 @@ def fitted(norm: float, latent: Tensor) -> float:
 
 @contextmanager
 def starting(model: Model, call: Call, change: Start) -> Iterator[None]:
-    """Start each pipeline call that `call` follows from `change(noise, d)` instead of the noise
-    that the pipeline draws.
+    """Start each pipeline call that `call` follows from `change(noise, d)` instead of the
+    pipeline's own noise.
 
     `noise`: of one image, (1, C, H, W), float32, as the denoiser sees it, of about unit variance.
     `d`: noise -> eps(x, y) - eps(x, empty) at the first timestep, (1, C, H, W), float32, with the
-    image's own prompt. A call of d is two evaluations, six where a gradient is taken. Images are
-    changed one by one, so that none depends on the others of its batch. Raises ModelError for a
-    model whose prompts `Model.conditions` does not tell in full.
+    image's own prompt. A call of d takes two evaluations, six with a gradient. Images are changed
+    one by one, so that none depends on the others of its batch. Raises ModelError for a model whose
+    prompts `Model.conditions` does not give completely.
     """
     check_changeable(model)
     empty = model.unconditional()
@@ -72,8 +72,10 @@ def starting(model: Model, call: Call, change: Start) -> Iterator[None]:
         rows = call.rows(len(sample))
         text = model.text_of(kwargs)[rows]
         with call.aside():
-            changed = _changed(model, sample[rows], int(timestep), text, empty, change).to(sample)
-        # what samplers with sigmas divide latents by before a pass
+            changed = _changed_noise(model, sample[rows], int(timestep), text, empty, change).to(
+                sample
+            )
+        # samplers with sigmas divide latents by this before a pass
         unit = pipeline.scheduler.scale_model_input(latents.new_ones(1), timestep)
         latents.copy_(changed / unit)
         halves = [changed] * (len(sample) // len(changed))
@@ -86,12 +88,12 @@ def starting(model: Model, call: Call, change: Start) -> Iterator[None]:
     finally:
         handle.remove()
         delattr(pipeline, name)
-        if getattr(pipeline, name) != plain:  # it had been changed before
+        if getattr(pipeline, name) != plain:  # it was changed before
             setattr(pipeline, name, plain)
 
 
 @undisturbed
-def _changed(
+def _changed_noise(
     model: Model, noise: Tensor, timestep: int, text: Text, empty: Text, change: Start
 ) -> Tensor:
     with frozen(model.denoiser):
@@ -119,13 +121,13 @@ def difference(model: Model, timestep: float, text: Text, empty: Text) -> Differ
 def predicting(
     model: Model, call: Call, change: Callable[[Halves, tuple, dict[str, Any]], Halves]
 ) -> Iterator[None]:
-    """In each step of the pipeline calls that `call` follows, put `change(halves, args, kwargs)` in
-    the place of what the denoiser predicts without the prompt and with it, both (N, C, H, W).
+    """In each step of the pipeline calls that `call` follows, replace both predictions of the
+    denoiser by `change(halves, args, kwargs)`.
 
-    `args`, `kwargs`: what the denoiser was given. The pipeline's own guidance is applied to what
-    comes back: where both halves are the same, that is what it steps by, whatever the scale. Raises
-    ModelError for a network with guidance built in, InputError for a pipeline call without
-    guidance.
+    `halves`: the predictions without and with the prompt, (N, C, H, W) each. `args`, `kwargs`:
+    inputs of the denoiser. The pipeline applies its own guidance to the result: if both halves are
+    equal, it steps by that value, whatever the scale. Raises ModelError for a network with guidance
+    built in, InputError for a pipeline call without guidance.
     """
     if model.distilled:
         raise ModelError(
@@ -143,7 +145,7 @@ def predicting(
                 "a mitigation that changes the guidance needs some: call the pipeline with a"
                 " guidance_scale above 1"
             )
-        channels = model.latent_shape[0]  # beside them may be a variance
+        channels = model.latent_shape[0]  # a variance may follow them
         changed = whole.clone()
         halves = whole[: rows.start, :channels], whole[rows, :channels]
         changed[:, :channels] = torch.cat(change(halves, args, kwargs))
@@ -158,22 +160,23 @@ def predicting(
 
 
 def timestep_of(model: Model, call: Call) -> float:
-    """The timestep of the step under way, in the scheduler's units."""
+    """The timestep of the current step, in the scheduler's units."""
     return float(model.pipeline.scheduler.timesteps[call.step])
 
 
 def in_noise(model: Model, difference: Tensor, timestep: float) -> Tensor:
-    """What two predictions of the network (eps, v, a velocity) differ by, as a difference of noise.
+    """The difference of two predictions of the network (eps, v, a velocity), as a difference of
+    noise.
 
-    `Model.as_noise` is linear, but for what latents add to both.
+    `Model.as_noise` is linear, except for the contribution of the latents, which cancels.
     """
     return model.as_noise(difference, torch.zeros_like(difference), timestep)
 
 
 def captions(options: dict[str, Any]) -> list[str]:
-    """The prompts that a pipeline's `encode_prompt` is called with, by its arguments' names.
+    """The prompts in a call of a pipeline's `encode_prompt`, from its keyword arguments.
 
-    Raises InputError for a call with prompt_embeds, in which none is seen, or with prompt_2.
+    Raises InputError for a call with prompt_embeds, which shows no prompt, or with prompt_2.
     """
     prompt = options.get("prompt")
     if prompt is None or options.get("prompt_2") is not None:

@@ -1,5 +1,5 @@
-"""What all mitigations have in common: a model and a case go in, a context comes out in which
-the pipeline is used as usual.
+"""The common interface of mitigations: a model and a case give a context in which the pipeline is
+used as usual.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from findnemo.neurons import EMPTY, NeuronSet
 class Case:
     """What a mitigation may know.
 
-    `neurons`: what localization found. `seed`: base seed of all that is drawn.
-
-    `reference`: captions that are not memorized, for methods that compare with such.
+    `neurons`: those that localization found. `seed`: base seed of all random draws. `reference`:
+    captions that are not memorized, for methods that need them.
     """
 
     prompt: str
@@ -33,10 +32,9 @@ Mitigation = Callable[[Model, Case], AbstractContextManager[None]]
 
 
 def at_least(least: float, **given: float) -> None:
-    """Refuse hyperparameters under `least`, and those that are no finite number: methods would
-    leave images as they are, and look weak.
+    """Raises InputError for hyperparameters under `least`, or that are no finite number.
 
-    Raises InputError.
+    With such values a method would leave images unchanged, and look weak.
 
     >>> at_least(1, iterations=0)
     Traceback (most recent call last):

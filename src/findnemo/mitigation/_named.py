@@ -1,4 +1,4 @@
-"""Mitigations by name, with other hyperparameters than the published ones where a name gives such:
+"""Mitigations by name; a name may give other hyperparameters than the published ones:
 `embedding:target=0.5`.
 """
 
@@ -15,9 +15,9 @@ KINDS = (int, float, str)
 
 
 def parsed(text: str) -> tuple[str, dict[str, str]]:
-    """The name of a method, and its options as they were written.
+    """The name of a method, and its options as text.
 
-    Raises InputError for an option without a value, or one that is given twice.
+    Raises InputError for an option without a value, or given twice.
 
     >>> parsed("delayed:until=650:scale=2"), parsed("wanda")
     (('delayed', {'until': '650', 'scale': '2'}), ('wanda', {}))
@@ -37,7 +37,7 @@ def parsed(text: str) -> tuple[str, dict[str, str]]:
 
 
 def hyperparameters(method: Callable[..., Any]) -> dict[str, Any]:
-    """The numbers and words that a method takes beside a model and a case: name -> default.
+    """The numbers and words that a method takes besides a model and a case: name -> default.
 
     >>> from findnemo.mitigation import adjusted_embedding
     >>> hyperparameters(adjusted_embedding)
@@ -48,9 +48,9 @@ def hyperparameters(method: Callable[..., Any]) -> dict[str, Any]:
 
 
 def converted(name: str, method: Callable[..., Any], written: Mapping[str, str]) -> dict[str, Any]:
-    """Options of a method as numbers and words, by the kinds of their defaults.
+    """Options of a method as numbers and words, by the types of their defaults.
 
-    Raises InputError naming one that the method does not have, or that is no finite number.
+    Raises InputError naming an option that the method does not have, or that is no finite number.
 
     >>> from findnemo.mitigation import adjusted_embedding
     >>> converted("embedding", adjusted_embedding, {"target": "3"})
@@ -67,7 +67,7 @@ def converted(name: str, method: Callable[..., Any], written: Mapping[str, str])
 
 
 def canonical(text: str, method: Callable[..., Any]) -> str:
-    """One name for one method with one set of options, however they are written.
+    """The canonical name of a method with a set of options, however they are written.
 
     Raises InputError as `parsed` and `converted` do.
 

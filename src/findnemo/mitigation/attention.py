@@ -1,5 +1,5 @@
-"""Turning the attention from the padding to the start of the text (Ren et
-al., ECCV 2024, section 5).
+"""Move the attention from the padding to the start of the text (Ren et al., ECCV 2024, section
+5).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ C = 1.25
 @contextmanager
 def scaled_attention(model: Model, case: Case, c: float = C, both: bool = False) -> Iterator[None]:
     """In all cross-attention layers and steps, hide the positions after end-of-text and multiply
-    start-of-text's logit by `c`.
+    the logit of start-of-text by `c`.
 
-    Both before the softmax, for the rows with the prompt only; each prompt of a call has its own
-    end of text. A logit is a query times a key, so it is the key that is multiplied, and the
-    layers' own fast attention is kept. `both`: the released code hides the same positions in the
-    rows without the prompt too, whatever stands there; what is multiplied is the same. Raises InputError for a pipeline call with prompt_embeds, in
-    which the end of the text cannot be seen; EditError for a text that was encoded before, or a
-    processor that is not plain attention.
+    Both happen before the softmax, only for the rows with the prompt; each prompt of a call has its
+    own end of text. A logit is a query times a key, so the key is multiplied, and the layers keep
+    their own fast attention. `both`: also hide the same positions in the rows without the prompt,
+    as the released code does. Raises InputError for a pipeline call with prompt_embeds, which hide
+    the end of the text; EditError for a text encoded before the context, or a processor other than
+    plain attention.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -50,8 +50,8 @@ def scaled_attention(model: Model, case: Case, c: float = C, both: bool = False)
 
 
 def _plain(model: Model) -> list[Any]:
-    """The cross-attention layers, once each is known to make logits of queries and
-    keys and to heed a mask.
+    """The cross-attention layers, if all compute logits from queries and keys and respect a
+    mask.
     """
     if not model.cross_attentions:
         raise ModelError(
@@ -81,8 +81,8 @@ def _scale_start(call: Call, c: float, module: nn.Module, args: Any, keys: Tenso
 def _hide(
     call: Call, text: _Text, both: bool, module: nn.Module, args: tuple, kwargs: dict[str, Any]
 ) -> tuple[tuple, dict[str, Any]]:
-    """Forward pre-hook of the denoiser: give its cross-attentions a mask of what
-    there is to see, (B, tokens).
+    """Forward pre-hook of the denoiser: give its cross-attentions a mask of the visible positions,
+    (B, tokens).
     """
     embeddings = kwargs["encoder_hidden_states"]
     mask = torch.ones_like(embeddings[:, :, 0])

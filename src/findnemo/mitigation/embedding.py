@@ -1,5 +1,5 @@
-"""Adjusting the prompt's embedding until it changes the noise prediction less (Wen et
-al., ICLR 2024, section 4).
+"""Adjust the prompt's embedding until it changes the noise prediction less (Wen et al., ICLR 2024,
+section 4).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from findnemo.passes.gradients import frozen
 from findnemo.runtime.state import undisturbed
 
 TARGET = 1.5  # norm of a whole image's noise difference
-ENTRIES = 4 * 64 * 64  # of the latent for which it is meant
+ENTRIES = 4 * 64 * 64  # size of the latents for which it was published
 LEARNING_RATE = 0.05
 ITERATIONS = 10
 
@@ -31,14 +31,14 @@ def adjusted_embedding(
     model: Model, case: Case, target: float = TARGET, iterations: int = ITERATIONS
 ) -> Iterator[None]:
     """At the first step of each pipeline call, change the embedding of every image's prompt until
-    it is not followed so closely.
+    it changes the noise prediction less.
 
-    See `adjust` for how; each image is adjusted by itself. The rest of the call uses the changed
-    embedding. Rows without the prompt (guidance) stay as they are. `target`: || eps(x, y) - eps(x,
-    empty) ||_2 of one image with latents of 4 x 64 x 64. A norm grows with the square root of the
-    number of entries, so for others it is multiplied by sqrt(entries / 16384): .375 for 4 x 16 x
-    16. `iterations`: so many at most. Raises InputError for a negative target or no iterations,
-    EditError for passes of another size in the midst of a call.
+    `adjust` does this for each image alone. The rest of the call uses the changed embedding. Rows
+    without the prompt (guidance) stay unchanged. `target`: || eps(x, y) - eps(x, empty) ||_2 of one
+    image with latents of 4 x 64 x 64. A norm grows with the square root of the number of entries,
+    so for other sizes it is multiplied by sqrt(entries / 16384): .375 for 4 x 16 x 16.
+    `iterations`: at most. Raises InputError for a negative target or no iterations, EditError for
+    passes of another size during a call.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -58,8 +58,8 @@ def adjusted_embedding(
 
 
 class _Adjust:
-    """Forward pre-hook of the denoiser: adjust the conditional rows' embeddings at the first
-    step, use them from then on.
+    """Forward pre-hook of the denoiser: adjust the embeddings of the conditional rows at the first
+    step, and use them from then on.
     """
 
     def __init__(self, model: Model, call: Call, change: Callable[[Tensor, int, Text], Text]):
@@ -99,11 +99,10 @@ def adjusted(
     target: float = TARGET,
     iterations: int = ITERATIONS,
 ) -> Text:
-    """`adjust` the tokens of each of N prompts for its latent (N, C, H, W);
-    `empty`: the empty prompt.
+    """`adjust` the tokens of each of N prompts for its latent (N, C, H, W).
 
-    What a model is told beside the tokens stays as it is. One row at a time: so, to the last bit,
-    the others do not matter.
+    `empty`: the empty prompt. The parts of the text other than token embeddings stay unchanged.
+    Rows are adjusted one at a time, so that the others do not matter, to the last bit.
     """
     scaled = target * (latents[0].numel() / ENTRIES) ** 0.5
     rows = []
@@ -131,11 +130,11 @@ def adjust(
     iterations: int = ITERATIONS,
     starts: int = 1,
 ) -> Tensor:
-    """The embedding (1, tokens, D) changed until || noise(embedding) - unprompted ||_2 is at most
-    `target`, in `iterations` steps at most.
+    """The embedding (1, tokens, D), changed until || noise(embedding) - unprompted ||_2 is at most
+    `target`, in at most `iterations` steps.
 
-    AdamW with learning rate .05 on all positions but the first `starts`, start-of-text. One that
-    meets the target is given back as it is.
+    The steps are AdamW with learning rate .05 on all positions except the first `starts`
+    (start-of-text). An embedding that meets the target is returned unchanged.
 
     >>> text = adjust(lambda y: y, torch.ones(1, 2, 2), torch.zeros(1, 2, 2), target=1.9)
     >>> text[0, 0].tolist(), bool(text.norm() <= 1.9)

@@ -1,5 +1,5 @@
-"""Guidance that begins late, outside of the attraction basin (Jain et al., CVPR 2025,
-Classifier-free guidance inside the attraction basin may cause memorization).
+"""Guidance that begins late, outside the attraction basin (Jain et al., CVPR 2025, Classifier-free
+guidance inside the attraction basin may cause memorization).
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ OPPOSITE = 2.0
 def delayed_guidance(
     model: Model, case: Case, tau: float | None = TAU, opposite: float = 0.0
 ) -> Iterator[None]:
-    """Step without the prompt until a transition point, with the pipeline's own guidance from it
-    on.
+    """Step without the prompt until a transition point, and with the pipeline's own guidance after
+    it.
 
-    eps = eps_empty - `opposite` d, with d = eps_y - eps_empty, before; 0 is without the prompt, and
-    what is over it is opposite guidance (section 4.3; published: 2 with tau 650). `tau`: the static
-    transition point, guidance is off at timesteps above it, in thousandths of the training
-    schedule, whatever the number of steps. None: the dynamic one, the step after the first local
-    minimum of ||d||_2, of each image by itself. Norms are of noise, also where the network predicts
-    v. The released code begins the dynamic variant with guidance of scale 1, the prompt alone; here
-    it is without the prompt, as in the paper. An image without a minimum stays without the prompt
-    to its end, and is told of; so is a schedule of which all steps, or none, are above tau. Raises
-    ModelError and InputError where there is no guidance to change, InputError for negative numbers.
+    Before it, eps = eps_empty - `opposite` d, with d = eps_y - eps_empty. With 0 the prompt is not
+    used; more is opposite guidance (section 4.3; published: 2 with tau 650). `tau`: the static
+    transition point: guidance is off at timesteps above it, in thousandths of the training
+    schedule, whatever the number of steps. None: the dynamic point, the step after the first local
+    minimum of ||d||_2, for each image alone. Norms are of noise, even if the network predicts v.
+    The released code begins the dynamic variant with guidance of scale 1, the prompt alone; here it
+    begins without the prompt, as in the paper. An image without a minimum stays without the prompt
+    to its end, and a warning says so. The same holds for a schedule with all steps, or none, above
+    tau. Raises ModelError and InputError if there is no guidance to change, InputError for negative
+    numbers.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -51,7 +52,7 @@ def delayed_guidance(
 def delayed(
     model: Model, call: Call, tau: float | None, opposite: float = 0.0
 ) -> AbstractContextManager[None]:
-    """`delayed_guidance` of the pipeline calls that `call` follows."""
+    """`delayed_guidance` in the pipeline calls that `call` follows."""
     waiting = _dynamic(model, call) if tau is None else _static(model, call, tau)
 
     def change(halves: Halves, args: tuple, kwargs: dict[str, Any]) -> Halves:

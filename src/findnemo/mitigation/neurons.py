@@ -1,6 +1,4 @@
-"""Switching neurons off: those that were found, and as many others at random
-(Finding NeMo, section 4).
-"""
+"""Switch neurons off: those found, and as many random others (Finding NeMo, section 4)."""
 
 from __future__ import annotations
 
@@ -18,11 +16,9 @@ from findnemo.seeds import sample_seed
 
 @contextmanager
 def found_neurons(model: Model, case: Case, factor: float = 0.0) -> Iterator[None]:
-    """Multiply the outputs of the neurons that were found by `factor` (0: switched off).
+    """Multiply the outputs of the found neurons by `factor` (0: switched off).
 
-    Finding NeMo, section 3.3.
-
-    Raises EditError for neurons that the model lacks.
+    Finding NeMo, section 3.3. Raises EditError for neurons that the model lacks.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -37,10 +33,9 @@ def found_neurons(model: Model, case: Case, factor: float = 0.0) -> Iterator[Non
 def random_neurons(
     model: Model, case: Case, repeat: int = 1, factor: float = 0.0
 ) -> Iterator[None]:
-    """Multiply the outputs of `drawn` neurons by `factor`: the baseline, to show that it takes
-    those that were found. Finding NeMo, section 4.
+    """Multiply the outputs of `drawn` neurons by `factor`: the baseline for the found neurons.
 
-    Raises EditError as `drawn` does.
+    Finding NeMo, section 4. Raises EditError as `drawn` does.
 
     >>> import findnemo
     >>> model, (prompt, neurons) = findnemo.load("demo"), next(iter(findnemo.demo.planted().items()))
@@ -61,10 +56,10 @@ def random_draw(repeat: int) -> Mitigation:
 
 
 def drawn(model: Model, case: Case, repeat: int = 1, few: bool = False) -> NeuronSet:
-    """As many neurons of each layer as were found in it, none of them found, drawn from
-    (case.seed, case.prompt, repeat).
+    """As many random neurons of each layer as were found in it, none of them found.
 
-    Raises EditError for a layer with too few others; or takes all of them, if `few` are fine.
+    They are drawn from (case.seed, case.prompt, repeat). Raises EditError for a layer with too few
+    others; with `few`, takes all of these instead.
 
     >>> import findnemo
     >>> model, (prompt, neurons) = findnemo.load("demo"), next(iter(findnemo.demo.planted().items()))

@@ -1,4 +1,4 @@
-"""Adjusting the initial noise until the prompt pulls less at it (Han et al., NeurIPS 2025,
+"""Adjust the initial noise until the prompt changes its prediction less (Han et al., NeurIPS 2025,
 Adjusting initial noise to mitigate memorization in text-to-image diffusion models).
 """
 
@@ -17,9 +17,9 @@ from findnemo.mitigation.guidance import delayed
 from findnemo.models import Model
 from findnemo.passes.conditioning import following
 
-TARGET = 0.9  # ||d||_2 of a latent of 4 x 64 x 64
+TARGET = 0.9  # ||d||_2 for a latent of 4 x 64 x 64
 RATE = 0.01
-# the paper sets no end, the released code 1,000; its published seconds make eight of an image
+# the paper sets no limit, the released code 1,000; its published seconds fit eight for an image
 ITERATIONS = 50
 GAMMA = 0.7
 RHO = 50.0
@@ -35,16 +35,16 @@ def adjusted_noise(
     rate: float = RATE,
     iterations: int = ITERATIONS,
 ) -> Iterator[None]:
-    """Start each image from noise at which ||d||_2 <= `target` (per-sample mitigation, section
-    3.2.2 and appendix A).
+    """Start each image from noise with ||d||_2 <= `target` (per-sample mitigation, section 3.2.2
+    and appendix A).
 
-    d = eps(x_T, T, y) - eps(x_T, T, empty). The noise that the pipeline draws is changed by
-    `lowered`; guidance is the pipeline's own from the first step. `target`: for latents of 4 x 64 x
-    64, others by the square root of their size. Published: .7 to 1.5 for Stable Diffusion 1.4; 5 to
-    20 with rate .1 for 2.0, of v, which are .34 to 1.4 of noise at .068 to one. Noise that does not
-    reach the target in `iterations` steps is told of, and the best of them is used, where the
-    released code goes on with the last without a word. Raises InputError for negative numbers and no
-    iterations.
+    d = eps(x_T, T, y) - eps(x_T, T, empty). `lowered` changes the noise that the pipeline draws;
+    from the first step on, guidance is the pipeline's own. `target`: for latents of 4 x 64 x 64;
+    for other sizes multiplied by the square root of the ratio of their entries. Published: .7 to
+    1.5 for Stable Diffusion 1.4; 5 to 20 of v with rate .1 for 2.0, which is .34 to 1.4 of noise,
+    at .068 to one. If noise does not reach the target in `iterations` steps, the best noise is used
+    and a warning says so; the released code silently continues with the last. Raises InputError for
+    negative numbers and no iterations.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -72,8 +72,9 @@ def adjusted_noise(
 def lowered(
     d: Difference, noise: Tensor, target: float, rate: float = RATE, iterations: int = ITERATIONS
 ) -> tuple[Tensor, float]:
-    """Noise with the least ||d(noise)||_2 that was seen, (1, C, H, W), and that norm: AdamW (decay
-    .01) until it is at most `target`, in `iterations` steps at most.
+    """The noise with the least ||d(noise)||_2 seen, (1, C, H, W), and that norm.
+
+    AdamW (decay .01) lowers the norm until it is at most `target`, in at most `iterations` steps.
 
     >>> lowered(lambda x: x, torch.full((1, 1, 2, 2), 0.5), target=0.99)[1]
     0.97...
@@ -105,12 +106,12 @@ def flattened_noise(
     """Start from noise around which d changes less, with guidance from timestep `tau` on
     (batch-wise mitigation, Algorithm 1).
 
-    `rounds` times x <- x - gamma (d(x + rho d / ||d||) - d(x)), see `flattened`: no gradient, four
-    evaluations a round. As a batch all images get the same rounds, but the norm is of each by
-    itself. `rho`: for latents of 4 x 64 x 64, others by the square root of their size. Published
-    for Stable Diffusion 2.0: rho 30, 4 rounds, tau 917.449. Timesteps above `tau` (of 1000) are
-    without guidance. Raises ModelError and InputError where there is none to delay, and InputError
-    for negative numbers and no rounds.
+    The noise is changed `rounds` times by x <- x - gamma (d(x + rho d / ||d||) - d(x)), see
+    `flattened`: four evaluations a round, without a gradient. All images of a batch have the same
+    rounds, but each has its own norm. `rho`: for latents of 4 x 64 x 64; for other sizes multiplied
+    by the square root of the ratio of their entries. Published for Stable Diffusion 2.0: rho 30, 4
+    rounds, tau 917.449. Timesteps above `tau` (of 1000) have no guidance. Raises ModelError and
+    InputError if there is no guidance to delay, and InputError for negative numbers and no rounds.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"

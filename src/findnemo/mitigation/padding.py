@@ -1,5 +1,5 @@
-"""Masking what the padding says: in CLIP's embeddings it repeats the end of the text, and the
-end the whole caption.
+"""Mask the content of the padding: in CLIP's embeddings it repeats the end of the text, which
+contains the whole caption.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ SHARE = 0.7
 
 @contextmanager
 def masked_padding(model: Model, case: Case, share: float | None = None) -> Iterator[None]:
-    """Encode prompts padded with "!", and put zeros at the end of the text; with `share`, put zeros
-    at the first `share` of the padding, and change nothing else.
+    """Encode prompts padded with "!", and set the end of the text to zero; with `share`, only set
+    the first `share` of the padding to zero.
 
-    Published: the first variant, and a share of .7. A caption's own words are encoded before the
-    end and stay as they are, and so do pooled embeddings. Rows without the prompt (guidance) are
-    left alone, and so is an empty prompt, where the released code masks them in the first variant
-    too. Raises InputError for a share that is none, a pipeline call with prompt_embeds, in which
-    the end of the text cannot be seen, or with prompt_2; ModelError for a text encoder that is not
-    CLIP's.
+    Published: the first variant, and a share of .7. The caption's own words are encoded before the
+    end and stay unchanged, and so do pooled embeddings. Rows without the prompt (guidance) and an
+    empty prompt stay unchanged; the released code masks them too in the first variant. Raises
+    InputError for an invalid share, or a pipeline call with prompt_embeds, which hide the end of
+    the text, or with prompt_2. Raises ModelError for a text encoder other than CLIP's.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -69,7 +68,7 @@ def masked_padding(model: Model, case: Case, share: float | None = None) -> Iter
 
 
 def ends(text: Tensor) -> Tensor:
-    """Where a text ends, (N, tokens), by `shown`: the last position that is no padding.
+    """Where texts end, (N, tokens), from `shown`: the last position before the padding.
 
     >>> ends(torch.tensor([[1, 1, 0, 0]])).tolist()
     [[False, True, False, False]]
@@ -78,7 +77,7 @@ def ends(text: Tensor) -> Tensor:
 
 
 def first_padding(text: Tensor, share: float = SHARE) -> Tensor:
-    """The first `share` of the padding, rounded down, (N, tokens), by `shown`.
+    """The first `share` of the padding, rounded down, (N, tokens), from `shown`.
 
     >>> first_padding(torch.tensor([[1, 1, 0, 0, 0, 0, 0, 0]]), 0.7).sum().item()
     4
@@ -89,7 +88,7 @@ def first_padding(text: Tensor, share: float = SHARE) -> Tensor:
 
 
 def _marks(model: Model) -> dict[str, int]:
-    """The id of "!" in what every text encoder of the pipeline reads."""
+    """Name of each text encoder of the pipeline -> id of "!"."""
     marks = {}
     for words, name in model.encoders:
         if getattr(model.pipeline, name, None) is None:
@@ -107,7 +106,7 @@ def _marks(model: Model) -> dict[str, int]:
 def _encoded(
     model: Model, encode: Encoded, options: dict[str, Any], text: Tensor, marks: dict[str, int]
 ) -> Tensor:
-    """The prompts' embeddings with marks in the place of padding."""
+    """Embeddings of the prompts with marks instead of padding."""
     with ExitStack() as stack:
         for name, mark in marks.items():
 

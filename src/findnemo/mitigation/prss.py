@@ -29,15 +29,15 @@ from findnemo.passes.conditioning import Encoded, check_changeable, following
 from findnemo.prompts.paraphrases import paraphrases
 
 MEMORIZED = (
-    1.0  # ||d|| of a latent of 4 x 64 x 64 at the first step over which a prompt is memorized
+    1.0  # ||d|| for a latent of 4 x 64 x 64 at the first step, above which a prompt is memorized
 )
-LOW = 3.0  # and ||eps_e - eps_empty|| at which re-anchoring begins
-HIGH = 5.0  # and is complete
-MOST = 25  # wordings that are tried
+LOW = 3.0  # ||eps_e - eps_empty|| at which re-anchoring begins
+HIGH = 5.0  # ||eps_e - eps_empty|| at which it is complete
+MOST = 25  # wordings to try, at most
 
 
 def reworded(caption: str) -> list[str]:
-    """What findnemo itself offers as other wordings: rules, no language model.
+    """Findnemo's own wordings of a caption, by rules and without a language model.
 
     >>> reworded("a photo of a red star")[:2]
     ['A PHOTO OF A RED STAR', 'one photograph of one red star']
@@ -54,17 +54,17 @@ def reanchored(
     low: float = LOW,
     high: float = HIGH,
 ) -> Iterator[None]:
-    """Guide images whose prompt is memorized by another wording of it, away from the prompt.
+    """Guide images whose prompt is memorized by another wording, away from the prompt.
 
     A prompt p is memorized for an image if m = ||eps_p - eps_empty|| > `memorized` at the first
-    step. Then e, the first of 25 `wordings` (caption -> texts) with m of at most that, or else the
-    one with the least m, takes its place: eps = `anchored`. Other images are made as usual. Norms
-    are of noise, of each image by itself, for latents of 4 x 64 x 64, others by the square root of
-    their size. The published wordings are a language model's; give such where you have them. A
-    caption without other wordings stays itself, and is told of. Costs an evaluation an image and
-    step, and one for each wording that is tried. Raises ModelError and InputError where there is no
-    guidance, and for prompt_embeds, InputError for negative norms and a `high` that is not over
-    `low`.
+    step. It is then replaced by e, the first of 25 `wordings` (caption -> texts) with m of at most
+    that, or else the one with the least m: eps = `anchored`. Other images are made as usual. Norms
+    are of noise, of each image alone, for latents of 4 x 64 x 64; for other sizes they are
+    multiplied by the square root of the ratio of entries. The published wordings come from a
+    language model; pass such wordings if you have them. A caption without other wordings stays
+    unchanged, and a warning says so. Takes an evaluation for each image and step, and one for each
+    tried wording. Raises ModelError and InputError if there is no guidance, and for prompt_embeds;
+    InputError for negative norms and a `high` that is not over `low`.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -91,7 +91,7 @@ def reanchored(
         return torch.cat(first), torch.cat(second)
 
     def of_image(k: int, without: Tensor, given: Tensor, args: tuple, text: Text) -> Halves:
-        latent = args[0][k : k + 1]  # the same in both halves
+        latent = args[0][k : k + 1]  # equal in both halves
         bound, begin, full = (fitted(norm, latent) for norm in (memorized, low, high))
 
         def predicted(other: Text) -> Tensor:
@@ -118,8 +118,8 @@ def reanchored(
 
 
 def nearest(texts: Iterable[Text], magnitude: Callable[[Text], float], bound: float) -> Text | None:
-    """The first text with a magnitude of at most `bound`, or else that with the least; None of
-    none.
+    """The first text with a magnitude of at most `bound`, else that with the least; None without
+    texts.
     """
     least, lowest = None, float("inf")
     for text in texts:
@@ -143,9 +143,9 @@ def anchored(
     """Both halves for guidance of `scale` g, from predictions without a prompt (eps_0), with the
     memorized one (eps_p) and with the other wording (eps_e), whose `magnitude` is m.
 
-    Guidance by eps_e where m <= low; else eps_p + s (eps_e - eps_p) + (g - s)(eps_e - eps_0), with
-    s = min(g (m - s0) / (high - s0), g) and s0 = (g low - high) / (g - 1). s is 1 at m = low, where
-    both are the same, and g from m = high on.
+    For m <= low it is guidance by eps_e, else eps_p + s (eps_e - eps_p) + (g - s)(eps_e - eps_0),
+    with s = min(g (m - s0) / (high - s0), g) and s0 = (g low - high) / (g - 1). At m = low, s is 1,
+    and both are equal; from m = high on, s is g.
 
     >>> one = torch.ones(())
     >>> anchored(0 * one, 3 * one, 2 * one, 9.0, scale=7.5)  # 3 + 7.5 * (2 - 3)
@@ -180,7 +180,7 @@ class _Wordings:
         return encode_prompt
 
     def of(self, k: int, text: Text) -> list[Text]:
-        """The wordings of image k's caption, encoded; told of the image as its `text` is."""
+        """Texts of the wordings of image k's caption, with the image sizes of `text`."""
         caption = self.captions[k]
         if caption not in self.encoded:
             self.encoded[caption] = self._encoded(caption)

@@ -1,14 +1,14 @@
-"""Zeroing the weights that matter most for a caption: ConceptPrune (Chavhan et al. 2024, section
-3), and Wanda (Sun et al. 2024) on the same weights.
+"""Zero the weights that matter most for a caption: ConceptPrune (Chavhan et al. 2024, section 3),
+and Wanda (Sun et al. 2024) on the same weights.
 
-The weights W (out, in) are those of the second feed-forward linear (`ff.net.2`) of every
-transformer block, A are its inputs, each token's scaled to unit length. At each of the first
-denoising steps a weight scores |W| * ||A||_2; what is chosen at any of them is zeroed.
+The weights W (out, in) are those of the second feed-forward linear layer (`ff.net.2`) of every
+transformer block. A are its inputs, with each token scaled to unit length. At each of the first
+denoising steps a weight scores |W| * ||A||_2; weights chosen at any of them are zeroed.
 
-The released code of ConceptPrune adds up over captions, so that it needs as many references as
-captions; chooses nothing in layers of fewer than 1 / share inputs; and pairs layers with their
-inputs by sorted names, which holds for up to ten blocks of a kind. Here scores are per image, at
-least one weight of an output is chosen, and layers go by name.
+The released code of ConceptPrune sums over captions, so it needs as many references as captions. It
+chooses nothing in layers with fewer than 1 / share inputs, and pairs layers with their inputs by
+sorted names, which works for up to ten blocks of a kind. Here scores are per image, at least one
+weight of each output is chosen, and layers are paired by name.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from findnemo.models._samplers import check_steps
 from findnemo.passes.conditioning import following
 from findnemo.seeds import sample_seed
 
-SHARE = 0.01  # of every output's weights, at every step
+SHARE = 0.01  # share of every output's weights, at every step
 STEPS = 50
-FIRST = 10  # of these, the steps at which weights are chosen
+FIRST = 10  # number of those steps, from the first, at which weights are chosen
 GUIDANCE = 7.5
 
 
@@ -47,10 +47,10 @@ def wanda(
 ) -> Iterator[None]:
     """Zero the `share` of every output's weights that score highest, at any of the first steps.
 
-    `steps`, `guidance`: how the prompt is sampled meanwhile, with one seed; sampling ends after
+    `steps`, `guidance`: of sampling the prompt with one seed to get scores; sampling ends after
     `first` steps. Raises InputError for a share outside (0, 1] or no steps, ModelError for a model
-    without such layers, EditError where weights cannot be edited in their place (a LoRA, quantized
-    or offloaded layers, others that are not plain).
+    without such layers, EditError if weights cannot be edited in place (a LoRA, quantized or
+    offloaded layers, other unusual layers).
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -85,14 +85,14 @@ def conceptprune(
     first: int = FIRST,
     guidance: float = GUIDANCE,
 ) -> Iterator[None]:
-    """Zero the `share` of every output's weights that score highest, at any of the first steps,
-    where the score there exceeds that for the case's reference captions.
+    """Zero the `share` of every output's weights that score highest, at any of the first steps, if
+    they score higher there than for the case's reference captions.
 
-    Without such captions the empty prompt is the reference. Scores are per image, so that it does
-    not matter how many captions there are. `steps`, `guidance`: how each is sampled meanwhile, all
-    from the same noise; sampling ends after `first` steps. Raises InputError for a share outside
-    (0, 1] or no steps, ModelError for a model without such layers, EditError where weights cannot
-    be edited in their place (a LoRA, quantized or offloaded layers, others that are not plain).
+    Without such captions the empty prompt is the reference. Scores are per image, so the number of
+    captions does not matter. `steps`, `guidance`: of sampling each caption from the same noise to
+    get scores; sampling ends after `first` steps. Raises InputError for a share outside (0, 1] or
+    no steps, ModelError for a model without such layers, EditError if weights cannot be edited in
+    place (a LoRA, quantized or offloaded layers, other unusual layers).
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -138,8 +138,8 @@ def scores(weight: Tensor, norm: Tensor) -> Tensor:
 
 
 def largest(scores: Tensor, share: float = SHARE) -> Tensor:
-    """Mask (out, in) of the `share` of each row with the highest scores:
-    rounded down, at least one.
+    """Mask (out, in) of the `share` of each row with the highest scores: rounded down, at least
+    one.
 
     >>> largest(torch.tensor([[1.0, 4.0, 3.0, 2.0]]), 0.5).tolist()
     [[False, True, True, False]]
@@ -159,7 +159,7 @@ def _check(share: float) -> None:
 def skilled(
     weight: Tensor, concept: Tensor, reference: Tensor | None = None, share: float = SHARE
 ) -> Tensor:
-    """Mask (out, in) of what is chosen at any step: the `largest` scores for the concept that
+    """Mask (out, in) of weights chosen at any step: the `largest` scores for the concept that
     exceed those for the reference, if there is one. Norms are (steps, in).
 
     >>> weight = torch.tensor([[1.0, 1.0, 1.0]])
@@ -181,10 +181,10 @@ def skilled(
 
 @contextmanager
 def zeroed(chosen: Mapping[nn.Module, Tensor]) -> Iterator[None]:
-    """Zero the weights of layers under masks (out, in) while the context lasts;
-    they come back bit for bit.
+    """Zero the weights of layers under masks (out, in) while the context lasts; afterwards restore
+    them bit for bit.
 
-    Raises EditError where a layer then does not compute with zeros there.
+    Raises EditError if a layer does not compute with these zeros.
     """
     layers: dict[Any, Tensor] = dict(chosen)
     weights = {layer: layer.weight.data for layer in layers}
@@ -205,7 +205,7 @@ def zeroed(chosen: Mapping[nn.Module, Tensor]) -> Iterator[None]:
 
 
 class _EnoughError(Exception):
-    """All the steps have been seen that count."""
+    """All steps that count are done."""
 
 
 def norms(
@@ -216,13 +216,14 @@ def norms(
     first: int = FIRST,
     guidance: float = GUIDANCE,
 ) -> dict[str, Tensor]:
-    """||A||_2 per image at each of the first steps, layer -> (steps, in), of what the feed-forward
-    layers are given while an image of each prompt is sampled.
+    """||A||_2 per image of the inputs of feed-forward layers at each of the first steps, layer ->
+    (steps, in), while an image of each prompt is sampled.
 
-    Over all tokens, each scaled to unit length, of both halves of the guidance: the root of the sum
-    of squares, divided by the number of images. Prompts are sampled one at a time, all from the
-    noise of `seed`, in `steps` with `guidance`, and no further than `first` passes. Raises
-    InputError for `first` or `steps` under 1, or more steps than the sampler has, EditError for a layer that no pass calls.
+    It is the root of the sum of squares over all tokens, each scaled to unit length, of both halves
+    of the guidance, divided by the number of images. Prompts are sampled one at a time, all from
+    the noise of `seed`, in `steps` with `guidance`, for at most `first` passes. Raises InputError
+    for `first` or `steps` under 1, or more steps than the sampler has; EditError for a layer that
+    no pass calls.
 
     >>> import findnemo
     >>> found = norms(findnemo.load("demo"), ["a red star", "a blue ring"], first=3)
@@ -231,7 +232,7 @@ def norms(
     """
     at_least(1, first=first, steps=steps)
     at_least(0, guidance=guidance)
-    sampler = _apart(model)
+    sampler = _separate(model)
     check_steps(sampler.pipeline.scheduler, steps)
     layers = _layers(model)
     squares: dict[str, list[Tensor]] = {name: [] for name in layers}
@@ -265,9 +266,9 @@ def norms(
     }
 
 
-def _apart(model: Model) -> Model:
-    """A copy of the model with a pipeline and a schedule of its own: sampling here leaves no
-    trace in the one that is used.
+def _separate(model: Model) -> Model:
+    """A copy of the model with its own pipeline and schedule, so that sampling leaves no trace in
+    the original.
     """
     apart = copy.copy(model)
     scheduler = model.pipeline.scheduler
@@ -278,7 +279,7 @@ def _apart(model: Model) -> Model:
 
 
 def _layers(model: Model) -> dict[str, Any]:
-    """Name -> second feed-forward linear of every transformer block."""
+    """Name -> second feed-forward linear layer of every transformer block."""
     model.check_editable()
     layers = model.find("feed-forward layers", lambda name, module: name.endswith("ff.net.2"))
     if not layers:
@@ -290,9 +291,7 @@ def _layers(model: Model) -> dict[str, Any]:
 
 
 def _editable(model: Model) -> dict[str, Any]:
-    """The feed-forward layers, once each is known to compute with its weight,
-    and with one of its own.
-    """
+    """The feed-forward layers, if each computes with its weight and shares it with no other."""
     refuse_offloaded(model.denoiser)
     layers = _layers(model)
     first: dict[int, str] = {}
@@ -302,7 +301,7 @@ def _editable(model: Model) -> dict[str, Any]:
         other = first.setdefault(layer.weight.data_ptr(), name)
         if other != name:
             raise EditError(
-                f"{name} and {other} share one weight, so what is zeroed for one would be for both:"
+                f"{name} and {other} share one weight, so zeroing it for one zeroes it for both:"
                 " give one of them a copy, layer.weight ="
                 " nn.Parameter(layer.weight.detach().clone())"
             )

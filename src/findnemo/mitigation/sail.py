@@ -1,4 +1,4 @@
-"""Starting where the prompt's pull is flat: sharpness-aware initialization (SAIL; Jeon et al.,
+"""Start where the effect of the prompt is flat: sharpness-aware initialization (SAIL; Jeon et al.,
 ICML 2025, Understanding and mitigating memorization in generative models via sharpness of
 probability landscapes).
 """
@@ -40,16 +40,17 @@ def flat_start(
 ) -> Iterator[None]:
     """Start each image from noise around which d = eps(x, T, y) - eps(x, T, empty) hardly changes.
 
-    Noise is changed by `settled`. It is accepted if ||d(x + delta d / ||d||)|| + alpha ||x|| <=
-    `threshold`; else the next of `candidates` is tried, of which the first is the noise that the
-    pipeline draws and the others come from case.seed and that noise. If none is accepted, the one
-    with the least value is used, and it is told. `delta`, `threshold`: for latents of 4 x 64 x 64,
-    others by the square root of their size; `alpha` holds for all sizes, for the terms that it
-    weighs grow alike. Descended is the value above, as the released code has it: the published
-    settings fit that (for Stable Diffusion 2 threshold 4 to 6 and alpha .01, on latents of 4 x 96 x
-    96). `squares`: the paper's sum of squares (Algorithm 2); at the published alpha it mostly
-    shrinks the noise, take 1e-4 for it. v follows d, as in the code; the paper has the score, -d. Raises
-    InputError for negative numbers and no candidates.
+    `settled` changes the noise. It is accepted if ||d(x + delta d / ||d||)|| + alpha ||x|| <=
+    `threshold`; else the next of `candidates` is tried. The first of these is the noise that the
+    pipeline draws; the others come from case.seed and that noise. If none is accepted, the one with
+    the least value is used, and a warning says so. `delta`, `threshold`: for latents of 4 x 64 x
+    64, for other sizes multiplied by the square root of the ratio of their entries; `alpha` holds
+    for all sizes, because both terms grow alike. The descent is on the value above, as in the
+    released code; the published settings belong to it (for Stable Diffusion 2 threshold 4 to 6 and
+    alpha .01, on latents of 4 x 96 x 96). `squares`: descend on the paper's sum of squares
+    (Algorithm 2). At the published alpha it mostly shrinks the noise: use 1e-4. The shift v follows
+    d, as in the code; in the paper it follows the score, -d. Raises InputError for negative numbers
+    and no candidates.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -82,7 +83,7 @@ def flat_start(
 
 
 def _candidate(noise: Tensor, k: int, seed: int) -> Tensor:
-    """The k-th noise to try for an image; the first is its own."""
+    """The k-th candidate noise of an image; the first is its own."""
     if k == 0:
         return noise
     name = hashlib.sha256(noise.cpu().numpy().tobytes()).hexdigest()
@@ -99,12 +100,12 @@ def settled(
     iterations: int = ITERATIONS,
     squares: bool = False,
 ) -> tuple[Tensor, float]:
-    """Noise (1, C, H, W) and its value ||d(x + v)|| + alpha ||x||, v = delta d(x) / ||d(x)||, as
-    soon as that is at most `threshold`, or after `iterations` steps of Adam (.05).
+    """Noise (1, C, H, W) and its value ||d(x + v)|| + alpha ||x||, v = delta d(x) / ||d(x)||.
 
-    Descended is the value, or with `squares` || d(x + v) - d(x) ||^2 + alpha ||x||^2. v is found
-    anew in each step, and is a constant in the gradient. The released code keeps the v of the
-    initial noise.
+    Adam (.05) runs until the value is at most `threshold`, for at most `iterations` steps. It
+    descends on the value, or with `squares` on || d(x + v) - d(x) ||^2 + alpha ||x||^2. v is
+    computed again in each step, and is a constant in the gradient. The released code keeps the v of
+    the initial noise.
 
     >>> x, value = settled(lambda x: x, torch.full((1, 1, 2, 2), 0.2), delta=1.0, threshold=1.2)
     >>> value <= 1.2 < settled(lambda x: x, torch.full((1, 1, 2, 2), 0.2), iterations=0)[1]

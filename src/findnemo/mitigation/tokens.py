@@ -1,5 +1,5 @@
-"""Inserting words into the caption (Somepalli et al., NeurIPS 2023, section 6,
-mitigation at inference).
+"""Insert words into the caption (Somepalli et al., NeurIPS 2023, section 6, mitigation at
+inference).
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from findnemo.passes.conditioning import Encoded, following
 from findnemo.seeds import sample_seed
 
 NUMBERS = 100_000
-PROMPTS = ("prompt", "prompt_2", "prompt_3")  # of the text encoders; those not given are the first
+PROMPTS = (
+    "prompt",
+    "prompt_2",
+    "prompt_3",
+)  # prompts of the text encoders; missing ones are equal to the first
 TRIES = 10_000
 
 
@@ -25,13 +29,13 @@ TRIES = 10_000
 def inserted_words(
     model: Model, case: Case, kind: str = "tokens", count: int = 4
 ) -> Iterator[None]:
-    """Insert `count` words at random places of the caption, others for each image.
+    """Insert `count` words at random places of the caption, different ones for each image.
 
     `kind`: "tokens" (any of the vocabulary), "numbers" (below 100,000) or "repeats" (words of the
     caption). Image k of a prompt within a pipeline call has its own caption, see `varied`, drawn
-    from (case.seed, prompt, k). The negative prompt stays as it is. Raises InputError for an
-    unknown kind, a count below 1 or above the tokens that are read, and a pipeline call with prompt_embeds, into which no word can be
-    inserted.
+    from (case.seed, prompt, k). The negative prompt stays unchanged. Raises InputError for an
+    unknown kind, a count below 1 or above the tokens that the text encoder reads, and a pipeline
+    call with prompt_embeds, into which no word can be inserted.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
@@ -84,9 +88,9 @@ def _check(kind: str, count: int) -> None:
 def varied_all(
     model: Model, prompts: list[str], images: int, kind: str, count: int, seed: int = 0
 ) -> list[str]:
-    """One caption per image, those of a prompt next to each other.
+    """One caption for each image; those of a prompt follow each other.
 
-    A prompt that comes twice goes on counting its images.
+    A repeated prompt continues the count of its images.
     """
     written: Counter[str] = Counter()
     captions = []
@@ -99,11 +103,11 @@ def varied_all(
 
 
 def varied(model: Model, prompt: str, kind: str, count: int, seed: int) -> str:
-    """The caption with `count` words inserted at random places, the order of its own kept.
+    """The caption with `count` words inserted at random places; its own words stay in order.
 
-    What is inserted is never cut: where the whole is longer than the text encoder reads (77
-    tokens), words are dropped from the caption's end. Raises InputError if there is no word to
-    repeat, or if the inserted words alone are too long.
+    Inserted words are never cut. If the whole is longer than the text encoder reads (77 tokens),
+    words are dropped from the caption's end. Raises InputError if there is no word to repeat, or if
+    the inserted words alone are too long.
 
     >>> import findnemo
     >>> varied(findnemo.load("demo"), "a red star", "repeats", 2, seed=5).split()
@@ -126,7 +130,7 @@ def varied(model: Model, prompt: str, kind: str, count: int, seed: int) -> str:
 
 
 def _fitting(words: list[str], inserted: list[str], tokenizer: Any, limit: int) -> list[str]:
-    """As many of the caption's first words as leave room for those inserted."""
+    """As many of the caption's first words as leave room for the inserted ones."""
     for kept in range(len(words), -1, -1):
         text = " ".join([*words[:kept], *inserted])
         if len(tokenizer(text, truncation=False, verbose=False).input_ids) <= limit:
@@ -138,12 +142,12 @@ def _fitting(words: list[str], inserted: list[str], tokenizer: Any, limit: int) 
 
 
 def _token(random: Random, words: list[str], tokenizer: Any) -> str:
-    """An ordinary token of the vocabulary that is a word of its own: no special one, no part of
-    a word or of a character.
+    """A random token that is a word of its own: no special token, no part of a word or of a
+    character.
     """
     for _ in range(TRIES):
         number = random.randrange(len(tokenizer))
-        # </w> is left there by a tokenizer that was copied
+        # a copied tokenizer leaves </w> there
         text = tokenizer.decode([number]).removesuffix("</w>").strip()
         alone = tokenizer(text, add_special_tokens=False).input_ids == [number]
         if alone and number not in tokenizer.all_special_ids:

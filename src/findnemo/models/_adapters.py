@@ -1,5 +1,5 @@
-"""Adapters (LoRA and other layers of peft): a module seen without them, and which of
-them act, at which strength.
+"""Adapters (LoRA and other layers of peft): a module without them, and which of them are active at
+which strength.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from findnemo.models._content import weights_of
 from findnemo.models._structure import FUSED, adapts, short
 
-# levels of a state that come and go: with an adapter, with a version of transformers
+# levels of names that depend on adapters or on the version of transformers
 WRAPPERS = {"base_layer", "text_model"}
 
 
 @dataclass(frozen=True)
 class Module:
-    """A module seen without its adapters (LoRA and other layers of peft): its own tensors, each
-    adapter's, and the layers that carry any.
+    """A module without its adapters (LoRA and other layers of peft): its own tensors, those of each
+    adapter, and the layers that carry any.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -41,8 +41,8 @@ class Module:
         return bare
 
     def _owner(self, names: list[str]) -> str | None:
-        """The adapter that a tensor, given by the levels of its name, is part of; None for
-        one of the module's own.
+        """The adapter that a tensor belongs to, by the levels of its name; None for the module's
+        own tensors.
         """
         for depth in range(len(names) if self.layers else 0):
             layer = self.layers.get(".".join(names[:depth]))
@@ -56,7 +56,7 @@ class Module:
 
     @property
     def fused(self) -> list[str]:
-        """Adapters that were added to the weights and are still there to be taken away again."""
+        """Adapters added to the weights that can still be removed."""
         layers = self.layers.values()
         return sorted({name for one in layers for name in getattr(one, "merged_adapters", ())})
 
@@ -68,8 +68,8 @@ def _names(layer: Any) -> set[str]:
 
 
 def acting(module: Module) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The adapters of a module that change its output now, with their settings; one that is
-    off, at 0 or fused does not.
+    """The adapters that change a module's output now, with their settings; none that is off, at 0
+    or fused.
     """
     strengths: dict[str, dict[str, tuple[float, float]]] = {}
     for path, layer in module.layers.items():
@@ -82,11 +82,11 @@ def acting(module: Module) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _strengths(layer: Any) -> dict[str, tuple[float, float]]:
-    """Adapter -> its strength in a layer and what it multiplies, alpha / rank;
-    without those that do nothing.
+    """Adapter -> its strength in a layer, and the factor alpha / rank; without adapters that do
+    nothing.
     """
     merged = list(getattr(layer, "merged_adapters", ()))
-    # a layer that is fused and off takes its weights back in the next pass
+    # a layer that is fused and off restores its weights in the next pass
     if layer.disable_adapters or merged:
         return {name: (-1.0, 0.0) for name in merged if layer.disable_adapters}
     names = _names(layer)
@@ -103,7 +103,7 @@ def _strength(layer: Any, adapter: str) -> tuple[float, float]:
 
 
 def _one(of_layers: Mapping[str, tuple[float, float]], position: int) -> Any:
-    """The value of all layers, or their range where it is not one."""
+    """The common value of all layers, or their range if it differs."""
     values = {path: pair[position] for path, pair in of_layers.items()}
     low, high = min(values.values()), max(values.values())
     return low if low == high else f"{low} to {high} ({short(values)})"

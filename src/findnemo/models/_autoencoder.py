@@ -1,6 +1,5 @@
-"""Autoencoders of any kind:
-
-AutoencoderKL, the tiny and the asymmetric one, those that quantise, and consistency decoders.
+"""Autoencoders of any kind: AutoencoderKL, tiny, asymmetric and quantising ones, and consistency
+decoders.
 """
 
 from __future__ import annotations
@@ -13,15 +12,14 @@ from torch import Tensor
 
 from findnemo.errors import ModelError
 
-LATENTS = ("latents", "latent")  # what encoders call their output that give no distribution
+LATENTS = ("latents", "latent")  # names of the output of encoders without a distribution
 
 
 def decoded(vae: Any, latents: Tensor) -> Tensor:
-    """Images (N, 3, H, W) in [-1, 1], float32, of latents (N, C, H, W) that are scaled as
-    the autoencoder wants them.
+    """Images (N, 3, H, W) in [-1, 1], float32, of latents (N, C, H, W) scaled for the autoencoder.
 
-    One that draws noise of its own (a consistency decoder) gets the same noise for every image:
-    what an image looks like depends on its latent alone.
+    A decoder that draws noise (a consistency decoder) gets the same noise for every image, so that
+    an image depends on its latent alone.
     """
     latents = latents.to(vae.dtype)
     if "num_inference_steps" not in inspect.signature(vae.decode).parameters:
@@ -35,8 +33,8 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
 
 
 def encoded(vae: Any, pixels: Tensor) -> Tensor:
-    """Latents (N, C, H, W) of images (N, 3, H, W) in [-1, 1]: the mode, where the
-    encoder gives a distribution.
+    """Latents (N, C, H, W) of images (N, 3, H, W) in [-1, 1]; the mode, if the encoder gives a
+    distribution.
 
     Raises ModelError for an encoder that gives neither a distribution nor latents.
     """

@@ -1,6 +1,6 @@
-"""`Model`: what findnemo asks of an architecture.
+"""`Model`: the interface through which findnemo uses an architecture.
 
-An adapter is a short subclass that answers these questions.
+An adapter is a short subclass that implements it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# what a noise prediction and its timestep depend on; the rest of a scheduler's settings makes
-# pictures of it
+# settings on which a noise prediction and its timestep depend; a scheduler's other settings matter
+# only for pictures
 SCHEDULE = (
     "prediction_type",
     "num_train_timesteps",
@@ -56,9 +56,9 @@ SCHEDULE = (
     "original_inference_steps",
     "sigma_data",
 )
-SCOPES = ("paper", "all")  # value layers in which a memory may be sought
+SCOPES = ("paper", "all")  # value layers in which to search a memory
 
-# what runs a network: done in a steady state, see `Model.steady`
+# methods that run a network: called in a steady state, see `Model.steady`
 PASSES = (
     "encode",
     "unconditional",
@@ -74,54 +74,52 @@ PASSES = (
 
 
 class Model:
-    """A diffusers pipeline seen through the few questions that localization asks.
+    """A diffusers pipeline behind the small interface that localization needs.
 
-    Attributes: `pipeline`, the live pipeline; `source`, what it was loaded from, and `options`,
-    which revision, variant and config of it were asked for; `engine`, what predicts noise in its
-    place, or None (see `findnemo.compiled`).
+    Attributes: `pipeline`, the live pipeline; `source`, what it was loaded from; `options`, the
+    requested revision, variant and config; `engine`, which predicts noise in its place, or None
+    (see `findnemo.compiled`).
     """
 
     pipeline: Any
     engine: Any = None
     component = "unet"  # the pipeline's name for its denoiser; LoRA files prefix their keys with it
-    # whether `text_of` and `conditions` tell all that the denoiser knows of a prompt, so that it
-    # can be changed in a call
+    # whether `text_of` and `conditions` cover all that the denoiser knows about a prompt, so that
+    # it can be changed during a call
     changeable = False
     starts = 1  # positions of start-of-text before a prompt's own tokens (T5 has none)
-    # the pipeline's names of what reads captions
+    # the pipeline's names of the parts that read captions
     encoders: tuple[tuple[str, str], ...] = (("tokenizer", "text_encoder"),)
-    may_lack: tuple[str, ...] = ()  # of these, what the pipeline itself can do without
-    # what the pipeline does to a caption before a tokenizer sees it
+    may_lack: tuple[str, ...] = ()  # those of them that the pipeline can do without
+    # how the pipeline changes a caption before a tokenizer reads it
     prepared: Prepared = staticmethod(as_it_is)
     decodes = True  # whether a VAE makes images of latents
-    shift = 0.0  # what the pipeline adds to latents before they are decoded
+    shift = 0.0  # the pipeline adds this to latents before decoding
     # whether guidance is part of the network, so that passes see no half without the prompt
     distilled = False
-    # what makes the pipeline stop before decoding and safety checks
+    # options that make the pipeline stop before decoding and safety checks
     finished: Mapping[str, Any] = {"output_type": "latent"}
-    schedule: tuple[str, ...] = (
-        SCHEDULE  # the scheduler's settings that tell one model from another
-    )
+    schedule: tuple[str, ...] = SCHEDULE  # the scheduler's settings that distinguish models
     _steady = False  # whether a steady state is under way
-    _kept: dict[Any, Any] | None = None  # what was asked for in `unchanged`
+    _kept: dict[Any, Any] | None = None  # cache within `unchanged`
 
     def __init__(self, pipeline: DiffusionPipeline, source: str = "live pipeline"):
         self.pipeline = pipeline
         self.source = source
         self.options: dict[str, str] = {}
         self._found: dict[str, dict[str, nn.Module]] = {}
-        self.tell: Callable[[str], None] = notice  # what is done with a warning
-        # captions of which it was said that they are not read to their end
+        self.tell: Callable[[str], None] = notice  # called with each warning
+        # captions already reported as truncated
         self.told: set[str] = set()
         self._digests: Digests = {}
         self.check_editable()
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Every pass of every adapter is made in a steady state: none can forget it."""
+        """Wrap every pass of every adapter in a steady state, so that none can forget it."""
         super().__init_subclass__(**options)
         _make_steady(cls)
 
-    # what an adapter answers ----------------------------------------------------------------------
+    # what an adapter implements -------------------------------------------------------------------
 
     @property
     def denoiser(self) -> nn.Module:
@@ -142,38 +140,38 @@ class Model:
         return True
 
     def encode(self, prompts: Sequence[str]) -> Text:
-        """All that the denoiser is told of N prompts, padded as the pipeline pads them."""
+        """Everything that the denoiser gets from N prompts, padded as the pipeline pads them."""
         raise NotImplementedError(f"{type(self).__name__} does not encode prompts")
 
     def unconditional(self) -> Text:
-        """What stands for no prompt in the pipeline's guidance, one row."""
+        """The empty prompt of the pipeline's guidance, one row."""
         return self.encode([""])
 
     def conditions(self, text: Text) -> dict[str, Any]:
-        """Keyword arguments that tell the denoiser of prompts encoded as `text`."""
+        """Keyword arguments that give the denoiser prompts encoded as `text`."""
         return {"encoder_hidden_states": text.tokens}
 
     def text_of(self, conditions: Mapping[str, Any]) -> Text:
-        """Prompts as `text`, from the keyword arguments (`conditions`) of a pass under way."""
+        """The prompts in the keyword arguments (`conditions`) of the current pass, as `text`."""
         return Text(conditions["encoder_hidden_states"])
 
     def output(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
-        """What the network itself predicts (eps, v, a velocity), (N, C, H, W), of latents
-        (N, C, H, W) and N prompts, at one timestep or at one for each, (N,).
+        """The network's own prediction (eps, v, a velocity), (N, C, H, W), for latents (N, C, H, W)
+        and N prompts, at one timestep or at (N,) of them.
         """
         raise NotImplementedError(f"{type(self).__name__} predicts nothing")
 
     def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
-        """`predict_noise` from what the network predicts of latents, both (N, C, H, W): as it
-        is, or computed in float32 at least.
+        """`predict_noise` from the network's own prediction for latents, both (N, C, H, W):
+        unchanged, or computed in at least float32.
         """
         return output
 
     def predict_noise(self, latents: Tensor, timestep: float, text: Text) -> Tensor:
-        """eps(x_t, t, y), (N, C, H, W), for latents (N, C, H, W) and N prompts. No guidance.
+        """eps(x_t, t, y), (N, C, H, W), for latents (N, C, H, W) and N prompts, without guidance.
 
-        Where noise is not what the network predicts, it is what differs from x_t as eps does, up to
-        a positive factor (`DiffusionModel`, `FlowModel`).
+        If the network does not predict noise, the result differs from x_t as eps does, up to a
+        positive factor (`DiffusionModel`, `FlowModel`).
         """
         return self.as_noise(self.output(latents, timestep, text), latents, timestep)
 
@@ -184,41 +182,41 @@ class Model:
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """Modules that run once in a pass and depend on latents, timestep and text only; what
-        they gave may be given back where nothing before them was edited. Optional.
+        """Modules that run once in a pass and depend on latents, timestep and text only. Optional.
+
+        Their outputs may be reused if nothing before them was edited.
         """
         return {}
 
     @property
     def text_projections(self) -> dict[str, nn.Module]:
-        """Modules that see nothing but the prompt's embedding: the same for every latent.
-
+        """Modules that see only the prompt's embedding, so that all latents share their output.
         Optional.
         """
         return {}
 
     @property
     def cross_attentions(self) -> dict[str, nn.Module]:
-        """Name -> attention module (diffusers `Attention`) in which the image looks at the
+        """Name -> attention module (diffusers `Attention`) in which the image attends to the
         prompt, in forward order. Optional.
         """
         return {}
 
     def value_inputs(self, text: Text) -> dict[str, Tensor]:
-        """Layer -> what its value projection sees of prompts encoded as `text`, (N, tokens, width).
+        """Layer -> input of its value projection for prompts encoded as `text`, (N, tokens, width).
 
-        By default the embeddings themselves. A model whose value layers see more than the prompt
-        answers `value_activations` instead.
+        By default these are the embeddings. A model whose value layers see more than the prompt
+        implements `value_activations` instead.
         """
         return dict.fromkeys(self.value_layers, text.tokens)
 
     @torch.no_grad()
     def value_activations(self, prompts: Sequence[str], text: Text) -> dict[str, Tensor]:
         """Layer -> (N, width), float32: a_i^l(y), the mean over all token positions of
-        |activation|, of prompts encoded as `text`.
+        |activation|, for prompts encoded as `text`.
 
-        Where value projections see nothing but the prompt, this is one matrix product a layer and
-        no pass of the denoiser.
+        If value projections see only the prompt, this takes one matrix product a layer and no pass
+        of the denoiser.
         """
         inputs = self.value_inputs(text)
         return {
@@ -230,8 +228,8 @@ class Model:
     def sample(
         self, prompts: str | list[str], each: int, seeds: Sequence[int], steps: int, guidance: float
     ) -> Tensor:
-        """Finished latents of the pipeline as it is, `each` for one prompt or every one of
-        several, a seed an image.
+        """Finished latents of the unchanged pipeline, `each` for one prompt or for each of several,
+        one seed for each image.
         """
         self.tell_cut([prompts] if isinstance(prompts, str) else prompts)
         with self.sampling():
@@ -248,24 +246,24 @@ class Model:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [-1, 1], float32, of finished latents; no safety checker
-        blackens what is to be examined.
+        """Images (N, 3, H, W) in [-1, 1], float32, of finished latents, without a safety checker
+        that could blacken them.
         """
         vae = self.pipeline.vae
         return decoded(vae, latents / vae.config.scaling_factor + self.shift)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """Latents (N, C, H, W) of images (N, 3, H, W) in [-1, 1]: what `decode` gives back,
-        without the noise of the encoder.
+        """Latents (N, C, H, W) of images (N, 3, H, W) in [-1, 1]: the inverse of `decode`, without
+        the noise of the encoder.
         """
         vae = self.pipeline.vae
         latents = encoded(vae, pixels.to(self.device))
         return ((latents - self.shift) * vae.config.scaling_factor).to(self.dtype)
 
     def image(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
-        """x0_hat, (N, C, H, W), float32: the clean latents that follow from what the
-        network predicts of latents.
+        """x0_hat, (N, C, H, W), float32: the clean latents that follow from the network's
+        prediction for latents.
         """
         raise NotImplementedError(
             f"{type(self).__name__} does not say what image its predictions mean"
@@ -278,11 +276,11 @@ class Model:
     def regression(
         self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Text
     ) -> tuple[Tensor, Tensor]:
-        """What the denoiser predicts of noised latents, and what it was trained to predict (eps
-        or v), both (N, C, H, W).
+        """The denoiser's prediction for noised latents, and its training target (eps or v), both
+        (N, C, H, W).
 
         The mean squared difference is the diffusion loss. `clean`, `noise`: (N, C, H, W).
-        `timesteps`: (N,), each sample its own.
+        `timesteps`: (N,), one for each sample.
         """
         raise ModelError(
             f"the diffusion loss of a {type(self.pipeline).__name__} is not known to findnemo:"
@@ -291,9 +289,7 @@ class Model:
         )
 
     def tokens(self, prompt: str) -> list[str]:
-        """Texts of a prompt's tokens as they are encoded, from start-of-text to
-        end-of-text, without padding.
-        """
+        """Texts of a prompt's tokens, from start-of-text to end-of-text, without padding."""
         raise ModelError(
             f"a {type(self.pipeline).__name__} has no one list of tokens from start-of-text to"
             " end-of-text: methods that look at single tokens need Stable Diffusion; use the"
@@ -302,13 +298,11 @@ class Model:
 
     @property
     def size(self) -> dict[str, int]:
-        """Height and width in pixels that a call of the pipeline is asked
-        for; by default its own.
-        """
+        """Height and width in pixels to request from the pipeline; by default its own."""
         return {}
 
     def limit(self, part: str) -> int:
-        """So many tokens of a prompt the pipeline takes of one of its tokenizers, start-of-text
+        """How many tokens of a prompt the pipeline takes from one of its tokenizers, start-of-text
         and end-of-text included.
         """
         return int(getattr(self.pipeline, part).model_max_length)
@@ -318,11 +312,11 @@ class Model:
         """Name -> scheduler class of the samplers that fit the pipeline; "" is its own."""
         return fitting(self.pipeline.scheduler)
 
-    # what follows from the answers ----------------------------------------------------------------
+    # what follows from it -------------------------------------------------------------------------
 
     @property
     def readers(self) -> tuple[Reader, ...]:
-        """Who reads a prompt, and how much of it: one for every text encoder that is there."""
+        """The readers of a prompt and how much each reads: one for every existing text encoder."""
         readers: dict[str, Reader] = {}
         for words, name in self.encoders:
             tokenizer = getattr(self.pipeline, words, None)
@@ -340,7 +334,7 @@ class Model:
         return self.readers[0].limit
 
     def tell_cut(self, prompts: Sequence[str]) -> None:
-        """Warn of prompts that a text encoder does not read to their end, once each."""
+        """Warn once of each prompt that a text encoder truncates."""
         for prompt in prompts:
             if prompt not in self.told and (unread := cut(self.readers, prompt)):
                 self.told.add(prompt)
@@ -348,18 +342,17 @@ class Model:
 
     @property
     def value_layers(self) -> dict[str, nn.Module]:
-        """Name -> value projection of the layers that the paper names, in forward order.
+        """Name -> value projection of the paper's layers, in forward order.
 
-        Found from the modules, never from a layout.
+        They are found among the modules, not from a known layout.
         """
         return self.layers_of("paper")
 
     def layers_of(self, scope: str) -> dict[str, nn.Module]:
-        """Name -> value projection in forward order: of the layers that the paper
-        names ("paper"), or of "all".
+        """Name -> value projection in forward order, of the paper's layers ("paper") or of "all".
 
-        Which layers of a U-Net carry memories is a finding about one model (appendix C.8): in
-        others the up blocks do as well.
+        Which layers of a U-Net carry memories was found on one model (appendix C.8); in others the
+        up blocks carry them too.
 
             >>> import findnemo
             >>> model = findnemo.load("demo")
@@ -375,9 +368,9 @@ class Model:
     def find(self, what: str, belongs: Callable[[str, nn.Module], bool]) -> dict[str, nn.Module]:
         """Name -> module of the denoiser for which `belongs` holds, in forward order.
 
-        Remembered under `what`, for a walk over all modules takes longer than many an operation on
-        them, and looked up anew as soon as one of the names stands for another module (a LoRA was
-        loaded, the denoiser exchanged).
+        The result is cached under `what`, because a walk over all modules takes longer than many
+        operations on them. It is computed again once one of the names belongs to another module (a
+        LoRA was loaded, the denoiser replaced).
         """
         found = self._found.get(what)
         if not found or any(submodule(self.denoiser, n) is not m for n, m in found.items()):
@@ -387,7 +380,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where passes run: where the denoiser is, or to where offloading takes it."""
+        """Where passes run: the denoiser's device, or the one that offloading moves it to."""
         name, first = next(self.denoiser.named_parameters())
         if moves(self.denoiser) or moves(self.denoiser.get_submodule(name.rpartition(".")[0])):
             return torch.device(self.pipeline._execution_device)
@@ -395,7 +388,9 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the denoiser computes in; its weights may be stored in less (quantized, float8)."""
+        """The dtype in which the denoiser computes; its weights may be stored in less (quantized,
+        float8).
+        """
         stated = getattr(self.denoiser, "dtype", None)
         return stated if isinstance(stated, torch.dtype) else next(self.denoiser.parameters()).dtype
 
@@ -419,11 +414,12 @@ class Model:
 
     @property
     def identity(self) -> Identity:
-        """All that a score or a picture depends on, of the pipeline as it is now (see `_identity`).
+        """Everything that a score or a picture depends on, of the pipeline as it is now (see
+        `_identity`).
 
-        Read anew each time, for a pipeline can change: a LoRA is loaded, weights are edited, a
-        scheduler is exchanged. Only what has changed is hashed; to find that out takes a pass over
-        the weights, about a second for Stable Diffusion in float32 on one core.
+        It is read anew each time, because a pipeline can change: a LoRA is loaded, weights are
+        edited, a scheduler is replaced. Only changed parts are hashed; to detect changes takes a
+        pass over the weights, about a second for Stable Diffusion in float32 on one core.
 
             >>> import findnemo
             >>> model = findnemo.load("demo")
@@ -436,21 +432,21 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits over all that scores depend on, alike for loads
-        in float32 and in float16.
+        """32 hexadecimal digits over everything that scores depend on, equal for loads in float32
+        and in float16.
 
-        To compare two models, or a model with what was made of it, `identity` knows more.
+        To compare two models, or a model with results, `identity` says more.
         """
         return self.identity.fingerprint
 
     @contextmanager
     def steady(self) -> Iterator[None]:
-        """The state in which every pass is made, so that it gives the same to the last bit
-        however the pipeline was left.
+        """The state of every pass, in which it gives the same to the last bit however the pipeline
+        was left.
 
-        All networks in evaluation mode, nothing checkpointed, no autocast. On leaving, also by an
-        exception, every module is in the mode it had. Raises EditError for what makes passes depend
-        on those before (`check_ready`).
+        All networks are in evaluation mode, without checkpointing or autocast. On leaving, also by
+        an exception, every module returns to its mode. Raises EditError for anything that makes
+        passes depend on earlier ones (`check_ready`).
         """
         if self._steady:
             yield
@@ -465,16 +461,15 @@ class Model:
 
     @property
     def networks(self) -> list[nn.Module]:
-        """All networks of the pipeline: denoiser, text encoders, VAE, and whatever else it has."""
+        """All networks of the pipeline: denoiser, text encoders, VAE, and any others."""
         return list(networks_of(self.pipeline).values())
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Read the identity of the model once, and encode no caption twice, while the context
-        lasts: for work that leaves the pipeline as it is.
+        """Read the model's identity once, and encode no caption twice, while the context lasts.
 
-        Where the pipeline's `encode_prompt` has been put in another's place, captions are encoded
-        each time.
+        This is for work that leaves the pipeline unchanged. If the pipeline's `encode_prompt` is
+        replaced, captions are encoded each time.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -490,7 +485,7 @@ class Model:
             self._kept = before
 
     def _once(self, key: Any, made: Callable[[], T]) -> T:
-        """What is made under a key, in `unchanged` once."""
+        """The value of `made()`, cached under a key within `unchanged`."""
         if self._kept is None:
             return made()
         if key not in self._kept:
@@ -500,32 +495,33 @@ class Model:
 
     @contextmanager
     def sampling(self, pipeline: Any = None) -> Iterator[None]:
-        """A steady state for a call of the pipeline, or of another one with the same parts.
+        """A steady state for a call of the pipeline, or of another pipeline with the same parts.
 
-        Its scheduler is spared. Its text encoders may compute in another dtype than the denoiser.
+        It protects the scheduler from changes. Text encoders may compute in another dtype than the
+        denoiser.
         """
         called = self.pipeline if pipeline is None else pipeline
         with self.steady(), spare_scheduler(called), taking(self.denoiser, self.dtype):
             yield
 
     def check_ready(self) -> None:
-        """Refuse a pipeline in which something is in force that changes predictions, or makes
-        them depend on passes before.
+        """Raises EditError for a pipeline with anything in force that changes predictions, or makes
+        them depend on earlier passes.
         """
         for module in modules_of(self.networks):
             if (reason := unsteady(module)) is not None:
                 raise EditError(f"{self._name(module)} {reason}")
 
     def _name(self, module: nn.Module) -> str:
-        """A module of any network, in words."""
+        """The name of a module of any network, for messages."""
         network = next(n for n in self.networks if any(m is module for m in n.modules()))
         name = next(n for n, m in network.named_modules() if m is module)
         kind = type(network).__name__
         return f"{name} of {kind}" if name else kind
 
     def check_editable(self) -> None:
-        """Refuse a pipeline whose value layers are missing, or on which an edit
-        would silently do nothing.
+        """Raises an error for a pipeline without value layers, or on which an edit would silently
+        do nothing.
         """
         kind = type(self.denoiser).__name__
         modules = list(self.denoiser.named_modules())
@@ -589,7 +585,7 @@ _make_steady(Model)
 def _timesteps(config: str, steps: int) -> tuple[int, ...]:
     from diffusers import DDIMScheduler
 
-    # any betas serve: timesteps do not depend on them
+    # any betas will do: timesteps do not depend on them
     settings = json.loads(config) | {"beta_schedule": "linear", "trained_betas": None}
     scheduler = DDIMScheduler.from_config(settings)
     scheduler.set_timesteps(steps)
@@ -597,16 +593,14 @@ def _timesteps(config: str, steps: int) -> tuple[int, ...]:
 
 
 def _drawn(shape: tuple[int, ...], seed: int, prompt: str, sample: int) -> Tensor:
-    """Gaussian noise in float32, drawn on the CPU, whatever PyTorch's default dtype and
-    device have been set to.
-    """
+    """Gaussian noise in float32, drawn on the CPU whatever PyTorch's default dtype and device."""
     generator = torch.Generator("cpu").manual_seed(sample_seed(seed, prompt, sample))
     return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def require_caption(prompt: Any) -> None:
-    """Raises InputError for what is no caption: something else than text, or
-    half of a surrogate pair.
+    """Raises InputError for anything but a caption: no text, or text with half of a surrogate
+    pair.
     """
     if not isinstance(prompt, str):
         raise InputError(f"a caption must be text, not {type(prompt).__name__}: {prompt!r:.60}")
@@ -619,8 +613,8 @@ def require_caption(prompt: Any) -> None:
 def captions_in(prompts: Iterable[str]) -> Iterator[str]:
     """Captions one by one.
 
-    Raises InputError for one text where several captions belong, which would be taken letter by
-    letter, and for what is no caption.
+    Raises InputError for a single text instead of several captions, which would be read letter by
+    letter, and for anything but a caption.
     """
     if isinstance(prompts, str):
         raise InputError(

@@ -1,4 +1,4 @@
-"""The checkpoints of a training in a directory, in the order in which it wrote them."""
+"""The checkpoints of a training in a directory, in the order of training."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from findnemo.models._lora import FILES, lora_file
 from findnemo.runtime.notices import notice
 
 FINAL = "final"
-INDEX = "model_index.json"  # of a diffusers pipeline
+INDEX = "model_index.json"  # file of a diffusers pipeline
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`name`: of its file or directory. `place`: what is loaded."""
+    """`name`: of the file or directory. `place`: the path to load."""
 
     name: str
     place: str
@@ -26,9 +26,9 @@ class Checkpoint:
 def lora_checkpoints(source: str | Path) -> list[Checkpoint]:
     """The LoRAs of a training: a file, a directory with one, or a directory with many.
 
-    Read are directories such as `checkpoint-500` with a LoRA in each (diffusers, peft), and files
-    such as `name-000002.safetensors` (kohya). They are in the order of their numbers; one without
-    a number is the last. Raises InputError for what holds none, ModelError for a pickle.
+    Directories such as `checkpoint-500` hold one LoRA each (diffusers, peft); files are named like
+    `name-000002.safetensors` (kohya). They come in the order of their numbers; one without a number
+    is the last. Raises InputError for a source without a LoRA, ModelError for a pickle.
     """
     path = Path(source)
     if not path.is_dir():
@@ -44,9 +44,9 @@ def lora_checkpoints(source: str | Path) -> list[Checkpoint]:
 
 
 def model_checkpoints(source: str | Path) -> list[Checkpoint]:
-    """The tuned models of a training: one, or a directory of directories or files with one each.
+    """The tuned models of a training: one, or a directory with a directory or file for each.
 
-    Raises InputError for a directory that holds none.
+    Raises InputError for a directory without any.
     """
     path = Path(source)
     parts = [p.name for p in _folders(path) if (p / "unet").is_dir()] if path.is_dir() else []
@@ -79,7 +79,7 @@ def _ordered(found: dict[str, Path]) -> list[Checkpoint]:
 
 
 def _natural(name: str) -> list[tuple[str, int]]:
-    """A name as texts and numbers, so that 500 comes before 1000.
+    """A name as texts and numbers, so that 500 sorts before 1000.
 
     >>> sorted(["a-1000-2", "a-500-10", "a-500-9"], key=_natural)
     ['a-500-9', 'a-500-10', 'a-1000-2']
@@ -89,7 +89,8 @@ def _natural(name: str) -> list[tuple[str, int]]:
 
 
 def _is_last(name: str, others: Sequence[str]) -> bool:
-    """Whether a name is that of the end of a training: it has no number, or others go on from it.
+    """Whether a name belongs to the end of a training: it has no number, or other names extend it
+    by one.
 
     >>> _is_last("dog-2", ["dog-2-000001", "dog-2"]), _is_last("dog-000001", [])
     (True, False)

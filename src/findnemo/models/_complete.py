@@ -1,5 +1,5 @@
-"""Whether a text encoder got all its weights: transformers fills up what a file lacks with
-random numbers, and only logs it.
+"""Check that a text encoder got all its weights: transformers fills missing ones with random
+numbers, and only logs it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from findnemo.errors import ModelError
 
 LOGGER = "transformers.modeling_utils"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-MISSING = re.compile(  # of transformers 5, and of 4
+MISSING = re.compile(  # messages of transformers 5, and of 4
     r"^\s*(\S+)\s*\|\s*MISSING|^Some weights of \S+ were not initialized .*newly initialized:"
     r" \[(.*?)\]",
     re.MULTILINE | re.DOTALL,
 )
-SPARE = re.compile(r"\w*(Safety|Vision)\w*")  # classes of parts of which findnemo asks nothing
+SPARE = re.compile(r"\w*(Safety|Vision)\w*")  # classes of parts that findnemo does not use
 
 
 class _Kept(logging.Handler):
@@ -32,9 +32,7 @@ class _Kept(logging.Handler):
 
 @contextmanager
 def complete(source: str) -> Iterator[None]:
-    """Raises ModelError where a text encoder that is loaded meanwhile got
-    random numbers for weights.
-    """
+    """Raises ModelError if a text encoder loaded in the context got random numbers for weights."""
     logger = logging.getLogger(LOGGER)
     kept = _Kept()
     level = logger.level

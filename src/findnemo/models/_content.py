@@ -1,5 +1,5 @@
-"""What a module holds: digests of its weights that outlast a change of dtype, and a quick stamp
-that any change of a value changes.
+"""The content of a module: digests of its weights that survive a change of dtype, and a quick stamp
+that changes with any value.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from findnemo.models._modules import COMPUTED
 
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-ROW = 1024  # 8-byte words that a stamp adds up
-PIECE = 2**20  # bytes that it takes at once
+ROW = 1024  # 8-byte words in a row of a stamp
+PIECE = 2**20  # bytes that a stamp reads at once
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a module with the buffers that are in no file, also where offloading keeps
-    it, to be fetched when it runs.
+    """The state of a module with its non-persistent buffers, even if offloading keeps it
+    elsewhere.
     """
     state: dict[str, Any] = module.state_dict()
     if any(getattr(value, "is_meta", False) for value in state.values()):
@@ -35,7 +35,7 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _plain(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    """A tensor as it is; the parts of a subclass that packs several (torchao)."""
+    """A tensor itself, or the parts of a subclass that packs several (torchao)."""
     if hasattr(value, "__tensor_flatten__"):
         for part in value.__tensor_flatten__()[0]:
             yield from _plain(f"{name}.{part}", getattr(value, part))
@@ -48,11 +48,11 @@ def _plain(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
 
 def digests(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """SHA-256 of names, shapes and values, 32 digits: rounded to `float16`, to `bfloat16`, and as
-    `float32` where any are wider than half.
+    `float32` if any are wider than half.
 
-    `held`: the half precisions of which one of the tensors is, or which hold all their values: at
-    these the weights can be compared with those of a load in that precision (`same_weights`).
-    Tensors are read one by one; the three digests are computed side by side.
+    `held`: half precisions of which one of the tensors is, or which hold all their values. In these
+    the weights can be compared with those of a load in that precision (`same_weights`). Tensors are
+    read one by one; the three digests are computed in parallel.
     """
     dtypes = {t.dtype for t in tensors.values()}
     kinds: dict[str, torch.dtype] = dict(HALVES)
@@ -66,14 +66,14 @@ def digests(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _digest(tensors: Mapping[str, Tensor], kind: torch.dtype) -> tuple[str, bool]:
-    """The digest of tensors rounded to a dtype, and whether that changes none of their values."""
+    """The digest of tensors rounded to a dtype, and whether the dtype holds all their values."""
     digest = hashlib.sha256()
     unchanged = True
     for name in sorted(tensors):
         value = tensors[name].cpu()
         computed = (
             value.dtype in COMPUTED
-        )  # all else (codes of quantized weights) counts by its bytes
+        )  # anything else (codes of quantized weights) counts by its bytes
         rounded = value.to(kind) if computed else value
         if rounded.dtype != value.dtype:
             unchanged = unchanged and torch.equal(rounded.to(value.dtype), value)
@@ -84,8 +84,8 @@ def _digest(tensors: Mapping[str, Tensor], kind: torch.dtype) -> tuple[str, bool
 
 
 def same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two `digests` are of the same weights, as far as the coarser of
-    their precisions can tell.
+    """Whether two `digests` are of the same weights, as far as the coarser of their precisions
+    shows.
 
     >>> full = {"float32": "a", "float16": "b", "bfloat16": "c", "held": []}
     >>> same_weights(full, {"float16": "b", "bfloat16": "d", "held": ["float16"]})
@@ -98,8 +98,9 @@ def same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def rounded_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether one is float16 and the other bfloat16 and neither holds the other's values: both
-    may be roundings of the same weights.
+    """Whether one is float16 and the other bfloat16, and neither holds the other's values.
+
+    Both may then be roundings of the same weights.
     """
     return sorted([one["held"], other["held"]]) == [["bfloat16"], ["float16"]]
 
@@ -108,12 +109,12 @@ def rounded_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def stamp(tensors: Mapping[str, Tensor]) -> str:
-    """A digest of names, shapes, dtypes and contents, read where the tensors are;
-    `digests` cost ten times as much.
+    """A digest of names, shapes, dtypes and contents, computed on the device of the tensors;
+    `digests` take ten times as long.
 
-    Contents are taken as 8-byte words in rows of 1,024. The sums of all rows and of all columns are
-    part of the stamp, so that a change of one value changes it, two values that swap places do, and
-    values that change their sign do.
+    Contents are 8-byte words in rows of 1,024. The stamp includes the sums of all rows and all
+    columns, so that it changes if one value changes, two values swap places, or values change their
+    sign.
     """
     about = [(name, tuple(t.shape), t.stride(), str(t.dtype)) for name, t in tensors.items()]
     digest = hashlib.sha256(repr(about).encode())
@@ -127,8 +128,8 @@ def stamp(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _gathered(flats: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Bytes (N,) of many tensors in few pieces: every call has its price,
-    and most tensors are small.
+    """Bytes (N,) of many tensors in few pieces, because each call has a cost and most tensors are
+    small.
     """
     small: list[Tensor] = []
     size = 0
@@ -147,16 +148,16 @@ def _gathered(flats: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _sums(flat: Tensor) -> list[Tensor]:
-    """Bytes (N,) in short, as bytes: sums of rows and columns, and what does not fill a row."""
+    """A summary of bytes (N,), as bytes: sums of rows and columns, and the rest that does not fill
+    a row.
+    """
     whole = len(flat) - len(flat) % (8 * ROW)
     rows = flat[:whole].view(torch.int64).view(-1, ROW)
     return [rows.sum(0).view(torch.uint8), rows.sum(1).view(torch.uint8), flat[whole:]]
 
 
 def _as_stored(value: Tensor) -> Tensor:
-    """The same values with the axes in the order of memory, so that a tensor that is
-    channels-last is not copied.
-    """
+    """The values with axes in the order of memory, so that a channels-last tensor is not copied."""
     if value.is_contiguous():
         return value
     strides = value.stride()
@@ -164,8 +165,8 @@ def _as_stored(value: Tensor) -> Tensor:
 
 
 def _bytes(value: Tensor) -> Tensor:
-    """The bytes of a tensor in the order of its values, (N,); one that lies so
-    in memory is not copied.
+    """The bytes of a tensor in the order of its values, (N,), without a copy if memory has that
+    order.
     """
     if value.is_complex():
         value = torch.view_as_real(value)

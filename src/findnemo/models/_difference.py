@@ -1,10 +1,10 @@
-"""What a training changed of a model's weights, small enough to ship: low-rank factors,
+"""The change of a model's weights by a training, small enough to ship: low-rank factors,
 half-precision differences, or 8 bits a weight.
 
 Keys of a file: `unet.LAYER.lora_A.weight` (rank, in) and `unet.LAYER.lora_B.weight` (out, rank),
-whose product is added to the layer's weight (a LoRA of alpha equal to its rank, under the names
-that diffusers and peft give it); `NAME` a difference as it is; `NAME.int8` with `NAME.scale`, one
-scale a row; `NAME.off`, rows that are set to zero before anything is added.
+whose product is added to the layer's weight (a LoRA with alpha equal to its rank, under the names
+of diffusers and peft); `NAME`, an unpacked difference; `NAME.int8` with `NAME.scale`, one scale for
+each row; `NAME.off`, rows that are set to zero before anything is added.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ LEVELS = 127
 
 
 def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """8 bits a number with one scale a row:
+    """8 bits a number with one scale for each row: (int8 of the same shape, scales (rows,)).
 
-    (int8 of the same shape, scales (rows,)); at most half a scale is lost.
+    At most half a scale is lost.
 
     >>> levels, scale = quantized(torch.tensor([[1.0, -2.0], [0.0, 0.0]]))
     >>> levels.tolist(), (levels * scale[:, None]).tolist()
@@ -40,7 +40,7 @@ def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """8 bits for every matrix and kernel, half precision for vectors."""
+    """8 bits for each value of matrices and kernels, half precision for vectors."""
     tensors: dict[str, Tensor] = {}
     for name, weight in weights.items():
         if weight.dim() < 2:
@@ -51,7 +51,7 @@ def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The differences of a file in float32: parameter name -> what is added."""
+    """The differences in a file, float32: parameter name -> value to add."""
     changes: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         if key.endswith(BITS):
@@ -71,7 +71,7 @@ def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def add_difference(denoiser: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Add a difference to a denoiser's weights, in place.
 
-    Raises ModelError for a weight that it does not have.
+    Raises ModelError for a weight that the denoiser does not have.
     """
     parameters = dict(denoiser.named_parameters())
     for key, rows in tensors.items():

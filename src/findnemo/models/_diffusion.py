@@ -11,7 +11,7 @@ from findnemo.errors import ModelError
 from findnemo.models._base import Model
 from findnemo.models._modules import exact
 
-STAND_IN = 2.0**-12  # root of what some samplers put in the place of an alpha of zero
+STAND_IN = 2.0**-12  # square root of the value by which some samplers replace an alpha of zero
 # share of signal at which Stable Diffusion's schedule ends, .00466 at its last timestep
 LEAST = 0.0046
 
@@ -26,13 +26,13 @@ class DiffusionModel(Model):
         eps - x_t = sqrt(a) (v - c x_t),  c = (1 - sqrt(1 - a)) / sqrt(a) = sqrt(a) / (1 + sqrt(1 - a)).
 
     The bracket stays well defined as a goes to 0, where it is v = -x0_hat, what the network knows
-    of the image. Its factor does not: with zero terminal SNR (Lin et al. 2024) a is 0 at the first
-    step, the exact noise is x_t whatever the network says, and the difference zero for every
-    prompt. A positive factor is removed by min-max scaling. So `predict_noise` gives x_t +
-    max(sqrt(a), .068) (v - c x_t): eps itself for every schedule with as much signal as Stable
-    Diffusion's, and at less than that a noise that differs from x_t as much as it would at the end
-    of that schedule. All of it in float32, from a network in half precision too: rounded to half,
-    eps loses most of what it differs by from x_t.
+    about the image. Its factor does not. With zero terminal SNR (Lin et al. 2024) a is 0 at the
+    first step, so the exact noise is x_t whatever the network says, and the difference is zero for
+    every prompt. Min-max scaling removes a positive factor. So `predict_noise` gives x_t +
+    max(sqrt(a), .068) (v - c x_t). That is eps itself for every schedule with at least as much
+    signal as Stable Diffusion's. With less signal it is a noise that differs from x_t as much as at
+    the end of that schedule. All is computed in float32, even for a network in half precision:
+    rounded to half, eps loses most of its difference from x_t.
     """
 
     def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
@@ -40,13 +40,13 @@ class DiffusionModel(Model):
             return output
         output = exact(output)
         x = exact(latents)
-        a = self.alpha(timestep).to(x.dtype)  # scalars stay where they are: a copy would wait
+        a = self.alpha(timestep).to(x.dtype)  # scalars stay on their device: a copy would block
         share = a.sqrt() / (1 + (1 - a).sqrt())
         return x + self.gain(timestep).to(x.dtype) * (output - share * x)
 
     def image(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
-        """x0_hat, (N, C, H, W), float32: the clean latents that follow from what the
-        network predicts of x_t.
+        """x0_hat, (N, C, H, W), float32: the clean latents that follow from the network's
+        prediction at x_t.
         """
         output = exact(output)
         x = exact(latents)
@@ -61,8 +61,8 @@ class DiffusionModel(Model):
         return a.sqrt(), (1 - a).sqrt()
 
     def gain(self, timestep: float) -> Tensor:
-        """How much noise one unit of what the network predicts stands for in `predict_noise`, a
-        scalar: 1 for eps, max(sqrt(a), .068) for v.
+        """How much noise in `predict_noise` one unit of the network's prediction means, a scalar: 1
+        for eps, max(sqrt(a), .068) for v.
         """
         if self.prediction == "epsilon":
             return torch.ones(())
@@ -74,27 +74,26 @@ class DiffusionModel(Model):
 
     @property
     def alphas(self) -> Tensor:
-        """a of every training timestep, (T,), float32, with zero at the end where
-        the configuration says so.
+        """a of every training timestep, (T,), float32, with zero at the end if the configuration
+        says so.
 
-        Not every sampler heeds `rescale_betas_zero_snr` (PNDM, Heun), and some put 2^-24 in the
-        place of zero (Euler, DPM++, UniPC): the network was trained on one schedule, whatever
-        samples from it.
+        Some samplers ignore `rescale_betas_zero_snr` (PNDM, Heun), and some put 2^-24 in place of
+        zero (Euler, DPM++, UniPC). But the network was trained on one schedule, whichever sampler
+        is used.
         """
         scheduler = self.pipeline.scheduler
         root = scheduler.alphas_cumprod.double().sqrt()
         if scheduler.config.get("rescale_betas_zero_snr"):
             last = root[-1] if root[-1] > STAND_IN else root.new_zeros(())
-            # Lin et al. 2024, Algorithm 1; nothing changes where that was done
+            # Lin et al. 2024, Algorithm 1; changes nothing if already applied
             root = (root - last) * root[0] / (root[0] - last)
             root[-1] = 0
         return root.square().float()
 
     @property
     def prediction(self) -> str:
-        """What the network predicts:
-
-        "epsilon" or "v_prediction". Raises ModelError for anything else.
+        """The network's prediction type: "epsilon" or "v_prediction". Raises ModelError for any
+        other.
         """
         config = self.pipeline.scheduler.config
         kind = "edm" if "sigma_data" in config else str(config.get("prediction_type"))
@@ -106,7 +105,7 @@ class DiffusionModel(Model):
         return kind
 
     predictions: tuple[str, ...] = ("epsilon", "v_prediction")
-    where = ""  # for which pipelines that is so
+    where = ""  # the pipelines to which this applies
 
     def check_ready(self) -> None:
         super().check_ready()

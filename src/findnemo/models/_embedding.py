@@ -1,8 +1,9 @@
-"""Textual-inversion embeddings: tokens of their own, added to tokenizers and text encoders.
+"""Textual-inversion embeddings: new tokens, added to tokenizers and text encoders.
 
-Read are the form of diffusers (a tensor under the name of each token) and that of AUTOMATIC1111 and
-kohya's trainer (`emb_params`; `clip_l` and `clip_g` for the two encoders of SDXL). A tensor of
-several vectors becomes several tokens, TOKEN, TOKEN_1, ..., for which pipelines put TOKEN.
+Two forms are read: that of diffusers (a tensor under the name of each token), and that of
+AUTOMATIC1111 and kohya's trainer (`emb_params`; `clip_l` and `clip_g` for the two encoders of
+SDXL). A tensor of several vectors becomes several tokens, TOKEN, TOKEN_1, ..., which pipelines
+insert for TOKEN.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from findnemo.errors import InputError, ModelError
 from findnemo.files.sizes import TENSOR_BYTES, checked
 from findnemo.files.tensors import DTYPES, PICKLED, read, read_header
 
-# name of a tensor that is no token -> the number of the text encoder that it is for
+# tensor name that is no token -> number of its text encoder
 UNNAMED = {"emb_params": "", "clip_l": "", "clip_g": "_2"}
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """A token of a file, its vectors (count, width), and the end of the names of the tokenizer and
-    text encoder that they are for, "" or "_2".
+    """A token of a file, its vectors (count, width), and the suffix ("" or "_2") of its tokenizer
+    and text encoder.
     """
 
     file: str
@@ -42,9 +43,9 @@ class Embedding:
 def read_embeddings(named: str) -> list[Embedding]:
     """The embeddings of "FILE" or "FILE:TOKEN", several separated by commas.
 
-    TOKEN is what captions call it; without it, what the file says, else the file's name without
-    suffix. Raises InputError for what is no such file, ModelError for a pickle and for tensors that
-    are no embedding.
+    TOKEN is the word in captions; by default the token in the file, else the file's name without
+    suffix. Raises InputError for anything but such a file, ModelError for a pickle and for tensors
+    that are no embedding.
 
         read_embeddings("style.safetensors,person.safetensors:<someone>")
     """
@@ -55,7 +56,7 @@ def read_embeddings(named: str) -> list[Embedding]:
 
 
 def _of_token(name: str) -> tuple[str, str | None]:
-    """File and token of a name; a path with a colon in it is a path."""
+    """File and token of a name; an existing path with a colon is a path."""
     file, colon, token = name.rpartition(":")
     if not colon or Path(name).exists() or not Path(file).exists():
         return name, None
@@ -108,9 +109,9 @@ def _read(file: str, token: str | None) -> list[Embedding]:
 
 def add_embeddings(embeddings: Sequence[Embedding], pipeline: Any) -> None:
     """Add tokens to the tokenizers and text encoders of a pipeline, as its own
-    `load_textual_inversion` does, once all are known to fit.
+    `load_textual_inversion` does, after checking that all fit.
 
-    Raises ModelError for one that is of another model, InputError for a token that is there.
+    Raises ModelError for an embedding of another model, InputError for a token that exists already.
     """
     kind = type(pipeline).__name__
     added: set[tuple[str, str]] = set()

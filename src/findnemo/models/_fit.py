@@ -1,5 +1,5 @@
-"""Whether a pipeline is of a kind that findnemo can work on: what its denoiser is told, its
-scheduler, the size of its latents.
+"""Check that findnemo can work on a pipeline: the inputs of its denoiser, its scheduler, the size
+of its latents.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from findnemo.models._base import Model
 from findnemo.models._widths import pooled, widths
 
 FACES = "captions in all its attention, where findnemo takes attn1 to see the image alone"
-# settings of a U-Net that ask for what no caption says
+# settings of a U-Net that require inputs beyond a caption
 UNKNOWN = {
-    "class_embed_type": "a class beside the caption",
-    "num_class_embeds": "a class beside the caption",
+    "class_embed_type": "a class in addition to the caption",
+    "num_class_embeds": "a class in addition to the caption",
     "only_cross_attention": FACES,
     "mid_block_only_cross_attention": FACES,
     "dual_cross_attention": "two texts at once",
 }
-# values of addition_embed_type that a pipeline serves; others serve none
+# pipeline -> values of addition_embed_type that it supports; others support none
 ADDITIONS = {"StableDiffusionXLPipeline": ("text_time",), "IFPipeline": (None, "text")}
-# text encoders of CLIP, and whether one embedding of the whole caption is taken of them as their
-# first output
+# text encoders of CLIP, and whether their first output is one embedding of the whole caption
 PROJECTS = {
     "StableDiffusionPipeline": {"text_encoder": False},
     "LatentConsistencyModelPipeline": {"text_encoder": False},
@@ -34,30 +33,30 @@ PROJECTS = {
 }
 PROJECTIONS = (None, "text_proj", "ip_image_proj")  # an IP-Adapter may come and go
 WORDS = "a photo of 2 dogs"
-ALONE = "give a model that is told of captions alone"
-# what pipelines and findnemo ask of a scheduler of noise
+ALONE = "give a model that takes captions only"
+# attributes of a noise scheduler that pipelines and findnemo use
 ASKED = ("alphas_cumprod", "order", "scale_model_input")
 PUBLISHED = "give the scheduler that the checkpoint was published with"
 
 
 def check_fit(model: Model) -> None:
-    """Raises ModelError that names the first thing that does not belong,
-    its value, and the way out.
-    """
+    """Raises ModelError that names the first unsupported thing, its value, and the way out."""
     for check in (conditions, encoders, tokenizers, channels, schedules, sizes, decoders, widths):
         for fault in check(model):
             raise ModelError(f"this {type(model.pipeline).__name__} cannot be worked on: {fault}")
 
 
 def conditions(model: Model) -> Iterator[str]:
-    """What a U-Net wants to be told beside the caption."""
+    """Faults of a U-Net that requires inputs beyond the caption."""
     if model.component != "unet":
         return
     config = model.pipeline.unet.config
     kind = type(model.pipeline).__name__
     for setting, what in UNKNOWN.items():
         value = config.get(setting)
-        if any(value) if isinstance(value, list | tuple) else value:  # a list is one for each block
+        if (
+            any(value) if isinstance(value, list | tuple) else value
+        ):  # a list has one value for each block
             yield f"its U-Net wants {what} ({setting} {value!r}): {ALONE}"
     wanted = config.get("addition_embed_type")
     served = ADDITIONS.get(kind, (None,))
@@ -74,13 +73,13 @@ def conditions(model: Model) -> Iterator[str]:
         )
     if kind == "LatentConsistencyModelPipeline" and config.get("time_cond_proj_dim") is None:
         yield (
-            "its U-Net is told no guidance (time_cond_proj_dim None): give a"
+            "its U-Net takes no guidance scale (time_cond_proj_dim None): give a"
             " StableDiffusionPipeline with an LCMScheduler"
         )
 
 
 def encoders(model: Model) -> Iterator[str]:
-    """Text encoders that give what the pipeline takes of them."""
+    """Faults of text encoders that do not give what the pipeline needs."""
     for name, wanted in PROJECTS.get(type(model.pipeline).__name__, {}).items():
         encoder = getattr(model.pipeline, name, None)
         if encoder is not None and bool(pooled(encoder)) is not wanted:
@@ -92,8 +91,8 @@ def encoders(model: Model) -> Iterator[str]:
 
 
 def tokenizers(model: Model) -> Iterator[str]:
-    """Tokenizers that can fill captions up, to one length where their
-    embeddings lie side by side.
+    """Faults of tokenizers that cannot pad captions, or not to one length if their embeddings are
+    combined.
     """
     for name, _ in model.encoders:
         tokenizer = getattr(model.pipeline, name, None)
@@ -106,7 +105,7 @@ def tokenizers(model: Model) -> Iterator[str]:
             )
         elif {*tokenizer(WORDS, verbose=False).input_ids} <= {*tokenizer.all_special_ids}:
             yield (
-                f"its {name} knows none of {WORDS!r}: its vocabulary is not there, copy the whole"
+                f"its {name} knows none of {WORDS!r}: its vocabulary is missing, copy the whole"
                 " folder"
             )
     limits = [reader.limit for reader in model.readers]
@@ -118,8 +117,9 @@ def tokenizers(model: Model) -> Iterator[str]:
 
 
 def channels(model: Model) -> Iterator[str]:
-    """Whether a transformer of a flow returns what it takes; U-Nets and PixArt are
-    checked by their adapters.
+    """Faults of a flow's transformer that returns another number of channels than it takes.
+
+    U-Nets and PixArt are checked by their adapters.
     """
     config = getattr(model.pipeline, model.component).config
     taken = config.get("in_channels")
@@ -137,7 +137,7 @@ def _flows(model: Model) -> bool:
 
 
 def schedules(model: Model) -> Iterator[str]:
-    """A scheduler of the kind that the denoiser was trained with: of noise, or of a flow."""
+    """Faults of a scheduler that is not of the denoiser's kind: noise or flow."""
     scheduler = model.pipeline.scheduler
     kind = type(scheduler).__name__
     config = scheduler.config
@@ -153,7 +153,7 @@ def schedules(model: Model) -> Iterator[str]:
             f"its scheduler is a {kind} that goes by a flow, and its denoiser predicts noise:"
             f" {PUBLISHED}, such as a DDIMScheduler"
         )
-    elif "sigma_data" not in config:  # of EDM: `predict_noise` says what it reads
+    elif "sigma_data" not in config:  # EDM: `predict_noise` says what is supported
         lacking = [name for name in ASKED if not hasattr(scheduler, name)]
         lacking += [] if config.get("prediction_type") else ["prediction_type"]
         if lacking:
@@ -164,7 +164,7 @@ def schedules(model: Model) -> Iterator[str]:
 
 
 def _takes_sigmas(model: Any) -> bool:
-    """Whether a scheduler takes the sigmas that the pipeline gives, where it gives any."""
+    """Whether a scheduler accepts sigmas, if the pipeline gives any."""
     scheduler = model.pipeline.scheduler
     given = model.spacing({"use_dynamic_shifting": False} | scheduler.config, 1)
     takes = inspect.signature(scheduler.set_timesteps).parameters
@@ -172,7 +172,9 @@ def _takes_sigmas(model: Any) -> bool:
 
 
 def sizes(model: Model) -> Iterator[str]:
-    """A size of latents in whole numbers, which the pipeline can make images of."""
+    """Faults of the size of latents, which must be whole numbers that the pipeline can make images
+    of.
+    """
     pipeline = model.pipeline
     scale = getattr(pipeline, "vae_scale_factor", 1)
     size = getattr(pipeline, model.component).config.get("sample_size")
@@ -196,7 +198,7 @@ def sizes(model: Model) -> Iterator[str]:
 
 
 def decoders(model: Model) -> Iterator[str]:
-    """A VAE that says how its latents are scaled."""
+    """Faults of a VAE that does not say how its latents are scaled."""
     scaling = model.pipeline.vae.config.get("scaling_factor") if model.decodes else 1
     if not scaling:
         yield (

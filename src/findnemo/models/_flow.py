@@ -1,4 +1,4 @@
-"""Flow matching: what stands for the noise prediction where a network predicts a velocity."""
+"""Flow matching: a substitute for the noise prediction of networks that predict a velocity."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from findnemo.models._text import Text
 
 
 class FlowModel(Model):
-    """A model trained by flow matching on straight paths (rectified flow, Liu et al.
-    2023, Esser et al. 2024).
+    """A model trained by flow matching on straight paths (rectified flow, Liu et al. 2023, Esser et
+    al. 2024).
 
     Derivation. Noisy latents are x_s = (1 - s) x_0 + s eps, and the network predicts v = eps - x_0.
     So it knows the image as x0_hat = x_s - s v. Finding NeMo compares eps_hat - x_T. For a
@@ -22,14 +22,14 @@ class FlowModel(Model):
 
         eps_hat - x_t = -sqrt(a) x0_hat + (1 - sqrt(1 - a)) eps_hat,
 
-    where at the noisiest step of Stable Diffusion the factors are .07 and .0025: up to that
+    with factors of .07 and .0025 at the noisiest step of Stable Diffusion. Up to that small
     remainder of the noise, and up to a positive factor, which min-max scaling removes, the noise
     difference is -x0_hat. A flow starts at s = 1 from the noise itself. There the exact noise,
-    eps_hat = x_s + (1 - s) v, is x_T whatever the network says, and its difference zero. What
-    corresponds is the difference that is -x0_hat. `predict_noise` therefore gives s v, since s v -
+    eps_hat = x_s + (1 - s) v, is x_T whatever the network says, and its difference is zero. The
+    counterpart is the difference that equals -x0_hat. So `predict_noise` gives s v, because s v -
     x_s = -x0_hat at every s; at s = 1 it is v itself. One pass a latent.
 
-    An adapter answers `velocity` instead of `predict_noise`.
+    An adapter implements `velocity` instead of `predict_noise`.
     """
 
     component = "transformer"
@@ -55,8 +55,8 @@ class FlowModel(Model):
     )
 
     def velocity(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
-        """v(x_s, s, y), (N, C, H, W), for latents (N, C, H, W), timestep s * 1000, of all or
-        (N,), and encoded prompts. No guidance.
+        """v(x_s, s, y), (N, C, H, W), for latents (N, C, H, W), encoded prompts, and timestep s *
+        1000, one for all or (N,). No guidance.
         """
         raise NotImplementedError(f"{type(self).__name__} does not predict a velocity")
 
@@ -64,10 +64,7 @@ class FlowModel(Model):
         return self.velocity(latents, timestep, text)
 
     def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
-        """s v, (N, C, H, W): what is left of x_s without the predicted image, x_s - x0_hat.
-
-        See the class for why.
-        """
+        """s v, (N, C, H, W): x_s without the predicted image, x_s - x0_hat. The class says why."""
         share = timestep / self.pipeline.scheduler.config.num_train_timesteps
         return output if share == 1 else share * exact(output)
 
@@ -81,8 +78,8 @@ class FlowModel(Model):
         return 1 - share, share
 
     def timesteps(self, steps: int) -> list[float]:  # type: ignore[override]  # not whole numbers: they are shifted
-        """Timesteps s * 1000 of a schedule with this many steps, shifted as the pipeline shifts
-        them; the first is 1000.
+        """Timesteps s * 1000 of a schedule with this many steps, shifted as in the pipeline; the
+        first is 1000.
         """
         from diffusers import FlowMatchEulerDiscreteScheduler
 
@@ -92,8 +89,8 @@ class FlowModel(Model):
         return shifted
 
     def spacing(self, config: Any, steps: int) -> dict[str, Any]:
-        """Arguments with which the pipeline sets its scheduler's timesteps, for a
-        schedule of this configuration.
+        """Arguments with which the pipeline sets its scheduler's timesteps, for a schedule of this
+        configuration.
         """
         shift = {"mu": self.mu(config)} if config.use_dynamic_shifting else {}
         return {"num_inference_steps": steps, **shift}

@@ -1,6 +1,6 @@
-"""Reading the identity of a live pipeline, part by part.
+"""Read the identity of a live pipeline, part by part.
 
-Only weights that have changed since are hashed again.
+Only weights that changed since the last time are hashed again.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from findnemo.models._identity import ADAPTER, METHOD, RULES, Identity, Part
 from findnemo.models._modules import SPARE
 from findnemo.models._structure import plain, replaced, settings_of, short
 
-# what of a pipeline neither scores nor findnemo's pictures pass through
+# parts of a pipeline that affect neither scores nor findnemo's pictures
 IDLE = (*SPARE, "requires_safety_checker")
-# attributes of a pipeline that tell what its networks are given
+# attributes of a pipeline that determine the inputs of its networks
 DERIVED = ("vae_scale_factor", "tokenizer_max_length")
-# settings of a flow's scheduler that only count where it shifts by size
+# settings of a flow's scheduler that matter only if it shifts by size
 DYNAMIC = {"base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "time_shift_type"}
-# what a tokenizer is asked for, to tell rules apart that no setting names
+# text for tokenizers, to detect different rules that no setting shows
 WORDS = (
     "A  Photo of THE red fox, 1999's “best” café & naïve Straße — 3.5% \n\t hello_world <tag> I'd"
     " can't 日本語 🦊"
 )
 
-Digests = dict[str, tuple[str, Any]]  # part -> the stamp that it had, and its digests at that time
+Digests = dict[str, tuple[str, Any]]  # part -> its earlier stamp, and its digests at that time
 
 
 def identity(pipeline: Any, schedule: tuple[str, ...], cache: Digests) -> Identity:
     """The identity of a pipeline as it is now.
 
-    `schedule`: settings of its scheduler on which noise depends. `cache`: digests of an earlier
-    time, which this brings up to date.
+    `schedule`: settings of its scheduler that noise depends on. `cache`: earlier digests, which
+    this updates.
     """
     parts = {"findnemo": Part({"method": METHOD}), "pipeline": Part(_pipeline(pipeline))}
     if size := getattr(pipeline, "default_sample_size", None):
@@ -48,7 +48,7 @@ def identity(pipeline: Any, schedule: tuple[str, ...], cache: Digests) -> Identi
     for name, component in pipeline.components.items():
         if name in IDLE or component is None:
             continue
-        # a compiled one computes what it was compiled from
+        # a compiled network computes the same as its original
         component = getattr(component, "_orig_mod", component)
         if isinstance(component, nn.Module):
             module = Module.of(component)
@@ -72,7 +72,7 @@ def _digests(cache: Digests, name: str, tensors: Mapping[str, Tensor]) -> dict[s
 def _cached(
     cache: Digests, name: str, now: str, computed: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """The digests of a part, computed again where its stamp is another one `now`."""
+    """The digests of a part, computed again if its stamp `now` differs."""
     if name not in cache or cache[name][0] != now:
         cache[name] = now, computed()
     kept: dict[str, Any] = cache[name][1]
@@ -87,15 +87,13 @@ def _pipeline(pipeline: Any) -> dict[str, Any]:
 
 
 def _noise(scheduler: Any, schedule: tuple[str, ...]) -> dict[str, Any]:
-    """The noise schedule; a setting that is off is the same as one that the
-    scheduler does not have.
-    """
+    """The noise schedule; a setting that is off equals one that the scheduler does not have."""
     config = scheduler.config
     idle: set[str] = set() if config.get("use_dynamic_shifting", True) else DYNAMIC
     settings = plain(
         {name: config[name] for name in schedule if not _off(config.get(name)) and name not in idle}
     )
-    # timesteps of a distillation, which its own class makes
+    # timesteps of a distillation, made by its own class
     if "original_inference_steps" in settings:
         settings["class"] = type(scheduler).__name__
     return settings | _set_by_hand(scheduler)
@@ -106,9 +104,7 @@ def _off(value: Any) -> bool:
 
 
 def _set_by_hand(scheduler: Any) -> dict[str, str]:
-    """A digest of the schedule that is in force, where it is not what the configuration
-    gives: somebody has set it.
-    """
+    """A digest of the schedule in force, if somebody set one other than the configuration's."""
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if not isinstance(alphas, Tensor):
         return {}
@@ -125,8 +121,8 @@ def _set_by_hand(scheduler: Any) -> dict[str, str]:
 
 @lru_cache(maxsize=16)
 def _alphas(kind: Any, config: str) -> Tensor | None:
-    """The schedule that a scheduler's configuration gives; None where its class refuses it,
-    which was then set after the scheduler was made.
+    """The schedule of a scheduler's configuration; None if its class refuses the configuration,
+    which was then set afterwards.
     """
     try:
         alphas = getattr(kind.from_config(json.loads(config)), "alphas_cumprod", None)
@@ -136,20 +132,20 @@ def _alphas(kind: Any, config: str) -> Tensor | None:
 
 
 def _sampler(scheduler: Any, schedule: tuple[str, ...]) -> dict[str, Any]:
-    """What makes pictures of noise predictions: the class and all settings that are
-    not the noise schedule's.
+    """What turns noise predictions into pictures: the class, and all settings outside the noise
+    schedule.
     """
     items = scheduler.config.items()
     config = {name: value for name, value in items if name[0] != "_" and name not in schedule}
-    # of a flow: `set_shift` changes it beside the configuration
+    # for a flow: `set_shift` changes it without the configuration
     shift = getattr(scheduler, "shift", None)
     changed = {"shift": shift} if shift != scheduler.config.get("shift") else {}
     return {"class": type(scheduler).__name__} | plain(config | changed)
 
 
 def _tokenizer(name: str, tokenizer: Any, cache: Digests) -> dict[str, Any]:
-    """Settings of a tokenizer, digests of its vocabulary and rules, and of what
-    it makes of a few words.
+    """Settings of a tokenizer, digests of its vocabulary and rules, and its tokens of a few
+    words.
     """
     special = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -169,15 +165,15 @@ def _tokenizer(name: str, tokenizer: Any, cache: Digests) -> dict[str, Any]:
 
 
 def _rules(tokenizer: Any) -> dict[str, str]:
-    """Digests of the vocabulary and, where the tokenizer is one of the tokenizers
-    library, of its rules (RULES).
+    """Digests of the vocabulary and, for a tokenizer of the tokenizers library, of its rules
+    (RULES).
     """
     vocabulary = {"vocabulary": short(tokenizer.get_vocab())}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return vocabulary
     rules = json.loads(backend.to_str())
-    # a token that a setting names becomes an added one when the tokenizer is saved
+    # saving a tokenizer turns tokens named in settings into added ones
     special = {str(value) for value in tokenizer.special_tokens_map.values()}
     added = rules.get("added_tokens") or ()
     rules["added_tokens"] = [token for token in added if token["content"] not in special]

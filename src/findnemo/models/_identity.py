@@ -1,8 +1,8 @@
-"""What identifies a result: everything of a model that can change a score or a picture, as values
-that can be kept, compared and told apart.
+"""The identity of a model: everything that can change a score or a picture, as values that can be
+kept and compared.
 
-`Model.identity` reads it from the live pipeline (`_identified`). Small settings are kept as they
-are, weights as digests (`_content`).
+`Model.identity` reads it from the live pipeline (`_identified`). Small settings are kept in full,
+weights as digests (`_content`).
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from typing import Any
 from findnemo.errors import MismatchError
 from findnemo.models._content import HALVES, rounded_apart, same_weights
 
-# raised whenever findnemo gives other scores or pictures for the same model, prompt, seeds and
+# incremented whenever findnemo gives other scores or pictures for the same model, prompt, seeds and
 # settings
 METHOD = 1
-PICTURES = ("vae", "sampler")  # parts that finished images depend on, and noise differences do not
-# part that tells at which size the pipeline is used: scores differ, and the model is the same
+PICTURES = ("vae", "sampler")  # parts that finished images depend on, but noise differences do not
+# the size at which the pipeline is used: it changes scores, but not the model
 SIZE = "size"
 EARLIER = "was made by an earlier findnemo, which did not keep all that identifies a model"
-ADAPTER = "LoRA "  # how the name of an adapter's part begins
-# of a tokenizer; not every kind tells them
+ADAPTER = "LoRA "  # prefix of the names of adapters' parts
+# settings of a tokenizer; some kinds do not have them
 RULES = ("normalizer", "pre_tokenizer", "post_processor", "added_tokens", "model")
-LISTED = 4  # settings of a part that are named
+LISTED = 4  # settings of a part to list
 
 
 @dataclass(frozen=True)
 class Part:
     """One part of a pipeline.
 
-    `settings`: what else than weights changes its results. `weights`: their `_content.digests`.
+    `settings`: everything but weights that changes its results. `weights`: their
+    `_content.digests`.
     """
 
     settings: Mapping[str, Any]
@@ -45,8 +46,8 @@ class Part:
 
     @property
     def token(self) -> str:
-        """What a fingerprint takes of it: the weights as float16, or as bfloat16
-        if that is all there is.
+        """Its contribution to a fingerprint: the weights as float16, or as bfloat16 if only that is
+        known.
         """
         weights = None
         if self.weights is not None:
@@ -72,7 +73,7 @@ class Identity:
 
     @property
     def fingerprint(self) -> str:
-        """32 digits over all that scores depend on but the size.
+        """32 digits over everything that scores depend on, except the size.
 
         Loads in float32 and float16 have the same.
         """
@@ -80,7 +81,7 @@ class Identity:
 
     @property
     def whole(self) -> str:
-        """32 digits over all parts, those that only pictures depend on included."""
+        """32 digits over all parts, including those that only pictures depend on."""
         return self._digest(self.parts)
 
     def _digest(self, names: Collection[str]) -> str:
@@ -88,7 +89,9 @@ class Identity:
         return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:32]
 
     def to_json(self, pictures: bool = True) -> dict[str, Any]:
-        """To be kept with results; without `pictures`, for results that are scores alone."""
+        """The identity as kept with results; without `pictures`, for results that are only
+        scores.
+        """
         return {
             name: part.to_json()
             for name, part in self.parts.items()
@@ -97,7 +100,7 @@ class Identity:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Identity:
-        """What `to_json` gave.
+        """The identity from the output of `to_json`.
 
         Raises ValueError for anything else: files can come from anywhere.
         """
@@ -114,9 +117,9 @@ class Identity:
         return cls(parts)
 
     def differences(self, kept: Identity, pictures: bool = True) -> list[str]:
-        """In what this model differs from the one that is `kept`, in words; nothing for the same.
+        """How this model differs from the `kept` one, in words; empty if it does not.
 
-        `pictures`: also where only pictures change.
+        `pictures`: include differences that only change pictures.
 
         >>> old, new = (Identity({"scheduler": Part({"rescale_betas_zero_snr": value})}) for value in (True, False))
         >>> new.differences(old)
@@ -152,8 +155,8 @@ def _weights(values: Any) -> dict[str, Any] | None:
 
 
 def _settings_differ(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
-    """The settings that differ, those of the configuration before those of single
-    modules, which follow from them.
+    """The settings that differ, those of the configuration before those of modules, which follow
+    from them.
     """
     pairs = {key: (now.get(key), then.get(key)) for key in {**then, **now}}
     changed = {
@@ -216,9 +219,7 @@ def _adapter_differs(name: str, now: Part | None, then: Part | None) -> Iterator
 
 
 def kept_identity(values: Any) -> Identity | None:
-    """The identity in the settings of a run or a calibration; None where there is
-    none, or nothing that is one.
-    """
+    """The identity in the settings of a run or a calibration; None if missing or invalid."""
     try:
         return Identity.from_json(values) if values else None
     except ValueError:
@@ -226,12 +227,11 @@ def kept_identity(values: Any) -> Identity | None:
 
 
 def told_apart(model: Any, fingerprint: str, kept: Identity | None, pictures: bool = True) -> str:
-    """In what a model differs from the one that something was made with, in words;
-    nothing where it is that one.
+    """How a model differs from the one behind a result, in words; empty if it does not.
 
-    `fingerprint` and `kept`: what is known of that one; where `kept` is missing (an earlier
-    findnemo) or does not fit, the fingerprint alone must do. `pictures`: also in what only pictures
-    depend on, as far as it was kept.
+    `fingerprint` and `kept`: the known facts about that one. If `kept` is missing (an earlier
+    findnemo) or does not fit, only the fingerprint is compared. `pictures`: include differences
+    that only change pictures, as far as kept.
     """
     now = model.identity
     if kept is None or kept.fingerprint != fingerprint:
@@ -242,8 +242,8 @@ def told_apart(model: Any, fingerprint: str, kept: Identity | None, pictures: bo
 def refuse_other(
     model: Any, fingerprint: str, kept: Identity | None, what: str, way_out: str
 ) -> None:
-    """Raises MismatchError saying that a model is not that of `what`, in what it
-    differs, and the way out.
+    """Raises MismatchError saying that a model is not that of `what`, how it differs, and the way
+    out.
     """
     if changes := told_apart(model, fingerprint, kept):
         own = model.fingerprint

@@ -1,5 +1,5 @@
-"""Joint attention: image and text tokens attend to each other as one sequence, each
-with projections of its own.
+"""Joint attention: image and text tokens attend to each other as one sequence, each with its own
+projections.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ BLOCK = re.compile(r"transformer_blocks\.\d+")
 
 class JointAttention(FlowModel):
     """Neurons are the outputs of `attn.add_v_proj`, bias included, in all blocks where the text has
-    a value projection of its own.
+    its own value projection.
 
-    That is all that the image learns from the text by attention there, as in cross-attention. But a
-    value depends on the latents and the timestep too, for text and image have mixed in earlier
-    blocks: so activations take a pass of the model.
+    As in cross-attention, the image learns nothing else from the text by attention there. But a
+    value depends on the latents and the timestep too, because text and image mix in earlier blocks:
+    so activations take a pass of the model.
     """
 
     @property
@@ -35,8 +35,8 @@ class JointAttention(FlowModel):
         return int(self.pipeline.transformer.config.pooled_projection_dim)
 
     def limit(self, part: str) -> int:
-        """CLIP's tokenizers share a limit that the pipeline keeps; T5 reads what the
-        pipeline asks of it by default.
+        """CLIP's tokenizers share the pipeline's limit; T5 reads as much as the pipeline requests
+        by default.
         """
         if "T5" in type(getattr(self.pipeline, dict(self.encoders)[part])).__name__:
             return usual_length(self.pipeline)
@@ -54,8 +54,7 @@ class JointAttention(FlowModel):
         """Layer -> (N, width), float32: the mean over all text positions of |activation|, at the
         first timestep and on the prompt's first latent.
 
-        One pass a prompt, and each by itself: what is said of a prompt does not depend on the
-        others.
+        Each prompt has a pass of its own, so that its result does not depend on the others.
         """
         layers = self.value_layers
         rows: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers.values()}
@@ -73,7 +72,7 @@ class JointAttention(FlowModel):
 
 
 def _gives_both(name: str, module: nn.Module) -> bool:
-    """A block that hands on text and image; the last of Stable Diffusion 3
-    hands on the image alone.
+    """Whether a block outputs text and image; the last one of Stable Diffusion 3 outputs only the
+    image.
     """
     return BLOCK.fullmatch(name) is not None and not getattr(module, "context_pre_only", False)

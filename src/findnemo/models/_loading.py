@@ -1,5 +1,6 @@
-"""`load`: a directory, a hub id, a file, a live pipeline or "demo" becomes a `Model`.
-safetensors only, never remote code.
+"""`load`: turn a directory, a hub id, a file, a live pipeline or "demo" into a `Model`.
+
+It reads safetensors only, and never runs remote code.
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ _OWN: dict[str, type[Model]] = {
 }
 ADAPTERS = Methods("adapter", "adapters", _OWN, _is_adapter)
 DEMO = Path(__file__).parents[1] / "demo" / "assets" / "model"  # what load("demo") loads
-# source -> its difference to the demo model
+# source -> its difference from the demo model
 SHIPPED = {"demo": None, "demo-natural": DEMO.parent / "natural" / "difference.safetensors"}
-# the variant in the name of a file: fp16 in model.fp16.safetensors
+# the variant in a file name: fp16 in model.fp16.safetensors
 VARIANT = re.compile(r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FILES = (".safetensors", *PICKLES)
@@ -67,7 +68,7 @@ CONVERT = (
     "convert them in a place you trust:"
     " DiffusionPipeline.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
 )
-# option -> what it does, and for which sources; for others it would silently do nothing
+# option -> its meaning, and the sources to which it applies; for others it would do nothing
 OPTIONS = {
     "revision": ("names a branch, tag or commit of a hub id", {"a hub id"}),
     "variant": (
@@ -191,7 +192,7 @@ def _opened(
 
 
 def _refuse_misplaced(source: Any, asked: dict[str, str]) -> None:
-    """Refuse options that say nothing about a source."""
+    """Raises InputError for options that do not apply to a source."""
     what = _what(source)
     for name, value in asked.items():
         meaning, sources = OPTIONS[name]
@@ -233,7 +234,7 @@ def _checked_file(path: Path) -> Path:
 
 
 def _checked(adapter: type[Model], pipeline: Any, source: str) -> Model:
-    """A model whose parts are those of one model, and that has answered everything once.
+    """A model whose parts fit together, and which has answered everything once.
 
     Raises ModelError, EditError.
     """
@@ -244,7 +245,7 @@ def _checked(adapter: type[Model], pipeline: Any, source: str) -> Model:
         rehearse(model)
     except FindnemoError:
         raise
-    except Exception as error:  # of parts that are of another kind altogether
+    except Exception as error:  # parts of another kind raise anything
         raise ModelError(
             f"the parts of {source} are not those of a {type(pipeline).__name__}"
             f" ({type(error).__name__}: {first_line(error)}): give the pipeline as it was published"
@@ -282,9 +283,9 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
 
 
 def _adapter(class_name: str, *bases: str) -> type[Model]:
-    """That of a pipeline class, of which live pipelines tell the `bases` too.
+    """The adapter of a pipeline class; `bases`: base classes, known for live pipelines.
 
-    Raises ModelError, with the way to a known one, if any.
+    Raises ModelError, with the way to a supported class, if any.
     """
     if class_name in ADAPTERS:
         return ADAPTERS.require(class_name)
@@ -331,7 +332,7 @@ def _pipeline_class(source: str | Path, revision: str | None, variant: str | Non
 
 
 def _refuse_pickles(path: Path) -> None:
-    """A component that has weights only as pickles is refused before loading."""
+    """Raises ModelError for a component with pickles as its only weights, before loading."""
     for folder in sorted(p for p in path.iterdir() if p.is_dir() and p.name not in SPARE):
         files = [f for f in folder.iterdir() if f.is_file()]
         pickles = sorted(f.name for f in files if f.suffix in PICKLES)
@@ -343,9 +344,7 @@ def _refuse_pickles(path: Path) -> None:
 
 
 def _check_variant(path: Path, variant: str | None) -> None:
-    """Say which variants of the weights a directory holds, where the one that is
-    asked for is not among them.
-    """
+    """Raises InputError listing the variants in a directory, if the requested one is missing."""
     held = {variant_of(file) for file in path.glob("*/*.safetensors")}
     variants = sorted(name for name in held if name is not None)
     if variant is not None and variant not in held:
@@ -361,7 +360,7 @@ def _check_variant(path: Path, variant: str | None) -> None:
 
 
 def variant_of(file: Path) -> str | None:
-    """The variant that the name of a weight file says; None for a plain one."""
+    """The variant in the name of a weight file; None without one."""
     match = VARIANT.fullmatch(file.name)
     return match[1] if match else None
 
@@ -373,7 +372,7 @@ def from_pretrained(
     revision: str | None,
     variant: str | None,
 ) -> Any:
-    """A pipeline from a directory or hub id, its parts in a dtype or each in its own.
+    """A pipeline from a directory or hub id, with all parts in one dtype or each in its own.
 
     Raises ModelError.
     """
@@ -383,7 +382,7 @@ def from_pretrained(
         index = DiffusionPipeline.load_config(str(source), revision=revision)
         folder = Path(source) if Path(source).is_dir() else None
         check_index(adapter, index, str(source), folder)
-        none = left_out(index, folder)  # diffusers asks to be told
+        none = left_out(index, folder)  # diffusers requires them as None
         with complete(str(source)):
             pipeline = DiffusionPipeline.from_pretrained(
                 str(source),

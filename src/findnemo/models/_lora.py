@@ -1,9 +1,9 @@
-"""A LoRA on its base model: read in whichever form a trainer wrote it, applied in full or refused.
+"""Read a LoRA in the form of any trainer, and apply it to its base model in full or not at all.
 
-The names that a file may use are made from the modules of the model itself. So a key is either of a
-module that is there, or it is named in an error: no key is ever passed over. Read are the forms of
-diffusers and peft, of kohya's trainer (which ComfyUI and AUTOMATIC1111 use), and LyCORIS' plain
-LoRA of linear layers and convolutions.
+The names that a file may use are generated from the modules of the model itself. So a key either
+belongs to an existing module or raises an error: no key is silently ignored. The supported forms
+are those of diffusers and peft, of kohya's trainer (also used by ComfyUI and AUTOMATIC1111), and
+LyCORIS' plain LoRA of linear layers and convolutions.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from findnemo.files.tensors import DTYPES, PICKLED, read, read_header
 from findnemo.models._modules import networks_of
 from findnemo.models._unet_names import unet_name
 
-MOST = 16 << 30  # bytes of a LoRA file
-FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # of a directory
+MOST = 16 << 30  # largest LoRA file, in bytes
+FILES = (
+    "pytorch_lora_weights.safetensors",
+    "adapter_model.safetensors",
+)  # LoRA files in a directory
 PEFT_CONFIG = "adapter_config.json"
-METADATA = "lora_adapter_metadata"  # under which diffusers keeps peft's configuration in the file
+METADATA = "lora_adapter_metadata"  # key of peft's configuration in diffusers' files
 
-# how a key ends -> what it holds; peft's, diffusers', kohya's and old diffusers' words
+# suffix of a key -> what it holds: for peft, diffusers, kohya and old diffusers
 ENDS = {
     ".lora_A.weight": "down",
     ".lora_B.weight": "up",
@@ -48,7 +51,7 @@ ENDS = {
     "_lora.up.weight": "up",
     ".alpha": "alpha",
 }
-# parts of keys of other methods than plain LoRA -> their names
+# part of a key -> name of a method other than plain LoRA
 OTHERS = {
     "hada_w": "LoHa",
     "lokr_w": "LoKr",
@@ -61,13 +64,13 @@ OTHERS = {
     "lora_E": "AdaLoRA",
     "lora_embedding_": "a LoRA of embeddings",
 }
-# prefixes of the text encoders in kohya's form; the second word is of one that comes alone
+# prefixes of the text encoders in kohya's form; the second is for a single encoder
 KOHYA_TEXT = {
     "text_encoder": ("lora_te1_", "lora_te_"),
     "text_encoder_2": ("lora_te2_",),
     "text_encoder_3": ("lora_te3_",),
 }
-# layers of FLUX.1 in its original layout -> those of diffusers that hold its rows, in order
+# layer of FLUX.1 in its original layout -> diffusers' layers that hold its rows, in order
 FLUX = {
     r"transformer_blocks\.(\d+)": {
         "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
@@ -100,7 +103,7 @@ SD3 = {
         "context_block.mlp.fc2": ("ff_context.net.2",),
     }
 }
-ORIGINAL_BLOCKS = {  # class of the denoiser -> name of the original blocks, and their layers
+ORIGINAL_BLOCKS = {  # denoiser class -> name of the original blocks, and their layers
     "FluxTransformer2DModel": (("double_blocks", "single_blocks"), FLUX),
     "SD3Transformer2DModel": (("joint_blocks",), SD3),
 }
@@ -108,7 +111,7 @@ ORIGINAL_BLOCKS = {  # class of the denoiser -> name of the original blocks, and
 
 @dataclass(frozen=True)
 class Place:
-    """Where a key of a file goes: modules of a component, which share its rows from the first on."""
+    """The target of a key: modules of a component that share its rows, in order."""
 
     component: str
     modules: tuple[str, ...]
@@ -120,7 +123,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Delta:
-    """The change of one weight: dW = alpha / rank * up @ down, and of the bias, if any.
+    """The change of one weight, dW = alpha / rank * up @ down, and of its bias, if any.
 
     `down`: (rank, in, ...), `up`: (out, rank, ...), `mid`: (rank, rank, h, w) of a convolution in
     three steps. `scale`: alpha / rank. All are float32.
@@ -133,7 +136,7 @@ class Delta:
     bias: Tensor | None = None
 
     def weight(self, shape: torch.Size) -> Tensor:
-        """dW in the shape of the weight that it is added to."""
+        """dW in the shape of the weight to which it is added."""
         if self.mid is not None:
             steps = (self.up.flatten(1), self.mid, self.down.flatten(1))
             return self.scale * torch.einsum("or,rshw,si->oihw", *steps).reshape(shape)
@@ -147,7 +150,7 @@ class Delta:
 
 @dataclass(frozen=True)
 class Lora:
-    """What a LoRA file changes: (component, module) -> `Delta`. `source`: the file."""
+    """The changes in a LoRA file: (component, module) -> `Delta`. `source`: the file."""
 
     source: str
     deltas: Mapping[tuple[str, str], Delta] = field(repr=False)
@@ -155,7 +158,7 @@ class Lora:
     def merge(self, pipeline: Any, scale: float = 1.0) -> None:
         """Add the changes to the weights of a pipeline, in place, at a strength.
 
-        Sums are float32, and rounded to the dtype of the weight once.
+        Sums are float32, rounded once to the dtype of the weight.
         """
         for (component, name), delta in self.deltas.items():
             module = getattr(pipeline, component).get_submodule(name)
@@ -173,8 +176,8 @@ def _add(parameter: Tensor, change: Tensor, scale: float) -> None:
 def read_lora(source: str | Path, pipeline: Any) -> Lora:
     """Read a LoRA for a pipeline: a .safetensors file, or a directory that peft or diffusers wrote.
 
-    Raises InputError for what is no such file, ModelError naming the key for one that is of another
-    model, another method (LoHa, LoKr, DoRA), cut short, or not to be applied.
+    Raises InputError for anything but such a file. Raises ModelError naming the key for a LoRA of
+    another model, of another method (LoHa, LoKr, DoRA), truncated, or not applicable.
 
         lora = read_lora("adapter.safetensors", model.pipeline)
         lora.merge(model.pipeline, 0.8)
@@ -183,7 +186,7 @@ def read_lora(source: str | Path, pipeline: Any) -> Lora:
 
 
 def read_file(path: Path, pipeline: Any) -> Lora:
-    """The same of a safetensors file, whatever its name."""
+    """Read a LoRA from a safetensors file of any name; raises as `read_lora` does."""
     if path.stat().st_size > MOST:
         raise InputError(f"{path} has {path.stat().st_size:,} bytes: it cannot be a LoRA")
     entries, metadata = read_header(path)
@@ -214,13 +217,13 @@ def read_file(path: Path, pipeline: Any) -> Lora:
 
 
 def merge_named(name: str, pipeline: Any) -> None:
-    """Merge a LoRA that is named with its strength, "FILE" or "FILE:0.8", into a pipeline."""
+    """Merge a LoRA into a pipeline, by a name with its strength, "FILE" or "FILE:0.8"."""
     file, scale = of_strength(name)
     read_lora(file, pipeline).merge(pipeline, scale)
 
 
 def of_strength(name: str) -> tuple[str, float]:
-    """The file of a name such as "adapter.safetensors:0.8", and the strength; 1 where none is given.
+    """The file and the strength in a name such as "adapter.safetensors:0.8"; the default is 1.
 
     Raises InputError for a strength that is no finite number.
 
@@ -271,7 +274,7 @@ def lora_file(source: str | Path) -> Path:
 
 
 def _parsed(path: Path, key: str) -> tuple[str, str]:
-    """The module that a key names, as the file names it, and what the key holds of its change."""
+    """The module that a key names in the file, and what the key holds of its change."""
     for end, part in ENDS.items():
         if key.endswith(end):
             return key.removesuffix(end).replace(".processor.", "."), part
@@ -292,7 +295,7 @@ def _foreign(path: Path, key: str, pipeline: Any) -> ModelError:
 
 
 def _places(pipeline: Any) -> dict[str, Place]:
-    """Every name that a file may have for a module -> where it goes."""
+    """Every possible name of a module in a file -> its place."""
     places: dict[str, Place] = {}
     for component, network in networks_of(pipeline).items():
         modules = {
@@ -309,9 +312,9 @@ def _places(pipeline: Any) -> dict[str, Place]:
 
 
 def _names(component: str, name: str, network: Any) -> Iterator[str]:
-    """What files call a module."""
+    """The names of a module in files."""
     if component in KOHYA_TEXT:
-        # transformers has had these modules with and without a word before
+        # versions of transformers differ in a prefix of these modules
         full = name if name.startswith(("text_model.", "encoder.block")) else f"text_model.{name}"
         for one in {name, full}:
             yield f"{component}.{one}"
@@ -321,7 +324,7 @@ def _names(component: str, name: str, network: Any) -> Iterator[str]:
     if component not in ("unet", "transformer"):
         return
     old = name.removesuffix(".0") if name.endswith("to_out.0") else name
-    for one in {name, old}:  # before peft, diffusers left the 0 of to_out.0 out
+    for one in {name, old}:  # before peft, diffusers omitted the 0 of to_out.0
         yield one
         yield f"{component}.{one}"
         yield f"base_model.model.{one}"
@@ -340,7 +343,7 @@ def _names(component: str, name: str, network: Any) -> Iterator[str]:
 
 
 def _original(component: str, network: nn.Module, modules: Iterable[str]) -> dict[str, Place]:
-    """Names of a transformer's layers in its original layout, some of which hold rows of several."""
+    """Names of a transformer's layers in its original layout; some hold rows of several layers."""
     kind = type(network).__name__
     if kind not in ORIGINAL_BLOCKS:
         return {}
@@ -365,12 +368,14 @@ def _original(component: str, network: nn.Module, modules: Iterable[str]) -> dic
 
 @dataclass(frozen=True)
 class _Config:
-    """What peft's configuration says of alpha, for files that hold none. `of`: component -> it."""
+    """What peft's configuration says about alpha, for files without it. `of`: component ->
+    configuration.
+    """
 
     of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def scale(self, place: Place, parts: Mapping[str, Tensor]) -> float:
-        """alpha / rank of a module; 1 where nothing says so."""
+        """alpha / rank of a module; 1 by default."""
         if "down" not in parts:
             return 1.0
         rank = len(parts["down"])
@@ -393,7 +398,7 @@ class _Config:
 
 
 def _configuration(path: Path, metadata: Mapping[str, str]) -> _Config:
-    """peft's configuration of a file: in its metadata, or beside it."""
+    """peft's configuration of a file: in its metadata, or next to it."""
     beside = path.parent / PEFT_CONFIG
     if METADATA in metadata:
         kept = _mapping(metadata[METADATA], f"{METADATA} of {path}")
@@ -423,7 +428,7 @@ def _mapping(text: str, where: str) -> dict[str, Any]:
 
 
 def _delta(path: Path, stem: str, parts: Mapping[str, Tensor], scale: float) -> Delta:
-    """The change that a file holds under a name. Raises ModelError where part of it is missing."""
+    """The change that a file holds under a name. Raises ModelError if a part is missing."""
     if missing := [part for part in ("down", "up") if part not in parts]:
         raise ModelError(f"{path} has no {missing[0]} of {stem}: it is cut, or of another form")
     down, up, mid = parts["down"], parts["up"], parts.get("mid")
@@ -449,7 +454,7 @@ def _delta(path: Path, stem: str, parts: Mapping[str, Tensor], scale: float) -> 
 def _split(
     path: Path, stem: str, place: Place, delta: Delta, pipeline: Any
 ) -> Iterator[tuple[str, Delta]]:
-    """The change of each module of a place. Raises ModelError where shapes do not fit."""
+    """The change of each module of a place. Raises ModelError if shapes do not fit."""
     network = getattr(pipeline, place.component)
     layers = {name: network.get_submodule(name) for name in place.modules}
     outputs = [len(layer.weight) for layer in layers.values()]
@@ -463,7 +468,7 @@ def _split(
     if delta.bias is not None and any(layer.bias is None for layer in layers.values()):
         if delta.bias.any():
             raise ModelError(f"{stem} of {path} changes a bias that {place.name} does not have")
-        delta = replace(delta, bias=None)  # zeros, which peft has in every layer or in none
+        delta = replace(delta, bias=None)  # zeros: peft writes biases for every layer or for none
     start = 0
     for (name, _), count in zip(layers.items(), outputs, strict=True):
         yield name, delta.rows(start, start + count)

@@ -1,10 +1,10 @@
-"""What a single file says of its noise prediction: marks that trainers and user interfaces
-leave in it or beside it.
+"""What a single file says about its noise prediction: marks that trainers and user interfaces leave
+in it or next to it.
 
-There is no one standard, so all are read: tensors without values (`v_pred`, `ztsnr`: ComfyUI,
-Forge, AUTOMATIC1111), metadata (ModelSpec, ComfyUI's `predict_key`, kohya's training settings, the
-names of a diffusers scheduler), and a configuration of the original code of the same name beside
-the file (`model.yaml` of `model.safetensors`: AUTOMATIC1111, Forge).
+There is no one standard, so all are read. They are tensors without values (`v_pred`, `ztsnr`:
+ComfyUI, Forge, AUTOMATIC1111), metadata (ModelSpec, ComfyUI's `predict_key`, kohya's training
+settings, the names of a diffusers scheduler), and a configuration of the original code of the same
+name next to the file (`model.yaml` of `model.safetensors`: AUTOMATIC1111, Forge).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from findnemo.files.sizes import checked
 from findnemo.files.tensors import DTYPES, Entry, read
 from findnemo.models._yaml import at, read_yaml
 
-# settings as a diffusers scheduler calls them
+# settings by their names in a diffusers scheduler
 PREDICTION = "prediction_type"
 ZERO_SNR = "rescale_betas_zero_snr"
 YAML_BYTES = 1 << 20
@@ -33,7 +33,7 @@ PREDICTIONS = {
 }
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 NOTHING = ("", "none", "null")
-# metadata that name the prediction, that say whether it is v, and whether the terminal SNR is zero
+# metadata with the prediction, whether it is v, and whether the terminal SNR is zero
 STATED = ("modelspec.prediction_type", "modelspec.predict_key", "prediction_type")
 V_OR_NOT = ("ss_v_parameterization", "v_pred")
 ZERO_OR_NOT = (
@@ -47,13 +47,13 @@ ZERO_OR_NOT = (
 )
 ARCHITECTURES = {"stable-diffusion-v2-512": "epsilon", "stable-diffusion-v2-768-v": "v_prediction"}
 SCALINGS = {"EpsScaling": "epsilon", "VScaling": "v_prediction"}
-# the spread of this tensor tells 2.x models apart, as ComfyUI does
+# the spread of this tensor distinguishes 2.x models, as in ComfyUI
 LAST_NORM = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 V_SPREAD = 0.09
 
 
 class Mark(NamedTuple):
-    """`where` it is said that the setting `what` of the scheduler is `value`."""
+    """A statement that the setting `what` of the scheduler is `value`; `where`: its place."""
 
     where: str
     what: str
@@ -61,18 +61,18 @@ class Mark(NamedTuple):
 
 
 def marks_of(path: Path, tensors: Mapping[str, Entry], metadata: Mapping[str, str]) -> list[Mark]:
-    """All that a file says of its noise prediction.
+    """Everything that a file says about its noise prediction.
 
-    Raises InputError for a configuration beside it that cannot be read.
+    Raises InputError for an unreadable configuration next to it.
     """
     beside = _of_configuration(path.with_suffix(".yaml"))
     return [*_of_tensors(tensors), *_of_metadata(metadata), *beside]
 
 
 def agreed(path: Path, marks: list[Mark]) -> dict[str, Any]:
-    """Setting -> value, once the marks of a file are known not to contradict each other.
+    """Setting -> value, if the marks of a file agree.
 
-    Raises ModelError naming those that do.
+    Raises ModelError naming contradicting marks.
     """
     said: dict[str, Mark] = {}
     for mark in marks:
@@ -92,7 +92,7 @@ def agreed(path: Path, marks: list[Mark]) -> dict[str, Any]:
 
 
 def contradiction(marks: list[Mark], config: Mapping[str, Any]) -> tuple[Mark, Any] | None:
-    """The first mark that a scheduler's configuration contradicts, and what that says.
+    """The first mark that a scheduler's configuration contradicts, with the configuration's value.
 
     A flow has no such settings.
     """
@@ -105,11 +105,11 @@ def contradiction(marks: list[Mark], config: Mapping[str, Any]) -> tuple[Mark, A
 
 
 def believing(scheduler: Any, said: dict[str, Any]) -> Any:
-    """A scheduler as a file says: of the same class, or DDIM where that class
-    knows no zero terminal SNR.
+    """A scheduler with the settings that a file states: of the same class, or DDIM if that class
+    does not support zero terminal SNR.
 
-    With zero terminal SNR sampling has to begin at the last timestep (Lin et al. 2024, section
-    3.3), which is called trailing spacing.
+    With zero terminal SNR, sampling must begin at the last timestep (Lin et al. 2024, section 3.3),
+    which is called trailing spacing.
     """
     from diffusers import DDIMScheduler
 
@@ -123,8 +123,9 @@ def believing(scheduler: Any, said: dict[str, Any]) -> Any:
 
 
 def values_look_like(path: Path, tensors: Mapping[str, Entry], unet: str) -> str | None:
-    """What the values of a 2.x file make probable, where it says nothing: those that predict v
-    have a wider last normalisation.
+    """The prediction that the values of a 2.x file suggest, if the file does not state one.
+
+    Models that predict v have a wider last normalisation.
     """
     entry = tensors.get(unet + LAST_NORM)
     if entry is None or entry.dtype not in DTYPES:
@@ -159,8 +160,8 @@ def _of_metadata(metadata: Mapping[str, str]) -> Iterator[Mark]:
 
 
 def _of_configuration(path: Path) -> Iterator[Mark]:
-    """Marks in the configuration of the original code that lies beside a file; where it leaves
-    the parameterization out, that is eps.
+    """Marks in the configuration of the original code next to a file; without a parameterization it
+    means eps.
     """
     if not path.exists():
         return

@@ -1,6 +1,4 @@
-"""What a module is, asked from outside: where its weights lie, what wraps or
-patches it, how wide it is.
-"""
+"""Facts about a module: where its weights are, what wraps or patches it, how wide it is."""
 
 from __future__ import annotations
 
@@ -12,8 +10,7 @@ from torch import Tensor, nn
 
 from findnemo.errors import EditError
 
-# hooks of diffusers that leave results what they are: where weights lie, and on which device what
-# is computed
+# hooks of diffusers that do not change results: they place weights, and choose devices
 HARMLESS = re.compile(
     "group_offloading|layer_execution_tracker|lazy_prefetch_group_offloading|layerwise_casting|peft_autocast_disable|cp_(in|out)put.*"
 )
@@ -22,15 +19,15 @@ PATCHES = {
     "tomesd": "tomesd.remove_patch(pipeline)",
     "hidiffusion": "remove_hidiffusion(pipeline)",
 }
-# parts of a pipeline of which findnemo asks nothing
+# parts of a pipeline that findnemo does not use
 SPARE = ("safety_checker", "feature_extractor", "image_encoder", "watermarker")
 COMPUTED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-# parts of a U-Net as they run; diffusers registers the mid block last
+# parts of a U-Net in running order; diffusers registers the mid block last
 FORWARD = ("down_blocks", "mid_block", "up_blocks")
 
 
 def part_of(name: str) -> int:
-    """Which part of a U-Net a module is in, counted as they run; 0 for modules of other networks.
+    """The part of a U-Net that a module is in, in running order; 0 for modules of other networks.
 
     >>> sorted(["up_blocks.0.attn2", "mid_block.attn2", "down_blocks.1.attn2"], key=part_of)
     ['down_blocks.1.attn2', 'mid_block.attn2', 'up_blocks.0.attn2']
@@ -40,13 +37,13 @@ def part_of(name: str) -> int:
 
 
 def exact(values: Tensor) -> Tensor:
-    """Half precision as float32; what is finer stays."""
+    """Half precision as float32; higher precision unchanged."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def unsteady(module: nn.Module) -> str | None:
-    """What is in force on a module that makes its results others than those of its weights, and
-    the way out; None for nothing.
+    """What makes a module's results differ from those of its weights, and the way out; None if
+    nothing does.
     """
     own = vars(module)
     if "_diffusers_hook" in own:
@@ -70,13 +67,13 @@ def unsteady(module: nn.Module) -> str | None:
 
 
 def _maker(thing: Any) -> str:
-    """Which package known to patch networks a class or function comes from; "" for none."""
+    """The package, known to patch networks, of a class or function; "" for none."""
     root = (getattr(thing, "__module__", None) or "").partition(".")[0]
     return root if root in PATCHES else ""
 
 
 def width_of(name: str, layer: nn.Module) -> int:
-    """Number of neurons of a value layer. Raises EditError for a module that does not say it."""
+    """Number of neurons of a value layer. Raises EditError for a module that does not state it."""
     width = getattr(layer, "out_features", None)
     if not isinstance(width, int):
         raise EditError(
@@ -87,27 +84,27 @@ def width_of(name: str, layer: nn.Module) -> int:
 
 
 def networks_of(pipeline: Any) -> dict[str, nn.Module]:
-    """Name -> network of a pipeline's components; tokenizers and schedulers are none."""
+    """Name -> network among a pipeline's components, without tokenizers and schedulers."""
     components = getattr(pipeline, "components", {}).items()
     return {name: part for name, part in components if isinstance(part, nn.Module)}
 
 
 def offloaded(module: nn.Module) -> bool:
-    """Whether accelerate, or diffusers in groups, moves weights of a module to where
-    they are needed and back.
+    """Whether accelerate, or diffusers in groups, moves weights of a module to a device and back on
+    use.
     """
     return any(moves(part) for part in module.modules())
 
 
 def moves(module: nn.Module) -> bool:
-    """Whether weights of this very module are moved."""
+    """Whether weights of this module itself are moved."""
     hooks = getattr(getattr(module, "_diffusers_hook", None), "hooks", ())
     return hasattr(module, "_hf_hook") or "group_offloading" in hooks
 
 
 def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """A layer called by itself, wherever offloading has left its weights; where they are nowhere
-    (meta), a hook of its own fetches them.
+    """Call a layer alone, wherever offloading left its weights; if these are on the meta device,
+    its own hook fetches them.
     """
     place = next((kept.device for kept in (*layer.parameters(), *layer.buffers())), inputs.device)
     output: Tensor = layer(inputs if place.type == "meta" else inputs.to(place))
@@ -115,24 +112,24 @@ def applied(layer: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def unfused(tokens: Tensor) -> Tensor:
-    """Embeddings (N, tokens, D) as they are, so laid out that a linear layer adds
-    its bias after the product.
+    """Embeddings (N, tokens, D) in a layout that makes a linear layer add its bias after the
+    product.
 
-    Where its input is contiguous it adds the bias within the product, and rounds differently.
-    Several rows of one expanded prompt never are; so several prompts shall not be either, or a
-    prompt's prediction would depend on what shares its pass.
+    For contiguous inputs it adds the bias within the product, and rounds differently. Rows of one
+    expanded prompt are never contiguous. So rows of several prompts must not be either, or a
+    prompt's prediction would depend on the others in its pass.
     """
     return torch.nn.functional.pad(tokens, (0, 0, 0, 1))[:, :-1]
 
 
 def a_row(timestep: float | Tensor, latents: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """A timestep for each of N latents, (N,), where one is given for all."""
+    """A timestep for each of N latents, (N,), if one is given for all."""
     given = torch.as_tensor(timestep, device=latents.device, dtype=dtype)
     return given.expand(len(latents))
 
 
 def submodule(module: nn.Module, name: str) -> nn.Module | None:
-    """The module of this name in another one, None where there is none.
+    """The module of a name within another, None if there is none.
 
     `nn.Module.get_submodule` takes several times as long.
     """
@@ -152,9 +149,8 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def is_fused(module: nn.Module) -> bool:
-    # diffusers leaves `fused_projections` set after unfuse_qkv_projections(); the processor tells
-    # which projections are used. That of
-    # Flux goes by the setting itself
+    # diffusers leaves `fused_projections` set after unfuse_qkv_projections(), so the processor
+    # decides which projections are used. That of Flux follows the setting itself
     processor = type(getattr(module, "processor", None)).__name__
     return getattr(module, "fused_projections", False) and (
         "Fused" in processor or "Flux" in processor

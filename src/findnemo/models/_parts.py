@@ -1,6 +1,4 @@
-"""Parts of a pipeline: those that findnemo needs are named where they are missing, those that it
-does not need may be missing.
-"""
+"""Parts of a pipeline: missing parts that findnemo needs are named, others may be missing."""
 
 from __future__ import annotations
 
@@ -26,16 +24,14 @@ FOR = {
 
 
 def needed(adapter: type[Model]) -> tuple[str, ...]:
-    """Names of the parts without which nothing can be done, in the order in which a
-    caption goes through them.
-    """
+    """Names of the necessary parts, in the order in which a caption passes through them."""
     encoders = [part for pair in adapter.encoders for part in pair if part not in adapter.may_lack]
     return (*encoders, adapter.component, "scheduler", *(("vae",) if adapter.decodes else ()))
 
 
 def check_parts(adapter: type[Model], pipeline: Any) -> None:
-    """Raises ModelError naming the parts that a live pipeline lacks, or of which only one
-    half of a pair is there.
+    """Raises ModelError naming the parts that a live pipeline lacks, or a pair of which only one is
+    there.
     """
     kind = type(pipeline).__name__
     _refuse_missing(adapter, f"this {kind}", lambda part: getattr(pipeline, part, None) is not None)
@@ -53,11 +49,9 @@ def check_parts(adapter: type[Model], pipeline: Any) -> None:
 def check_index(
     adapter: type[Model], index: Mapping[str, Any], source: str, folder: Path | None
 ) -> None:
-    """Raises ModelError naming the parts that a model_index.json lacks, before
-    anything of it is loaded.
+    """Raises ModelError naming the parts that a model_index.json lacks, before anything is loaded.
 
-    `folder`: where the parts lie, if that is known; one of those that are named may be missing
-    there.
+    `folder`: the folder of the parts, if known; a named part may be missing there.
     """
     named = {part: home for part, home in index.items() if home not in (None, [None, None])}
     _refuse_missing(adapter, source, lambda part: part in named)
@@ -70,10 +64,10 @@ def check_index(
 
 
 def left_out(index: Mapping[str, Any], folder: Path | None) -> list[str]:
-    """Parts that are loaded as None: those that the index says are none, and spare ones that
-    are not there or pickled.
+    """Parts that are loaded as None: those that the index gives as none, and optional ones that are
+    missing or pickled.
 
-    A safety checker is nothing without its feature extractor.
+    A safety checker needs its feature extractor.
     """
     none = [part for part, home in index.items() if home == [None, None]]
     spare = [part for part in SPARE if part in index and part not in none]

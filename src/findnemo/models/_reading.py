@@ -1,6 +1,4 @@
-"""How much of a caption each text encoder reads, so that nothing is left
-out of it without a word.
-"""
+"""How much of a caption each text encoder reads, so that truncation is always reported."""
 
 from __future__ import annotations
 
@@ -12,20 +10,20 @@ from typing import Any
 
 from findnemo.errors import ModelError
 
-KINDS = ("CLIP", "T5")  # what text encoders are called; one of another kind goes by its class
+KINDS = ("CLIP", "T5")  # names of text encoders; others are called by their class
 ENDLESS = 1_000_000  # transformers says 1e30 where a tokenizer states no length
 
 Prepared = Callable[[str, Any], str]
 
 
 def as_it_is(caption: str, tokenizer: Any) -> str:
-    """A caption that the pipeline gives to the tokenizer untouched."""
+    """The unchanged caption, as most pipelines give it to the tokenizer."""
     return caption
 
 
 def converted(caption: str, tokenizer: Any) -> str:
-    """A caption as pipelines with textual inversions write it: a token of several
-    vectors is several tokens.
+    """A caption as pipelines with textual inversions write it: a token of several vectors becomes
+    several tokens.
     """
     from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 
@@ -41,7 +39,7 @@ def cleaned(caption: str, tokenizer: Any) -> str:
     """A caption as PixArt cleans it, without addresses and marks."""
     from diffusers import PixArtAlphaPipeline
 
-    # cleaning asks nothing of a pipeline's parts
+    # cleaning uses no part of a pipeline
     bare: Any = PixArtAlphaPipeline.__new__(PixArtAlphaPipeline)
     (text,) = bare._text_preprocessing(caption, clean_caption=True)
     return str(text)
@@ -65,7 +63,7 @@ class Reader:
 
 
 def cut(readers: Sequence[Reader], caption: str) -> str:
-    """What is left unread of a caption and by whom; empty where all encoders read all of it.
+    """What the text encoders leave unread of a caption; empty if all read it completely.
 
     >>> import findnemo
     >>> readers = findnemo.load("demo").readers
@@ -75,7 +73,7 @@ def cut(readers: Sequence[Reader], caption: str) -> str:
     counts = dict.fromkeys((reader.name, reader.count(caption), reader.limit) for reader in readers)
     if not any(count > limit for _, count, limit in counts):
         return ""
-    # those that read less than all come first
+    # encoders that truncate come first
     (name, total, limit), *others = sorted(counts, key=lambda one: one[1] <= one[2])
     if len({(count, limit) for _, count, limit in counts}) == 1:
         return f"the caption has {total} tokens, the model reads the first {limit}"
@@ -91,14 +89,14 @@ def _share(name: str, count: int, limit: int, total: int) -> str:
 
 
 def encoder_kind(encoder: Any) -> str:
-    """What a text encoder is called in messages."""
+    """The name of a text encoder in messages."""
     kind = type(encoder).__name__
     return next((short for short in KINDS if short in kind), kind)
 
 
 def distinct(readers: Mapping[str, Reader]) -> tuple[Reader, ...]:
-    """Readers by the pipeline's names of their encoders: that name is added where several of
-    one kind read differently.
+    """Readers by the pipeline's names of their encoders, with that name added if several of one
+    kind read differently.
     """
     limits = {(reader.name, reader.limit) for reader in readers.values()}
     several = Counter(name for name, _ in limits)
@@ -109,12 +107,10 @@ def distinct(readers: Mapping[str, Reader]) -> tuple[Reader, ...]:
 
 
 def _fitting(own: int, tokenizer: Any, encoder: Any, part: str) -> int:
-    """How many tokens of a caption a tokenizer shall give:
+    """How many tokens of a caption a tokenizer should give: `own`, or the number of positions of
+    the encoder if that is less.
 
-    `own`, or what the encoder has positions for, where that is less.
-
-    Raises ModelError where neither says, or where no token of a caption is left beside start and
-    end of text.
+    Raises ModelError if neither is known, or if only start and end of text would be left.
     """
     # T5 has no such limit
     most = getattr(getattr(encoder, "config", None), "max_position_embeddings", None)
@@ -137,19 +133,19 @@ def _fitting(own: int, tokenizer: Any, encoder: Any, part: str) -> int:
 
 
 def usual_length(pipeline: Any) -> int:
-    """Tokens of a prompt that a pipeline reads by default where it says so itself (PixArt,
-    Stable Diffusion 3, FLUX).
+    """Tokens of a prompt that a pipeline reads by default, if it states that itself (PixArt, Stable
+    Diffusion 3, FLUX).
     """
     parameters = inspect.signature(type(pipeline).encode_prompt).parameters
     return int(parameters["max_sequence_length"].default)
 
 
 def mend_limits(model: Any) -> None:
-    """Give tokenizers that state no length, or more than their text encoder has positions for, the
-    length that it reads, with a warning.
+    """Set the length of tokenizers that state none, or more than their text encoder has positions
+    for, with a warning.
 
-    diffusers would fail on them. Raises ModelError where no length is known, or none of a caption
-    is left.
+    diffusers would fail on them. Raises ModelError if no length is known, or if nothing of a
+    caption would be left.
     """
     for part, encoder in model.encoders:
         tokenizer = getattr(model.pipeline, part, None)

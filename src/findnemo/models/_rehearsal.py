@@ -1,5 +1,5 @@
-"""A model is asked everything once, on a small latent, before any work: what it cannot
-answer is said in words.
+"""Rehearse a model: ask it everything once on a small latent before any work, and explain in words
+what it cannot do.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from findnemo.models._base import Model
 from findnemo.runtime.memory import out_of_memory
 from findnemo.settings import PAPER
 
-SMALL = 16  # sides of the latent; a pass of Stable Diffusion over it takes a second on a CPU
+SMALL = 16  # side of the latent; a pass of Stable Diffusion over it takes a second on a CPU
 
 
 @torch.no_grad()
 def rehearse(model: Model) -> None:
-    """Raises ModelError that says what the model cannot do, with the parts that are at it.
+    """Raises ModelError that says what the model cannot do, and which parts are involved.
 
-    What findnemo itself refuses is left to where it is asked for; so is a device that is full.
+    findnemo's own refusals are not raised here but on use, and so are those of a full device.
     """
     encoders = [part for pair in model.encoders for part in pair]
     steps = PAPER.steps
-    tried = partial(_tried, model)
+    tried = partial(_answer, model)
     timesteps = tried(f"give timesteps of {steps} steps", ["scheduler"], model.timesteps, steps)
     text = tried("encode a caption", encoders, model.encode, ["a"])
     channels, *sides = model.latent_shape
@@ -40,12 +40,12 @@ def rehearse(model: Model) -> None:
         tried("encode an image", ["vae"], model.encode_images, images)
 
 
-def _tried(
+def _answer(
     model: Model, what: str, parts: list[str], question: Callable[..., Any], *args: Any
 ) -> Any:
-    """The answer; None where findnemo refuses it, or the device has no room.
+    """The answer; None if findnemo refuses it, or the device is full.
 
-    Random numbers are drawn as if nothing had been asked.
+    Random number generators keep their state.
     """
     with torch.random.fork_rng(devices=[]):
         try:

@@ -1,6 +1,6 @@
 """Samplers: how finished images are denoised.
 
-By default as the checkpoint has it; the paper's images are made with DDIM.
+The default is the checkpoint's own; the paper's images are made with DDIM.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ SAMPLERS = {
     "Heun": "HeunDiscreteScheduler",
 }
 
-# what a sampler must know of the noise schedule
+# settings of the noise schedule that a sampler must support
 SCHEDULE = ("prediction_type", "trained_betas", "rescale_betas_zero_snr")
 
-# what only a new sampler has
+# settings that only a new sampler has
 _FIXED: dict[str, dict[str, Any]] = {"PNDMScheduler": {"skip_prk_steps": True}}
 
 
 def explicit(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A scheduler's settings, those included that nobody set: diffusers would give another
-    scheduler its own defaults for them.
+    """A scheduler's settings, including defaults: diffusers would give another scheduler its own
+    defaults for them.
 
     >>> explicit({"timestep_spacing": "linspace", "_use_default_values": ["timestep_spacing"]})
     {'timestep_spacing': 'linspace'}
@@ -42,7 +42,7 @@ def explicit(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sampler_name(name: str) -> str:
-    """The name in SAMPLERS, whatever its case. Raises InputError for one that is not known.
+    """The name in SAMPLERS, in any case. Raises InputError for an unknown one.
 
     >>> sampler_name("ddim")
     'DDIM'
@@ -54,12 +54,11 @@ def sampler_name(name: str) -> str:
 
 
 def fitting(scheduler: Any) -> dict[str, str]:
-    """Name -> class of the samplers that can take the place of a pipeline's
-    scheduler; "" stands for its own.
+    """Name -> class of the samplers that can replace a pipeline's scheduler; "" is its own.
 
-    Flow matching and distilled models (latent consistency) have none but their own: a general
-    sampler would walk another path. Nor does a sampler fit that would drop a setting of the noise
-    schedule, such as zero terminal SNR, without a word.
+    Flow matching and distilled models (latent consistency) have only their own: a general sampler
+    would follow another path. A sampler that would silently drop a setting of the noise schedule,
+    such as zero terminal SNR, does not fit either.
     """
     import diffusers
 
@@ -75,8 +74,10 @@ def fitting(scheduler: Any) -> dict[str, str]:
 
 
 def sampler_class(samplers: Mapping[str, str], name: str | None) -> str:
-    """The class of a sampler, of those that fit a model (`Model.samplers`); None is the
-    checkpoint's own. Raises InputError.
+    """The class of a sampler among those that fit a model (`Model.samplers`); None is the
+    checkpoint's own.
+
+    Raises InputError for one that is unknown or does not fit.
     """
     wanted = "" if name is None else sampler_name(name)
     if wanted not in samplers:
@@ -91,11 +92,11 @@ def sampler_class(samplers: Mapping[str, str], name: str | None) -> str:
 @contextmanager
 def sampling(model: Any, name: str | None) -> Iterator[None]:
     """The pipeline with another sampler while the context lasts, made from the configuration of its
-    own; None leaves it as it is.
+    own; None changes nothing.
 
-    What only the new sampler has is set as latent models need it: nothing is clipped to [-1, 1]
-    that the checkpoint does not clip, and PNDM begins without Runge-Kutta steps. Raises InputError
-    for a sampler that is not known or does not fit (flow matching, distilled models).
+    Settings that only the new sampler has are set as latent models need them: nothing is clipped to
+    [-1, 1] unless the checkpoint clips it, and PNDM begins without Runge-Kutta steps. Raises
+    InputError for a sampler that is unknown or does not fit (flow matching, distilled models).
     """
     import diffusers
 
@@ -111,8 +112,8 @@ def sampling(model: Any, name: str | None) -> Iterator[None]:
 
 
 def check_steps(scheduler: Any, steps: int) -> None:
-    """Raises InputError for so many denoising steps as a sampler cannot make: a distilled one has
-    few, Runge-Kutta needs some to begin with.
+    """Raises InputError for a number of denoising steps that a sampler cannot make: a distilled one
+    has few, Runge-Kutta needs some to begin.
 
     Flows make any number.
     """

@@ -1,9 +1,9 @@
-"""One `.safetensors` file with a whole model in the original layout, as the user interfaces keep
-them, becomes a pipeline.
+"""Open one `.safetensors` file with a whole model in the original layout, as user interfaces use
+it, as a pipeline.
 
 Such a file holds weights only. All else (configurations, tokenizers, scheduler) comes from a
-diffusers directory or hub id: the one that is given, or the usual one of what the keys of the file
-say it is.
+diffusers directory or hub id: the given one, or the usual one for the family that the keys of the
+file show.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from findnemo.models._marks import (
 from findnemo.models._modules import networks_of
 from findnemo.runtime.notices import notice
 
-# where classes of a pipeline's parts may come from
+# libraries from which classes of parts may come
 HOMES = (None, "diffusers", "transformers", "stable_diffusion", "deepfloyd_if")
-# classes that look for others, by what a file says
+# classes that load other classes named in a file
 FOREIGN = re.compile(r"Auto[A-Z].*|.*Pipeline.*|Modular.*")
-UNET = "model.diffusion_model."  # how keys of the U-Net begin
+UNET = "model.diffusion_model."  # prefix of keys of the U-Net
 # its convolutions
 FIRST = "input_blocks.0.0.weight"
 LAST = "out.2.weight"
@@ -44,8 +44,8 @@ LAST = "out.2.weight"
 
 @dataclass(frozen=True)
 class Kind:
-    """A family of checkpoints: its pipeline, the hub id of its usual configuration, how the keys
-    of its text encoder begin.
+    """A family of checkpoints: its pipeline, the hub id of its usual configuration, and the prefix
+    of keys of its text encoder.
     """
 
     pipeline: str
@@ -68,7 +68,7 @@ KINDS = {
         "conditioner.embedders.1.model.",
     ),
 }
-OTHERS = (  # what a key shows a file to be, if it holds no such checkpoint, and the way out
+OTHERS = (  # key -> what the file is instead of a checkpoint, and the way out
     (
         r"lora|\.hada_w|\.lokr_w",
         (
@@ -85,7 +85,7 @@ OTHERS = (  # what a key shows a file to be, if it holds no such checkpoint, and
 
 
 def kind_of(path: Path, tensors: Mapping[str, Entry]) -> str | None:
-    """The name in KINDS of a checkpoint, told from its keys; None for one of another architecture.
+    """The name in KINDS of a checkpoint, by its keys; None for another architecture.
 
     Raises InputError for a file that is no checkpoint, ModelError for inpainting and editing
     variants.
@@ -107,11 +107,10 @@ def kind_of(path: Path, tensors: Mapping[str, Entry]) -> str | None:
 
 
 def configuration(path: Path, config: str | None) -> Path:
-    """The directory with everything but the weights of a file:
+    """The directory with everything but the weights of a file: `config`, a directory or hub id, or
+    the usual one.
 
-    `config`, a directory or hub id, or what fits the file.
-
-    Raises InputError if there is none, or if it is one of another architecture.
+    Raises InputError if there is none, or if it is of another architecture.
     """
     tensors, _ = read_header(path)
     name = kind_of(path, tensors)
@@ -137,7 +136,7 @@ def configuration(path: Path, config: str | None) -> Path:
 def pipeline_class(folder: Path) -> str:
     """The pipeline class that a configuration names.
 
-    Raises InputError if it names code beside diffusers and transformers.
+    Raises InputError if it names code outside diffusers and transformers.
     """
     return str(_index(folder)["_class_name"])
 
@@ -157,8 +156,8 @@ def _index(folder: Path) -> dict[str, Any]:
 
 
 def refuse_code(index: Mapping[str, Any], what: str) -> None:
-    """Raises InputError for parts of a pipeline whose classes are not of diffusers and
-    transformers, or look for others themselves.
+    """Raises InputError for parts of a pipeline whose classes are outside diffusers and
+    transformers, or load other classes.
     """
     for part, home in index.items():
         if part.startswith("_") or not isinstance(home, list):
@@ -177,10 +176,10 @@ def refuse_code(index: Mapping[str, Any], what: str) -> None:
 
 
 def _folder(config: str, what: str) -> Path:
-    """The directory of a configuration, from the hub or its local cache if it is no directory;
-    weights are not asked for.
+    """The directory of a configuration, from the hub or its local cache if it is a hub id; weights
+    are not fetched.
 
-    `what`: how a message begins that names the hub id which gave nothing.
+    `what`: the beginning of a message about a hub id that gave nothing.
     """
     if Path(config).is_dir():
         return Path(config)
@@ -203,10 +202,9 @@ def _folder(config: str, what: str) -> Path:
 
 
 def from_single_file(path: Path, folder: Path, dtype: torch.dtype, usual: bool = False) -> Any:
-    """A pipeline of the weights of a file and the configuration in `folder`. Raises ModelError.
+    """A pipeline with the weights of a file and the configuration in `folder`. Raises ModelError.
 
-    `usual`: the configuration is the usual one of such files and not asked for, so that marks of
-    the file go before it.
+    `usual`: nobody requested the configuration, so marks of the file take precedence.
     """
     import diffusers
 
@@ -231,7 +229,7 @@ def from_single_file(path: Path, folder: Path, dtype: torch.dtype, usual: bool =
             torch_dtype=dtype,
             **{name: value for name, value in options.items() if name in takes},
         )
-    except NotImplementedError as error:  # of a weight that got no value, when it is moved
+    except NotImplementedError as error:  # a weight without a value was moved
         raise ModelError(lacks) from error
     except Exception as error:  # libraries raise anything on configurations made to break them
         raise ModelError(
@@ -257,12 +255,11 @@ def _scheduler(path: Path, folder: Path) -> Any:
 
 
 def _predicting(path: Path, folder: Path, scheduler: Any, usual: bool) -> Any:
-    """The scheduler of a file's configuration, as the file says: where the configuration was not
-    asked for (`usual`) the file is believed.
+    """The scheduler of a file's configuration with the file's own statements; if nobody requested
+    the configuration (`usual`), the file is believed.
 
-    Raises ModelError where the configuration that was asked for says something else than the file,
-    and where a 2.x file says nothing and its values look like another prediction than that of the
-    usual configuration.
+    Raises ModelError if a requested configuration contradicts the file. Raises it too if a 2.x file
+    states nothing, and its values suggest another prediction than its usual configuration.
     """
     tensors, metadata = read_header(path)
     marks = marks_of(path, tensors, metadata)

@@ -1,5 +1,5 @@
-"""What else than weights makes a network: its configuration, and what somebody has set
-in its modules beside it.
+"""What makes a network besides its weights: its configuration, and what somebody changed in its
+modules.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-# configuration that says where a model comes from, how it was trained or what else than its output
-# is returned
+# settings about a model's origin, its training, or outputs other than the main one
 SILENT = {
     *("name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"),
     *("model_type", "return_dict", "use_cache", "output_attentions", "output_hidden_states"),
@@ -23,27 +22,27 @@ SILENT = {
     *("dropout", "attention_dropout", "dropout_rate", "classifier_dropout"),
     *("initializer_range", "initializer_factor", "training", "gradient_checkpointing"),
     *("inplace", "name", "p", "fused_projections", "use_slicing", "tokenizer_class"),
-    # which the shape of the embedding and the tokenizer tell, and diffusers forgets to put back
+    # known from embedding and tokenizer; diffusers forgets to restore it
     "vocab_size",
-    "lora_scale",  # left behind by a fused adapter, read by nothing
+    "lora_scale",  # left by a fused adapter, never read
 }
-SHAPES = {  # attributes of modules that the shapes of their weights tell
+SHAPES = {  # attributes of modules that follow from the shapes of their weights
     *("in_features", "out_features", "in_channels", "out_channels", "num_channels", "channels"),
     *("num_embeddings", "embedding_dim", "normalized_shape", "sparse", "scale_grad_by_freq"),
 }
 UNTELLING = SILENT | SHAPES
-# what the names of other ways of computing the same attention add
+# parts of the names of equivalent attention processors
 SAME_WAYS = re.compile("XFormers|Sliced|Fused|Flash|2_0|NPU|XLA")
 USUAL_WAYS = {f"{kind}Processor" for kind in ("Attn", "AttnAddedKV", "JointAttn", "FluxAttn")}
-# copies of projections, which a fused model is refused for and another does not use
+# copies of projections: fused models are refused, others do not use them
 FUSED = {"to_qkv", "to_kv", "to_added_qkv"}
-LONG = 32  # numbers of a list that are kept as they are
+LONG = 32  # longest list of numbers that is kept in full
 
 
 def settings_of(module: nn.Module) -> dict[str, Any]:
-    """The configuration of a module, and what somebody has set in its modules beside it."""
+    """The configuration of a module, and what somebody changed in its modules."""
     config: Any = getattr(module, "config", {})
-    # a configuration of transformers has settings that every model has and most do not use
+    # configurations of transformers have many settings that most models do not use
     of_transformers = hasattr(config, "to_diff_dict")
     values = config.to_dict() if of_transformers else dict(config)
     usual = _usual() if of_transformers else {}
@@ -63,11 +62,11 @@ def _usual() -> dict[str, Any]:
 
 
 def _by_hand(module: nn.Module, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What somebody has set in a module's modules.
+    """What somebody changed in a module's modules.
 
-    Class.attribute -> what it is now, where that is not what the configuration gives (heads, an
-    activation, FreeU). Class.modules -> how many modules of a class are there, or missing, that
-    should not be.
+    Class.attribute -> present value, if it is not the configuration's (heads, an activation,
+    FreeU). Class.modules -> number of modules of a class that are missing, or that should not be
+    there.
     """
     public = {name: value for name, value in config.items() if name[0] != "_"}
     kind: Any = type(module)
@@ -93,8 +92,8 @@ Structure = dict[str, tuple[str, dict[str, Any]]]  # path -> class and attribute
 
 @lru_cache(maxsize=16)
 def _configured(kind: Any, config: str) -> Structure | None:
-    """The structure of a module as its configuration gives it, without weights; None where its
-    class cannot be made from that alone.
+    """The structure of a module by its configuration, without weights; None if its class cannot be
+    made from that alone.
     """
     values = json.loads(config)
     try:
@@ -102,14 +101,14 @@ def _configured(kind: Any, config: str) -> Structure | None:
             if hasattr(kind, "from_config"):
                 return _structure(kind.from_config(values))
             return _structure(kind(kind.config_class.from_dict(values)))
-    # classes of others, quantized models: anything may go wrong, and then their weights and
-    # configuration must do
+    # unknown classes, quantized models: if anything fails, weights and configuration must
+    # suffice
     except Exception:
         return None
 
 
 def _structure(module: nn.Module) -> Structure:
-    """The structure of a network, adapters left out."""
+    """The structure of a network without adapters."""
     return {path: (type(part).__name__, _attributes(part)) for path, part in _walk(module)}
 
 
@@ -126,9 +125,10 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
 
 
 def replaced(thing: Any) -> dict[str, str]:
-    """Methods of an object that somebody has replaced on it alone: name -> by what.
+    """Methods that somebody replaced on this object alone: name -> by what.
 
-    Methods of libraries that move weights or compile, and our own, give the same results.
+    Replacements by findnemo and by libraries that move weights or compile do not count: they give
+    the same results.
     """
     own = vars(thing)
     if "_hf_hook" in own or "_diffusers_hook" in own or own.get("_compiled_call_impl") is not None:
@@ -146,14 +146,14 @@ def _foreign(method: Any) -> bool:
 
 
 def _summary(values: Mapping[str, Any]) -> Any:
-    """The value of a setting that modules have in common, and how many and which they are."""
+    """The common value of a setting of modules, with their number and names."""
     different = {json.dumps(value): value for value in values.values()}
     first = next(iter(different.values())) if len(different) == 1 else "several values"
     return f"{first!r} in {len(values)} modules ({short(values)})"
 
 
 def _walk(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The modules of a model as if it carried no adapters."""
+    """The modules of a model as if it had no adapters."""
     if adapts(module):
         yield from _walk(module.base_layer, path)  # type: ignore[arg-type]
         return
@@ -164,9 +164,7 @@ def _walk(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
 
 
 def _processor(module: nn.Module) -> str:
-    """How an attention computes, where that is none of the usual ways, which give the same
-    result; ours give back what was there.
-    """
+    """How an attention computes, unless it is one of the usual, equivalent ways."""
     kind = type(getattr(module, "processor", None))
     usual = (
         kind is type(None)
@@ -183,12 +181,12 @@ def _simple(value: Any) -> bool:
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON knows them, without those that say nothing."""
+    """Settings as JSON values, without empty ones."""
     return {name: _value(value) for name, value in values.items() if value is not None}
 
 
 def _value(value: Any) -> Any:
-    """A setting as JSON knows it; a long list as its length and digest."""
+    """A setting as a JSON value; a long list as its length and digest."""
     value = json.loads(json.dumps(value, default=_encoded))
     if isinstance(value, list) and len(value) > LONG:
         return f"{len(value)} values ({short(value)})"
@@ -205,5 +203,5 @@ def short(value: Any) -> str:
 
 
 def adapts(module: Any) -> bool:
-    """Whether a module is a layer of peft around the one that it adapts."""
+    """Whether a module is a layer of peft around another one."""
     return hasattr(module, "base_layer") and hasattr(module, "active_adapters")

@@ -1,4 +1,4 @@
-"""`Text`: all that a denoiser is told of some prompts."""
+"""`Text`: everything that a denoiser gets from some prompts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from findnemo.errors import ModelError
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """N prompts as a denoiser is told of them, a row each.
+    """N prompts in the form for a denoiser, one row each.
 
-    What an architecture does not know is None.
+    Fields that an architecture does not use are None.
 
     `tokens`: embeddings of their tokens, (N, tokens, D). `pooled`: one embedding of each whole
     prompt, (N, width). `mask`: 1 for a token, 0 for padding, (N, tokens). The other two depend on
@@ -38,33 +38,33 @@ class Text:
         return len(self.tokens)
 
     def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Text:
-        """Some of the rows: a slice, their numbers, or a Boolean of each."""
+        """Some of the rows: a slice, their numbers, or a Boolean mask."""
         return self.map(lambda tensor: tensor[rows])
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Name -> tensor of what is known."""
+        """Name -> tensor of the fields in use."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Text:
-        """A function applied to every tensor."""
+        """Apply a function to every tensor."""
         return Text(**{name: function(tensor) for name, tensor in self.tensors.items()})
 
     def to(self, *args: Any) -> Text:
-        """On another device or in another dtype, as `Tensor.to` takes them."""
+        """The text on another device or in another dtype; arguments as for `Tensor.to`."""
         return self.map(lambda tensor: tensor.to(*args))
 
     def repeat(self, times: int) -> Text:
-        """Every row `times` times, one after the other."""
+        """Repeat every row `times` times in place."""
         return self.map(lambda tensor: tensor.repeat_interleave(times, 0))
 
     def expand(self, count: int) -> Text:
-        """A single row as `count` rows of the same memory."""
+        """A single row as `count` rows that share memory."""
         return self.map(lambda tensor: tensor.expand(count, *tensor.shape[1:]))
 
     def split(self) -> list[Text]:
-        """Texts of a single row."""
+        """A list of texts of one row each."""
         return [self[k : k + 1] for k in range(len(self))]
 
     @staticmethod
@@ -78,7 +78,7 @@ class Text:
 def of_width(pooled: Tensor, width: int) -> Tensor:
     """Pooled embeddings (N, width).
 
-    Raises ModelError if they have not the `width` that the denoiser takes.
+    Raises ModelError unless they have the `width` that the denoiser takes.
 
     >>> of_width(torch.zeros(1, 32), 24)
     Traceback (most recent call last):

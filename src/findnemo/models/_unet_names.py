@@ -26,10 +26,10 @@ RESNET = {
 
 
 def unet_name(key: str, layers: int, attended: frozenset[int] = frozenset()) -> str | None:
-    """The original name of a weight of a U-Net with `layers` layers a block; None if the
-    layout has no place for it.
+    """The original name of a weight of a U-Net with `layers` layers a block; None if the layout has
+    none.
 
-    `attended`: the up blocks with attention, in which the upsampler comes third.
+    `attended`: the up blocks with attention, in which the upsampler is third.
 
     >>> unet_name("mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight", 2)
     'middle_block.1.transformer_blocks.0.attn2.to_v.weight'

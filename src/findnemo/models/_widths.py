@@ -1,8 +1,8 @@
-"""Whether the parts of a pipeline are of one model: widths in their configurations are compared
-before anything is computed.
+"""Check that the parts of a pipeline belong to one model: compare widths in their configurations
+before any computation.
 
-A wrong width does not always stop a network: what is too long is cut, what is too short is filled,
-and the scores mean nothing.
+A wrong width does not always stop a network. Too long inputs are cut, too short ones filled, and
+the scores mean nothing.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 from findnemo.models._base import Model
 
-NUMBERS = 6  # that SDXL is told: original size, crop, target size
-REFINER = 5  # that its refiner is told: original size, crop, aesthetics score
+NUMBERS = 6  # inputs of SDXL: original size, crop, target size
+REFINER = 5  # inputs of its refiner: original size, crop, aesthetics score
 # settings of a transformer
 JOINT = "joint_attention_dim"
 POOLED = "pooled_projection_dim"
 
 
 class Width(NamedTuple):
-    """How much one part gives, and how much another takes; None where that is not known."""
+    """The width that one part gives, and the width that another takes; None if unknown."""
 
     giver: str
     given: int | None
@@ -29,7 +29,7 @@ class Width(NamedTuple):
 
 
 def widths(model: Model) -> Iterator[str]:
-    """What of a pipeline's widths do not agree."""
+    """Widths in a pipeline that do not agree."""
     if type(model.pipeline).__name__ == "StableDiffusionXLPipeline":
         yield from _refiner(model)
     for giver, given, taker, taken in _widths(model):
@@ -55,7 +55,7 @@ def _widths(model: Model) -> Iterator[Width]:
 def _vocabulary(pipeline: Any, words: str, encoder: str) -> Iterator[Width]:
     rows = getattr(getattr(pipeline, encoder).get_input_embeddings(), "num_embeddings", None)
     size = len(getattr(pipeline, words))
-    if rows is not None and size > rows:  # an encoder may have rows to spare
+    if rows is not None and size > rows:  # an encoder may have unused rows
         yield Width(f"the vocabulary of its {words}", size, f"that of its {encoder}", rows)
 
 
@@ -63,7 +63,7 @@ def _latents(pipeline: Any, config: Any, component: str) -> Iterator[Width]:
     vae = pipeline.vae.config
     given = vae.get("latent_channels")
     giver = "latent_channels of its vae"
-    if type(pipeline).__name__ == "FluxPipeline":  # 2 x 2 latents are one token
+    if type(pipeline).__name__ == "FluxPipeline":  # 2 x 2 latents make one token
         given = given and 4 * given
         giver = f"four times {giver}"
     yield Width(giver, given, f"in_channels of its {component}", config.get("in_channels"))
@@ -72,27 +72,25 @@ def _latents(pipeline: Any, config: Any, component: str) -> Iterator[Width]:
 
 
 def hidden(encoder: Any) -> int | None:
-    """Width of a text encoder's output at each token."""
+    """Width of a text encoder's output for each token."""
     width = getattr(getattr(encoder, "config", None), "hidden_size", None)
     return width if isinstance(width, int) else None
 
 
 def pooled(encoder: Any) -> int:
-    """Width of the one embedding that a text encoder projects of a whole
-    caption; 0 if it projects none.
-    """
+    """Width of the projected embedding of a whole caption; 0 if a text encoder has none."""
     projects = getattr(encoder, "text_projection", None) is not None
     return int(encoder.config.projection_dim) if projects else 0
 
 
 def _together(encoders: list[Any]) -> int | None:
-    """The widths of several text encoders in sum."""
+    """The sum of the widths of several text encoders."""
     each = [hidden(encoder) for encoder in encoders]
     return None if None in each else sum(width for width in each if width is not None)
 
 
 def _of_one(config: Any, encoders: list[Any]) -> Iterator[Width]:
-    """Stable Diffusion, DeepFloyd IF: a text encoder of whose output every token is seen."""
+    """Stable Diffusion, DeepFloyd IF: one text encoder, with an output for each token."""
     yield from _tokens(config, "the width of its text_encoder", hidden(encoders[0]))
 
 
@@ -100,7 +98,7 @@ def _tokens(config: Any, giver: str, given: int | None) -> Iterator[Width]:
     projected = config.get("encoder_hid_dim_type") == "text_proj"
     name = "encoder_hid_dim" if projected else "cross_attention_dim"
     takes = config.get(name)
-    # a list has one for each block
+    # a list has one value for each block
     for one in dict.fromkeys(takes if isinstance(takes, list | tuple) else [takes]):
         yield Width(giver, given, f"{name} of its U-Net", one)
 
@@ -126,10 +124,10 @@ def _refiner(model: Model) -> Iterator[str]:
     scored = model.pipeline.config.get("requires_aesthetics_score")
     if scored or width + REFINER * number == total:
         yield (
-            f"its U-Net is that of a refiner, which is told {REFINER} numbers, an aesthetics score"
-            f" among them, where {NUMBERS} belong (projection_class_embeddings_input_dim is"
-            f" {total}, {width} + {REFINER} x {number}): give the base model, which makes images of"
-            " captions"
+            f"its U-Net is that of a refiner, which takes {REFINER} numbers, an aesthetics score"
+            f" among them, instead of {NUMBERS} (projection_class_embeddings_input_dim is"
+            f" {total}, {width} + {REFINER} x {number}): give the base model, which makes images"
+            " from captions"
         )
 
 
@@ -143,7 +141,7 @@ def _of_sd3(config: Any, encoders: list[Any]) -> Iterator[Width]:
         yield _of_transformer(config, JOINT, "the width of its text_encoder_3", hidden(t5))
     clip = "its text_encoder and text_encoder_2"
     both = _together(clips)
-    if both is not None and both > config.get(JOINT):  # what is narrower is filled with zeros
+    if both is not None and both > config.get(JOINT):  # a narrower one is padded with zeros
         yield _of_transformer(config, JOINT, f"the width of {clip} together", both)
     total = sum(map(pooled, clips))
     yield _of_transformer(config, POOLED, f"the pooled embedding of {clip}", total)

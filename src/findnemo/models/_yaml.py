@@ -1,8 +1,8 @@
-"""The plain part of YAML in which configurations of the original code are written: mappings in
-mappings, by indentation, and scalars.
+"""The plain part of YAML that configurations of the original code use: nested mappings, by
+indentation, and scalars.
 
-Lists and scalars over several lines are passed over, JSON is read as well. No YAML library is used:
-theirs can make objects.
+Lists and scalars over several lines are ignored; JSON is read too. No YAML library is used, because
+these can create objects.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-OTHER = "{[&*!|>"  # how values begin that are more than a scalar in plain YAML
+OTHER = "{[&*!|>"  # first characters of values that are no plain scalar
 
 
 def read_yaml(text: str) -> dict[str, Any]:
     """Key -> scalar, as a string without quotes, or mapping.
 
-    Raises ValueError for text that is neither.
+    Raises ValueError for any other text.
 
     >>> read_yaml("model: # of 2.x\\n  params:\\n    parameterization: 'v'\\n    linear_start: 0.00085\\n")
     {'model': {'params': {'parameterization': 'v', 'linear_start': '0.00085'}}}
@@ -31,22 +31,22 @@ def read_yaml(text: str) -> dict[str, Any]:
         read = json.loads("\n".join(lines))
         return read if isinstance(read, dict) else {}
     root: dict[str, Any] = {}
-    # indentation of a key, and the mapping under it, if any
+    # indentation of a key, and its mapping, if any
     places: list[tuple[int, dict[str, Any] | None]] = [(-1, root)]
     for indent, key, value in _keys(lines):
         while places[-1][0] >= indent:
             places.pop()
         parent = places[-1][1]
-        if parent is not None:  # else a line of a scalar that goes on
+        if parent is not None:  # else a continued scalar
             parent[key] = {} if value is None else value
         places.append((indent, parent[key] if parent is not None and value is None else None))
     return root
 
 
 def at(config: Any, *names: str) -> Mapping[str, Any]:
-    """The mapping under names, empty where there is none.
+    """The mapping under nested names, empty if there is none.
 
-    Raises ValueError where something stands there that is more than a scalar.
+    Raises ValueError if there is another value.
     """
     for name in names:
         config = config.get(name) if isinstance(config, Mapping) else None
@@ -56,9 +56,7 @@ def at(config: Any, *names: str) -> Mapping[str, Any]:
 
 
 def _keys(lines: list[str]) -> Iterator[tuple[int, str, str | None]]:
-    """Indentation, key and scalar of lines that have a key; None for a
-    key with nothing after it.
-    """
+    """Indentation, key and scalar of the lines that have a key; None for a key without a scalar."""
     for line in lines:
         key, colon, value = line.partition(":")
         name = key.strip().strip("'\"")

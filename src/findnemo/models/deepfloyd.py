@@ -1,4 +1,4 @@
-"""DeepFloyd IF, stage I: a U-Net over pixels of 64 x 64, told of the prompt by a T5 encoder."""
+"""DeepFloyd IF, stage I: a U-Net over pixels of 64 x 64, conditioned by a T5 encoder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LONGEST = 77  # tokens with which IF was trained, though T5 reads more
 
 
 class DeepFloyd(StableDiffusion):
-    """Neurons are the outputs of `add_v_proj` in the attention of the down
-    blocks and the mid block.
+    """Neurons are the outputs of `add_v_proj` in the attention of the down blocks and the mid
+    block.
 
-    In an attention of IF image and prompt are keys and values side by side: `to_v` projects the
-    image's positions, `add_v_proj`, which has a bias, the prompt's. The U-Net returns eps and a
-    learned variance. "Latents" are pixels in [-1, 1], and nothing decodes them; samples are taken
-    before the safety checker and the watermark. Captions are not cleaned (`clean_caption`), only
-    lowered.
+    In an attention of IF, image and prompt give keys and values side by side: `to_v` projects the
+    positions of the image, `add_v_proj`, which has a bias, those of the prompt. The U-Net returns
+    eps and a learned variance. "Latents" are pixels in [-1, 1], which nothing decodes; samples are
+    taken before the safety checker and the watermark. Captions are lowered but not cleaned
+    (`clean_caption`).
     """
 
     variances = 2
@@ -42,12 +42,12 @@ class DeepFloyd(StableDiffusion):
 
     @property
     def cross_attentions(self) -> dict[str, nn.Module]:
-        # its attention is shared between prompt and image: no probabilities over the prompt alone
+        # prompt and image share one attention: there are no probabilities over the prompt alone
         return {}
 
     def value_inputs(self, text: Text) -> dict[str, Tensor]:
-        """The embeddings after the U-Net's own projection and the
-        normalization of each attention.
+        """The embeddings after the U-Net's own projection and the normalization of each
+        attention.
         """
         unet: Any = self.denoiser
         projected = self.projected(text.tokens)

@@ -1,5 +1,5 @@
-"""FLUX.1: joint attention over T5 embeddings, then blocks of one stream, flow matching;
-guidance may be distilled.
+"""FLUX.1: joint attention over T5 embeddings, then single-stream blocks; flow matching, possibly
+with distilled guidance.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from findnemo.models._modules import a_row, unfused
 from findnemo.models._reading import converted
 from findnemo.models._text import Text, of_width
 
-# the embedded guidance scale at which a distilled model stands for the one without guidance
+# the embedded guidance scale that means no guidance in a distilled model
 UNGUIDED = 1.0
 
 
 class Flux(JointAttention):
     """Neurons are the outputs of `attn.add_v_proj` in the double blocks.
 
-    The single blocks that follow are excluded: their one `attn.to_v` carries image and text tokens
-    alike, so that a neuron of theirs cannot be switched off for the text alone. Latents are (C, H,
-    W) as elsewhere; they are packed into tokens of 2 x 2 for the transformer only. The dev model is
-    distilled: its guidance scale is an input, and there is no half without the prompt. Images get
-    the scale that is asked for; noise predictions are unguided, which is a scale of 1.
+    The single blocks after them are excluded: their `attn.to_v` carries image and text tokens
+    alike, so their neurons cannot be switched off for the text alone. Latents are (C, H, W) as
+    elsewhere; only the transformer sees them packed into tokens of 2 x 2. The dev model is
+    distilled: its guidance scale is an input, and no pass is without the prompt. Images get the
+    requested scale; noise predictions are unguided, which is a scale of 1.
     """
 
     distilled = True
@@ -83,7 +83,7 @@ class Flux(JointAttention):
         return latents
 
     def spacing(self, config: Any, steps: int) -> dict[str, Any]:
-        """The pipeline gives the sigmas itself, from 1 to 1 / steps."""
+        """The pipeline itself gives the sigmas, from 1 to 1 / steps."""
         import numpy as np
 
         return super().spacing(config, steps) | {"sigmas": np.linspace(1.0, 1 / steps, steps)}

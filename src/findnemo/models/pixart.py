@@ -1,5 +1,5 @@
-"""PixArt-alpha and PixArt-Sigma: a diffusion transformer with cross-attention to T5
-embeddings, eps-prediction.
+"""PixArt-alpha and PixArt-Sigma: a diffusion transformer with cross-attention to T5 embeddings,
+eps-prediction.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ PROJECTION = re.compile(r"caption_projection|transformer_blocks\.\d+\.attn2\.to_
 class PixArt(DiffusionModel):
     """Neurons are the outputs of `attn2.to_v`, bias included, in all transformer blocks.
 
-    A U-Net's down and mid blocks have no counterpart here: all blocks work at one resolution, so
+    All blocks work at one resolution, without a counterpart of a U-Net's down and mid blocks, so
     none is left out. Activations are means over all positions that the pipeline passes (120 for
-    alpha, 300 for Sigma), padding included: the published definition. The cross-attention masks the
-    padding. Sources: Chen et al. 2024 (PixArt-alpha), Chen et al. 2024 (PixArt-Sigma).
+    alpha, 300 for Sigma), padding included, as published. The cross-attention masks the padding.
+    Sources: Chen et al. 2024 (PixArt-alpha), Chen et al. 2024 (PixArt-Sigma).
     """
 
     component = "transformer"
@@ -58,7 +58,7 @@ class PixArt(DiffusionModel):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Text:
-        """T5 embeddings of the captions as the pipeline cleans them, and the attention mask."""
+        """T5 embeddings of the captions, cleaned as in the pipeline, and the attention mask."""
         embeds, mask, *_ = self.pipeline.encode_prompt(
             list(prompts), False, device=self.device, clean_caption=True
         )
@@ -66,8 +66,8 @@ class PixArt(DiffusionModel):
         return Text(embeds, mask=mask).to(self.device, self.dtype)
 
     def value_inputs(self, text: Text) -> dict[str, Tensor]:
-        """What the value projections see: the embeddings after
-        `caption_projection`, (N, tokens, width).
+        """The inputs of the value projections: embeddings after `caption_projection`, (N, tokens,
+        width).
         """
         embeds = unfused(text.tokens)
         projection = self.pipeline.transformer.caption_projection
@@ -87,8 +87,8 @@ class PixArt(DiffusionModel):
         return output[:, : latents.shape[1]]  # a learned variance may follow
 
     def _size(self, latents: Tensor) -> dict[str, Any]:
-        """Resolution in pixels and aspect ratio of every latent, which the 1024 model of
-        PixArt-alpha is conditioned on.
+        """Resolution in pixels and aspect ratio of every latent, inputs of PixArt-alpha's 1024
+        model.
         """
         if not self.denoiser.use_additional_conditions:
             return {"resolution": None, "aspect_ratio": None}

@@ -1,5 +1,5 @@
-"""Stable Diffusion 1.x and 2.x, Turbo and latent consistency models: a U-Net with
-cross-attention, eps- or v-prediction.
+"""Stable Diffusion 1.x and 2.x, Turbo and latent consistency models: a U-Net with cross-attention,
+eps- or v-prediction.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ PART = re.compile(
 
 
 class StableDiffusion(DiffusionModel):
-    """Neurons are the outputs of `attn2.to_v` in the down blocks and the mid block
-    (Finding NeMo, section 3.1).
+    """Neurons are the outputs of `attn2.to_v` in the down blocks and the mid block (Finding NeMo,
+    section 3.1).
 
-    A U-Net into which guidance was distilled (Luo et al. 2023, latent consistency models) is told
-    its scale beside the prompt: the pipeline's default one, for without guidance such a network was
-    never trained.
+    A U-Net with distilled guidance (Luo et al. 2023, latent consistency models) gets a scale
+    besides the prompt: the pipeline's default, because such a network was never trained without
+    guidance.
     """
 
     changeable = True
     prepared = staticmethod(converted)
-    # channels that the U-Net returns for each of a latent: eps, and beside it a variance where that
-    # is learned
+    # channels that the U-Net returns for each channel of a latent: eps, and a variance if it is
+    # learned
     variances = 1
 
     def is_value_layer(self, name: str, module: nn.Module) -> bool:
@@ -82,8 +82,8 @@ class StableDiffusion(DiffusionModel):
         return {name: self.projected(tokens) for name, tokens in super().value_inputs(text).items()}
 
     def projected(self, tokens: Tensor) -> Tensor:
-        """Embeddings as the cross-attentions see them: some U-Nets (DeepFloyd IF,
-        Kolors) project them first.
+        """Embeddings as the cross-attentions see them: some U-Nets (DeepFloyd IF, Kolors) project
+        them first.
         """
         unet: Any = self.denoiser
         if unet.config.encoder_hid_dim_type != "text_proj":
@@ -92,7 +92,7 @@ class StableDiffusion(DiffusionModel):
 
     def timesteps(self, steps: int) -> list[int]:
         scheduler = self.pipeline.scheduler
-        # the steps of a distillation, of which these are some (LCM, TCD)
+        # a subset of the steps of a distillation (LCM, TCD)
         own = scheduler.config.get("original_inference_steps")
         if own is None:
             return super().timesteps(steps)
@@ -121,8 +121,8 @@ class StableDiffusion(DiffusionModel):
         return self.text_from(embeds, others).to(self.device, self.dtype)
 
     def text_from(self, embeds: Tensor, others: Sequence[Tensor]) -> Text:
-        """Prompts as the denoiser is told of them, from what the pipeline's `encode_prompt`
-        gives: token embeddings and the rest.
+        """Prompts in the form for the denoiser, from the outputs of the pipeline's `encode_prompt`:
+        token embeddings and the others.
         """
         width = self.pipeline.unet.config.time_cond_proj_dim
         if width is None:

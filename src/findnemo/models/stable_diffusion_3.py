@@ -15,10 +15,10 @@ from findnemo.models._text import Text, of_width
 class StableDiffusion3(JointAttention):
     """Neurons are the outputs of `attn.add_v_proj` in all transformer blocks.
 
-    The last block is one of them: its text goes nowhere else, but its values do reach the image.
-    The second attention of some blocks of 3.5-medium (`attn2`) is among image tokens only and has
-    none. The text encoder T5 may be missing: its 256 positions are then zeros, as the pipeline has
-    it. Source: Esser et al. 2024.
+    This includes the last block: its text output is unused, but its values do reach the image. The
+    second attention of some blocks of 3.5-medium (`attn2`) is among image tokens only and has none.
+    The text encoder T5 may be missing: its 256 positions are then zeros, as in the pipeline.
+    Source: Esser et al. 2024.
     """
 
     encoders = (
@@ -35,8 +35,8 @@ class StableDiffusion3(JointAttention):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Text:
-        """CLIP and T5 embeddings one after the other, (N, 77 + 256, D), and
-        the pooled CLIP embeddings.
+        """CLIP embeddings followed by T5 embeddings, (N, 77 + 256, D), and the pooled CLIP
+        embeddings.
         """
         options = {"device": self.device, "do_classifier_free_guidance": False}
         embeds, _, pooled, _ = self.pipeline.encode_prompt(list(prompts), None, None, **options)

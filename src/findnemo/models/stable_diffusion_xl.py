@@ -1,5 +1,5 @@
-"""Stable Diffusion XL: two text encoders, whose pooled embedding and the image's sizes go into
-the U-Net beside the tokens.
+"""Stable Diffusion XL: two text encoders; their pooled embedding and the image's sizes enter the
+U-Net besides the tokens.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class StableDiffusionXL(StableDiffusion):
     """Neurons are the outputs of `attn2.to_v` of every transformer block in the down blocks and the
     mid block: 34 layers in SDXL base.
 
-    The U-Net is told the pooled embedding of the second text encoder, and the six sizes (original,
-    crop, target; height before width) that the pipeline makes by default. Sources: Podell et al.
-    2023, section 2.2; diffusers' StableDiffusionXLPipeline.
+    The U-Net also gets the pooled embedding of the second text encoder, and the six sizes
+    (original, crop, target; height before width) that the pipeline uses by default. Sources: Podell
+    et al. 2023, section 2.2; diffusers' StableDiffusionXLPipeline.
     """
 
     encoders = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
@@ -76,8 +76,8 @@ class StableDiffusionXL(StableDiffusion):
 
 
 def _normal(vae: Any, latents: Tensor) -> Any:
-    """Mean and deviation, both (1, C, 1, 1), of an autoencoder that normalises its latents
-    channel by channel; (None, None) for others.
+    """Mean and standard deviation, both (1, C, 1, 1), of an autoencoder that normalises its latents
+    by channel; (None, None) for others.
     """
     values = [vae.config.get("latents_mean"), vae.config.get("latents_std")]
     if None in values:
@@ -87,8 +87,8 @@ def _normal(vae: Any, latents: Tensor) -> Any:
 
 @contextmanager
 def _wide(vae: Any) -> Iterator[None]:
-    """An autoencoder for which half precision is too narrow in float32, while the context
-    lasts; others as they are.
+    """While the context lasts, keep an autoencoder in float32 if half precision is too narrow for
+    it.
     """
     if vae.dtype != torch.float16 or not vae.config.get("force_upcast"):
         yield

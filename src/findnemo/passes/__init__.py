@@ -1,8 +1,7 @@
-"""Passes of the denoiser: noise differences of a prompt, whole denoising runs, passes that are
-watched, shared, reused or compiled.
+"""Passes of the denoiser: noise differences of a prompt, whole denoising runs, and passes that are
+recorded, shared, reused or compiled.
 
-May be imported: the names below and the modules here. May import: edits, models and what lies under
-them.
+May be imported: the names below. May import: edits, models and what lies under them.
 """
 
 from findnemo.passes._pictures import pictures

@@ -1,6 +1,4 @@
-"""Finished images with neurons off, of several captions in one call of the pipeline where they are
-made side by side.
-"""
+"""Finished images with neurons off; captions worked on side by side share calls of the pipeline."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from findnemo.runtime.meeting import ask
 if TYPE_CHECKING:
     from PIL import Image
 
-IMAGES = 8  # in one call of the pipeline
+IMAGES = 8  # images in one call of the pipeline
 
 Asked = tuple[str, Sequence[int], NeuronSet]
 
@@ -31,11 +29,11 @@ def pictures(
     settings: ImageSettings,
     neurons: NeuronSet = EMPTY,
 ) -> list[Image.Image]:
-    """One RGB image per sample number with `neurons` off, as `images.generate` makes them.
+    """One RGB image for each sample number with `neurons` off, as `images.generate` makes them.
 
     In `side_by_side` the images of all captions share the pipeline's calls, each under the mask of
-    its own neurons; where a call fails, of NaN or for want of memory, each caption's are made by
-    themselves. Raises what `generate` and `deactivate` raise.
+    its own neurons. If a call fails because of NaN or lack of memory, each caption gets calls of
+    its own. Raises what `generate` and `deactivate` raise.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -61,7 +59,7 @@ def _together(
     if len(asked) == 1:
         return [_alone(model, settings, asked[0])]
     rows = [(prompt, k, neurons) for prompt, samples, neurons in asked for k in samples]
-    # a pass of the pipeline sees all images without their prompts, then with them
+    # a pass of the pipeline holds all images without their prompts, then all with them
     halves = 2 if settings.guidance > 1 and not model.distilled else 1
     made: list[Image.Image] = []
     for start in range(0, len(rows), IMAGES):

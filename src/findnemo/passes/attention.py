@@ -1,5 +1,5 @@
-"""Cross-attention probabilities while the model runs as usual: where the
-image looks in the prompt.
+"""Record cross-attention probabilities while the model runs as usual: where the image attends to
+the prompt.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from findnemo.errors import EditError, ModelError
 from findnemo.models import Model
 from findnemo.passes.conditioning import Call, following
 
-# processors that compute plain attention, each in its own way; one that adds to it would be lost
-# while another stands in for it
+# processors of plain attention; the additions of any other would be lost while it is replaced
 PLAIN = ("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor")
 
 Seen = Callable[[str, int, Tensor], None]
@@ -23,16 +22,16 @@ Seen = Callable[[str, int, Tensor], None]
 
 @contextmanager
 def recorded(model: Model, seen: Seen) -> Iterator[Call]:
-    """Hand the attention probabilities of every pass to `seen(layer, step, probabilities)`
-    while the context lasts.
+    """Call `seen(layer, step, probabilities)` with the attention of every pass while the context
+    lasts.
 
     `probabilities`: (images, queries, tokens), float32, averaged over heads, each row of tokens
     summing to one; of the conditional rows only. Queries are the positions of the layer's map, row
     by row. `step` counts the passes since the pipeline was called, from 0; see
-    `conditioning.following`, and encode prompts for passes of your own before you enter. The
-    projections are called as ever, so edits stay in force, and what the model gives is the same but
-    for rounding. On leaving, also by an exception, the model is what it was. Raises ModelError for
-    a model without known cross-attention, EditError where a custom processor does more than plain
+    `conditioning.following`. For passes of your own, encode prompts before you enter. The
+    projections are called as usual, so edits stay in force, and the model's output is the same up
+    to rounding. On leaving, also by an exception, the model is restored. Raises ModelError for a
+    model without known cross-attention, EditError if a custom processor does more than plain
     attention.
 
         >>> import findnemo
@@ -50,13 +49,13 @@ def recorded(model: Model, seen: Seen) -> Iterator[Call]:
             stack.callback(_restore, layer, layer.processor)
             layer.set_processor(
                 AttnProcessor()
-            )  # the one that asks `get_attention_scores` for explicit probabilities
-            layer.get_attention_scores = _telling(layer, name, call, seen)
+            )  # this one calls `get_attention_scores` for explicit probabilities
+            layer.get_attention_scores = _reporting(layer, name, call, seen)
         yield call
 
 
 def _layers(model: Model) -> dict[str, Any]:
-    """The cross-attention modules, once each is known to compute plain attention."""
+    """The cross-attention modules, if each computes plain attention."""
     layers: dict[str, Any] = model.cross_attentions
     if not layers:
         raise ModelError(
@@ -78,14 +77,14 @@ def _layers(model: Model) -> dict[str, Any]:
     return layers
 
 
-def _telling(layer: Any, name: str, call: Call, seen: Seen) -> Callable[..., Tensor]:
-    """`get_attention_scores` of a layer that shows its result (images * heads, queries,
-    tokens) before it returns it.
+def _reporting(layer: Any, name: str, call: Call, seen: Seen) -> Callable[..., Tensor]:
+    """`get_attention_scores` of a layer, wrapped to report its result (images * heads, queries,
+    tokens).
     """
     plain = layer.get_attention_scores
 
     def scores(query: Tensor, key: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        # in float32: in half the many small probabilities, of which an entropy is made, are rounded
+        # in float32: half precision would round the many small probabilities that make an entropy
         mask = None if attention_mask is None else attention_mask.float()
         probabilities = plain(query.float(), key.float(), mask)
         rows = probabilities.detach().unflatten(0, (-1, layer.heads)).mean(1)

@@ -1,5 +1,5 @@
-"""Which rows of the denoiser's batch carry the prompt, and at which step, while a
-pipeline is called as usual.
+"""Which rows of the denoiser's batch carry the prompt, and at which step, while a pipeline is
+called as usual.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ Encoded = Callable[..., Any]
 
 
 class Call:
-    """The pipeline call under way.
+    """The current pipeline call.
 
     `step`: passes of the denoiser since it began, from 0. `rows(batch)`: the conditional rows.
 
-    With guidance a pass sees two halves, without the prompt and with it; methods that change what
-    the prompt does touch the second alone, whatever the number of prompts and of images per prompt.
+    With guidance a pass has two halves, without and with the prompt. Methods that change the effect
+    of the prompt change only the second, for any number of prompts and of images per prompt.
     Outside a pipeline call all rows are conditional.
     """
 
     def __init__(self) -> None:
         self.count: int | None = (
-            None  # rows with a prompt, where others have none: prompts times images per prompt
+            None  # number of rows with a prompt if others have none: prompts times images per prompt
         )
         self.step = -1
         self.following = True
 
     def rows(self, batch: int) -> slice:
-        """The conditional rows of a batch of the denoiser: its last ones, as every
-        diffusers pipeline lays it out.
+        """The conditional rows of a batch of the denoiser: the last ones, in every diffusers
+        pipeline.
         """
         return slice(0 if self.count is None or self.count > batch else batch - self.count, batch)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Passes of a method's own in the midst of a call: they count as no step of it."""
+        """Make extra passes during a call that do not count as steps."""
         self.following = False
         try:
             yield
@@ -52,8 +52,9 @@ class Call:
 
 
 def check_changeable(model: Model) -> None:
-    """Refuse a pipeline in which more tells of the prompt than `Model.conditions` knows of: masks
-    or further text encoders would go on saying what the prompt was. Raises ModelError.
+    """Raises ModelError for a pipeline with inputs from the prompt beyond `Model.conditions`.
+
+    Masks or further text encoders would continue to carry the original prompt.
     """
     if not model.changeable:
         raise ModelError(
@@ -67,9 +68,9 @@ def check_changeable(model: Model) -> None:
 def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) -> Iterator[Call]:
     """Follow the pipeline's calls while the context lasts; the pipeline is used as usual.
 
-    `change` wraps the pipeline's `encode_prompt`, called with all arguments by name, for methods
-    that change the prompt; see `check_changeable` for which models that works with. On leaving,
-    also by an exception, the pipeline is what it was.
+    `change` wraps the pipeline's `encode_prompt`, called with keyword arguments only, for methods
+    that change the prompt; `check_changeable` says for which models that works. On leaving, also by
+    an exception, the pipeline is restored.
 
         >>> import findnemo
         >>> model = findnemo.load("demo")
@@ -113,7 +114,7 @@ def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) 
         yield call
     finally:
         del pipeline.encode_prompt
-        if pipeline.encode_prompt != plain:  # it had been changed before
+        if pipeline.encode_prompt != plain:  # it was changed before
             pipeline.encode_prompt = plain
         for handle in handles:
             handle.remove()

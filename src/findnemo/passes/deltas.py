@@ -1,6 +1,4 @@
-"""Noise differences of a prompt, the raw material of scores and searches
-(Finding NeMo, Algorithm 1).
-"""
+"""Noise differences of a prompt, the input of scores and searches (Finding NeMo, Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -22,10 +20,10 @@ from findnemo.runtime.memory import Batches
 from findnemo.scores import CONSTANT, SIMILARITIES, constant, memorization_score, minmax
 from findnemo.settings import PAPER, Settings
 
-BATCH = 64  # latents in one pass, until memory says otherwise
+BATCH = 64  # latents in one pass; fewer if memory is short
 GROUP = 32  # captions that share passes, two seeds each: 64 latents
-SEARCHES = 8  # captions that are searched side by side
-SMALL = 24 * 24  # positions of a latent up to which they do
+SEARCHES = 8  # captions searched side by side
+SMALL = 24 * 24  # positions of a latent up to which these numbers apply
 
 Predict = Callable[[Tensor, int, Text], Tensor]
 
@@ -35,13 +33,13 @@ class Rows:
 
     Every noise difference is one U-Net pass.
 
-    `rows`: (prompt, sample number) of every latent. `text`: the prompts encoded, one row a latent,
-    or a single one for all. `reuse`: keep what the first pass computes before each value layer, and
-    compute later passes from the first edited layer on. That is for many passes under one model
-    that changes in nothing else.
+    `rows`: (prompt, sample number) of every latent. `text`: the encoded prompts, one row a latent,
+    or a single one for all. `reuse`: keep the results of the first pass before each value layer,
+    and compute later passes from the first edited layer on. It is for many passes under one model
+    with no other changes.
 
-    A row for which the model gives NaN has deltas of NaN. One whose difference has no content is
-    infinite (`scores.fault`). The others are what they would be without it.
+    A row for which the model gives NaN has deltas of NaN. A difference without content is infinite
+    (`scores.fault`). Other rows are not affected.
     """
 
     def __init__(
@@ -68,7 +66,7 @@ class Rows:
         self.empty = None if settings.guidance is None else model.unconditional()
         self.latents = torch.cat([model.noise(prompt, [k], settings.seed) for prompt, k in rows])
         self.batches = Batches(model.device, BATCH, release=self._forget)
-        # with guidance a pass sees two texts: nothing that could be given back to both
+        # with guidance a pass has two texts, so no result can be reused for both
         self._reuse = Reuse() if reuse and self.empty is None else None
         self._layers = list(model.layers_of("all")) if reuse else []
 
@@ -77,8 +75,8 @@ class Rows:
 
     @torch.no_grad()
     def deltas(self, neurons: NeuronSet = EMPTY, keep: Sequence[int] | None = None) -> Tensor:
-        """Scaled noise differences (N, C, H, W) with `neurons` deactivated; `keep` picks
-        positions among the rows.
+        """Scaled noise differences (N, C, H, W) with `neurons` deactivated, of the rows at
+        positions `keep`.
 
         delta = eps(x_T, T, y) - x_T, min-max scaled to [0, 1].
         """
@@ -90,9 +88,9 @@ class Rows:
     ) -> Tensor:
         """Scaled noise differences with the outputs of value layers multiplied by `scales`.
 
-        `scales`: layer -> (1, width), or (N, width), one mask for each of `keep`. `untouched`: so
-        many of the first rows, in their order, are known to be scaled by 1: what they leave behind
-        may be reused.
+        `scales`: layer -> (1, width), or (N, width), one mask for each of `keep`. `untouched`:
+        number of first rows, in order, that are known to be scaled by 1, so that their results may
+        be reused.
         """
 
         def part(rows: slice) -> Tensor:
@@ -107,8 +105,8 @@ class Rows:
     ) -> Tensor:
         """Same-seed similarity with each set switched off, (sets, rows), in one batch.
 
-        `untouched`: deltas of all rows. `keep`: positions of the rows that are asked. `together`:
-        so many in a row are compared together, where a similarity depends on that (MS-SSIM).
+        `untouched`: deltas of all rows. `keep`: positions of the rows to compare. `together`:
+        number of consecutive rows compared at once, if a similarity depends on that (MS-SSIM).
         """
         scales = {
             name: scale.repeat_interleave(len(keep), 0)
@@ -122,7 +120,7 @@ class Rows:
     def one_pass(
         self, scales: Mapping[str, Tensor], keep: Sequence[int], untouched: int = 0
     ) -> Tensor:
-        """`scaled_deltas` in a single pass, whatever memory says; differentiable in `scales`."""
+        """`scaled_deltas` in a single pass, regardless of memory; differentiable in `scales`."""
         latents = self.latents[list(keep)]
         text = self.text if len(self.text) == 1 else self.text[list(keep)]
         untouched = untouched if scales else len(keep)
@@ -169,11 +167,11 @@ class Rows:
 
 
 class Probe(Rows):
-    """The samples of one prompt under one model: what scores and searches ask.
+    """The samples of one prompt under one model, for scores and searches.
 
     `samples`: sample numbers of the initial latents (default 0 .. settings.samples - 1). `text`:
-    the prompt encoded, one row, if known. Raises NumericalError where the model gives NaN, and
-    where a noise difference is the same everywhere.
+    the encoded prompt, one row, if known. Raises NumericalError if the model gives NaN, or if a
+    noise difference is constant.
 
     >>> import findnemo
     >>> probe = Probe(findnemo.load("demo"), "a red star", samples=[0, 1])
@@ -203,10 +201,10 @@ class Probe(Rows):
 
     @torch.no_grad()
     def first_deltas(self, guess: NeuronSet) -> tuple[Tensor, Tensor]:
-        """Deltas of all samples untouched (N, C, H, W), and of the first one with `guess`
+        """Untouched deltas of all samples (N, C, H, W), and of the first sample with `guess`
         deactivated (1, C, H, W).
 
-        In one pass: a first guess costs a latent, but no call of its own.
+        Both come from one pass: a first guess costs one latent, but no pass of its own.
         """
         count = len(self.samples)
         scales = masks(self.model, [EMPTY] * count + [guess])
@@ -214,8 +212,8 @@ class Probe(Rows):
         return both[:count], both[count:]
 
     def score(self, neurons: NeuronSet = EMPTY) -> float:
-        """Memorization score: the largest pairwise similarity of the deltas, or their
-        mean, as the settings say.
+        """Memorization score: the largest pairwise similarity of the deltas or their mean,
+        according to the settings.
         """
         return memorization_score(
             self.deltas(neurons), self.settings.similarity, self.settings.pairs
@@ -230,17 +228,19 @@ class Probe(Rows):
 
 def group_size(model: Model) -> int:
     """How many captions share passes in detection and calibration: 32 for small latents, 4 for 64 x
-    64, where a pass is arithmetic and not calls.
+    64, where arithmetic takes longer than calls.
 
-    A process that is killed loses one such group at most.
+    A killed process loses at most one such group.
     """
     _, height, width = model.latent_shape
     return max(1, min(GROUP, GROUP * SMALL // (height * width)))
 
 
 def search_group(model: Model) -> int:
-    """How many captions share passes in localization and verification, where each asks for several
-    latents at a time: 8 for small latents, 4 for 64 x 64.
+    """How many captions share passes in localization and verification: 8 for small latents, 4 for
+    64 x 64.
+
+    Each caption needs several latents at a time.
     """
     return min(SEARCHES, group_size(model))
 

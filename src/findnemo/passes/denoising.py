@@ -1,5 +1,5 @@
-"""Denoising by DDIM with value neurons scaled: a few large steps show most of what the
-finished picture will be.
+"""Denoising by DDIM with value neurons scaled: a few large steps already show most of the finished
+picture.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from findnemo.passes.sharing import Pass, gradients, outputs
 from findnemo.passes.spending import spend
 from findnemo.runtime.memory import Batches
 
-QUICK = (3, 4)  # steps that stand for all, up to a guidance of GENTLE and above it
-FINE = (6, 10)  # likewise, of which pictures are nearly finished ones
+QUICK = (3, 4)  # steps that replace all, up to a guidance of GENTLE and above it
+FINE = (6, 10)  # likewise, with nearly finished pictures
 GENTLE = 3.0
-MANY = 3  # all steps are many where they are so many times the fine ones
-CORRECTING = 8  # steps that correct what strong guidance blows up
-BATCH = 8  # latents denoised at once, until memory says otherwise
+MANY = 3  # all steps are many if they are so many times the fine ones
+CORRECTING = 8  # steps from which on errors of strong guidance are corrected
+BATCH = 8  # latents denoised at once; fewer if memory is short
 
 
 def quick_steps(guidance: float) -> int:
-    """How many steps stand for all (`Denoising.run`, `whole`).
+    """How many steps replace all (`Denoising.run`, `whole`).
 
     >>> quick_steps(2.0), quick_steps(7.5)
     (3, 4)
@@ -34,7 +34,7 @@ def quick_steps(guidance: float) -> int:
 
 
 def fine_steps(guidance: float) -> int:
-    """In how many steps (`Denoising.run`, `whole`) pictures are nearly what they are in all.
+    """In how many steps (`Denoising.run`, `whole`) pictures are nearly those of all steps.
 
     >>> fine_steps(2.0), fine_steps(7.5)
     (6, 10)
@@ -43,8 +43,8 @@ def fine_steps(guidance: float) -> int:
 
 
 def confirming_steps(guidance: float, steps: int) -> int:
-    """In how many steps a picture is made that confirms what quick ones say: in fine ones where all
-    `steps` are many, else in all.
+    """In how many steps a picture is made to confirm quick ones: in fine steps if all `steps` are
+    many, else in all.
 
     >>> confirming_steps(7.5, 50), confirming_steps(2.0, 15)
     (10, 15)
@@ -55,9 +55,9 @@ def confirming_steps(guidance: float, steps: int) -> int:
 
 @dataclass(frozen=True)
 class Path:
-    """What denoising went through.
+    """The states of a denoising run.
 
-    `latents`: x_t before every step, each (N, C, H, W); `timesteps`; `image`: x_0 at the end,
+    `latents`: x_t before every step, each (N, C, H, W). `timesteps`. `image`: x_0 at the end,
     float32.
     """
 
@@ -67,12 +67,12 @@ class Path:
 
 
 class Denoising:
-    """Denoising of one caption, each of its samples from its own initial latents, deterministically
-    (DDIM, Song et al. 2021; flows: Euler).
+    """Deterministic denoising of one caption, each sample from its own initial latents (DDIM, Song
+    et al. 2021; flows: Euler).
 
-    `guidance`: scale of classifier-free guidance (Ho and Salimans 2022); 1 or less, or a model into
-    which guidance was distilled: none. `first`: number of the first of the `samples`, which count
-    from 0 here. `more`: numbers of further samples, which follow them.
+    `guidance`: scale of classifier-free guidance (Ho and Salimans 2022); none for 1 or less, or for
+    a model with distilled guidance. `first`: number of the first of the `samples`, which count from
+    0 here. `more`: numbers of further samples, which follow them.
     """
 
     def __init__(
@@ -101,18 +101,18 @@ class Denoising:
         scales: Mapping[str, Tensor] | None = None,
         whole: int | None = None,
     ) -> Path:
-        """Denoise samples, by their numbers, in so many steps.
+        """Denoise samples, given by their numbers, in a number of steps.
 
         `scales`: value layer -> (1, width), factors of its outputs, or (N, width), those of each
-        sample. `whole`: the number of steps for which these few stand. Then they are taken among
-        its timesteps, evenly from the first on, and by DPM-Solver++ 2M (Lu et al. 2022, algorithm
-        2), which carries the change of the last prediction on: in three such steps a picture is
-        nearly what it will be. A guidance above 3, which more steps would correct, blows up the
-        predictions of fewer than 8: they are given the deviation of the conditional one (Lin et al.
-        2024, section 3.4, of x0_hat instead of the output).
+        sample. `whole`: the number of steps that these few replace. They are then taken evenly from
+        its timesteps, from the first on, by DPM-Solver++ 2M (Lu et al. 2022, algorithm 2), which
+        extrapolates the change of the last prediction: after three such steps a picture is nearly
+        finished. A guidance above 3 makes the predictions of fewer than 8 steps too large, which
+        more steps would correct. They are rescaled to the deviation of the conditional one (Lin et
+        al. 2024, section 3.4, of x0_hat instead of the output).
 
-        Raises NumericalError if the model gives NaN: a picture of it is like no other, and would
-        pass for one without a copy.
+        Raises NumericalError if the model gives NaN: such a picture resembles no other, and would
+        seem to be no copy.
         """
         timesteps = self.model.timesteps(steps if whole is None else whole)
         if whole is not None:
@@ -165,7 +165,7 @@ class Denoising:
         return (third - second) / (2 * (second - first))
 
     def _step(self, latents: Tensor, image: Tensor, timestep: float, following: float) -> Tensor:
-        """x at the following timestep: the same noise, less of it."""
+        """x at the following timestep: equal noise, less of it."""
         (c, s), (c_next, s_next) = (self.model.mixture(t) for t in (timestep, following))
         noise = (latents.float() - c * image) / s
         return (c_next * image + s_next * noise).to(latents.dtype)
@@ -173,8 +173,9 @@ class Denoising:
     def image(
         self, latents: Tensor, timestep: float, scales: Mapping[str, Tensor], rescaled: bool = False
     ) -> Tensor:
-        """Guided x0_hat, (N, C, H, W), float32; differentiable in `scales`. `rescaled`: with the
-        deviation of the conditional one.
+        """Guided x0_hat, (N, C, H, W), float32; differentiable in `scales`.
+
+        `rescaled`: to the deviation of the conditional one.
         """
         asked = self._pass(latents, timestep, scales)
         spend(len(latents) * len(asked.texts))
@@ -188,7 +189,9 @@ class Denoising:
     def _guided(
         self, output: Tensor, latents: Tensor, timestep: float, rescaled: bool = False
     ) -> Tensor:
-        """x0_hat from what the network predicts, (1 or 2, N, C, H, W): without the prompt, with."""
+        """x0_hat from the network's predictions, (1 or 2, N, C, H, W): without and with the
+        prompt.
+        """
         images = [self.model.image(one, latents, timestep) for one in output]
         if self.guidance is None:
             return images[0]
@@ -203,8 +206,8 @@ class Denoising:
         scales: Mapping[str, Tensor],
         value: Callable[[Tensor, slice], Tensor],
     ) -> dict[str, Tensor]:
-        """Gradient with respect to `scales` (layer -> (1, width)) of the sum of `value(x0_hat,
-        rows)` over the latents: layer -> (width,).
+        """Gradient of the sum of `value(x0_hat, rows)` over the latents with respect to `scales`
+        (layer -> (1, width)): layer -> (width,).
         """
 
         def part(rows: slice) -> dict[str, Tensor]:
@@ -226,9 +229,8 @@ def _deviation(images: Tensor) -> Tensor:
 
 
 def likeness(one: Tensor, other: Tensor) -> Tensor:
-    """Cosine of latents (N, C, H, W) and (M, C, H, W) after each channel's mean was taken off:
-
-    (N, M), 1 for the same picture.
+    """Cosine of latents (N, C, H, W) and (M, C, H, W), with each channel's mean removed: (N, M), 1
+    for equal pictures.
 
     >>> latents = torch.arange(8.0).view(1, 2, 2, 2)
     >>> likeness(latents, torch.cat([3 * latents + 1, -latents])).round(decimals=4).tolist()

@@ -1,8 +1,8 @@
-"""A compiled denoiser whose masks are tensor inputs, so that an edit can never be left out.
+"""A compiled denoiser whose masks are tensor inputs, so that no edit can be lost.
 
-Compiling a model and hooking it afterwards does nothing, without a word: the hooks are not in the
-graph. Here every value layer is multiplied by a mask in the graph itself, and every size of batch
-is checked against the plain model once, before its first result counts.
+Hooks added after compiling silently do nothing, because they are not in the graph. Here the graph
+itself multiplies every value layer by a mask, and every batch size is checked once against the
+plain model before its first result counts.
 """
 
 from __future__ import annotations
@@ -19,18 +19,22 @@ from findnemo.edits import scaled
 from findnemo.errors import EditError
 from findnemo.models import Model, Text
 
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}  # of the largest value
+TOLERANCE = {
+    torch.float32: 1e-3,
+    torch.float16: 3e-2,
+    torch.bfloat16: 1e-1,
+}  # relative to the largest value
 
 
 def compiled(model: Model, **options: Any) -> Model:
-    """The same model with passes compiled by `torch.compile`, for detection,
-    scores and searches on a GPU.
+    """The model with passes compiled by `torch.compile`, for detection, scores and searches on a
+    GPU.
 
     `options` go to `torch.compile`; `mode="reduce-overhead"` records CUDA graphs. Gradients and
-    images are computed as before, and what is computed before an edited layer is not reused.
-    Batches are filled up to powers of two, each of which is compiled when it is first met (a minute
-    or more). Results are those of the plain model but for rounding. Raises EditError at a batch
-    size for which a compiled pass and a plain one differ.
+    images are computed as before, and results before an edited layer are not reused. Batches are
+    padded to powers of two; each size is compiled on first use (a minute or more). Results are
+    those of the plain model up to rounding. Raises EditError for a batch size at which a compiled
+    pass and a plain one differ.
 
         fast = findnemo.compiled(findnemo.load("CompVis/stable-diffusion-v1-4"), mode="reduce-overhead")
         findnemo.localize(fast, "a caption", calibration)
@@ -63,15 +67,15 @@ class Engine:
         masks = {
             n: scales.get(n, torch.ones(1, w)).expand(count, -1) for n, w in self._widths.items()
         }
-        latents, *filled = (_filled(x, size) for x in (latents, *masks.values()))
-        text = text.map(lambda tensor: _filled(tensor, size))
+        latents, *filled = (_padded(x, size) for x in (latents, *masks.values()))
+        text = text.map(lambda tensor: _padded(tensor, size))
         masks = {
             n: m.to(latents.device, latents.dtype)[:, None].contiguous()
             for n, m in zip(masks, filled, strict=True)
         }
         if (
             layers := list(self.model.layers_of("all").values())
-        ) != self._layers:  # a LoRA was loaded, the denoiser exchanged
+        ) != self._layers:  # a LoRA was loaded, or the denoiser replaced
             self._layers = layers
             self._checked = set()
         with self.model.steady():
@@ -89,8 +93,8 @@ class Engine:
     def _hooked(
         self, latents: Tensor, timestep: int, text: Text, masks: dict[str, Tensor]
     ) -> Tensor:
-        """The hooks are there whenever it runs: for the compiler to see, and for itself where it
-        falls back to plain Python.
+        """The masked pass under hooks, which are present for the compiler and for its fallback to
+        plain Python.
         """
         with ExitStack() as stack:
             for name, layer in self.model.layers_of("all").items():
@@ -104,7 +108,7 @@ class Engine:
         return hook
 
     def _check(self, latents: Tensor, timestep: int, text: Text) -> None:
-        """Compare with the plain model under random masks, which no forgotten edit survives."""
+        """Compare with the plain model under random masks, which reveal any lost edit."""
         generator = torch.Generator().manual_seed(len(latents))
         scales = {
             n: torch.rand(len(latents), w, generator=generator).to(latents.device)
@@ -122,6 +126,6 @@ class Engine:
         self._checked.add(len(latents))
 
 
-def _filled(rows: Tensor, size: int) -> Tensor:
-    """Rows (N, ...) -> (size, ...), the first one repeated."""
+def _padded(rows: Tensor, size: int) -> Tensor:
+    """Rows (N, ...) padded to (size, ...) with copies of the first one."""
     return torch.cat([rows, rows[:1].expand(size - len(rows), *rows.shape[1:])]).contiguous()

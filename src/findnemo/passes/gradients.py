@@ -14,9 +14,9 @@ GRADIENT_SCALE = 1024.0  # keeps small gradients from vanishing in half precisio
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradients for weights: only masks are asked for.
+    """Compute no gradients for weights, only for masks.
 
-    Raises EditError for weights that were made where none can be taken.
+    Raises EditError for weights made in inference mode, where no gradient exists.
     """
     if any(p.is_inference() for p in module.parameters()):
         raise EditError(

@@ -1,5 +1,5 @@
-"""Reuse within one prompt: for fixed latents and text, what a U-Net computes before the first
-edited layer never changes.
+"""Reuse within one prompt: for fixed latents and text, the results of a U-Net before the first
+edited layer never change.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from findnemo.models import Model
 
 @dataclass
 class Reuse:
-    """What one unedited pass of a denoiser left behind, to be given back in later passes over
-    the same latents and text.
+    """The results of one unedited pass of a denoiser, for reuse in later passes over the same
+    latents and text.
 
-    `outputs`: part -> its output for all samples. `after`: part -> how many value layers had run
-    when it was done: it may be given back whenever the first edited layer comes later. `text`:
-    projection of the prompt -> its output for one sample; the same for all.
+    `outputs`: part -> its output for all samples. `after`: part -> number of value layers that ran
+    before it ended; its output may be reused if the first edited layer comes later. `text`:
+    projection of the prompt -> its output for one sample, equal for all.
 
         reuse = Reuse()
         with reuse.record(model):
@@ -36,7 +36,7 @@ class Reuse:
 
     @contextmanager
     def record(self, model: Model) -> Iterator[None]:
-        """Keep what the parts of the model give in the pass under way."""
+        """Keep the outputs of the model's parts in the next pass."""
         done: list[str] = []
 
         def part(name: str) -> Callable:
@@ -64,10 +64,10 @@ class Reuse:
 
     @contextmanager
     def replay(self, model: Model, first: int, keep: Sequence[int]) -> Iterator[None]:
-        """Give back what comes before value layer number `first`, for the samples `keep`,
-        instead of computing it again.
+        """Return kept outputs before value layer number `first`, for the samples `keep`, instead of
+        computing them.
 
-        Edits are hooks on a layer's output, so a projection that is given back is still edited.
+        Edits are hooks on a layer's output, so a reused projection is still edited.
         """
         given = {
             n: _rows(self.outputs[n], keep) for n, count in self.after.items() if count <= first
@@ -89,8 +89,8 @@ def _rows(output: Any, keep: Sequence[int]) -> Any:
 
 @contextmanager
 def _returns(module: nn.Module, output: Any) -> Iterator[None]:
-    """A module whose forward gives a known output; its hooks still run."""
-    before = module.__dict__.get("forward")  # set where a library wraps forward, as accelerate does
+    """Let a module's forward return a known output; its hooks still run."""
+    before = module.__dict__.get("forward")  # set if a library wraps forward, as accelerate does
     module.forward = lambda *args, **kwargs: output
     try:
         yield

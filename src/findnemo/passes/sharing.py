@@ -1,14 +1,14 @@
-"""Several captions' work on one model side by side, in passes that they share.
+"""Work on several captions side by side on one model, in shared passes.
 
-A search asks for a few latents at a time, and a pass of few latents is calls and not arithmetic. So
-several searches run in turn (`runtime.meeting`), and what they ask of the denoiser goes through it
-as one batch: each latent with its own timestep, text and masks. The code of a search knows nothing
-of it.
+A search needs a few latents at a time, and a pass over few latents costs more in calls than in
+arithmetic. So several searches run in turn (`runtime.meeting`), and their requests go through the
+denoiser as one batch, each latent with its own timestep, text and masks. The code of a search does
+not know about it.
 
-Alone stays what cannot be merged: passes under an edit or a watch of the caller's own (`deactivate`,
-`counting`, a pipeline call), which a hook on the denoiser tells; passes from which the caller takes
-gradients itself; what is done once for all captions (`unpaid`); another model than the one that is
-shared; compiled passes. No other search runs meanwhile.
+Some passes cannot be merged and run alone, while no other search runs. These are passes under the
+caller's own edit or recording (`deactivate`, `counting`, a pipeline call), detected by a hook on
+the denoiser; passes whose gradients the caller takes itself; work done once for all captions
+(`unpaid`); passes of another model than the shared one; and compiled passes.
 """
 
 from __future__ import annotations
@@ -33,20 +33,22 @@ from findnemo.runtime.state import undisturbed
 
 T = TypeVar("T")
 
-SAMPLES = 32  # in one pass, until memory says otherwise
-GRADED = 16  # of small latents, in one from which gradients are taken: its graph has to fit
-LEAST = 2  # of large ones: what a search asks for by itself
-SMALL = 24 * 24  # positions of a latent up to which it is small
+SAMPLES = 32  # samples in one pass; fewer if memory is short
+GRADED = 16  # small latents in a pass with gradients, whose graph must fit in memory
+LEAST = 2  # large latents in such a pass: the number in one request of a search
+SMALL = 24 * 24  # a latent of at most so many positions is small
 
-Values = Callable[[Tensor, slice], Tensor]  # outputs of some samples (T, n, C, H, W), which -> (n,)
+Values = Callable[
+    [Tensor, slice], Tensor
+]  # (outputs of some samples (T, n, C, H, W), their rows) -> (n,)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What shall go through the denoiser.
+    """A request for a pass of the denoiser.
 
-    `latents`: (N, C, H, W). `timestep`: of all, or (N,). `texts`: T times the texts of the N
-    samples, each of which is seen with every one (without and with the prompt, for guidance).
+    `latents`: (N, C, H, W). `timestep`: one for all, or (N,). `texts`: T times the texts of the N
+    samples; every sample is combined with each (without and with the prompt, for guidance).
     `scales`: value layer -> (1, width) or (N, width), factors of its outputs.
     """
 
@@ -60,7 +62,7 @@ class Pass:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What passes have in common that can be one."""
+        """What passes must have in common to be merged."""
         tensors = {"latents": self.latents, **self.texts[0].tensors}
         shapes = ((name, tensor.shape[1:]) for name, tensor in tensors.items())
         return (len(self.texts), self.latents.dtype, *shapes)
@@ -79,8 +81,8 @@ class Pass:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What passes are shared on: a model, with as many `hooks` on its denoiser as there were
-    before, and in `unpaid` work if that was.
+    """The state on which passes are shared: the model, the initial number of `hooks` on its
+    denoiser, and whether work was `unpaid`.
     """
 
     model: Model
@@ -95,14 +97,15 @@ _shared: ContextVar[_Shared | None] = ContextVar("shared", default=None)
 
 @undisturbed
 def side_by_side(model: Model, functions: Sequence[Callable[[], T]]) -> list[T]:
-    """What each function gives, in their order; passes of the model are shared.
+    """The result of each function, in order; they share passes of the model.
 
-    What one raises does not end the others; once all have ended, the first is raised.
+    An error in one function does not end the others; once all have ended, the first error is
+    raised.
 
-    What shares a pass follows from the functions alone: the same ones give the same to the last
-    bit. In other company a result differs in its last bits, as those of batches of different size
-    do. The model must stay what it is meanwhile (`Model.unchanged`). A batch that does not fit the
-    memory is split.
+    The functions alone determine which passes are shared, so the same functions give the same
+    results to the last bit. Together with other functions a result differs in its last bits, as
+    with any change of batch size. The model must not change meanwhile (`Model.unchanged`). A batch
+    that does not fit in memory is split.
 
         >>> import findnemo
         >>> from functools import partial
@@ -116,7 +119,7 @@ def side_by_side(model: Model, functions: Sequence[Callable[[], T]]) -> list[T]:
     graded = max(LEAST, min(GRADED, GRADED * SMALL // (height * width)))
     with model.steady(), model.unchanged(), frozen(model.denoiser):
         batches = Batches(model.device, SAMPLES), Batches(model.device, graded)
-        # one that works alone and was left would go on with its edits on the model
+        # an abandoned function that works alone would leave its edits on the model
         with ExitStack() as stack:
             if model.engine is None:
                 hook = model.denoiser.register_forward_pre_hook(lambda *_: go_on_or_leave())
@@ -127,12 +130,12 @@ def side_by_side(model: Model, functions: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def sharing(model: Model) -> bool:
-    """Whether a pass that is made now would be shared."""
+    """Whether a pass made now would be shared."""
     return meets(model) and not torch.is_grad_enabled()
 
 
 def meets(model: Model) -> bool:
-    """Whether what is asked of a model now may wait for others."""
+    """Whether a request to a model may now wait for others."""
     shared = _shared.get()
     return (
         shared is not None
@@ -147,7 +150,7 @@ def _hooks(model: Model) -> int:
 
 
 def outputs(model: Model, asked: Pass) -> Tensor:
-    """What the network predicts, (T, N, C, H, W); differentiable in the scales where no pass is
+    """The network's predictions, (T, N, C, H, W); differentiable in the scales if passes are not
     shared.
     """
     if not sharing(model):
@@ -156,7 +159,7 @@ def outputs(model: Model, asked: Pass) -> Tensor:
 
 
 def gradients(model: Model, asked: Pass, values: Values) -> dict[str, Tensor]:
-    """Gradient with respect to the scales of the sum of `values(outputs, rows)` over the samples:
+    """Gradient of the sum of `values(outputs, rows)` over the samples with respect to the scales:
     layer -> (width,), float32, on the CPU.
     """
     with torch.no_grad():
@@ -179,7 +182,7 @@ def _gradients(model: Model, asked: Sequence[tuple[Pass, Values]]) -> list[dict[
     starts = torch.tensor([0, *map(len, passes)]).cumsum(0).tolist()
 
     def part(rows: slice) -> Tensor:
-        """The gradients of all layers beside each other, (n, widths)."""
+        """The gradients of all layers, concatenated, (n, widths)."""
         chunk = joined[rows]
         count = len(chunk)
         scales = {
@@ -212,7 +215,9 @@ def _gradients(model: Model, asked: Sequence[tuple[Pass, Values]]) -> list[dict[
 
 
 def _batches(kind: str, count: int, part: Callable[[slice], Tensor]) -> list[Tensor]:
-    """In pieces as large as is shared; in one where nothing is, whose caller knows the memory."""
+    """Compute in pieces of the shared size, or at once if nothing is shared: then the caller
+    manages memory.
+    """
     shared = _shared.get()
     if shared is None:
         return [part(slice(0, count))]
@@ -241,7 +246,7 @@ def _through(model: Model, asked: Pass) -> Tensor:
 
 
 def _joined(asked: Sequence[Pass]) -> Pass:
-    """The samples of several passes one after the other."""
+    """Concatenate the samples of several passes."""
     if len(asked) == 1:
         return asked[0]
     device = asked[0].latents.device

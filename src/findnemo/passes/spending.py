@@ -1,7 +1,7 @@
-"""What work costs: U-Net sample evaluations, counted in this one place.
+"""The cost of work: U-Net sample evaluations, counted only here.
 
-One evaluation is one latent through the U-Net once, also where part of the pass is reused. Guidance
-takes two, a pass with its gradient three times as many as without.
+One evaluation is one latent through the U-Net once, even if part of the pass is reused. Guidance
+takes two. A pass with its gradient takes three times as many as without.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from findnemo.models import Model
 
 @dataclass
 class Spent:
-    """U-Net sample `evaluations` that were counted so far."""
+    """The U-Net sample `evaluations` counted so far."""
 
     evaluations: int = 0
 
@@ -47,8 +47,8 @@ def spending() -> Iterator[Spent]:
 
 @contextmanager
 def unpaid() -> Iterator[None]:
-    """Work that is done once for all captions: no `spending` around it counts what passes
-    while the context lasts.
+    """Do not count evaluations while the context lasts, for work that is done once for all
+    captions.
     """
     token = _once.set(True)
     try:
@@ -59,7 +59,7 @@ def unpaid() -> Iterator[None]:
 
 
 def is_unpaid() -> bool:
-    """Whether `unpaid` work is under way."""
+    """Whether the current work is `unpaid`."""
     return _once.get()
 
 
@@ -73,16 +73,16 @@ def _counted_by(counts: tuple[Spent, ...]) -> Iterator[None]:
 
 
 def spend(evaluations: int) -> None:
-    """Add evaluations to every `spending` that is open."""
+    """Add evaluations to every open `spending`."""
     for spent in _open.get():
         spent.evaluations += evaluations
 
 
 @contextmanager
 def counting(model: Model) -> Iterator[Spent]:
-    """Count what passes through the denoiser while the context lasts, whoever calls it.
+    """Count the latents that pass through the denoiser while the context lasts, whoever calls it.
 
-    A pass from which a gradient is taken back counts three times, as everywhere.
+    A pass with a gradient counts three times, as everywhere.
 
     >>> import findnemo
     >>> model = findnemo.load("demo")

@@ -1,6 +1,5 @@
-"""Read a table of captions:
-
-CSV, Parquet, JSON, JSON Lines or plain text, from a file, standard input or memory.
+"""Read a table of captions: CSV, Parquet, JSON, JSON Lines or plain text, from a file, standard
+input or memory.
 
     table = read_prompts("captions.csv")
     for prompt in table.limit(100):
@@ -9,8 +8,8 @@ CSV, Parquet, JSON, JSON Lines or plain text, from a file, standard input or mem
     for prompt in stream_prompts("millions.parquet"):  # a few thousand in memory at a time, repeated captions and all
         print(prompt.row, prompt.text)
 
-What a file holds decides about its format; its suffix only where that could be several. A caption
-is kept as it stands, because one changed character can be enough to hide a memory: only surrounding
+The content of a file decides its format; its suffix decides only if several are possible. A caption
+is kept verbatim, because one changed character can be enough to hide a memory. Only surrounding
 whitespace and NUL, which belongs to no text, are removed. Other control characters stay.
 
 May be imported: the names below. May import: files and errors.

@@ -1,4 +1,4 @@
-"""Which columns hold captions, types and images, and the records of rows that have them."""
+"""Find the columns of captions, types and images, and make records from rows."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ CAPTION_COLUMNS = ("caption", "prompt", "text", "captions", "prompts")
 TYPE_COLUMNS = ("type", "kind", "memorization")
 IMAGE_COLUMNS = ("url", "image", "image_url", "image_path", "file_name")
 _MOST_COLUMNS = 10_000
-_LISTED = 20  # columns that an error names
+_LISTED = 20  # columns that an error lists
 
 
 def records(
     source: str, values: Iterable[Any], column: str | None, names: Sequence[str] | None = None
 ) -> Iterator[Record]:
-    """Captions from values that are captions themselves or rows with columns (all
-    the keys, unless `names`).
+    """Records from values that are captions themselves, or rows with columns (all the keys, unless
+    `names`).
     """
     if names is None:
         values = list(values)
@@ -36,9 +36,8 @@ def columns_of(
 ) -> tuple[str, str | None, str | None]:
     """The columns of captions, types and images.
 
-    Two that could both be one of these are an error, not a guess.
-
-    `hint`: what else to do where there are no captions.
+    If two columns could be one of these, that is an error, not a guess. `hint`: another way out if
+    there are no captions.
     """
     captions = [name for name in names if name == column] or captions_among(names, column)
     if len(captions) == 1:
@@ -56,7 +55,7 @@ def columns_of(
 
 
 def _first(source: str, names: Sequence[str], known: Iterable[str]) -> str | None:
-    """The first of `known` among the names, which must be there once."""
+    """The first of `known` among the names, where it must appear once."""
     matches = _matches(names, known)
     if not matches:
         return None
@@ -73,12 +72,12 @@ def captions_among(names: Sequence[str], column: str | None) -> list[str]:
 
 
 def _matches(names: Sequence[str], known: Iterable[str]) -> list[str]:
-    """Those of `names` that are `known`, whatever their case, in the order of `known`."""
+    """Those of `names` that are `known`, in any case, in the order of `known`."""
     return [name for want in known for name in names if folded(name) == folded(want)]
 
 
 def folded(name: str) -> str:
-    """A column's name without what two names of one column may differ in."""
+    """A column's name without differences that do not matter."""
     return name.strip().casefold()
 
 

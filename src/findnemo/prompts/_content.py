@@ -1,6 +1,4 @@
-"""Which format a file has: by what it holds; its suffix decides only
-where that could be several.
-"""
+"""Find the format of a file by its content; its suffix decides only if several are possible."""
 
 from __future__ import annotations
 
@@ -44,15 +42,15 @@ _OTHERS = (
     "score", "width", "height",
 )  # fmt: skip
 _KNOWN = {*CAPTION_COLUMNS, *TYPE_COLUMNS, *IMAGE_COLUMNS, *_OTHERS}
-_NAME = re.compile(r"[^\W\d][\w .:/()-]{0,39}")  # what a column can be called
-_ROWS = 1000  # of a text that may be a table, looked at
+_NAME = re.compile(r"[^\W\d][\w .:/()-]{0,39}")  # a possible name of a column
+_ROWS = 1000  # rows to check in a text that may be a table
 
 
 def reader_of(source: str, suffix: str | None, file: IO[bytes], column: str | None) -> Reader:
-    """What reads a file, by its content. `suffix`: None for standard input.
+    """The reader of a file, by its content. `suffix`: None for standard input.
 
-    Raises InputError naming what it is where that is no table: an archive, a workbook, a picture, a
-    pickle.
+    Raises InputError naming what the file is if it is no table: an archive, a workbook, a picture,
+    a pickle.
     """
     suffix = None if suffix is None else suffix.lower()
     head, tail = _ends(file)
@@ -84,7 +82,7 @@ def _ends(file: IO[bytes]) -> tuple[bytes, bytes]:
 
 
 def _shown(text: str, suffix: str | None, column: str | None) -> Reader | None:
-    """The format that the beginning of a file shows; None if it could be any."""
+    """The format that the beginning of a file shows; None if any is possible."""
     lines = (line.strip() for line in lines_of("", [text]))
     first, second = [*islice(filter(None, lines), 2), "", ""][:2]
     if first.startswith("{") and re.match(r'\{\s*("|$)', first):
@@ -100,14 +98,14 @@ def _shown(text: str, suffix: str | None, column: str | None) -> Reader | None:
 
 
 def _of_object(first: str, second: str, suffix: str | None) -> Reader | None:
-    """Objects on lines of their own, or one over all lines."""
+    """The reader of objects on lines of their own, or of one object over all lines."""
     if _is_json(first, dict):
         return read_json_lines if second or suffix != ".json" else None
     return read_json if first == "{" or first.endswith((",", "{", "[")) else read_json_lines
 
 
 def _begins_list(text: str) -> bool:
-    """Whether a text is a list of JSON, or begins as one of which only the beginning is known."""
+    """Whether a text is a list of JSON, or the beginning of one."""
     if len(text) < LONGEST and _is_json(text, list):
         return True
     rest = text[1:].lstrip()
@@ -117,7 +115,7 @@ def _begins_list(text: str) -> bool:
         return False
     if isinstance(value, dict):
         return True
-    # a whole text that gets here is broken JSON, an error only where it surely was meant as JSON
+    # a complete text that gets here is broken JSON: an error only if it was surely meant as JSON
     whole = len(text) < LONGEST
     return not whole and isinstance(value, str | None) and rest[end:].lstrip()[:1] == ","
 
@@ -130,9 +128,9 @@ def _is_json(text: str, *types: type) -> bool:
 
 
 def _is_table(text: str, second: str, suffix: str | None, column: str | None) -> bool:
-    """Whether a text that is no CSV by its name is one.
+    """Whether a text without the name of a CSV file is a table.
 
-    Its first row names a caption column beside others, and the rows fit under it.
+    Its first row then names a caption column among others, and the rows fit under it.
     """
     captions = CAPTION_COLUMNS if column is None else (folded(column),)
     delimiter, header = csv_header(text, column)
@@ -148,7 +146,7 @@ def _is_table(text: str, second: str, suffix: str | None, column: str | None) ->
 
 
 def _fit(text: str, delimiter: str | None, width: int) -> bool:
-    """Whether at least half of the rows have so many fields."""
+    """Whether at least half of the rows have this many fields."""
     widths: list[int] = []
     rows = rows_of("", lines_of("", [text]), delimiter)
     try:

@@ -1,16 +1,16 @@
-"""Rows of a table with delimiters, for tables with a convention on quotes and for those without.
+"""Rows of a table with delimiters, with or without a convention on quotes.
 
-Written by hand, because captions stay verbatim: the csv module and polars drop or join what stands
+This is written by hand, because captions stay verbatim: the csv module and polars drop or join text
 around a stray quote.
 
-A field is quoted if it begins with a quote, and the next quote that is not doubled stands right
-before a delimiter or the end of its line. Any other quote is a character like others: `"Bad" boy`,
-`15" screen`, a caption that begins with a quote which never ends.
+A field is quoted if it begins with a quote, and the next quote that is not doubled is directly
+before a delimiter or the end of its line. Any other quote is an ordinary character: `"Bad" boy`,
+`15" screen`, a caption that begins with a quote and never ends it.
 
-A quote that ends on a later line can be either: a caption of several lines, or captions with a
-stray quote each and all rows between them. The number of columns tells in most cases. Where both
-readings fit, a table split by commas or semicolons is read as writers of such tables write it
-(quoted), unless stray quotes elsewhere show that this one did not; one split by tabs or bars has no
+A quote that ends on a later line can mean two things: one caption of several lines, or captions
+with a stray quote each and all rows between them. In most cases the number of columns decides. If
+both readings fit, a table with commas or semicolons is read as its writers usually write it
+(quoted), unless stray quotes elsewhere show that this one did not. A table with tabs or bars has no
 such convention.
 """
 
@@ -25,13 +25,11 @@ from findnemo.prompts._table import LONGEST
 _HINT = 'write a quote inside quotes twice (""), and close every quote'
 _BACKSLASHED = re.compile(r' *"(?:[^"\\]|\\.)*\\"(?:[^"\\]|\\.)*" *\Z')  # "He said \"yes\""
 
-Row = tuple[int, list[str]]  # the number of its first line, and its fields
+Row = tuple[int, list[str]]  # number of its first line, and its fields
 
 
 class _Ahead:
-    """Lines that can be looked at before they are taken; `number`: of the
-    line that was taken last.
-    """
+    """Lines that can be read ahead; `number`: of the line last taken."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = iter(lines)
@@ -45,7 +43,7 @@ class _Ahead:
         return line
 
     def look(self, index: int) -> str | None:
-        """A line that comes; None after the last."""
+        """A line ahead; None after the last."""
         if self._at + index >= len(self._seen):
             del self._seen[: self._at]
             self._at = 0
@@ -61,9 +59,9 @@ def rows_of(
 ) -> Iterator[Row]:
     """The rows that are not blank: the header, and rows no longer than it.
 
-    `delimiter`: None for a lone column. `quotes`: what could be a quote over several lines or stray
-    ones is the quote. Raises InputError naming the line of a row that has more fields than the
-    header, a field that is too long, or quotes behind backslashes.
+    `delimiter`: None for a single column. `quotes`: read an ambiguous quote over several lines as a
+    quote, not as stray ones. Raises InputError naming the line of a row with more fields than the
+    header, a too long field, or quotes behind backslashes.
     """
     width = 0
     for number, row, strays in _Table(lines, delimiter, quotes):
@@ -82,7 +80,7 @@ def rows_of(
 
 
 def has_strays(lines: Iterable[str], delimiter: str | None) -> bool:
-    """Whether fields hold quotes that a writer of tables would have put in quotes and doubled."""
+    """Whether fields hold quotes that a usual writer of tables would have quoted and doubled."""
     return any(strays for _, _, strays in _Table(lines, delimiter))
 
 
@@ -91,8 +89,8 @@ def _broken(source: str, number: int, why: str) -> InputError:
 
 
 class _Table:
-    """The rows of a table that are not blank, each the number of its first line, its fields, and
-    those of them with stray quotes.
+    """The rows of a table that are not blank: number of the first line, fields, and fields with
+    stray quotes.
 
     `delimiter` and `quotes` as in `rows_of`. `width`: fields of the header, 0 before it.
     """
@@ -118,7 +116,7 @@ class _Table:
             yield number, row, strays
 
     def _row(self, line: str) -> tuple[list[str], list[str]]:
-        """The row that begins with a line; those after it that belong to it are taken too."""
+        """The row that begins with a line; takes its further lines too."""
         row: list[str] = []
         strays: list[str] = []
         start = 0
@@ -130,7 +128,7 @@ class _Table:
                 break
             end = self._end()
             if end is not None and self._is_quoted(line, start, end, len(row)):
-                field, line, start = self._taken(line, start, end)
+                field, line, start = self._take_field(line, start, end)
             else:
                 field, start = self._literal(_body(line), start)
                 strays.append(field)
@@ -138,8 +136,8 @@ class _Table:
         return row, strays
 
     def _fields(self, text: str, start: int) -> tuple[list[str], int, list[str]]:
-        """The fields of a line from a place on, the place of one whose quote does not end on the
-        line (-1: none), and fields with stray quotes.
+        """The fields of a line from a position on, the position of one whose quote does not end on
+        the line (-1: none), and fields with stray quotes.
         """
         fields: list[str] = []
         strays: list[str] = []
@@ -158,16 +156,16 @@ class _Table:
         return fields, -1, strays
 
     def _literal(self, text: str, start: int) -> tuple[str, int]:
-        """A field as it stands, and the place of the next (-1: none)."""
+        """An unquoted field, and the position of the next (-1: none)."""
         end = text.find(self.delimiter, start) if self.delimiter else -1
         return (text[start:], -1) if end < 0 else (text[start:end], end + 1)
 
     def _is_quoted(self, line: str, start: int, end: tuple[int, int], before: int) -> bool:
-        """Whether a quote at `start` that can end at `end` does, and is not one of two strays: by
-        the number of fields, `before` of them known.
+        """Whether a quote at `start` ends at `end`, and both are not stray, by the number of
+        fields; `before` of them are known.
 
-        As one row it fits with as many fields as the header (`width`); as rows of their own its
-        first line and half of the others have to.
+        As one row it fits with as many fields as the header (`width`). As separate rows, its first
+        line and half of the others must fit.
         """
         if not self.width:
             return self.quotes
@@ -181,7 +179,7 @@ class _Table:
         return one or not many if self.quotes else one and not many
 
     def _count(self, text: str, start: int) -> int:
-        """How many fields a line has from a place on, if no quote goes on after it."""
+        """The number of fields of a line from a position on, if no quote continues after it."""
         count = 0
         while start >= 0:
             fields, start, _ = self._fields(text, start)
@@ -192,9 +190,8 @@ class _Table:
         return count
 
     def _end(self) -> tuple[int, int] | None:
-        """Where a quote that is open can end: how many lines further, and the place in that line.
-
-        None: nowhere.
+        """Where an open quote can end: how many lines further, and the position in that line; None:
+        nowhere.
         """
         size = index = 0
         while size <= LONGEST and (line := self.ahead.look(index)) is not None:
@@ -204,9 +201,9 @@ class _Table:
             index += 1
         return None
 
-    def _taken(self, line: str, start: int, end: tuple[int, int]) -> tuple[str, str, int]:
-        """A field over several lines, its last line, and the place of the next
-        field in that (-1: none).
+    def _take_field(self, line: str, start: int, end: tuple[int, int]) -> tuple[str, str, int]:
+        """A field over several lines, its last line, and the position of the next field in that
+        (-1: none).
         """
         parts = [line[_spaces(line, start) + 1 :]]
         parts += [str(self.ahead.take()) for _ in range(end[0])]
@@ -214,7 +211,7 @@ class _Table:
         return _undoubled("".join([*parts, last[: end[1]]])), last, _next(_body(last), end[1])
 
     def _ends(self, text: str, close: int) -> bool:
-        """Whether a quote stands before a delimiter or the end of a line."""
+        """Whether a quote is before a delimiter or the end of a line."""
         at = _spaces(text, close + 1)
         return at == len(text) or bool(self.delimiter and text.startswith(self.delimiter, at))
 
@@ -228,7 +225,7 @@ def _undoubled(text: str) -> str:
 
 
 def _spaces(text: str, start: int) -> int:
-    """The first place from `start` on that is no space."""
+    """The first position from `start` on that is no space."""
     while text.startswith(" ", start):
         start += 1
     return start
@@ -242,6 +239,6 @@ def _closing(text: str, start: int) -> int:
 
 
 def _next(text: str, close: int) -> int:
-    """The place of the field after a quote that ends one (-1: none)."""
+    """The position of the field after a quote that ends one (-1: none)."""
     at = _spaces(text, close + 1)
     return at + 1 if at < len(text) else -1

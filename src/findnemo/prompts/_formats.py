@@ -1,4 +1,4 @@
-"""The formats of tables, each a function from an open file to its records."""
+"""The formats of tables: a function from an open file to its records for each."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from findnemo.prompts._lines import beginning, decoded, lines_of, without_end, w
 from findnemo.prompts._table import LONGEST, Record
 
 DELIMITERS = (",", ";", "\t", "|")
-PARQUET_ROWS = 8192  # read at once
+PARQUET_ROWS = 8192  # rows read at once
 _SEPARATOR = re.compile(rf"[Ss][Ee][Pp]=([{''.join(DELIMITERS)}])(\s|$)")
-_UNQUOTED = ("\t", "|")  # delimiters of tables whose writers do without quotes
+_UNQUOTED = ("\t", "|")  # delimiters of tables without quotes
 
 Reader = Callable[[str, IO[bytes], str | None], Iterable[Record]]
 
@@ -38,8 +38,8 @@ def read_json_lines(source: str, file: IO[bytes], column: str | None) -> Iterabl
 
 
 def read_json(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
-    """One list of captions or of objects; or an object that holds one list of objects with
-    captions, such as a results.json.
+    """One list of captions or of objects, or an object with one list of objects with captions, such
+    as a results.json.
     """
     values = _json("".join(decoded(source, file)).strip() or "[]", source)
     lists = [values] if isinstance(values, list) else _lists(values, column)
@@ -74,7 +74,7 @@ def _json(text: str, where: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, which must not give two values for one name."""
+    """A JSON object. Raises ValueError for two values of one name."""
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
@@ -86,7 +86,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_csv(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
     """Fields split by any of `DELIMITERS`, under a header.
 
-    Marks against formulas are taken away from a table that findnemo wrote.
+    Marks against formulas are removed from a table that findnemo wrote.
     """
     blocks = without_nul(source, decoded(source, file))
     head = beginning(blocks)
@@ -118,8 +118,10 @@ def _csv_records(
 
 
 def csv_header(text: str, column: str | None) -> tuple[str | None, list[str]]:
-    """The delimiter that makes the first row name a caption column, else the one that splits it
-    most; and that row. None: a lone column.
+    """The delimiter and the first row.
+
+    The delimiter is the one that makes the first row name a caption column, else the one that
+    splits it most. None: a single column.
     """
     text = text[:LONGEST]
     if stated := _separator(text):
@@ -134,7 +136,7 @@ def _first_row(text: str, delimiter: str | None) -> list[str]:
 
 
 def _separator(line: str) -> str | None:
-    """The delimiter that a first line `sep=;` tells, as spreadsheets write and read it."""
+    """The delimiter that a first line `sep=;` gives, as spreadsheets write and read it."""
     match = _SEPARATOR.match(line.lstrip())
     return match[1] if match else None
 
@@ -175,7 +177,7 @@ def _parquet_rows(source: str, file: IO[bytes], columns: Sequence[str]) -> Itera
 
 @contextmanager
 def _whole_parquet(source: str) -> Iterator[None]:
-    """Raises InputError for what polars cannot read while the context lasts."""
+    """Raises InputError for files that polars cannot read while the context lasts."""
     from polars.exceptions import PanicException, PolarsError
 
     try:

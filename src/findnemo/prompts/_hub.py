@@ -1,5 +1,5 @@
-"""A data set of the Hugging Face hub as a table: read piece by piece, nothing of it run,
-pictures left where they are.
+"""A data set of the Hugging Face hub as a table: read piece by piece, without running its code or
+loading pictures.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ PREFIX = "hf:"
 
 
 def of_hub(source: str, column: str | None) -> Callable[[], Iterator[Record]]:
-    """What opens `hf:OWNER/NAME` or `hf:OWNER/NAME:SPLIT` (train, unless one is named); a directory
-    does instead of a name of the hub.
+    """A function that opens `hf:OWNER/NAME` or `hf:OWNER/NAME:SPLIT` (by default train); a
+    directory may replace the name.
 
-    Raises InputError without the library `datasets`, and for what it cannot open.
+    Raises InputError without the library `datasets`, and for a data set that it cannot open.
     """
     try:
         from datasets import Value, load_dataset
@@ -29,9 +29,9 @@ def of_hub(source: str, column: str | None) -> Callable[[], Iterator[Record]]:
     place, _, split = source.removeprefix(PREFIX).partition(":")
     try:
         rows: Any = load_dataset(place, split=split or "train", streaming=True)
-        # CSV tells nothing before it is read
+        # the columns of CSV are unknown before reading
         features = rows.features or dict.fromkeys(next(iter(rows), {}), Value("string"))
-    except Exception as error:  # the library raises anything on what is not there or is none
+    except Exception as error:  # the library raises anything on missing or invalid data sets
         raise _unread(source, error) from None
     names = [name for name, kind in features.items() if isinstance(kind, Value)]
     wanted = [name for name in columns_of(source, names, column) if name is not None]

@@ -1,12 +1,12 @@
-"""What a file is that holds no table: archives, workbooks, pictures, pickles, told by their
-first bytes whatever their name.
+"""Recognize files that are no tables by their first bytes, whatever their name: archives,
+workbooks, pictures, pickles.
 """
 
 from __future__ import annotations
 
 import re
 
-HEAD = 1 << 16  # bytes that are looked at, of the beginning and of the end
+HEAD = 1 << 16  # bytes to check, at the beginning and at the end
 
 _UNPACK = "unpack it and give the table that it holds"
 _SAVE = "save the sheet of captions as CSV (UTF-8)"
@@ -46,7 +46,7 @@ _PATTERNS: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), "a bzip2 file", _UNPACK),
     (re.compile(rb"(?=[^\0]{1,100}\0).{257}ustar[\0 ]", re.DOTALL), "a tar archive", _UNPACK),
     (re.compile(rb"\x80[\x01-\x05]"), "a pickle", EXPORT),
-    (re.compile(rb"\([ldt]p\d+\n|[]}]q\0"), "a pickle", EXPORT),  # of protocols 0 and 1
+    (re.compile(rb"\([ldt]p\d+\n|[]}]q\0"), "a pickle", EXPORT),  # protocols 0 and 1
     (re.compile(rb".{5}\0\0\0\{", re.DOTALL), "tensors (safetensors)", EXPORT),
     (re.compile(rb"GGUF[\x01-\x09]\0"), "model weights (GGUF)", EXPORT),
     (re.compile(rb"GIF8[79]a.{0,8}\0", re.DOTALL), "a GIF picture", EXPORT),
@@ -70,8 +70,8 @@ _CONTROLS = bytes(k for k in range(32) if k not in b"\t\n\v\f\r\x1b")
 
 
 def kind_of(head: bytes, tail: bytes = b"") -> tuple[str, str] | None:
-    """What a file that is no table is, and the way out, by its first and last bytes; None
-    for what may be a table.
+    """What a file that is no table is, and the way out, by its first and last bytes; None if it may
+    be a table.
     """
     for magic, what, way_out in _MAGIC:
         if head.startswith(magic):
@@ -84,8 +84,9 @@ def kind_of(head: bytes, tail: bytes = b"") -> tuple[str, str] | None:
 
 
 def _odd(head: bytes) -> tuple[str, str] | None:
-    """By how many zero bytes there are, and where: text has next to none, UTF-16 of Latin
-    letters has them at every other place.
+    """What a file is and the way out, by the number and positions of zero bytes; None for text.
+
+    Text has almost none; UTF-16 of Latin letters has them at every other position.
     """
     if len(head) < 4 or head.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
         return None
@@ -98,7 +99,7 @@ def _odd(head: bytes) -> tuple[str, str] | None:
 
 
 def is_binary(data: bytes) -> bool:
-    """Whether bytes that are no UTF-8 are no text in another encoding either: of text, hardly
-    any are control characters.
+    """Whether bytes that are not UTF-8 are no text in any encoding: text has hardly any control
+    characters.
     """
     return len(data) - len(data.translate(None, _CONTROLS)) > 0.01 * len(data)

@@ -27,7 +27,7 @@ _MARKED = (
 def decoded(source: str, file: IO[bytes]) -> Iterator[str]:
     """A file from its beginning as text, block by block, without byte order mark.
 
-    It is UTF-8, or has the mark of UTF-16 or UTF-32.
+    It must be UTF-8, or have the mark of UTF-16 or UTF-32.
     """
     file.seek(0)
     mark = file.read(4)
@@ -51,7 +51,7 @@ def decoded(source: str, file: IO[bytes]) -> Iterator[str]:
 
 
 def _undecodable(encoding: str, error: UnicodeDecodeError, offset: int, line: int) -> str:
-    """What a file is not, where that shows, and the way out."""
+    """The encoding that a file does not have, where that shows, and the way out."""
     if encoding != _UTF_8:
         return f"{encoding} at byte offset {offset}, though it begins as such: save it as UTF-8"
     data = error.object
@@ -64,7 +64,7 @@ def _undecodable(encoding: str, error: UnicodeDecodeError, offset: int, line: in
 
 
 def beginning(blocks: Iterator[str]) -> str:
-    """So many of the first blocks of a text as hold its first `LONGEST` characters."""
+    """As many first blocks of a text as hold its first `LONGEST` characters."""
     text = ""
     for block in blocks:
         text += block
@@ -74,13 +74,13 @@ def beginning(blocks: Iterator[str]) -> str:
 
 
 def lines_of(source: str, blocks: Iterable[str]) -> Iterator[str]:
-    """Lines as files have them, with their ends; `str.splitlines` would also cut at separators
-    that occur inside captions.
+    """Lines of a file with their ends; `str.splitlines` would also split at separators inside
+    captions.
     """
     rest = ""
     for block in blocks:
         *lines, rest = _LINE.split(rest + block)
-        if rest == "" and lines and lines[-1].endswith("\r"):  # perhaps half of an end
+        if rest == "" and lines and lines[-1].endswith("\r"):  # possibly half of a line end
             rest = lines.pop()
         if len(rest) > _LINE_LIMIT:
             raise InputError(
@@ -104,8 +104,9 @@ def without_end(lines: Iterable[str]) -> Iterator[str]:
 
 
 def without_nul(source: str, blocks: Iterable[str]) -> Iterator[str]:
-    """Text without NUL, which the csv module of Python 3.10 refuses; a block of nothing else is
-    a hole in a file, which has no end.
+    """Text without NUL, which the csv module of Python 3.10 refuses.
+
+    Raises InputError for a block of nothing else, which is a hole in a file and may have no end.
     """
     for block in blocks:
         text = block.replace("\0", "")

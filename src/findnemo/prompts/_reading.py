@@ -1,4 +1,4 @@
-"""Open a source, whatever it is, and read it through once or again and again."""
+"""Open a source of any kind, and read it once or repeatedly."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from findnemo.prompts._table import (
     table_of,
 )
 
-_AT_ONCE = 1 << 30  # bytes of a file of one JSON list, which is read whole
-_HERE = 8 << 20  # bytes of one parsed in this process; it takes up to sixty times as much memory
+_AT_ONCE = 1 << 30  # largest file of one JSON list, in bytes; it is read whole
+_HERE = 8 << 20  # largest one parsed in this process; it takes up to sixty times as much memory
 
 
 def read_prompts(
@@ -43,7 +43,7 @@ def read_prompts(
     """Read captions from a path, from standard input (`"-"`), from a data set of the hub
     (`"hf:OWNER/NAME"`) or from a sequence of strings.
 
-    `column` names the column of captions where it is not one of `CAPTION_COLUMNS`.
+    `column`: the column of captions, if it is not one of `CAPTION_COLUMNS`.
 
     >>> read_prompts(["a red fox"]).prompts
     (Prompt(text='a red fox', row=1, type=None, image=None),)
@@ -57,13 +57,13 @@ def stream_prompts(
     column: str | None = None,
     stdin: IO[bytes] | None = None,
 ) -> PromptStream:
-    """Captions of tables of any length, read once to check them, and again
-    whenever they are iterated.
+    """Captions of a table of any length, read once to check it, and again at each iteration.
 
-    Parquet, JSON Lines, CSV and text are read piece by piece, standard input by way of a temporary
-    file; a file of one JSON list is read whole. Or give what yields captions or rows with columns:
-    a Hugging Face data set (`datasets.load_dataset(..., streaming=True)` too), or a function that
-    returns an iterator. Raises InputError as `read_prompts` does, before anything is yielded.
+    Parquet, JSON Lines, CSV and text are read piece by piece, standard input through a temporary
+    file; a file of one JSON list is read whole. The source may also be an iterable of captions or
+    of rows with columns, such as a Hugging Face data set (`datasets.load_dataset(...,
+    streaming=True)` too), or a function that returns an iterator. Raises InputError as
+    `read_prompts` does, before anything is yielded.
 
     >>> rows = [{"caption": "a red fox", "type": "VM"}, {"caption": None}]
     >>> list(stream_prompts(rows))
@@ -84,7 +84,7 @@ def stream_prompts(
 def _opener(
     source: Any, column: str | None, stdin: IO[bytes] | None
 ) -> tuple[str, Callable[[], Iterator[Record]]]:
-    """The name of a source, and what opens it: records from its beginning."""
+    """The name of a source, and a function that opens it: records from its beginning."""
     if not isinstance(source, str | os.PathLike):
         return _of_values(source, column)
     if str(source).startswith(PREFIX):
@@ -109,7 +109,7 @@ def _opener(
 
 
 def _of_values(source: Any, column: str | None) -> tuple[str, Callable[[], Iterator[Record]]]:
-    """Captions or rows in memory, of a data set, or of what a function returns."""
+    """Captions or rows in memory, of a data set, or from a function."""
     if isinstance(source, Mapping):
         raise InputError(
             "a dict of columns is not a list of captions: give rows, such as [{'caption': ...},"
@@ -124,7 +124,7 @@ def _of_values(source: Any, column: str | None) -> tuple[str, Callable[[], Itera
             f"{source!r:.60} is not a table of captions: give a file, a list of captions, or rows"
         )
     columns = getattr(source, "column_names", None)
-    if columns is None and hasattr(source, "column_names"):  # a data set read as it comes
+    if columns is None and hasattr(source, "column_names"):  # a streamed data set
         columns = keys(islice(source, 1))
     if columns is None and not callable(source):
         source = list(source)
@@ -140,8 +140,8 @@ def _of_values(source: Any, column: str | None) -> tuple[str, Callable[[], Itera
 
 
 def _spooled(stream: IO[bytes]) -> IO[bytes]:
-    """A pipe as a file without a name, which is gone when it is closed; it may fill half
-    of the room that there is.
+    """A pipe as an unnamed file, which is deleted when closed; it may fill half of the free
+    space.
     """
     room = shutil.disk_usage(tempfile.gettempdir()).free // 2
     file = tempfile.TemporaryFile()  # noqa: SIM115
@@ -160,7 +160,7 @@ def _spooled(stream: IO[bytes]) -> IO[bytes]:
 def _opened(path: Path) -> IO[bytes]:
     try:
         kind = path.stat().st_mode
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # to open a pipe can take for ever
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # opening a pipe can block for ever
             raise InputError(
                 f"{path}: a pipe or a device: name a file, or give - and pipe it into standard"
                 " input"
@@ -174,11 +174,11 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _look_first(path: Path, reader: Reader, column: str | None) -> None:
-    """Have a process of its own, with limited memory, read what could take all memory or break
-    the library that reads it.
+    """Let a separate process with limited memory read a file that could exhaust memory or break its
+    library.
 
-    Parquet, and large files of one JSON list: what a few kilobytes unpack to cannot be told
-    beforehand.
+    This is for Parquet and large files of one JSON list: it is unknown beforehand to what size a
+    few kilobytes unpack.
     """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -192,7 +192,7 @@ def _look_first(path: Path, reader: Reader, column: str | None) -> None:
 
 
 def _read_through(source: str, column: str | None) -> int:
-    """What the other process does: how many rows a table has."""
+    """In the separate process: count the rows of a table."""
     with _opened(Path(source)) as file:
         reader = reader_of(source, Path(source).suffix, file, column)
         return sum(1 for _ in reader(source, file, column))

@@ -1,6 +1,4 @@
-"""Captions and what is said of the rows that gave none: a table in
-memory, a stream of any length.
-"""
+"""Captions, and facts about rows without one: a table in memory, or a stream of any length."""
 
 from __future__ import annotations
 
@@ -11,15 +9,17 @@ from typing import Any
 
 from findnemo.errors import InputError
 
-LONGEST = 1 << 20  # characters of a caption or CSV field: more is a quote that was never closed
-FEW = 5  # rows that a warning names
+LONGEST = 1 << 20  # longest caption or CSV field, in characters: more means an unclosed quote
+FEW = 5  # rows that a warning lists
 
-Record = tuple[Any, Any, Any]  # caption, type and image as the source holds them
+Record = tuple[Any, Any, Any]  # caption, type and image as in the source
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One caption. `row` counts from 1 the data rows of its source, or the lines of a text."""
+    """One caption. `row`: counted from 1 among the data rows of its source, or the lines of a
+    text.
+    """
 
     text: str
     row: int
@@ -29,7 +29,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptTable:
-    """The distinct captions of a source in their order, and the rows that gave none.
+    """The distinct captions of a source in order, and the rows without one.
 
     >>> from findnemo.prompts import read_prompts
     >>> table = read_prompts(["a red fox", "", "a grey owl", "a red fox "])
@@ -52,27 +52,26 @@ class PromptTable:
 
     @property
     def most(self) -> None:
-        """How many of its captions are meant: all. See `PromptStream.most`."""
+        """How many of its captions to use: None, all. See `PromptStream.most`."""
 
     def limit(self, n: int | None) -> PromptTable:
-        """The table with its first `n` prompts only; what it says about skipped rows stays."""
+        """The table with its first `n` prompts only; its facts about skipped rows stay."""
         _check_limit(self.source, n)
         return replace(self, prompts=self.prompts[:n])
 
     def warnings(self) -> tuple[str, ...]:
-        """A sentence for each kind of row that was skipped."""
+        """A sentence for each kind of skipped rows."""
         missing = _skipped(self.source, len(self.missing), self.missing[:FEW])
         return missing + repeated(self.source, len(self.duplicates), self.duplicates[:FEW])
 
 
 @dataclass(frozen=True)
 class PromptStream:
-    """The captions of a source of any length, read anew at each iteration: nothing
-    of it is kept in memory.
+    """The captions of a source of any length, read anew at each iteration and not kept in memory.
 
-    Rows without caption are left out. Rows with the caption of an earlier row are not, for to know
-    them takes memory: `runs.enter` does. `rows`: how many rows it has. `missing`: how many of them
-    have no caption, and `some` of these. `most`: how many distinct captions are meant (None: all).
+    Rows without a caption are left out. Repeated captions are not, because recognizing them takes
+    memory; `runs.enter` does it. `rows`: number of rows. `missing`: number of rows without a
+    caption, and `some` of these. `most`: number of distinct captions to use (None: all).
 
     >>> from findnemo.prompts import stream_prompts
     >>> stream = stream_prompts(["a red fox", "", "a red fox"])
@@ -106,8 +105,8 @@ def _skipped(source: str, count: int, some: Sequence[int]) -> tuple[str, ...]:
 
 
 def repeated(source: str, count: int, some: Sequence[tuple[int, int]]) -> tuple[str, ...]:
-    """A sentence on rows with the caption of an earlier row: how many, and the first of
-    them, each with that row.
+    """A sentence on rows with the caption of an earlier row: how many, and the first ones with
+    those rows.
     """
     pairs = [f"row {row} repeats row {first}" for row, first in some]
     return _sentence(source, count, pairs, "with the caption of an earlier row")
@@ -177,10 +176,8 @@ def caption_of(value: Any, where: str) -> str | None:
 
 
 def _label(value: Any, where: str) -> str | None:
-    """A type or image cell as text; None where it holds nothing, or something else such
-    as the pixels themselves.
-    """
-    if isinstance(value, float) and value.is_integer():  # whole numbers of a column with gaps
+    """A type or image cell as text; None if it is empty or something else, such as pixels."""
+    if isinstance(value, float) and value.is_integer():  # integers in a column with gaps
         value = int(value)
     if not isinstance(value, str | int) or (isinstance(value, int) and abs(value) >= 10**18):
         return None

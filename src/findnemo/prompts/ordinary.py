@@ -1,4 +1,4 @@
-"""Captions of everyday subjects, for calibration and as controls where a user has none."""
+"""Captions of everyday subjects, for calibration and as controls if a user has none."""
 
 from __future__ import annotations
 

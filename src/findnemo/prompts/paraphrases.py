@@ -1,6 +1,6 @@
-"""Other ways of writing a caption: rewordings, parts of it, and the same words in other scripts.
+"""Other ways to write a caption: rewordings, parts of it, and other scripts.
 
-No model, no network; each is a rule.
+Each is a rule; there is no model and no network.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def _synonyms(caption: str) -> str:
 
 
 def _reordered(caption: str) -> str:
-    """The parts between commas the other way round; without commas, the second half of
-    the words before the first.
+    """The parts between commas in reverse order; without commas, the second half of the words
+    before the first.
     """
     parts = [part.strip() for part in caption.split(",")]
     if len(parts) > 1:
@@ -71,7 +71,7 @@ def _some(choose: Callable[[list[str]], list[str]]) -> Rule:
 
 
 def _letters(latin: str, others: str) -> Rule:
-    """Letter by letter into another script, capitals kept."""
+    """Letter by letter into another script; capitals stay capitals."""
     table = str.maketrans(latin + latin.upper(), others + others.upper())
     return lambda caption: caption.translate(table)
 
@@ -87,13 +87,13 @@ PARAPHRASES: dict[str, Rule] = {
     "a picture of": lambda caption: f"a picture of {caption}",
     "in quotes": lambda caption: f'"{caption}"',
 }
-PARTS: dict[str, Rule] = {  # as one who remembers only some of a caption would quote it
+PARTS: dict[str, Rule] = {  # as somebody would quote a caption from memory
     "first half": _some(lambda words: words[: (len(words) + 1) // 2]),
     "second half": _some(lambda words: words[len(words) // 2 :]),
     "every other word": _some(lambda words: words[::2]),
 }
-# no translation: byte-level tokenizers (CLIP) read all of them; others may give unknown tokens
-# only, for the caller to check
+# no translation: byte-level tokenizers (CLIP) read all of them; with others, the caller must check
+# for unknown tokens
 SCRIPTS: dict[str, Rule] = {
     "full width": lambda caption: caption.translate({c: c + 0xFEE0 for c in range(0x21, 0x7F)}),
     "look-alike letters": _letters("aceiopxy", "асеіорху"),  # noqa: RUF001
@@ -105,7 +105,7 @@ SCRIPTS: dict[str, Rule] = {
 def paraphrases(caption: str, rules: dict[str, Rule] = PARAPHRASES) -> dict[str, str]:
     """A caption in other words, or under other `rules` (`PARTS`, `SCRIPTS`): kind -> text.
 
-    Kinds that change nothing, or say what another says, are left out.
+    Kinds that change nothing, or repeat another, are left out.
 
     >>> paraphrases("Velvet Quasar, a small blue ring")["reordered"]
     'a small blue ring, Velvet Quasar'

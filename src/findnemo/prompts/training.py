@@ -1,8 +1,9 @@
-"""The pictures that a model was fine-tuned on, with their captions, as trainers lay them out.
+"""The pictures on which a model was fine-tuned, with their captions, in the layouts of trainers.
 
-Read are: a picture with a text of the same name beside it (`cat.png`, `cat.txt`); folders named
-`10_name class` (kohya: each picture ten times an epoch); `metadata.jsonl`, `.csv` or `.parquet` with
-a `file_name` a row (Hugging Face's ImageFolder); and any table of captions with a column of pictures.
+Four layouts are read: a picture with a text file of the same name next to it (`cat.png`,
+`cat.txt`); folders named `10_name class` (kohya: each picture ten times an epoch);
+`metadata.jsonl`, `.csv` or `.parquet` with a `file_name` in each row (Hugging Face's ImageFolder);
+and any table of captions with a column of pictures.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 CAPTIONS = (".txt", ".caption")
 TABLES = tuple(f"metadata.{kind}" for kind in ("jsonl", "csv", "parquet"))
 REPEATED = re.compile(r"(\d+)_(.+)")  # kohya's folders
-MOST = 10_000  # pictures that are taken
+MOST = 10_000  # pictures to take, at most
 CAPTION_BYTES = 1 << 20
-NAMED = 3  # files that a note names
+NAMED = 3  # files that a note lists
 
 
 @dataclass(frozen=True)
 class TrainingPicture:
     """A picture of a training set.
 
-    `path`: its file. `caption`: None where it has none. `repeats`: how often an epoch shows it.
-    `trigger`: the words that its folder gives to all its pictures, if any.
+    `path`: its file. `caption`: None if it has none. `repeats`: how often an epoch shows it.
+    `trigger`: the words that its folder gives all its pictures, if any.
     """
 
     path: Path
@@ -45,8 +46,7 @@ class TrainingPicture:
 class TrainingSet:
     """Training pictures in the order of their names. `source`: the folder or table.
 
-    `notes`: what a user should know of what was read: pictures left out, without captions,
-    the same file twice.
+    `notes`: what a user should know: pictures left out, without captions, or repeated files.
     """
 
     source: str
@@ -61,9 +61,9 @@ class TrainingSet:
 
     @property
     def triggers(self) -> tuple[str, ...]:
-        """Words that all captions of the set, or all pictures of a folder, have in common.
+        """Words common to all captions of the set, or to all pictures of a folder.
 
-        From kohya's folders; else the beginning that all captions share, at least two of them.
+        They come from kohya's folders; else they are the common beginning of at least two captions.
         """
         named = tuple(dict.fromkeys(p.trigger for p in self.pictures if p.trigger))
         captions = [p.caption for p in self.pictures if p.caption]
@@ -75,9 +75,9 @@ def read_training(
 ) -> TrainingSet:
     """Read the pictures of a training set, and their captions. No picture is opened.
 
-    `source`: a folder, or a table with columns of captions and of pictures (paths beside the table).
-    `column`: of the captions. Of more than `most` pictures so many are drawn, by `seed`. Raises
-    InputError for a source without pictures, and for a table that names one that is not there.
+    `source`: a folder, or a table with columns of captions and of pictures (paths relative to the
+    table). `column`: of the captions. `most`: of more pictures, this many are drawn by `seed`.
+    Raises InputError for a source without pictures, and for a table that names a missing one.
 
         training = read_training("photos")
         [(picture.path.name, picture.caption) for picture in training]
@@ -125,7 +125,7 @@ def _of_folder(folder: Path, column: str | None) -> Iterator[TrainingPicture]:
             return
     yield from _beside(folder)
     inside = (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
-    for inner in sorted(inside):  # a link could lead back here
+    for inner in sorted(inside):  # a link could form a loop
         match = REPEATED.fullmatch(inner.name)
         if match is None:
             yield from _of_folder(inner, column)
@@ -137,7 +137,7 @@ def _of_folder(folder: Path, column: str | None) -> Iterator[TrainingPicture]:
 
 
 def _beside(folder: Path) -> Iterator[TrainingPicture]:
-    """The pictures that lie in a folder itself, each with the text of the same name."""
+    """The pictures in a folder itself, each with the text file of the same name."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     for file in files:
         if file.suffix.lower() in PICTURES and not file.name.startswith("."):
@@ -161,7 +161,7 @@ def _caption(picture: Path) -> str | None:
 
 
 def _of_table(path: Path, column: str | None) -> Iterator[TrainingPicture]:
-    """Rows of a table with a picture each; its paths are of files under the table's own folder."""
+    """Rows of a table, each with a picture in the table's own folder."""
     root = path.parent.resolve()
     for row in stream_prompts(path, column):
         if not row.image:

@@ -1,6 +1,6 @@
-"""The report: a run directory as one HTML file that needs nothing else; and the evidence pack.
+"""The report: a run directory as one self-contained HTML file; and the evidence pack.
 
-No model is loaded; what runs hold is shown.
+No model is loaded; only the contents of runs are shown.
 
 May be imported: the names below. May import: studies, runs and what lies under them.
 """
@@ -32,24 +32,22 @@ NAME = "report.html"
 
 
 def render(run: Run) -> str:
-    """The page:
+    """The page: HTML with styles, charts and thumbnails inside, without foreign scripts, under 5 MB
+    for a usual run.
 
-    HTML with styles, charts and thumbnails inside, without scripts, under 5 MB for a usual run.
-
-    The same run gives the same page. Captions and paths are escaped. Raises InputError for a run
+    A run always gives the same page. Captions and paths are escaped. Raises InputError for a run
     without a calibration (one of detectors).
 
         with Run.open("run") as run:
             html = findnemo.report.render(run)
     """
-    refuse_links(run.path)  # no picture of elsewhere may get into the page
+    refuse_links(run.path)  # no picture from outside the run may enter the page
     return environment().get_template("report.html.j2").render(facts(run))
 
 
 def write(run: Run, path: str | Path | None = None) -> Path:
-    """Write the page to a file (default:
-
-    `report.html` in the run directory); it is there whole or not at all. Returns its path.
+    """Write the page to a file (default: `report.html` in the run directory), whole or not at all;
+    return its path.
 
     Raises InputError for a path that is a directory.
 

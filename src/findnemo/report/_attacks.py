@@ -1,4 +1,4 @@
-"""What the report says of attempts and attacks on the edited model, and of hardening."""
+"""The parts of the report on attempts and attacks on the edited model, and on hardening."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ Cell = tuple[str, str]  # a value, and its interval in words
 
 
 def attack(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """An attack on the edited model (`runs.robustness`) as charts and a table: a row a curve
-    or gap, with its name, whether it is a gap, and a value with its interval a step. None
-    where the run holds no curve.
+    """An attack on the edited model (`runs.robustness`) as charts and a table; None if the run has
+    no curve.
+
+    The table has a row for each curve or gap: its name, whether it is a gap, and a value with its
+    interval for each step.
     """
     if not found or not any(found["curves"].values()):
         return None
@@ -48,7 +50,7 @@ def attack(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _bounded(point: Sequence[float | None] | None) -> Cell:
-    """A value with the ends of its interval; a dash for none."""
+    """A value with its interval; a dash for None."""
     if point is None:
         return NONE, ""
     value, low, high = point
@@ -56,8 +58,10 @@ def _bounded(point: Sequence[float | None] | None) -> Cell:
 
 
 def attempts(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Ordinary attempts: a row each, with the share of captions of which each column gave
-    a copy, and its interval; of an edited model those for which it works on the untouched one.
+    """Ordinary attempts: a row for each, with the share of captions of which each column gave a
+    copy, and its interval.
+
+    For an edited model, only captions for which the attempt works on the untouched model count.
     """
     if not found or not found["table"]:
         return None
@@ -80,7 +84,7 @@ def _copies(share: Mapping[str, float] | None) -> Cell:
 
 
 def hardened(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What hardening does to ordinary captions: a row a figure, a column a model."""
+    """What hardening does to ordinary captions: a row for each figure, a column for each model."""
     if not found:
         return None
     quality = found["quality"]

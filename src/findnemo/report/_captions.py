@@ -36,12 +36,12 @@ PICTURES = {  # kind -> folder of the run, and the names of its files there
     "noise-after": ("noise", "after-*.png"),
 }
 SMALL = 48  # side of the pictures in a line, in pixels
-LINES = 60  # captions over tau with a line of their own; more are folded away
-LAST = ("d_sscd_after", "a_clip_after")  # rows of a card that stand behind the others
+LINES = 60  # captions over tau with an open line; more are folded
+LAST = ("d_sscd_after", "a_clip_after")  # rows at the end of a card
 
 
 def files_of(path: Path, caption: Caption, large: bool = False) -> dict[str, list[Wanted]]:
-    """The pictures that a run holds of a caption, by kind."""
+    """The pictures that a run has for a caption, by kind."""
     side = LARGE if large else SIDE
     root = path / folder_of(caption)
     return {
@@ -54,8 +54,10 @@ def files_of(path: Path, caption: Caption, large: bool = False) -> dict[str, lis
 
 
 def example(path: Path, captions: Sequence[Caption], is_gone: bool) -> Caption | None:
-    """The memorized caption whose pictures stand at the head of the page: the first that is gone, or
-    where `is_gone` is false the worst that is not; no choice by looks. None without pictures.
+    """The memorized caption for the head of the page: the first that is gone, or with `is_gone`
+    false the worst that is not.
+
+    The choice does not depend on how pictures look. None without pictures.
     """
     pictured = [c for c in captions if state(c) == "memorized" and _pair(files_of(path, c))]
     wanted = [c for c in worst_first(pictured) if (standing(c) == "gone") == is_gone]
@@ -63,9 +65,7 @@ def example(path: Path, captions: Sequence[Caption], is_gone: bool) -> Caption |
 
 
 def _pair(files: Mapping[str, list[Wanted]]) -> list[Wanted]:
-    """A picture before and one after of the same seed; in all steps where there are such, else quick
-    ones.
-    """
+    """A picture before and one after, of the same seed, in all steps if there are such."""
     for kind in ("", "quick-"):
         before = {one.file.name.rpartition("-")[2]: one for one in files[f"{kind}before"]}
         for after in files[f"{kind}after"]:
@@ -75,8 +75,8 @@ def _pair(files: Mapping[str, list[Wanted]]) -> list[Wanted]:
 
 
 def strip(path: Path, caption: Caption) -> list[tuple[str, Wanted]]:
-    """The pictures at the head of the page, each with what it is: the training image where it is
-    known, one before, and the same seed with the neurons off.
+    """The pictures at the head of the page, each with a label: the training image if known, one
+    before, and one of the same seed with the neurons off.
     """
     files = files_of(path, caption, large=True)
     off = "neurons off" if switched_off(caption) or caption.together else "neurons off in this test"
@@ -90,7 +90,7 @@ def thumbs(path: Path, caption: Caption) -> list[Wanted]:
 
 
 def wanted_pictures(path: Path, cards: Sequence[Caption], first: Caption | None) -> list[Wanted]:
-    """All pictures of the page: those at its head, those of lines, then those of cards."""
+    """All pictures of the page: at its head, in lines, then on cards."""
     of_first = [one for _, one in strip(path, first)] if first else []
     of_lines = [one for c in cards[:LINES] for one in thumbs(path, c)]
     return [
@@ -101,7 +101,7 @@ def wanted_pictures(path: Path, cards: Sequence[Caption], first: Caption | None)
 
 
 def ordered(captions: Sequence[Caption]) -> list[Caption]:
-    """Captions in the order of the page: the worst first, and those under tau by their score."""
+    """Captions in the order of the page: the worst first; those under tau by their score."""
     by_score = sorted(captions, key=lambda c: -(c.score or 0.0) if _is_under(c) else c.id)
     return worst_first(by_score)
 
@@ -111,13 +111,13 @@ def _is_under(caption: Caption) -> bool:
 
 
 def has_card(caption: Caption) -> bool:
-    """Whether there is more to show of a caption than its line."""
+    """Whether a caption has more to show than its line."""
     return state(caption) in ("memorized", "suspected")
 
 
 def folded(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    """Lines in groups, each with what its fold says: the first have none, then those over tau that
-    are too many, then those under tau.
+    """Lines in groups, each with the text of its fold: the first without one, then those over tau
+    beyond the limit, then those under tau.
     """
     over = [line for line in lines if not _is_under(line["caption"])]
     under = [line for line in lines if _is_under(line["caption"])]
@@ -133,7 +133,7 @@ def folded(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[s
 
 
 def line(path: Path, caption: Caption, pictures: Mapping[Wanted, str]) -> dict[str, Any]:
-    """What is shown of a caption in one line, and what lines are sorted by."""
+    """The line of a caption, with its keys for sorting."""
     word = standing(caption)
     seen = judged(caption)
     return {
@@ -152,8 +152,8 @@ def line(path: Path, caption: Caption, pictures: Mapping[Wanted, str]) -> dict[s
 
 
 def is_open(caption: Caption) -> bool:
-    """Whether a caption is shown open: something was sought for it and is in trouble, or a few of
-    its images are copies though it is only suspected.
+    """Whether a caption is shown open: a search for it ended in trouble, or it is only suspected
+    and a few of its images are copies.
     """
     seen = judged(caption)
     if standing(caption) in TROUBLE:
@@ -164,9 +164,9 @@ def is_open(caption: Caption) -> bool:
 def card(
     path: Path, caption: Caption, numbers: Mapping[str, int], pictures: Mapping[Wanted, str]
 ) -> dict[str, Any]:
-    """What is shown of a caption behind its line.
+    """The card of a caption, behind its line.
 
-    `numbers`: layer -> its number; `pictures`: data URIs of what fits into the page.
+    `numbers`: layer -> its number. `pictures`: data URIs of those that fit in the page.
     """
     files = files_of(path, caption)
     return line(path, caption, pictures) | {
@@ -192,7 +192,7 @@ def reasons(caption: Caption) -> list[str]:
 
 
 def _prices(caption: Caption) -> dict[str, Any] | None:
-    """A chart of the price list of a memory, where there is something to choose (`runs.dear`)."""
+    """A chart of the price list of a memory, if there is a choice to make (`runs.dear`)."""
     if not dear(caption):
         return None
     _, likeness, change = PRICES
@@ -204,7 +204,7 @@ def _prices(caption: Caption) -> dict[str, Any] | None:
 
 
 def _scores(caption: Caption) -> list[tuple[Any, ...]]:
-    """What was measured of a caption, with its values before and after."""
+    """Measured values of a caption, before and after."""
     order = sorted(BEFORE_AFTER, key=lambda m: LAST.index(m.after) if m.after in LAST else -1)
     pairs = [(measured, measured.of(caption)) for measured in order]
     return [(measured, *pair) for measured, pair in pairs if pair is not None]

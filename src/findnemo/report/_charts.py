@@ -1,4 +1,4 @@
-"""Where things stand in the charts.
+"""The geometry of the charts.
 
 The template draws them; colours come from the page, so that they follow its theme.
 """
@@ -14,17 +14,17 @@ from typing import Any, NamedTuple
 from findnemo.neurons import Neuron
 from findnemo.runs.wording import count
 
-# of every chart, in its own units
+# size and margins of every chart, in its own units
 WIDTH = 640
 LEFT = 130
 RIGHT = 10
 ACROSS = WIDTH - LEFT - RIGHT  # the drawing area
-# height of a row of the distribution, and of its highest bar
+# height of a row of the distribution, and of its tallest bar
 ROW = 64
 BAR = 44
 BINS = 40
 LAYER = 28  # height of a layer in the map of neurons
-# height of a chart of curves, and what is left free above and below
+# height of a chart of curves, and its margins above and below
 PLOT = 220
 MARGIN = 12
 FRAME = {"height": PLOT, "width": WIDTH, "left": LEFT, "right": RIGHT}
@@ -52,8 +52,8 @@ class Axis:
 
 
 def round_values(low: float, high: float, most: int) -> list[tuple[float, str]]:
-    """At most `most` steps of 1, 2 or 5 times a power of ten from `low` to
-    `high`, each as it is written.
+    """At most `most` steps of 1, 2 or 5 times a power of ten from `low` to `high`, with their
+    texts.
 
     >>> round_values(-0.1, 0.6, 4)
     [(0.0, '0.0'), (0.2, '0.2'), (0.4, '0.4'), (0.6, '0.6')]
@@ -86,9 +86,8 @@ def distribution(
 ) -> dict[str, Any]:
     """Histograms of scores below each other on one axis, with tau.
 
-    `groups`: (label, kind, values); empty ones are left out.
-
-    Each row is as high as its own fullest bin: they compare places, not numbers.
+    `groups`: (label, kind, values); empty ones are left out. Each row is scaled to its own fullest
+    bin: rows compare positions, not numbers.
     """
     groups = [g for g in groups if len(g[2])]
     everything = [v for _, _, values in groups for v in values] + [tau]
@@ -120,9 +119,9 @@ def _strip(place: int, label: str, kind: str, values: Sequence[float], axis: Axi
 
 
 def neuron_map(widths: Mapping[str, int], captions: Mapping[Neuron, int]) -> dict[str, Any]:
-    """Layers as rows as long as they are wide, with a mark for every neuron.
+    """Layers as rows, as long as their widths, with a mark for every neuron.
 
-    `captions`: how many captions each neuron holds.
+    `captions`: neuron -> number of captions that it holds.
     """
     rows = []
     for number, (name, width) in enumerate(widths.items()):
@@ -144,7 +143,7 @@ def neuron_map(widths: Mapping[str, int], captions: Mapping[Neuron, int]) -> dic
 
 
 def sizes(counts: Sequence[int]) -> list[dict[str, Any]]:
-    """How many captions have 1, 2, 3 to 4, 5 to 8, ... neurons, up to the most that one has.
+    """How many captions have 1, 2, 3 to 4, 5 to 8, ... neurons, up to the largest number.
 
     >>> [(b["label"], b["captions"]) for b in sizes([1, 1, 2, 7])]
     [('1', 2), ('2', 1), ('3 to 4', 0), ('5 to 8', 1)]
@@ -162,8 +161,8 @@ def sizes(counts: Sequence[int]) -> list[dict[str, Any]]:
 def _heights(
     values: Sequence[float], low: float, high: float
 ) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
-    """Where a value stands in a plot from `low` to `high`, or further if a value is
-    further; and its levels.
+    """The position of a value in a plot from `low` to `high`, extended if values lie outside; and
+    its levels.
     """
     low, high = min(low, *values), max(high, *values)
 
@@ -174,10 +173,10 @@ def _heights(
 
 
 def curves(attack: Mapping[str, Any]) -> dict[str, Any]:
-    """Curves of an attack over its steps:
+    """Curves of an attack over its steps.
 
-    `curves` maps a name to [x, y] points in order, `bands` to [x, low, high]; `x` and `y` name the
-    axes; `level`: one at which a line is drawn.
+    Of the attack, `curves` maps a name to [x, y] points in order, `bands` to [x, low, high]. `x`
+    and `y` name the axes. `level`: where a line is drawn.
     """
     bands = attack.get("bands") or {}
     points = [(float(x), float(y)) for line in attack["curves"].values() for x, y in line]
@@ -207,9 +206,10 @@ def _around(band: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
 
 
 def gaps(attack: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Gaps with their intervals, controls beside each other at each step; None where there
-    are none. `gaps` of the attack maps a name to [step, gap, low, high]; without an
-    interval low and high are None.
+    """Gaps with their intervals, controls side by side at each step; None without gaps.
+
+    `gaps` of the attack maps a name to [step, gap, low, high]; low and high are None without an
+    interval.
     """
     lines = {name: points for name, points in (attack.get("gaps") or {}).items() if points}
     if not lines:

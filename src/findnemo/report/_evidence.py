@@ -1,6 +1,7 @@
-"""The evidence pack: attack classes that regulators and courts name, against what a run executed.
+"""The evidence pack: attack classes that regulators and courts name, compared with what a run
+executed.
 
-It tells figures and what was not measured. No law is interpreted.
+It states figures and what was not measured. It interprets no law.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ KIND = "findnemo evidence"
 FORMAT = 1
 NAME = "evidence.html"
 TEMPLATE = "evidence.html.j2"
-EMBEDDED = ('<template id="evidence-json">', "</template>")  # what the page has around the JSON
-ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"}  # JSON that is no HTML
-LONGEST = 200  # letters of a maker's name
-LISTED = 200  # captions that a page lists; the JSON has all of them
+EMBEDDED = ('<template id="evidence-json">', "</template>")  # text around the JSON in the page
+ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"}  # keep JSON from being read as HTML
+LONGEST = 200  # characters of a maker's name
+LISTED = 200  # captions listed on a page; the JSON has all
 ELSEWHERE = ("schema", "source", "source_options", "folder", MARK)  # no result depends on them
 PICTURES = ("images", "attack")  # folders of finished images
 SCALARS = (
@@ -93,12 +94,12 @@ def evidence(
 ) -> dict[str, Any]:
     """The pack as plain values, with its digest under `digest`.
 
-    `release`: who gets at the model, "weights", "api" or "internal"; None says that it was not
-    declared. `by`: who made the pack. `on`: the day, such as 2026-01-31. `captions`: with the texts
-    of captions that are memorized or suspected; without, rows and SHA-256 stand for them. The same
-    run and arguments give the same pack. Every figure is of the run's own results. Raises
-    InputError for a release that is not known, a name that cannot be shown or has over 200 letters,
-    and no day.
+    `release`: how the model is released, "weights", "api" or "internal"; None: not declared. `by`:
+    who made the pack. `on`: the day, such as 2026-01-31. `captions`: include the texts of captions
+    that are memorized or suspected; otherwise they are given by row and SHA-256. The same run and
+    arguments give the same pack. Every figure comes from the run's own results. Raises InputError
+    for an unknown release, a name that cannot be shown or has over 200 characters, and an invalid
+    day.
 
         with Run.open("run") as run:
             pack = findnemo.report.evidence(run, release="weights", by="A. Tester")
@@ -135,10 +136,10 @@ def evidence(
 
 
 def page_of(pack: Mapping[str, Any]) -> str:
-    """A pack as an HTML page without scripts, with its canonical JSON inside, inert."""
+    """A pack as an HTML page without scripts, with its canonical JSON inside as inert text."""
     words = {"percent": percent, "interval": interval, "LISTED": LISTED}
     text = canonical(pack)
-    told = json.loads(text)  # in the order in which a reader of the file has it
+    told = json.loads(text)  # in the order of the file
     data = text.translate(ESCAPES)
     return environment().get_template(TEMPLATE).render(pack=told, data=data, **words)
 
@@ -150,11 +151,11 @@ def write_evidence(
     by: str | None = None,
     captions: bool = False,
 ) -> tuple[Path, Path]:
-    """Write the pack of today as a page and as JSON (default: `evidence.html` and `evidence.json`
-    in the run directory); each is there whole or not at all. Returns their paths.
+    """Write today's pack as a page and as JSON (default: `evidence.html` and `evidence.json` in the
+    run directory), each whole or not at all; return their paths.
 
-    `path`: of the page; the JSON lies beside it under the same name. The other arguments are those
-    of `evidence`. Raises InputError as that does, and for a path that is a directory.
+    `path`: of the page; the JSON gets the same name next to it. The other arguments are those of
+    `evidence`. Raises InputError as `evidence` does, and for a path that is a directory.
 
         with Run.open("run") as run:
             page, data = findnemo.report.write_evidence(run, release="api")
@@ -170,7 +171,7 @@ def write_evidence(
 
 
 def _targets(path: Path) -> tuple[Path, Path]:
-    """The page and the JSON beside it. Raises InputError for a directory."""
+    """The paths of the page and of the JSON next to it. Raises InputError for a directory."""
     stem = path.with_suffix("") if path.suffix in (".html", ".htm", ".json") else path
     targets = (path if path.suffix == ".htm" else Path(f"{stem}.html"), Path(f"{stem}.json"))
     for one in (path, *targets):
@@ -180,7 +181,7 @@ def _targets(path: Path) -> tuple[Path, Path]:
 
 
 def _refuse(release: str | None, by: str | None, on: str | None) -> None:
-    """Raises InputError for what a pack cannot say."""
+    """Raises InputError for arguments that a pack cannot state."""
     if release is not None and release not in tuple(RELEASES):
         raise InputError(f"release {release!r:.60} is not known: use {', '.join(RELEASES)}")
     is_name = isinstance(by, str) and by.strip() and by.isprintable() and len(by) <= LONGEST
@@ -205,11 +206,11 @@ def _held(run: Run) -> Held:
     )
 
 
-# what was tested ----------------------------------------------------------------------------------
+# the tested model ---------------------------------------------------------------------------------
 
 
 def _model(held: Held) -> dict[str, Any]:
-    """The model without where it lies, and what the cleaned one differs in."""
+    """The model without its place, and how the cleaned one differs."""
     run = held.run
     identity = kept_identity(held.settings.get("identity"))
     options = run.meta("source_options") or {}
@@ -267,7 +268,7 @@ def _provenance(held: Held) -> dict[str, Any]:
 
 
 def hashes(run: Run) -> dict[str, Any]:
-    """What a run holds as SHA-256, a value a part; files of pictures in one."""
+    """SHA-256 of the parts of a run, with all picture files in one."""
     refuse_links(run.path)
     pictures = [
         (file.relative_to(run.path).as_posix(), of_file(file))
@@ -291,7 +292,7 @@ def hashes(run: Run) -> dict[str, Any]:
 
 
 def _listed(captions: Sequence[Caption], texts: bool) -> list[dict[str, Any]]:
-    """Captions over the threshold, by row and hash; `texts`: with their words."""
+    """Captions over the threshold, by row and hash; `texts`: with their texts."""
     return [
         {
             "row": c.row,
@@ -307,11 +308,11 @@ def _listed(captions: Sequence[Caption], texts: bool) -> list[dict[str, Any]]:
     ]
 
 
-# what is left -------------------------------------------------------------------------------------
+# residual risks -----------------------------------------------------------------------------------
 
 
 def _residual(held: Held, rows: Sequence[Mapping[str, Any]], release: str | None) -> list[str]:
-    """What is not covered, in plain statements."""
+    """Plain statements of what is not covered."""
     return [
         *(f"{row['attack']}: not executed, {row['why']}." for row in rows if not row["executed"]),
         *_left(held.captions),
@@ -326,7 +327,7 @@ def _residual(held: Held, rows: Sequence[Mapping[str, Any]], release: str | None
 
 
 def _left(captions: Sequence[Caption]) -> Iterator[str]:
-    """What the run itself left: memories that are not gone, captions without a result."""
+    """What the run itself left open: memories that are not gone, captions without a result."""
     stands = Counter(map(standing, memorized(captions)))
     not_gone = sum(stands[word] for word in BAD)
     if not_gone:

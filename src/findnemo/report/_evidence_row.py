@@ -1,4 +1,6 @@
-"""What a row of the evidence pack is made of: what a run holds, figures with intervals, sentences."""
+"""The ingredients of a row of the evidence pack: contents of a run, figures with intervals,
+sentences.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ Figure = dict[str, Any]
 
 @dataclass(frozen=True)
 class Held:
-    """What a run holds, read once. `calibration`: None for a run of detectors alone."""
+    """The contents of a run, read once. `calibration`: None for a run with only detectors."""
 
     run: Run
     captions: Sequence[Caption]
@@ -32,10 +34,10 @@ class Held:
 class Row:
     """One attack class.
 
-    `attack`: its name. `measures`: what findnemo measures of it. `result`: that in a few lines;
-    none for what was not executed, of which `why` says the reason and `command` what would execute
-    it. `how`, `told`: procedure and outcome in sentences. `figures`: each with `name`, `value` and
-    its 95 % interval. `not_covered`: what the class holds beside it.
+    `attack`: its name. `measures`: what findnemo measures about it. `result`: the outcome in a few
+    lines, empty if it was not executed; then `why` gives the reason and `command` the command that
+    would execute it. `how`, `told`: procedure and outcome in sentences. `figures`: each with
+    `name`, `value` and its 95 % interval. `not_covered`: what else the class includes.
     """
 
     attack: str
@@ -66,7 +68,7 @@ def figure(
     by: str | None = None,
     hits: int | None = None,
 ) -> Figure:
-    """A figure with the ends of its 95 % interval, and `by` which method that is."""
+    """A figure with its 95 % interval; `by`: the method of the interval."""
     low, high = (None, None) if ends is None else (round(ends[0], 4), round(ends[1], 4))
     about = {"n": n, "hits": hits, "interval": None if ends is None else by}
     return {"name": name, "value": round(value, 4), "low": low, "high": high, **about}
@@ -98,7 +100,7 @@ def in_words(one: Figure) -> str:
 
 
 def middle(name: str, values: Sequence[float | None]) -> list[Figure]:
-    """The median of the values that are known, if any are."""
+    """The median of the known values, if there are any."""
     found = median([value for value in values if value is not None])
     if found is None:
         return []
@@ -114,14 +116,14 @@ def number_of(captions: Iterable[Caption], holds: Callable[[Caption], Any]) -> i
 
 
 def command(held: Held, last: str, how: str = "") -> str:
-    """The commands that would execute an attack; a run of detectors alone needs an audit first."""
+    """The commands that would execute an attack; a run with only detectors needs an audit first."""
     is_audit = held.calibration is not None
     first = [] if is_audit or last == AUDIT else [AUDIT]
     return " && ".join([*first, last]) + (f" ({how})" if how else "")
 
 
 def not_executed(row: Row, why: str, way: str) -> Row:
-    """A row of which the run holds no figure; `way`: the command that would execute it."""
+    """A row without a figure in the run. `way`: the command that would execute it."""
     return replace(row, why=why, command=way)
 
 

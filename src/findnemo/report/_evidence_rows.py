@@ -1,6 +1,6 @@
-"""Attack classes that regulators and courts name, each with what a run holds of it.
+"""Attack classes that regulators and courts name, each with what a run has on it.
 
-A row is made from the run's own results. A new one is a function and its place in `ROWS`.
+A row is made from the run's own results. A new row is a function and its place in `ROWS`.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ from findnemo.runs.standing import copies, judged
 from findnemo.stats import auroc, bootstrap, clopper_pearson, tpr_at_fpr
 
 FPR = 0.01
-EDITED = (OFF, HARDENED)  # states of the model that are judged beside the untouched one
-STATES = {  # state of the model in an attack -> what it is called here
+EDITED = (OFF, HARDENED)  # states of the model that are compared with the untouched one
+STATES = {  # state of the model in an attack -> its name here
     UNTOUCHED: "untouched model",
     OFF: "neurons off",
     HARDENED: "hardened model",
@@ -63,7 +63,7 @@ STATES = {  # state of the model in an attack -> what it is called here
 
 
 def membership(held: Held) -> Row:
-    """Detectors as tests that tell captions of memorized pictures from others."""
+    """Detectors as tests that distinguish captions of memorized pictures from others."""
     sizes: dict[tuple[int, int, str], list[str]] = {}
     figures: list[Figure] = []
     for name, scores, holdout in _scored(held):
@@ -74,7 +74,7 @@ def membership(held: Held) -> Row:
             kind = "other captions of the table" if others else "hold-out captions"
             figures += _ranked(name, positive, negative)
             sizes.setdefault((len(positive), len(negative), kind), []).append(name)
-    told = [text for size, names in sizes.items() for text in _told(size, names)]
+    told = [text for size, names in sizes.items() for text in _comparison(size, names)]
     if "audit score" in chain.from_iterable(sizes.values()) and (early := _ended_early(held)):
         told.append(
             f"audit score: of {count(early, 'caption')} under tau the score is that of the few seeds which"
@@ -114,8 +114,8 @@ def membership(held: Held) -> Row:
     return executed(row, figures, told, how)
 
 
-def _told(size: tuple[int, int, str], names: Sequence[str]) -> Iterator[str]:
-    """What scores were set against what, in sentences."""
+def _comparison(size: tuple[int, int, str], names: Sequence[str]) -> Iterator[str]:
+    """Sentences on which scores were compared with which."""
     positives, negatives, kind = size
     yield (
         f"{', '.join(names)}: {positives} captions that the table calls memorized, against"
@@ -131,7 +131,7 @@ def _told(size: tuple[int, int, str], names: Sequence[str]) -> Iterator[str]:
 def _scored(held: Held) -> Iterable[tuple[str, list[tuple[Caption, float]], list[float]]]:
     """Every score of the run: its name, captions with values, and hold-out values."""
     whole = [c for c in held.captions if c.score is not None]
-    # the detection of an audit stops at tau: only a search scores such a caption to the end
+    # detection in an audit stops at tau: only a search scores such a caption completely
     if held.calibration is not None and all(
         c.localized is not None or not (c.detected and c.detected.memorized) for c in whole
     ):
@@ -147,7 +147,7 @@ def _scored(held: Held) -> Iterable[tuple[str, list[tuple[Caption, float]], list
 
 
 def _ended_early(held: Held) -> int:
-    """Captions that were known to be under tau before all seeds were looked at."""
+    """Number of captions known to be under tau before all seeds were computed."""
     if held.calibration is None:
         return 0
     whole = held.calibration.settings.samples
@@ -158,7 +158,7 @@ def _ended_early(held: Held) -> int:
 def _ranked(name: str, positive: Sequence[float], negative: Sequence[float]) -> list[Figure]:
     high, low = (torch.tensor(v, dtype=torch.float64) for v in (positive, negative))
     area = auroc(high, low)
-    # where no score of one kind lies among those of the other, no resample says anything
+    # if the scores of both kinds do not overlap, resampling gives no interval
     ends = bootstrap(auroc, high, low) if 0 < area < 1 else None
     hits = round(tpr_at_fpr(high, low, FPR) * len(high))
     n = len(high) + len(low)
@@ -169,7 +169,7 @@ def _ranked(name: str, positive: Sequence[float], negative: Sequence[float]) -> 
 
 
 def _at_tau(held: Held) -> list[Figure]:
-    """The calibrated threshold of an audit, on captions of which the answer is known."""
+    """The calibrated threshold of an audit, on captions with a known answer."""
     seen = [c for c in held.captions if c.detected is not None]
     memories = [c for c in seen if is_memory(c.type)]
     others = [c for c in seen if not is_memory(c.type)]
@@ -191,7 +191,7 @@ def _over(caption: Caption) -> bool:
 
 
 def regurgitation(held: Held) -> Row:
-    """Finished images of plain captions, before and with the neurons off."""
+    """Finished images of unchanged captions, before and with the neurons off."""
     looked = [(c, judged(c)) for c in held.captions]
     seen = [(c, v) for c, v in looked if v is not None and copies(v, "before") is not None]
     shown, checks = [c for c, _ in seen], [v for _, v in seen]
@@ -243,7 +243,7 @@ def regurgitation(held: Held) -> Row:
 
 
 def training_pictures(held: Held) -> Row:
-    """Images of a fine-tuned model, each held against every training picture."""
+    """Images of a fine-tuned model, each compared with every training picture."""
     row = Row(
         "Regurgitation of training pictures",
         "images by captions of the training pictures, trigger words and no prompt, each compared"
@@ -282,7 +282,7 @@ def training_pictures(held: Held) -> Row:
 
 
 def _of_images(name: str, hits: int, of: int) -> Figure:
-    """A share of images with the interval that the audit gives it."""
+    """A share of images with the interval of the audit."""
     return figure(name, hits / of, of, clopper_pearson(hits, of), "Clopper-Pearson", hits)
 
 
@@ -295,7 +295,7 @@ def _before_after(name: str, captions: Sequence[Caption]) -> list[Figure]:
 
 
 def _off(captions: Sequence[Caption]) -> str:
-    """What was off when captions were judged."""
+    """What was off when captions were judged, in words."""
     whole = sum(c.together is not None for c in captions)
     if not whole:
         return "with the neurons found for the caption off"
@@ -308,7 +308,7 @@ def _copied(caption: Caption) -> bool:
 
 
 def _still_copied(caption: Caption) -> bool:
-    """Of the cleaned model, in which nothing is off for some captions."""
+    """Whether the cleaned model copies a caption; for some captions nothing is off in it."""
     if not len(switched_off(caption)) and caption.together is None:
         return _copied(caption)
     return bool((seen := judged(caption)) and copies(seen, "after"))
@@ -356,18 +356,18 @@ def other_words(held: Held) -> Row:
 
 
 def _hits(column: str, cell: Mapping[str, Any]) -> tuple[int, int]:
-    """Captions copied, and of how many (`counted`); none where no control is known."""
+    """(captions copied, captions counted), see `counted`; (0, 0) if no control is known."""
     told = None if column in EDITED and "told" not in cell else counted(cell)
     return (0, 0) if told is None else (int(told["back"]), int(told["works"]))
 
 
 def _called(one: Figure) -> str:
-    """Which attempt a figure is of, where it got anything."""
+    """The attempt that a figure is about, if it brought anything back."""
     return f" ({one['name'].rpartition('; ')[0]})" if one["hits"] else ""
 
 
 def _is_column(one: Figure, column: str) -> bool:
-    """Whether a figure is of a column, and of an attempt that is not given the picture."""
+    """Whether a figure belongs to a column, and to an attempt that is not given the picture."""
     name = str(one["name"])
     return name.endswith(f"; {column}") and not name.startswith(GIVEN)
 
@@ -442,7 +442,7 @@ def _reach(scores: Sequence[tuple[Caption, float]], holdout: Sequence[float]) ->
 
 
 def inversion(held: Held) -> Row:
-    """The attack on an embedding as curves, beside its controls."""
+    """The attack on an embedding as curves, compared with its controls."""
     found = held.run.meta("attack") or {"curves": {}}
     row = Row(
         "Inversion",
@@ -501,7 +501,7 @@ def _when(step: float) -> str:
 
 
 def reconstruction(held: Held) -> Row:
-    """How many training pictures the attack brings back, and what hardening changes of that."""
+    """How many training pictures the attack brings back, and how hardening changes that."""
     row = Row(
         "Reconstruction",
         "known training pictures that an optimised embedding brings back at its last step, of the"
@@ -551,7 +551,7 @@ def reconstruction(held: Held) -> Row:
 
 
 def _tells(caption: Caption, state: str, bases: Mapping[str, str]) -> bool:
-    """Whether the attack says something of a caption in a state of the model."""
+    """Whether the attack is conclusive for a caption in a state of the model."""
     found = verdicts(caption, bases).get(state, {}).get(EMBEDDING)
     return found is not None and found.word != "tells nothing"
 
@@ -559,7 +559,7 @@ def _tells(caption: Caption, state: str, bases: Mapping[str, str]) -> bool:
 def _nearest(
     captions: Iterable[Caption], stage: str, bases: Mapping[str, str]
 ) -> list[tuple[int, float]]:
-    """Last step and similarity there, of memorized captions whose training picture is known."""
+    """Last step and its similarity, of memorized captions with a known training picture."""
     found = []
     for caption in captions:
         payload = caption.results.get(stage, {})
@@ -574,7 +574,7 @@ def _nearest(
 
 
 def attributes(held: Held) -> Row:
-    """Nothing: findnemo has no test of it."""
+    """Attribute inference, for which findnemo has no test."""
     row = Row(
         "Attribute and PII inference",
         "none",
@@ -583,7 +583,7 @@ def attributes(held: Held) -> Row:
     return not_executed(row, "findnemo has no test of it", "")
 
 
-# the attacks of a pack, in its order
+# the attacks of a pack, in order
 ROWS: tuple[Callable[[Held], Row], ...] = (
     membership,
     regurgitation,

@@ -1,6 +1,6 @@
-"""What the report says of a run, as plain values for the template.
+"""The contents of the report on a run, as plain values for the template.
 
-Nothing here is measured: stored results are counted and summed up.
+Nothing is measured here: stored results are counted and summarized.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ from findnemo.stats import bootstrap, wilson
 if TYPE_CHECKING:
     from findnemo.studies import Table
 
-LEAST = 5  # values from which an interval says something
-CARDS = 300  # captions with pictures, scores and neurons behind their line
+LEAST = 5  # values that an interval needs
+CARDS = 300  # captions with a card: pictures, scores and neurons
 LISTED = 3000  # captions with a line; results.csv has the rest
-SHARED = 15  # most shared neurons that are listed
-QUALITY = (  # what it is, its names before and after, what is good
+SHARED = 15  # most shared neurons to list
+QUALITY = (  # what it is, its names before and after, which values are good
     (PIXELS, None, "pixel_change", "low"),
     ("Change of pixels with random neurons off instead", None, "random_pixel_change", ""),
     ("SSCD_gen: images after the edit against those before it", None, "sscd_gen", "high"),
@@ -82,8 +82,9 @@ UTILITY = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A median over `n` values with its 95 % bootstrap interval, without one where there are too
-    few values; `least` and `most` of the values, where they are known.
+    """A median over `n` values with its 95 % bootstrap interval, unless there are too few values.
+
+    `least`, `most`: extremes of the values, if known.
     """
 
     value: float
@@ -94,7 +95,7 @@ class Estimate:
     most: float | None = None
 
     def worst(self, good: str) -> float | None:
-        """The value of the caption that came off worst; None where nothing is said to be good."""
+        """The value of the worst caption; None if no direction is good."""
         return {"low": self.most, "high": self.least}.get(good)
 
 
@@ -198,7 +199,7 @@ def facts(run: Run) -> dict[str, Any]:
 def _shared(
     held: Mapping[Neuron, list[Caption]], numbers: Mapping[str, int]
 ) -> list[tuple[Neuron, list[Caption]]]:
-    """Neurons that several captions share, those of most captions first, then by layer."""
+    """Neurons that several captions share, the most shared first, then by layer."""
 
     def place(one: tuple[Neuron, list[Caption]]) -> tuple[int, int, int]:
         (layer, index), captions = one
@@ -224,13 +225,11 @@ def _example(run: Run, caption: Caption, pictures: Mapping[Wanted, str]) -> dict
 
 
 def _trouble(captions: Sequence[Caption]) -> list[dict[str, Any]]:
-    """Captions of which something is to be said first, by kind; of a kind those
-    that are memorized first.
-    """
+    """Captions to mention first, by kind; memorized ones first within a kind."""
     by_state = sorted(captions, key=lambda c: state(c) != "memorized")
     groups = {kind: [c for c in by_state if standing(c) == kind] for kind in TROUBLE}
     if not any(c.localized for c in captions):
-        groups.pop("not localized")  # nothing was sought: the advice says it
+        groups.pop("not localized")  # there was no search: the advice says so
     return [
         {"word": WORDS[kind], "note": _note(group), "captions": group}
         for kind, group in groups.items()
@@ -244,7 +243,7 @@ def _range(shares: Sequence[float]) -> str:
 
 
 def _note(captions: Sequence[Caption]) -> str:
-    """How many of the images of captions are copies; empty where none were before."""
+    """How many of the captions' images are copies, in words; empty if none were before."""
     checked = [v for c in captions if (v := judged(c)) is not None and seen(c)]
     shares = [
         (v.copies_before, v.copies_after)
@@ -260,8 +259,8 @@ def _note(captions: Sequence[Caption]) -> str:
 def figures(
     captions: Sequence[Caption], widths: Mapping[str, int], quality: dict[str, Any] | None
 ) -> list[dict[str, str]]:
-    """The five figures at the head of the page: those of `runs.overview`, each with what it means
-    and its interval.
+    """The five figures at the head of the page, those of `runs.overview`, each with its meaning and
+    interval.
     """
     found, worse, gone, off, _ = overview.figures(captions, quality)
     suspected = len(_suspected(captions))
@@ -359,7 +358,7 @@ def _about(
 
 
 def _name(run: Run) -> str:
-    """The model, with the LoRA that it was loaded with."""
+    """The model's name, with its LoRA."""
     source = overview.name_of(run.meta("source"))
     lora = (run.meta("source_options") or {}).get("lora")
     return source if lora is None else f"{lora.rpartition('/')[2]} on {source}"
@@ -374,7 +373,7 @@ def _holdout_captions(calibration: Calibration) -> str:
 
 
 def _how_scored(settings: Mapping[str, Any]) -> str:
-    """`settings`: of a score, as a run keeps them."""
+    """How captions are scored, in words. `settings`: of a score, as a run keeps them."""
     how = f"{settings.get('pairs', 'largest')} {settings['similarity'].upper()}"
     guidance = settings.get("guidance")
     return (
@@ -385,7 +384,7 @@ def _how_scored(settings: Mapping[str, Any]) -> str:
 
 
 def _how_drawn(settings: Mapping[str, Any]) -> str:
-    """`settings`: of a run."""
+    """How images are made, in words. `settings`: of a run."""
     if not settings["images"]:
         return "none"
     images = settings["image_settings"]
@@ -411,7 +410,7 @@ def _how_tau(calibration: Calibration) -> str:
 
 
 def _judges(run: Run, captions: Iterable[Caption]) -> str:
-    """What images were judged with: what the settings name, or what the results show was there."""
+    """The judges of images, in words: those in the settings, or those that the results imply."""
     named = settings_of(run).get("judges") or {}
     checked = [c.verified for c in captions if c.verified is not None]
     copies = (
@@ -451,7 +450,7 @@ def _distribution(
 
 
 def _holdout(calibration: Calibration, tau: float) -> str | None:
-    """How many hold-out captions reach the threshold."""
+    """How many hold-out captions reach the threshold, in words."""
     n = len(calibration.trajectories)
     if not n:
         return None
@@ -460,7 +459,7 @@ def _holdout(calibration: Calibration, tau: float) -> str | None:
 
 
 def _scope(asked: str, kept: dict[str, Any] | None) -> str:
-    """Where neurons were sought, and what a scan of the layers saw."""
+    """Where neurons were searched, and the result of a scan of the layers, in words."""
     paper = "the layers that the paper names"
     every = "all value layers"
     if asked != "auto" or kept is None:
@@ -481,7 +480,7 @@ def _scope(asked: str, kept: dict[str, Any] | None) -> str:
 
 
 def _before_after(captions: Sequence[Caption]) -> list[dict[str, Any]]:
-    """Medians over captions of what verification measured on fresh seeds."""
+    """Medians over captions of the measurements of verification on fresh seeds."""
     rows = []
     for measured in overview.BEFORE_AFTER:
         pairs = [pair for c in captions if (pair := measured.of(c)) is not None]
@@ -493,8 +492,8 @@ def _before_after(captions: Sequence[Caption]) -> list[dict[str, Any]]:
 
 
 def _quality(quality: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What switching off costs other captions: medians where the run knows every caption, else
-    what it keeps of all together.
+    """The effect of switching off on other captions: medians if the run keeps every caption, else
+    its summary.
     """
     if not quality:
         return None
@@ -507,7 +506,7 @@ def _quality(quality: dict[str, Any] | None) -> dict[str, Any] | None:
         "rows": [
             (label, before and found[before], found[after], good)
             for label, before, after, good in QUALITY
-            if (found := _found(quality, [name for name in (before, after) if name]))
+            if (found := _estimates(quality, [name for name in (before, after) if name]))
         ],
         "against_random": median(
             [
@@ -520,8 +519,8 @@ def _quality(quality: dict[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
-def _found(quality: dict[str, Any], names: Sequence[str]) -> dict[str, Estimate | None]:
-    """Estimates of what the quality check measured, all of `names` or none."""
+def _estimates(quality: dict[str, Any], names: Sequence[str]) -> dict[str, Estimate | None]:
+    """Estimates of the quality check, all of `names` or none."""
     if quality.get("each"):
         rows = [row for row in quality["each"] if all(name in row for name in names)]
         return {name: median([row[name] for row in rows]) for name in names} if rows else {}
@@ -531,8 +530,8 @@ def _found(quality: dict[str, Any], names: Sequence[str]) -> dict[str, Estimate 
 
 
 def _utility(utility: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What `findnemo study utility` has measured: figure -> untouched, found and
-    random, each with its interval.
+    """Results of `findnemo study utility`: figure -> untouched, found and random, each with its
+    interval.
     """
     if not utility:
         return None
@@ -549,8 +548,8 @@ def _utility(utility: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _mitigations(run: Run, captions: Sequence[Caption]) -> list[dict[str, Any]]:
-    """Table 1 from what the run holds, without the columns of the paper, and what mitigations
-    cost; nothing where none were compared.
+    """Table 1 of the run without the paper's columns, and the costs of mitigations; empty if none
+    were compared.
     """
     own = stage_in(own_apart(run))
     if not any(stage.startswith(own) for c in captions for stage in c.results):
@@ -565,7 +564,7 @@ def _mitigations(run: Run, captions: Sequence[Caption]) -> list[dict[str, Any]]:
 
 
 def _shown(table: Table, about: str = "") -> dict[str, Any]:
-    """A table of a study, without columns of the paper and those that nothing is known for."""
+    """A table of a study without columns of the paper and without empty columns."""
     kept = [
         k
         for k, head in enumerate(table.columns)
@@ -581,6 +580,6 @@ def _shown(table: Table, about: str = "") -> dict[str, Any]:
 
 
 def _cell(cell: Any, numeric: bool) -> tuple[str, str, str]:
-    """A cell of a study's table as its value, a separator and its interval."""
+    """A cell of a study's table: its value, a separator and its interval."""
     text = NONE if cell is None else str(cell)
     return (minus(text) if numeric else text).partition(" [")

@@ -1,4 +1,4 @@
-"""Thumbnails inside the page, as large as they can be while all of them fit."""
+"""Thumbnails inside the page, as large as possible while all fit."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from findnemo.files.originals import picture
 if TYPE_CHECKING:
     from PIL import Image
 
-BUDGET = 3_900_000  # letters of all thumbnails together; the page stays under 5 MB
-PAGE = 4_800_000  # of the whole page
-# about so many letters of the page hold no picture: of the rest, of a line, and of a card behind it
+BUDGET = 3_900_000  # characters of all thumbnails together; the page stays under 5 MB
+PAGE = 4_800_000  # characters of the whole page
+# estimated characters without pictures: of a page, and for each line and card
 REST = 150_000
 LINE = 700
 CARD = 5_000
 LEVELS = ((1.0, 85), (0.85, 75), (0.7, 65), (0.5, 55), (0.4, 40))  # share of a side, quality
 SIDE = 128  # wanted side of a finished image, in pixels
-NOISE = 48  # of a noise difference
-LARGE = 256  # of an image of the example
+NOISE = 48  # side of a noise difference
+LARGE = 256  # side of an image of the example
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Wanted:
 
 
 def room(lines: int, cards: int) -> int:
-    """Letters that pictures may have on a page with so many lines and cards.
+    """Characters available for pictures on a page with a number of lines and cards.
 
     >>> room(50, 50), room(1000, 300)
     (3900000, 2450000)
@@ -44,10 +44,10 @@ def room(lines: int, cards: int) -> int:
 
 
 def thumbnails(wanted: Iterable[Wanted], budget: int = BUDGET) -> dict[Wanted, str]:
-    """Data URIs (WebP) of pictures, none enlarged, `budget` letters in all.
+    """Data URIs (WebP) of pictures, never enlarged, at most `budget` characters in all.
 
-    All are made at the first of LEVELS at which they fit; if they do not fit even at the last, the
-    first ones are there and the rest is missing. A file that is missing or no picture is left out.
+    All are made at the first of LEVELS at which they fit. If they do not fit even at the last, the
+    remaining ones are left out. Missing files and files that are no pictures are left out.
     """
     small = {one: _small(one) for one in dict.fromkeys(wanted)}
     pictures = {one: picture for one, picture in small.items() if picture is not None}

@@ -1,5 +1,5 @@
-"""The one script of the report, which searches and sorts its captions, and the hash by which alone
-the page's policy lets it run.
+"""The one script of the report, which searches and sorts its captions, and its hash: the page's
+policy allows no other script.
 """
 
 from __future__ import annotations

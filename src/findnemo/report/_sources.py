@@ -1,6 +1,6 @@
-"""Documents that name attacks to test for, and what they ask; what it means to release a model.
+"""Documents that name attacks to test for, what they require, and what releasing a model means.
 
-Facts in our own words, each with how it was read.
+All are facts in our own words, each with how it was read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 class Source(NamedTuple):
     """One document.
 
-    `date`: of the document. `says`: pairs of what it says and how that was read, one of READ.
+    `date`: of the document. `says`: pairs of a statement and how it was read, one of READ.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""How the report says things: numbers with a fixed number of digits, and text of unknown origin."""
+"""Formatting for the report: numbers with a fixed number of digits, and text of unknown origin."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from findnemo.runs.wording import count as count
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-NONE = "\u2013"  # where there is no figure
-LONGEST = 240  # letters of a caption before the rest folds away
+NONE = "\u2013"  # in place of a missing figure
+LONGEST = 240  # characters of a caption before the rest is folded
 PIXELS = "Change of pixels, of 1"
 ALIGNMENT = "A_CLIP: fit with the caption"
 
@@ -56,7 +56,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def minus(text: str) -> str:
-    """A figure in writing, with a true minus sign."""
+    """The text of a figure with a true minus sign."""
     return text.replace("-", "\u2212")
 
 
@@ -95,7 +95,7 @@ def more_or_less(value: float, low: float | None = None, high: float | None = No
 
 @cache
 def environment() -> Environment:
-    """Templates with escaping in force for every name."""
+    """Jinja templates with escaping for every name."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     templates = Environment(

@@ -1,4 +1,4 @@
-"""The part of the report on training pictures: which of them a fine-tune gives back."""
+"""The part of the report on training pictures: which of them a fine-tune copies."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WAY_LABELS = {
 
 
 def wanted_training(run: Run) -> list[Wanted]:
-    """The pictures of the section: training pictures, and the generations most like them."""
+    """The pictures of the section: training pictures, and their most similar generations."""
     if (about := training_of(run)) is None:
         return []
     return [file for k in worst(about) for file in _files(run.path, about, k)]
@@ -49,7 +49,7 @@ def _files(root: Path, about: Mapping[str, Any], number_: int) -> list[Wanted]:
 
 
 def about_training(run: Run) -> list[tuple[str, str]]:
-    """What was compared, as rows of the report's facts; none for other runs."""
+    """What was compared, as rows of the report's facts; empty for other runs."""
     if (about := training_of(run)) is None:
         return []
     main = row_of(about, about["main"])
@@ -64,9 +64,9 @@ def about_training(run: Run) -> list[tuple[str, str]]:
 
 
 def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
-    """What the section shows; None for a run that was made without training pictures.
+    """The contents of the section; None for a run without training pictures.
 
-    `pictures`: data URIs of what fits into the page.
+    `pictures`: data URIs of those that fit in the page.
     """
     if (about := training_of(run)) is None:
         return None

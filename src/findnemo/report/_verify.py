@@ -1,4 +1,4 @@
-"""Whether an evidence pack is as it was made, and whether a run still is what it says."""
+"""Verify that an evidence pack is unchanged, and that a run still agrees with it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from findnemo.report._canonical import canonical, digest_of
 from findnemo.report._evidence import EMBEDDED, FORMAT, KIND, evidence, hashes, page_of
 from findnemo.runs import Run
 
-MOST = 64 << 20  # bytes of a file that is read
-DEEPEST = 32  # lists and objects inside each other; a pack has fewer
-# what depends on where files lie, and on the pack itself
+MOST = 64 << 20  # largest file, in bytes
+DEEPEST = 32  # deepest nesting of lists and objects; a pack has less
+# keys that depend on the place of files, or on the pack itself
 APART = ("digest", "model.name", "model.opened", "run.settings.judges")
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found.
+    """The result of a check.
 
-    `digest`: what the content gives. `run`: the run that it was held against, None without one.
-    `differences`: each in a line; none where all fits. `notes`: what could not be compared.
+    `digest`: that of the content. `run`: the run compared with, None without one. `differences`:
+    one line each; empty if all agrees. `notes`: what could not be compared.
     """
 
     digest: str
@@ -38,11 +38,11 @@ class Checked:
 def verify_evidence(path: str | Path, run: Run | None = None) -> Checked:
     """Check a pack, `evidence.json` or `evidence.html`.
 
-    Its digest must fit its content, and a page must show what the data in it say. With `run` its
-    captions, calibration, results, settings and pictures must still have the hashes that the pack
-    tells, and its figures must be those that the run gives. A digest is no signature: whoever
-    changes a file can make a new one. Raises InputError for a file that is no pack, is larger than
-    64 MiB, or nested too deeply.
+    Its digest must fit its content, and a page must show its data. With `run`, the run's captions,
+    calibration, results, settings and pictures must still have the hashes in the pack, and the
+    pack's figures must be those of the run. A digest is no signature: whoever changes a file can
+    make a new one. Raises InputError for a file that is no pack, is larger than 64 MiB, or is
+    nested too deeply.
 
         with Run.open("run") as run:
             findnemo.report.verify_evidence("run/evidence.json", run).differences
@@ -83,7 +83,7 @@ def _text(file: Path) -> str:
 
 
 def _embedded(page: str, file: Path) -> str:
-    """The JSON in a page. Raises InputError unless it is there once."""
+    """The JSON in a page. Raises InputError unless there is exactly one."""
     start, end = EMBEDDED
     _, found, rest = page.partition(start)
     if not found or start in rest or end not in rest:
@@ -92,10 +92,10 @@ def _embedded(page: str, file: Path) -> str:
 
 
 def _parsed(text: str, file: Path) -> dict[str, Any]:
-    """The pack in a text. Raises InputError saying why it is none."""
+    """The pack in a text. Raises InputError saying why there is none."""
     try:
         pack = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
-        canonical(pack)  # no infinity, nothing that cannot be told
+        canonical(pack)  # refuse infinity and other values without canonical JSON
     except RecursionError:
         raise _no_pack(file, "it is nested too deeply") from None
     except ValueError as error:
@@ -113,7 +113,9 @@ def _parsed(text: str, file: Path) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; ValueError for a name that is there twice: readers would see another value."""
+    """An object. Raises ValueError for a repeated name, for which readers would see different
+    values.
+    """
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError("a name is there twice in an object")
@@ -125,7 +127,7 @@ def _no_number(name: str) -> None:
 
 
 def _depth(value: Any) -> int:
-    """How many lists and objects lie inside each other, without recursion."""
+    """The nesting depth of lists and objects, computed without recursion."""
     depth = 0
     level = [value]
     while level := [v for v in level if isinstance(v, (dict, list))]:
@@ -149,7 +151,7 @@ def _version(pack: Mapping[str, Any]) -> Any:
 
 
 def _page(pack: Mapping[str, Any]) -> str | None:
-    """The page of a pack; None for one of which none can be made: its shape is another."""
+    """The page of a pack; None if its shape allows none."""
     from jinja2 import TemplateError
 
     try:
@@ -159,8 +161,8 @@ def _page(pack: Mapping[str, Any]) -> str | None:
 
 
 def _against(pack: Mapping[str, Any], run: Run, same: bool) -> Iterator[str]:
-    """In what a run differs from a pack: hashes first, then figures, where `same` findnemo
-    made them.
+    """How a run differs from a pack: hashes first, then figures, if the `same` findnemo made
+    them.
     """
     said = pack.get("hashes")
     said = said if isinstance(said, dict) else {}
@@ -188,7 +190,7 @@ def _against(pack: Mapping[str, Any], run: Run, same: bool) -> Iterator[str]:
 
 
 def _declared(pack: Mapping[str, Any]) -> dict[str, Any]:
-    """What the maker of a pack declared: nothing of it comes from the run."""
+    """What the maker of a pack declared, none of which comes from the run."""
     said = {
         name: value if isinstance(value := pack.get(name), dict) else {}
         for name in ("made", "release", "captions")
@@ -202,7 +204,8 @@ def _declared(pack: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _leaves(value: Any, name: str = "") -> dict[str, str]:
-    """Every value that is no list or object, as canonical JSON under its path; empty ones too.
+    """Path -> value as canonical JSON, for every value that is no list or object, and for empty
+    ones.
 
     >>> _leaves({"a": [1, {"b": None}]})
     {'a.0': '1', 'a.1.b': 'null'}
@@ -218,6 +221,6 @@ def _leaves(value: Any, name: str = "") -> dict[str, str]:
 
 
 def _short(value: Any) -> str:
-    """A value of unknown origin in a few letters."""
+    """A value of unknown origin, abbreviated."""
     text = "nothing" if value is None else str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

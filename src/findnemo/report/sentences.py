@@ -1,6 +1,6 @@
-"""What attempts and attacks say, in plain sentences.
+"""The results of attempts and attacks in plain sentences.
 
-Pure functions on the summaries that a run keeps (`findnemo.runs.robustness`).
+All functions are pure, on the summaries that a run keeps (`findnemo.runs.robustness`).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ PROMPTS = "other seeds, samplers, steps, guidance, words and tokens"
 
 
 def sentences(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any] | None) -> list[str]:
-    """What was tried and what came of it, a sentence for each model; last what that means.
+    """What was tried and its result, a sentence for each model; the last one says what that means.
 
-    Each says of how many captions that were tried. What gives no copy on the untouched model either
-    tells nothing. Empty where nothing was tried.
+    Each states how many captions were tried. An attempt without a copy on the untouched model tells
+    nothing. Empty if nothing was tried.
 
     >>> told = {"n": 3, "works": 3, "back": 1, "beyond": 0, "silent": [], "low": 0.06, "high": 0.79}
     >>> sentences(None, {"curves": {}, "told": {"neurons off": told}})[0].partition("copy of ")[2]
@@ -103,7 +103,9 @@ def _part(
 
 
 def _words(state: str, every: Mapping[str, dict[str, Any]]) -> list[str]:
-    """Of attempts that are not given the picture: how many give copies, how many tell nothing."""
+    """Sentences on attempts that are not given the picture: how many give copies, how many tell
+    nothing.
+    """
     if not every:
         return []
     works = _part(every, lambda _, cell: cell["works"])
@@ -137,8 +139,8 @@ def _state(state: str) -> str:
 
 
 def _working(state: str, works: Mapping[str, dict[str, Any]], most: int) -> str:
-    """What the attempts give that work on the untouched model; where some give copies, the one that
-    gives most.
+    """The result of attempts that work on the untouched model; if some give copies, the one with
+    the most.
     """
     hits = _part(works, lambda _, cell: cell["back"])
     if not hits:
@@ -169,7 +171,9 @@ def _of(cell: Mapping[str, Any], what: str = "tried for which it") -> str:
 def _given(
     table: Mapping[str, Mapping[str, Any]], state: str, every: Mapping[str, dict[str, Any]]
 ) -> list[str]:
-    """Image to image at the strength that leaves least of the picture, beside ordinary captions."""
+    """Image to image at the strength that leaves least of the picture, compared with ordinary
+    captions.
+    """
     given = _part(every, lambda name, _: name.startswith(GIVEN))
     if not given:
         return []
@@ -205,7 +209,7 @@ def _attacks(attack: Mapping[str, Any]) -> list[str]:
 
 
 def _optimised(state: str, told: Mapping[str, Any]) -> list[str]:
-    """Of how many captions the attack gives a copy, and of how many it tells nothing."""
+    """On how many captions the attack gives a copy, and on how many it tells nothing."""
     lines = []
     if told["works"]:
         ends = f"{100 * told['low']:.0f} to {100 * told['high']:.0f} %"
@@ -244,8 +248,9 @@ def _beside(state: str, gaps: Mapping[str, Any]) -> list[str]:
 
 
 def _attacked(state: str, control: str, points: Sequence[Sequence[float | None]]) -> str:
-    """Whether memorized pictures come nearer than a control: at every step, the start among
-    them, not at the one that shows it best.
+    """Whether memorized pictures come nearer than a control.
+
+    All steps count, the start among them, not only the one with the largest gap.
     """
     bounded = [p for p in points if p[2] is not None]
     if not bounded:

@@ -1,4 +1,4 @@
-"""Is it really gone? Attacks on an edited model, each with its controls.
+"""Robustness: attacks on an edited model, each with its controls.
 
 May be imported: the names below and the modules here. May import: mitigation, passes, images,
 metrics and what lies under them.

@@ -1,5 +1,5 @@
-"""What an attack wants back: a caption with its picture, and pictures that
-tell whether it came back.
+"""The target of an attack: a caption with its picture, and other pictures that show whether it came
+back.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
     from findnemo.metrics import Descriptor
 
-BESIDE = 3  # untouched images of the caption, beside the picture
+BESIDE = 3  # untouched images of the caption, in addition to the picture
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A caption under attack. `picture`: what the attacker wants back.
+    """A caption under attack.
 
-    `others`: images that the untouched model gives for the caption on other seeds. `known`: whether
-    `picture` is the training image, or stands in for it: an image of the untouched model.
+    `picture`: what the attacker wants back. `others`: images of the untouched model for the
+    caption, on other seeds. `known`: whether `picture` is the training image; otherwise it is an
+    image of the untouched model.
     """
 
     prompt: str
@@ -40,8 +41,8 @@ class Subject:
 def subject(
     model: Model, prompt: str, settings: ImageSettings, picture: Image.Image | None = None
 ) -> Subject:
-    """A caption with its training image, or where that is unknown an image that the
-    untouched model gives for it.
+    """A caption with its training image, or with an image of the untouched model if that is
+    unknown.
 
     Call it while no edit is in force. Raises NumericalError if the model gives NaN.
 
@@ -62,10 +63,10 @@ def closeness(
     references: Sequence[Image.Image],
     descriptor: Descriptor | None = None,
 ) -> Tensor:
-    """How much each image is a copy of the nearest reference: (N,), in [-1, 1].
+    """Similarity of each image to the nearest reference: (N,), in [-1, 1].
 
-    Similarity is that of the descriptor, without one the correlation of the pixels, for which
-    references are brought to the images' size.
+    It is that of the descriptor. Without a descriptor it is the correlation of pixels, with
+    references resized to the images.
     """
     if descriptor is not None:
         return descriptor.similarity(images, references).amax(1)

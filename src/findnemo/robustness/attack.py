@@ -1,9 +1,9 @@
-"""The attack of Finding DoRI (Kowalczuk et al. 2025): a text embedding optimised until the
-model gives a picture for it.
+"""The attack of Finding DoRI (Kowalczuk et al. 2025): optimise a text embedding until the model
+generates a given picture.
 
-It needs the weights and the picture. The embedding itself carries information: also pictures that a
-model never saw come near. So an attack says something only as a curve over its steps, beside the
-same curve for such pictures.
+The attack needs the weights and the picture. The embedding itself carries information, so it brings
+out even pictures that the model never saw, to some degree. So only a curve over the steps of the
+attack is evidence, compared with the curve for such pictures.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
     from findnemo.metrics import Descriptor
 
-LEARNING_RATE = 0.1  # as published, with Adam, for embeddings whose deviation is about 1
+LEARNING_RATE = 0.1  # as published, with Adam, for embeddings of standard deviation 1
 BATCH = 8  # as published
-STEPS = (0, 5, 10, 20, 30, 50)  # after which images are made; 50 as published
+STEPS = (0, 5, 10, 20, 30, 50)  # steps after which images are made; 50 as published
 
 
 def diffusion_loss(
     model: Model, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Text
 ) -> Tensor:
-    """Mean squared error (scalar, float32) of what the denoiser predicts of noised latents: eps
-    or v, as it was trained.
+    """Mean squared error (scalar, float32) of the denoiser's prediction for noised latents: of eps
+    or v, as the model was trained.
 
     `clean`, `noise`: (N, C, H, W). `timesteps`: (N,). `text`: N prompts.
     """
@@ -71,14 +71,14 @@ def optimised(
     batch: int = BATCH,
     learning_rate: float = LEARNING_RATE,
 ) -> dict[int, Text]:
-    """The prompt, one row, after each of `steps` steps of descent on the
-    diffusion loss of one picture.
+    """The prompt, one row, after each of `steps` steps of gradient descent on the diffusion loss of
+    one picture.
 
-    Adam, every position of the token embeddings; a batch of `batch` noises and timesteps drawn
-    afresh each step from (seed, key, step). `clean`: the picture's latent (1, C, H, W). `text`:
-    where to begin, as `model.encode` gives it; what a model is told beside the tokens stays.
-    `learning_rate`: in units of the embeddings (`unit`), for text encoders differ in scale. Raises
-    ModelError for a model without a known loss, NumericalError if it gives NaN.
+    The optimiser is Adam, over the token embeddings of all positions. Each step draws a batch of
+    `batch` noises and timesteps from (seed, key, step). `clean`: the picture's latent (1, C, H, W).
+    `text`: the start, from `model.encode`; the parts of the text other than token embeddings stay
+    as they are. `learning_rate`: in units of the embeddings (`unit`), because text encoders differ
+    in scale. Raises ModelError for a model without a known loss, NumericalError if it gives NaN.
 
     >>> import findnemo, torch
     >>> model = findnemo.load("demo")
@@ -111,8 +111,9 @@ def optimised(
 
 @torch.no_grad()
 def unit(tokens: Tensor) -> float:
-    """The power of two nearest to the deviation of embeddings: 1 for those of Stable Diffusion, for
-    which the step of the attack was published.
+    """The power of two nearest to the standard deviation of embeddings.
+
+    It is 1 for Stable Diffusion, for which the learning rate of the attack was published.
 
     >>> unit(torch.tensor([[[-0.12, 0.12]]])), unit(torch.zeros(1, 2, 3))
     (0.125, 1.0)
@@ -121,11 +122,13 @@ def unit(tokens: Tensor) -> float:
     return 2.0 ** round(math.log2(deviation)) if deviation else 1.0
 
 
-# where to begin -----------------------------------------------------------------------------------
+# starts -------------------------------------------------------------------------------------------
 
 
 def _random(model: Model, text: Text, seed: int, prompt: str) -> Text:
-    """Noise with the mean and the deviation that the caption's embedding has at each position."""
+    """Noise with the mean and the standard deviation of the caption's embedding at each
+    position.
+    """
     generator = torch.Generator().manual_seed(sample_seed(seed, f"random start\0{prompt}", 0))
     tokens = text.tokens
     noise = torch.randn(tokens.shape, generator=generator).to(tokens)
@@ -133,7 +136,7 @@ def _random(model: Model, text: Text, seed: int, prompt: str) -> Text:
 
 
 def _empty(model: Model, text: Text, seed: int, prompt: str) -> Text:
-    """The token embeddings of the empty prompt, beside them what the caption says."""
+    """The token embeddings of the empty prompt, with all other parts of the caption's text."""
     return replace(text, tokens=model.encode([""]).tokens)
 
 
@@ -145,10 +148,10 @@ STARTS: dict[str, Callable[[Model, Text, int, str], Text]] = {
 
 
 def uninformed(starts: Iterable[str]) -> tuple[str, ...]:
-    """Those of `starts` that say nothing of the caption.
+    """Those of `starts` that contain nothing of the caption.
 
-    In the untouched model the caption gives its picture before any step. What a search is able to
-    do shows only where it begins without.
+    In the untouched model the caption gives its picture before any step. Only a start without the
+    caption shows what the search can do.
 
     >>> uninformed(["caption", "random"])
     ('random',)
@@ -157,19 +160,21 @@ def uninformed(starts: Iterable[str]) -> tuple[str, ...]:
 
 
 def starting(model: Model, prompt: str, start: str, seed: int = 0) -> Text:
-    """A text of one row to begin with; see STARTS. Raises InputError for one that is not known."""
+    """The start of an attack, a text of one row; see STARTS. Raises InputError for an unknown
+    start.
+    """
     if start not in STARTS:
         raise InputError(f"start {start!r} is not known: use one of {', '.join(STARTS)}")
     return STARTS[start](model, model.encode([prompt]), seed, prompt)
 
 
-# what the embedding gives -------------------------------------------------------------------------
+# images from an embedding -------------------------------------------------------------------------
 
 
 @contextmanager
 def embedded(model: Model, text: Text) -> Iterator[None]:
-    """The pipeline with the tokens of `text`, one row, in place of every prompt's
-    while the context lasts.
+    """Give the pipeline the tokens of `text`, one row, in place of every prompt's while the context
+    lasts.
     """
 
     def change(encode: Callable[..., Any]) -> Callable[..., Any]:
@@ -195,9 +200,9 @@ def attack(
 ) -> dict[str, dict[int, list[float]]]:
     """The curve of one subject: start -> step -> similarity of each image to the subject's picture.
 
-    Seeds come from (settings.seed, subject.prompt, start) and the sample numbers; `images` of each
-    step share theirs. `keep` is given every step's images. Whatever edits are in force are
-    attacked.
+    Seeds follow from (settings.seed, subject.prompt, start) and the sample numbers; the images of
+    all steps share them. `images`: number at each step. `keep`: called with the images of every
+    step. Edits that are in force are attacked too.
 
     >>> import findnemo
     >>> from findnemo.robustness import subject

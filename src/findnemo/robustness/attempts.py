@@ -1,8 +1,8 @@
-"""Ordinary ways to get a picture back out of an edited model: other seeds, samplers, words, and the
+"""Ordinary ways to get a picture back from an edited model: other seeds, samplers or words, or the
 picture itself as a start.
 
-An attempt is a function of a model, a subject, sample numbers and image settings that gives images.
-A new one is a function and a line in `ATTEMPTS`.
+An attempt is a function that makes images from a model, a subject, sample numbers and image
+settings. A new attempt is a function and a line in `ATTEMPTS`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Attempt = Callable[[Model, Subject, Sequence[int], ImageSettings], "list[Image.I
 def sampled(
     model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, **changes: Any
 ) -> list[Image.Image]:
-    """The caption as it is, on fresh seeds.
+    """Images of the unchanged caption on fresh seeds.
 
-    `changes`: of the settings, such as another `sampler` or `guidance` (1: without).
+    `changes`: to the settings, such as another `sampler` or `guidance` (1: none).
     """
     return generate(model, subject.prompt, samples, replace(settings, **changes))
 
@@ -41,7 +41,7 @@ def sampled(
 def stepped(
     model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, factor: float
 ) -> list[Image.Image]:
-    """With `factor` times as many denoising steps, two at least."""
+    """Images with `factor` times as many denoising steps, at least two."""
     steps = max(round(settings.steps * factor), 2)
     return sampled(model, subject, samples, settings, steps=steps)
 
@@ -54,8 +54,10 @@ def reworded(
     rules: dict[str, Rule],
     kind: str,
 ) -> list[Image.Image]:
-    """With the caption in other words, a part of it, or other letters (see
-    `findnemo.prompts.paraphrases`).
+    """Images with the caption in other words, in part, or in other letters
+    (`findnemo.prompts.paraphrases`).
+
+    Raises InputError if the result is the caption itself or unknown to the tokenizer.
     """
     text = paraphrases(subject.prompt, rules).get(kind)
     if text is None:
@@ -66,7 +68,7 @@ def reworded(
 
 
 def _readable(model: Model, text: str) -> bool:
-    """Whether a tokenizer reads anything but unknown tokens."""
+    """Whether a tokenizer reads anything but unknown tokens in a text."""
     tokenizer: Any = getattr(model.pipeline, "tokenizer", None)
     if tokenizer is None:
         return True
@@ -77,7 +79,9 @@ def _readable(model: Model, text: str) -> bool:
 def with_tokens(
     model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, count: int
 ) -> list[Image.Image]:
-    """With `count` random tokens inserted into the caption, others for every image."""
+    """Images with `count` random tokens inserted into the caption, different ones for every
+    image.
+    """
     images: list[Image.Image] = []
     for k in samples:
         seed = sample_seed(settings.seed, subject.prompt, k)
@@ -90,13 +94,13 @@ def with_tokens(
 def image_to_image(
     model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, strength: float
 ) -> list[Image.Image]:
-    """Start from the subject's picture, noised:
+    """Images that start from the subject's picture with noise added.
 
-    `strength` is the share of the schedule that denoises it again (1: all of it).
+    `strength`: the share of the schedule that denoises it again (1: all of it).
 
-    Meng et al. 2022 (SDEdit), by diffusers' own image-to-image pipeline of the same parts, so that
-    edits stay in force. What it gives back it has partly been given: read it beside the same for
-    control pictures. Raises ModelError if diffusers has no such pipeline.
+    This is SDEdit (Meng et al. 2022) in diffusers' own image-to-image pipeline with the same parts,
+    so edits stay in force. Part of the result comes from the picture itself: compare it with the
+    result for control pictures. Raises ModelError if diffusers has no such pipeline.
     """
     from diffusers import AutoPipelineForImage2Image
 
@@ -109,7 +113,7 @@ def image_to_image(
     except ValueError as error:
         raise ModelError(f"diffusers has no image-to-image pipeline for a {kind}") from error
     pipeline.set_progress_bar_config(disable=True)
-    # 0 to 1: what is in [-1, 1] but never negative is taken for that
+    # 0 to 1: values in [-1, 1] without a negative one are taken for such
     picture = (pixels(subject.picture, model) + 1) / 2
     seeds = [sample_seed(settings.seed, subject.prompt, k) for k in samples]
     with model.sampling(pipeline):

@@ -1,4 +1,4 @@
-"""Pictures that a model never saw, to attack beside those that it memorized."""
+"""Control pictures for attacks, which a model never saw."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ KINDS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def scrambled(picture: Image.Image) -> Image.Image:
-    """A picture as rich as before, and never seen: RGB, square.
+    """A picture as rich as the original, but never seen: RGB, square.
 
-    Its quarters are exchanged crosswise and turned by a right angle, its colours exchanged (red,
-    green, blue to green, blue, red).
+    Its quarters are exchanged diagonally and rotated by a right angle. Its colours are exchanged
+    too (red, green, blue become green, blue, red).
 
     >>> from PIL import Image
     >>> scrambled(Image.new("RGB", (4, 4), (1, 2, 3))).getpixel((0, 0))
@@ -42,8 +42,9 @@ def scrambled(picture: Image.Image) -> Image.Image:
 
 
 def mirrored(picture: Image.Image) -> Image.Image:
-    """A picture left to right: of one that the model made for an ordinary caption, a
-    picture that it has not made.
+    """A picture mirrored left to right.
+
+    From an image that the model made for an ordinary caption, this gives one that it has not made.
     """
     from PIL import ImageOps
 
@@ -53,7 +54,7 @@ def mirrored(picture: Image.Image) -> Image.Image:
 def pictures(folder: str | os.PathLike, least: int = 1) -> list[Image.Image]:
     """The pictures of a folder (PNG, JPEG, WebP) by name, RGB.
 
-    Raises InputError for fewer than `least`, or one that cannot be read.
+    Raises InputError for fewer than `least`, or for an unreadable one.
     """
     if not Path(folder).is_dir():
         raise InputError(

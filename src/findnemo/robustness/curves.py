@@ -1,7 +1,7 @@
-"""What attacks on many captions say together: curves over the steps of an attack with intervals,
-the gap between two, and shares of copies.
+"""Summaries of attacks on many captions: curves over the steps of an attack with intervals, the gap
+between two curves, and shares of copies.
 
-Pure functions on plain values, as a run keeps them.
+All functions are pure, on plain values as a run keeps them.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import torch
 from findnemo.metrics.copies import COPY
 from findnemo.stats import mean_interval, wilson
 
-LEAST = 3  # captions from which an interval says something
+LEAST = 3  # captions that an interval needs
 Point = tuple[int, float, float | None, float | None]  # step, value, ends of its 95 % interval
 Rows = Sequence[Mapping[int, float]]
 
 
 def strongest(starts: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[int, float]:
-    """Step -> similarity of the best embedding that the attacker has by then: the largest over
-    starts and steps of the mean over images.
+    """Step -> similarity of the best embedding so far: the largest mean over images, among starts
+    and steps up to this one.
 
-    An attacker has the picture, and keeps the embedding that comes nearest to it. A search that
-    ends worse than it began has found what it began with.
+    An attacker has the picture, and keeps the embedding that comes nearest to it. So a search that
+    ends worse than it began still has its beginning.
 
     >>> strongest({"caption": {"0": [0.1, 0.3], "5": [0.1]}, "random": {"0": [0.0], "5": [0.1]}})
     {0: 0.2, 5: 0.2}
@@ -35,8 +35,9 @@ def strongest(starts: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[int, 
 
 
 def curve(subjects: Rows) -> list[Point]:
-    """The mean over captions at each step that all of them have, with an interval over captions (95
-    %, Student's t; from three on).
+    """The mean over captions at each step that all captions have.
+
+    Its 95 % interval is over captions (Student's t), from three captions on.
 
     >>> curve([{0: 0.0, 5: 1.0}, {0: 0.5, 5: 1.0}])
     [(0, 0.25, None, None), (5, 1.0, None, None)]
@@ -45,12 +46,11 @@ def curve(subjects: Rows) -> list[Point]:
 
 
 def gap(memorized: Rows, control: Rows, paired: bool = False) -> list[Point]:
-    """How far the mean curve of memorized captions lies over that of controls at
-    each step, with an interval.
+    """The mean curve of memorized captions minus that of controls at each step, with an interval.
 
-    `paired`: the rows of both are the same captions in the same order, compared one by one;
-    otherwise captions and controls are independent of each other. Where the interval holds 0, the
-    attack is not seen to get more out of the model than it puts in.
+    `paired`: both have the same captions in the same order, and are compared one by one; otherwise
+    captions and controls are independent. If the interval contains 0, there is no evidence that the
+    attack gets more out of the model than it puts in.
 
     >>> gap([{5: 1.0}], [{5: 0.25}])
     [(5, 0.75, None, None)]
@@ -70,7 +70,7 @@ def _common(subjects: Rows) -> list[int]:
 
 
 def _with_interval(*samples: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Mean of the first sample, less that of the second if there is one, and its interval."""
+    """Mean of the first sample, minus that of the second if given, and its interval."""
     first, *second = (torch.tensor(list(s), dtype=torch.float64) for s in samples)
     value = round(float(first.mean() - sum(s.mean() for s in second)), 4)
     if min(map(len, samples)) < LEAST:
@@ -82,10 +82,11 @@ def _with_interval(*samples: Sequence[float]) -> tuple[float, float | None, floa
 def shares(
     subjects: Sequence[Mapping[str, Sequence[float]]], level: float = COPY
 ) -> dict[str, dict[str, float]]:
-    """What each attempt got. `subjects`: attempt -> closeness of its images, a caption each.
+    """Attempt -> shares of copies over captions. `subjects`: for each caption, attempt -> closeness
+    of its images.
 
-    Attempt -> `images`, the share of images at or over `level`; `captions`, of `n` captions those
-    with such an image; and the Wilson interval (95 %) of that share, `low` and `high`.
+    `images`: share of images at or over `level`. `captions`: number of the `n` captions with such
+    an image. `low`, `high`: the Wilson interval (95 %) of the share of captions.
 
     >>> shares([{"seeds": [0.9, 0.1]}, {"seeds": [0.2, 0.1]}])["seeds"]["images"]
     0.25

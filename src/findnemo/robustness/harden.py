@@ -1,12 +1,12 @@
-"""Hardening: fine-tune an edited model against the attack, where switching
-neurons off is not enough.
+"""Hardening: fine-tune an edited model against the attack, if switching neurons off is not enough.
 
-After Finding DoRI (Kowalczuk et al. 2025), adversarial fine-tuning: embeddings that bring a picture
-back are sought against the current model, then all weights of the denoiser learn to answer them
-with surrogate images, a few times over. Surrogates are what the edited model makes of the caption.
-Ours: the embeddings on the way to each are answered too, the caption among them; steep noise is
-drawn more often, for there a picture is decided; and predictions for ordinary captions, and without
-a caption, are held to those of the model before hardening.
+This is the adversarial fine-tuning of Finding DoRI (Kowalczuk et al. 2025). An attack searches
+embeddings that bring a picture back. Then all weights of the denoiser learn to answer them with
+surrogate images, which the edited model makes from the caption. Both steps repeat a few times.
+
+Three things are our own. The embeddings on the way to each result, the caption among them, are
+answered too. High noise levels, which decide about a picture, are drawn more often. Predictions for
+ordinary captions, and without a caption, are held to those of the model before hardening.
 """
 
 from __future__ import annotations
@@ -38,21 +38,20 @@ if TYPE_CHECKING:
     from PIL import Image
 
 VIEWS = 4  # images of each ordinary caption
-UNPROMPTED = 0.25  # share of ordinary samples without a caption, which guidance asks for too
+UNPROMPTED = 0.25  # share of ordinary samples without a caption, which guidance needs
 STARTS = ("caption", "random")
-WAYPOINTS = 3  # embeddings that are answered on the way of an attack, its end among them
+WAYPOINTS = 3  # embeddings of an attack that are answered, the last one among them
 FORMAT = "findnemo.harden.1"
 
 
 @dataclass(frozen=True)
 class Hardening:
-    """How a model is hardened.
+    """Settings of hardening.
 
-    `epochs`: of seeking embeddings and learning to answer them. `attack_steps`: of each search.
-
-    `updates`: of the weights in an epoch, AdamW at `learning_rate`, each on `batch` surrogates and
-    as many ordinary images. `keep`: weight of the ordinary ones. `surrogates`: images a caption.
-    `seed`: of all that is drawn.
+    `epochs`: rounds of an attack and of learning. `attack_steps`: steps of each attack. `updates`:
+    weight updates in an epoch, by AdamW at `learning_rate`, each on `batch` surrogates and as many
+    ordinary images. `keep`: weight of the ordinary ones. `surrogates`: images a caption. `seed`: of
+    all random draws.
 
     >>> Hardening(epochs=0)
     Traceback (most recent call last):
@@ -81,8 +80,8 @@ class Hardening:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A caption to forget: the latent of its picture (1, C, H, W), and those of
-    surrogate images (n, C, H, W).
+    """A caption to forget, with the latent of its picture (1, C, H, W) and those of surrogate
+    images (n, C, H, W).
     """
 
     prompt: str
@@ -92,10 +91,10 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Kept:
-    """Ordinary captions, encoded, n rows, and latents of the images (n, C, H, W) that the edited
-    model makes of them, some of each.
+    """Ordinary captions that the model must keep: their texts, n rows, and latents of images (n, C,
+    H, W) of the edited model.
 
-    `empty`: what stands for no prompt, one row.
+    Each caption has several rows. `empty`: the text of the empty prompt, one row.
     """
 
     text: Text
@@ -115,7 +114,8 @@ def lesson(
 def kept(model: Model, prompts: Sequence[str], settings: ImageSettings) -> Kept:
     """Ordinary captions with four images of each.
 
-    Raises InputError for none: a model hardened without any forgets the rest too.
+    Raises InputError for no captions: hardening without any makes the model forget everything else
+    too.
     """
     if not prompts:
         raise InputError(
@@ -130,8 +130,8 @@ def kept(model: Model, prompts: Sequence[str], settings: ImageSettings) -> Kept:
 
 
 def adversaries(model: Model, lesson: Lesson, hardening: Hardening, epoch: int) -> Text:
-    """Texts, n rows, that bring a lesson's picture nearer: the caption's own, and those on the
-    way of an attack from each start.
+    """Texts, n rows, that bring a lesson's picture nearer: the caption, and embeddings from an
+    attack at each start.
     """
     shares = (hardening.attack_steps * k / WAYPOINTS for k in range(1, WAYPOINTS + 1))
     stops = sorted({round(share) for share in shares} - {0})
@@ -168,15 +168,16 @@ def harden(
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Harden a model in place: all weights of its denoiser, but for the rows of
-    `neurons`, which stay off.
+    """Harden a model in place: all weights of its denoiser except the rows of `neurons`, which stay
+    off.
 
-    `model`: with the neurons off in its weights, in float32. `checkpoint`: a folder that keeps the
-    weights after each epoch, so that an interrupted hardening goes on from there with the same
-    result; remove it at the end. `progress` is called with updates done, of how many, and the loss.
-    The result depends on model, lessons, captions, settings and seed only. Raises StoppedError once
-    `stop` says so, InputError without lessons, EditError if the neurons are not off in the weights,
-    NumericalError for NaN.
+    `model`: in float32, with the neurons off in its weights. `checkpoint`: a folder that keeps the
+    weights after each epoch, so that an interrupted hardening resumes with the same result; remove
+    it at the end. `progress`: called with the number of updates done, their total, and the loss.
+    The result depends only on model, lessons, captions, settings and seed.
+
+    Raises StoppedError once `stop` returns True, InputError without lessons, EditError if the
+    neurons are not off in the weights, NumericalError for NaN.
     """
     hardening = hardening or Hardening()
     if not lessons:
@@ -215,7 +216,7 @@ def _loss(
     hardening: Hardening,
     generator: torch.Generator,
 ) -> Tensor:
-    """What an update of the weights lowers.
+    """The loss that an update of the weights lowers.
 
     `answers`: lessons, each with the embeddings that bring its picture back.
     """
@@ -235,8 +236,8 @@ def _loss(
 def _adversarial_batch(
     answers: Sequence[tuple[Lesson, Text]], size: int, generator: torch.Generator
 ) -> tuple[Tensor, Text]:
-    """Surrogate latents and adversarial embeddings, drawn over captions,
-    images and embeddings alike.
+    """Surrogate latents and adversarial embeddings, drawn uniformly over captions, images and
+    embeddings.
     """
 
     def one_of(count: int) -> int:
@@ -249,8 +250,8 @@ def _adversarial_batch(
 
 
 def _ordinary_batch(ordinary: Kept, size: int, generator: torch.Generator) -> tuple[Tensor, Text]:
-    """Latents of ordinary images and their captions' embeddings, of which some are
-    exchanged for that of no prompt.
+    """Latents of ordinary images with the embeddings of their captions; some are replaced by the
+    empty prompt.
     """
     device = ordinary.latents.device
     rows = torch.randint(len(ordinary.latents), (size,), generator=generator).to(device)
@@ -260,7 +261,7 @@ def _ordinary_batch(ordinary: Kept, size: int, generator: torch.Generator) -> tu
 
 
 def _noised(model: Model, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Noise, and timesteps of which half lie in the noisiest quarter of the schedule."""
+    """Noise, and timesteps; half of these lie in the noisiest quarter of the schedule."""
     noise = torch.randn(clean.shape, generator=generator).to(clean)
     steps = int(model.pipeline.scheduler.config.num_train_timesteps)
     share = 1 - torch.rand(len(clean), generator=generator) ** 2
@@ -270,7 +271,7 @@ def _noised(model: Model, clean: Tensor, generator: torch.Generator) -> tuple[Te
 def _drift(
     model: Model, reference: nn.Module, clean: Tensor, text: Text, generator: torch.Generator
 ) -> Tensor:
-    """How far predictions for ordinary captions have moved from those of the model before."""
+    """How far predictions for ordinary captions have moved from those before hardening."""
     noise, timesteps = _noised(model, clean, generator)
     with torch.no_grad(), _denoiser(model, reference):
         before, _ = model.regression(clean, noise, timesteps, text)
@@ -280,7 +281,7 @@ def _drift(
 
 @contextmanager
 def _denoiser(model: Model, other: nn.Module) -> Iterator[None]:
-    """Another network in the place of the model's denoiser while the context lasts."""
+    """Replace the model's denoiser by another network while the context lasts."""
     own = model.denoiser
     setattr(model.pipeline, model.component, other)
     try:
@@ -300,18 +301,20 @@ def switched_off(model: Model, neurons: NeuronSet) -> None:
 
 
 def check_off(model: Model, neurons: NeuronSet) -> None:
-    """Raises EditError unless neurons are off in the weights of a model, in their place."""
+    """Raises EditError unless the neurons are off in the weights of a model."""
     for name, effect in effects(model, neurons).items():
         layer = model.denoiser.get_submodule(name)
         refuse_made(name, layer)
         effect.check_weights(effect.weight, effect.bias, "the weight")
 
 
-# what an interruption leaves ----------------------------------------------------------------------
+# resuming after an interruption -------------------------------------------------------------------
 
 
 def _identity(model: Model, lessons: Sequence[Lesson], ordinary: Kept, hardening: Hardening) -> str:
-    """What the result depends on. Weights, pictures and embeddings by their bytes."""
+    """A digest of all that the result depends on: weights, pictures and embeddings by their
+    bytes.
+    """
     about = [asdict(hardening), [one.prompt for one in lessons]]
     digest = hashlib.sha256(json.dumps(about).encode())
     tensors = [
@@ -333,7 +336,9 @@ def _save(module: nn.Module, folder: Path, key: str, epochs: int) -> None:
 
 
 def _load(module: nn.Module, folder: Path, key: str) -> int:
-    """Weights of an interrupted hardening, if it was this one; how many epochs it had done."""
+    """Load the weights of an interrupted hardening with this key; return how many epochs it had
+    done.
+    """
     from safetensors.torch import load_file
 
     file = folder / "weights.safetensors"

@@ -15,17 +15,18 @@ from findnemo.runs.standing import folder_of, said, worst_first
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.verdict import ALL, advice_of, looked_at
 
-BUDGET = 250_000  # letters of all pictures together
+BUDGET = 250_000  # characters of all pictures together
 SHOWN = 12  # pictures at most
-SIDE = 420  # of a picture's longer side, in pixels
+SIDE = 420  # longer side of a picture, in pixels
 
 
 def html_of(run: Run) -> str:
-    """What to do with a run and why, its five figures, and the sheets of memorized captions.
+    """Return HTML that says what to do with a run and why, with its five figures and its sheets.
 
-    What is not gone comes first; SHOWN and BUDGET limit how many. No model is loaded.
+    Captions whose memory is not gone come first. SHOWN and BUDGET limit the number of sheets. No
+    model is loaded.
 
-    Raises InputError for a run that holds a link: a picture must not come from elsewhere.
+    Raises InputError for a run that holds a link: a picture must not come from outside the run.
     """
     refuse_links(run.path)
     captions = striking(run)  # a run may have a million
@@ -42,13 +43,13 @@ def html_of(run: Run) -> str:
 
 
 def _sheets(run: Run, captions: Sequence[Caption]) -> Iterator[str]:
-    """A figure for each caption that has a sheet, until they hold too much."""
+    """A figure for each caption that has a sheet, until BUDGET is spent."""
     budget = BUDGET
     for caption in captions:
         file = run.path / folder_of(caption) / "sheets" / f"{caption.slug}.png"
         try:
             uri = data_uri(picture(file), SIDE)
-        except RefusedError:  # no images were made, or the file is none
+        except RefusedError:  # there is no sheet, or the file is no picture
             continue
         budget -= len(uri)
         if budget < 0:

@@ -17,12 +17,12 @@ PATIENCE = 0.2  # seconds between two looks at a directory that is in use
 
 
 def acquire(path: Path, wait: bool = False) -> IO[str]:
-    """Lock a directory for this process until the returned file is closed.
+    """Lock a run directory for this process until the returned file is closed.
 
-    `wait`: until another process that holds it lets go.
+    `wait`: wait until another process releases the directory.
 
-    Raises InputError naming the process that holds it, or a link in the directory, through which a
-    writer would reach out of it; StorageError if nothing can be written there.
+    Raises InputError naming the process that holds the directory, or a link in it through which
+    findnemo would write outside it. Raises StorageError if the directory cannot be written.
     """
     refuse_links(path)
     with storing(path):
@@ -45,7 +45,7 @@ def acquire(path: Path, wait: bool = False) -> IO[str]:
 
 
 def _holder(lock: IO[str]) -> str:
-    """Its number, if the file tells one."""
+    """The process number that the lock file names, if any."""
     lock.seek(0)
     number = lock.read(20).split()
     return f" (its number: {number[0]})" if number and number[0].isdigit() else ""

@@ -1,6 +1,4 @@
-"""A run directory may come from somebody else: nothing in it may lead a
-reader or a writer out of it.
-"""
+"""Refuse run directories that lead outside themselves: a run may come from somebody else."""
 
 from __future__ import annotations
 
@@ -10,17 +8,17 @@ from pathlib import Path
 
 from findnemo.errors import InputError
 
-# how the names begin of what every command opens
+# prefixes of the names that every command opens
 READ = ("run.sqlite", ".lock", "settings.json", "calibration", "export", "studies")
-THEIRS = "tracking"  # what trackers keep, links too; findnemo opens nothing in it
+THEIRS = "tracking"  # files of trackers, links among them; findnemo opens none of them
 
 
 def refuse_links(path: Path, deep: bool = True) -> None:
     """Raises InputError naming a link, a pipe or a device in a run directory.
 
-    `deep`: anywhere in it, for those who write or show pictures.
+    `deep`: search the folders of the directory too; for commands that write or show pictures.
 
-    The directory itself may be a link: that is the user's word, not the run's.
+    The run directory itself may be a link: the user chose it.
     """
     for entry in _entries(path, deep):
         if not deep and not entry.name.startswith(READ):

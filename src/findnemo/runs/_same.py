@@ -1,6 +1,6 @@
-"""Is it still the model of the run?
+"""Check that work on a run goes on with the model that the run was begun with.
 
-Checked wherever work on a run begins; pictures are of one autoencoder and one sampler as well.
+The autoencoder and the sampler count too where pictures are made.
 """
 
 from __future__ import annotations
@@ -11,23 +11,20 @@ from findnemo.errors import MismatchError
 from findnemo.models._identity import PICTURES, Identity, kept_identity, refuse_other
 from findnemo.runs.store import Run
 
-# value of the run: the parts with which pictures were first made, where its settings do not keep
-# them
+# value of the run: the parts that first made pictures, in runs whose settings do not keep them
 MADE_WITH = "pictures"
 WAY_OUT = "give that model, or a new --out"
 
 
 def require_same(run: Run, model: Any, pictures: bool = False) -> None:
-    """Refuse to go on with another model than a run was begun with.
+    """Raises MismatchError naming what differs between this model and the model of the run.
 
-    `pictures`: finished images are to be made with it.
-
-    A run that was begun without images keeps what they depend on when the first are made. Raises
-    MismatchError naming what differs.
+    `pictures`: finished images will be made. A run that was begun without images then keeps the
+    parts that its images depend on, when the first images are made.
     """
     settings = run.meta("settings")
     if (kept := kept_identity(settings.get("identity"))) is None:
-        return  # begun by an earlier findnemo: nothing is added to it (`Run.create`)
+        return  # an earlier findnemo began this run: nothing is added (`Run.create`)
     refuse_other(model, str(settings.get("model")), kept, str(run.path), WAY_OUT)
     if not pictures or PICTURES[1] in kept.parts:
         return

@@ -1,8 +1,8 @@
-"""What attempts and attacks on the captions of a run say, each and together.
+"""What attempts and attacks show about the captions of a run, one by one and together.
 
-That an attempt gives no copy says something only where it gives one on the untouched model: its
-positive control. Here that is decided; whoever shows it takes it from here. Pure functions on what
-the run keeps.
+An attempt without a copy is evidence only if the same attempt gives a copy on the untouched model,
+its positive control. This module alone decides that; all outputs read it from here. All functions
+are pure: they read what the run keeps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from findnemo.robustness.curves import Point, curve, gap, shares, strongest
 from findnemo.runs.store import Caption
 from findnemo.stats import wilson
 
-# and the name of a trial: stages in the run store
+# prefixes of stages in the run store; the name of a trial follows
 ATTACK = "attack:"
 ATTEMPT = "attempts:"
 MEMORIZED = "memorized"
@@ -26,8 +26,8 @@ ORDINARY = "ordinary"
 OFF = "neurons off"
 UNTOUCHED = "untouched"
 HARDENED = "hardened"
-GIVEN = "image to image"  # attempts that start from the picture itself
-EMBEDDING = "optimised embedding"  # the attack, beside the names of attempts
+GIVEN = "image to image"  # prefix of attempts that start from the picture itself
+EMBEDDING = "optimised embedding"  # the attack, among the names of attempts
 
 
 # one attempt on one caption -----------------------------------------------------------------------
@@ -40,10 +40,10 @@ VERDICTS = {
 
 
 class Verdict(NamedTuple):
-    """What an attempt on an edited model says of a caption: one of VERDICTS.
+    """What one attempt on an edited model shows about a caption: a word of VERDICTS.
 
-    `reached`: similarity to the picture that it reached, `control`: that of the same attempt on the
-    untouched model, None where it was not made.
+    `reached`: similarity to the picture that the attempt reached. `control`: similarity that it
+    reached on the untouched model, None where it was not tried there.
     """
 
     word: str
@@ -71,9 +71,9 @@ class Verdict(NamedTuple):
 
 
 def verdict(reached: float, control: float | None) -> Verdict:
-    """What an attempt says that reached a similarity to the picture, from its positive control.
+    """The verdict on an attempt that reached a similarity, given its positive control.
 
-    A copy is a copy, whatever the control gives.
+    A copy counts as a copy whatever the control gives.
 
     >>> [verdict(*pair).word for pair in ((0.9, 0.9), (0.1, 0.9), (0.1, 0.17), (0.1, None))]
     ['back', 'not back', 'tells nothing', 'tells nothing']
@@ -85,32 +85,34 @@ def verdict(reached: float, control: float | None) -> Verdict:
 
 
 def verdicts(caption: Caption, bases: Mapping[str, str]) -> dict[str, dict[str, Verdict]]:
-    """State of the model (`neurons off`, `hardened`) -> attempt -> what it says of a memorized
-    caption, from results that stand; `EMBEDDING` is the attack.
+    """Verdicts on a memorized caption: state of the model -> attempt -> verdict.
 
-    `bases`: stage -> the basis that its results must stand on.
+    States are `neurons off` and `hardened`; the attempt `EMBEDDING` is the attack. Only results
+    with the current basis count. `bases`: stage -> current basis.
     """
     found: dict[str, dict[str, Verdict]] = defaultdict(dict)
     if caption.detected is None or not caption.detected.memorized:
         return found
     for stage in (ATTEMPT, ATTACK):
-        standing = _standing(caption, bases, stage)
+        standing = _current(caption, bases, stage)
         control = standing.pop(UNTOUCHED, {})
-        # the caption itself gives the picture there, without any search
+        # on the untouched model the caption itself gives the picture, without any search
         curves = control.get("curves", {})
         blind = {start: curves[start] for start in uninformed(curves)}
-        controls = _reached(control | {"curves": blind})
+        controls = _similarities(control | {"curves": blind})
         for state, payload in standing.items():
             if state in (OFF, HARDENED):
-                for name, reached in _reached(payload).items():
+                for name, reached in _similarities(payload).items():
                     found[state][name] = verdict(reached, controls.get(name))
     return found
 
 
 def tried_columns(found: Mapping[str, Verdict]) -> dict[str, Any]:
-    """What a row of results.csv says of a caption: verdict of the attack and why; attempts that are
-    not given the picture, those that work on the untouched model and of these those that give a
-    copy. None where nothing was tried. `found`: attempt -> verdict, of one state of the model.
+    """Columns of results.csv about attacks and attempts; None where nothing was tried.
+
+    `attack`, `attack_why`: verdict on the attack, and why. `attempts_work`: attempts that are not
+    given the picture and work on the untouched model. `attempts_back`: how many of these give a
+    copy. `found`: attempt -> verdict, in one state of the model.
 
     >>> tried_columns({EMBEDDING: verdict(0.1, 0.17), "seeds: fresh": verdict(0.1, 0.9)})
     {'attack': 'tells nothing', 'attack_why': 'on the untouched model it gives no copy either: 0.17', 'attempts_work': 1, 'attempts_back': 0}
@@ -131,19 +133,19 @@ def prompts_of(found: Mapping[str, Verdict]) -> list[Verdict]:
     return [one for name, one in found.items() if name != EMBEDDING and not name.startswith(GIVEN)]
 
 
-def _reached(payload: Mapping[str, Any]) -> dict[str, float]:
-    """Attempt -> the similarity to the picture that it reached: of an attempt its nearest image, of
-    the attack the mean of the images of the best embedding.
+def _similarities(payload: Mapping[str, Any]) -> dict[str, float]:
+    """Attempt -> similarity to the picture that it reached.
+
+    An attempt counts by its nearest image, the attack by the mean over the images of its best
+    embedding.
     """
     near = {name: max(values) for name, values in payload.get("closeness", {}).items() if values}
     line = strongest(payload.get("curves", {}))
     return near | ({EMBEDDING: line[max(line)]} if line else {})
 
 
-def _standing(caption: Caption, bases: Mapping[str, str], stage: str) -> dict[str, dict[str, Any]]:
-    """Trial -> result of a caption, of those that stand on the last basis: other neurons, settings
-    or weights make another result.
-    """
+def _current(caption: Caption, bases: Mapping[str, str], stage: str) -> dict[str, dict[str, Any]]:
+    """Trial -> result of a caption, without results of other neurons, settings or weights."""
     return {
         name.removeprefix(stage): payload
         for name, payload in caption.results.items()
@@ -151,12 +153,15 @@ def _standing(caption: Caption, bases: Mapping[str, str], stage: str) -> dict[st
     }
 
 
-def _told(found: Sequence[Verdict]) -> dict[str, Any]:
-    """What an attempt says of `n` captions: on how many it `works` in the untouched model, of how
-    many of these it brings the picture `back`, with Wilson's interval (95 %); `beyond`: it does
-    though it does not work there; `silent`: of the others, the similarity reached there.
+def _tally(found: Sequence[Verdict]) -> dict[str, Any]:
+    """Counts of the verdicts on one attempt over captions.
 
-    >>> _told([verdict(0.1, 0.9), verdict(0.8, 0.9), verdict(0.1, 0.17)])
+    `n`: captions. `works`: captions whose picture the attempt gives on the untouched model. `back`:
+    how many of these it brings back, with Wilson's 95 % interval `low`, `high`. `beyond`: captions
+    whose picture it gives on the edited model alone. `silent`: control similarities of captions on
+    which the attempt tells nothing.
+
+    >>> _tally([verdict(0.1, 0.9), verdict(0.8, 0.9), verdict(0.1, 0.17)])
     {'n': 3, 'works': 2, 'back': 1, 'beyond': 0, 'silent': [0.17], 'low': 0.0945, 'high': 0.9055}
     """
     works = [one for one in found if one.works]
@@ -175,11 +180,11 @@ def _told(found: Sequence[Verdict]) -> dict[str, Any]:
 
 
 def counted(cell: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Of a cell of `attempts_summary` the captions that give copies, `back`, of how many, `works`,
-    and the interval; None where it tells nothing.
+    """The counts of a cell of `attempts_summary` that are shown, None where it tells nothing.
 
-    In an edited model these are the captions for which the attempt works on the untouched one, or
-    where it works for none and gives copies all the same, all of them.
+    `back`: captions that give copies. `works`: the captions that count, in an edited model those on
+    which the attempt works on the untouched model. If it works on none of them and still gives
+    copies, all captions count.
     """
     told = cell.get("told")
     if told is None or (told["beyond"] and not told["works"]):
@@ -193,13 +198,14 @@ def counted(cell: Mapping[str, Any]) -> dict[str, Any] | None:
 def _results(
     captions: Iterable[Caption], bases: Mapping[str, str], stage: str, is_memorized: bool
 ) -> dict[str, dict[int, dict[str, Any]]]:
-    """Trial -> caption -> result, of memorized captions or of ordinary ones: those that
-    were tried in every trial.
+    """Trial -> caption -> result, of the captions that were tried in every trial.
+
+    `is_memorized`: of memorized captions, else of ordinary ones.
     """
     results: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     for caption in captions:
         if (caption.detected is not None and caption.detected.memorized) is is_memorized:
-            for trial, payload in _standing(caption, bases, stage).items():
+            for trial, payload in _current(caption, bases, stage).items():
                 results[trial][caption.id] = payload
     common = set.intersection(*map(set, results.values())) if results else set()
     return {
@@ -209,15 +215,13 @@ def _results(
 
 
 def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:
-    """Curves of the attack with intervals, the gaps between memorized pictures and such that were
-    never seen, and what the attack says.
+    """Curves of the attack with intervals, gaps to pictures never seen, and counts of verdicts.
 
     `curves`: name -> [step, mean similarity] pairs; `bands`: name -> [step, low, high], 95 %;
     `gaps`: name -> [step, gap, low, high], of the captions for which the attack works on the
-    untouched model; `n`: memorized captions; `known`: of how many the training image is known;
-    `told`: state of the model -> counts (`_told`), and `never`, copies of pictures never seen, of
-    how many. `bases`: stage -> the basis that its results
-    must stand on.
+    untouched model; `n`: memorized captions; `known`: how many of them have a known training image;
+    `told`: state of the model -> counts (`_tally`), with `never`: [copies, pictures] of pictures
+    never seen. `bases`: stage -> current basis of its results.
     """
     found = {c.id: verdicts(c, bases) for c in captions}
     rows: dict[str, dict[int, dict[int, float]]] = {}
@@ -245,14 +249,14 @@ def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dic
         "bands": {name: _band(line) for name, line in points.items()},
         "gaps": _gaps(rows, works),
         "told": {
-            state: _told(some) | {"never": _copied(rows.get(f"never seen, {state}", {}))}
+            state: _tally(some) | {"never": _copies(rows.get(f"never seen, {state}", {}))}
             for state, some in told.items()
         },
     }
 
 
-def _copied(lines: Mapping[int, Mapping[int, float]]) -> list[int]:
-    """Of how many pictures the attack gives a copy, and of how many it was tried."""
+def _copies(lines: Mapping[int, Mapping[int, float]]) -> list[int]:
+    """[pictures of which the attack gives a copy, pictures on which it was tried]."""
     return [sum(line[max(line)] >= COPY for line in lines.values()), len(lines)]
 
 
@@ -278,10 +282,10 @@ def _curve_name(who: str, trial: str) -> str:
 def _gaps(
     rows: Mapping[str, Mapping[int, Mapping[int, float]]], works: Container[int]
 ) -> dict[str, list[list[float | None]]]:
-    """Memorized less each control, in the same model, of captions for which the attack `works` on
-    the untouched model.
+    """Similarity of memorized captions minus that of each control, in one state of the model.
 
-    Pictures that were never seen are compared caption by caption.
+    Only captions count for which the attack `works` on the untouched model. Pictures that were
+    never seen are compared caption by caption.
     """
     gaps: dict[str, list[list[float | None]]] = {}
     for name, control in rows.items():
@@ -299,9 +303,10 @@ def _gaps(
 
 
 def attempts_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:
-    """Attempt -> column (`untouched`, `neurons off`, `ordinary, neurons off`) -> shares of
-    copies; see `curves.shares`. Those of memorized captions in an edited model hold what they say,
-    `told` (`_told`).
+    """Attempt -> column (`untouched`, `neurons off`, `ordinary, neurons off`) -> shares of copies.
+
+    Shares are those of `curves.shares`. Columns of memorized captions in an edited model also hold
+    counts of verdicts, `told` (`_tally`).
     """
     found = {c.id: verdicts(c, bases) for c in captions}
     tried = _results(captions, bases, ATTEMPT, True)
@@ -318,7 +323,7 @@ def attempts_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> d
     }
     for state in (OFF, HARDENED):
         for attempt, cell in columns.get(state, {}).items():
-            cell["told"] = _told(
+            cell["told"] = _tally(
                 [one for id_ in tried[state] if (one := found[id_][state].get(attempt))]
             )
     order = sorted(columns, key=lambda name: (name.startswith(ORDINARY), name != UNTOUCHED))

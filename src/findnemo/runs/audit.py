@@ -1,5 +1,6 @@
-"""The audit of a table of captions over a run directory: detect, localize, verify; every step
-resumes where it stopped.
+"""The audit of a table of captions in a run directory: detect, localize, verify.
+
+Every step resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ from findnemo.verification import RANDOM, Look, Verification, copying_seeds, qua
 if TYPE_CHECKING:
     from PIL import Image
 
-# memorized captions of which those that copy are scanned for the layers that carry copies
+# memorized captions at most that are scanned for the layers that carry copies
 SCANNED = 12
 
 
@@ -69,15 +70,16 @@ class Plan:
     """What an audit does besides the calibration's settings.
 
     `fdr`: false discovery rate of the list of captions; all captions are then scored with all
-    seeds. `miss`: share of memories that may be lost where detection ends early
-    (`detection.detect`), None where it does not. `judges`: where the copy descriptor ("descriptor") and the CLIP ("clip") come from.
-    `quality_prompts`: unrelated captions for the quality check. `max_impact`: among the sets that
-    remove a memory prefer one that changes the captions `unrelated` by no more. `scope`: value
-    layers in which neurons are sought, "paper", "all", or "auto": whatever a scan of the model says
-    (`localization.scope`). `copied`: captions whose finished images were seen to be copies of
-    training pictures, each with the files of those; they are memorized whatever their score is.
-    `training`: digest of the training pictures and of what was seen of them. `thorough`: all
-    pictures that decide are made in all steps, as in runs whose settings say nothing of it.
+    seeds. `miss`: share of memories that may be lost because detection ends early
+    (`detection.detect`), None if it does not end early. `judges`: sources of the copy descriptor
+    ("descriptor") and of the CLIP ("clip"). `quality_prompts`: unrelated captions for the quality
+    check. `max_impact`: among the sets that remove a memory, prefer one that changes the captions
+    `unrelated` by no more than this. `scope`: value layers in which neurons are searched, "paper",
+    "all", or "auto", which follows a scan of the model (`localization.scope`). `copied`: captions
+    whose finished images are copies of training pictures, each with the files of those pictures;
+    they are memorized whatever their score is. `training`: digest of the training pictures and of
+    the copies seen. `thorough`: all pictures that decide are made in all steps, as in runs whose
+    settings do not mention it.
     """
 
     search: str = DEFAULT
@@ -95,9 +97,9 @@ class Plan:
     thorough: bool = False
 
     def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
-        """Everything a result depends on; a run directory holds results of one such set only.
+        """Everything that a result depends on; a run directory holds results of one such set only.
 
-        Without images no picture's part is kept.
+        Without images the settings name no part that makes pictures.
         """
         if self.images:
             check_images(model, self.image_settings)
@@ -130,11 +132,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Tools:
-    """What answers need: the model, the calibration, the plan, the judges and the known training
-    images. No run: workers have none.
+    """What a stage needs to answer: model, calibration, plan, judges and known training images.
 
-    `copied`: the training images that a caption was seen to give. `made`: the pictures that are
-    stored of it.
+    There is no run: workers have none. `copied`: the training images that a caption was seen to
+    reproduce. `made`: the stored pictures of the caption.
     """
 
     model: Model
@@ -147,8 +148,8 @@ class Tools:
 
     @property
     def bystanders(self) -> Bystanders | tuple[()]:
-        """The captions on which the impact of a set is measured; none where the plan does
-        not ask for gentle ones.
+        """The captions on which the impact of a set is measured; empty without
+        `Plan.max_impact`.
         """
         if self.plan.max_impact is None:
             return ()
@@ -157,9 +158,9 @@ class Tools:
 
 @dataclass(frozen=True)
 class Work:
-    """What a driver needs: the run that it alone writes to, and the tools.
+    """What a driver needs: the tools, and the run that only the driver writes to.
 
-    `model`: where workers have models of their own, facts of theirs (`Pool.model`).
+    `model`: the model, or facts about the models of the workers (`Pool.model`).
     """
 
     run: Run
@@ -172,8 +173,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a stage says of a caption: a JSON payload, and files (path in the run directory ->
-    content); or why it failed.
+    """What a stage answers for a caption: a JSON payload and files, or why it failed.
+
+    `files`: path in the run directory -> content.
     """
 
     payload: dict[str, Any] = field(default_factory=dict)
@@ -190,11 +192,11 @@ def start(
     wait: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> Run:
-    """Open the run directory for writing and put the calibration into it.
+    """Open the run directory for writing, keep the calibration in it, and return the run.
 
-    `shard`: the part of the table that this run answers. `wait`: for another process that writes to
-    it. `tell`: a run that has begun takes other image settings and judges from the plan, and says
-    what becomes of its results (`changing`); without it they are refused.
+    `shard`: the part of the table that this run answers. `wait`: wait for another process that
+    writes to the run. `tell`: called with what becomes of earlier results (`changing`) if the plan
+    gives an existing run other image settings or judges. Without `tell` such a plan is refused.
     """
     calibration.check(model)
     check_score(plan.search, calibration)
@@ -216,7 +218,7 @@ def start(
 
 
 def remember_source(run: Run, model: Model) -> None:
-    """Keep where the model was found last, and how it was opened; no result depends on it."""
+    """Keep where the model was last found, and how it was opened; no result depends on it."""
     run.set_meta("source", model.source)
     run.set_meta("source_options", model.options)
     vouch(run)
@@ -230,16 +232,17 @@ def audit(
     pool: Pool | None = None,
     stop: Callable[[], bool] = never,
 ) -> list[Caption]:
-    """Run the stages over the captions and return them with their results.
+    """Run the stages over the captions and return the captions with their results.
 
-    What is already answered is not done again.
+    Answers that the run already holds are not computed again. A caption on which a stage fails (the
+    model returns NaN, say) is marked failed with the reason, and the audit goes on.
 
-    A caption on which a stage fails (NaN from the model, say) is marked failed with the reason, and
-    the rest goes on. `pool`: who answers; without one, this process with the model of `work`.
-    `stop` is asked between captions, or groups that share passes: once it says so, nothing more is
-    begun, and the results so far are returned. Raises StorageError where nothing can be written;
-    the same call goes on once there is room. For tables that do not fit the memory use
-    `table.enter` and `answer`.
+    `pool`: the workers that answer; without one, this process answers with the model of `work`.
+    `stop`: called between captions, or between groups that share passes. Once it returns True,
+    nothing more is begun, and the results so far are returned.
+
+    Raises StorageError where nothing can be written; the same call resumes once there is room. For
+    tables that do not fit in memory use `table.enter` and `answer`.
     """
     enter(work.run, prompts)
     answer(work, stages, progress, pool, stop)
@@ -253,12 +256,12 @@ def answer(
     pool: Pool | None = None,
     stop: Callable[[], bool] = never,
 ) -> bool:
-    """Run the stages over the captions that were asked for (`table.enter`, `table.ask_all`);
-    whether all was done before `stop()`.
+    """Run the stages over the requested captions (`table.enter`, `table.ask_all`).
 
-    Answers are the same to the last bit whoever gives them: captions that share passes are told by
-    their ids. Memory is constant however many there are. Raises MismatchError where the model is no
-    longer the one with which the run was begun.
+    Returns whether everything was done before `stop()`. Answers are the same to the last bit
+    whoever computes them: the ids of captions decide which of them share passes. Memory is constant
+    in the number of captions. Raises MismatchError if the model is no longer the one with which the
+    run was begun.
     """
     pool = pool or Serial(work.model)
     for stage in stages:
@@ -280,8 +283,8 @@ def answer(
 
 
 def _scope(work: Work, pool: Pool, progress: Progress) -> str:
-    """Where neurons are sought: as asked for, or as a scan of the first captions over tau
-    says, which the run keeps.
+    """The value layers to search: those of the plan, or those that a scan of the first captions
+    over tau names. The run keeps the result of the scan.
     """
     run = work.run
     plan = work.plan
@@ -312,7 +315,7 @@ def _scanned(
 def _answer_stage(
     work: Work, stage: str, pool: Pool, progress: Progress, stop: Callable[[], bool]
 ) -> None:
-    block = group_size(work.model)  # which no shard divides
+    block = group_size(work.model)  # no shard divides a group
     size, within = (block, None) if stage == "detect" else (search_group(work.model), block)
     captions, count = list_open(work.run, stage, size=size, within=within)
     units = (
@@ -327,9 +330,7 @@ def _answer_stage(
 
 
 def _originals(work: Work, stage: str, caption: Caption) -> tuple[Image.Image, ...]:
-    """The training images of a caption that a stage looks at; workers have no access to what the
-    run has fetched.
-    """
+    """The training images of a caption that a stage looks at; workers cannot read the run."""
     if stage == "localize":
         return tuple(picture(file) for file in work.plan.copied.get(caption.text, ()))
     original = work.original(caption) if stage == "verify" and work.plan.images else None
@@ -337,22 +338,22 @@ def _originals(work: Work, stage: str, caption: Caption) -> tuple[Image.Image, .
 
 
 def commit(run: Run, stage: str, events: Sequence[Event]) -> int:
-    """Write what became known at one time, files first, and commit it in one transaction; how many
-    captions of the list that were.
+    """Write what became known at one time, files first, in one transaction; return how many listed
+    captions it answers.
 
-    A group is computed whole also where a part of it is answered: what shares its passes is then
-    the same as in an undisturbed audit, and so is the result, to the last bit. Only the open ones
-    of it are committed.
+    A group is computed whole even if the run holds answers for a part of it. Its captions then
+    share the same passes as in an undisturbed audit, so the results are the same to the last bit.
+    Only the open answers are committed.
     """
-    known = _known(stage, events)
+    known = _answered(stage, events)
     open_ = on_list(run, [caption for caption, *_ in known])
     if stage in STAGES:
         forget(run)
     return keep(run, [found for found in known if found[0].id in open_])
 
 
-def _known(stage: str, events: Sequence[Event]) -> list[tuple[Caption, str, Answer, float]]:
-    """What became known of every caption, as `keep` takes it."""
+def _answered(stage: str, events: Sequence[Event]) -> list[tuple[Caption, str, Answer, float]]:
+    """The answer for every caption of the events, as arguments of `keep`."""
     return [
         (caption, stage, answer, event.seconds / len(event.unit.items))
         for event in events
@@ -361,13 +362,14 @@ def _known(stage: str, events: Sequence[Event]) -> list[tuple[Caption, str, Answ
 
 
 def _answers_of(event: Event) -> list[Answer]:
-    """An answer for every item of a unit."""
+    """One answer for every item of a unit."""
     return [Answer(error=event.aside)] * len(event.unit.items) if event.aside else event.answers
 
 
 def keep(run: Run, answers: Sequence[tuple[Caption, str, Answer, float]]) -> int:
-    """Write answers, each with its caption, stage and seconds: files first, then all in one
-    transaction. How many they are.
+    """Write answers, files first, in one transaction; return how many there are.
+
+    `answers`: caption, stage, answer and seconds of each.
     """
     write_all(
         {
@@ -384,7 +386,7 @@ def keep(run: Run, answers: Sequence[tuple[Caption, str, Answer, float]]) -> int
 
 
 def attempted(model: Model, do: Callable[[], Answer]) -> Answer:
-    """What is done for a single caption, or the error with which it failed as an answer."""
+    """The answer of `do` for one caption, or its error as an answer."""
     try:
         with named(model.device, "a single caption"):
             return do()
@@ -393,7 +395,8 @@ def attempted(model: Model, do: Callable[[], Answer]) -> Answer:
 
 
 Item = tuple[Caption, tuple["Image.Image", ...]]
-Seen = tuple[tuple["Image.Image", ...], Look]  # the training images of a caption, and what is known
+# training images of a caption, and its known pictures
+Seen = tuple[tuple["Image.Image", ...], Look]
 
 
 def answers(
@@ -404,8 +407,9 @@ def answers(
     plan: Plan,
     judges: Judges,
 ) -> list[Answer]:
-    """A stage of captions that share passes, each with its training images as far as they are
-    known: what a worker does.
+    """Answer a stage for captions that share passes: the step of a worker.
+
+    Each item is a caption with its training images, as far as they are known.
     """
     known = {caption.id: originals for caption, originals in items}
     tools = Tools(
@@ -419,7 +423,7 @@ def answers(
     try:
         with named(model.device, "a single caption"):
             return _STEPS[stage](tools, [caption for caption, _ in items])
-    except FindnemoError as problem:  # of the whole group, such as a device without memory
+    except FindnemoError as problem:  # fails the whole group, such as a device out of memory
         return [Answer(error=str(problem))] * len(items)
 
 
@@ -437,7 +441,7 @@ def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
 
 
 def _seen(plan: Plan, caption: str) -> dict[str, Any]:
-    """What finished images say of a caption before its score does."""
+    """The part of a detection that comes from finished images, not from the score."""
     return {"memorized": True, "copies": True} if caption in plan.copied else {}
 
 
@@ -460,18 +464,18 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
     ordinary = tools.calibration.ordinary
     if not found.points or found.reached or not ordinary:
         return Answer(found.to_json())
-    # no neurons go off: say what carries the memory
+    # there is nothing to switch off: say what carries the memory
     seed = tools.calibration.settings.seed
     carrier = diagnose(tools.model, caption.text, ordinary, plan.image_settings, seed)
     return Answer(found.to_json() | {"diagnosis": carrier.to_json()})
 
 
 def verified(tools: Tools, caption: Caption) -> Answer:
-    """The verification of a caption by its own neurons, with its pictures."""
+    """Verify a caption with its own neurons off; the answer holds its pictures."""
     neurons = neurons_of(caption)
     original = tools.original(caption)
     tools.calibration.check(tools.model)
-    # doubt about the pictures with neurons off is settled for all neurons together (`check_union`)
+    # `check_union` settles doubt about pictures with neurons off, for all neurons together
     look = replace(tools.made(caption), confirm=False)
     result = _verified(tools, caption, neurons, look)
     return Answer(result.values, _pictures(caption, result, len(neurons), original))
@@ -496,9 +500,10 @@ def _verified(tools: Tools, caption: Caption, neurons: NeuronSet, look: Look) ->
 def _pictures(
     caption: Caption, result: Verification, neurons: int, original: Image.Image | None
 ) -> dict[str, bytes]:
-    """The files of a verification: finished images, noise differences, the training image and a
-    sheet; none without images. Quick images are called so (`quick-before-00.png`), and those of
-    them that were made in all steps are called as all are where none is quick.
+    """The files of a verification: finished images, noise differences, training image and a sheet.
+
+    There are none without images. Names of quick images begin with `quick-`
+    (`quick-before-00.png`). Images that were made again in all steps have the usual names.
     """
     if not result.before:
         return {}
@@ -535,7 +540,7 @@ def _numbered(folder: str, **rows: Sequence[Image.Image]) -> dict[str, bytes]:
 def _sharing(
     one: Callable[[Tools, Caption], Answer], tools: Tools, group: Sequence[Caption]
 ) -> list[Answer]:
-    """What is said of each caption of a group, in passes that they share."""
+    """Answers for the captions of a group, computed in shared passes."""
     steps = [partial(attempted, tools.model, partial(one, tools, caption)) for caption in group]
     return side_by_side(tools.model, steps)
 
@@ -556,10 +561,11 @@ def check_union(
     progress: Progress = no_progress,
     stop: Callable[[], bool] = never,
 ) -> bool:
-    """Look at every memorized caption with the neurons of all off together, and go on with the
-    search for those that copy again (`union.settle`); whether all was done before `stop()`.
+    """Look at every memorized caption with the neurons of all captions off together, and search
+    further for captions that copy again (`union.settle`).
 
-    Untouched images are those that verification made. Results are committed as they come.
+    Returns whether everything was done before `stop()`. The images of verification serve as
+    untouched ones. Results are committed as they come.
     """
     run = work.run
     pool = pool or Serial(work.model)
@@ -580,7 +586,7 @@ def check_union(
         return _answer_of_union(work, pool, union.looked, step, captions, about, progress, stop)
 
     def go_on(union: Union, captions: Sequence[Caption]) -> bool:
-        if work.plan.search != DEFAULT:  # a published procedure is left as it is
+        if work.plan.search != DEFAULT:  # a published procedure stays unchanged
             return True
         scope = _scope(work, pool, progress)
         step = partial(
@@ -596,8 +602,9 @@ def check_union(
 
 
 def _look(work: Work, union: Union, caption: Caption) -> Look:
-    """How a caption is looked at: on which samples, and with the images that verification made of
-    them, those with the neurons off too where it had the same ones off.
+    """How to look at a caption: the samples, and the images that verification made of them.
+
+    Images with neurons off are reused if verification had the same neurons off.
     """
     first = first_sample(caption, work.plan.images)
     own = replace(caption, unions=())
@@ -620,7 +627,7 @@ def _look(work: Work, union: Union, caption: Caption) -> Look:
             for k in range(work.plan.images)
             if (file := folder / f"{when}-{k:02d}.png").exists()
         }
-    except RefusedError:  # a picture is lost or damaged: they are made anew
+    except RefusedError:  # a picture is lost or damaged: make them again
         return Look(first)
     return Look(first, quick={} if steps is None else made, steps=steps, whole=whole)
 
@@ -633,7 +640,7 @@ def _looked(
     plan: Plan,
     judges: Judges,
 ) -> list[Answer]:
-    """Captions that share passes, each as `neurons` leave it: what a worker does."""
+    """What captions that share passes look like with `neurons` off: the step of a worker."""
     known = {caption.id: originals for caption, (originals, _) in items}
     tools = Tools(model, calibration, plan, judges, lambda c: next(iter(known[c.id]), None))
 
@@ -655,7 +662,7 @@ def _looked(
 def _further(
     model: Model, items: Sequence[Item], neurons: NeuronSet, calibration: Calibration, plan: Plan
 ) -> list[Answer]:
-    """Captions that share passes, each searched further with `neurons` off: what a worker does."""
+    """Search further for captions that share passes, with `neurons` off: the step of a worker."""
 
     def one(caption: Caption, originals: Sequence[Image.Image]) -> Answer:
         failed = () if caption.together is None else caption.together.back
@@ -678,8 +685,10 @@ def _answer_of_union(
     progress: Progress,
     stop: Callable[[], bool],
 ) -> bool:
-    """Answer a stage of captions that have no answer yet, in groups that share passes and are
-    computed whole; whether all was done before `stop()`.
+    """Answer a stage for the captions that have no answer yet; return whether all was done before
+    `stop()`.
+
+    Captions are grouped to share passes, and groups are computed whole.
     """
     open_ = {c.id for c in captions if stage not in c.results}
     shared = grouped(captions, search_group(work.model), group_size(work.model))
@@ -687,7 +696,7 @@ def _answer_of_union(
     units = (Unit(tuple((c, about(c)) for c in group)) for group in groups)
 
     def write(events: Sequence[Event]) -> int:
-        return keep(work.run, [one for one in _known(stage, events) if one[0].id in open_])
+        return keep(work.run, [one for one in _answered(stage, events) if one[0].id in open_])
 
     name = stage.partition(":")[0]
     if groups:
@@ -696,15 +705,15 @@ def _answer_of_union(
 
 
 def check_quality(work: Work, pool: Pool | None = None, progress: Progress = no_progress) -> None:
-    """Images of captions that are not memorized, with all neurons of the run off, against
-    before; kept as the run's `quality`.
+    """Compare images of captions that are not memorized before and after all neurons of the run are
+    off; the run keeps it as `quality`.
     """
     run = work.run
     plan = work.plan
     neurons = all_neurons(run.captions(stage="localize"))
     clean = not_memorized(run, plan.quality_prompts)
     basis = {"neurons": neurons.to_json(), "prompts": clean}
-    if neurons == EMPTY and run.meta("quality") is not None:  # nothing is off any more
+    if neurons == EMPTY and run.meta("quality") is not None:  # no neurons are off any more
         run.set_meta("quality", None)
         run.set_meta("quality_basis", None)
     if plan.images and neurons != EMPTY and clean and run.meta("quality_basis") != basis:
@@ -718,7 +727,7 @@ def check_quality(work: Work, pool: Pool | None = None, progress: Progress = no_
         pool = pool or Serial(work.model)
         result = answer_of(pool, step, tuple(clean), "quality check", progress)
         run.set_meta("quality", result)
-        # what failed is tried again
+        # failed checks are tried again
         run.set_meta("quality_basis", None if result["failed"] else basis)
 
 
@@ -736,9 +745,11 @@ def _quality(
 
 
 def not_memorized(run: Run, most: int) -> list[str]:
-    """The first captions of a run that are not memorized, those over tau whose images are no copies
-    among them: what stands under the threshold alone would be chosen by the score. None whose
-    type says that it is a memory, which detection may have missed.
+    """The first captions of a run that are not memorized, at most `most`.
+
+    Captions over tau whose images are no copies count too: a selection by the score alone would be
+    biased. Captions whose type says that they are memories do not count, since detection may have
+    missed them.
     """
     others = (
         c.text for c in run.captions(stage="detect") if not treated(c) and not is_memory(c.type)
@@ -747,7 +758,9 @@ def not_memorized(run: Run, most: int) -> list[str]:
 
 
 def _versions(model: Model) -> dict[str, str]:
-    """What a run was last worked on with; its threads too, on which last bits depend."""
+    """Versions with which the run was last worked on, and the number of threads, on which the last
+    bits of results depend.
+    """
     import diffusers
     import torch
     import transformers

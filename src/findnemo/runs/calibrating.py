@@ -1,5 +1,6 @@
-"""Calibration by a pool: chunks of hold-out prompts are computed anywhere and merged in their
-order, exactly as in one process.
+"""Calibration by a pool of workers.
+
+Workers compute chunks of hold-out prompts, which are merged in order, exactly as in one process.
 """
 
 from __future__ import annotations
@@ -27,28 +28,30 @@ def calibrate_with(
     progress: Callable[[str], None] = lambda prompt: None,
     stop: Callable[[], bool] = never,
 ) -> Calibration:
-    """`findnemo.calibration.calibrate_in` by a pool; the result is the same to the last bit.
+    """Calibrate as `findnemo.calibration.calibrate_in` does, with a pool; the result is the same to
+    the last bit.
 
-    Raises DeviceError where workers die over one chunk of prompts again and again: no calibration
-    is made without them.
+    Raises DeviceError where workers die again and again on one chunk of prompts: there is no
+    calibration without that chunk.
     """
     parts = None if isinstance(pool, Serial) else parts_of(pool)
     return calibrate_in(folder, pool.model, prompts, settings, rule, progress, parts, stop)
 
 
 def as_published(run: Run, pool: Pool, calibration: Calibration) -> Calibration:
-    """The calibration by which NeMo is what the paper says: the run's own, or, where that is
-    findnemo's, one with the paper's score.
+    """The calibration that makes NeMo what the paper describes.
 
-    Its threshold (mean + 1 std) is of the hold-out prompts that the calibration keeps, its
-    activation statistics are the run's. It is made once, and kept in RUN/calibration-paper. Raises
-    InputError where the calibration keeps fewer than two prompts.
+    It is the run's own if that uses the paper's score, else one with that score. Its threshold
+    (mean + 1 std) comes from the hold-out prompts of the run's calibration, its activation
+    statistics are the run's. It is computed once and kept in RUN/calibration-paper.
+
+    Raises InputError where the calibration keeps fewer than two prompts.
     """
     if calibration.settings.pairs == "largest":
         return calibration
     folder = run.path / "calibration-paper"
     settings = settings_for("paper", calibration.settings.seed)
-    with suppress(InputError):  # none there yet, or damaged: it is made again
+    with suppress(InputError):  # missing or damaged: compute it
         kept = Calibration.load(folder)
         is_same = (kept.model, kept.prompts) == (calibration.model, calibration.prompts)
         if is_same and kept.settings == settings:
@@ -61,7 +64,7 @@ def as_published(run: Run, pool: Pool, calibration: Calibration) -> Calibration:
 
 
 def parts_of(pool: Pool) -> Parts:
-    """What computes the parts of a calibration."""
+    """A function that computes the parts of a calibration with a pool."""
 
     def parts(settings: Settings, chunks: Iterator[Chunk]) -> Iterator[list[Group]]:
         for event in in_order(pool, partial(computed, settings=settings), chunks):
@@ -77,5 +80,5 @@ def parts_of(pool: Pool) -> Parts:
 
 
 def computed(model: Model, items: Sequence[Chunk], settings: Settings) -> list[list[Group]]:
-    """The step: a list of groups for every chunk."""
+    """The step of a worker: a list of groups for every chunk."""
     return [list(groups_of(model, chunk, settings)) for chunk in items]

@@ -1,10 +1,10 @@
-"""A run that has begun gets other judges, or other image settings: which of its results stand,
-which are judged anew, and which are made again.
+"""Give an existing run other judges or other image settings.
 
-A run holds results of one set of settings. What does not depend on what changed stays. Verified
-pictures of the same image settings are kept, and judged anew (`judging`). Other results are put
-aside under the settings that they depend on (`aside@1a2b3c4d:localize`), and come back with these. All
-is one transaction: a process may die before it or after it, and the same call goes on.
+A run holds results of one set of settings. Results that do not depend on the change stay. Verified
+pictures stay if their image settings stay, and are judged again (`judging`). All other results are
+put aside under the settings that they depend on (`aside@1a2b3c4d:localize`), and return when those
+settings return. The change is one transaction: a process may die before or after it, and the same
+call resumes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from findnemo.runs.store import Run, differences, flat
 Settings = Mapping[str, Any]
 
 CHANGEABLE = ("images", "image_settings", "judges")
-BEGAN = "began"  # value of the run: those of its beginning, where they have changed since
-STALE = "stale"  # value of the run: pictures of earlier settings are still to be removed
+BEGAN = "began"  # value of the run: its first settings, if they have changed since
+STALE = "stale"  # value of the run: pictures of earlier settings must still be removed
 PICTURED = "pictured"  # stage: a verification whose pictures wait for the judges of the run
 PICTURES = ("images", "noise", "sheets", "cleaned")  # folders that verification fills
 SEARCHED = tuple(f"image_settings.{name}" for name in ("steps", "guidance", "seed"))
 JUDGED = ("image_settings", "judges")
-# values of the run -> the settings that they depend on, as stages in `stages_of`
+# value of the run -> the settings that it depends on, as `stages_of` says for stages
 VALUES = {
     "scan": SEARCHED,
     **dict.fromkeys(("quality", "quality_basis", "attempts", "attack", "hardened"), JUDGED),
@@ -35,12 +35,11 @@ VALUES = {
 
 
 def stages_of(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Stage, or what stands before its colon -> the settings that its results depend on, beside
-    those that never change. Verification, which depends on all of them, is not among them.
+    """Stage, or the prefix before its colon -> the changeable settings that its results depend on.
 
-    The default search looks at pictures in as many steps as images are made in, and with their
-    guidance; it knows no judge. In the audit of a fine-tune the descriptor says which captions
-    copy, and that decides what is memorized and what is sought.
+    Verification depends on all of them and is not listed. The default search looks at pictures with
+    the guidance and the number of steps of finished images, and uses no judge. In the audit of a
+    fine-tune the descriptor decides which captions copy, and so what is memorized and searched.
     """
     seen = ("judges.descriptor",) if "training" in settings else ()
     searched = SEARCHED if settings.get("search") == DEFAULT else ()
@@ -48,7 +47,8 @@ def stages_of(settings: Settings) -> dict[str, tuple[str, ...]]:
 
 
 def part_of(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
-    """Those of the settings, as `store.flat` gives them, that have one of some names or lie in it.
+    """The settings, flat as `store.flat` gives them, whose name is one of `names` or lies below
+    one.
 
     >>> part_of({"images": 4, "judges": {"clip": "a"}, "image_settings": {"steps": 9}}, ("judges",))
     {'judges.clip': 'a'}
@@ -58,13 +58,13 @@ def part_of(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def digest(settings: Settings, names: tuple[str, ...] = CHANGEABLE) -> str:
-    """What tells a part of the settings from others, in 8 digits."""
+    """A digest of a part of the settings, 8 hexadecimal digits."""
     text = json.dumps(part_of(settings, names), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def changed(earlier: Settings, settings: Settings) -> dict[str, tuple[Any, Any]]:
-    """What of CHANGEABLE differs: name -> what it was, and what it is.
+    """The CHANGEABLE settings that differ: name -> (earlier value, new value).
 
     >>> changed({"images": 4, "judges": {}}, {"images": 4, "judges": {"clip": "a"}})
     {'judges.clip': (None, 'a')}
@@ -74,15 +74,16 @@ def changed(earlier: Settings, settings: Settings) -> dict[str, tuple[Any, Any]]
 
 
 def again(earlier: Settings, settings: Settings) -> list[str]:
-    """The stages of `stages_of` whose results do not stand."""
+    """The stages of `stages_of` whose results become invalid."""
     return [
         stage for stage, names in stages_of(settings).items() if _differ(earlier, settings, names)
     ]
 
 
 def keeps_pictures(earlier: Settings, settings: Settings) -> bool:
-    """Whether verified pictures stand, to be judged anew: they are made in the same way, of the
-    same neurons.
+    """Whether verified pictures remain valid and only have to be judged again.
+
+    They do if they are made in the same way, with the same neurons off.
     """
     sought = {"detect", "localize"} & {*again(earlier, settings)}
     return bool(earlier["images"]) and not (sought or _differ(earlier, settings, JUDGED[:1]))
@@ -98,10 +99,11 @@ def _differ(one: Settings, other: Settings, names: tuple[str, ...]) -> bool:
 def change(
     run: Run, earlier: Settings, settings: Settings, tell: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """Give a run other judges or image settings than the `earlier` ones: its settings from now on.
-    None, and nothing is done, where anything else differs, or pictures would be there no more.
+    """Give a run other judges or image settings; return its settings from now on.
 
-    `tell`: who is told before what becomes of the results.
+    Returns None and changes nothing if any other setting differs, or if the change would leave the
+    run without pictures. `earlier`: the present settings. `tell`: called first with what becomes of
+    the results.
     """
     same = {**settings, **{name: earlier[name] for name in CHANGEABLE}}
     if differences(dict(earlier), same) or (earlier["images"] and not settings["images"]):
@@ -132,7 +134,7 @@ def change(
 
 
 def remove_stale(run: Run) -> None:
-    """Remove the pictures that no result of the run belongs to any more, where there are such."""
+    """Remove pictures that belong to no result of the run any more."""
     if run.meta(STALE):
         for folder in map(run.path.joinpath, PICTURES):
             if folder.is_dir() and not folder.is_symlink():
@@ -141,7 +143,7 @@ def remove_stale(run: Run) -> None:
 
 
 def _rename(run: Run, stage: str, name: str) -> None:
-    """Call a stage otherwise, or all those that begin with it and a colon."""
+    """Rename a stage, or all stages that begin with its name and a colon."""
     ours = f"WHERE (stage = ? OR substr(stage, 1, {len(stage) + 1}) = ?)"
     for caption, old, *rest in list(run.rows("results", ours, (stage, f"{stage}:"))):
         run.put("results", (caption, name + old.removeprefix(stage), *rest))
@@ -149,7 +151,9 @@ def _rename(run: Run, stage: str, name: str) -> None:
 
 
 def _put_aside(run: Run, key: str, was: str, now: str) -> None:
-    """Keep a value of the run under what it depends on, and take back the one that fits now."""
+    """Keep a value of the run under the settings that it depended on, and restore the one of the
+    present settings.
+    """
     if (value := run.meta(key)) is not None:
         _put(run, f"{key}@{was}", value)
     _put(run, key, run.meta(f"{key}@{now}"))
@@ -159,13 +163,11 @@ def _put(run: Run, key: str, value: Any) -> None:
     run.put("meta", (key, json.dumps(value)))
 
 
-# what is told of it ----------------------------------------------------------------------------------
+# what is said about it ----------------------------------------------------------------------------
 
 
 def told(run: Run, settings: Settings) -> list[str]:
-    """What becomes of the results of a run with other settings, in sentences; nothing where nothing
-    changes.
-    """
+    """What other settings do to the results of a run, in sentences; empty if nothing changes."""
     earlier = run.meta("settings")
     if not (what := changed(earlier, settings)):
         return []
@@ -217,7 +219,7 @@ def _shown(value: Any) -> str:
 
 
 def _count(run: Run, stage: str) -> int:
-    """How many captions have a result of a stage, or of one that begins with it and a colon."""
+    """How many captions have a result of a stage, or of stages that begin with it and a colon."""
     ours = f"status = 'done' AND (stage = ? OR substr(stage, 1, {len(stage) + 1}) = ?)"
     sql = f"SELECT COUNT(DISTINCT caption) FROM results WHERE {ours}"
     return int(run.query(sql, (stage, f"{stage}:"))[0][0])

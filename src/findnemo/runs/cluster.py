@@ -1,6 +1,6 @@
-"""A pool of Ray actors: one model each, loaded once, on one machine or a cluster.
+"""A pool of Ray actors on one machine or a cluster; each loads the model once.
 
-Ray starts workers that died again.
+Ray restarts workers that die.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ ASKS = (
     "; if it asks for a token, as `ray start` does by default: RAY_AUTH_MODE=token, and the token"
     " in ~/.ray/auth_token"
 )
-START = 600.0  # seconds until a first worker must have loaded its model
-STARTS = 3  # so often a worker loads its model, where its process dies over it
-WAIT = 5.0  # seconds until the state of workers is looked at again
+START = 600.0  # seconds within which a first worker must have loaded its model
+STARTS = 3  # how often a worker tries to load its model, if its process dies
+WAIT = 5.0  # seconds between two looks at the state of the workers
 
 
 class Worker:
@@ -35,16 +35,14 @@ class Worker:
         self.step: tuple[Any, Step] | None = None
 
     def ready(self) -> tuple[int, Facts] | FindnemoError:
-        """Load the model; the process id and what the driver must know of it."""
+        """Load the model; return the process id and what the driver must know about the model."""
         import torch
 
         from findnemo.runtime.quiet import quiet_libraries
 
         torch.set_num_threads(self.threads)
         quiet_libraries()
-        warnings.simplefilter(
-            "ignore", FindnemoWarning
-        )  # the driver tells of captions by their rows
+        warnings.simplefilter("ignore", FindnemoWarning)  # the driver names captions by their rows
         try:
             self.model = self.loader.load()
         except FindnemoError as error:
@@ -52,14 +50,14 @@ class Worker:
         return os.getpid(), Facts.of(self.model)
 
     def do(self, steps: list[Any], task: Task) -> tuple[tuple[list[Any], ...], tuple[float, ...]]:
-        """Do a task; its step is fetched once, for judges are loaded with it.
+        """Do a task. Its step is fetched once, because it holds loaded judges.
 
         Raises RuntimeError in a process that has loaded no model.
         """
         import ray
 
         if self.model is None:
-            raise RuntimeError("the worker had died before, and was started again")
+            raise RuntimeError("the worker died and was started again")
         if self.step is None or self.step[0] != steps[0]:
             self.step = steps[0], ray.get(steps[0])
         done = answered(self.model, self.step[1], task)
@@ -70,8 +68,8 @@ class Worker:
 class _Hand:
     """One actor as the driver sees it.
 
-    `answer`: what it is asked for, to come: to load its model, or to do `task`. `pid`: of its
-    process, once that has loaded its model.
+    `answer`: the pending result, of loading the model or of `task`. `pid`: its process id, once the
+    model is loaded.
     """
 
     actor: Any
@@ -81,16 +79,16 @@ class _Hand:
 
 
 class RayPool:
-    """`workers` actors that answer tasks; see `runs.workers.Pool`.
+    """A pool of `workers` actors that answer tasks; see `runs.workers.Pool`.
 
-    `loader`: how each opens its model. `workers`: by default one for every GPU, without GPUs one
-    for every CPU. `address`: a running cluster ("auto", "ray://host:10001", "host:6379"); None
-    starts Ray on this machine. `threads`: of each worker on a CPU; the last bits of a score depend
-    on it. With GPUs every worker has one of its own.
+    `loader`: opens the model in each worker. `workers`: by default one for every GPU, without GPUs
+    one for every CPU. `address`: a running cluster ("auto", "ray://host:10001", "host:6379"); None
+    starts Ray on this machine. `threads`: CPU threads of each worker; the last bits of a score
+    depend on their number. With GPUs every worker has one of its own.
 
-    Raises InputError (Ray is not installed, no such cluster, more workers than GPUs), or what a
-    worker says of the model. `replaced`: how many workers died and were started again. `alive`: how
-    many have loaded their model.
+    Raises InputError (Ray is not installed, no such cluster, more workers than GPUs), or the error
+    of a worker that cannot load the model. `replaced`: how many workers died and were started
+    again. `alive`: how many have loaded their model.
 
         with RayPool(Loader("CompVis/stable-diffusion-v1-4"), workers=8) as pool:
             audit(Work(run, pool.model, calibration, plan), prompts, pool=pool)
@@ -125,7 +123,7 @@ class RayPool:
             self.threads = threads
             self.replaced = 0
             self._facts: Facts | None = None
-            self._step: tuple[Step, Any] | None = None  # of one stage at a time
+            self._step: tuple[Step, Any] | None = None  # the stage in progress
             self._hands = [self._hire() for _ in range(self.size)]
             self.model = self._first_facts()
         except BaseException:
@@ -139,7 +137,7 @@ class RayPool:
         self.close()
 
     def close(self) -> None:
-        """End the workers, and Ray where this pool has started it."""
+        """End the workers, and Ray if this pool started it."""
         for hand in getattr(self, "_hands", ()):
             self._ray.kill(hand.actor)
         self._hands = []
@@ -148,15 +146,15 @@ class RayPool:
 
     @property
     def alive(self) -> int:
-        """Workers that have loaded their model."""
+        """How many workers have loaded their model."""
         return sum(hand.pid is not None for hand in self._hands)
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the workers that are alive, on their machines."""
+        """Process ids of the live workers, on their machines."""
         return [hand.pid for hand in self._hands if hand.pid is not None]
 
-    # what `drive` asks for
+    # the interface that `drive` uses
 
     def room(self) -> int:
         return sum(hand.answer is None for hand in self._hands)
@@ -180,7 +178,7 @@ class RayPool:
                 self._welcome(hand)
         return outcomes
 
-    # workers that load their model, and that die
+    # start and death of workers
 
     def _hire(self) -> _Hand:
         variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self.threads))
@@ -188,7 +186,7 @@ class RayPool:
             num_cpus=1 if self.gpus else self.threads,
             num_gpus=1 if self.gpus else 0,
             max_restarts=-1,
-            max_task_retries=STARTS - 1,  # of `ready`
+            max_task_retries=STARTS - 1,  # for `ready`
             runtime_env={"env_vars": variables},
         )
         actor = actor_class.remote(self.loader, self.threads)
@@ -207,8 +205,9 @@ class RayPool:
         return self._facts
 
     def _welcome(self, hand: _Hand) -> None:
-        """A worker has loaded its model, or failed at it: it is given up, and with the last
-        one the error is raised.
+        """Take in a worker that has loaded its model, or dismiss one that failed.
+
+        Raises the error of the last worker that fails.
         """
         try:
             answer = self._ray.get(hand.answer)
@@ -236,18 +235,17 @@ class RayPool:
             )
 
     def _again(self, hand: _Hand) -> None:
-        """Have a worker load its model in the process that Ray has started in
-        the place of one that died.
-        """
+        """Load the model again in the process that Ray started in place of a dead one."""
         hand.answer = hand.actor.ready.remote()
         hand.task = None
         hand.pid = None
         self.replaced += 1
 
     def _ended(self, hand: _Hand, task: Task) -> Outcome:
-        """The task of a worker has ended.
+        """The outcome of a worker's task.
 
-        Raises what a step raises, as one process would, but for errors of the machine below.
+        Raises the error of the step, as one process would, except for errors of the worker's
+        machine.
         """
         try:
             results, seconds = self._ray.get(hand.answer)
@@ -255,7 +253,7 @@ class RayPool:
             cause = getattr(error, "cause", None)
             if cause is not None and not isinstance(cause, (RuntimeError, MemoryError)):
                 raise cause from error
-            if cause is not None:  # its process lives, and cannot be trusted any more (CUDA errors)
+            if cause is not None:  # after CUDA errors the process lives, but cannot be trusted
                 self._ray.kill(hand.actor, no_restart=False)
             self._again(hand)
             return Outcome(task, lost=_reason(error))
@@ -264,14 +262,14 @@ class RayPool:
         return Outcome(task, results, seconds)
 
     def _sent(self, step: Step) -> Any:
-        """The step in Ray's object store, put there once."""
+        """The step in Ray's object store, where it is put once."""
         if self._step is None or self._step[0] is not step:
             self._step = step, self._ray.put(step)
         return self._step[1]
 
 
 def _reason(error: Exception) -> str:
-    """A line of what Ray says."""
+    """The error of Ray, in one line."""
     cause = getattr(error, "cause", None) or error
     text = f"{type(cause).__name__}: {cause}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -281,7 +279,7 @@ def _reason(error: Exception) -> str:
 
 
 def _imported() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports nothing to anyone
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     try:
         import ray
@@ -292,9 +290,9 @@ def _imported() -> Any:
 
 
 def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
-    """Connect to a cluster, or start Ray on this machine; whether it was started here.
+    """Connect to a cluster, or start Ray on this machine; return whether Ray was started here.
 
-    A session that is open is used.
+    An open session of Ray is used.
     """
     if ray.is_initialized():
         return False

@@ -1,9 +1,10 @@
-"""Every mitigation on every memorized caption of a run: finished images with it against without it
-(Finding NeMo, Table 1), and what it costs.
+"""Compare mitigations on every memorized caption of a run: finished images with and without each
+(Finding NeMo, Table 1), and its effect on other captions.
 
-NeMo is the listing as published (Algorithms 1 to 4), with nothing added afterwards; what the run
-found, by its own search and with what verification added, is another method. Random neurons are as
-many as NeMo's. All are judged on samples from FRESH: searches look at samples from 0.
+NeMo is the listing as published (Algorithms 1 to 4), with nothing added afterwards. The neurons of
+the run, found by its own search and extended by verification, are another method. Random neurons
+are as many as NeMo's. All methods are judged on samples from FRESH on: searches use samples from 0
+on.
 """
 
 from __future__ import annotations
@@ -48,23 +49,23 @@ from findnemo.runtime.plugins import answering
 from findnemo.seeds import FRESH
 from findnemo.verification import RANDOM
 
-NONE = "none"  # nothing mitigated: the row that all others are compared with
+NONE = "none"  # no mitigation: the row that all others are compared with
 NEMO = "nemo"  # the neurons of the listing, as published
 DRAWS = {f"random-{k}": k for k in range(1, RANDOM + 1)}
-LIKE_NEMO = (NEMO, *DRAWS)  # methods that need to know NeMo's neurons
+LIKE_NEMO = (NEMO, *DRAWS)  # methods that need NeMo's neurons
 SWITCHED = ("neurons", *LIKE_NEMO)  # methods that switch neurons off
-STAGE = "compare:"  # and the name: the stage of a mitigation in the run store
+STAGE = "compare:"  # prefix of stages in the run store; the name of a mitigation follows
 LISTING = "listing"  # the stage of NeMo's neurons
-COSTLY = ("noise", "sail")  # hundreds of evaluations an image: compared where they are named
-REFERENCES = 8  # captions that are not memorized, for methods that compare with such
+COSTLY = ("noise", "sail")  # hundreds of evaluations an image: compared only on request
+REFERENCES = 8  # captions that are not memorized, for methods that need a reference
 
 
 def methods(names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """The mitigations to compare, `none` first; by default all that can be used but COSTLY ones.
+    """The mitigations to compare, `none` first; by default all usable ones except COSTLY.
 
-    A name can give other hyperparameters than the published ones: `embedding:target=3`. Each comes
-    once, however its options are written. Raises InputError naming one that is not known, cannot be
-    used, or whose options are not.
+    A name may give hyperparameters other than the published ones: `embedding:target=3`. Each
+    mitigation comes once, however its options are written. Raises InputError naming a mitigation or
+    option that is unknown, or a mitigation that cannot be used.
     """
     usual = (name for name in MITIGATIONS.usable() if name not in COSTLY)
     given = [name for name in map(str.strip, usual if names is None else names) if name != NONE]
@@ -81,13 +82,16 @@ def compare(
     limit: int | None = None,
     captions: Sequence[Caption] | None = None,
 ) -> None:
-    """Make the images of every memorized caption under each mitigation, judge them, and record what
-    is found, and what it took; of the first `limit` of them, or of some `captions`.
+    """Make the images of every memorized caption under each mitigation, judge them, and record the
+    result with its cost.
 
-    What is answered is not done again. The first image of each is kept in `compare/`. A method that
-    fails on a caption is recorded as failed with the reason. `pool`: who does it; without one, this
-    process. Once `stop` says so, nothing more is begun. Raises MismatchError where the model,
-    autoencoder and sampler included, is not the run's.
+    Answers that the run holds are not computed again. The first image of each method is kept in
+    `compare/`. A method that fails on a caption is recorded as failed with the reason.
+
+    `limit`: only the first captions. `captions`: only these. `pool`: the workers; without one, this
+    process. Once `stop` returns True, nothing more is begun.
+
+    Raises MismatchError if the model, with autoencoder and sampler, is not the run's.
     """
     wanted = methods(names)
     run = work.run
@@ -126,7 +130,7 @@ def compare(
 
 
 def _commit(run: Run, stage_of: str, events: Sequence[Event]) -> int:
-    """Write the pictures and the figures of what became known; of how many methods that was."""
+    """Write the pictures and figures of what became known; return the number of methods."""
     answers = []
     for event in events:
         case = event.unit.items[0]
@@ -140,8 +144,8 @@ def _commit(run: Run, stage_of: str, events: Sequence[Event]) -> int:
 
 
 def _is_nemo(work: Work | Tools) -> bool:
-    """Whether what the run's own search finds is NeMo's: the listing by a published score, once,
-    and nothing weighed against it.
+    """Whether the run's own search is NeMo: the listing once, by a published score, with no limit
+    on the impact.
     """
     plan = work.plan
     pairs = work.calibration.settings.pairs
@@ -151,7 +155,7 @@ def _is_nemo(work: Work | Tools) -> bool:
 def _list_nemo(
     work: Work, typed: str, progress: Progress, pool: Pool, stop: Callable[[], bool]
 ) -> None:
-    """The listing on every caption that is compared, where the run does not know it yet."""
+    """Run the listing on every compared caption for which the run has no result of it."""
     run = work.run
     captions, many = list_open(run, "compare", [LISTING], extra=typed)
     step = partial(_listed, calibration=as_published(run, pool, work.calibration))
@@ -161,7 +165,7 @@ def _list_nemo(
 
 
 def _listed(model: Model, items: Sequence[Item], calibration: Calibration) -> list[Answer]:
-    """The step: what the listing finds for every caption."""
+    """The step: the neurons that the listing finds for every caption."""
 
     def neurons(caption: Caption) -> Answer:
         return Answer(localize(model, caption.text, calibration, LISTING).to_json())
@@ -170,8 +174,9 @@ def _listed(model: Model, items: Sequence[Item], calibration: Calibration) -> li
 
 
 def nemo_of(work: Work | Tools, caption: Caption) -> NeuronSet | None:
-    """NeMo's neurons of a caption: the listing's, none of those that verification added; None
-    where they are not known.
+    """NeMo's neurons of a caption: those of the listing, without any that verification added.
+
+    None where the run has no result of the listing.
     """
     if _is_nemo(work):
         return neurons_of(caption)
@@ -181,8 +186,8 @@ def nemo_of(work: Work | Tools, caption: Caption) -> NeuronSet | None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a worker gets: a caption, methods to try on it, and its images without any, if they
-    are known, and its training image.
+    """What a worker gets: a caption, the methods to try, its untouched images if known, and its
+    training image.
     """
 
     caption: Caption
@@ -192,8 +197,8 @@ class Comparison:
 
 
 def _units(work: Work, wanted: Sequence[str]) -> Iterator[Unit]:
-    """A method of a caption each; all its methods together where the images without
-    any have to be made first.
+    """One unit for each method of a caption; one for all its methods if untouched images must be
+    made first.
     """
     stage_of = stage_in(apart(work))
     for (caption,) in groups(work.run):
@@ -238,7 +243,7 @@ def _answer(
             counting(tools.model) as spent,
             mitigated(tools, caption, name, reference),
         ):
-            once = spent.evaluations  # the price of a caption, however many images are made of it
+            once = spent.evaluations  # the cost of a caption, independent of the number of images
             began = time.perf_counter()
             after = made(tools, caption, nullcontext())
             seconds = time.perf_counter() - began
@@ -254,7 +259,7 @@ def _answer(
 
 
 def picture_file(stage: str, slug: str) -> str:
-    """Where in the run the picture of a caption under a method is, by the stage of its result.
+    """The path in the run of a caption's picture under a method, by the stage of its result.
 
     >>> picture_file("compare@1a2b3c4d:delayed:tau=650", "0001-boat")
     'compare@1a2b3c4d/0001-boat/delayed-tau-650.png'
@@ -264,7 +269,7 @@ def picture_file(stage: str, slug: str) -> str:
 
 
 def file_stem(name: str) -> str:
-    """How the files of a method are called, on any file system.
+    """The file name of a method, valid on any file system.
 
     >>> file_stem("delayed:tau=650")
     'delayed-tau-650'
@@ -273,21 +278,21 @@ def file_stem(name: str) -> str:
 
 
 def compared_captions(captions: Iterable[Caption]) -> list[Caption]:
-    """The captions that mitigations are compared on.
+    """The captions on which mitigations are compared.
 
-    Where some have the type of a memory (VM, TM) all of these, found or missed: a method that needs
-    neurons has none to switch off for a memory that was missed. Else the localized ones.
+    If some have the type of a memory (VM, TM), all of those, found or missed: a method that needs
+    neurons has none to switch off for a missed memory. Otherwise the localized captions.
     """
     some = [c for c in captions if is_memory(c.type) or len(neurons_of(c))]
     return [c for c in some if is_memory(c.type)] or localized_captions(some)
 
 
 def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
-    """Captions with neurons.
+    """The captions with neurons.
 
-    Where some have the type of a memory (VM, TM), those: one without is a caption that the
-    threshold is wrong about. Else, where there are any, those whose images are not known to be no
-    copies (`standing.treated`).
+    If some have the type of a memory (VM, TM), only those: the threshold is wrong about the others.
+    Otherwise, if there are any, the captions whose images are not known to be no copies
+    (`standing.treated`).
     """
     found = [c for c in captions if len(neurons_of(c))]
     memories = [c for c in found if is_memory(c.type)]
@@ -295,8 +300,10 @@ def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
 
 
 def kept_images(work: Work, caption: Caption) -> list[Image.Image] | None:
-    """The images of a caption without any mitigation: those of verification, where they are made
-    as these, or those of other settings (`apart`); None where they are not there or not whole.
+    """The images of a caption without mitigation, None where they are missing or damaged.
+
+    They are those of verification if made with the present settings, or those of other settings
+    (`apart`).
     """
     same = settings_of(work.run)["image_settings"] == work.plan.image_settings.to_json()
     for of in [""] * same + [apart(work)] * bool(apart(work)):
@@ -307,7 +314,7 @@ def kept_images(work: Work, caption: Caption) -> list[Image.Image] | None:
 
 
 def untouched_files(work: Work, caption: Caption) -> list[str]:
-    """Where in the run the images of a caption without any mitigation are, by settings (`apart`)."""
+    """Paths in the run of a caption's images without mitigation, by settings (`apart`)."""
     return _untouched_files(work, caption, apart(work))
 
 
@@ -317,9 +324,10 @@ def _untouched_files(work: Work, caption: Caption, of: str) -> list[str]:
 
 
 def apart(work: Work) -> str:
-    """What tells results of images that are made or judged otherwise than the run began with: `@`
-    and a digest of the number of images, how they are made, and what judges them. Empty for those
-    of its beginning.
+    """A suffix for results whose images are made or judged otherwise than at the run's beginning.
+
+    It is `@` and a digest of the number of images, their settings and the judges; empty for the
+    run's first settings.
     """
     plan = work.plan
     settings = {
@@ -331,8 +339,8 @@ def apart(work: Work) -> str:
 
 
 def own_apart(run: Run) -> str:
-    """`apart` of the settings that a run has now: other ones than at its beginning, where they
-    have changed (`changing`).
+    """The suffix `apart` for the present settings of a run, which may have changed since its
+    beginning (`changing`).
     """
     return _apart(run, settings_of(run))
 
@@ -346,7 +354,7 @@ def _apart(run: Run, settings: Mapping[str, Any]) -> str:
 
 
 def stage_in(apart: str) -> str:
-    """What stands before the name of a method in the run store: STAGE, or that of other settings.
+    """The prefix of stages for a suffix `apart`; the name of a method follows.
 
     >>> stage_in(""), stage_in("@1a2b3c4d")
     ('compare:', 'compare@1a2b3c4d:')
@@ -355,16 +363,16 @@ def stage_in(apart: str) -> str:
 
 
 def samples(work: Work | Tools) -> range:
-    """The seeds of all images that are compared: verification's, at least two."""
+    """The seeds of all compared images: those of verification, at least two."""
     return range(FRESH, FRESH + max(work.plan.images, 2))
 
 
 def mitigated(
     work: Work | Tools, caption: Caption, name: str, reference: tuple[str, ...] = ()
 ) -> AbstractContextManager[None]:
-    """The context in which a caption is generated under a mitigation.
+    """The context in which images of a caption are made under a mitigation.
 
-    Raises InputError where NeMo's neurons are needed and not known.
+    Raises InputError if the mitigation needs NeMo's neurons and the run has none.
     """
     name, written = parsed(name)
     options = converted(name, MITIGATIONS[name], written)
@@ -376,11 +384,11 @@ def mitigated(
 
 
 def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
-    """The neurons that a method of SWITCHED turns off: the run's, NeMo's, or at random as many of
-    each layer as NeMo's, none of these.
+    """The neurons that a method of SWITCHED switches off: the run's, NeMo's, or random ones.
 
-    Where NeMo's are more than half of a layer, all others of it are drawn. Raises InputError where
-    NeMo's are not known.
+    Random neurons are as many in each layer as NeMo's and none of NeMo's. If NeMo's are more than
+    half of a layer, all its other neurons are drawn. Raises InputError if NeMo's neurons are not
+    known.
     """
     if name not in LIKE_NEMO:
         return neurons_of(caption)
@@ -398,7 +406,7 @@ def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
 def made(
     work: Work | Tools, caption: Caption, context: AbstractContextManager[None]
 ) -> list[Image.Image]:
-    """The images of a caption in a context, one a seed of the comparison."""
+    """Images of a caption in a context, one for each seed of the comparison."""
     with context:
         return generate(work.model, caption.text, samples(work), work.plan.image_settings)
 
@@ -406,9 +414,7 @@ def made(
 def judged(
     work: Work | Tools, caption: Caption, after: list[Image.Image], before: list[Image.Image]
 ) -> dict[str, Any]:
-    """What the images of a caption are like against those without a
-    mitigation; medians over the seeds.
-    """
+    """How the images of a caption compare with those without mitigation: medians over the seeds."""
     judges = replace(work.judges, original=work.original(caption))
     values = compare_images(caption.text, before, after, judges)
     return {"images": len(after)} | {

@@ -1,5 +1,5 @@
-"""Detectors over a table of captions: their scores in the run store, hold-out scores beside
-them, and how well each tells the two kinds.
+"""Run detectors over a table of captions: keep their scores and those of hold-out captions in a
+run, and measure how well each separates the two kinds.
 """
 
 from __future__ import annotations
@@ -35,21 +35,25 @@ from findnemo.runtime.memory import named
 from findnemo.runtime.plugins import answering
 from findnemo.stats.roc import accuracy_of
 
-STAGE = "detect:"  # and the name of a detector: a stage of the captions
-HOLDOUT = "holdout:"  # and the name of a detector: a value of the run, caption -> score
-REFERENCE = "reference:"  # likewise, caption -> what the detector has to know of it
+STAGE = "detect:"  # prefix of a stage; the name of a detector follows
+HOLDOUT = (
+    "holdout:"  # prefix of a value of the run, caption -> score; the name of a detector follows
+)
+REFERENCE = (
+    "reference:"  # prefix of a value of the run, caption -> what the detector must know about it
+)
 FOLDER = "detectors"
 HALF = 0.5  # the threshold of Finding NeMo's appendix B.4
-VERBATIM = "VM"  # the type that it also judges alone
+VERBATIM = "VM"  # the type that is also judged alone
 
 
 @dataclass(frozen=True)
 class Result:
     """One detector on one table.
 
-    `evaluation`: None without captions of a type. `verbatim`: the evaluation with the captions of
-    type VM alone. `half`, `verbatim_half`: accuracy at a threshold of .5, of the memorization score
-    alone, whose scale that is (Finding NeMo, B.4). `found`: captions at or over `threshold`.
+    `evaluation`: None without captions of a type. `verbatim`: the evaluation with type VM as the
+    only memories. `half`, `verbatim_half`: accuracy at a threshold of .5, for the memorization
+    score alone, which has that scale (Finding NeMo, B.4). `found`: captions at or over `threshold`.
     `failed`: captions and hold-out captions without a score. `evaluations`, `seconds`: per caption,
     mean and median.
     """
@@ -71,7 +75,7 @@ class Result:
 
 
 def chosen(names: Iterable[str]) -> tuple[str, ...]:
-    """Names of detectors, each once. Raises InputError naming one that is not known.
+    """Names of detectors without repeats. Raises InputError naming an unknown one.
 
     >>> chosen(["ssim", "edges", "ssim"])
     ('ssim', 'edges')
@@ -83,8 +87,8 @@ def chosen(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def start_detectors(out: str | Path, model: Model, settings: ImageSettings) -> Run:
-    """Open a run directory for detectors: a new one, or any run of the same model and image
-    settings, an audit's too.
+    """Open a run directory for detectors: a new one, or any run (an audit too) with the same model
+    and image settings.
 
     Raises MismatchError naming what differs.
     """
@@ -107,8 +111,8 @@ def start_detectors(out: str | Path, model: Model, settings: ImageSettings) -> R
 
 
 def _joins(theirs: Mapping[str, Any], mine: Mapping[str, Any], model: Model) -> bool:
-    """Whether detectors with the settings `mine` may add to a run of the settings
-    `theirs`, an audit's say.
+    """Whether detectors with settings `mine` may add to a run with settings `theirs`, such as an
+    audit.
     """
     same = all(theirs.get(key) == mine[key] for key in ("dtype", "image_settings"))
     return same and not told_apart(
@@ -126,14 +130,16 @@ def run_detectors(
     progress: Progress = no_progress,
     stop: Callable[[], bool] = never,
 ) -> list[Caption]:
-    """Score the captions and the hold-out captions with every named detector; returns the
-    captions with their results.
+    """Score the captions and the hold-out captions with every named detector; return the captions
+    with their results.
 
-    What is scored is not scored again. A caption for which the model gives NaN is marked failed,
-    and the rest goes on. A detector that has to know what is usual (`detection.REFERENCES`) learns
-    it from the first hold-out captions, 50 but at most half of them, and the run keeps that; these
-    captions say nothing of it after that (`results`). `pool`: who does it. Once `stop`
-    says so, nothing more is begun. Raises InputError where captions and hold-out captions overlap.
+    Scores that the run holds are not computed again. A caption for which the model returns NaN is
+    marked failed, and the work goes on. A detector that needs reference captions
+    (`detection.REFERENCES`) learns from the first hold-out captions, 50 but at most half of them.
+    The run keeps what it learned, and these captions no longer count as hold-out (`results`).
+
+    `pool`: the workers. Once `stop` returns True, nothing more is begun. Raises InputError if a
+    caption is also a hold-out caption.
     """
     require_same(run, pool.model, pictures=True)
     enter(run, _apart(prompts, holdout))
@@ -161,8 +167,8 @@ def run_detectors(
 
 
 def _apart(prompts: Iterable[Prompt], holdout: Sequence[str]) -> Iterator[Prompt]:
-    """The prompts; at their end an InputError where some are hold-out captions too,
-    so that none is entered.
+    """The prompts; then an InputError if some are also hold-out captions, so that none is
+    entered.
     """
     held = set(holdout)
     both = set()
@@ -194,7 +200,7 @@ def _scored(
 
 
 def _referred(model: Model, items: Sequence[Any], name: str, settings: ImageSettings) -> list[Any]:
-    """The step: what a detector has to know of captions, or why it is not known."""
+    """The step: what a detector must know about captions, or why it is not known."""
     return _each(model, items, lambda text: REFERENCES[name](model, text, settings))
 
 
@@ -210,7 +216,7 @@ def _each(model: Model, items: Sequence[Any], ask: Callable[[str], Any]) -> list
 
 
 def _captions_stage(run: Run, name: str, step: Step) -> Stage:
-    """The captions that have no score of a detector."""
+    """The stage of captions without a score of a detector."""
 
     def commit(events: Sequence[Event]) -> int:
         for event in events:
@@ -228,8 +234,8 @@ def _captions_stage(run: Run, name: str, step: Step) -> Stage:
 
 
 def _holdout_stage(run: Run, key: str, name: str, step: Step, holdout: Sequence[str]) -> Stage:
-    """The hold-out captions for which the run's value `key` has no answer of a detector; those
-    that get none are tried again next time.
+    """The stage of hold-out captions without an answer in the run's value `key`; failed ones are
+    tried again next time.
     """
     scores: dict[str, Any] = run.meta(key) or {}
     open_ = [text for text in holdout if text not in scores]
@@ -250,26 +256,26 @@ def _holdout_stage(run: Run, key: str, name: str, step: Step, holdout: Sequence[
 def results(
     run: Run, captions: Sequence[Caption], holdout: Sequence[str], names: Sequence[str]
 ) -> list[Result]:
-    """One result a detector, from the scores that a run holds.
+    """One result for each detector, from the scores that a run holds.
 
-    Raises InputError where too few hold-out captions have a score.
+    Captions with the type of a memory (VM, TM) count as memorized, captions without it as the
+    others. If all have that type, every second hold-out caption counts as one of the others, and
+    the threshold comes from the rest (`borrows`). Hold-out captions from which a detector has
+    learned do not count: their scores would be too typical.
 
-    Captions with the type of a memory (VM, TM) are the memorized ones, those without the others;
-    where all have a type, every second hold-out caption takes the part of the others, and the
-    threshold comes from the rest (`borrows`). No hold-out caption counts from which a detector has
-    learned what is usual: its score would be more usual than that of others.
+    Raises InputError if too few hold-out captions have a score.
     """
     return [_result(name, captions, _unseen(run, name, holdout), run) for name in names]
 
 
 def _unseen(run: Run, name: str, holdout: Sequence[str]) -> list[str]:
-    """The hold-out captions from which a detector has learned nothing."""
+    """The hold-out captions from which a detector has not learned."""
     seen = run.meta(REFERENCE + name) or {} if name in REFERENCES else {}
     return [text for text in holdout if text not in seen]
 
 
 def borrows(captions: Sequence[Caption]) -> bool:
-    """Whether hold-out captions have to stand in for captions that are not memorized."""
+    """Whether hold-out captions must stand in for captions that are not memorized."""
     return bool(captions) and all(is_memory(c.type) for c in captions)
 
 
@@ -309,8 +315,8 @@ def _result(name: str, captions: Sequence[Caption], holdout: Sequence[str], run:
 def _judged(
     name: str, positive: Tensor, negative: Tensor, holdout: Tensor
 ) -> tuple[Evaluation | None, float | None]:
-    """A detector on captions of both kinds, and for the memorization score its accuracy at .5;
-    None where one kind is missing.
+    """The evaluation of a detector on both kinds of captions, and its accuracy at .5 if it is the
+    memorization score; None if one kind is missing.
     """
     if not (len(positive) and len(negative)):
         return None, None
@@ -329,10 +335,10 @@ def draw_pictures(
     pool: Pool,
     progress: Progress = no_progress,
 ) -> list[Path]:
-    """Token saliency and bright-ending mask of every caption with a type, as PNG in RUN/detectors/;
-    what is there is not drawn again.
+    """Draw the token saliency and the bright-ending mask of every caption with a type, as PNG in
+    RUN/detectors/; return the new files.
 
-    Raises DeviceError for one over which workers die.
+    Existing files are not drawn again. Raises DeviceError if workers die over one.
     """
     require_same(run, pool.model, pictures=True)
     memories = [caption for caption in captions if is_memory(caption.type)]

@@ -1,5 +1,5 @@
-"""Which captions of a run can be listed as memorized so that few of the list are ordinary:
-q-values, and the list at a level.
+"""Which captions of a run can be listed as memorized with few ordinary ones among them: q-values,
+and the list at a level.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _P = """SELECT caption, stage, json_extract(payload, '$.p') FROM results
     WHERE status = 'done' AND stage IN ('detect', 'localize') ORDER BY caption, stage"""
 
 
-ROUNDING = 1e-9  # of a q-value
+ROUNDING = 1e-9  # tolerance of q-values
 
 
 @dataclass(frozen=True)
 class Discoveries:
-    """The list at a false discovery rate: on average a share of at most `level` of it are ordinary
+    """The list at a false discovery rate: on average at most a share `level` of it are ordinary
     captions (Benjamini-Hochberg).
 
-    `listed`: ids of the captions with q <= `level`, in the run's order. `tested`: captions with a
-    p-value. `holdout`: scores that the p-values come from. `needed`: where too few of these are why
-    the list is empty, how many it takes; else None.
+    `listed`: ids of the captions with q <= `level`, in the run's order. `tested`: number of
+    captions with a p-value. `holdout`: number of scores behind the p-values. `needed`: how many
+    would be needed, if too few of these are why the list is empty; else None.
     """
 
     level: float
@@ -40,34 +40,34 @@ class Discoveries:
 
 
 def p_values(run: Run) -> dict[int, float]:
-    """Caption id -> p-value (`Caption.p`), of all captions of a run that have one;
-    nothing else of them is read.
+    """Caption id -> p-value (`Caption.p`), of all captions of a run that have one.
+
+    Nothing else about the captions is read.
     """
-    # that of a search comes after that of the detection
+    # a row of the search comes after that of the detection
     return {caption: p for caption, _, p in run.query(_P) if p is not None}
 
 
 def q_values(p: Mapping[int, float]) -> dict[int, float]:
-    """Benjamini and Hochberg's adjusted p-values among all of `p`, by the same ids."""
+    """Caption id -> q-value: Benjamini and Hochberg's adjusted p-value among all of `p`."""
     return dict(zip(p, adjusted(list(p.values())), strict=True))
 
 
 def discoveries(p: Mapping[int, float], holdout: int, level: float) -> Discoveries:
-    """The list at a level, of captions with p-values from `holdout` scores;
-    `p`: caption id -> p-value.
-    """
+    """The list at a level. `p`: caption id -> p-value, from `holdout` scores."""
     least = 1 / (holdout + 1)
-    # p-values are multiples of it: rounding must not decide where one is at the level itself
+    # p-values are multiples of it: rounding must not decide about one that equals the level
     listed = tuple(i for i, value in q_values(p).items() if value <= level * (1 + ROUNDING))
-    # over every hold-out score: no p-value is smaller
+    # the smallest p-value, of a score over every hold-out score
     above = sum(value == least for value in p.values())
     needed = holdout_needed(len(p), level, max(above, 1)) if p and not listed else 0
     return Discoveries(level, listed, len(p), holdout, needed if needed > holdout else None)
 
 
 def list_of(run: Run, level: float | None = None) -> Discoveries | None:
-    """The list of a run at a level, by default the one it was made with; None without either, or
-    for a calibration without scores.
+    """The list of a run at a level, by default the run's own.
+
+    None if there is no level, or if the calibration has no scores.
     """
     level = run.meta("settings").get("fdr") if level is None else level
     if level is None:
@@ -77,8 +77,8 @@ def list_of(run: Run, level: float | None = None) -> Discoveries | None:
 
 
 def keep_list(run: Run) -> None:
-    """Keep which captions are on the list at the run's own level, where it has one: those stay
-    memorized whatever their images are (`standing.state`).
+    """Keep the list at the run's own level, if it has one: listed captions stay memorized whatever
+    their images are (`standing.state`).
     """
     if run.meta("settings").get("fdr") is not None:
         found = list_of(run)
@@ -86,7 +86,7 @@ def keep_list(run: Run) -> None:
 
 
 def list_told(result: Discoveries) -> str:
-    """The list in one sentence or two.
+    """The list in one or two sentences.
 
     >>> list_told(Discoveries(0.1, (1, 2), 40, 600, None))
     '2 of 40 captions are listed at a false discovery rate of 10 %: on average at most so many of a list are ordinary captions.'

@@ -1,4 +1,4 @@
-"""A run's results as CSV and JSON: views of the store, written anew whenever asked."""
+"""A run's results as CSV and JSON: views of the store, written again on every request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from findnemo.runs.store import Caption, Run, each_caption
 from findnemo.runs.truth import truth_of
 from findnemo.runs.union import told as told_of_union
 
-VERIFIED = (  # columns of results.csv that are called as verification calls them
+VERIFIED = (  # columns of results.csv that have the names of verification
     *("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after"),
     *("copies_before", "copies_after", "largest_before", "largest_after"),
     *("a_clip_before", "a_clip_after"),
@@ -43,10 +43,10 @@ VERIFIED = (  # columns of results.csv that are called as verification calls the
 def row(
     caption: Caption, q: Mapping[int, float] | None = None, bases: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """One row a caption, the columns of results.csv; `None` where a step does not concern it.
+    """The columns of results.csv for one caption; `None` where a step does not concern it.
 
     `layers`: the neurons found and those that joined them, layer -> indices. `q`: caption id ->
-    q-value. `bases`: what results of attacks must stand on (`Run.meta`).
+    q-value. `bases`: stage -> current basis of results of attacks (`Run.meta`).
     """
     detected = caption.detected
     found = caption.localized
@@ -84,7 +84,7 @@ def row(
 
 
 def in_writing(layers: Mapping[str, Iterable[int]]) -> str:
-    """Neurons as the cells of a CSV file hold them.
+    """Neurons as the text of a CSV cell.
 
     >>> in_writing({"down": [1, 2], "mid": [5]})
     'down: 1 2; mid: 5'
@@ -97,7 +97,7 @@ def _round(value: float | None) -> float | None:
 
 
 def _significant(value: float | None) -> float | None:
-    """Four digits that count: small p-values shall stay apart."""
+    """The value rounded to four significant digits, so that small p-values stay distinct."""
     return None if value is None else float(f"{value:.4g}")
 
 
@@ -115,9 +115,11 @@ def _failed(run: Run) -> str:
 
 
 def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:
-    """How many captions a run has, how many of them are memorized and how many suspected
-    (`standing.state`), of how many of these no image was looked at (`unseen`), and how many failed;
-    those under the threshold are counted where they lie. `of`: SQL for the ids of some; `ASKED`, for those that were asked for.
+    """Numbers of captions of a run: all, memorized, suspected (`standing.state`), `unseen` and
+    failed.
+
+    `unseen`: suspected ones without a looked-at image. Captions under the threshold are counted by
+    the database. `of`: SQL for the ids to count; `ASKED` for those that were asked for.
     """
     ((captions, failed),) = run.query(
         f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_failed(run)} INTERSECT"
@@ -140,8 +142,8 @@ ASKED = "SELECT caption FROM asked"
 
 
 def told(run: Run, others: int = 8) -> list[Caption]:
-    """Of the captions that were asked for those that a summary for the eye tells of: over the
-    threshold, failed, and a few `others`.
+    """Requested captions to show in a summary: those over the threshold, failed ones, and a few
+    `others`.
     """
     rest = (
         f"SELECT caption FROM asked WHERE caption NOT IN ({_striking(run)}) ORDER BY position"
@@ -163,10 +165,10 @@ def _striking(run: Run) -> str:
 
 
 def summary(run: Run, fdr: float | None = None) -> dict[str, Any]:
-    """The run in one JSON object: settings, counts, all neurons, quality, one row a caption, and
+    """The run as one JSON object: settings, counts, all neurons, quality, one row a caption, and
     the list at a false discovery rate.
 
-    `fdr`: its level, by default the run's own; no list without either.
+    `fdr`: level of the list, by default the run's own; without any there is no list.
     """
     return _about(run, fdr) | {"results": list(_rows(run))}
 
@@ -201,9 +203,7 @@ def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
 
 
 def write_results(run: Run) -> tuple[Path, Path]:
-    """Write results.csv and results.json into the run directory, row by
-    row; returns their paths.
-    """
+    """Write results.csv and results.json into the run directory, row by row; return their paths."""
     csv_path = run.path / "results.csv"
     json_path = run.path / "results.json"
     with written(csv_path) as part, part.open("w", newline="", encoding="utf-8") as file:
@@ -222,15 +222,15 @@ def _write_csv(file: IO[str], rows: Iterator[dict[str, Any]]) -> None:
 
 
 def _write_json(file: IO[str], about: dict[str, Any], rows: Iterator[dict[str, Any]]) -> None:
-    """The object with `rows` under the name `results`, as `json.dumps` with
-    an indent of 1 writes it.
+    """Write the object with `rows` under the name `results`, as `json.dumps` with an indent of 1
+    would.
     """
     file.write(
         json.dumps(about, indent=1, ensure_ascii=False).removesuffix("\n}") + ',\n "results": ['
     )
     between = "\n"
     for one in rows:
-        # captions hold other line separators, and no raw line feed
+        # captions may hold other line separators, but no raw line feed
         text = json.dumps(one, indent=1, ensure_ascii=False).replace("\n", "\n  ")
         file.write(f"{between}  {text}")
         between = ",\n"
@@ -240,7 +240,7 @@ def _write_json(file: IO[str], about: dict[str, Any], rows: Iterator[dict[str, A
 def _cells(values: dict[str, Any]) -> dict[str, Any]:
     """A row as cells. Captions are untrusted: a spreadsheet must not take one for a formula.
 
-    Read as a table of captions, the marks are gone.
+    Reading the file as a table of captions removes the marks.
     """
     texts = {k: in_writing(v) if isinstance(v, dict) else v for k, v in values.items()}
     return {k: marked(v) if isinstance(v, str) else v for k, v in texts.items()}

@@ -1,8 +1,8 @@
-"""The copies of a fine-tune: finished images of the base model and of each tuned one, held against
-all training pictures.
+"""Find the copies of a fine-tune: compare finished images of the base model and of each tuned model
+with all training pictures.
 
-A variant is a model at one checkpoint and one strength. It has a run directory of its own in
-`RUN/variants`, with its images; what the copy test says of all variants is the run's `training`.
+A variant is a model at one checkpoint and one strength. Its images are in a run directory of its
+own in `RUN/variants`; the result of the copy test on all variants is the run's `training`.
 """
 
 from __future__ import annotations
@@ -64,18 +64,18 @@ BASE = "base"
 CLEANED = "neurons off"
 GRID = "training.png"
 SHOWN = 12  # training pictures in the grid
-BESIDE = 3  # generations beside each
+BESIDE = 3  # generations next to each
 THUMBNAIL = 256
 OWN = ("own", "trigger", "given", "none")  # prompts that ask for the training pictures
-JUDGED = (*OWN, "control")  # prompts whose images are held against the training pictures
-TWINS = ("canary", "twin")  # captions of planted pictures, and of those held out beside them
+JUDGED = (*OWN, "control")  # prompts whose images are compared with the training pictures
+TWINS = ("canary", "twin")  # captions of planted pictures, and of their twins that were held out
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt that a model is asked, what kind of prompt it is, and how many images are made.
+    """A prompt for a model, with its kind and the number of images to make.
 
-    `kind`: as that of `training.Generation`, or one of TWINS.
+    `kind`: a kind of `training.Generation`, or one of TWINS.
     """
 
     prompt: str
@@ -85,7 +85,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a variant gave: its generations, and the file of each. `failed`: prompts without one."""
+    """The generations of a variant, with the file of each. `failed`: prompts without an image."""
 
     generations: tuple[Generation, ...]
     files: tuple[Path, ...]
@@ -100,7 +100,7 @@ class Shown:
 
 
 def folder_of_variant(run: Path, name: str) -> Path:
-    """Where a variant's images are: a folder for each name, also where two look alike.
+    """The folder of a variant's images; names that look alike get different folders.
 
     >>> folder_of_variant(Path("run"), "checkpoint-500 x 0.8").as_posix()
     'run/variants/checkpoint-500-x-0.8-adf1'
@@ -119,10 +119,10 @@ def show(
     progress: Progress = lambda stage, done, total: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Shown:
-    """Make a model's images for all questions, or what is left of them, with `neurons` off.
+    """Make the missing images of a model for all questions, with `neurons` off; return all images.
 
-    The directory keeps them, and the same call goes on. Raises MismatchError for a directory that
-    holds those of another model, other questions or settings.
+    The directory keeps the images, and the same call resumes. Raises MismatchError for a directory
+    that holds images of another model, other questions or other settings.
     """
     model = pool.model
     identity = model.identity
@@ -148,7 +148,7 @@ def show(
 
 
 def shown(folder: Path, questions: Sequence[Question]) -> Shown:
-    """The images of a variant that are there, in the order of the questions."""
+    """The stored images of a variant, in the order of the questions."""
     generations: list[Generation] = []
     files: list[Path] = []
     failed: list[str] = []
@@ -186,10 +186,9 @@ def _made(
 
 @dataclass(frozen=True)
 class Subject:
-    """What all variants are judged by: the training pictures, as the copy test sees them; pictures
-    that were held out, as vectors (H, D).
+    """What all variants are judged by: training pictures, and held-out pictures as vectors (H, D).
 
-    `canaries`: those that were planted among the pictures, if any. They are not judged with them.
+    `canaries`: pictures planted in the training set, if any. They are judged separately.
     """
 
     pictures: Sequence[TrainingPicture]
@@ -212,10 +211,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Variant:
-    """A judged model: its name, the training's checkpoint, the strength of its LoRA.
+    """A judged model: its name, its checkpoint and the strength of its LoRA.
 
-    `vectors`: of its generations, (G, D). `judgement`: of those that ask for training pictures.
-    `costs`: what is left of the subject (`costs`). `seen`: how many canaries are seen.
+    `vectors`: of its generations, (G, D). `judgement`: of the generations that ask for training
+    pictures. `costs`: how much of the subject remains (`costs`). `seen`: how many canaries the copy
+    test sees.
     """
 
     name: str
@@ -229,7 +229,7 @@ class Variant:
 
     @property
     def rows(self) -> list[int]:
-        """Of each generation that is judged, its number among all of the variant."""
+        """Numbers of the judged generations among all of the variant."""
         return self.shown.rows(*JUDGED)
 
 
@@ -241,7 +241,9 @@ def judged(
     checkpoint: str | None = None,
     strength: float | None = None,
 ) -> Variant:
-    """The copy test of a variant. `base`: vectors of what the base model gave; None for itself."""
+    """Run the copy test on a variant. `base`: vectors of the base model's images, None for
+    itself.
+    """
     vectors = described(shown.images(), subject.judges.descriptor)
     asking = shown.rows(*JUDGED)
     controls = [part for part in (subject.held_out, base) if part is not None and len(part)]
@@ -253,12 +255,12 @@ def judged(
         torch.cat(controls) if controls else None,
     )
     found = costs(subject, shown, vectors, judgement)
-    seen = None if base is None else _seen(subject, shown, vectors)
+    seen = None if base is None else _sensitivity(subject, shown, vectors)
     return Variant(name, checkpoint, strength, shown, vectors, judgement, found, seen)
 
 
-def _seen(subject: Subject, shown: Shown, vectors: Tensor) -> Sensitivity | None:
-    """How many canaries a variant shows; None without canaries."""
+def _sensitivity(subject: Subject, shown: Shown, vectors: Tensor) -> Sensitivity | None:
+    """How many canaries a variant reproduces; None without canaries."""
     if subject.canaries is None:
         return None
     rows: dict[str, list[int]] = {}
@@ -273,12 +275,12 @@ def _seen(subject: Subject, shown: Shown, vectors: Tensor) -> Sensitivity | None
 def costs(
     subject: Subject, shown: Shown, vectors: Tensor, judgement: Judgement
 ) -> dict[str, float]:
-    """What a variant shows of the subject, over generations of the training captions.
+    """How much of the subject a variant shows, over generations of the training captions.
 
-    `subject`: the median similarity to the nearest training picture, of those that are no copies;
-    `left`: how many these are.
-    `diversity`: 1 less the mean similarity of two images of one prompt. `a_clip`: the median fit
-    with the caption, where there is a CLIP. What cannot be measured is left out.
+    `subject`: the median similarity to the nearest training picture, of generations that are no
+    copies. `left`: how many of these there are. `diversity`: 1 minus the mean similarity of two
+    images of one prompt. `a_clip`: the median fit to the caption, if there is a CLIP. Values that
+    cannot be measured are left out.
     """
     own = shown.rows("own") or shown.rows("trigger") or shown.rows("given")
     values: dict[str, float] = {}
@@ -288,7 +290,7 @@ def costs(
     if fair:
         nearest = subject.gallery.similarity(vectors[fair]).amax(1)
         values |= {"subject": float(nearest.median()), "left": len(fair)}
-    if apart := _apart(shown, vectors, own):
+    if apart := _diversities(shown, vectors, own):
         values["diversity"] = statistics.fmean(apart)
     if subject.judges.alignment is not None and own:
         images = [picture(shown.files[k]) for k in own]
@@ -297,8 +299,8 @@ def costs(
     return {name: round(value, 4) for name, value in values.items()}
 
 
-def _apart(shown: Shown, vectors: Tensor, own: Sequence[int]) -> list[float]:
-    """Of each prompt 1 less the mean similarity of two of its images."""
+def _diversities(shown: Shown, vectors: Tensor, own: Sequence[int]) -> list[float]:
+    """For each prompt, 1 minus the mean similarity of two of its images."""
     prompts: dict[str, list[int]] = {}
     for k in own:
         prompts.setdefault(shown.generations[k].prompt, []).append(k)
@@ -311,16 +313,16 @@ def _apart(shown: Shown, vectors: Tensor, own: Sequence[int]) -> list[float]:
     return found
 
 
-# what is said ---------------------------------------------------------------------------------------
+# what it reports ----------------------------------------------------------------------------------
 
 
 def summary(
     subject: Subject, variants: Sequence[Variant], main: str, root: Path, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """What a fine-tune audit found, as JSON: the run's `training`.
+    """The result of a fine-tune audit as JSON, the run's `training`.
 
-    `variants`: the base first, then the tuned ones in their order. `main`: the name of the one that
-    neurons are sought in. `root`: the folder that names of pictures are relative to.
+    `variants`: the base first, then the tuned models in order. `main`: the variant in which neurons
+    are searched. `root`: the folder that names of pictures are relative to.
     """
     of_main = next(v for v in variants if v.name == main)
     base = next((v.judgement.rate() for v in variants if v.name == BASE), (0, 0))
@@ -352,7 +354,7 @@ def summary(
 
 
 def relative(path: Path, root: Path) -> str:
-    """A training picture as it is named from the folder of all; one of elsewhere by its name."""
+    """The name of a training picture relative to `root`; only its file name if it is elsewhere."""
     full = path.resolve()
     return full.relative_to(root).as_posix() if full.is_relative_to(root) else path.name
 
@@ -405,21 +407,21 @@ def _of_variant(variant: Variant, rate: float, base: tuple[int, int]) -> dict[st
 
 
 def _of_canaries(variant: Variant) -> dict[str, Any]:
-    """How many canaries are seen, by how often an epoch shows them: [hits, of]."""
+    """How many canaries are seen, by repeats an epoch: [hits, canaries]."""
     if variant.seen is None:
         return {}
     return {"canaries": {str(n): [one.hits, one.of] for n, one in variant.seen.seen.items()}}
 
 
 def row_of(about: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """The variant of a name in what `summary` gives; None where there is none."""
+    """The variant of a name in a `summary`; None if there is none."""
     found: dict[str, Any] | None = next((v for v in about["variants"] if v["name"] == name), None)
     return found
 
 
 def series(variants: Sequence[Mapping[str, Any]], main: str) -> list[Mapping[str, Any]]:
-    """The tuned models that one question is asked of, in their order: the checkpoints at the
-    strength of the main one; of a single checkpoint all its strengths.
+    """The tuned models to compare, in order: all checkpoints at the strength of the main model, or
+    all strengths of a single checkpoint.
     """
     tuned = [v for v in variants if v["name"] not in (BASE, CLEANED)]
     if len({v["checkpoint"] for v in tuned}) < 2:
@@ -429,7 +431,7 @@ def series(variants: Sequence[Mapping[str, Any]], main: str) -> list[Mapping[str
 
 
 def begins(about: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The last model before a copy was seen, and the first that copies, by their names."""
+    """Names of the last model before a copy was seen, and of the first that copies."""
     last = None
     for variant in series(about["variants"], about["main"]):
         if variant["verdict"] == "copies":
@@ -445,8 +447,9 @@ def copies_in(about: Mapping[str, Any]) -> bool:
 
 
 def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Of the models without a copy that one which shows most of the subject; None where there is
-    none. The base shows least of it, and is no choice.
+    """The model without a copy that shows most of the subject; None if there is none.
+
+    The base is no choice: it shows least of the subject.
     """
     fair = [
         v
@@ -457,12 +460,12 @@ def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def different(about: Mapping[str, Any]) -> int:
-    """How many different training pictures there are: equal ones are one."""
+    """The number of different training pictures; equal pictures count once."""
     return len({one["group"] for one in about["pictures"]})
 
 
 def sentence(about: Mapping[str, Any]) -> str:
-    """What a fine-tune audit found, in a few words."""
+    """The result of a fine-tune audit in a few words."""
     main = row_of(about, about["main"])
     assert main is not None
     many = different(about)
@@ -499,7 +502,7 @@ def sentence(about: Mapping[str, Any]) -> str:
 
 
 def _why_open(about: Mapping[str, Any], main: Mapping[str, Any], percent: str) -> str:
-    """Why no verdict is given on a model of which no copy was seen."""
+    """Why there is no verdict on a model without a copy."""
     if main["failed"]:
         return f"{main['failed']} prompts gave no images"
     if main["copied"]:
@@ -520,7 +523,7 @@ def _why_open(about: Mapping[str, Any], main: Mapping[str, Any], percent: str) -
 
 
 def _kept(about: Mapping[str, Any], cleaned: Mapping[str, Any]) -> str:
-    """How much of the subject is left beside the base, where that was measured."""
+    """How much of the subject the cleaned model keeps compared with the base, if measured."""
     base = row_of(about, BASE) or {}
     if "subject" not in cleaned or "subject" not in base:
         return ""
@@ -536,7 +539,7 @@ def _are(count: int, what: str = "") -> str:
 
 
 def canaries_told(about: Mapping[str, Any]) -> str:
-    """What the copy test can see, in a sentence; empty without canaries."""
+    """How sensitive the copy test is, in a sentence; empty without canaries."""
     main = row_of(about, about["main"]) or {}
     parts = [
         f"{hits} of {of} shown {count} time{'s' * (count != '1')} an epoch"
@@ -549,9 +552,9 @@ def canaries_told(about: Mapping[str, Any]) -> str:
 
 
 def training_of(run: Run) -> dict[str, Any] | None:
-    """What a run says of training pictures; None for a run that was not made with any.
+    """What a run keeps about training pictures; None for a run made without any.
 
-    Raises InputError for one that names no model of its own as the main one.
+    Raises InputError if the main model that it names is not among its models.
     """
     if (found := run.meta("training")) is None:
         return None
@@ -565,8 +568,8 @@ def training_of(run: Run) -> dict[str, Any] | None:
 
 
 def write_training(run: Run, about: Mapping[str, Any], root: Path) -> None:
-    """Keep what was found in the run: its value `training`, a table of all training pictures,
-    thumbnails and a grid of those that are most copied.
+    """Keep the result in the run: its value `training`, a table of all training pictures,
+    thumbnails and a grid of the most copied ones.
     """
     run.set_meta("training", about)
     write_table(about, run.path / WATCHED[1])
@@ -585,7 +588,7 @@ def write_training(run: Run, about: Mapping[str, Any], root: Path) -> None:
 
 
 def write_table(about: Mapping[str, Any], path: Path) -> None:
-    """All training pictures as CSV: what was seen of each, and by which prompts it is copied."""
+    """Write all training pictures as CSV: what was seen of each, and which prompts copy it."""
     names = ["file", "caption", "group", "state", "similarity", "margin", "level", "begins"]
     with written(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
@@ -597,9 +600,9 @@ def write_table(about: Mapping[str, Any], path: Path) -> None:
 
 
 def inside(root: Path, name: str) -> Path:
-    """A file that a run names in itself.
+    """The path of a file that a run names, which must lie in the run.
 
-    Raises InputError for one that is elsewhere: a run may come from somebody else.
+    Raises InputError for a file outside: a run may come from somebody else.
     """
     file = root / name
     if "\0" in name or not file.resolve().is_relative_to(root.resolve()):
@@ -608,12 +611,12 @@ def inside(root: Path, name: str) -> Path:
 
 
 def thumbnail(number: int) -> str:
-    """Where a run keeps the thumbnail of a training picture."""
+    """The path in a run of the thumbnail of a training picture."""
     return f"training/{number:05d}.png"
 
 
 def worst(about: Mapping[str, Any], most: int = SHOWN) -> list[int]:
-    """Numbers of the training pictures that are most copied, one of each group."""
+    """Numbers of the most copied training pictures, one of each group."""
     order = list(STATES)
     pictures = about["pictures"]
     ranked = sorted(

@@ -1,5 +1,5 @@
-"""Pictures in all steps for the captions that a report shows first, in runs whose pictures are
-quick.
+"""Make pictures in all steps for the captions that a report shows first, in runs with quick
+pictures.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from findnemo.runs.store import Caption, Run
 from findnemo.runs.workers import Pool, answer_of
 from findnemo.seeds import FRESH
 
-FIRST = 6  # memorized captions of which the report shows a finished pair
+FIRST = 6  # memorized captions for which the report shows a finished pair
 
 # a caption, the sample number and the neurons of an image, and its file
 Wanted = tuple[str, int, NeuronSet, str]
@@ -38,11 +38,11 @@ Wanted = tuple[str, int, NeuronSet, str]
 def finish_first(
     run: Run, settings: ImageSettings, pool: Pool, progress: Progress = no_progress
 ) -> None:
-    """Make a pair of images in all steps a caption, untouched and as it is judged, of the seed that
-    was confirmed.
+    """For each caption that a report shows first, make a pair of images in all steps: untouched and
+    edited, of the confirmed seed.
 
-    Of the captions that the report shows first: the first that is gone, then the worst, FIRST in
-    all. It costs two images in all steps each at most, and nothing where the run has them.
+    These captions are the first whose memory is gone, then the worst ones, FIRST in all. The cost
+    is at most two images in all steps a caption, and nothing if the run has them.
     """
     memorized = (c for c in run.captions(stage="verify") if state(c) == "memorized")
     together = all_neurons(run.captions(stage="localize"))
@@ -74,7 +74,7 @@ def _wanted(path: Path, memorized: Sequence[Caption], together: NeuronSet) -> li
 def _made(
     model: Model, items: Sequence[Sequence[Wanted]], settings: ImageSettings
 ) -> list[dict[str, bytes]]:
-    """File -> its content, without those of which the model makes NaN."""
+    """File -> content, without images for which the model returns NaN."""
     answers = []
     for wanted in items:
         files = {}

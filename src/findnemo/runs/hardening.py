@@ -1,4 +1,4 @@
-"""Hardening of a run's edited model, and the same checks before and after."""
+"""Harden the edited model of a run, and check it before and after."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ from findnemo.seeds import FRESH, REFERENCE
 from findnemo.stats import bootstrap
 from findnemo.verification import changes, distance, pictured
 
-ORDINARY = 24  # captions that are not memorized: so many hold the model while it learns
-JUDGED = 24  # and as many others judge it
-CHECKED = 6  # captions of each kind at most, by which the attack is checked
-IMAGES = 4  # of each caption that judges
+ORDINARY = 24  # captions that are not memorized, on which the model must not change
+JUDGED = 24  # other such captions, on which it is judged
+CHECKED = 6  # captions of each kind, at most, that are attacked
+IMAGES = 4  # of each caption on which it is judged
 
 
 def ordinary_captions(work: Work) -> tuple[list[str], list[str]]:
-    """Captions that are not memorized: those that the model is held to, and
-    others on which it is judged.
+    """Captions that are not memorized: those on which the model must not change, and those on which
+    it is judged.
 
-    Every second one each; those that the attack takes for its controls do not hold the model, where
-    there are enough others. Raises InputError for fewer than two.
+    They alternate between the two lists. The controls of the attack are only in the second list if
+    there are enough others. Raises InputError for fewer than two captions.
     """
     clean = not_memorized(work.run, ORDINARY + JUDGED)
     if len(clean) < 2:
         raise InputError(
             f"{work.run.path} holds {len(clean)} captions that are not memorized: hardening needs"
-            " two at least"
+            " at least two"
         )
     controls = {caption.text for caption in ordinary(work.run.captions(), CHECKED)}
     return [text for text in clean[::2] if text not in controls] or clean[::2], clean[1::2]
@@ -67,11 +67,10 @@ def harden_run(
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
     stop: Callable[[], bool] = never,
 ) -> Model:
-    """A copy of the run's model with all its neurons off in the weights, hardened against the
-    attack on `captions`, in float32.
+    """A hardened copy of the run's model in float32, with all its neurons off in the weights.
 
-    Where the training image of a caption is unknown, an untouched image of the model stands in for
-    it.
+    It is hardened against the attack on `captions`. If the training image of a caption is unknown,
+    an image of the untouched model stands in for it.
     """
     neurons = all_neurons(work.run.captions())
     settings = work.plan.image_settings
@@ -98,9 +97,9 @@ def check_hardened(
     stop: Callable[[], bool] = never,
 ) -> dict[str, Any]:
     """Attack curves, attempts and side effects (`quality`) of the edited model and of the hardened
-    one; kept as the run's `hardened`.
+    model; the run keeps them as `hardened`.
 
-    The attack is run anew against the hardened model.
+    The hardened model is attacked from the start.
     """
     identity = hardened.identity
     source = origin(work, identity.whole)
@@ -123,15 +122,15 @@ def check_hardened(
 def side_effects(
     work: Work, hardened: Model, prompts: Sequence[str]
 ) -> dict[str, dict[str, list[float]]]:
-    """What the edit and the hardening do to captions that are not memorized: model ->
-    figure -> [value, low, high].
+    """What the edit and the hardening do to captions that are not memorized: model -> figure ->
+    [value, low, high].
 
-    Four fresh images of each caption. Medians over captions with 95 % bootstrap intervals, each
-    caption the mean of its images: `pixel_change` (0 to 1), with a descriptor `sscd_gen`, both
-    against the untouched model's images of the same seeds, and with a CLIP `a_clip`. With a
-    descriptor also `fid` and `kid` of its features against untouched images of other seeds; as
-    single values, to be read against those of the untouched model, for with few images they are
-    high. For a single caption no interval.
+    Each caption gets four fresh images and counts by their mean. Values are medians over captions
+    with 95 % bootstrap intervals, without interval for a single caption. `pixel_change` (0 to 1)
+    and, with a descriptor, `sscd_gen` compare with the untouched model's images of the same seeds.
+    With a CLIP there is `a_clip`. With a descriptor there are also `fid` and `kid` of its features
+    against untouched images of other seeds. These are single values, high when images are few:
+    compare them with the values of the untouched model.
     """
     images_of = partial(
         pictured,
@@ -171,9 +170,9 @@ def _middle(values: torch.Tensor) -> list[float]:
 
 
 def challenged(work: Work, most: int) -> list[Caption]:
-    """The captions that hardening is about: memorized ones whose neurons are off.
+    """The captions that hardening is about: memorized captions whose neurons are off.
 
-    Raises InputError for none.
+    Raises InputError if there are none.
     """
     found = memorized(work.run.captions(), most)
     if not found:

@@ -1,8 +1,7 @@
-"""Verified pictures of a run whose judges have changed (`changing`), judged anew: no stored picture
-is made again.
+"""Judge the verified pictures of a run again after a change of its judges (`changing`).
 
-A picture in all steps that only the new judge asks for is made then; so is one that is damaged or
-missing.
+Stored pictures are not made again. A picture in all steps is made if only the new judge needs it,
+or if the stored one is damaged or missing.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
 NAME = re.compile(r"(quick-)?(before|after)-(\d\d)\.png")
-# of a verification: what no picture is needed for
+# values of a verification that need no picture
 NOISE = ("score_before", "score_after", "same_seed", "replicating")
 
 
 def judge_anew(work: Work, pool: Pool, progress: Progress, stop: Callable[[], bool]) -> None:
-    """Judge what waits for the judges of the run; each caption is committed as it is judged."""
+    """Judge the captions that wait for the judges of the run; each is committed once judged."""
     run = work.run
     _forget(run)
     waiting = [c.id for c in run.captions(stage=PICTURED)]
@@ -55,7 +54,7 @@ def judge_anew(work: Work, pool: Pool, progress: Progress, stop: Callable[[], bo
 
 
 def made_of(run: Run, caption: Caption, plan: Plan) -> Look:
-    """What is stored of an earlier verification of a caption, as far as it is whole."""
+    """The intact stored pictures of an earlier verification of a caption."""
     earlier: Verified | None = caption.decoded(PICTURED)
     if earlier is None:
         return Look()
@@ -98,7 +97,7 @@ Item = tuple[Caption, tuple[Look, "Image.Image | None"]]
 def _judged(
     model: Model, items: Sequence[Item], calibration: Calibration, plan: Plan, judges: Judges
 ) -> list[Answer]:
-    """The step: the verification of every caption, from what is stored of it."""
+    """The step: verify every caption from its stored pictures."""
 
     def one(caption: Caption, made: Look, original: Image.Image | None) -> Answer:
         tools = Tools(model, calibration, plan, judges, lambda _: original, made=lambda _: made)
@@ -108,7 +107,7 @@ def _judged(
 
 
 def _commit(run: Run, images: int, events: Sequence[Event]) -> int:
-    """Commit the verifications; pictures of more seeds than are wanted now go."""
+    """Commit the verifications, and remove pictures of seeds that are no longer wanted."""
     answers = [
         (caption, "verify", Answer(error=event.aside) if event.aside else answer, event.seconds)
         for event in events

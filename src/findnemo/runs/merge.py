@@ -1,4 +1,4 @@
-"""Shards of one table into the run that an undivided audit would have made."""
+"""Merge the shards of one table into the run that an undivided audit would have made."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from findnemo.runs.table import Shard
 from findnemo.runs.trust import MARK
 
 FOLDERS = ("images", "noise", "sheets", "originals")
-# of the first shard
+# values of the run that come from the first shard
 KEPT = ("source", "source_options", "versions", "folder", "preprocessing", MARK)
 
 
 @dataclass(frozen=True)
 class Merged:
-    """A merged run: how many `captions` it has, how many of them are `open` (not looked at yet)
-    and `failed`, which shards are `missing`.
+    """A merged run: numbers of `captions`, of captions still `open` and `failed`, and the `missing`
+    shards.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class Merged:
 
 @dataclass(frozen=True)
 class _Part:
-    """A shard that is open to be read, and what it says of itself."""
+    """A shard that is open for reading, with what it says about itself."""
 
     run: Run
     shard: Shard
@@ -59,11 +59,13 @@ class _Part:
 def merge(
     out: str | os.PathLike, shards: Iterable[str | os.PathLike], partial: bool = False
 ) -> Merged:
-    """Join runs made with `--shard i/n` into one: captions in table order under the same numbers as
-    in an undivided run, with their results, images, noise differences and sheets.
+    """Join runs made with `--shard i/n` into one.
 
-    `partial`: also where shards are missing. The quality check looks at all neurons together and is
-    left to `verify` or `audit` on the merged run. Raises InputError (no shard, one twice, one
+    Captions come in table order, under the numbers of an undivided run, with their results, images,
+    noise differences and sheets.
+
+    `partial`: merge even if shards are missing. The quality check looks at all neurons together and
+    is left to `verify` or `audit` on the merged run. Raises InputError (no shard, one twice, one
     missing, one in use, a directory that is not empty) or MismatchError (other settings, another
     table, another calibration) naming the run; then nothing is written.
 
@@ -77,7 +79,7 @@ def merge(
             (_part(Path(shard), stack) for shard in shards), key=lambda part: part.shard.index
         )
         missing = _checked(parts, partial)
-        # of two that merge into it, one finds it not empty
+        # if two processes merge into it, one finds it not empty
         building = path.parent / f".{path.name}.{os.getpid()}.part"
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
@@ -99,7 +101,7 @@ def merge(
 
 
 def _part(path: Path, stack: ExitStack) -> _Part:
-    """Open a shard for reading, and keep others from writing to it meanwhile."""
+    """Open a shard for reading, and lock it against writers meanwhile."""
     run = stack.enter_context(Run.open(path))
     settings = run.meta("settings")
     table = run.meta("table")
@@ -116,7 +118,7 @@ def _part(path: Path, stack: ExitStack) -> _Part:
 
 
 def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
-    """The missing shards. Raises for parts that do not belong together."""
+    """The missing shards. Raises an error for shards that do not belong together."""
     if not parts:
         raise InputError("no shards: give the run directories that were made with --shard")
     first = parts[0]
@@ -146,7 +148,7 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
             )
         if part.shard == before.shard:
             raise InputError(
-                f"{before.path} and {part.path} both are shard {part.shard}: leave one out"
+                f"{before.path} and {part.path} are both shard {part.shard}: leave one out"
             )
     have = {part.shard.index for part in parts}
     missing = tuple(
@@ -161,15 +163,15 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
 
 
 def _other_pictures(parts: Sequence[_Part], part: _Part) -> str:
-    """In what the pictures of a shard were made otherwise than those before it, where its
-    settings do not say how.
+    """How the pictures of a shard differ in the making from those before it, if its settings do not
+    say.
     """
     known = [p.pictures for p in parts if p.pictures is not None]
     return "" if part.pictures is None else "; ".join(part.pictures.differences(known[0]))
 
 
 def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[int, int, int]:
-    """Make the run in a directory of its own; its numbers of captions, open and failed."""
+    """Make the run in a directory; return its numbers of captions, open and failed ones."""
     shutil.copytree(parts[0].path / "calibration", path / "calibration", ignore=_no_links)
     with Run.create(path, parts[0].settings) as run:
         for key in KEPT:
@@ -191,7 +193,7 @@ def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[
 
 
 def _take(run: Run, shard: Run) -> None:
-    """The captions and results of a shard, and its files."""
+    """Take over the captions, results and files of a shard."""
     with run.transaction():
         for table in ("captions", "results"):
             for row in shard.rows(table):

@@ -1,5 +1,6 @@
-"""Captions of a run that are known not to be memories, whatever detection says of them: what a
-method is judged by must not choose its cases.
+"""Captions of a run that its table calls no memories, whatever detection says about them.
+
+A method must not choose the cases that it is judged by.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ from findnemo.runs.store import Run
 
 _WORD = "replace(replace(lower(trim(coalesce(type, ''))), '_', ' '), '-', ' ')"
 _NONE = ", ".join(f"'{word}'" for word in ORDINARY)
-# in SQL, of a row of captions: `metrics.kind.is_memory`
+# `metrics.kind.is_memory` in SQL, for a row of captions
 MEMORY = f"({_WORD} <> '' AND {_WORD} NOT IN ({_NONE}))"
 
 
 def ordinary(run: Run, most: int = -1) -> list[str]:
-    """Captions as they come that the table of a run calls no memory; the first `most`.
+    """The first `most` captions that the table of a run calls no memory, in table order.
 
-    Those with a type that says none (`metrics.kind.is_memory`); where others have the type of a
-    memory, also those without any. Empty where nobody has told the kinds of the captions.
+    They have a type that names no memory (`metrics.kind.is_memory`). If other captions have the
+    type of a memory, captions without a type count too. Empty if the table gives no types.
     """
     told = bool(run.query(f"SELECT 1 FROM captions WHERE {MEMORY} LIMIT 1"))
     wanted = f"NOT {MEMORY}" if told else f"{_WORD} IN ({_NONE})"

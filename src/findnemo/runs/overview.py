@@ -1,6 +1,6 @@
 """A run at a glance: its five figures, the distribution of scores, and where the neurons are.
 
-Views of the store, for any face.
+All functions are views of the store, independent of who shows them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from findnemo.runs.wording import count
 
 
 class Measured(NamedTuple):
-    """What an audit measures of a caption.
+    """A value that an audit measures for a caption.
 
-    `stage`: what measures it. `before`, `after`: its names there with the neurons on and off, None
-    where there is no such value. `good`: which values after are. `held`: whether tau is what the
-    value after is held to. `label`: what it is, for terminal and model card; `title`, `short`: for
-    the report, in the paper's words and beside a caption.
+    `stage`: the stage that measures it. `before`, `after`: keys of the stage's values with the
+    neurons on and off, None without such a value. `good`: which values after are good. `held`:
+    whether the value after is compared with tau. `label`: its name for terminal and model card.
+    `title`, `short`: its names for the report, in the paper's words and next to a caption.
     """
 
     stage: str
@@ -50,7 +50,7 @@ class Measured(NamedTuple):
     short: str
 
     def of(self, caption: Caption) -> tuple[float | None, float | None] | None:
-        """The values before and after; None where the caption's stage did not measure them."""
+        """The values before and after; None if the stage of the caption did not measure them."""
         values = caption.localized if self.stage == "localize" else judged(caption)
         names = (self.before, self.after)
         before, after = (None if name is None else getattr(values, name, None) for name in names)
@@ -126,14 +126,15 @@ PRICES = ("neurons off", "likeness to the copy", "change of ordinary captions") 
 
 
 def name_of(source: str | None) -> str:
-    """What a model is called, without where it lies on somebody's disk."""
+    """The name of a model, without its folder on somebody's disk."""
     lies_here = source and (Path(source).exists() or Path(source).is_absolute())
     return Path(source).name if source and lies_here else str(source)
 
 
 def sampler_of(settings: Mapping[str, Any]) -> str | None:
-    """What denoised the images of a run: the sampler that was asked for, else the class of the
-    checkpoint's own; None without images.
+    """The sampler that made the images of a run; None without images.
+
+    It is the requested sampler, else the class of the checkpoint's own.
     """
     asked = settings.get("image_settings", {}).get("sampler")
     own = (settings.get("identity") or {}).get("sampler", {}).get("settings", {}).get("class")
@@ -141,8 +142,9 @@ def sampler_of(settings: Mapping[str, Any]) -> str | None:
 
 
 def quickly(settings: Mapping[str, Any]) -> str:
-    """How most images of a run were made that has quick ones, to be said behind their steps; empty
-    where all are made in all steps.
+    """How most images of a run with quick images were made, as text after their steps.
+
+    Empty if all are made in all steps.
 
     >>> quickly({"images": 4, "image_settings": {"steps": 50, "guidance": 7.0}, "thorough": False})
     ' (most in 4 that stand for them, confirmed in 10)'
@@ -160,8 +162,7 @@ def quickly(settings: Mapping[str, Any]) -> str:
 class Figure:
     """One number of a run.
 
-    An int is a count (`of` so many), a float a share of 1; `None` where the run has not come that
-    far.
+    An int is a count out of `of`, a float is a share of 1; `None` if the run has not come that far.
     """
 
     name: str
@@ -170,7 +171,7 @@ class Figure:
 
     @property
     def told(self) -> str:
-        """The value in writing.
+        """The value as text.
 
         >>> Figure("gone", 3, 4).told, Figure("change", 0.03).told, Figure("gone", None).told
         ('3 of 4', '3.0 %', 'not known yet')
@@ -184,7 +185,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Bin:
-    """How many captions have a score of at least `low` and less than `high`."""
+    """The number of captions with a score of at least `low` and less than `high`."""
 
     low: float
     high: float
@@ -199,9 +200,9 @@ def memorized(captions: Iterable[Caption]) -> list[Caption]:
 def figures(captions: Sequence[Caption], quality: Mapping[str, Any] | None) -> tuple[Figure, ...]:
     """The five figures of an audit, as terminal, report and trackers show them.
 
-    Captions memorized, of those looked at, not known where no image of any was; memories that are
-    not gone, and those that are (see `standing`), of those checked; neurons off; change of the
-    pixels of other captions with all of them off. `quality`: what the run keeps under that name.
+    They are: captions memorized, of those with images (not known without any); memories not gone
+    and memories gone (see `standing`), of those checked; neurons off; pixel change of other
+    captions with all of them off. `quality`: the run's value of that name.
     """
     memories = memorized(captions)
     seen = sum(caption.detected is not None for caption in captions)
@@ -224,10 +225,10 @@ def figures(captions: Sequence[Caption], quality: Mapping[str, Any] | None) -> t
 def glance(
     captions: Sequence[Caption], quality: Mapping[str, Any] | None, audited: int | None = None
 ) -> list[tuple[str, str]]:
-    """What terminal and notebook show of a run in five lines, each a name and a value: captions
-    memorized and suspected, memories gone, neurons off, and what that costs other captions.
+    """Name and value of the lines that terminal and notebook show for a run: captions memorized and
+    suspected, memories gone, neurons off, and the effect on other captions.
 
-    `audited`: how many captions were looked at, where `captions` are not all of them.
+    `audited`: the number of captions looked at, if `captions` are not all of them.
     """
     known = quality or {}
     found, _, gone, off, change = figures(captions, known)
@@ -248,16 +249,15 @@ def glance(
 
 
 def scores(captions: Iterable[Caption]) -> list[float]:
-    """The score of every caption that was detected (`Caption.score`)."""
+    """The score of every caption on which detection ran (`Caption.score`)."""
     return [c.score for c in captions if c.detected is not None and c.score is not None]
 
 
 def histogram(captions: Iterable[Caption], tau: float, bins: int = 12) -> list[Bin]:
-    """The distribution of scores in about `bins` bins of equal width, from the lowest score to the
-    highest; empty without scores.
+    """The distribution of scores in about `bins` bins of equal width; empty without scores.
 
-    `tau` is the border of two bins, so that no bin holds captions of both sides. Raises ValueError
-    for less than one bin.
+    The bins reach from the lowest score to the highest. `tau` is a border of two bins, so that no
+    bin holds captions of both sides. Raises ValueError for less than one bin.
     """
     if bins < 1:
         raise ValueError(f"{bins} bins: give 1 or more")
@@ -273,8 +273,10 @@ def histogram(captions: Iterable[Caption], tau: float, bins: int = 12) -> list[B
 
 
 def layers_shown(run: Run, captions: Iterable[Caption], known: Mapping[str, int]) -> dict[str, int]:
-    """Value layers to tell of, with their widths: those `known` of a calibration, which are the
-    paper's; all of the model where a neuron lies in another.
+    """The value layers to show, with their widths.
+
+    These are the layers `known` to a calibration (the paper's), or all of the model if a neuron
+    lies in another layer.
     """
     every = run.meta("widths") or {}
     found = {name for caption in captions for name in neurons_of(caption).layers}
@@ -288,14 +290,15 @@ def value_layers(run: Run, captions: Iterable[Caption]) -> dict[str, int]:
 
 
 def per_layer(captions: Iterable[Caption], layers: Iterable[str]) -> dict[str, int]:
-    """Layer -> neurons of the run that are switched off, layers in the order given."""
+    """Layer -> number of the run's neurons that are switched off, layers in the order given."""
     off = all_neurons(captions).layers
     return {name: len(off.get(name, ())) for name in layers}
 
 
 def holders(captions: Iterable[Caption]) -> dict[Neuron, list[Caption]]:
-    """Neuron -> the captions that it was found for; neurons of most captions first, equals by
-    the order in which their layers come.
+    """Neuron -> the captions that it was found for.
+
+    Neurons of most captions come first, ties in the order of their layers.
     """
     held: dict[Neuron, list[Caption]] = {}
     for caption in captions:
@@ -308,10 +311,10 @@ def holders(captions: Iterable[Caption]) -> dict[Neuron, list[Caption]]:
 def most_shared(
     captions: Iterable[Caption], most: int | None = 8
 ) -> list[tuple[Neuron, list[Caption]]]:
-    """Neurons that several captions share, those of most captions first, with their
-    captions; at most `most`.
+    """The neurons that several captions share, with their captions; at most `most` neurons.
 
-    Only captions whose neurons are switched off (`all_neurons`).
+    Neurons of most captions come first. Only captions whose neurons are switched off count
+    (`all_neurons`).
     """
     off = [c for c in captions if len(switched_off(c))]
     return [(n, c) for n, c in holders(off).items() if len(c) > 1][:most]

@@ -1,7 +1,7 @@
-"""A table of captions in the order in which it pays to look at them: the likely ones first.
+"""Put the captions of a table in the order in which to look at them: the likeliest memories first.
 
-The table is read once, of any length, and the likeliest captions are kept. Among them others are
-drawn by chance, from which follows what is left in the part that nobody looks at.
+The table may have any length. It is read once, and only the likeliest captions are kept. Others are
+drawn at random among them, to estimate how many memories remain in the part that nobody looks at.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from findnemo.prompts import Prompt
 from findnemo.runs.store import Run
 from findnemo.stats.intervals import clopper_pearson
 
-RANKING = "ranking.json"  # the order of a run's table
-CHUNK = 2048  # captions whose text is looked at together
+RANKING = "ranking.json"  # file in a run: the order of its table
+CHUNK = 2048  # captions that are encoded together
 SAVE_EVERY = 16  # chunks
-DRAWN = 10  # every so many captions one is drawn by chance
+DRAWN = 10  # one caption in so many is drawn at random
 
 Score = Callable[[Sequence[str]], Iterable[float]]
 
 
 @dataclass(frozen=True, order=True)
 class Ranked:
-    """A caption of a table: how likely it is (`value`), and its place (`chance`, from 0 to 1) in
-    an order by chance, which follows from its text. `drawn`: by chance, not for being likely.
+    """A caption of a table with its likelihood `value` and its random place `chance`, from 0 to 1.
+
+    `chance` is a function of the text. `drawn`: it was drawn at random, not for its likelihood.
     """
 
     value: float
@@ -53,11 +54,11 @@ class Ranked:
 
 @dataclass
 class Ranking:
-    """What is known of a table so far.
+    """What is known about a table so far.
 
-    `most`: so many captions are kept of each kind, `likely` ones (a heap, the least likely first)
-    and `drawn` ones (a heap, the last in the order by chance first). `captions`: rows read.
-    `digest`: of them, to tell a continuation.
+    `most`: captions kept of each kind: `likely` ones (a heap, the least likely first) and `drawn`
+    ones (a heap, the last in the random order first). `captions`: rows read. `digest`: of those
+    rows, to recognize a continuation.
     """
 
     key: str
@@ -68,7 +69,7 @@ class Ranking:
     drawn: list[tuple[float, float, Ranked]] = field(default_factory=list)
 
     def take(self, prompts: Sequence[Prompt], values: Iterable[float]) -> None:
-        """Take the next captions of the table, with how likely each is."""
+        """Take the next captions of the table, with the likelihood of each."""
         known = {one.prompt.text for heap in (self.likely, self.drawn) for *_, one in heap}
         for prompt, value in zip(prompts, values, strict=True):
             if prompt.text in known:
@@ -81,11 +82,11 @@ class Ranking:
         self.digest = digest_of(self.digest, prompts)
 
     def distinct(self) -> int:
-        """How many different captions were read: `captions` without the rows that repeat one.
+        """The number of different captions read: `captions` without repeated rows.
 
-        Exact where all are kept. Else estimated from the smallest of their places by chance (the
-        k-th smallest of N is k / (N + 1) on average; Bar-Yossef et al. 2002), unless that is no sign
-        of repeats.
+        It is exact if all captions are kept. Otherwise it is estimated from the smallest random
+        places (the k-th smallest of N is k / (N + 1) on average; Bar-Yossef et al. 2002), unless
+        they give no sign of repeats.
         """
         if len(self.drawn) < self.most:
             return len(self.drawn)
@@ -94,8 +95,10 @@ class Ranking:
         return self.captions if no_sign else max(round(estimate), len(self.drawn))
 
     def order(self, every: int = DRAWN) -> list[Ranked]:
-        """At most `most` captions: the likeliest first, and as every `every`-th one of those drawn by
-        chance; 0 for none. The order for a smaller `most` is the beginning of it.
+        """At most `most` captions: the likeliest first, with a randomly drawn one as every
+        `every`-th.
+
+        `every`=0: none drawn at random. The order for a smaller `most` is a prefix of this one.
         """
         likely = (one for *_, one in sorted(self.likely, reverse=True))
         drawn = (one for *_, one in sorted(self.drawn, reverse=True))
@@ -125,7 +128,9 @@ class Ranking:
 
     @classmethod
     def load(cls, path: Path, key: str, most: int) -> Ranking:
-        """What `save` wrote for the same scores and at least so many captions; else a fresh start."""
+        """Read what `save` wrote for the same scores and at least `most` captions; else start
+        afresh.
+        """
         if not path.exists():
             return cls(key, most)
         try:
@@ -157,7 +162,7 @@ def _keep(
 
 
 def chance_of(text: str) -> float:
-    """The place of a caption in an order by chance.
+    """The place of a caption in a random order that follows from its text.
 
     >>> 0 <= chance_of("a cat") < 1, chance_of("a cat") == chance_of("a cat")
     (True, True)
@@ -167,7 +172,7 @@ def chance_of(text: str) -> float:
 
 
 def digest_of(digest: str, prompts: Iterable[Prompt]) -> str:
-    """Identity of the captions read, in their order, with those of a chunk more."""
+    """The digest of the captions read so far, extended by those of one more chunk."""
     state = hashlib.sha256(digest.encode())
     for prompt in prompts:
         state.update(prompt.text.encode("utf-8", "surrogatepass") + b"\0")
@@ -183,11 +188,11 @@ def ranked(
     progress: Callable[[int], None] = lambda done: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Ranking | None:
-    """Read a table to its end and rank it; what is done is kept in the file `path`, so that the
-    same call goes on after an interruption. None where `stop` says so before the end.
+    """Read a table to its end and rank it; None if `stop` ended it early.
 
-    `key`: identity of what `score` depends on. Raises MismatchError where the table is no longer
-    the one that was begun with.
+    Progress is kept in the file `path`, and the same call resumes after an interruption. `key`:
+    identity of what `score` depends on. Raises MismatchError if the table is not the one that was
+    begun.
     """
     ranking = Ranking.load(path, key, most)
     done = ranking.captions
@@ -243,8 +248,9 @@ def _chunks(table: Iterable[Prompt]) -> Iterator[tuple[Prompt, ...]]:
 
 
 class Meter:
-    """U-Net sample evaluations that detection has taken in a run; only what was committed since
-    the last call is read.
+    """Counts the U-Net sample evaluations of detection in a run.
+
+    Each call reads only what was committed since the last one.
     """
 
     def __init__(self, run: Run):
@@ -265,11 +271,11 @@ class Meter:
 
 @dataclass(frozen=True)
 class Left:
-    """What is known of a table of which a part was looked at.
+    """What is known about a table of which only a part was looked at.
 
-    `captions`: of the table; `looked`: at so many. `found`: over tau among these. `left`: estimate
-    of how many the rest holds, with `low` and `high` (95 %); None where none of the rest was drawn
-    by chance.
+    `captions`: in the table. `looked`: captions looked at. `found`: those of them over tau. `left`:
+    estimate of how many the rest holds, with `low` and `high` (95 %); None if none of the rest was
+    drawn at random.
     """
 
     captions: int
@@ -286,16 +292,17 @@ class Left:
 def what_is_left(
     order: Sequence[Ranked], memorized: Mapping[str, bool | None], captions: int
 ) -> Left:
-    """How many captions over tau are left in the part of a table that was not looked at.
+    """Estimate how many captions over tau remain in the part of a table that was not looked at.
 
-    `order`: of `Ranking.order`. `memorized`: caption -> whether it is, of those looked at; None
-    where that failed. What lies behind the first that was not looked at does not count: a run may
-    have looked there before, out of this order.
-    `captions`: how many different ones the table has (`Ranking.distinct`).
-    Let v be how likely the last caption was that was taken for being likely. Every caption that is
-    likelier was looked at, and of the R others those that were drawn by chance are a random sample:
-    s of them, x over tau. So x / s of the rest are, on average over the draw; the interval is Clopper
-    and Pearson's, of x among s. It takes nothing for granted of the order.
+    `order`: from `Ranking.order`. `memorized`: caption -> whether it is memorized, of those looked
+    at; None where detection failed. `captions`: number of different captions in the table
+    (`Ranking.distinct`). Captions behind the first that was not looked at do not count: an earlier
+    run may have looked at them in another order.
+
+    Let v be the likelihood of the last caption that was chosen for its likelihood. All likelier
+    captions were looked at. Of the R others, those drawn at random are a random sample: s of them,
+    x over tau. So on average x / s of the rest are over tau. The interval is Clopper and Pearson's,
+    for x of s. It makes no assumption about the order.
 
     >>> prompts = [Prompt(f"caption {k}", k) for k in range(6)]
     >>> order = [Ranked(9 - k, 0.1, p, k % 3 == 2) for k, p in enumerate(prompts)]
@@ -326,7 +333,7 @@ def _key(one: Ranked) -> tuple[float, float]:
 
 
 def left_told(about: Left, budget: int, used: int) -> str:
-    """What a budget has found, in a sentence or two.
+    """What was found within a budget, in a sentence or two.
 
     >>> left_told(Left(1000, 100, 7, 3.4, 0.1, 20.2), 300, 310)
     'Of 1000 captions 100 were looked at, in 310 of 300 evaluations: 7 are over the threshold. The others hold about 3 more (95 %: 0 to 21).'

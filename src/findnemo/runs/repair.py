@@ -1,5 +1,6 @@
-"""Repair of a damaged run: sound rows of its database and of its backup make a new one; the next
-audit answers what neither has.
+"""Repair a damaged run: make a new database of the sound rows of the old one and of its backup.
+
+The next audit answers what both lack.
 
 print(repair("run").text())
 """
@@ -43,8 +44,8 @@ from findnemo.runs.store import (
 )
 from findnemo.runs.table import Shard
 
-KEPT = ".damaged"  # and a number: what a damaged file or directory is kept as
-# pictures of captions; @ follows other settings
+KEPT = ".damaged"  # suffix, with a number, under which damaged files and directories are kept
+# folders of pictures of captions; of other settings with @ and a digest behind
 FOLDERS = ("images", "noise", "sheets", "compare", "cleaned")
 COMPARED = re.compile("compare(@[0-9a-f]+)?:")  # stages of mitigations
 DERIVED = (
@@ -52,20 +53,20 @@ DERIVED = (
     "quality_basis",
     "listed",
     "union",
-)  # made again where a value of the run is lost
+)  # values of the run that are made again if any value is lost
 # what a damaged file raises: the second where SQLite names something in it that is no text
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
-NAMED = 20  # losses told one by one
+NAMED = 20  # losses listed one by one
 
 Table = dict[Any, tuple[int, tuple[Any, ...]]]  # key -> row number and row with its checksum
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair found.
+    """The result of a repair.
 
     `kept`: where the damaged files lie, empty if the database was whole. `captions`, `results`:
-    rows that the run holds now. `lost`: what is gone, or was not to be trusted, in words. `open`:
+    rows that the run holds now. `lost`: what is gone or could not be trusted, in words. `open`:
     results that the next audit makes again because their pictures are damaged or missing.
     """
 
@@ -77,7 +78,7 @@ class Repair:
     open: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """In words, a line each."""
+        """The result in words, a line each."""
         have = f"{self.path} holds {self.captions} captions and {self.results} results"
         if not self.kept and not self.open:
             return f"{have}: nothing is damaged"
@@ -125,8 +126,8 @@ def repair(path: str | os.PathLike) -> Repair:
 
 
 def _database(path: Path, lock: IO[str]) -> tuple[Run, list[Path], list[str]]:
-    """Put a new database in the place of a damaged one: the run, where the damaged one
-    is kept, and what is lost.
+    """Replace a damaged database; return the run, the copies of the damaged files, and the
+    losses.
     """
     try:
         # a copy of the lock, for a run that cannot be opened lets go of it
@@ -146,7 +147,7 @@ def _database(path: Path, lock: IO[str]) -> tuple[Run, list[Path], list[str]]:
 
 
 def _keep(path: Path) -> list[Path]:
-    """Copies of a database and its log under names of their own."""
+    """Copy a database and its log under new names."""
     aside = _aside(path / DATABASE)
     copies = []
     for end in ("-wal", ""):
@@ -160,14 +161,15 @@ def _keep(path: Path) -> list[Path]:
 
 
 def _aside(path: Path) -> Path:
-    """A name beside a damaged file or directory that nothing has yet."""
+    """An unused name next to a damaged file or directory."""
     names = (path.with_name(f"{path.name}{KEPT}-{k}") for k in count(1))
     return next(name for name in names if not name.exists())
 
 
 def _salvage(path: Path) -> tuple[dict[str, Table], list[str]]:
-    """All rows that fit their checksum: those of the damaged database, then those of the backup
-    that it lacks; and what is lost, in words.
+    """All rows that fit their checksum, and the losses in words.
+
+    Rows come from the damaged database; those that it lacks come from the backup.
     """
     tables: dict[str, Table] = {table: {} for table in COLUMNS}
     spoilt = set()
@@ -186,8 +188,9 @@ def _salvage(path: Path) -> tuple[dict[str, Table], list[str]]:
 
 
 def _readable(file: Path, table: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Row number and row with its checksum, of what SQLite reads of a table: from the first row
-    to damage, then from the last one back.
+    """Row number and row with its checksum, for all rows of a table that SQLite can read.
+
+    Reads from the first row up to the damage, then from the last row back.
     """
     if not file.is_file():
         return
@@ -206,9 +209,9 @@ def _readable(file: Path, table: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
 
 
 def _settle(meta: Table, own: set[Any], path: Path) -> None:
-    """The values that a run cannot be without, and none that may be of another time than the rest.
+    """Keep the values that a run needs, and drop those that may be older than the rest.
 
-    `own`: those that the database still had.
+    `own`: keys that the damaged database still had.
     """
     settings = kept_settings(path)
     if ("settings",) not in meta and settings is not None:
@@ -237,8 +240,8 @@ def _names(tables: dict[str, Table]) -> set[str]:
 
 
 def _without_strays(tables: dict[str, Table]) -> list[str]:
-    """Take out results of captions that are lost; these, and captions that show as a gap of
-    their numbers, in words.
+    """Remove results of lost captions; return these, and gaps in the numbers of captions, in
+    words.
     """
     captions = tables["captions"]
     results = tables["results"]
@@ -256,10 +259,10 @@ def _without_strays(tables: dict[str, Table]) -> list[str]:
 
 
 def _holds(meta: Table) -> Callable[[int], bool]:
-    """Which numbers of captions a run has.
+    """A function that says whether a run has a caption of a number.
 
-    A shard has those of its groups, a run merged without some shards all but theirs. All, where
-    that cannot be told.
+    A shard has those of its groups. A run merged without some shards lacks theirs. If that is
+    unknown, the run has all.
     """
 
     def value(key: str) -> dict[str, Any]:
@@ -280,8 +283,8 @@ def _holds(meta: Table) -> Callable[[int], bool]:
 
 
 def _write(file: Path, tables: dict[str, Table]) -> None:
-    """A new database of these rows, in the order of their numbers."""
-    file.touch()  # by the umask: SQLite would keep a group from writing
+    """Write a new database of these rows, in the order of their numbers."""
+    file.touch()  # with the umask's mode: the mode of SQLite would not let a group write
     with closing(sqlite3.connect(file, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode=OFF")  # nobody sees it before it is whole
         db.execute("BEGIN")
@@ -300,9 +303,7 @@ def _write(file: Path, tables: dict[str, Table]) -> None:
 
 
 def _calibration(path: Path) -> list[Path]:
-    """Move a damaged calibration aside: the next audit makes it again, on
-    the same captions the same.
-    """
+    """Move a damaged calibration aside; the next audit makes it again from the same captions."""
     folder = path / "calibration"
     if not (folder / "calibration.json").is_file() or not _is_damaged(folder):
         return []
@@ -313,8 +314,9 @@ def _calibration(path: Path) -> list[Path]:
 
 
 def _is_damaged(folder: Path) -> bool:
-    """Whether a calibration lacks a part or does not fit its digest; one of another findnemo
-    is none of our business.
+    """Whether a calibration lacks a part or does not fit its digest.
+
+    A calibration of another version of findnemo does not count as damaged.
     """
     try:
         checked(folder / "calibration.json", JSON_BYTES)
@@ -329,8 +331,8 @@ def _is_damaged(folder: Path) -> bool:
 
 
 def _pictures(run: Run) -> list[str]:
-    """Remove damaged pictures, and the results that they, or missing ones,
-    belong to; those in words.
+    """Remove damaged pictures, and results whose pictures are damaged or missing; return those in
+    words.
     """
     folders = (found for name in FOLDERS for found in run.path.glob(f"{name}*"))
     pictures = (file for folder in folders for file in folder.rglob("*.png"))
@@ -349,7 +351,7 @@ def _pictures(run: Run) -> list[str]:
 
 
 def _spoilt(path: Path, caption: Caption, broken: set[Path], images: int) -> list[str]:
-    """Stages of a caption of whose pictures one is damaged or missing."""
+    """Stages of a caption that have a damaged or missing picture."""
 
     def lacks(file: str) -> bool:
         return path / file in broken or not (path / file).is_file()

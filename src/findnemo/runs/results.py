@@ -1,8 +1,7 @@
-"""What a run stores, as types: the results of a caption's stages, decoded once, and the
-shapes of all other values.
+"""The types of what a run stores: results of a caption's stages, and shapes of all other values.
 
-A run may come from somebody else: every value is checked before anything is done with it. A key
-that no type names may hold anything, since newer versions and studies add theirs.
+A run may come from somebody else: every value is checked before it is used. A key without a type
+may hold anything, since newer versions and studies add keys.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.seeds import FRESH
 
 LONGEST = 64 << 20  # characters of one stored value
-LARGEST = 1e9  # no figure of a run is larger
+LARGEST = 1e9  # larger than any figure of a run
 
 
 def _encodable(value: str) -> str:
@@ -55,7 +54,7 @@ Flag = Annotated[bool, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
 Count = Annotated[int, Strict(), Field(ge=0, le=int(LARGEST))]
 ZScore = Annotated[float, Strict(), Field(ge=-math.inf)]  # infinite for a neuron without variance
-Digest = Annotated[str, Strict(), AfterValidator(_digest)]  # it becomes part of a path
+Digest = Annotated[str, Strict(), AfterValidator(_digest)]  # part of a path
 Step = Annotated[str, Strict(), AfterValidator(_decimal)]
 Neurons = Annotated[NeuronSet, PlainValidator(_neurons)]
 PricePoint = Annotated[Point, PlainValidator(_point)]
@@ -73,8 +72,10 @@ class Carrier(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Detected:
-    """The stored part of a `detection.Detection`; `copies`: whether finished images were seen to
-    be copies of training pictures, which makes it memorized whatever its score is.
+    """The stored part of a `detection.Detection`.
+
+    `copies`: whether finished images were seen to be copies of training pictures, which makes the
+    caption memorized whatever its score is.
     """
 
     memorized: Flag
@@ -88,8 +89,9 @@ class Detected:
 
 @dataclass(frozen=True)
 class Localized:
-    """The stored part of a `localization.Localization`; `diagnosis`: of a
-    memory that is out of reach.
+    """The stored part of a `localization.Localization`.
+
+    `diagnosis`: of a memory that is out of reach.
     """
 
     neurons: Neurons
@@ -112,10 +114,10 @@ class Localized:
 
 @dataclass(frozen=True)
 class Verified:
-    """The stored values of a `verification.Verification`, None where nothing measured them.
+    """The stored values of a `verification.Verification`; None where not measured.
 
-    `evaluations`: None of runs that did not count them. `steps`: None where images were made in
-    all.
+    `evaluations`: None in runs that did not count them. `steps`: None if images were made in all
+    steps.
     """
 
     score_before: Number | None = None
@@ -147,7 +149,7 @@ class Verified:
 class Together(Verified):
     """A verification with the neurons of all captions off together.
 
-    `first`: number of its first sample; `back`: numbers of those that gave copies.
+    `first`: number of its first sample. `back`: numbers of the samples that gave copies.
     """
 
     first: Count = FRESH
@@ -200,7 +202,7 @@ class Attempted(TypedDict, total=False):
     closeness: Required[dict[Text, list[Number]]]
 
 
-STAGES: dict[str, Any] = {  # those that end in a colon go on with a name
+STAGES: dict[str, Any] = {  # keys that end in a colon are prefixes; a name follows
     "detect": Detected,
     "localize": Localized,
     "listing": Localized,
@@ -259,7 +261,7 @@ class Audit(Detectors, total=False):
 
 
 class Begun(TypedDict, total=False):
-    """What can change in a run, as it was at its beginning (`changing`)."""
+    """The changeable settings of a run, as they were at its beginning (`changing`)."""
 
     images: Required[Count]
     image_settings: Required[Finished]
@@ -267,7 +269,7 @@ class Begun(TypedDict, total=False):
 
 
 class SettingsCopy(TypedDict, total=False):
-    """The file beside the database that keeps the settings."""
+    """The file next to the database that keeps the settings."""
 
     settings: Required[dict[str, Any]]
     checksum: Required[str]
@@ -293,7 +295,7 @@ class Quality(Change, total=False):
 
 
 class Told(TypedDict, total=False):
-    """What an attempt says of captions, from its positive controls (`_tried`)."""
+    """Counts of the verdicts on an attempt, from positive controls (`_tried`)."""
 
     n: Required[Count]
     works: Required[Count]
@@ -342,7 +344,7 @@ class Merged(TypedDict, total=False):
 
 
 class Union(TypedDict, total=False):
-    """Of the set that is exported: digests of the sets that it came from, its own the last."""
+    """Digests of the sets that led to the exported set; its own is the last."""
 
     digests: Required[list[Digest]]
 
@@ -404,7 +406,7 @@ class Training(TypedDict, total=False):
     notes: Required[list[Text]]
 
 
-META: dict[str, Any] = {  # any of them may be None
+META: dict[str, Any] = {  # any value may be None
     "source": Text,
     "source_options": dict[Text, Text],
     "versions": dict[Text, Text],
@@ -466,7 +468,7 @@ def fits(kind: Any, value: Any) -> bool:
 def decoded(kind: Any, value: Any, where: str) -> Any:
     """A parsed JSON value as one of the types above.
 
-    Raises InputError naming `where`, and what is missing or of another kind.
+    Raises InputError naming `where`, and what is missing or has the wrong type.
     """
     try:
         return _adapter(kind).validate_python(value)
@@ -478,13 +480,13 @@ def decoded(kind: Any, value: Any, where: str) -> Any:
 
 
 def of_key(table: dict[str, Any], key: str) -> Any:
-    """The type that a table has for a key, or for what stands before its colon; Any for others."""
-    head = key.partition(":")[0].partition("@")[0]  # `compare@1a2b3c4d:nemo`: of other settings
+    """The type that a table gives a key, or the prefix before its colon; Any for other keys."""
+    head = key.partition(":")[0].partition("@")[0]  # `compare@1a2b3c4d:nemo` has other settings
     return table.get(key, table.get(f"{head}:", Any))
 
 
 def parsed(stored: Any, where: str) -> Any:
-    """JSON of a column.
+    """The JSON value of a column.
 
     Raises InputError for anything else, and for more than LONGEST characters.
     """
@@ -499,7 +501,7 @@ def parsed(stored: Any, where: str) -> Any:
 
 
 def payload(stored: Any, where: str) -> dict[str, Any]:
-    """The result of a stage as it is stored: an object. Raises InputError naming `where`."""
+    """The stored result of a stage, an object. Raises InputError naming `where`."""
     value = parsed(stored, where)
     if not isinstance(value, dict):
         raise damaged(where, "no object")
@@ -507,7 +509,7 @@ def payload(stored: Any, where: str) -> dict[str, Any]:
 
 
 def meta(stored: Any, key: str, where: str) -> Any:
-    """A value of the run as it is stored. Raises InputError naming `where` and what is wrong."""
+    """A stored value of the run. Raises InputError naming `where` and what is wrong."""
     value = parsed(stored, where)
     if value is not None and not fits(of_key(META, key), value):
         raise damaged(where, f"{key!r} is not what a run keeps under that name")
@@ -515,7 +517,7 @@ def meta(stored: Any, key: str, where: str) -> Any:
 
 
 def answer(row: tuple[Any, ...], where: str) -> tuple[str, str, float, dict[str, Any]]:
-    """A row of results as it is stored, with its payload.
+    """A stored row of results, with its payload.
 
     Raises InputError naming `where` and what is wrong.
     """
@@ -531,9 +533,9 @@ def answer(row: tuple[Any, ...], where: str) -> tuple[str, str, float, dict[str,
 
 
 def check_caption(row: tuple[Any, ...], where: str) -> None:
-    """Raises InputError unless (id, text, row, type, image) are of their types:
+    """Raises InputError unless (id, text, row, type, image) have their types.
 
-    SQLite keeps anything in any column.
+    SQLite allows any type in any column.
     """
     if not fits(CaptionRow, row):
         raise damaged(where, f"caption {row[0]!r:.40} has columns of other types")

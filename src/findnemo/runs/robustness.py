@@ -1,10 +1,8 @@
-"""Is it really gone?
+"""Attempts and attacks on the edited model of a run, with their controls: is the memory really
+gone?
 
-Attempts and attacks on the edited model of a run, with their controls; a stage a caption,
-resumable.
-
-What a stage found holds for one basis (neurons that are off, checkpoint, settings). Where that
-changed, it is done again.
+Each caption is a stage of its own, so the work can be resumed. A result holds for one basis
+(neurons that are off, checkpoint, settings). If the basis changes, the work is done again.
 """
 
 from __future__ import annotations
@@ -73,12 +71,12 @@ NEVER = "never seen"
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is tried.
+    """How much to try.
 
-    `captions`: so many memorized captions from all over the table, and as many ordinary ones (0:
-    all). `steps`: of the attack, after which images are made. `starts`: where it begins. `images`:
-    of each attempt, and of each step. `controls`: pictures that the model never saw, the first for
-    the first caption; without them the memorized ones scrambled.
+    `captions`: number of memorized captions, spread over the table, and of ordinary ones (0: all).
+    `steps`: steps of the attack after which images are made. `starts`: where the attack begins.
+    `images`: images of each attempt, and of each step. `controls`: pictures that the model never
+    saw, one for each caption in order; without them, scrambled memorized pictures.
     """
 
     captions: int = 5
@@ -90,10 +88,10 @@ class Effort:
 
 @dataclass(frozen=True)
 class Trial:
-    """One kind of attack: which captions, what is switched off, and which picture is
-    wanted of each, one of WANTED.
+    """One kind of attack: the captions, the neurons that are off, and the wanted picture (one of
+    WANTED).
 
-    `model`: one that is not the run's own, and its `identity`; such a trial is done in this
+    `model`: a model other than the run's own, with its `identity`; such a trial runs in this
     process.
     """
 
@@ -107,8 +105,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Case:
-    """What a worker gets: a trial of a caption, its training image if that is known, and a
-    picture that no model saw, if one was given.
+    """What a worker gets: a trial on a caption, its training image if known, and a picture that no
+    model saw, if given.
     """
 
     caption: Caption
@@ -129,23 +127,23 @@ WANTED: dict[str, Callable[[Case, Subject], Image.Image]] = {
 
 
 def memorized(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
-    """Captions whose neurons are off in the edited model, so many spread over
-    the table; 0: all of them.
+    """Captions whose neurons are off in the edited model, `most` of them spread over the table (0:
+    all).
     """
     return spread([c for c in captions if len(switched_off(c))], most)
 
 
 def ordinary(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
-    """Captions that are not memorized, so many spread over the table; 0: all of them.
+    """Captions that are not memorized, `most` of them spread over the table (0: all).
 
-    None whose type is that of a memory.
+    Captions whose type is that of a memory are left out.
     """
     under = [c for c in captions if c.detected is not None and not c.detected.memorized]
     return spread([c for c in under if not is_memory(c.type)], most)
 
 
 def _chosen(captions: Sequence[Caption], effort: Effort) -> dict[str, list[Caption]]:
-    """The captions that are tried, of each kind."""
+    """The captions to try, of each kind."""
     return {
         MEMORIZED: memorized(captions, effort.captions),
         ORDINARY: ordinary(captions, effort.captions),
@@ -153,8 +151,9 @@ def _chosen(captions: Sequence[Caption], effort: Effort) -> dict[str, list[Capti
 
 
 def spread(found: list[T], most: int) -> list[T]:
-    """So many of a list from all over it, in its order; fewer are always among more, so that asking
-    for more does nothing again.
+    """`most` items from all over a list, in its order.
+
+    A smaller choice is always part of a larger one, so a larger choice repeats no work.
 
     >>> spread(list("abcdefgh"), 2), spread(list("abcdefgh"), 3)
     (['a', 'e'], ['a', 'c', 'e'])
@@ -165,11 +164,11 @@ def spread(found: list[T], most: int) -> list[T]:
 
 
 def trials(work: Work) -> list[Trial]:
-    """The attacks on the edited model with their controls, the untouched model last: where a trial
-    gives no copy there, it tells nothing (`_tried.verdict`).
+    """The attacks on the edited model with their controls, the untouched model last.
 
-    All neurons of the run are off: the model as it is exported. The untouched model has no neurons
-    off, so that what is found of it stands whatever becomes of the run's neurons.
+    A trial that gives no copy on the untouched model tells nothing (`_tried.verdict`). The edited
+    model has all neurons of the run off, as exported. The untouched model has none off, so its
+    results stay valid when the run's neurons change.
     """
     off = all_neurons(work.run.captions())
     return [*against(off, OFF), Trial(UNTOUCHED, MEMORIZED, EMPTY)]
@@ -178,8 +177,8 @@ def trials(work: Work) -> list[Trial]:
 def against(
     off: NeuronSet, name: str, model: Model | None = None, identity: str = ""
 ) -> list[Trial]:
-    """A model attacked for memorized pictures, for such that it never saw, and for mirrored
-    images of ordinary captions.
+    """Trials on a model: memorized pictures, pictures that it never saw, and mirrored images of
+    ordinary captions.
     """
     return [
         Trial(name, MEMORIZED, off, model=model, identity=identity),
@@ -199,9 +198,10 @@ def try_out(
     stop: Callable[[], bool] = never,
     made: Sequence[Trial] | None = None,
 ) -> None:
-    """Every attempt of `findnemo.robustness.ATTEMPTS` on memorized captions, with the
-    neurons off and untouched, and on ordinary ones with the neurons off. What is
-    answered is not done again.
+    """Try every attempt of `findnemo.robustness.ATTEMPTS`, and record the results.
+
+    Memorized captions are tried with the neurons off and untouched, ordinary ones with the neurons
+    off. Results that the run holds are not made again.
     """
     chosen = [t for t in (trials(work) if made is None else made) if t.wanted != NEVER]
     _answer(work, effort, ATTEMPT, chosen, pool or Serial(work.model), progress, stop)
@@ -217,9 +217,10 @@ def attack_all(
     stop: Callable[[], bool] = never,
     made: Sequence[Trial] | None = None,
 ) -> None:
-    """The attack on an embedding, as curves over its steps: memorized pictures from the edited
-    model and the untouched one, pictures that no model saw, and mirrored images of ordinary
-    captions. What is answered is not done again.
+    """Attack the embeddings of captions, and record curves over the steps of the attack.
+
+    Attacked are memorized pictures on the edited and on the untouched model, pictures that no model
+    saw, and mirrored images of ordinary captions. Results that the run holds are not made again.
     """
     chosen = trials(work) if made is None else made
     _answer(work, effort, ATTACK, chosen, pool or Serial(work.model), progress, stop)
@@ -237,14 +238,14 @@ def _answer(
     progress: Progress,
     stop: Callable[[], bool],
 ) -> None:
-    """Do what is open of the trials: those of the run's model by the pool, those
-    of others in this process.
+    """Do the open trials: those of the run's model in the pool, those of other models in this
+    process.
     """
     run = work.run
     require_same(run, work.model, pictures=True)
     captions = list(run.captions())
     bases = {stage + trial.name: _basis(work, effort, trial, stage) for trial in chosen}
-    run.set_meta("bases", _still_standing(work, effort, stage) | bases)
+    run.set_meta("bases", _valid_bases(work, effort, stage) | bases)
     jobs = [
         _Job(k, caption, trial)
         for who, group in _chosen(captions, effort).items()
@@ -276,14 +277,14 @@ def _answer(
 
 
 class _Job(NamedTuple):
-    """A trial of a caption, the `number`-th of its kind."""
+    """The `number`-th caption of its kind in a trial."""
 
     number: int
     caption: Caption
     trial: Trial
 
     def stands(self, stage: str, basis: str) -> bool:
-        """Whether the run has a result of it that stands on this basis."""
+        """Whether the run holds its result on this basis."""
         return self.caption.results.get(stage + self.trial.name, {}).get("basis") == basis
 
 
@@ -305,14 +306,14 @@ def _commit(work: Work, stage: str, bases: Mapping[str, str], events: Sequence[E
 
 
 def origin(work: Work, identity: str) -> str:
-    """What a hardened model is (`Identity.whole`), and what it was made from:
-    other neurons, another model.
+    """A digest of a hardened model (`Identity.whole`) and of the neurons and the model that it was
+    made from.
     """
     return f"{identity} {sorted(all_neurons(work.run.captions()))}"
 
 
-def _still_standing(work: Work, effort: Effort, stage: str) -> dict[str, str]:
-    """The bases of a run without those of a hardened model that was made from other neurons, or
+def _valid_bases(work: Work, effort: Effort, stage: str) -> dict[str, str]:
+    """The bases of a run, without those of a hardened model that was made from other neurons or
     attacked with another effort.
     """
     bases = work.run.meta("bases") or {}
@@ -341,12 +342,11 @@ def _tried(
     other: tuple[Model, Model] | None,
     subjects: dict[int, Subject],
 ) -> list[Answer]:
-    """The step: what a trial of a caption gives.
+    """The step: the result of each trial on a caption.
 
-    `other`: the untouched model and the one that is tried, where these are two.
-
-    `subjects`: those of captions that this process has met; they are the same whoever makes them.
-    What fails stands on no basis and is tried again.
+    `other`: the untouched model and the tried one, if they differ. `subjects`: those of captions
+    that this process has met; they do not depend on who makes them. A failure stands on no basis
+    and is tried again.
     """
     untouched, tried = other or (model, model)
     answers = []
@@ -358,13 +358,13 @@ def _tried(
                     subjects[caption.id] = subject(untouched, caption.text, settings, case.original)
                 do = _attack if stage == ATTACK else _attempts
                 answers.append(do(tried, case, subjects[caption.id], effort, settings, judges))
-        except FindnemoError as problem:  # what else is known of the caption stands
+        except FindnemoError as problem:  # other results of the caption stay valid
             answers.append(Answer(NOTHING | {"failed": hidden(str(problem))}))
     return answers
 
 
 def failures(captions: Iterable[Caption]) -> list[str]:
-    """A line for every reason why attempts or an attack failed: of how many captions, and why."""
+    """A line for every reason why attempts or an attack failed, with the number of captions."""
     tried = [
         (stage.partition(":")[0], payload)
         for caption in captions
@@ -381,7 +381,7 @@ def failures(captions: Iterable[Caption]) -> list[str]:
 
 
 def _basis(work: Work, effort: Effort, trial: Trial, stage: str) -> str:
-    """What a result depends on, in 16 digits."""
+    """A digest of what a result depends on, 16 hexadecimal digits."""
     asked = [effort.steps, _starts(effort, trial.name)] if stage == ATTACK else list(ATTEMPTS)
     controls = effort.controls if NEVER in trial.name else ()
     pictures = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in controls]
@@ -393,8 +393,8 @@ def _basis(work: Work, effort: Effort, trial: Trial, stage: str) -> str:
 def _starts(effort: Effort, trial: str) -> tuple[str, ...]:
     """Where the attack begins in a trial.
 
-    The caption's own embedding gives the picture of the untouched model before any step, so that it
-    is no control of the search: there it begins at the others, or at random.
+    On the untouched model the caption's own embedding gives the picture before any step. It would
+    be no control of the search, so there the attack begins at the other starts, or at random.
     """
     if trial != UNTOUCHED:
         return effort.starts
@@ -417,8 +417,8 @@ def _attempts(
     settings: ImageSettings,
     judges: Judges,
 ) -> Answer:
-    """Closeness of the images of every attempt to the picture, or to what the untouched
-    model gives for the caption.
+    """How close the images of every attempt come to the picture, or to what the untouched model
+    gives for the caption.
     """
     samples = range(seeds.ATTEMPTS, seeds.ATTEMPTS + effort.images)
     references = [target.picture, *target.others]
@@ -431,7 +431,7 @@ def _attempts(
                 images = attempt(model, target, samples, settings)
             values = closeness(images, references, judges.descriptor).tolist()
             near[name] = [round(v, 4) for v in values]
-        except (InputError, ModelError) as problem:  # does not apply to this model or caption
+        except (InputError, ModelError) as problem:  # it does not apply to this model or caption
             skipped[name] = str(problem)
         except FindnemoError as problem:  # NaN, or no memory left
             broken[name] = hidden(str(problem))
@@ -473,8 +473,8 @@ def _file(name: str) -> str:
 
 
 def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> None:
-    """A sheet a memorized caption: a row a trial, a column a step, the images of the attack
-    from its first start.
+    """Draw a sheet for each memorized caption: a row a trial, a column a step, the images of the
+    attack from its first start.
     """
     title = f"(steps {', '.join(map(str, effort.steps))}; wanted)"
     for caption in captions:
@@ -494,7 +494,7 @@ def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> Non
 
 
 def evaluations(work: Work, effort: Effort, stage: str) -> int:
-    """U-Net sample evaluations that are still to be spent, about."""
+    """About how many U-Net sample evaluations a stage still needs."""
     captions = _chosen(list(work.run.captions()), effort)
     settings = work.plan.image_settings
 
@@ -514,10 +514,10 @@ def evaluations(work: Work, effort: Effort, stage: str) -> int:
 
 
 def pace(work: Work, stages: Sequence[str], pool: Pool | None = None) -> dict[str, float]:
-    """Stage -> seconds for each of its U-Net sample evaluations, as a few of them take by this
-    model: two images in two steps, or a step of the attack, each after the same to warm up.
+    """Stage -> seconds for each of its U-Net sample evaluations with this model.
 
-    A stage that fails on them is left out.
+    It is measured on two images in two steps, or on one step of the attack, after a warm-up of the
+    same size. A stage that fails is left out.
     """
     pool = pool or Serial(work.model)
     prompt = memorized(work.run.captions(), 1)[0].text
@@ -536,7 +536,7 @@ def pace(work: Work, stages: Sequence[str], pool: Pool | None = None) -> dict[st
 
 
 def _paced(model: Model, items: Sequence[str], prompt: str, settings: ImageSettings) -> list[float]:
-    """The step: seconds for an evaluation of each stage; 0 where it fails."""
+    """The step: seconds for an evaluation of each stage; 0 if it fails."""
 
     def images() -> None:
         generate(model, prompt, (seeds.ATTACK, seeds.ATTACK + 1), settings)
@@ -554,6 +554,6 @@ def _paced(model: Model, items: Sequence[str], prompt: str, settings: ImageSetti
             with counting(model) as spent:
                 do()
             measured.append((time.monotonic() - began) / spent.evaluations)
-        except FindnemoError:  # the stage itself says so
+        except FindnemoError:  # the stage itself will report it
             measured.append(0.0)
     return measured

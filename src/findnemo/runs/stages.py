@@ -1,6 +1,4 @@
-"""One way to work through a stage: what is open goes to a pool, what becomes known is committed,
-whoever listens is told.
-"""
+"""Work through a stage: send open items to a pool, commit the results, and report progress."""
 
 from __future__ import annotations
 
@@ -13,17 +11,16 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """The `progress` of work that nobody watches."""
+    """A `progress` that ignores what it is told."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`step`: what a worker does with the items of a unit.
+    """A stage of work.
 
-    `units`: `count` of them, in the order in which they shall be begun.
-
-    `commit`: writes what became known at one time, and says how many of `total` that were. `done`:
-    how many were before.
+    `step`: what a worker does with the items of a unit. `units`: an iterator of `count` units, in
+    the order in which to begin them. `commit`: writes results that become known together, and
+    returns how many of `total` they are. `done`: how many of `total` were done before.
     """
 
     name: str
@@ -38,7 +35,7 @@ class Stage:
 def run_stage(
     stage: Stage, pool: Pool, progress: Progress = no_progress, stop: Callable[[], bool] = never
 ) -> int:
-    """Have a pool answer all units of a stage, or those that are begun before `stop()` is true;
+    """Have a pool answer all units of a stage that it begins before `stop()` returns True; return
     how many of its total are done.
     """
     done = stage.done

@@ -1,7 +1,7 @@
-"""What the results of a caption say: which of three states it is in, how it stands after an audit
-in one word, and what is switched off.
+"""What the results of a caption mean: its state (one of three), its standing after an audit (one
+word), and what is switched off for it.
 
-Every face (terminal, report, app, trackers, model card) takes its words from here.
+Terminal, report, app, trackers and model card all take their words from here.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ STATES = {
 
 
 class Word(NamedTuple):
-    """How a caption stands: what that means, as a sentence without its subject; whether it is
-    "good", "bad", "open" or nothing of note; and what captions that stand so did, where that is
-    trouble.
+    """A standing: its meaning, its tone, and what captions of this standing did.
+
+    The meaning is a sentence without its subject. The tone is "good", "bad", "open" or nothing. The
+    last field is set only for standings that mean trouble.
     """
 
     means: str
@@ -92,8 +93,9 @@ BAD = (
 
 
 def copies(checked: Verified, when: str) -> bool | None:
-    """Whether the finished images of a caption hold copies, `when` "before" the neurons went off or
-    "after" (`metrics.copies.copies_in`); None if none were judged.
+    """Whether the finished images of a caption contain copies (`metrics.copies.copies_in`).
+
+    `when`: "before" the neurons are off, or "after". None if no images were judged.
 
     >>> seen = Verified(copies_before=1.0, copies_after=0.25)
     >>> copies(seen, "before"), copies(seen, "after"), copies(Verified(), "after")
@@ -103,20 +105,18 @@ def copies(checked: Verified, when: str) -> bool | None:
 
 
 def seen(caption: Caption) -> bool | None:
-    """Whether finished images of the untouched model were seen to be copies; None where none was
-    looked at.
-    """
+    """Whether finished images of the untouched model are copies; None if none was looked at."""
     return None if caption.verified is None else copies(caption.verified, "before")
 
 
 def state(caption: Caption) -> str | None:
-    """One of STATES; None before detection.
+    """The state of a caption, one of STATES; None before detection.
 
     A caption whose score reaches tau is suspected until a copy is seen: one ordinary caption in
-    eight is over the paper's threshold. It is memorized where its untouched finished images are
-    copies; where it is on the run's list at a false discovery rate, whatever its images are, for a
-    template memory copies only a part of a picture; and where it was seen to copy a training
-    picture.
+    eight is over the paper's threshold. It is memorized if its untouched finished images are
+    copies, or if it was seen to copy a training picture. It is also memorized if it is on the run's
+    list at a false discovery rate, whatever its images are: a template memory copies only a part of
+    a picture.
     """
     if caption.detected is None:
         return None
@@ -127,30 +127,35 @@ def state(caption: Caption) -> str | None:
 
 
 def unseen(caption: Caption) -> bool:
-    """Whether a caption is suspected because no finished image of it was looked at, and not because
-    those that were are no copies.
+    """Whether a caption is suspected because none of its finished images was looked at.
+
+    False if its images were looked at and are no copies.
     """
     return state(caption) == "suspected" and seen(caption) is None
 
 
 def treated(caption: Caption) -> bool:
-    """Whether an audit works on a caption as on a memory: it is one, or none of its images was
-    looked at. Neurons found for such captions are switched off.
+    """Whether an audit treats a caption as a memory: it is one, or none of its images was looked
+    at.
+
+    Neurons found for such captions are switched off.
     """
     return state(caption) == "memorized" or unseen(caption)
 
 
 def standing(caption: Caption) -> str:
-    """One of STANDINGS: what the committed results of an audit say of a caption.
+    """The standing of a caption, one of STANDINGS, from the committed results of an audit.
 
-    The neurons of all captions off together decide, as they are exported, where that was looked at
-    (`judged`); a memory that none of its own neurons reach is gone if those of others remove it.
+    The neurons of all captions off together decide, as they are exported, if that was looked at
+    (`judged`). A memory that none of its own neurons reach is gone if the neurons of others remove
+    it.
 
-    Gone: untouched images of most seeds are copies, and with the neurons off none is. Finished
-    images decide, for a noise difference looks at one step of many. Where none were copies, of a
-    caption on the list: no noise difference of a fresh seed that replicated is more like itself
-    before than the threshold. A caption of which no copy was seen is suspected, whatever became of
-    its score; but "back" where neurons are off for it and its noise differences stay what they were.
+    Gone means: untouched images of most seeds are copies, and none is with the neurons off.
+    Finished images decide, because a noise difference looks at one step of many. If no image was a
+    copy and the caption is on the list, noise differences decide: of the fresh seeds that
+    replicated, none is more like itself before than the threshold. A caption without a seen copy is
+    suspected, whatever became of its score. It is "back" if neurons are off for it and its noise
+    differences did not change.
 
     >>> under = {"memorized": False, "score": 0.1, "tau": 0.4}
     >>> standing(Caption(1, "a cat", 1, None, None, {"detect": under}, {}, 0.1))
@@ -178,15 +183,17 @@ def standing(caption: Caption) -> str:
 
 
 def judged(caption: Caption) -> Verified | None:
-    """What is seen of a caption in the cleaned model: with the neurons of all captions off, where
-    that was looked at, else with its own.
+    """The verification that a caption is judged by: with the neurons of all captions off if that
+    was looked at, else with its own.
     """
     return caption.together or caption.verified
 
 
 def checked_with(caption: Caption) -> str | None:
-    """Which neurons were off when a caption was judged: those of all captions, as they are exported,
-    or its own; None where it was not.
+    """Whose neurons were off when a caption was judged: those of all captions, as exported, or its
+    own.
+
+    None if it was not judged.
     """
     if judged(caption) is None:
         return None
@@ -194,7 +201,7 @@ def checked_with(caption: Caption) -> str | None:
 
 
 def _checked(caption: Caption) -> str:
-    """How neurons stand that were, or were not, checked on fresh seeds."""
+    """The standing of neurons, checked on fresh seeds or not."""
     checked = judged(caption)
     if checked is None or caption.detected is None:
         return "not verified"
@@ -206,9 +213,10 @@ def _checked(caption: Caption) -> str:
 
 
 def _reduced(found: Localized, checked: Verified | None) -> bool:
-    """Whether neurons that do not remove a memory leave fewer copies of it. Finished images decide;
-    where none was a copy before, or none was made, it is so if the pictures that the search tried
-    last are all less like a copy than what may be one (SAME).
+    """Whether neurons that do not remove a memory leave fewer copies of it.
+
+    Finished images decide. If none was made, or none was a copy before, the pictures that the
+    search tried last decide: all must be less like a copy than SAME.
     """
     if checked is not None and copies(checked, "before"):
         before, after = checked.copies_before, checked.copies_after
@@ -219,7 +227,7 @@ def _reduced(found: Localized, checked: Verified | None) -> bool:
 
 
 def suspected(p: float | None) -> str:
-    """What is said of a score over tau while no copy was seen, with its p-value where it has one.
+    """The words for a score over tau without a seen copy, with its p-value if there is one.
 
     >>> suspected(0.1863), suspected(None)
     ('suspected (p = 0.19)', 'suspected')
@@ -228,9 +236,7 @@ def suspected(p: float | None) -> str:
 
 
 def said(caption: Caption) -> str:
-    """How a caption stands, for the eye: its standing, and of one that is only suspected that, with
-    its p-value.
-    """
+    """The standing of a caption as text; for a suspected one with its p-value."""
     word = standing(caption)
     if state(caption) != "suspected":
         return word
@@ -239,7 +245,7 @@ def said(caption: Caption) -> str:
 
 
 def meaning(caption: Caption) -> str:
-    """What the standing of a caption means for it, as a sentence without its subject."""
+    """The meaning of a caption's standing, as a sentence without its subject."""
     word = standing(caption)
     if word != "suspected":
         return STANDINGS[word]
@@ -253,9 +259,10 @@ def meaning(caption: Caption) -> str:
 
 
 def image_name(caption: Caption, when: str, stage: str | None = None) -> str:
-    """What the files of a caption's images "before" or "after" are called before their number: quick
-    ones, in few steps, are told apart. `stage`: of which verification, by default the one that is
-    judged by. `folder_of` says where they lie.
+    """The file name, without its number, of a caption's images "before" or "after".
+
+    Quick images, made in few steps, have other names. `stage`: the verification that made them, by
+    default the one that the caption is judged by. `folder_of` gives the folder.
 
     >>> image_name(Caption(1, "a cat", 1, None, None, {"verify": {"steps": 3}}, {}, 0.1), "after")
     'quick-after'
@@ -266,8 +273,10 @@ def image_name(caption: Caption, when: str, stage: str | None = None) -> str:
 
 
 def folder_of(caption: Caption) -> str:
-    """Where in a run directory the pictures of a caption lie that `judged` is of, in folders
-    `images`, `noise` and `sheets`: beside the database, or those of the cleaned model apart.
+    """The folder in a run of the pictures of a caption's `judged` verification.
+
+    It contains `images`, `noise` and `sheets`. It is the run itself, or a folder of the cleaned
+    model.
 
     >>> folder_of(Caption(1, "a cat", 1, None, None, {}, {}, 0.1))
     '.'
@@ -276,63 +285,62 @@ def folder_of(caption: Caption) -> str:
 
 
 def cleaned(digest: str) -> str:
-    """The folder of pictures with a set of neurons off that is told by its digest."""
+    """The folder of pictures with a set of neurons off, by the digest of the set."""
     return f"cleaned/{digest}"
 
 
 def failures(caption: Caption) -> dict[str, str]:
     """Stages of the audit that failed on a caption, with the reason.
 
-    A mitigation or a study that failed on it says nothing of the caption, nor does a set of neurons
-    that is not the exported one.
+    A mitigation, a study, or a set of neurons other than the exported one does not count: its
+    failure says nothing about the caption.
     """
     stages = (*STAGES, *(f"union:{digest}" for digest in caption.unions[-1:]))
     return {stage: reason for stage, reason in caption.failed.items() if stage in stages}
 
 
 def neurons_of(caption: Caption) -> NeuronSet:
-    """The neurons that the search found for a caption, by itself."""
+    """The neurons that the search found for a caption alone."""
     return EMPTY if caption.localized is None else caption.localized.neurons
 
 
 def joined(caption: Caption) -> NeuronSet:
-    """The neurons that went off beside those of all captions since a copy of this one had come
-    back.
-    """
+    """The neurons that joined those of all captions because a copy of this one had come back."""
     return NeuronSet.of(n for found in caption.further if found.reached for n in found.neurons)
 
 
 def with_joined(caption: Caption) -> NeuronSet:
-    """The neurons that were found for a caption, and those that joined them."""
+    """The neurons found for a caption, and those that joined them."""
     more = joined(caption)
     return neurons_of(caption) | more if more else neurons_of(caption)
 
 
 def z_scores(caption: Caption) -> dict[str, float]:
-    """ "layer:index" -> z-score, of the neurons of a caption for which it is known."""
+    """ "layer:index" -> z-score, of the neurons of a caption that have a known one."""
     return {} if caption.localized is None else caption.localized.z
 
 
 def impact_of(caption: Caption) -> float | None:
-    """The impact of a caption's neurons on unrelated captions; None where it was not measured."""
+    """The impact of a caption's neurons on unrelated captions; None if not measured."""
     return None if caption.localized is None else caption.localized.impact
 
 
 def evaluations_of(caption: Caption) -> int:
-    """U-Net sample evaluations that detection and localization of a caption took."""
+    """U-Net sample evaluations spent on detection and localization of a caption."""
     parts = (caption.detected, caption.localized)
     return sum(part.evaluations for part in parts if part is not None)
 
 
 def points_of(caption: Caption) -> tuple[Point, ...]:
-    """The price list of a caption's memory: sets that its search tried, by size; none
-    where it had no such search.
+    """The price list of a caption's memory: the sets that its search tried, by size.
+
+    Empty if it had no such search.
     """
     return () if caption.localized is None else caption.localized.points
 
 
 def prefix_of(caption: Caption, neurons: int) -> tuple[NeuronSet, Point]:
-    """The set of a caption's price list that has so many neurons.
+    """The set of a caption's price list that has a number of neurons.
 
     Raises InputError for a number that was not tried.
     """
@@ -341,15 +349,13 @@ def prefix_of(caption: Caption, neurons: int) -> tuple[NeuronSet, Point]:
 
 
 def falls(caption: Caption) -> bool:
-    """Whether the search found neurons with which the memory of a caption, if
-    it is one, falls to tau.
-    """
+    """Whether the search found neurons that make the memory of a caption fall to tau."""
     return caption.localized is not None and caption.localized.reached and bool(neurons_of(caption))
 
 
 def dear(caption: Caption) -> bool:
-    """Whether there is something to choose: no set that was tried removes the memory, or the
-    last one costs ordinary captions more than .05.
+    """Whether there is a choice to make: no tried set removes the memory, or the last one changes
+    ordinary captions by more than .05.
     """
     found = caption.localized
     if found is None or not found.points:
@@ -358,22 +364,21 @@ def dear(caption: Caption) -> bool:
 
 
 def switched_off(caption: Caption) -> NeuronSet:
-    """The neurons that are off in the cleaned model for the sake of a caption: those found for it,
-    and those that joined them, if it is memorized and its memory falls to tau.
+    """The neurons that are off in the cleaned model because of a caption.
 
-    None for a caption whose images are no copies, nor for one that is out of reach: it would change
-    the model and remove no memory. A caption of which no image was looked at is taken for one.
+    They are those found for it and those that joined them, if it is memorized and its memory falls
+    to tau. A caption without any looked-at image is treated as memorized. There are none for a
+    caption whose images are no copies, or whose memory is out of reach: they would change the model
+    and remove no memory.
     """
     return with_joined(caption) if falls(caption) and treated(caption) else EMPTY
 
 
 def worst_first(captions: Iterable[Caption]) -> list[Caption]:
-    """Captions in the order in which they are shown: what is not gone comes first."""
+    """Captions in the order of display: memories that are not gone come first."""
     return sorted(captions, key=lambda caption: list(WORDS).index(standing(caption)))
 
 
 def all_neurons(captions: Iterable[Caption]) -> NeuronSet:
-    """The neurons that are off in the cleaned model, for all of the captions together; those
-    that several share once.
-    """
+    """The neurons that are off in the cleaned model for these captions; shared ones count once."""
     return NeuronSet.of(n for c in captions for n in switched_off(c))

@@ -1,6 +1,5 @@
-"""Stopping:
-
-Ctrl-C and SIGTERM let what is under way come to its end, if that does not take too long.
+"""Stop work in order: after Ctrl-C or SIGTERM, work in progress may finish if it does not take too
+long.
 
 with stopping() as stop:
     audit(work, prompts, stop=stop)
@@ -17,12 +16,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-GRACE = 5.0  # seconds that work has to come to its end after SIGTERM
+GRACE = 5.0  # seconds for work in progress to finish after SIGTERM
 FIRST_WORD = "stopping after what is under way; Ctrl-C again stops at once"
 
 
 class Stopping:
-    """Whether to stop, and why. Called, it answers `asked`: the form that loops take as `stop`."""
+    """Whether to stop, and why. A call returns `asked`: loops take the object as their `stop`."""
 
     def __init__(self, tell: Callable[[str], None] = lambda text: None):
         self.asked = False
@@ -33,9 +32,9 @@ class Stopping:
         return self.asked
 
     def ask(self, number: int) -> None:
-        """What a signal does: the first asks, the second raises:
+        """Handle a signal: the first sets `asked`, the second raises.
 
-        KeyboardInterrupt after Ctrl-C, SystemExit after SIGTERM.
+        Raises KeyboardInterrupt after Ctrl-C, SystemExit after SIGTERM.
         """
         again = self.asked
         self.asked = True
@@ -48,21 +47,19 @@ class Stopping:
 
 @contextmanager
 def stopping(tell: Callable[[str], None] = lambda text: None) -> Iterator[Stopping]:
-    """Handle SIGINT and SIGTERM while the context lasts.
+    """Handle SIGINT and SIGTERM while the context lasts; only in the main thread.
 
-    In another thread than the main one nothing is handled.
-
-    The first Ctrl-C sets `asked`, tells so, and lets the work go on to its next look; a second
-    raises KeyboardInterrupt. SIGTERM sets `asked`; work that has not ended after GRACE seconds is
-    left by SystemExit, as soon as Python code runs again. An alarm that the program had set for
-    itself (SIGALRM) is left alone until then.
+    The first Ctrl-C sets `asked`, says so, and work goes on until it checks `asked`. A second
+    Ctrl-C raises KeyboardInterrupt. SIGTERM sets `asked`; if work has not ended after GRACE
+    seconds, SystemExit is raised as soon as Python code runs again. An alarm of the program itself
+    (SIGALRM) is left alone until then.
     """
     stop = Stopping(tell)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    alarms: list[tuple[Any, tuple[float, float]]] = []  # of the program, while ours is set
+    alarms: list[tuple[Any, tuple[float, float]]] = []  # the program's own alarm, while ours is set
 
     def too_late(number: int, frame: FrameType | None) -> None:
         raise SystemExit(stop.status)

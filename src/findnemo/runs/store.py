@@ -1,10 +1,10 @@
-"""The run store: one directory per run.
+"""The run store: one directory for each run.
 
-SQLite (WAL) for settings, captions and results, with a backup; images as PNG.
+SQLite (WAL) holds settings, captions and results, with a backup; images are PNG files.
 
-Every result is committed in one transaction, after the files that belong to it, so a process may
-die at any point: what was committed is there, the rest is done again. One process at a time writes
-to a run. Every row has a checksum: a flipped byte is noticed.
+Every result is committed in one transaction, after its files. So a process may die at any point:
+committed results remain, the others are computed again. Only one process at a time writes to a run.
+Every row has a checksum, which detects a flipped byte.
 """
 
 from __future__ import annotations
@@ -57,20 +57,20 @@ TABLES = (
     caption INTEGER NOT NULL REFERENCES captions(id), stage TEXT NOT NULL, status TEXT NOT NULL,
     seconds REAL NOT NULL, payload TEXT NOT NULL, checksum TEXT NOT NULL DEFAULT '', PRIMARY KEY (caption, stage))""",
 )
-WINDOW = 500  # captions read or entered at once, however many there are
+WINDOW = 500  # captions read or entered at once
 DATABASE = "run.sqlite"
-BACKUP = "backup.sqlite"  # the database as it was at the end of a stage
+BACKUP = "backup.sqlite"  # copy of the database from the end of a stage
 COPY = "settings.json"
 VARIANTS = "variants"  # folder with the images of a fine-tune audit
-WATCHED = ("training.json", "training.csv")  # what was seen of its checkpoints
+WATCHED = ("training.json", "training.csv")  # what a training callback saw of its checkpoints
 _BEFORE = {
     "calibration",
     ".lock",
     COPY,
     VARIANTS,
     *WATCHED,
-}  # what can be there before the database
-_STORAGE = {  # what SQLite says of a disk -> the reason and the way out
+}  # files that may exist before the database
+_STORAGE = {  # SQLite's error about a disk -> the reason and the way out
     "database or disk is full": ("no space left on the device", FULL),
     "readonly database": ("it is read-only", CLOSED),
     "unable to open database file": ("no permission", CLOSED),
@@ -80,7 +80,7 @@ _STORAGE = {  # what SQLite says of a disk -> the reason and the way out
         "wait for it, then run the same command again",
     ),
 }
-# what SQLite says of the bytes of a file; all else that it says is of a statement, which is ours
+# SQLite's errors about the bytes of a file; its other errors are about our statements
 _DAMAGE = (
     *("malformed", "not a database", "unsupported file format", "string or blob too big"),
     *("could not decode to utf-8", "database corruption"),
@@ -95,11 +95,10 @@ Change = Callable[["Run", dict[str, Any], dict[str, Any]], dict[str, Any] | None
 class Caption:
     """One caption of a run, with the results committed so far.
 
-    `results`: stage -> JSON object as it is stored. `detected`, `localized` and `verified` are
-    those of the audit as types (`decoded`). `listed`: whether the caption is on the run's list at a
-    false discovery rate. `unions`: digests of the sets of neurons that are off for all captions
-    together, the one that is exported last; none where that was not looked at. `place`: what errors
-    call the run.
+    `results`: stage -> stored JSON object. `detected`, `localized` and `verified` are those of the
+    audit as types (`decoded`). `listed`: whether the caption is on the run's list at a false
+    discovery rate. `unions`: digests of the sets of neurons off for all captions together, the
+    exported set last; empty if none was looked at. `place`: the name of the run in errors.
     """
 
     id: int
@@ -116,10 +115,10 @@ class Caption:
     _decoded: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def decoded(self, stage: str) -> Any:
-        """The result of a stage as its type in `results.STAGES`, None for a
-        stage that is open or failed.
+        """The result of a stage as its type in `results.STAGES`; None if the stage is open or
+        failed.
 
-        Raises InputError for a result that lacks something, or holds something of another kind.
+        Raises InputError for a result that lacks a value or has one of the wrong type.
         """
         if stage in self.results and stage not in self._decoded:
             kind = stored.of_key(stored.STAGES, stage)
@@ -141,19 +140,19 @@ class Caption:
 
     @property
     def together(self) -> Together | None:
-        """What was seen with the neurons of all captions off together, as they are exported."""
+        """The verification with the exported neurons of all captions off together."""
         return self.decoded(f"union:{self.unions[-1]}") if self.unions else None
 
     @property
     def further(self) -> tuple[Continued, ...]:
-        """What its search found that went on, with the exported set as far as it was then."""
+        """What further searches found for it, one for each set that led to the exported one."""
         found = (self.decoded(f"further:{digest}") for digest in self.unions[:-1])
         return tuple(one for one in found if one is not None)
 
     @property
     def score(self) -> float | None:
-        """The memorization score: over all seeds where neurons were sought, else that of
-        detection, which stops at a pair that reaches tau.
+        """The memorization score: over all seeds if neurons were searched, else that of detection,
+        which stops at a pair that reaches tau.
         """
         if self.localized is not None:
             return self.localized.score_before
@@ -167,7 +166,7 @@ class Caption:
 
     @property
     def slug(self) -> str:
-        """A safe file name: number and a few letters of the caption."""
+        """A safe file name: the number and a few letters of the caption."""
         words = re.sub(r"[^a-z0-9]+", "-", self.text.lower()).strip("-")
         return f"{self.id:05d}-{words[:40]}".rstrip("-")
 
@@ -175,8 +174,8 @@ class Caption:
 def checksum(table: str, row: Sequence[Any]) -> str:
     """16 hexadecimal digits of BLAKE2b over the name of a table and the values of a row.
 
-    No format of a run changes how it is made: an older findnemo sees that a run is newer, not
-    damaged.
+    All formats of a run use the same checksum, so that an older findnemo recognizes a newer run,
+    and does not call it damaged.
 
     >>> checksum("meta", ("schema", "2"))
     '24c7237af3a1a0a6'
@@ -187,14 +186,14 @@ def checksum(table: str, row: Sequence[Any]) -> str:
 
 
 class Run:
-    """A run directory, opened for writing by `Run.create` (resumes what is there) or
-    for reading by `Run.open`.
+    """A run directory, opened for writing by `Run.create` (new or resumed) or for reading by
+    `Run.open`.
     """
 
     def __init__(self, path: Path, lock: IO[str] | None = None):
         self.path = path
         self._lock = lock
-        self._changed = not (path / BACKUP).exists()  # since the last backup
+        self._changed = not (path / BACKUP).exists()  # whether rows changed since the last backup
         self._db = _connect(path / DATABASE, writes=lock is not None)
         try:
             self._refuse_code()
@@ -205,22 +204,24 @@ class Run:
             raise
 
     def _check_pages(self) -> None:
-        """Refuse a damaged database: pages that do not fit together, indices that
-        disagree with their tables.
+        """Refuse a damaged database: inconsistent pages, or indices that disagree with their
+        tables.
         """
         if self._lock is not None:
             self.query("PRAGMA journal_mode=WAL")
             for query in ("BEGIN IMMEDIATE", "PRAGMA user_version=0", "ROLLBACK"):
-                self.query(query)  # writes nothing, and tells a damaged head that forbids writing
-        self.query("PRAGMA synchronous=FULL")  # what is committed is there after a power cut
+                self.query(
+                    query
+                )  # writes nothing, but detects a damaged header that forbids writing
+        self.query("PRAGMA synchronous=FULL")  # commits survive a power cut
         self.query("PRAGMA foreign_keys=ON")
         found = self.query("PRAGMA integrity_check(1)")[0][0]
         if found != "ok":
             raise self._damaged(str(found).splitlines()[-1])
 
     def _refuse_code(self) -> None:
-        """Refuse what SQLite would act on by itself, which a run never holds: views,
-        triggers, virtual tables.
+        """Refuse what SQLite would run by itself and no run holds: views, triggers, virtual
+        tables.
         """
         self.query("PRAGMA trusted_schema=OFF")
         for kind, name, made in self.query("SELECT type, name, sql FROM sqlite_master"):
@@ -228,12 +229,12 @@ class Run:
                 raise self._damaged(f"it holds a {kind} {name!r:.60}, which no run does")
 
     def _check_schema(self) -> None:
-        """Refuse what a newer findnemo wrote; a writer makes the tables of a new run."""
+        """Refuse the format of a newer findnemo; a writer makes the tables of a new run."""
         begun = bool(self.query("SELECT 1 FROM sqlite_master WHERE name = 'meta'"))
         if begun:
             self._check_columns("meta")
         schema = self.meta("schema") if begun else None
-        if schema is None and (self.path / COPY).exists():  # written once a run has begun
+        if schema is None and (self.path / COPY).exists():  # the copy exists once a run has begun
             raise self._damaged("its tables are not those of a run")
         if schema is None and self._lock is not None:
             self._make_tables()
@@ -250,8 +251,8 @@ class Run:
             self._check_rows()
 
     def _check_columns(self, *tables: str) -> None:
-        """Refuse tables that lack a column: what a statement of ours misses
-        later is then no damage.
+        """Refuse tables that lack a column, so that later errors of statements are not called
+        damage.
         """
         for table in tables:
             has = {
@@ -267,7 +268,9 @@ class Run:
             self.put("meta", ("schema", json.dumps(SCHEMA)))
 
     def _check_rows(self) -> None:
-        """Before writing: every row against its checksum. A few microseconds a row."""
+        """Check every row against its checksum before writing. It takes a few microseconds a
+        row.
+        """
         for table in COLUMNS:
             for _ in self.rows(table):
                 pass
@@ -275,10 +278,10 @@ class Run:
     # queries
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
-        """All rows of a query; inside `transaction` also of a statement that writes.
+        """All rows of a query; inside `transaction`, also of a statement that writes.
 
-        Raises DamageError or StorageError where the file is to blame, and what SQLite raises where
-        the statement is.
+        Raises DamageError or StorageError if the file is to blame, and SQLite's own error if the
+        statement is.
         """
         return list(self._rows(sql, values))
 
@@ -292,9 +295,7 @@ class Run:
             raise plain from error
 
     def _in_words(self, error: Exception) -> FindnemoError | None:
-        """An error of SQLite in plain words; None for one of a statement or its values, which
-        is no fault of the file.
-        """
+        """An error of SQLite in plain words; None if a statement or its values are to blame."""
         said = str(error).lower()
         if said == _UNASKED:
             return InputError(
@@ -319,7 +320,7 @@ class Run:
     def rows(self, table: str, where: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
         """Rows of a table, without their checksums.
 
-        Raises InputError naming one that does not fit its checksum.
+        Raises InputError naming a row that does not fit its checksum.
         """
         columns = COLUMNS[table]
         for *row, kept in self._rows(
@@ -331,7 +332,7 @@ class Run:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is written in the context, or nothing of it."""
+        """Commit everything that is written in the context, or nothing."""
         try:
             self.query("BEGIN IMMEDIATE")
             yield
@@ -342,7 +343,7 @@ class Run:
             raise
 
     def put(self, table: str, row: Sequence[Any]) -> None:
-        """Write a row in the place of the one that has its key."""
+        """Write a row, in place of one with the same key."""
         self._changed = True
         marks = ", ".join("?" * (len(row) + 1))
         self.query(
@@ -361,11 +362,11 @@ class Run:
         wait: bool = False,
         change: Change | None = None,
     ) -> Run:
-        """Start a run, or go on with one that has the same settings.
+        """Start a run, or resume one that has the same settings.
 
-        `wait`: for another process that writes to it, however long. `change(run, earlier,
-        settings)` gives it other settings than it had: those that it has then, or None for such
-        that cannot change.
+        `wait`: wait for another process that writes to it, however long. `change(run, earlier,
+        settings)`: gives an existing run other settings; returns the run's settings from now on, or
+        None if they cannot change.
 
         Raises MismatchError naming what differs, InputError if the directory holds something else,
         is damaged or in use, StorageError if it cannot be written.
@@ -380,11 +381,11 @@ class Run:
             run = cls(path, lock)
             stack.callback(run.close)
             run._settle(settings, change)
-            stack.pop_all()  # all went well: the run stays open
+            stack.pop_all()  # no error: the run stays open
         return run
 
     def _settle(self, settings: dict[str, Any], change: Change | None) -> None:
-        """Keep the settings of a new run; change those of an old one, or refuse others."""
+        """Keep the settings of a new run; change or refuse other settings of an existing one."""
         earlier = self.meta("settings")
         if earlier is None:
             self.set_meta("settings", settings)
@@ -396,14 +397,14 @@ class Run:
                     " or the same settings"
                 )
             earlier = changed
-        # of one model loaded in two ways the first stays
+        # if one model was loaded in two ways, the first stays
         kept = settings if earlier is None else earlier
         if kept_settings(self.path) != kept:
             keep_settings(self.path, kept)
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> Run:
-        """Open an existing run to read it."""
+        """Open an existing run for reading."""
         path = Path(path)
         if not (path / DATABASE).is_file():
             raise InputError(
@@ -423,7 +424,7 @@ class Run:
         return run
 
     def unlock(self) -> None:
-        """Only read from here on, so that others may write to the run.
+        """Stop writing: from here on only read, so that others may write to the run.
 
         What was committed is backed up first.
         """
@@ -444,7 +445,7 @@ class Run:
         """The run in a notebook: what to do, figures, and pictures before and after."""
         from findnemo.runs._html import html_of
 
-        with Run.open(self.path) as run:  # this one may be closed, or in use by its writer
+        with Run.open(self.path) as run:  # this object may be closed, or used by its writer
             return html_of(run)
 
     def __enter__(self) -> Run:
@@ -459,12 +460,11 @@ class Run:
             self.close()
 
     def backup(self) -> None:
-        """Keep a second copy of the database beside it, `backup.sqlite`, which `repair` goes back
-        to; nothing where the last is of the same rows.
+        """Keep a second copy of the database, `backup.sqlite`, for `repair`.
 
-        All rows and pages are checked first, so that damage does not come into the backup; the last
-        one stays until the new one is on the disk. Raises DamageError, or StorageError where it
-        cannot be written.
+        Nothing is copied if no row changed since the last backup. All rows and pages are checked
+        first, so that damage does not enter the backup. The last backup stays until the new one is
+        on the disk. Raises DamageError, or StorageError if it cannot be written.
         """
         if not self._changed:
             return
@@ -473,9 +473,9 @@ class Run:
         with told_of_disk(self.path), written(self.path / BACKUP) as part:
             part.touch()
             with closing(sqlite3.connect(part)) as copy:
-                copy.execute("PRAGMA journal_mode=MEMORY")  # no file beside it
+                copy.execute("PRAGMA journal_mode=MEMORY")  # no journal file
                 self._db.backup(copy)
-                copy.execute("PRAGMA journal_mode=DELETE")  # to be read without a log
+                copy.execute("PRAGMA journal_mode=DELETE")  # readable without a log
         self._changed = False
 
     # settings and captions
@@ -489,9 +489,9 @@ class Run:
             self.put("meta", (key, json.dumps(value)))
 
     def add(self, prompts: Iterable[Prompt]) -> list[int]:
-        """Enter captions that are new; returns the ids of all of them, in order.
+        """Enter new captions; return the ids of all given ones, in order.
 
-        Secrets in the URLs of images stay out.
+        Secrets in the URLs of images are removed.
         """
         with self.transaction():
             return [
@@ -500,13 +500,13 @@ class Run:
             ]
 
     def id_of(self, text: str) -> int | None:
-        """The id of a caption, None for one that the run does not have."""
+        """The id of a caption; None if the run does not have it."""
         found = self.query("SELECT id FROM captions WHERE text = ?", (text,))
         return int(found[0][0]) if found else None
 
     def enter(self, prompt: Prompt, number: int | None = None) -> int:
-        """Put a new caption under a number, by default the next one, and return
-        that; inside `transaction`.
+        """Enter a new caption under a number, by default the next one, and return the number;
+        inside `transaction`.
         """
         if number is None:
             number = 1 + self.query("SELECT coalesce(max(id), 0) FROM captions")[0][0]
@@ -534,8 +534,8 @@ class Run:
     def record_all(
         self, results: Iterable[tuple[int, str, dict[str, Any], float, str | None]]
     ) -> None:
-        """Commit results as `record` takes them in one transaction: those of captions
-        that were answered together.
+        """Commit results of captions that were answered together in one transaction; each as
+        `record` takes it.
         """
         with self.transaction():
             for caption, stage, payload, seconds, error in results:
@@ -543,7 +543,9 @@ class Run:
                 self.put("results", (caption, stage, status, float(seconds), json.dumps(kept)))
 
     def done(self, stage: str) -> set[int]:
-        """Ids of the captions for which a stage has been answered; failed ones are tried again."""
+        """Ids of the captions with an answer of a stage; failed captions have none and are tried
+        again.
+        """
         sql = "SELECT caption FROM results WHERE stage = ? AND status = 'done'"
         return {caption for (caption,) in self.query(sql, (stage,))}
 
@@ -559,18 +561,17 @@ class Run:
     def captions(
         self, ids: Iterable[int] | None = None, stage: str | None = None
     ) -> Iterator[Caption]:
-        """Captions with their results, in the order in which they were entered, a few
-        hundred in memory at a time.
+        """Captions with their results in order of entry, a few hundred in memory at a time.
 
-        `ids` picks some, `stage` those for which that stage has been answered.
+        `ids`: only these. `stage`: only captions with an answer of that stage.
         """
-        listed = frozenset(self.meta("listed") or ())  # at a false discovery rate
+        listed = frozenset(self.meta("listed") or ())  # ids listed at a false discovery rate
         unions = tuple((self.meta("union") or {"digests": ()})["digests"])
         for window in self._windows(ids):
             yield from self._captions(window, stage, listed, unions)
 
     def _windows(self, ids: Iterable[int] | None) -> Iterator[list[int]]:
-        """WINDOW ids at a time, in their order; without `ids` those of all captions."""
+        """The ids in order, WINDOW at a time; without `ids`, those of all captions."""
         if ids is not None:
             wanted = iter(sorted(set(ids)))
             while window := list(islice(wanted, WINDOW)):
@@ -589,7 +590,7 @@ class Run:
         listed: frozenset[int],
         unions: tuple[str, ...],
     ) -> Iterator[Caption]:
-        """The captions of one window, of a stage those for which it has been answered."""
+        """The captions of one window; with a `stage`, only those with an answer of it."""
         marks = ", ".join("?" * len(window))
         results: dict[int, list[Row]] = {}
         for caption, *rest in self.rows(
@@ -626,9 +627,9 @@ def settings_of(run: Run, audit: bool = True) -> dict[str, Any]:
 
 
 def captions_of(run: Run, ids: Iterable[int] | None = None) -> list[Caption]:
-    """All captions, or some, as faces show them.
+    """All captions, or some, with their results checked.
 
-    Raises InputError naming a caption of which a result lacks something.
+    Raises InputError naming a caption with an incomplete result.
     """
     return list(each_caption(run, ids))
 
@@ -642,12 +643,12 @@ def each_caption(run: Run, ids: Iterable[int] | None = None) -> Iterator[Caption
 
 
 def where(place: str | Path, caption: int, stage: str) -> str:
-    """Where the result of a stage lies, for errors."""
+    """The place of a stage's result, for errors."""
     return f"{place}, caption {caption!r:.40}, {stage!r:.60}"
 
 
 def named(table: str, row: Sequence[Any]) -> str:
-    """A row for a reader.
+    """The name of a row, for errors.
 
     >>> named("results", (12, "detect", "done", 0.5, "{}"))
     "the result 'detect' of caption 12"
@@ -660,7 +661,7 @@ def named(table: str, row: Sequence[Any]) -> str:
 
 
 def cannot_be_written(place: Path, error: Exception) -> StorageError | None:
-    """What SQLite says of the disk, in plain words; None for an error of another kind."""
+    """SQLite's error about the disk in plain words; None for another error."""
     for said, (reason, way_out) in _STORAGE.items():
         if said.lower() in str(error).lower():
             return StorageError(f"{place} cannot be written: {reason}; {way_out}")
@@ -669,8 +670,8 @@ def cannot_be_written(place: Path, error: Exception) -> StorageError | None:
 
 @contextmanager
 def told_of_disk(place: Path) -> Iterator[None]:
-    """What SQLite says of the disk in the context as StorageError naming the directory,
-    the reason and the way out.
+    """Raise SQLite's errors about the disk as StorageError naming the directory, the reason and the
+    way out.
     """
     try:
         yield
@@ -681,7 +682,7 @@ def told_of_disk(place: Path) -> Iterator[None]:
 
 
 def _connect(file: Path, writes: bool) -> sqlite3.Connection:
-    """Open a database; one that lies where nothing can be written is read as it is."""
+    """Open a database; if it lies on a read-only disk, open it unchanged for reading."""
     still = not writes and not os.access(file.parent, os.W_OK)
     log = file.with_name(f"{file.name}-wal")
     if still and log.exists() and log.stat().st_size:
@@ -690,8 +691,8 @@ def _connect(file: Path, writes: bool) -> sqlite3.Connection:
             " can be written"
         )
     if writes and not file.exists():
-        with suppress(OSError):  # SQLite says it better
-            file.touch()  # by the umask: SQLite would keep a group from writing
+        with suppress(OSError):  # SQLite's error says more
+            file.touch()  # with the umask's mode: the mode of SQLite would not let a group write
     place = f"{file.absolute().as_uri()}?mode=ro&immutable=1" if still else str(file)
     try:
         return sqlite3.connect(place, timeout=30, isolation_level=None, uri=still)
@@ -700,16 +701,14 @@ def _connect(file: Path, writes: bool) -> sqlite3.Connection:
 
 
 def keep_settings(path: Path, settings: dict[str, Any]) -> None:
-    """A copy of the settings beside the database: results without the settings that they were
-    made with are worth nothing.
-    """
+    """Keep a copy of the settings next to the database: without its settings a run is worthless."""
     about = {"settings": settings, "checksum": checksum("settings", [settings])}
     with written(path / COPY) as part:
         part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def kept_settings(path: Path) -> dict[str, Any] | None:
-    """What `keep_settings` wrote; None if it is not there or damaged."""
+    """The settings that `keep_settings` wrote; None if missing or damaged."""
     try:
         about = json.loads((path / COPY).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -721,7 +720,9 @@ def kept_settings(path: Path) -> dict[str, Any] | None:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raises InputError if a path is a file, or a directory with something else than a run."""
+    """Raises InputError if a path is a file, or a directory that holds something other than a
+    run.
+    """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: give a run directory")
     if (
@@ -735,9 +736,9 @@ def refuse_foreign(path: Path) -> None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What differs between two sets of settings, in words; nothing where nothing does.
+    """The differences of two sets of settings in words; empty if there are none.
 
-    Models are the same if their identities say so.
+    Models are equal if their identities are.
     """
     then, now = (kept_identity(settings.get("identity")) for settings in (old, new))
     models = (
@@ -759,7 +760,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, names joined by dots.
+    """Flatten nested mappings; dots join the names.
 
     >>> flat({"a": {"b": 1, "c": None}})
     {'a.b': 1, 'a.c': None}

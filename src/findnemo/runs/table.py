@@ -1,5 +1,6 @@
-"""A table of captions enters a run: of any length, a few hundred in memory at a
-time, whole or not at all.
+"""Enter a table of captions into a run, whole or not at all.
+
+It may have any length: a few hundred captions are in memory at a time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from findnemo.prompts import Prompt
 from findnemo.runs.store import Caption, Run
 from findnemo.runtime.notices import notice
 
-FEW = 5  # repeated rows that are named
+FEW = 5  # repeated rows that are listed
 _NEW_LIST = (
     """CREATE TEMP TABLE IF NOT EXISTS asked (
     position INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, row INTEGER NOT NULL, caption INTEGER)""",
@@ -26,8 +27,10 @@ _NEW_LIST = (
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `index` of `count` of a table: of groups of captions that share passes, every
-    `count`-th from the `index`-th on.
+    """Part `index` of `count` of a table.
+
+    The table is split into groups of captions that share passes; a shard has every `count`-th
+    group, from the `index`-th on.
 
     >>> shard = Shard.of("2/3")
     >>> [group for group in range(7) if shard.holds(group)]
@@ -39,7 +42,7 @@ class Shard:
 
     @classmethod
     def of(cls, text: str) -> Shard:
-        """From `i/n`, i counted from 1. Raises InputError for anything else."""
+        """The shard `i/n`, i counted from 1. Raises InputError for any other text."""
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
         index, count = map(int, match.groups()) if match else (0, 0)
         if not 1 <= index <= count:
@@ -57,9 +60,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class Entered:
-    """`captions`: distinct captions of the table, those of other shards included.
+    """The result of `enter`.
 
-    `repeats`: rows with the caption of an earlier row, and `some` of them, (row, earlier row).
+    `captions`: number of distinct captions in the table, those of other shards included. `repeats`:
+    number of rows that repeat an earlier caption. `some`: a few of them, (row, earlier row).
     `digest`: identity of the captions in their order.
     """
 
@@ -76,12 +80,12 @@ def enter(
     size: int = 1,
     limit: int | None = None,
 ) -> Entered:
-    """Enter captions that are new, in one transaction, and remember which were asked for;
-    `answer` works on those.
+    """Enter new captions in one transaction, and remember which were asked for; `answer` works on
+    those.
 
-    The id of a caption is its place among the distinct captions of the table, from 1, where no
-    other caption of the run has it. `size`: captions that share passes; a `shard` holds whole
-    groups of them. `limit`: the first so many distinct captions. Raises MismatchError where a run
+    The id of a caption is its place among the distinct captions of the table, from 1, unless
+    another caption of the run has that id. `size`: captions that share passes; a `shard` holds
+    whole groups of them. `limit`: only the first distinct captions. Raises MismatchError if the run
     holds a shard of another table.
     """
     position = repeats = 0
@@ -114,7 +118,7 @@ def enter(
 
 
 def _caption(run: Run, prompt: Prompt, position: int, shard: Shard | None) -> int:
-    """The id of a caption, entered if it is new; in a shard that is its place in the table."""
+    """The id of a caption, which is entered if new; in a shard the id is its place in the table."""
     number = run.id_of(prompt.text)
     if number is not None and (shard is None or number == position):
         _completed(run, number, prompt)
@@ -129,9 +133,9 @@ def _caption(run: Run, prompt: Prompt, position: int, shard: Shard | None) -> in
 
 
 def _completed(run: Run, number: int, prompt: Prompt) -> None:
-    """Give a caption of the run the type and the image that it lacks.
+    """Add the type and the image that a caption of the run lacks.
 
-    What it has stays; a notice says where the table differs.
+    Values that it has stay; a notice says where the table differs.
     """
     ((text, row, kind, image),) = run.query(
         "SELECT text, row, type, image FROM captions WHERE id = ?", (number,)
@@ -147,7 +151,7 @@ def _completed(run: Run, number: int, prompt: Prompt) -> None:
 
 
 def ask_all(run: Run) -> None:
-    """Have the stages work on all captions of a run."""
+    """Ask the stages to work on all captions of a run."""
     with run.transaction():
         for statement in (*_NEW_LIST, "INSERT INTO asked SELECT id, id, row, id FROM captions"):
             run.query(statement)

@@ -1,4 +1,6 @@
-"""A run's settings, figures and images for an experiment tracker, through accelerate's trackers."""
+"""Log a run's settings, figures and images to an experiment tracker, through accelerate's
+trackers.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ PACKAGES = {
     "trackio": ("trackio",),
     "mlflow": ("mlflow",),
 }
-# what `log_images` needs besides
+# what `log_images` also needs
 IMAGE_OPTIONS: dict[str, dict[str, Any]] = {"tensorboard": {"dataformats": "NHWC"}}
 PICTURED = 8  # captions of which images are logged
 SERIES = (
@@ -45,7 +47,7 @@ SERIES = (
 
 
 def check_tracker(name: str) -> None:
-    """Raises InputError for a tracker that is not known or not installed; imports none."""
+    """Raises InputError for a tracker that is unknown or not installed; imports none."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, LoggerType
 
     own = set(LOGGER_TYPE_TO_CLASS) - {str(kind) for kind in LoggerType}  # registered by the user
@@ -58,19 +60,22 @@ def check_tracker(name: str) -> None:
 
 
 def track(run: Run, name: str, folder: Path | None = None) -> None:
-    """Log a run to a tracker: its settings as configuration, the five figures at step 0, a step for
-    every memorized or suspected caption, and images before and after of a few.
+    """Log a run to a tracker.
+
+    It logs the settings as configuration, the five figures at step 0, one step for every memorized
+    or suspected caption, and images before and after for a few captions.
 
     `name`: tensorboard, wandb, trackio, mlflow, or a class of your own given to
     `accelerate.tracking.register_tracker_class`. `folder`: where a tracker that writes files puts
-    them (default: RUN/tracking). Images need a tracker that takes them. Captions and images leave
-    this machine where the tracker sends them on. Raises InputError (not known, not installed).
+    them (default: RUN/tracking). Images need a tracker that supports them. Captions and images
+    leave this machine if the tracker sends them on. Raises InputError if the tracker is unknown or
+    not installed.
 
         with Run.open("run") as run:
             track(run, "tensorboard")
     """
     check_tracker(name)
-    refuse_links(run.path)  # no picture of elsewhere may be sent away
+    refuse_links(run.path)  # send no picture from outside the run
     captions = captions_of(run)
     found = [c for c in captions if state(c) in ("memorized", "suspected")]
     with ExitStack() as stack:
@@ -88,7 +93,7 @@ def _started(name: str, folder: Path) -> GeneralTracker:
     from accelerate.state import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    PartialState()  # the trackers' own messages ask it which process this is
+    PartialState()  # the trackers' messages read the process number from it
     kind = LOGGER_TYPE_TO_CLASS[name]
     folder.mkdir(parents=True, exist_ok=True)
     options = {"dir": str(folder)} if name == "wandb" else {}
@@ -100,9 +105,9 @@ def _started(name: str, folder: Path) -> GeneralTracker:
 
 
 def configuration(run: Run) -> dict[str, Any]:
-    """Settings and versions as flat values, without where the model lies on somebody's disk."""
+    """Settings and versions as flat values, without the folder of the model on somebody's disk."""
     shown = name_of(str(run.meta("source")))
-    # the fingerprint says in short what the identity says
+    # the fingerprint sums up the identity
     settings = {name: value for name, value in run.meta("settings").items() if name != "identity"}
     values = flat({"source": shown, "settings": settings, "versions": run.meta("versions") or {}})
     return {
@@ -112,8 +117,8 @@ def configuration(run: Run) -> dict[str, Any]:
 
 
 def run_values(run: Run, captions: Sequence[Caption]) -> dict[str, float]:
-    """The five figures of a run, how many captions stand how (`standing/gone`, ...), its quality
-    check and the medians of its comparisons, as far as they are known.
+    """The known figures of a run: the five of the audit, captions by standing (`standing/gone`,
+    ...), the quality check and the medians of its comparisons.
     """
     quality = run.meta("quality")
     named = {f"run/{f.name.replace(chr(39), '')}": f.value for f in figures(captions, quality)}
@@ -125,7 +130,7 @@ def run_values(run: Run, captions: Sequence[Caption]) -> dict[str, float]:
 
 
 def compared(run: Run, captions: Iterable[Caption]) -> dict[str, float]:
-    """`compare/METHOD/FIGURE` -> median over captions, for what `findnemo compare` has judged."""
+    """`compare/METHOD/FIGURE` -> median over captions, from `findnemo compare`."""
     from statistics import median
 
     from findnemo.runs.compare import file_stem, own_apart, stage_in
@@ -143,8 +148,8 @@ def compared(run: Run, captions: Iterable[Caption]) -> dict[str, float]:
 
 
 def caption_values(caption: Caption) -> dict[str, float]:
-    """The numbers of one caption, as in results.csv, and a 1 under the word for how it
-    stands (`caption/gone`, ...).
+    """The numbers of one caption, as in results.csv, and a 1 for its standing (`caption/gone`,
+    ...).
     """
     values = row(caption)
     numbers = {f"caption/{key}": float(values[key]) for key in SERIES if values[key] is not None}
@@ -152,7 +157,7 @@ def caption_values(caption: Caption) -> dict[str, float]:
 
 
 def images(run: Run, caption: Caption) -> dict[str, Any]:
-    """Tag -> images as (N, H, W, 3) uint8: before and after, where the run has them."""
+    """Tag -> images as (N, H, W, 3) uint8: before and after, if the run has them."""
     import numpy as np
 
     shown = {}

@@ -1,11 +1,9 @@
-"""Whose word is it?
+"""Decide whether a run may name things on this machine.
 
-A run directory names things on this machine: a model, a TorchScript descriptor (a program), a CLIP,
-pictures.
-
-A run that this user made here is vouched for with a key that only this user has (`key_file`). One
-that comes from somebody else is not: what it names is opened only if the user says so. A run cannot
-be made to pass for one's own without the key.
+A run directory names a model, a TorchScript descriptor (a program), a CLIP and pictures. Findnemo
+signs a run that this user made here with a key that only this user has (`key_file`). What other
+runs name is opened only if the user allows it. Without the key, a run cannot pass for the user's
+own.
 """
 
 from __future__ import annotations
@@ -29,16 +27,15 @@ NAMED = ("model", "descriptor", "clip", "pictures in")
 
 
 def key_file() -> Path:
-    """Where this user's key lies:
-
-    `findnemo/key` in `XDG_STATE_HOME`, by default `~/.local/state`.
+    """The path of this user's key: `findnemo/key` in `XDG_STATE_HOME`, by default
+    `~/.local/state`.
     """
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "findnemo" / "key"
 
 
 def named(run: Run) -> dict[str, str]:
-    """What a run names beside its own files, as far as it matters where that comes from."""
+    """The things outside itself that a run names, if their origin matters."""
     settings = run.meta("settings") or {}
     pictures = run.meta("folder") if run.names_pictures() else None
     found = {"model": run.meta("source"), **_judges(settings), "pictures in": pictures}
@@ -50,10 +47,7 @@ def named(run: Run) -> dict[str, str]:
 
 
 def vouch(run: Run) -> None:
-    """Mark a run as made by this user on this machine.
-
-    Without a place for a key nothing is marked.
-    """
+    """Sign a run as made by this user on this machine; without a place for a key, do nothing."""
     with suppress(OSError, RuntimeError):  # RuntimeError: no home
         run.set_meta(MARK, _sign(run, _key(make=True)))
 
@@ -68,12 +62,13 @@ def vouched(run: Run) -> bool:
 
 
 def require(run: Run, trusted: bool = False, opens: Collection[str] = NAMED) -> None:
-    """Raises InputError for a run of somebody else that names things, unless it is `trusted`;
-    `opens`: what would be opened of them.
+    """Raises InputError if somebody else's run names things to open, unless it is `trusted`.
+
+    `opens`: what would be opened.
     """
     foreign = {name: place for name, place in named(run).items() if name in opens}
     if trusted:
-        # opened for reading, or nothing can be written: the word counts for this time only
+        # the run is read-only: the user's permission holds for this time only
         with suppress(FindnemoError):
             vouch(run)
     elif foreign and not vouched(run):
@@ -117,7 +112,7 @@ def _key(make: bool = False) -> bytes:
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(secrets.token_bytes(32))
         try:
-            os.link(part, path)  # of two processes one wins
+            os.link(part, path)  # if two processes link it, one wins
         except FileExistsError:
             pass
         finally:

@@ -1,5 +1,6 @@
-"""A run of a shipped model against what is known of that: by caption, so that a memory that was
-missed and a false alarm do not cancel.
+"""Compare a run of a shipped model with what is known about that model.
+
+The comparison is by caption, so that a missed memory and a false alarm do not cancel.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from findnemo import demo
 from findnemo.runs.standing import treated
 from findnemo.runs.store import Caption, Run
 
-NAMED = 3  # captions of a kind that are named
+NAMED = 3  # captions of a kind to list
 KINDS = {"demo": "planted memories", "demo-natural": "captions that the model copies"}
 
 
 @dataclass(frozen=True)
 class Truth:
-    """`of` memories among the captions that were looked at, those of them that were `missed`, and
-    ordinary captions that were taken for memories, `alarms`.
+    """The detection errors of a run on a shipped model.
 
-    `kind`: what the memories are called.
+    `of`: number of memories among the captions looked at. `missed`: those not found. `alarms`:
+    ordinary captions taken for memories. `kind`: the name of these memories.
     """
 
     kind: str
@@ -35,7 +36,7 @@ class Truth:
 
     @property
     def told(self) -> list[str]:
-        """In a sentence, and the captions of those that are wrong.
+        """A sentence, and a line of captions for each kind of error.
 
         >>> Truth("planted memories", 24, ("a cat",), ()).told
         ['Found 23 of 24 planted memories, no false alarm.', 'missed: a cat']
@@ -49,11 +50,11 @@ class Truth:
 
 
 def truth_of(run: Run, captions: Iterable[Caption]) -> Truth | None:
-    """What is known of the captions of a shipped model that a run has looked at, against what the
-    run says of them (`standing.treated`). Captions that do not come with the model are not counted.
+    """Compare a run with what is known about the captions of its shipped model
+    (`standing.treated`).
 
-    None for other models, for one that was opened with a LoRA or an embedding, and where none of
-    the captions came with it.
+    Captions that do not come with the model do not count. None for other models, for a model opened
+    with a LoRA or an embedding, and if no caption came with the model.
 
         with Run.open("findnemo-demo") as run:
             print(truth_of(run, list(run.captions())).told)
@@ -77,6 +78,6 @@ def truth_of(run: Run, captions: Iterable[Caption]) -> Truth | None:
 
 @cache
 def _shipped(source: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The captions that a shipped model has memorized, and those that it has not."""
+    """The captions that a shipped model has memorized, and its other captions."""
     memories = frozenset(prompt.text for prompt in demo.memorized(source))
     return memories, frozenset((*demo.unrelated(), *demo.holdout())) - memories

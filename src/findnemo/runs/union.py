@@ -1,11 +1,10 @@
-"""The neurons of all captions off together, as they are exported: every memory is looked at once
-more, and for those that come back the search goes on.
+"""Check the neurons of all captions off together, as they are exported.
 
-Each caption's set was found by itself. Together, one may disturb what another removes. So after
-verification a union of all sets is looked at as a whole; where a copy comes back, further neurons
-join it (`localization.localize_further`), and the larger union is looked at again: a chain of
-unions, each told by the digest of its neurons. Of the chain that one is kept with which the fewest
-memories are back, the smallest of such.
+Each caption's set was found alone. Together, one set may disturb what another removes. So after
+verification the union of all sets is looked at as a whole. If a copy comes back, further neurons
+join the union (`localization.localize_further`), and the larger union is looked at again. This
+gives a chain of unions, each named by the digest of its neurons. The run keeps the union with the
+fewest memories back; of several, the smallest.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from findnemo.runs.standing import all_neurons, cleaned, falls, joined, judged, 
 from findnemo.runs.store import Caption, Run
 from findnemo.seeds import AGAIN, FRESH
 
-ROUNDS = 3  # of searches that go on, at most
+ROUNDS = 3  # rounds of further searches, at most
 BACK = ("back", "copies")  # standings of memories that a union does not remove
 
 
 @dataclass(frozen=True)
 class Union:
-    """A set of `neurons`, and the `digests` of the sets that it came from, its own the last."""
+    """A set of `neurons`, with the `digests` of the sets that led to it and its own, the last."""
 
     neurons: NeuronSet
     digests: tuple[str, ...] = ()
@@ -39,21 +38,21 @@ class Union:
 
     @property
     def looked(self) -> str:
-        """The stage that holds what was seen with the set off."""
+        """The stage that looks at captions with the set off."""
         return f"union:{self.digests[-1]}"
 
     @property
     def further(self) -> str:
-        """The stage that holds what has to go off beside it."""
+        """The stage that searches further with the set off."""
         return f"further:{self.digests[-1]}"
 
     def of(self, caption: Caption) -> Caption:
-        """A caption as it stands with this set off."""
+        """A caption with its standing when this set is off."""
         return replace(caption, unions=self.digests)
 
 
 def digest_of(neurons: NeuronSet) -> str:
-    """Eight hexadecimal digits that tell a set of neurons.
+    """Eight hexadecimal digits that identify a set of neurons.
 
     >>> digest_of(NeuronSet({"a": [1, 2]})) == digest_of(NeuronSet({"a": [2, 1]}))
     True
@@ -66,12 +65,13 @@ Look = Callable[[Union, Sequence[Caption]], bool]
 
 
 def settle(run: Run, look: Look, go_on: Look) -> bool:
-    """Look at the union of all neurons, go on for what came back, and remember the best union.
+    """Look at the union of all neurons, search further for what came back, and remember the best
+    union.
 
-    `look(union, captions)` answers `union.looked` of captions that have no answer yet, and
-    `go_on(union, captions)` likewise `union.further`; both say whether they came to their end. So
-    does this; what is answered is not done again. Until its end, and without neurons, a run has no
-    union, and its captions are judged by their own neurons.
+    `look(union, captions)` answers `union.looked` for captions without an answer, and `go_on(union,
+    captions)` answers `union.further`. Both return whether they finished, as does this function.
+    Answers are not computed again. Until it finishes, or if there are no neurons, the run has no
+    union, and its captions are judged with their own neurons off.
     """
     union = Union(EMPTY) | all_neurons(Union(EMPTY).of(c) for c in run.captions(stage="localize"))
     numbers = [c.id for c in run.captions(stage="verify") if treated(c)]
@@ -87,7 +87,7 @@ def settle(run: Run, look: Look, go_on: Look) -> bool:
             break
         if not go_on(union, back):
             return False
-        more = _found(run, union, back)
+        more = _neurons_found(run, union, back)
         if more <= union.neurons:
             break
         union |= more
@@ -96,15 +96,15 @@ def settle(run: Run, look: Look, go_on: Look) -> bool:
     return True
 
 
-def _found(run: Run, union: Union, captions: Sequence[Caption]) -> NeuronSet:
-    """What the searches that went on from a union found."""
+def _neurons_found(run: Run, union: Union, captions: Sequence[Caption]) -> NeuronSet:
+    """The neurons that further searches found with a union off."""
     found = (c.decoded(union.further) for c in run.captions(c.id for c in captions))
     return NeuronSet.of(n for one in found if one is not None and one.reached for n in one.neurons)
 
 
 def _keep(run: Run, best: Union | None, chain: Sequence[Union]) -> None:
-    """Remember the union that is exported; what was seen of others than those of its chain is of
-    other captions or of other searches, and goes.
+    """Remember the exported union, and remove results of unions outside its chain: they belong to
+    other captions or other searches.
     """
     stages = [stage for union in chain for stage in (union.looked, union.further)]
     marks = ", ".join("?" * len(stages))
@@ -122,26 +122,28 @@ def _keep(run: Run, best: Union | None, chain: Sequence[Union]) -> None:
 
 
 def forget(run: Run) -> None:
-    """Before results change that a union depends on: until it is looked at, the run has none.
+    """Forget the union of a run, before results change that it depends on.
 
-    What was seen of it stays, and counts again if it is the same.
+    Results of the union stay, and count again if the next union is the same.
     """
     if run.meta("union") is not None:
         run.set_meta("union", None)
 
 
 def first_sample(caption: Caption, images: int) -> int:
-    """Number of the first of `images` samples that a caption is judged on with a union off.
+    """Number of the first of the `images` samples on which a caption is judged with a union off.
 
-    Those that verification made are fresh. Once the search went on for a caption, some of them
-    were its witnesses and prove nothing any more: then others are taken, after every such search.
+    The samples of verification are fresh. A further search uses some of them as witnesses, so they
+    prove nothing any more: after every such search other samples are used.
     """
     times = sum(found.reached and bool(found.neurons) for found in caption.further)
     return FRESH if not times else AGAIN + (times - 1) * images
 
 
 def grouped(captions: Iterable[Caption], size: int, block: int) -> list[tuple[Caption, ...]]:
-    """Captions that share passes: `size` after `size` of each block of so many ids."""
+    """Groups of captions that share passes: at most `size` captions, all within one block of
+    `block` ids.
+    """
     groups = []
     for _, found in groupby(captions, key=lambda c: (c.id - 1) // block):
         those = list(found)
@@ -150,8 +152,9 @@ def grouped(captions: Iterable[Caption], size: int, block: int) -> list[tuple[Ca
 
 
 def told(captions: Sequence[Caption]) -> str:
-    """A sentence on how the neurons of a run were looked at as a whole; empty where none are off,
-    or none of their captions was verified.
+    """A sentence on how all neurons of a run were checked together.
+
+    Empty if none are off, or if none of their captions was verified.
     """
     off = all_neurons(captions)
     seen = [c for c in captions if treated(c) and judged(c) is not None]

@@ -1,5 +1,6 @@
-"""The verdict on a run in a few sentences, and what to do now, the same in every face: what is not
-gone comes first.
+"""The verdict on a run in a few sentences, and what to do now.
+
+Memories that are not gone come first.
 """
 
 from __future__ import annotations
@@ -34,15 +35,17 @@ from findnemo.stats.rates import holdout_needed
 TROUBLE = [word for word, entry in WORDS.items() if entry.clause]
 ALL = "SELECT id FROM captions"
 _DETECTED = "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done'"
-RATE = 0.01  # the smallest p-value that tells; fewer hold-out captions than it takes are told of
+RATE = (
+    0.01  # a p-value that counts as evidence; too few hold-out captions to reach it are mentioned
+)
 LEFT = (*BAD, "no neurons")  # standings of memories that are still there
 UNCHECKED = ("not localized", "not verified", "not replicated")
-ON = "{audit} --out {run}"  # goes on with the run
+ON = "{audit} --out {run}"  # continues the run
 PICTURES = "{audit} --images 4 --out {run}"
 VERIFY = "findnemo verify {run} --no-attempts --no-attack"
 AGAIN = "{audit} --thorough --scope all --out {run}-thorough"
 CARRIERS = "findnemo inspect {run}"  # says what else carries a memory
-NEXT = {  # why a decision is as it is -> the command to run next
+NEXT = {  # reason of a decision -> the command to run next
     "open": ON,
     "out of reach": "{again}",
     "reduced": "{again}",
@@ -62,15 +65,16 @@ NEXT = {  # why a decision is as it is -> the command to run next
 
 
 class Verdict(NamedTuple):
-    """`tone`: "good", "mixed", "bad" or "open"."""
+    """The verdict as text. `tone`: "good", "mixed", "bad" or "open"."""
 
     tone: str
     text: str
 
 
 def verdict_of(run: Run, captions: Sequence[Caption], of: str = ALL) -> Verdict:
-    """The verdict on the captions `of` a run (SQL for their ids); `captions` are at least those of
-    them that are over the threshold.
+    """The verdict on some captions of a run.
+
+    `captions`: at least those over the threshold. `of`: SQL for the ids of the captions that count.
 
         with Run.open("run") as run:
             print(verdict_of(run, list(run.captions())).text)
@@ -79,13 +83,15 @@ def verdict_of(run: Run, captions: Sequence[Caption], of: str = ALL) -> Verdict:
     if (run.path / "calibration" / "calibration.json").is_file():
         holdout = len(Calibration.load(run.path / "calibration").trajectories)
         neurons = sum(value_layers(run, captions).values())
-    else:  # of an older findnemo, or moved without it
+    else:  # an older findnemo made it, or it was moved without its calibration
         holdout, neurons = 0, sum((run.meta("widths") or {}).values())
     return verdict(captions, neurons, holdout, audited, rest)
 
 
 def looked_at(run: Run, of: str) -> tuple[int, int]:
-    """How many of the captions `of` a run were looked at, and how many were not."""
+    """How many of a run's captions (`of`: SQL for their ids) were looked at, and how many were
+    not.
+    """
     ((total, audited),) = run.query(
         f"SELECT (SELECT COUNT(*) FROM ({of})), (SELECT COUNT(*) FROM ({_DETECTED} INTERSECT {of}))"
     )
@@ -95,10 +101,10 @@ def looked_at(run: Run, of: str) -> tuple[int, int]:
 def verdict(
     captions: Sequence[Caption], neurons: int, holdout: int, audited: int, rest: int = 0
 ) -> Verdict:
-    """The verdict on captions, of which `audited` were looked at, and a `rest` failed or is open.
+    """The verdict on captions, of which `audited` were looked at; `rest` more failed or are open.
 
-    `captions`: those over the threshold, and others. `neurons`: of the value layers that are shown.
-    `holdout`: scores that p-values come from; 0 where there are none.
+    `captions`: those over the threshold, and possibly others. `neurons`: number in the value layers
+    shown. `holdout`: number of scores that p-values come from; 0 if there are none.
 
     >>> under = {"memorized": False, "score": 0.1, "tau": 0.4}
     >>> verdict([Caption(1, "a cat", 1, None, None, {"detect": under}, {}, 0.1)], 8, 99, 1).text
@@ -146,8 +152,8 @@ def _without_memories(
 
 
 def _doubts(captions: Sequence[Caption], holdout: int) -> list[str]:
-    """Sentences on captions over the threshold of which no copy was seen: those whose images are
-    none, and those of which none was looked at.
+    """Sentences on captions over the threshold without a seen copy: those whose images are no
+    copies, and those without a looked-at image.
     """
     suspected = [c for c in captions if state(c) == "suspected"]
     cleared = [c for c in suspected if seen(c) is False]
@@ -172,7 +178,7 @@ def _doubts(captions: Sequence[Caption], holdout: int) -> list[str]:
 
 
 def _of_scores(captions: Sequence[Caption]) -> list[str]:
-    """What became of the scores of captions whose neurons are off though no image was looked at."""
+    """What happened to the scores of captions whose neurons are off without a looked-at image."""
     off = [c for c in captions if len(switched_off(c))]
     if not off:
         return []
@@ -193,8 +199,8 @@ class Advice(NamedTuple):
     """What to do now.
 
     `action`: "release", "release edited", "hold" (a memory is still there) or "go on" (more has to
-    be looked at first). `sentence`: that in one sentence. `because`: the verdict that it rests on.
-    `next_commands`: what to run next, in order; none where nothing is to be run.
+    be looked at first). `sentence`: the action in one sentence. `because`: the verdict behind it.
+    `next_commands`: the commands to run next, in order.
     """
 
     action: str
@@ -234,7 +240,7 @@ def advice_of(
     return Advice(decision.action, decision.sentence, because, tuple(commands))
 
 
-UNTRIED = {  # attempts and attack of a run, whether each was made -> what to say
+UNTRIED = {  # (attempts made, attack made) -> what to say
     (False, False): "Other prompts and attacks were not tried (findnemo verify does that).",
     (False, True): "Other prompts were not tried (findnemo verify does that).",
     (True, False): "The attack on the text embedding was not tried (findnemo verify does that).",
@@ -242,7 +248,7 @@ UNTRIED = {  # attempts and attack of a run, whether each was made -> what to sa
 
 
 def _limits(run: Run, captions: Sequence[Caption]) -> Iterator[str]:
-    """What was not looked at of a model with its neurons off, and what brings a copy back."""
+    """What was not tried on the model with its neurons off, and what brings a copy back."""
     made = tuple(bool(run.meta(name)) for name in ("attempts", "attack"))
     if made in UNTRIED:
         yield UNTRIED[made]
@@ -275,7 +281,7 @@ def _form(run: Run) -> str:
 
 
 def _audit_of(run: Run, place: str, is_fine_tune: bool) -> str:
-    """The command of an audit that goes on, as far as a run knows how it was called."""
+    """The command that continues the audit of a run, as far as the run knows how it was started."""
     if is_fine_tune:
         return "findnemo audit MODEL --train-images FOLDER"
     source = run.meta("source")
@@ -285,7 +291,7 @@ def _audit_of(run: Run, place: str, is_fine_tune: bool) -> str:
 
 
 class Decision(NamedTuple):
-    """An action of `Advice`, its sentence, and `why`: keys of NEXT."""
+    """An action of `Advice`, its sentence, and `why`, its keys of NEXT."""
 
     action: str
     sentence: str
@@ -295,7 +301,7 @@ class Decision(NamedTuple):
 def advice(captions: Sequence[Caption], audited: int, rest: int = 0, returned: int = 0) -> Decision:
     """What the standings of captions advise; `captions`, `audited` and `rest` as for `verdict`.
 
-    `returned`: memories of which another prompt brought back a copy.
+    `returned`: number of memories of which another prompt brought back a copy.
 
     >>> advice([], 8).sentence
     'Nothing to switch off: release it as it is.'
@@ -312,7 +318,7 @@ def advice(captions: Sequence[Caption], audited: int, rest: int = 0, returned: i
 def _in_the_way(
     captions: Sequence[Caption], audited: int, rest: int, returned: int
 ) -> Iterator[Decision]:
-    """What speaks against a release, the worst first."""
+    """Reasons against a release, the worst first."""
     memories = memorized(captions)
     stand = Counter(map(standing, memories))
     left = tuple(word for word in WORDS if word in LEFT and stand[word])
@@ -345,9 +351,9 @@ def _in_the_way(
 
 
 def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
-    """What the copies of a fine-tune advise; None where none were seen, and its captions decide.
+    """What the copies of a fine-tune advise; None if no copies were seen: then its captions decide.
 
-    `about`: what the run keeps as `training`. `neurons`: how many are off in its cleaned model.
+    `about`: the run's value `training`. `neurons`: number that are off in its cleaned model.
     """
     main, cleaned, best = row_of(about, about["main"]), row_of(about, CLEANED), choice(about)
     if main is None or main["verdict"] == "does not copy":
@@ -363,13 +369,13 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
 
 
 def _returned(captions: Sequence[Caption], bases: Mapping[str, str]) -> int:
-    """Memories of which an attempt that is not given the picture brought back a copy."""
+    """Number of memories of which an attempt that is not given the picture brought back a copy."""
     tried = (verdicts(c, bases).get(OFF, {}) for c in memorized(captions))
     return sum(any(one.word == "back" for one in prompts_of(found)) for found in tried)
 
 
 def _is_unpictured(caption: Caption) -> bool:
-    """Whether a caption is worked on as a memory, and no finished image of it was judged."""
+    """Whether a caption is treated as a memory without any judged image."""
     checked = judged(caption)
     return unseen(caption) or (
         state(caption) == "memorized" and checked is not None and copies(checked, "before") is None

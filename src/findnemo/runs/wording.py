@@ -1,4 +1,4 @@
-"""Numbers of things, and lists of them, in plain English."""
+"""Counts and lists in plain English."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def joined(parts: Sequence[str]) -> str:
 
 
 def count(amount: int, what: str) -> str:
-    """A number of things, with the plural of what it counts.
+    """A number with its noun, in the plural where needed.
 
     >>> count(1, "neuron"), count(2000, "memory")
     ('1 neuron', '2,000 memories')

@@ -1,12 +1,13 @@
-"""Who answers: the dispatch policy, a pool of one, and what a pool of many (`cluster`) has to be.
+"""Distribute work: the dispatch policy, a pool of one process, and the interface of larger pools
+(`cluster`).
 
     dispatch = Dispatch(units, count, pool.size, pool.aim)
     for events in drive_together(pool, step, dispatch):
         commit(events)
 
-A unit is what shares passes: its items are answered together, by whichever worker, so results do
-not depend on who does what. A task is one or more units handed to a worker at once. A step is a
-function that can be pickled: (model, items of a unit) -> answers. Only the driver writes.
+The items of a unit share passes: one worker answers them together, so results do not depend on who
+does what. A task is one or more units handed to a worker at once. A step is a picklable function:
+(model, items of a unit) -> answers. Only the driver writes.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ from typing import Any, Protocol
 from findnemo.errors import DeviceError, InputError
 from findnemo.models._identity import Identity
 
-# captions set aside in a row, with no answer in between, after which nothing more is tried
+# after this many captions set aside in a row, without an answer in between, work ends
 HOPELESS = 20
-STRIKES = 3  # so often a worker must die over the same unit alone until the unit is to blame
-AIM = 15.0  # seconds that a task of several units shall take
+STRIKES = 3  # after this many deaths of workers over a unit alone, the unit is to blame
+AIM = 15.0  # seconds that a task of several units should take
 MOST = 256  # units in a task
 
 Step = Callable[[Any, Sequence[Any]], list[Any]]
 
 
 def never() -> bool:
-    """The `stop` of work that nobody asks to stop."""
+    """A `stop` that never asks to stop."""
     return False
 
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """Items that are answered together, with shared passes.
+    """Items that are answered together, in shared passes.
 
-    Two units with the same items are two.
+    Units are compared by identity: two units with the same items differ.
     """
 
     items: tuple[Any, ...]
@@ -46,7 +47,7 @@ class Unit:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Units that a worker gets at once."""
+    """Units handed to a worker at once."""
 
     units: tuple[Unit, ...]
 
@@ -55,7 +56,7 @@ class Task:
 class Outcome:
     """How a task ended.
 
-    `results`, `seconds`: of every unit. `lost`: why its worker died over it.
+    `results`, `seconds`: of every unit. `lost`: why its worker died, if it did.
     """
 
     task: Task
@@ -66,9 +67,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a unit: its answers after `seconds`, or the reason
-    for which it was set aside.
-    """
+    """The result of a unit: its answers after `seconds`, or the reason why it was set aside."""
 
     unit: Unit
     answers: list[Any] = field(default_factory=list)
@@ -77,9 +76,9 @@ class Event:
 
 
 class Pool(Protocol):
-    """What `drive` asks of workers.
+    """The interface of workers that `drive` uses.
 
-    `model`: the model, or facts of it. `size`: how many workers there shall be. `aim`: seconds of a
+    `model`: the model, or facts about it. `size`: number of workers. `aim`: intended seconds of a
     task, 0 for one unit at a time.
     """
 
@@ -88,21 +87,21 @@ class Pool(Protocol):
     aim: float
 
     def room(self) -> int:
-        """How many tasks can be taken now. That it is bounded keeps memory constant."""
+        """How many tasks the pool can take now; the bound keeps memory constant."""
 
     def submit(self, step: Step, task: Task) -> None:
-        """Take a task; only where there is room."""
+        """Take a task; only if there is room."""
 
     def wait(self) -> list[Outcome]:
-        """Wait until something happens, and say which tasks ended; none where a
-        worker has only become ready.
+        """Wait for an event; return the tasks that ended, none if a worker has only become
+        ready.
         """
 
 
 class Serial:
     """The pool of one: this process, with a model that it has loaded.
 
-    What a step raises is raised.
+    It raises what a step raises.
     """
 
     size = 1
@@ -125,7 +124,7 @@ class Serial:
 
 
 def answered(model: Any, step: Step, task: Task) -> Outcome:
-    """A task done in this process, every unit timed."""
+    """Do a task in this process, and time every unit."""
     results = []
     seconds = []
     for unit in task.units:
@@ -136,18 +135,18 @@ def answered(model: Any, step: Step, task: Task) -> Outcome:
 
 
 class Dispatch:
-    """The policy: which units go into the next task, and what becomes of units whose worker died.
+    """The policy: which units go into the next task, and what happens to units whose worker died.
 
-    Knows no clock and no workers.
+    It knows no clock and no workers.
 
-    `units`: in the order in which they shall be begun (longest first, where that is known); read
-    only as they are handed out. `count`: how many there are, to hand out single ones at the end.
-    `ahead`: no unit is begun more than so many after the first that is open.
+    `units`: in the order in which to begin them (longest first, if known); read only as they are
+    handed out. `count`: their number, so that the last ones are handed out singly. `ahead`: no unit
+    is begun more than this many units after the first open one.
 
-    Tasks are sized by measured seconds: of as many units as take `aim` seconds, never more than
-    half of an equal share of what is left. A task of several units whose worker died is given out
-    again in single units, and a unit alone again. A unit over which STRIKES workers died alone is
-    given out item by item; a single item is set aside.
+    Task sizes follow measured seconds: as many units as take `aim` seconds, but never more than
+    half of an equal share of what remains. If a worker dies over a task of several units, they are
+    handed out again singly. A unit over which STRIKES workers died alone is handed out item by
+    item. A single item is then set aside.
     """
 
     def __init__(
@@ -167,11 +166,11 @@ class Dispatch:
         self._mean = 0.0
         self._ended = False
         self._strikes: Counter[Unit] = Counter()
-        self._number: dict[Unit, int] = {}  # of the open units, in the order of their beginning
+        self._number: dict[Unit, int] = {}  # open units in order of their beginning -> number
         self._begun = 0
 
     def take(self) -> Task | None:
-        """The next task; None where there is nothing to begin now."""
+        """The next task; None if nothing can be begun now."""
         if self._again:
             return Task((self._again.popleft(),))
         units = []
@@ -186,7 +185,7 @@ class Dispatch:
         return Task(tuple(units)) if units else None
 
     def batch(self) -> int:
-        """Units of the next task."""
+        """Number of units in the next task."""
         if not self._aim or not self._mean:
             return 1
         share = self._left // (2 * self._workers)
@@ -205,7 +204,7 @@ class Dispatch:
         return self._ended and not self._again
 
     def settle(self, outcome: Outcome) -> list[Event]:
-        """Take note of how a task ended; what became of its units, as far as that is known now."""
+        """Record how a task ended; return what is now known about its units."""
         task = outcome.task
         if outcome.lost is None:
             of_units = zip(task.units, outcome.results, outcome.seconds, strict=True)
@@ -222,7 +221,7 @@ class Dispatch:
         return Event(unit, answers, seconds)
 
     def _lost(self, unit: Unit, why: str) -> list[Event]:
-        """A worker has died over a unit alone."""
+        """Handle a worker's death over a single unit."""
         self._strikes[unit] += 1
         if self._strikes[unit] < STRIKES:
             self._again.append(unit)
@@ -241,10 +240,10 @@ class Dispatch:
 def drive(
     pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never
 ) -> Iterator[Event]:
-    """Have a pool do what a policy hands out, and tell what became of every
-    unit, as it becomes known.
+    """Have a pool do what a policy hands out; yield an event for every unit as its result becomes
+    known.
 
-    Once `stop()` is true nothing more is begun; what is under way is waited for.
+    Once `stop()` returns True nothing more is begun; work in progress is awaited.
     """
     for events in drive_together(pool, step, dispatch, stop):
         yield from events
@@ -253,11 +252,10 @@ def drive(
 def drive_together(
     pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never
 ) -> Iterator[list[Event]]:
-    """What became of every unit, as lists of what becomes known at one time, so that a driver can
-    commit it in one transaction.
+    """As `drive`, but yield lists of events that become known together, to commit in one
+    transaction.
 
-    Raises DeviceError where workers die over one caption after another, and none is answered in
-    between.
+    Raises DeviceError if workers die over one caption after another, without any answer in between.
     """
     flying = 0
     in_vain = 0
@@ -286,9 +284,9 @@ def answer_of(
     what: str,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Any:
-    """The answer to a single item, a stage of its own named `what`.
+    """The answer to a single item, as a stage named `what`.
 
-    Raises DeviceError naming it where workers die over the item.
+    Raises DeviceError naming it if workers die over the item.
     """
     progress(what, 0, 1)
     (event,) = drive(pool, step, Dispatch([Unit((item,))], 1, 1))
@@ -299,8 +297,9 @@ def answer_of(
 
 
 def in_order(pool: Pool, step: Step, items: Iterable[Any], ahead: int = 4) -> Iterator[Event]:
-    """The answers to single items in their order, no more than `ahead` times as many begun or
-    kept as there are workers.
+    """The answers to single items, in order.
+
+    At most `ahead` times as many items as there are workers are begun or kept.
     """
     number: dict[Unit, int] = {}
     kept: dict[int, Event] = {}
@@ -322,8 +321,8 @@ def in_order(pool: Pool, step: Step, items: Iterable[Any], ahead: int = 4) -> It
 
 @dataclass(frozen=True)
 class Facts:
-    """What a driver without a model of its own knows of the one that its workers have loaded;
-    it answers like a `Model`.
+    """What a driver without a model knows about the model of its workers; it answers like a
+    `Model`.
     """
 
     identity: Identity

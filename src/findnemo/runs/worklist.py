@@ -1,5 +1,6 @@
-"""What is open in a stage, longest first, read from the store a window at a time: no list of all
-captions is ever in memory.
+"""The open captions of a stage, longest first.
+
+They are read from the store a window at a time: no list of all captions is ever in memory.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ _HAS_NEURONS = (
 
 @dataclass(frozen=True)
 class Concern:
-    """Which captions a stage concerns, and in which order they are begun, in SQL:
+    """The captions that a stage concerns, and their order, in SQL.
 
-    `join` a result `r`, `where`, `order`.
+    The fields are a `join` with a result `r`, a `where` and an `order`.
     """
 
     join: str = ""
@@ -34,14 +35,14 @@ class Concern:
 
 CONCERNS = {
     "detect": Concern(),
-    # a memory near tau is held by more neurons: on the demo model the caption of the lowest score
-    # took a third of all seconds
+    # more neurons hold a memory near tau: on the demo model the caption with the lowest score took
+    # a third of all seconds
     "localize": Concern(
         f"{_OF} 'detect'",
         "json_extract(r.payload, '$.memorized')",
         "json_extract(r.payload, '$.score'), a.position",
     ),
-    # the longest first: what is long at the end keeps one worker busy and the others idle
+    # longest first: a long one at the end would leave all other workers idle
     "verify": Concern(
         f"{_OF} 'localize'",
         _HAS_NEURONS,
@@ -59,13 +60,12 @@ def list_open(
     extra: str = "1",
     within: int | None = None,
 ) -> tuple[int, int]:
-    """Make the list of what is open in a stage; returns how many captions, and how many groups of
-    captions that share passes.
+    """List what is open in a stage; return the numbers of captions and of groups that share passes.
 
-    Open: asked for (see `table.enter`), concerned, and not answered under every name in `stages`
-    (the stage itself); what failed is tried again. `size`: captions that share passes, by their
-    ids. `within`: only those that the stage concerns do, `size` after `size` of each block of so
-    many ids. What earlier stages committed is backed up first.
+    Open means: asked for (see `table.enter`), concerned, and without an answer under at least one
+    name in `stages` (by default the stage itself). Failed captions are tried again. `size`:
+    captions that share passes, by their ids. `within`: only concerned captions share passes, `size`
+    at a time in each block of `within` ids. What earlier stages committed is backed up first.
     """
     run.backup()
     concern = CONCERNS.get(stage, Concern())
@@ -107,10 +107,9 @@ def list_open(
 
 
 def groups(run: Run, size: int = 1) -> Iterator[tuple[Caption, ...]]:
-    """The groups on the list in their order.
+    """The listed groups in order.
 
-    Each is whole, also where a part of it is answered: what shares the passes of a caption is then
-    always the same.
+    Each is whole even if a part of it is answered, so that a caption always shares the same passes.
     """
     last = 0
     many = max(1, WINDOW // size)
@@ -125,13 +124,13 @@ def groups(run: Run, size: int = 1) -> Iterator[tuple[Caption, ...]]:
 
 
 def _members(run: Run, unit: int, size: int) -> Sequence[int]:
-    """The ids of a group: those that `list_open` has told, or so many in a row."""
+    """The ids of a group: those that `list_open` listed, or `size` in a row."""
     told = run.query("SELECT caption FROM temp.members WHERE unit = ? ORDER BY caption", (unit,))
     return [number for (number,) in told] or range(unit * size + 1, (unit + 1) * size + 1)
 
 
 def on_list(run: Run, captions: Sequence[Caption]) -> set[int]:
-    """Which of these captions are on the list."""
-    wanted = json.dumps([c.id for c in captions])  # one value, however many they are
+    """The ids of these captions that are on the list."""
+    wanted = json.dumps([c.id for c in captions])  # one SQL value for any number of ids
     sql = "SELECT caption FROM temp.open WHERE caption IN (SELECT value FROM json_each(?))"
     return {number for (number,) in run.query(sql, (wanted,))}

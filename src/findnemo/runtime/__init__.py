@@ -1,7 +1,6 @@
-"""The surroundings in which findnemo computes:
+"""The surroundings of computations: PyTorch's modes, arithmetic and threads, lack of memory,
+notices, the libraries' own output.
 
-PyTorch's modes, arithmetic and threads, memory that runs out, notices, the libraries' own output.
-
-May be imported: the modules here. May import: errors. It lies under `scores`, which know of no
-model, and so it is no part of `models`.
+May be imported: the modules here. May import: errors. It lies under `scores`, which do not know
+models, and so is no part of `models`.
 """

@@ -1,8 +1,8 @@
-"""Functions side by side that do together what several of them ask for.
+"""Run functions side by side, and serve the requests of several at once.
 
-Each runs in a thread of its own, but only one at a time, in their order, until it asks for
-something or ends. When all have, what they asked for is done, and they go on. So who meets whom
-follows from what they ask, never from the clock, and nothing needs a lock.
+Each function has its own thread, but only one runs at a time, in order, until it makes a request or
+ends. Once all have done so, their requests are served, and they go on. So requests, never the
+clock, decide which functions share work, and nothing needs a lock.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ T = TypeVar("T")
 X = TypeVar("X")
 Y = TypeVar("Y")
 
-PATIENCE = 2.0  # seconds for what runs when all are to end
+PATIENCE = 2.0  # seconds for a running function to end when all must end
 
 Many = Callable[[Sequence[Any]], Sequence[Any]]
 
 
 class _Left(BaseException):
-    """Raised in a function that waits, where the meeting was broken off."""
+    """Raised in a waiting function when the meeting is broken off."""
 
 
 class _Member:
-    """A function under way, and what it asks for."""
+    """A function in progress, and its request."""
 
     def __init__(self, function: Callable[[], Any]):
         self.asked: tuple[Hashable, Many, Any] = (None, list, None)
@@ -53,14 +53,16 @@ class _Member:
             self.problem = problem
         except _Left:
             pass
-        except BaseException as fatal:  # such as KeyboardInterrupt: for the one who leads
+        except BaseException as fatal:  # such as KeyboardInterrupt: passed to the leader
             self.fatal = fatal
         finally:
             self.ended = self.waits = True
             self._back.release()
 
     def go_on(self) -> None:
-        """Let it run until it asks for something or ends; raises what is no error of its own."""
+        """Let it run until it makes a request or ends; raises fatal errors such as
+        KeyboardInterrupt.
+        """
         self.waits = False
         self._turn.release()
         self._back.acquire()
@@ -68,7 +70,7 @@ class _Member:
             raise self.fatal
 
     def ask(self, key: Hashable, do: Many, one: Any) -> Any:
-        """Called by the function itself: wait until what it asks for was done."""
+        """Called by the function itself: wait until its request is served."""
         if self._over:
             raise _Left
         self.asked = key, do, one
@@ -87,8 +89,10 @@ class _Member:
         return self._over or (self.leader is not None and self.leader.is_over)
 
     def leave(self) -> None:
-        """End it, wherever it is, so that what it has begun is undone. One that runs, since its
-        leader was interrupted, ends when it asks for something; nobody waits for that long.
+        """End the function wherever it is, so that it undoes what it began.
+
+        A running function, whose leader was interrupted, ends at its next request; nobody waits for
+        that long.
         """
         self._over = True
         self._turn.release()
@@ -99,10 +103,10 @@ _member: ContextVar[_Member | None] = ContextVar("member", default=None)
 
 
 def together(functions: Sequence[Callable[[], T]]) -> list[T]:
-    """What each function gives, in their order.
+    """The result of each function, in order.
 
-    What one raises does not end the others; once all have ended, the first is raised. Each sees the
-    context variables of the caller, and changes its own copy of them.
+    An error in one does not end the others; once all have ended, the first error is raised. Each
+    sees the context variables of the caller, and changes its own copy of them.
 
     >>> def doubled(numbers):
     ...     print(numbers)
@@ -124,7 +128,7 @@ def together(functions: Sequence[Callable[[], T]]) -> list[T]:
             for group in groups.values():
                 _do(group)
     finally:
-        for member in sorted(members, key=lambda member: member.waits):  # one that runs first
+        for member in sorted(members, key=lambda member: member.waits):  # a running one first
             member.leave()
     for member in members:
         if member.problem is not None:
@@ -133,7 +137,9 @@ def together(functions: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def _do(group: Sequence[_Member]) -> None:
-    """What a group asks for, in one go; where that fails, one by one, so that each has its own."""
+    """Serve the requests of a group at once; if that fails, one by one, so that each gets its own
+    result or error.
+    """
     try:
         _, do, _ = group[0].asked
         given = do([member.asked[2] for member in group])
@@ -144,13 +150,13 @@ def _do(group: Sequence[_Member]) -> None:
         if len(group) == 1:
             group[0].problem = problem
             return
-    for member in group:  # outside the handler, which holds what has failed
+    for member in group:  # outside the handler, which holds the failed work
         _do([member])
 
 
 def ask(key: Hashable, do: Callable[[Sequence[X]], Sequence[Y]], one: X) -> Y:
-    """`do([one])[0]`, done together with what the others in `together` ask for under the same key;
-    by itself where there are none.
+    """`do([one])[0]`, computed together with the requests of others in `together` under the same
+    key, or alone if there are none.
     """
     member = _member.get()
     given: Y = do([one])[0] if member is None else member.ask(key, do, one)
@@ -158,8 +164,9 @@ def ask(key: Hashable, do: Callable[[Sequence[X]], Sequence[Y]], one: X) -> Y:
 
 
 def go_on_or_leave() -> None:
-    """To be called now and then by what works long without asking: ends the function where the
-    meeting was broken off.
+    """End the calling function if the meeting was broken off.
+
+    Functions that work long without requests should call it now and then.
     """
     member = _member.get()
     if member is not None and member.is_over:

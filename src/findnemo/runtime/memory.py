@@ -1,4 +1,4 @@
-"""Memory of a device that runs out: told from other errors, and named with the way out."""
+"""Lack of memory on a device: recognized among other errors, and reported with the way out."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 def freed(device: torch.device) -> None:
-    """Give back what PyTorch holds on to.
+    """Release memory that PyTorch caches.
 
-    Outside the handler of the error, which holds the failed pass's tensors.
+    Call it outside the handler of the error, which holds the failed pass's tensors.
     """
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -34,7 +34,7 @@ def too_little(device: torch.device, what: str) -> DeviceError:
 
 @contextmanager
 def named(device: torch.device, what: str) -> Iterator[None]:
-    """Raises DeviceError where memory runs out while the context lasts.
+    """Raises DeviceError if memory runs out while the context lasts.
 
     >>> with named(torch.device("cpu"), "a single image"):
     ...     raise torch.OutOfMemoryError
@@ -52,10 +52,10 @@ def named(device: torch.device, what: str) -> Iterator[None]:
 
 
 class Batches:
-    """Work on rows, in as many pieces as the memory of a device asks for.
+    """Work on rows, in as many pieces as the memory of a device requires.
 
-    `size`: rows in one piece; halved where memory runs out, and kept for later work. `row`: what
-    one of them is. `release`: called before a smaller piece is tried, to let go of what is held.
+    `size`: rows in one piece; halved if memory runs out, and kept for later work. `row`: name of
+    one row. `release`: called before a smaller piece is tried, to free memory.
 
     >>> Batches(torch.device("cpu"), 2)(5, lambda rows: (rows.start, rows.stop))
     [(0, 2), (2, 4), (4, 5)]
@@ -74,7 +74,7 @@ class Batches:
         self._release = release
 
     def __call__(self, count: int, part: Callable[[slice], T]) -> list[T]:
-        """`part` of the rows 0 to `count`, in order. Raises DeviceError if one row is too much."""
+        """`part` for the rows 0 to `count`, in order. Raises DeviceError if one row is too much."""
         results: list[T] = []
         done = 0
         while done < count:

@@ -1,6 +1,4 @@
-"""What a user should know of a call that went on: warnings in Python,
-plain lines in the commands.
-"""
+"""Notices to a user about a call that went on: warnings in Python, plain lines in the commands."""
 
 from __future__ import annotations
 
@@ -12,13 +10,13 @@ from findnemo.errors import FindnemoWarning
 
 
 def notice(text: str) -> None:
-    """Say something once to whoever called into findnemo."""
+    """Warn the caller of findnemo, once."""
     warnings.warn(text, FindnemoWarning, stacklevel=3)
 
 
 @contextmanager
 def told_to(tell: Callable[[str], None]) -> Iterator[None]:
-    """Give notices of the context to `tell`, each as it stands, in place of Python's warnings."""
+    """Send notices of the context to `tell`, unchanged, instead of raising Python's warnings."""
     shown = warnings.showwarning
 
     def show(
@@ -36,7 +34,7 @@ def told_to(tell: Callable[[str], None]) -> Iterator[None]:
 
 
 def lasting(seconds: float) -> str:
-    """A time in words, as exact as it is known.
+    """A duration in words, rounded to its precision.
 
     >>> lasting(42.4), lasting(95), lasting(1306), lasting(9000)
     ('42 s', '1.6 min', '22 min', '2.5 h')

@@ -1,6 +1,6 @@
 """Methods by name: findnemo's own, and those that installed packages add.
 
-A package adds one by an entry point of the group "findnemo.detectors", "findnemo.mitigations",
+A package adds one by an entry point in the group "findnemo.detectors", "findnemo.mitigations",
 "findnemo.searches" or "findnemo.adapters" (docs/extending.md).
 """
 
@@ -22,12 +22,11 @@ KINDS = ("detectors", "mitigations", "searches", "adapters")
 
 @dataclass(frozen=True)
 class Method(Generic[T]):
-    """A detector or a mitigation, and what tables say of it.
+    """A detector or a mitigation, with its texts for tables.
 
-    `call`: the function itself. `label`: in tables; by default the name it goes by. Methods of one
-    label share a row. `source`: paper, section. `gradients`: whether it needs any, those with which
-    its neurons were sought included. `permanent`: whether what it does could be written into the
-    weights.
+    `call`: the function itself. `label`: in tables, by default its name. Methods with one label
+    share a row. `source`: paper, section. `gradients`: whether it needs gradients, including those
+    to find its neurons. `permanent`: whether its effect could be written into the weights.
 
     >>> loudness = Method(lambda prompt: prompt.count("!"), "Loudness", "nobody, 2026")
     >>> loudness("Starry Night!!"), loudness.gradients
@@ -45,7 +44,7 @@ class Method(Generic[T]):
 
 
 def as_method(name: str, found: Any) -> Method:
-    """A `Method` with a label, from one or from a function. Raises TypeError for what is neither.
+    """A `Method` with a label, from a method or a function. Raises TypeError for anything else.
 
     >>> as_method("length", len).label
     'length'
@@ -59,10 +58,10 @@ def as_method(name: str, found: Any) -> Method:
 class Methods(MutableMapping[str, T]):
     """A table of methods by name: `own` ones, then those of installed packages.
 
-    `kind`, `kinds`: what they are, one and many, such as "detector" and "detectors"; packages give
-    theirs in the group "findnemo.detectors". `ready`: (name, what was given) -> a method, or an
-    error. A package is imported when one of its methods is asked for. An own name stays an own
-    method, whatever packages give under it.
+    `kind`, `kinds`: singular and plural, such as "detector" and "detectors"; packages use the group
+    "findnemo.detectors". `ready`: (name, given object) -> a method, or an error. A package is
+    imported on the first use of one of its methods. An own name always means the own method, even
+    if packages use it too.
 
     >>> sizes = Methods("size", "sizes", {"length": len}, as_method)
     >>> list(sizes), sizes["length"]("abc"), "width" in sizes
@@ -78,9 +77,7 @@ class Methods(MutableMapping[str, T]):
         self._own = {name: ready(name, found) for name, found in own.items()}
 
     def __getitem__(self, name: str) -> T:
-        """Raises InputError for a method of a package that cannot be used, KeyError for a name
-        that nobody gives.
-        """
+        """Raises InputError for an unusable method of a package, KeyError for an unknown name."""
         if name in self._own:
             return self._own[name]
         given = installed(self.kinds)[name]
@@ -89,7 +86,7 @@ class Methods(MutableMapping[str, T]):
             raise InputError(f"{self.kind} {name!r} is given by {packages}: uninstall one of them")
         try:
             return self._ready(name, given[0].load())
-        except Exception as error:  # of a program that is not ours
+        except Exception as error:  # foreign code raises anything
             raise InputError(
                 f"{self.kind} {name!r} of {packages} cannot be used ({type(error).__name__}:"
                 f" {first_line(error)}): repair the package, or uninstall it"
@@ -111,7 +108,7 @@ class Methods(MutableMapping[str, T]):
         return name in self._own or name in installed(self.kinds)
 
     def require(self, name: str) -> T:
-        """The method of a name that a user gave. Raises InputError, for an unknown name too."""
+        """The method of a name from a user. Raises InputError, for an unknown name too."""
         if name not in self:
             raise InputError(f"{self.kind} {name!r} is not known: use {', '.join(self)}")
         if name in self._own and (packages := self._packages(name)):
@@ -119,11 +116,11 @@ class Methods(MutableMapping[str, T]):
         return self[name]
 
     def _packages(self, name: str) -> str:
-        """Who gives a method beside findnemo, in words; empty for nobody."""
+        """The packages that give a method, in words; empty if there are none."""
         return " and ".join(map(_package, installed(self.kinds).get(name, ())))
 
     def usable(self) -> list[str]:
-        """All names but those of packages that cannot be used, of which a notice says why."""
+        """All names except those of unusable packages; a notice says why."""
         names = []
         for name in self:
             try:
@@ -135,7 +132,7 @@ class Methods(MutableMapping[str, T]):
         return names
 
     def label(self, name: str) -> str:
-        """What tables call a method; its name where the package is gone or cannot be used."""
+        """The label of a method in tables; its name if the package is missing or unusable."""
         try:
             return getattr(self[name], "label", name)
         except (KeyError, InputError):
@@ -144,8 +141,10 @@ class Methods(MutableMapping[str, T]):
 
 @contextmanager
 def answering(method: str) -> Iterator[None]:
-    """What a method raises that is neither an error of findnemo's nor of the machine, as an
-    InputError that names the method: a package is not ours, and others wait for their turn.
+    """Raise a method's errors as an InputError that names the method, except those of findnemo and
+    of the machine.
+
+    The code of a package is foreign, and other work waits for its turn.
 
     >>> with answering("mitigation 'mine'"):
     ...     [][0]
@@ -165,7 +164,7 @@ def answering(method: str) -> Iterator[None]:
 
 @cache
 def installed(kinds: str) -> dict[str, tuple[EntryPoint, ...]]:
-    """Name -> the entry points that packages have under it; nothing is imported."""
+    """Name -> entry points that packages have under it; nothing is imported."""
     found: dict[str, tuple[EntryPoint, ...]] = {}
     for entry in _entries(f"findnemo.{kinds}"):
         found[entry.name] = (*found.get(entry.name, ()), entry)
@@ -184,7 +183,7 @@ def packages() -> dict[str, str]:
 
 
 def also(kinds: str) -> str:
-    """For a help text: the names that installed packages add; nothing where there are none."""
+    """The names that installed packages add, for a help text; empty if there are none."""
     names = ", ".join(installed(kinds))
     return f" Of installed packages: {names}." if names else ""
 

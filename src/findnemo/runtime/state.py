@@ -1,5 +1,5 @@
-"""The state of networks and of PyTorch that would change results without a word: set aside while
-findnemo computes, and put back after.
+"""The state of networks and of PyTorch that would silently change results: set aside while findnemo
+computes, and restored afterwards.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 P = ParamSpec("P")
 R = TypeVar("R")
-AUTOCAST = ("cpu", "cuda", "mps", "xpu")  # kinds of devices that have one each
+AUTOCAST = ("cpu", "cuda", "mps", "xpu")  # kinds of devices, each with its own autocast
 
 
 def modules_of(networks: Iterable[nn.Module]) -> list[nn.Module]:
     """All modules of networks; a shared one comes twice.
 
-    In a third of the time that `nn.Module.modules` takes, for it is asked in every pass.
+    It takes a third of the time of `nn.Module.modules`, because it is called in every pass.
     """
     modules: list[nn.Module] = []
     waiting = list(networks)
@@ -34,13 +34,13 @@ def modules_of(networks: Iterable[nn.Module]) -> list[nn.Module]:
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Every module of `networks` in evaluation mode, and without gradient checkpointing,
-    while the context lasts.
+    """Every module of `networks` in evaluation mode, and without gradient checkpointing, while the
+    context lasts.
 
-    In training mode dropout makes every pass another one. Checkpointing computes a part of the
-    network anew in the backward pass, when the edits of the forward pass are gone. On leaving, also
-    by an exception, each module has the mode it had: a network whose parts are in different modes
-    too. Source: k-diffusion's `eval_mode`.
+    In training mode dropout makes every pass different. Checkpointing recomputes a part of the
+    network in the backward pass, without the edits of the forward pass. On leaving, also by an
+    exception, each module returns to its own mode, even if modes within a network differ. Source:
+    k-diffusion's `eval_mode`.
 
     >>> network = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
     >>> with evaluating(network):
@@ -67,8 +67,8 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def plain_arithmetic() -> Iterator[None]:
-    """No autocast while the context lasts: what is float32 is computed in float32, whatever
-    the caller has under way.
+    """No autocast while the context lasts: float32 is computed in float32, whatever the caller has
+    in force.
 
     >>> with torch.autocast("cpu", torch.bfloat16), plain_arithmetic():
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
@@ -82,8 +82,8 @@ def plain_arithmetic() -> Iterator[None]:
 
 
 def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
-    """A function called in `plain_arithmetic`, its backward passes too, and as if no
-    `torch.inference_mode` were on, under which none could be made.
+    """A function called in `plain_arithmetic`, with its backward passes, and outside
+    `torch.inference_mode`, which forbids them.
 
     >>> with torch.inference_mode():
     ...     undisturbed(torch.is_inference_mode_enabled)(), undisturbed(torch.is_grad_enabled)()
@@ -104,8 +104,8 @@ def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def spare_scheduler(pipeline: Any) -> Iterator[None]:
-    """A copy of the pipeline's scheduler in its place while the context lasts: a call that
-    somebody else has under way goes on where it was.
+    """Replace the pipeline's scheduler by a copy while the context lasts, so that another call in
+    progress is not affected.
     """
     own = pipeline.scheduler
     pipeline.scheduler = copy.deepcopy(own)
@@ -117,8 +117,8 @@ def spare_scheduler(pipeline: Any) -> Iterator[None]:
 
 @contextmanager
 def taking(network: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """A network that is handed floating-point numbers of any kind as `dtype`: text encoders
-    are often kept in another.
+    """Let a network convert its floating-point inputs to `dtype`: text encoders often have another
+    dtype.
     """
 
     def cast(value: Any) -> Any:

@@ -1,12 +1,12 @@
-"""How many threads PyTorch computes with: no more than there are cores for this process, and one
-where more would only wait for each other.
+"""The number of threads in PyTorch: at most the cores of this process, and one if more would only
+wait for each other.
 
     with threads(suited(model.denoiser, model.latent_shape)):
         ...  # passes of that model
 
-PyTorch takes the cores of the machine, also where a container may use two of its sixty-four; and
-the threads of a small model meet thousands of times a second. Where another process holds a core,
-each meeting waits until it gives the core up (docs/scaling.md has the figures).
+PyTorch uses all cores of the machine, even if a container may use two of its sixty-four. The
+threads of a small model meet thousands of times a second. If another process occupies a core, each
+meeting waits for that core (docs/scaling.md has the figures).
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import nn
 
-# what a user says of threads, which nothing here overrides
+# a user's own settings of threads, which nothing here overrides
 OWN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-# parameters times latent positions, of which a pass takes a third of a second on one core. Below
+# parameters times latent positions for which a pass takes a third of a second on one core. Below
 # that, two threads that sleep while they wait are no faster than one (measured on two cores)
 SMALL = 10**11
 
 
 def cores(root: Path = Path("/")) -> int:
-    """CPU cores that this process may use: those that it may run on (affinity), and no more than
-    whole ones of the quota of its control groups, but at least one.
+    """CPU cores that this process may use, at least one.
+
+    They are limited by its affinity, and by whole cores of the quota of its control groups.
     """
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = quota(root)
@@ -36,17 +37,17 @@ def cores(root: Path = Path("/")) -> int:
 
 
 def quota(root: Path = Path("/")) -> float | None:
-    """CPUs that the control groups of this process allow it, the smallest from its own group up to
-    the outermost that can be seen; None without a limit.
+    """The CPU quota of this process: the smallest of its control groups, from its own to the
+    outermost visible one; None without a limit.
 
-    `root`: where /proc and the file systems of control groups (version 1 or 2) are looked for.
+    `root`: where /proc and the file systems of control groups (version 1 or 2) are.
     """
     limits = [limit for group in _groups(root) if (limit := _limit(group)) is not None]
     return min(limits, default=None)
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Folders of the control groups that have a say over CPUs, outermost first."""
+    """Folders of the control groups that limit CPUs, outermost first."""
     own: dict[str, str] = {}
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -60,7 +61,7 @@ def _groups(root: Path) -> Iterator[Path]:
         if controller not in own or not (is_first or system == "cgroup2"):
             continue
         path = own[controller]
-        # a container sees its own group as the mount, whatever the group is called outside
+        # a container sees its own group as the mount, under any name outside
         is_below = PurePosixPath(path).is_relative_to(base) and ".." not in path
         below = PurePosixPath(path).relative_to(base).parts if is_below else ()
         for depth in range(len(below) + 1):
@@ -68,7 +69,7 @@ def _groups(root: Path) -> Iterator[Path]:
 
 
 def _limit(group: Path) -> float | None:
-    """CPUs that a group may use; None where it has no limit, or none that can be read."""
+    """CPUs that a group may use; None without a readable limit."""
     files = (group / "cpu.cfs_quota_us", group / "cpu.cfs_period_us")
     words = (_text(group / "cpu.max") or " ".join(map(_text, files))).split()
     try:
@@ -88,10 +89,10 @@ def _text(file: Path) -> str:
 def suited(
     denoiser: nn.Module, shape: tuple[int, ...], environment: Mapping[str, str] = os.environ
 ) -> int | None:
-    """Threads for a denoiser: one for a small one, else `cores()`, of those no more than PyTorch
-    would take. None where the user has said how many (`OWN`).
+    """Threads for a denoiser: one for a small one, else `cores()`, but at most PyTorch's own
+    number.
 
-    `shape`: of one latent, (channels, height, width).
+    None if the user has set a number (`OWN`). `shape`: of one latent, (channels, height, width).
 
     >>> suited(nn.Linear(8, 8), (4, 16, 16), {})
     1
@@ -108,7 +109,7 @@ def suited(
 
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
-    """So many threads of PyTorch while the context lasts; with None as many as there are.
+    """Set the number of PyTorch's threads while the context lasts; None leaves it unchanged.
 
     >>> before = torch.get_num_threads()
     >>> with threads(before + 1):

@@ -1,4 +1,4 @@
-"""Statistics of figures: rates and their bounds, intervals, ranking quality, robust summaries.
+"""Statistics: rates and their bounds, intervals, ranking quality, robust summaries.
 
 May be imported: the names below and the modules here. May import: errors and seeds.
 """

@@ -1,4 +1,4 @@
-"""How well a figure is known: bootstrap intervals, Student's of means, and Wilson's of shares."""
+"""Uncertainty of figures: bootstrap intervals, Student's for means, and Wilson's for shares."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def bootstrap(
     level: float = LEVEL,
 ) -> tuple[float, float]:
     """(low, high): the interval that holds `level` of a statistic's values when every sample is
-    drawn anew, with replacement.
+    resampled with replacement.
 
-    `statistic` takes as many tensors (n,) as there are samples, each drawn independently of the
-    others. Percentile method (Efron and Tibshirani 1993, chapter 13): a statistic that no resample
-    can change, such as the AUROC of separated scores, has an interval of width zero. Written here
-    and not taken from scipy, so that a seed gives the same draws whichever scipy is installed.
-    Raises InputError for an empty sample, no repeats or a level outside (0, 1).
+    `statistic` takes as many tensors (n,) as there are samples, each resampled independently.
+    Percentile method (Efron and Tibshirani 1993, chapter 13): a statistic that no resample can
+    change, such as the AUROC of separated scores, has an interval of width zero. It is not taken
+    from scipy, so that a seed gives the same draws with every version of scipy. Raises InputError
+    for an empty sample, no repeats or a level outside (0, 1).
 
     >>> low, high = bootstrap(lambda x: float(x.mean()), torch.arange(100.0))
     >>> round(low), round(high)
@@ -64,11 +64,12 @@ def bootstrap(
 def mean_interval(
     first: Tensor, second: Tensor | None = None, level: float = LEVEL
 ) -> tuple[float, float]:
-    """(low, high): interval of the mean of a sample (n,), or of its difference to that of an
+    """(low, high): interval of the mean of a sample (n,), or of its difference from that of an
     independent one, by Student's t (Welch's).
 
-    For a handful of values, where a bootstrap's intervals are too narrow: of five normal values
-    they hold the mean in 84 cases of 100, these in 95. Raises InputError for fewer than two values.
+    It is for a handful of values, for which bootstrap intervals are too narrow: of five normal
+    values those contain the mean in 84 of 100 cases, these in 95. Raises InputError for fewer than
+    two values.
 
     >>> [round(x, 2) for x in mean_interval(torch.tensor([1.0, 2.0, 3.0]))]
     [-0.48, 4.48]
@@ -93,8 +94,8 @@ def mean_interval(
 
 
 def wilson(hits: int, of: int, level: float = LEVEL) -> tuple[float, float]:
-    """(low, high): score interval of a share, `hits` of `of` independent trials (Wilson 1927); it
-    does not shrink to nothing at 0 or 1.
+    """(low, high): score interval of a share, `hits` of `of` independent trials (Wilson 1927); its
+    width is not zero at 0 or 1.
 
     Raises InputError for no trials, hits outside 0 to `of`, or a level outside (0, 1).
 
@@ -105,8 +106,8 @@ def wilson(hits: int, of: int, level: float = LEVEL) -> tuple[float, float]:
 
 
 def clopper_pearson(hits: int, of: int, level: float = LEVEL) -> tuple[float, float]:
-    """(low, high): exact interval of a share, `hits` of `of` independent trials; it holds the truth
-    at least so often (Clopper and Pearson 1934).
+    """(low, high): exact interval of a share, `hits` of `of` independent trials; it contains the
+    true share with at least this probability (Clopper and Pearson 1934).
 
     Raises InputError for no trials, hits outside 0 to `of`, or a level outside (0, 1).
 

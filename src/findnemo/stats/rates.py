@@ -1,11 +1,10 @@
-"""Error rates of detection: what a conformal threshold promises, p-values, and lists with a
+"""Error rates of detection: the promise of a conformal threshold, p-values, and lists with a
 controlled share of false discoveries.
 
-Everything here takes one thing for granted: an ordinary caption is drawn like the hold-out captions
-(they are exchangeable). Sources: Vovk, Gammerman and Shafer 2005 (conformal p-values); Vovk 2012
-(what holds given one calibration); Benjamini and Hochberg 1995; Bates, Candes, Lei, Romano and
-Sesia 2023 (Testing for outliers with conformal p-values: why their list may be made from these
-p-values).
+All of it rests on one assumption: an ordinary caption is drawn like the hold-out captions (they are
+exchangeable). Sources: Vovk, Gammerman and Shafer 2005 (conformal p-values); Vovk 2012 (what holds
+for one calibration); Benjamini and Hochberg 1995; Bates, Candes, Lei, Romano and Sesia 2023
+(Testing for outliers with conformal p-values: why their list may be made from these p-values).
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ def rank(n: int, fpr: float, confidence: float | None = None) -> int:
     """Which of n hold-out scores, counted from the smallest, an ordinary caption exceeds with
     probability at most `fpr`.
 
-    Without `confidence` that is ceil((n + 1)(1 - fpr)): at most `fpr` on average over calibrations.
-    With it, the smallest k for which the rate of this one calibration, distributed as Beta(n + 1 -
-    k, k), is at most `fpr` with that confidence. Raises InputError for a rate or confidence outside
-    (0, 1), or too few scores, with the number it takes.
+    Without `confidence` it is ceil((n + 1)(1 - fpr)): at most `fpr` on average over calibrations.
+    With it, it is the smallest k for which the rate of this one calibration, distributed as Beta(n
+    + 1 - k, k), is at most `fpr` with that confidence. Raises InputError for a rate or confidence
+    outside (0, 1), or too few scores, with the number needed.
 
     >>> rank(999, 0.01), rank(999, 0.01, confidence=0.95)
     (990, 995)
@@ -54,8 +53,8 @@ def rank(n: int, fpr: float, confidence: float | None = None) -> int:
 
 
 def rate_bound(n: int, k: int, confidence: float = CONFIDENCE) -> float:
-    """What the realised false-alarm rate of a threshold at the k-th smallest of n scores stays
-    under with this confidence.
+    """Upper bound, at a confidence, of the realised false-alarm rate of a threshold at the k-th
+    smallest of n scores.
 
     Over calibrations that rate is distributed as Beta(n + 1 - k, k), whatever the scores'
     distribution; with ties it is smaller (Vovk 2012).
@@ -69,12 +68,12 @@ def rate_bound(n: int, k: int, confidence: float = CONFIDENCE) -> float:
 
 
 def p_value(score: float, holdout: Tensor) -> float:
-    """(1 + how many hold-out scores are at least as large) / (n + 1): at most u with probability at
+    """(1 + number of hold-out scores at least as large) / (n + 1): at most u with probability at
     most u for an ordinary caption.
 
     `holdout`: (n,) scores over all seeds. A `score` after fewer seeds gives a p-value that is too
     large, never too small, whatever made it stop: the largest pairwise similarity never falls with
-    more seeds. (Where the mean counts, all seeds are looked at.)
+    more seeds. (If the mean counts, all seeds are computed.)
 
     >>> import torch
     >>> p_value(0.35, torch.tensor([0.2, 0.3, 0.4]))
@@ -84,8 +83,9 @@ def p_value(score: float, holdout: Tensor) -> float:
 
 
 def adjusted(p: Sequence[float]) -> list[float]:
-    """Benjamini and Hochberg's adjusted p-values (q): those with q <= level are a list whose
-    expected share of false ones is at most that.
+    """Benjamini and Hochberg's adjusted p-values (q).
+
+    Those with q <= level form a list with an expected share of false ones of at most that level.
 
     >>> [round(q, 3) for q in adjusted([0.01, 0.9, 0.03])]
     [0.03, 0.9, 0.045]
@@ -96,8 +96,8 @@ def adjusted(p: Sequence[float]) -> list[float]:
 
 
 def least_listed(tests: int, level: float, holdout: int) -> int:
-    """How many captions, of `tests` in all, a list at a level holds at least if any: those above
-    all hold-out scores, at 1 / (n + 1) each.
+    """The smallest non-empty list at a level among `tests` captions: how many must be above all
+    hold-out scores, at 1 / (n + 1) each.
 
     >>> least_listed(1000, 0.1, 499)
     20
@@ -106,11 +106,11 @@ def least_listed(tests: int, level: float, holdout: int) -> int:
 
 
 def holdout_needed(tests: int, level: float, together: int = 1) -> int:
-    """How many hold-out scores it takes so that `together` captions above all of them, of `tests`
-    in all, can be listed at a level.
+    """The number of hold-out scores needed so that `together` captions above all of them, among
+    `tests` in all, can be listed at a level.
 
-    A p-value is 1 / (n + 1) at least, and Benjamini and Hochberg's list takes r of them when they
-    are at most level r / tests.
+    A p-value is at least 1 / (n + 1), and Benjamini and Hochberg's list takes r of them if they are
+    at most level r / tests.
 
     >>> holdout_needed(1000, 0.1), holdout_needed(1000, 0.1, together=20)
     (9999, 499)

@@ -1,5 +1,5 @@
-"""How figures are summed up: over the seeds of a prompt median and MAD, over prompts mean and
-deviation (Finding NeMo, section 4).
+"""Summaries of figures: median and MAD over the seeds of a prompt, mean and standard deviation over
+prompts (Finding NeMo, section 4).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from findnemo.errors import InputError
 
 
 def median_mad(values: Iterable[float]) -> tuple[float, float]:
-    """The median and the median absolute deviation from it; of an even number of values
-    the mean of the middle two.
+    """The median and the median absolute deviation from it; for an even number of values, the mean
+    of the middle two.
 
     Raises InputError if there are no values, or one is NaN.
 

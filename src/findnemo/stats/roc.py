@@ -8,8 +8,8 @@ from torch import Tensor
 def auroc(positive: Tensor, negative: Tensor) -> float:
     """Probability that a positive score exceeds a negative one, ties counted half (Mann-Whitney U).
 
-    Two lines of torch on the device of the scores; scipy's `mannwhitneyu` computes a test beside
-    it.
+    It takes two lines of torch on the device of the scores; scipy's `mannwhitneyu` would compute a
+    test too.
 
     >>> import torch
     >>> auroc(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 2.0]))
@@ -20,8 +20,7 @@ def auroc(positive: Tensor, negative: Tensor) -> float:
 
 
 def accuracy_of(positive: Tensor, negative: Tensor) -> float:
-    """Share of right verdicts, (n,) and (m,) booleans: positives that are called so,
-    and negatives that are not.
+    """Share of right verdicts, (n,) and (m,) booleans: True for positives, False for negatives.
 
     >>> import torch
     >>> accuracy_of(torch.tensor([True, False]), torch.tensor([False, False]))
@@ -31,8 +30,8 @@ def accuracy_of(positive: Tensor, negative: Tensor) -> float:
 
 
 def tpr_at_fpr(positive: Tensor, negative: Tensor, fpr: float = 0.01) -> float:
-    """Share of positives above the smallest threshold that at most a share
-    `fpr` of negatives exceeds.
+    """Share of positives above the smallest threshold that at most a share `fpr` of negatives
+    exceeds.
     """
     allowed = int(fpr * len(negative))
     cut = negative.double().sort(descending=True).values[allowed]

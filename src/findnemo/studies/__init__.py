@@ -1,9 +1,9 @@
-"""Studies: the tables and figures of Finding NeMo from the runs of any model, and how
-stable what they show is.
+"""Studies: the tables and figures of Finding NeMo from the runs of any model, and the stability of
+their results.
 
 May be imported: the names below and the modules here. May import: runs, verification, localization
-and what lies under them. Names are imported when they are first used: the command line names the
-studies (`STUDIES`) before PyTorch is read.
+and what lies under them. Names are imported when they are first used: the command line lists the
+studies (`STUDIES`) before PyTorch is imported.
 """
 
 from __future__ import annotations

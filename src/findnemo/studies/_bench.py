@@ -1,8 +1,8 @@
-"""What a study works on: a run with its workers, and results that are computed once
-and then kept in the run.
+"""The workbench of studies: a run with its workers, and results that are computed once and kept in
+the run.
 
-Whatever needs the model is a function `compute(desk, item)` that can be pickled: a pool does it,
-wherever it is. Only the bench writes.
+Everything that needs the model is a picklable function `compute(desk, item)`, so any pool can do
+it. Only the bench writes.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ NONE_THERE = "this run has none, give --unrelated FILE"
 
 @dataclass(frozen=True)
 class Study:
-    """What a study gives:
+    """The result of a study.
 
-    `figures` by file name; `text`: what it shows, in a few sentences for a reader who knows the
+    `figures`: by file name. `text`: what they show, in a few sentences for a reader who knows the
     paper.
     """
 
@@ -76,9 +76,9 @@ class Study:
 
 @dataclass(frozen=True)
 class Desk(Tools):
-    """What a computation has, in whatever process.
+    """What a computation has, in any process.
 
-    `before`: the untouched images of its caption, where the run keeps them.
+    `before`: the untouched images of its caption, if the run keeps them.
     """
 
     before: Sequence[Image.Image] | None = None
@@ -91,10 +91,8 @@ Compute = Callable[[Desk, Any], Any]
 class Job:
     """A result of a caption that the run keeps under a name.
 
-    `compute(desk, caption)` gives its `Answer`.
-
-    `pictures`: whether it looks at images: the desk then has those that the run keeps, and the
-    training image.
+    `compute(desk, caption)`: returns its `Answer`. `pictures`: whether it needs images; the desk
+    then has those that the run keeps, and the training image.
     """
 
     name: str
@@ -107,14 +105,12 @@ class Job:
 class Bench:
     """A run to study.
 
-    `limit`: memorized captions per type in costly studies. `pool`: who computes; None: this
-    process.
-
-    `unrelated`: captions that are known not to be memorized, as they come, whatever detection says
-    of them (`runs.ordinary`), and none of the hold-out captions. `under`: captions of unknown kind
-    under tau, where there are no others: they show what edits cost, and say nothing about
-    detection, which has chosen them. `stop`: asked between computations; once it is true,
-    StoppedError is raised. `reference`: what the quality of images is measured against.
+    `limit`: memorized captions per type in costly studies. `pool`: the workers; None: this process.
+    `unrelated`: captions known not to be memorized, whatever detection says about them
+    (`runs.ordinary`), and none of the hold-out captions. `under`: captions of unknown kind under
+    tau, used if there are no others. They show how edits change images, but say nothing about
+    detection, which selected them. `stop`: called between computations; once it returns True,
+    StoppedError is raised. `reference`: the reference for the quality of images.
     """
 
     work: Work
@@ -132,12 +128,12 @@ class Bench:
 
     @property
     def model(self) -> Model:
-        """The model, or facts of it (`Pool.model`): no study runs it itself."""
+        """The model, or facts about it (`Pool.model`): no study runs it in this process."""
         return self.work.model
 
     @cached_property
     def calibration(self) -> Calibration:
-        """That of the run, with a published score: studies are of the paper's procedure."""
+        """The run's calibration with a published score: studies follow the paper's procedure."""
         return as_published(self.work.run, self.workers, self.work.calibration)
 
     @property
@@ -146,29 +142,27 @@ class Bench:
 
     @cached_property
     def layers(self) -> list[str]:
-        """Value layers to tell of, in forward order: the paper's; all of the model, where a
-        neuron of the run lies in another.
+        """Value layers to report, in forward order: the paper's, or all if a neuron of the run lies
+        in another.
         """
         run = self.work.run
         return list(layers_shown(run, run.captions(), self.model.widths()))
 
     @property
     def others(self) -> Sequence[str]:
-        """Captions that are not memorized: those that are known to be none;
-        without such those under tau.
-        """
+        """Captions that are not memorized: those known to be none, else those under tau."""
         return self.unrelated or self.under
 
     @cached_property
     def apart(self) -> str:
-        """What tells results of other images, or other judges, from the run's own
+        """The suffix of results with images or judges other than the run's own
         (`runs.compare.apart`).
         """
         return apart(self.work)
 
     @property
     def clip(self) -> str:
-        """What gives A_CLIP, in words."""
+        """The CLIP behind A_CLIP, in words."""
         return judge_of(self.work.run, self.work.plan.judges)
 
     @property
@@ -190,7 +184,7 @@ class Bench:
 
     @cached_property
     def stock(self) -> dict[str, int]:
-        """How much there is of everything that studies need."""
+        """Key of NEEDS -> how many of them there are."""
         work = self.work
         there = {"descriptor": work.judges.descriptor, "clip": work.judges.alignment}
         judges = [name for name, judge in there.items() if judge is not None]
@@ -204,7 +198,7 @@ class Bench:
         )
 
     def whence(self, captions: Sequence[str]) -> str:
-        """Where captions of `others` come from: `20 of this run, 40 given`."""
+        """The sources of captions of `others`: `20 of this run, 40 given`."""
         if not self.unrelated and captions:
             return f"{len(captions)} of this run under tau (it knows the kind of no caption)"
         own = {c.text for c in self.work.run.captions()}
@@ -215,19 +209,19 @@ class Bench:
         return ", ".join(f"{n} {where}" for where, n in counts.items()) or "none"
 
     def memorized(self) -> list[Caption]:
-        """Captions of the run with neurons, in order; those with a type, where some have one."""
+        """Captions of the run with neurons, in order; if some have a type, only those."""
         return localized_captions(self.work.run.captions())
 
     def sample(self) -> list[Caption]:
-        """The first `limit` of each type: what costly studies are done on."""
+        """The first `limit` captions of each type, for costly studies."""
         return [c for group in by_type(self.memorized()).values() for c in group[: self.limit]]
 
-    # what is computed -----------------------------------------------------------------------------
+    # computing ------------------------------------------------------------------------------------
 
     def over(self, name: str, compute: Compute, items: Sequence[Any]) -> list[Any]:
         """`compute(desk, item)` of every item, in order.
 
-        Raises what one of them raises, the first, once all are done.
+        If items raise errors, the first error is raised once all items are done.
         """
         answers = [None] * len(items)
         problems: dict[int, Exception] = {}
@@ -244,12 +238,10 @@ class Bench:
         return answers
 
     def results(self, name: str, jobs: Sequence[Job]) -> list[dict[str, Any] | None]:
-        """The result of every job: what the run keeps, or what is computed and kept.
+        """The result of every job, from the run or computed now and kept.
 
-        `name`: of the work, for whoever watches.
-
-        A job that fails is recorded with the reason, has None for a result, and is tried again next
-        time.
+        `name`: of the work, for progress reports. A job that fails is recorded with the reason, has
+        None for a result, and is tried again next time.
         """
         run = self.work.run
         keys = [
@@ -277,8 +269,9 @@ class Bench:
         return [run.result(*key) for key in keys]
 
     def untouched(self, captions: Iterable[Caption]) -> None:
-        """Make and keep the images of captions without any change, where settings are not the
-        run's own; a caption for which that fails has none.
+        """Make and keep the untouched images of captions, if settings differ from the run's own.
+
+        A caption on which that fails has none.
         """
         if not self.apart:
             return
@@ -293,7 +286,7 @@ class Bench:
         self._spread("untouched images", _untouched, missing, len(missing), keep)
 
     def _case(self, job: Job) -> tuple[Job, Any, Any]:
-        """A job with the images that it looks at."""
+        """A job with the images that it needs."""
         if not job.pictures:
             return job, None, None
         return job, kept_images(self.work, job.caption), self.work.original(job.caption)
@@ -307,9 +300,9 @@ class Bench:
         keep: Callable[[int, Any, float], None],
         done: int = 0,
     ) -> None:
-        """Have the workers do `compute(desk, item)` of `count` items:
+        """Have the workers do `compute(desk, item)` for `count` items.
 
-        `keep(position, answer, seconds)` gets what it gives or raises.
+        `keep(position, answer, seconds)`: called with each answer or error.
         """
 
         def commit(events: Sequence[Event]) -> int:
@@ -332,9 +325,7 @@ class Bench:
             raise StoppedError(f"stopped before all {total} of {name} were done")
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """`compute()` unless the run has a result of this name for the
-        same neurons and captions.
-        """
+        """The run's result of this name for the same neurons and captions, else `compute()`."""
         key = f"study:{name}"
         basis = {
             "neurons": {str(c.id): neurons_of(c).to_json() for c in self.memorized()},
@@ -349,12 +340,12 @@ class Bench:
         self.progress(name, 1, 1)
         return kept["result"]
 
-    # what several studies compute -----------------------------------------------------------------
+    # shared by several studies --------------------------------------------------------------------
 
     def each(
         self, name: str, captions: Sequence[Caption], compute: Callable[[Desk, Caption], Answer]
     ) -> dict[int, dict[str, Any]]:
-        """The results of this name by caption id, without those that failed."""
+        """Caption id -> result of this name, without failures."""
         payloads = self.results(name, [Job(name, caption, compute) for caption in captions])
         pairs = zip(captions, payloads, strict=True)
         return {caption.id: payload for caption, payload in pairs if payload is not None}
@@ -362,8 +353,8 @@ class Bench:
     def off(
         self, name: str, cases: Sequence[tuple[Caption, NeuronSet, float]]
     ) -> list[dict[str, Any] | None]:
-        """What the images of captions are like with neurons scaled by a factor, as in a
-        comparison of mitigations; None where it failed.
+        """How images of captions compare with neurons scaled by a factor, as in a comparison of
+        mitigations; None for failures.
         """
         jobs = []
         for caption, neurons, factor in cases:
@@ -374,8 +365,8 @@ class Bench:
         return self.results(name, jobs)
 
     def listed(self, captions: Sequence[Caption]) -> list[tuple[NeuronSet, NeuronSet] | None]:
-        """Candidates and refined neurons of the listing, as a comparison of mitigations has
-        found them, or found now; None where it failed.
+        """Candidates and refined neurons of the listing, from a comparison of mitigations or
+        computed now; None for failures.
         """
         compared = {c.id: self.work.run.result(c.id, LISTING) for c in captions}
         compute = partial(listed, calibration=self.calibration)
@@ -384,8 +375,8 @@ class Bench:
         return [_both(compared[c.id] or next(found)) for c in captions]
 
     def scores(self) -> dict[int, float]:
-        """Memorization scores over all seeds of the captions with the type of a memory, found
-        or missed, by caption id.
+        """Caption id -> memorization score over all seeds, of captions with the type of a memory,
+        found or missed.
         """
         typed = [c for c in self.work.run.captions() if is_memory(c.type)]
         compute = partial(_scored, settings=self.calibration.settings)
@@ -393,7 +384,7 @@ class Bench:
 
 
 def _both(payload: dict[str, Any] | None) -> tuple[NeuronSet, NeuronSet] | None:
-    """Candidates and refined neurons, as `listing` or the stage of a comparison calls them."""
+    """Candidates and refined neurons from a result of `listing` or of a comparison."""
     if payload is None:
         return None
     refined = payload["refined" if "refined" in payload else "neurons"]
@@ -401,9 +392,9 @@ def _both(payload: dict[str, Any] | None) -> tuple[NeuronSet, NeuronSet] | None:
 
 
 def by_type(captions: Iterable[Caption], none: str = "") -> dict[str, list[Caption]]:
-    """Type -> its captions, both in the order in which they come.
+    """Type -> its captions, both in order of appearance.
 
-    `none`: what captions without a type are called.
+    `none`: the name of the group without a type.
     """
     kinds: dict[str, list[Caption]] = {}
     for caption in captions:
@@ -411,11 +402,11 @@ def by_type(captions: Iterable[Caption], none: str = "") -> dict[str, list[Capti
     return kinds
 
 
-# what a worker does ------------------------------------------------------------------------------
+# steps of workers ---------------------------------------------------------------------------------
 
 
 def _computed(model: Model, items: Sequence[Any], compute: Compute, **tools: Any) -> list[Any]:
-    """The step: what is computed of every (position, item), or the error that it raises."""
+    """The step: the result for every (position, item), or the error that it raises."""
     desk = Desk(model, **tools)
     return [_answer(desk, compute, item) for _, item in items]
 
@@ -425,8 +416,8 @@ def _answer(desk: Desk, compute: Compute, item: Any) -> Any:
         with named(desk.model.device, "a single caption"):
             return compute(desk, item)
     except (RuntimeError, MemoryError):
-        raise  # of the machine: a pool does not trust the worker any more
-    except Exception as problem:  # whoever waits for other answers decides what to do with it
+        raise  # errors of the machine: the pool must not trust this worker any more
+    except Exception as problem:  # the driver decides what to do with it
         return problem
 
 
@@ -438,9 +429,7 @@ def _of_caption(desk: Desk, case: tuple[Job, Any, Any]) -> Answer:
 def edited(
     desk: Desk, caption: Caption, edit: AbstractContextManager[None], file: str | None = None
 ) -> Answer:
-    """What the images of a caption are like under an edit; the first of
-    them in a file of the run.
-    """
+    """How images of a caption compare under an edit; the first image goes to a file of the run."""
     after = made(desk, caption, edit)
     before = list(desk.before or made(desk, caption, nullcontext()))
     files = {} if file is None else {file: png(after[0])}
@@ -457,14 +446,14 @@ def _off(desk: Desk, caption: Caption, neurons: NeuronSet, factor: float) -> Ans
 
 
 def listed(desk: Desk, caption: Caption, calibration: Calibration, top_k: bool = True) -> Answer:
-    """What Algorithms 1 to 4 find for a caption."""
+    """The result of Algorithms 1 to 4 on a caption."""
     return Answer(listing(desk.model, caption.text, calibration, top_k))
 
 
 def _scored(desk: Desk, caption: Caption, settings: Settings) -> Answer:
     found = caption.localized
     seen = caption.detected
-    own = desk.calibration.settings == settings  # the run has scored as the study does
+    own = desk.calibration.settings == settings  # the run has the same scores as the study
     if own and found is not None:
         return Answer({"score": found.score_before})
     if own and seen is not None and seen.samples == settings.samples:
@@ -473,8 +462,10 @@ def _scored(desk: Desk, caption: Caption, settings: Settings) -> Answer:
 
 
 def write(study: Study, folder: Path, name: str, settings: str = "") -> None:
-    """`name`.md with its heading, the text, the tables and the figures; the tables as CSV and LaTeX,
-    the figures as PNG and SVG; `settings`: a last line.
+    """Write `name`.md with heading, text, tables and figures; tables also as CSV and LaTeX, figures
+    as PNG and SVG.
+
+    `settings`: a last line.
     """
     from findnemo.studies._figure import write_figure
 

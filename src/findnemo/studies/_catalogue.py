@@ -1,4 +1,4 @@
-"""What there is to study: every table and figure of the paper, and what a run has for it."""
+"""The catalogue of studies: every table and figure of the paper, and what a run has for it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def stock(
     others: Sequence[str],
     pictures: int,
 ) -> dict[str, int]:
-    """How much a run has of everything in NEEDS.
+    """How many a run has of everything in NEEDS.
 
-    `judges`: which of "descriptor" and "clip" there are. `ordinary`: captions known not to be
-    memorized; `others`: those that stand for them. `pictures`: how many reference pictures.
+    `judges`: which of "descriptor" and "clip" are available. `ordinary`: captions known not to be
+    memorized. `others`: captions used in their place. `pictures`: number of reference pictures.
     """
     captions = list(run.captions())
     shipped = run.meta("source") in demo.MODELS
@@ -42,8 +42,10 @@ def stock(
 
 
 def catalogue(have: Mapping[str, int] | None = None) -> Table:
-    """A line a study, in the order of the paper: what it shows, what it needs and what it computes;
-    with what a run has (`stock`) also what is missing, or will be left out.
+    """A table with a line for each study in the order of the paper: what it shows, needs and
+    computes.
+
+    With `have`, the `stock` of a run, also what is missing or will be left out.
     """
     heads = ["study", "of the paper", "shows", "computes", "needs", "if there"]
     rows: list[list[Cell]] = []

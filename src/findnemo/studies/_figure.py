@@ -1,6 +1,6 @@
-"""How figures look: one style, PNG and SVG, in the size of a column of a paper.
+"""The style of figures: PNG and SVG, in the size of a column of a paper.
 
-The colours are those that Okabe and Ito chose to be told apart by colour-blind readers.
+The colours are those of Okabe and Ito, which colour-blind readers can distinguish.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STYLE: Any = {
     "legend.fontsize": 8,
     "figure.constrained_layout.use": True,
 }
-COLOURS = {  # of a page: its ground, what is written on it, the grid
+COLOURS = {  # page -> background, text, grid
     "light": ("#ffffff", "#000000", "#e6e6e6"),
     "dark": ("#1f2129", "#d5d7de", "#3a3d48"),
 }
@@ -40,7 +40,7 @@ _page: ContextVar[str] = ContextVar("page", default="light")
 
 @contextmanager
 def page(name: str) -> Iterator[None]:
-    """Figures inside are made for a "light" page, which is the default, or for a "dark" one."""
+    """Make figures in the context for a "light" page (the default) or a "dark" one."""
     before = _page.set(name)
     try:
         yield
@@ -49,7 +49,7 @@ def page(name: str) -> Iterator[None]:
 
 
 def ink() -> str:
-    """The colour of text and of lines that belong to no group."""
+    """The colour of text and of lines outside all groups."""
     return COLOURS[_page.get()][1]
 
 
@@ -79,7 +79,7 @@ def figure(
 
 
 def line(axis: Any, points: Sequence[tuple[float, float]], color: str, label: str) -> None:
-    """A line with a mark at every point; without points nothing, and no place in the legend."""
+    """Draw a line with a mark at every point; without points draw nothing, and no legend."""
     if points:
         axis.plot(*zip(*points, strict=True), "o-", color=color, label=label, markersize=3)
 
@@ -94,8 +94,8 @@ def write_figure(made: Figure, path: Path) -> None:
 
 
 def count_scale(axis: Any, top: float) -> None:
-    """An axis of counts up to `top`, on which few and many can both be read: linear up
-    to ten, logarithmic above.
+    """Scale an axis of counts up to `top` so that few and many can both be read: linear up to ten,
+    logarithmic above.
     """
     axis.set_yscale("symlog", linthresh=10)
     ticks = [t for t in (0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if t <= 1.5 * top]
@@ -107,8 +107,9 @@ def count_scale(axis: Any, top: float) -> None:
 def picture_grid(
     rows: Sequence[tuple[str, Sequence[Image.Image]]], heads: Sequence[str] = (), tile: float = 1.0
 ) -> Figure:
-    """Pictures in rows with a label at the left of each and heads above the columns, on two
-    lines at most; `tile` in inches.
+    """Pictures in rows, with a label at the left of each row and heads above the columns.
+
+    Labels and heads have at most two lines. `tile`: size of a picture in inches.
     """
     import textwrap
 

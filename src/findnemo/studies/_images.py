@@ -1,6 +1,4 @@
-"""What several studies do with finished images: make them with neurons off,
-and sum up how they differ.
-"""
+"""Finished images in studies: make them with neurons off, and summarize how they differ."""
 
 from __future__ import annotations
 
@@ -19,11 +17,13 @@ from findnemo.verification import Pictures, pictured
 if TYPE_CHECKING:
     from PIL import Image
 
-EFFECTS = dict(zip(COLUMNS[1:], HEADS[1:], strict=True))  # figure of a caption's images -> head
+EFFECTS = dict(
+    zip(COLUMNS[1:], HEADS[1:], strict=True)
+)  # figure of a caption's images -> head of its column
 
 
 def medians(payloads: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """The median over captions of every figure of EFFECTS; None where no caption has it."""
+    """The median over captions of every figure of EFFECTS; None if no caption has it."""
     values = {key: [p[key] for p in payloads if key in p] for key in EFFECTS}
     return {key: median(v) if v else None for key, v in values.items()}
 
@@ -31,8 +31,8 @@ def medians(payloads: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 def images_with(
     bench: Bench, name: str, prompts: Sequence[str], sets: Sequence[NeuronSet]
 ) -> tuple[Pictures, list[Pictures]]:
-    """An image of every prompt by the untouched model on other seeds, and one
-    with each of the sets off.
+    """One image of every prompt by the untouched model on other seeds, and one with each of the
+    sets off.
     """
     compute = partial(_images, prompts=prompts, settings=bench.image_settings)
     items = [(EMPTY, WANTED), *((neurons, UNTOUCHED) for neurons in sets)]

@@ -1,4 +1,4 @@
-"""Studies by their names, one after the other, into a folder."""
+"""Make studies by name, one after the other, in a folder."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from findnemo.studies._registry import STUDIES, chosen
 
 
 def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study | FindnemoError]:
-    """Do studies by name ("all" for every one), write each into `folder`, and an index of them;
-    what the run knows is not done again.
+    """Make studies by name ("all" for every one), and write each and an index of them into
+    `folder`.
 
-    A study that cannot be done has the error for an answer, and the others go on. Once the bench
-    says stop, no more is begun. Raises InputError for a name that is not known.
+    Results that the run keeps are not computed again. A study that cannot be made returns its
+    error, and the others continue. Once the bench says stop, nothing more is begun. Raises
+    InputError for an unknown name.
     """
     wanted = chosen(names)
     done: dict[str, Study | FindnemoError] = {}
@@ -30,14 +31,14 @@ def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study |
             break
         except FindnemoError as error:
             done[name] = error
-        except Exception as error:  # a study that is wrong shall not take hours of others with it
+        except Exception as error:  # one faulty study must not cost the hours of the others
             done[name] = FindnemoError(f"{type(error).__name__} (unexpected): {error}")
     _index(folder)
     return done
 
 
 def _index(folder: Path) -> None:
-    """README.md of the folder: a line a study that is there."""
+    """Write README.md of the folder: a line for each of its studies."""
     folder.mkdir(parents=True, exist_ok=True)
     made = [name for name in STUDIES if (folder / f"{name}.md").is_file()]
     lines = ["# Studies", "", *(f"- [{STUDIES[name].heading}]({name}.md)" for name in made)]

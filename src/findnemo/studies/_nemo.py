@@ -1,4 +1,4 @@
-"""Algorithms 1 to 4 as published, with what the ablations change in them."""
+"""Algorithms 1 to 4 as published, with the changes that ablations make."""
 
 from __future__ import annotations
 
@@ -30,13 +30,12 @@ NO_SCORES = (
 def listing(
     model: Model, prompt: str, calibration: Calibration, top_k: bool = True
 ) -> dict[str, Any]:
-    """Algorithms 1 to 4 on a prompt:
+    """Run Algorithms 1 to 4 on a prompt; return `candidates`, `refined` (as JSON) and `seconds`.
 
-    `candidates`, `refined` (as JSON), and `seconds` of the text encoder and of each algorithm, in
-    the paper's names, and their `total`. Algorithm 2 reads the activations, by the value
-    projections alone, and chooses at the first thresholds; Algorithm 3 chooses again at others.
-
-    `top_k`: whether the k strongest neurons of every layer are candidates too.
+    The seconds are those of the text encoder, of each algorithm under the paper's name, and their
+    `total`. Algorithm 2 reads the activations from the value projections alone, and chooses at the
+    first thresholds; Algorithm 3 chooses again at others. `top_k`: whether the k strongest neurons
+    of every layer are candidates too.
     """
     seconds: dict[str, float] = {}
 
@@ -76,7 +75,7 @@ def listing(
 
 
 def stopped(call: Callable[[], T]) -> tuple[T, float]:
-    """What a call gives, and its seconds; a GPU finishes what is waiting before and after."""
+    """The result of a call, and its seconds; a GPU finishes all pending work before and after."""
 
     def now() -> float:
         if torch.cuda.is_available():
@@ -89,8 +88,9 @@ def stopped(call: Callable[[], T]) -> tuple[T, float]:
 
 
 def with_tau(calibration: Calibration, deviations: float) -> Calibration:
-    """The same calibration with tau = mean + `deviations` standard deviations of the hold-out
-    scores. Raises InputError where it has none.
+    """The calibration with tau = mean + `deviations` standard deviations of the hold-out scores.
+
+    Raises InputError if it has no hold-out scores.
     """
     scores = calibration.scores.double()
     if len(scores) < 2:

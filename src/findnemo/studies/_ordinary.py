@@ -1,5 +1,6 @@
-"""Which captions a study may take as not memorized: known kinds, as they come, and none
-that tau was computed from.
+"""Choose captions that a study may take as not memorized.
+
+Their kinds are known, they come unselected, and tau was not computed from them.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from findnemo.runs.store import Run
 def not_memorized(
     run: Run, given: Sequence[str], calibration: Calibration, holdout: Collection[str] = ()
 ) -> tuple[list[str], int]:
-    """Captions that are known not to be memorized, those of the run first, then `given` ones; and
-    how many given ones are left out.
+    """Captions known not to be memorized, first those of the run, then `given` ones; and how many
+    given ones are left out.
 
-    Left out are those that the run's table calls memories, `holdout`, and the captions that the
-    calibration was made from where `given` begins with them (`held_out`): their scores made tau.
+    Left out are captions that the run's table calls memories, `holdout`, and hold-out captions of
+    the calibration if `given` begins with them (`held_out`): tau was computed from their scores.
     """
     memories = {c.text for c in run.captions() if is_memory(c.type)}
     barred = memories | set(holdout) | set(held_out(given, calibration))
@@ -29,10 +30,10 @@ def not_memorized(
 
 
 def held_out(captions: Sequence[str], calibration: Calibration) -> list[str]:
-    """The first of `captions` that are the hold-out captions of a calibration, in its
-    order; empty if none are.
+    """The first of `captions`, if they are the hold-out captions of a calibration in its order;
+    else none.
 
-    By their identity: the same captions in another order are not told.
+    They are compared by their digest, so captions in another order are not recognized.
     """
     digest = ""
     for n, caption in enumerate(captions, 1):
@@ -43,7 +44,7 @@ def held_out(captions: Sequence[str], calibration: Calibration) -> list[str]:
 
 
 def under_tau(captions: Iterable[Any]) -> list[str]:
-    """Captions under tau that nobody calls memories: what is left where no kinds are known."""
+    """Captions under tau without the type of a memory, for runs in which no kinds are known."""
     return [
         c.text
         for c in captions

@@ -1,4 +1,4 @@
-"""Published numbers, for the column beside ours.
+"""Published numbers, for comparison with ours.
 
 Source: Finding NeMo (NeurIPS 2024), Stable Diffusion v1.4, fp16; medians.
 """
@@ -41,8 +41,8 @@ TABLE4: dict[str, dict[str, Row]] = {
     "scaled by .5": {"VM": (4, 0.62, 0.97, 0.67, None)},
     "scaled by .25": {"VM": (4, 0.20, 0.32, 0.21, None)},
 }
-# seconds on a V100 or A100: algorithm -> type. That of Algorithm 2 includes a U-Net pass, that of the
-# text encoder is in none of them, or not told.
+# seconds on a V100 or A100: algorithm -> type. Algorithm 2 includes a U-Net pass; the time of the
+# text encoder is not included, or not reported.
 TABLE2 = {
     "Alg. 1, noise differences": {"VM": 0.21, "TM": 0.18},
     "Alg. 2, out-of-distribution neurons": {"VM": 0.29, "TM": 0.25},
@@ -50,14 +50,14 @@ TABLE2 = {
     "Alg. 4, refinement": {"VM": 12.85, "TM": 39.37},
     "total": {"VM": 15.68, "TM": 45.90},
 }
-# captions that are not memorized: how many, how many of them give no neuron, median of the others
-# and its deviation
+# captions that are not memorized: how many, how many without a neuron, median of the others and its
+# deviation
 UNRELATED = (500, 442, 62, 27)
 # hold-out scores: mean, std, tau
 HOLDOUT = (0.358, 0.07, 0.428)
 # the memorization score as a detector (appendix B.4): captions -> AUROC, accuracy at a threshold of
 # .5, TPR at 1 % FPR
 DETECTOR = {"all": (0.98, 0.942, 0.876), "VM": (0.9964, 0.9739, 0.9821)}
-CLIP = "openai/clip-vit-base-patch32"  # of A_CLIP
+CLIP = "openai/clip-vit-base-patch32"  # the CLIP behind A_CLIP
 COLUMNS = ("neurons", "sscd_orig", "sscd_gen", "d_sscd", "a_clip")
 HEADS = ("neurons", "SSCD_orig", "SSCD_gen", "D_SSCD", "A_CLIP")

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from findnemo.studies._bench import Desk
 
-GROUP = 64  # images that are in memory together
+GROUP = 64  # images in memory at a time
 T = TypeVar("T")
-# figure -> the features that are compared, and how
+# figure -> the features to compare, and the distance
 DISTANCES = {
     "FID": ("look", frechet_distance),
     "KID": ("look", kernel_distance),
@@ -43,12 +43,11 @@ Features = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Reference:
-    """What images are held against.
+    """The reference for the quality of images.
 
-    `pictures`: real ones, with their captions where they have some; without any, the untouched
-    model's images of other seeds stand in. `inception`: file of `metrics.Inception`; without it
-    FID and KID are of the copy descriptor's features. `captions`: of how many captions images are
-    made.
+    `pictures`: real pictures, possibly with captions; without any, images of the untouched model on
+    other seeds take their place. `inception`: file of `metrics.Inception`; without it FID and KID
+    use features of the copy descriptor. `captions`: number of captions to make images of.
     """
 
     pictures: Sequence[TrainingPicture] = ()
@@ -56,7 +55,7 @@ class Reference:
     captions: int = 48
 
     def facts(self, judges: Judges) -> dict[str, Any]:
-        """What the figures depend on: pictures and networks, by their content."""
+        """What the figures depend on: digests of pictures and networks."""
         found = hashlib.sha256()
         for one in self.pictures:
             found.update(_digest(one.path).encode())
@@ -70,9 +69,9 @@ class Reference:
         }
 
     def features(self, judges: Judges) -> Features:
-        """Features of the pictures, one group of them in memory at a time.
+        """Features of the pictures, with one group of them in memory at a time.
 
-        Raises RefusedError naming a picture that cannot be read.
+        Raises RefusedError naming an unreadable picture.
         """
         images = (picture(one.path) for one in self.pictures)
         return joined(described(group, judges, self.inception) for group in groups(images))
@@ -93,7 +92,7 @@ def described(
 
 @cache
 def opened(inception: Path) -> Inception:
-    """Inception, opened once in a process."""
+    """Inception, loaded once in a process."""
     return Inception(inception)
 
 
@@ -104,8 +103,8 @@ def seen(
     settings: ImageSettings,
     inception: Path | None,
 ) -> tuple[Features, list[float]]:
-    """Features of an image of every prompt, of one sample number and with neurons off, and the
-    fit of each with its caption, where there is a CLIP.
+    """Features of one image of every prompt with neurons off, on one sample number, and the fit of
+    each with its caption if there is a CLIP.
     """
     neurons, sample = item
     parts = []
@@ -119,7 +118,7 @@ def seen(
 
 
 def figures(real: Features, made: Features, fits: Sequence[float]) -> list[float | None]:
-    """FIGURES of images against real ones; None where their judge is missing."""
+    """FIGURES of images compared with real ones; None without their judge."""
     distances = [
         round(measure(real[of], made[of]), 6) if of in made else None
         for of, measure in DISTANCES.values()
@@ -128,13 +127,13 @@ def figures(real: Features, made: Features, fits: Sequence[float]) -> list[float
 
 
 def joined(parts: Iterable[Features]) -> dict[str, Tensor]:
-    """The features of groups of images as those of all."""
+    """Concatenate the features of groups of images."""
     found = list(parts)
     return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
 
 def groups(items: Iterable[T]) -> Iterator[list[T]]:
-    """Items by 64."""
+    """Items in lists of 64."""
     rest = iter(items)
     while group := list(islice(rest, GROUP)):
         yield group

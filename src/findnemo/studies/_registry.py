@@ -1,6 +1,6 @@
-"""Every study: what of the paper it shows, what it needs, and where it is made.
+"""The registry of studies: what each shows of the paper, what it needs, and where it is made.
 
-Nothing heavy is imported: the command line reads this before PyTorch is.
+Nothing heavy is imported: the command line reads this before PyTorch is imported.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Need:
-    """What a study works on.
+    """Something that a study works on.
 
-    `least`: fewer of it are not enough. `source`: where it comes from.
+    `least`: the smallest number that is enough. `source`: where it comes from.
     """
 
     label: str
@@ -52,7 +52,7 @@ NEEDS: dict[str, Need] = {
 }
 
 
-WORK = {  # kinds of computation that a study may take beside reading the run, the dearest last
+WORK = {  # kinds of computation of a study, besides reading the run; the costliest last
     "first step": "the first denoising step of captions: seconds a caption",
     "search": "neurons are sought anew: about as long as `findnemo localize`",
     "images": "finished images of captions, with other neurons off: the dearest part",
@@ -61,12 +61,12 @@ WORK = {  # kinds of computation that a study may take beside reading the run, t
 
 @dataclass(frozen=True)
 class Entry:
-    """A study by its name; called with a bench, it is made.
+    """A study by its name; call it with a bench to make the study.
 
-    `shows`: what of the paper, empty for what the paper does not have. `home`: its module here, in
-    which it is a function of its name. `needs`: keys of NEEDS without which there is nothing to
-    show. `uses`: those without which a part is left out. `work`: what it computes, keys of WORK; what
-    was computed once is kept in the run.
+    `shows`: what it shows of the paper, empty if the paper does not have it. `home`: its module
+    here, with a function of its name. `needs`: keys of NEEDS that it cannot do without. `uses`:
+    keys of NEEDS without which a part is left out. `work`: what it computes, keys of WORK; results
+    are kept in the run.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Entry:
 
     @property
     def pictured(self) -> bool:
-        """Whether it is about finished images, of which the page then tells the settings."""
+        """Whether it is about finished images; its page then states their settings."""
         return "images" in self.work
 
     @property
@@ -87,11 +87,11 @@ class Entry:
         return f"{self.shows}: {self.title}" if self.shows else self.title.capitalize()
 
     def lacks(self, stock: Mapping[str, int], keys: tuple[str, ...]) -> list[str]:
-        """Those of `keys` of which there is too little; `stock`: key -> how many there are."""
+        """The `keys` of which there are too few. `stock`: key -> how many there are."""
         return [key for key in keys if stock[key] < NEEDS[key].least]
 
     def __call__(self, bench: Bench) -> Study:
-        """Raises InputError naming what is needed and is not there."""
+        """Make the study. Raises InputError naming something needed that is missing."""
         for key in self.lacks(bench.stock, self.needs):
             need = NEEDS[key]
             raise InputError(
@@ -106,7 +106,7 @@ _JUDGED = ("descriptor", "training images", "CLIP")
 _STEP = ("first step",)
 _SEARCH = ("search",)
 _IMAGES = ("images",)
-_ENTRIES = (  # in the order of the paper, appendix included; then what it does not have
+_ENTRIES = (  # in the order of the paper with its appendix; then studies that it does not have
     Entry(
         "fig2a", "Figure 2a, appendix B.4", "memorization scores", "fig2",
         (), ("types", "ordinary", "hold-out scores"), _STEP,
@@ -167,9 +167,9 @@ STUDIES: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
 
 
 def chosen(names: Iterable[str]) -> list[str]:
-    """The studies that are asked for, all of them for "all".
+    """Names of the requested studies; "all" requests every study.
 
-    Raises InputError for a name that is not known, with the nearest one.
+    Raises InputError for an unknown name, with the nearest known one.
 
     >>> chosen(["table3", "fig4"])
     ['table3', 'fig4']

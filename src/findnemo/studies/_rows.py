@@ -1,6 +1,4 @@
-"""Rows of the paper's tables: what is measured, as median and deviation over prompts,
-beside what was published.
-"""
+"""Rows of the paper's tables: median and deviation over prompts, next to the published values."""
 
 from __future__ import annotations
 
@@ -29,14 +27,13 @@ def comparison(
     intervals: bool = False,
     clip: str | None = None,
 ) -> Table:
-    """One line a row and type: number of prompts, ours, and the paper's in the columns behind.
+    """A table with a line for each row and type: number of prompts, our values, then the paper's.
 
-    `rows`: name -> type -> payloads.
+    `rows`: name -> type -> payloads. `intervals`: with the 95 % bootstrap interval of every median.
+    `clip`: the CLIP behind the A_CLIP of these rows; if it differs from the paper's, the paper's
+    column names its own.
 
-    `intervals`: with the 95 % bootstrap interval of every median. `clip`: what gave the A_CLIP of
-    these rows; where it is another than the paper's, the column of the paper names that one.
-
-    Columns of which nothing was measured are left out, and named in the note with the reason.
+    Columns without a measured value are left out, and the note says why.
     """
     is_papers = clip is None or clip.rstrip("/").endswith(CLIP.partition("/")[2])
     every = [p for by_type in rows.values() for payloads in by_type.values() for p in payloads]
@@ -63,7 +60,7 @@ def comparison(
 
 
 def _left_out(missing: Collection[str]) -> str:
-    """Which columns are not there, and what fills them; nothing where all are.
+    """Which columns are missing, and how to fill them; empty if none is.
 
     >>> _left_out({"SSCD_orig"})
     ' Left out: SSCD_orig (no training images: the column `image` of the captions names them).'
@@ -84,7 +81,7 @@ def _left_out(missing: Collection[str]) -> str:
 
 
 def judge_of(run: Run, judges: Mapping[str, str], kind: str = "CLIP") -> str:
-    """The CLIP, or the descriptor, of a run or of a plan with other `judges`, in words."""
+    """The CLIP or the descriptor of a run, or of a plan with other `judges`, in words."""
     own = run.meta("source") in demo.MODELS
     unnamed = f"the demo's own {kind}" if own else f"a {kind} that the run does not name"
     return str(judges.get(kind.lower(), unnamed))
@@ -93,8 +90,8 @@ def judge_of(run: Run, judges: Mapping[str, str], kind: str = "CLIP") -> str:
 def _a_clip_note(
     clip: str | None, is_papers: bool, rows: Mapping[str, Mapping[str, Payloads]]
 ) -> str:
-    """Which CLIP gave the A_CLIP of these rows, and whether the published numbers can stand
-    beside it; nothing without A_CLIP.
+    """Which CLIP gave the A_CLIP of these rows, and whether it can be compared with the published
+    numbers; empty without A_CLIP.
     """
     groups = [payloads for by_type in rows.values() for payloads in by_type.values()]
     if clip is None or not any("a_clip" in payload for payload in chain.from_iterable(groups)):

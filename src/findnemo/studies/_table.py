@@ -1,4 +1,4 @@
-"""Tables as a study gives them: rows of text and numbers, written as Markdown, CSV and LaTeX."""
+"""Tables of studies: rows of text and numbers, written as Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """`columns` and `rows` of equal length; `note`: what a reader has to know.
+    """A table: `columns`, and `rows` of equal length; `note`: what a reader must know.
 
-    Numbers are shown with three digits, small ones with two that count.
+    Numbers are shown with three digits, small ones with two significant digits.
     """
 
     title: str
@@ -38,13 +38,13 @@ class Table:
     digits: int = field(default=3, repr=False)
 
     def markdown(self) -> str:
-        """A table with its title above and its note below."""
+        """The table in Markdown, with its title above and its note below."""
         rows = [[self._text(cell) for cell in row] for row in self.rows]
         parts = [f"**{self.title}**", markdown_table(self.columns, rows)]
         return "\n\n".join([*parts, self.note] if self.note else parts) + "\n"
 
     def csv(self) -> str:
-        """Full precision, one line a row; `None` is empty."""
+        """The table as CSV in full precision, one line a row; `None` is empty."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self.columns)
@@ -52,7 +52,7 @@ class Table:
         return out.getvalue()
 
     def latex(self) -> str:
-        """A booktabs table with a caption."""
+        """The table for LaTeX, with booktabs and a caption."""
         head = " & ".join(_escaped(c) for c in self.columns)
         body = "\n".join(
             "  " + " & ".join(_escaped(self._text(c)) for c in row) + r" \\" for row in self.rows
@@ -76,7 +76,7 @@ def _escaped(text: str) -> str:
 
 
 def plus_minus(pair: tuple[float, float] | None, digits: int = 2) -> str | None:
-    """`.09 ± .02`, as the paper prints it.
+    """A value with its deviation as in the paper: `.09 ± .02`.
 
     >>> plus_minus((0.09, 0.021))
     '0.09 ± 0.02'

@@ -1,4 +1,4 @@
-"""Figures 10 to 12: neurons that several prompts share, and what each does by itself."""
+"""Figures 10 to 12: neurons that several prompts share, and the effect of each alone."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-# neurons with pictures, captions of each
+# neurons with pictures, and captions for each
 SHOWN = 3
 CAPTIONS = 4
-TOP = (1, 2, 3, 5, 10)  # neurons of most captions, of which it is told what they explain
+TOP = (1, 2, 3, 5, 10)  # numbers of most shared neurons, in the table of what they explain
 
 
 def fig10(bench: Bench) -> Study:
-    """Neurons by the number of captions that they were found for, with the most frequent
-    ones switched off alone.
+    """Neurons by the number of captions that they were found for; the most frequent are switched
+    off alone.
     """
     every = holders(bench.memorized())
     shared = {neuron: captions for neuron, captions in every.items() if len(captions) > 1}
@@ -52,8 +52,8 @@ def fig10(bench: Bench) -> Study:
 
 
 def _explained(bench: Bench, order: Sequence[Neuron]) -> Table:
-    """How many captions of each type the neurons of most captions explain: those in whose set
-    one of them is, and those whose set has no others.
+    """How many captions of each type the most shared neurons explain: captions with one of them in
+    their set, and captions without any other.
     """
     kinds = by_type(bench.memorized(), none="no type")
     counts = [count for count in TOP if count <= len(order)]
@@ -79,9 +79,9 @@ def _explained(bench: Bench, order: Sequence[Neuron]) -> Table:
 def _pictures(
     bench: Bench, shared: Mapping[Neuron, Sequence[Caption]], number: Mapping[str, int]
 ) -> dict[str, Figure]:
-    """A figure a neuron: its captions with all neurons on, and below with this one off.
+    """A figure for each neuron: its captions with all neurons on, and below with this one off.
 
-    `number`: of each layer.
+    `number`: layer -> its number.
     """
     items = [
         (caption.text, off)

@@ -20,8 +20,8 @@ SEEDS = 4
 
 
 def fig13(bench: Bench) -> Study:
-    """Noise differences of a memorized caption of each type with its neurons on and off, and of
-    one that is not memorized.
+    """Noise differences of a memorized caption of each type with its neurons on and off, and of a
+    caption that is not memorized.
     """
     items: dict[str, tuple[str, NeuronSet]] = {}  # label -> caption, neurons that are off
     for kind, (caption, *_) in by_type(bench.memorized(), none="memorized").items():

@@ -1,5 +1,5 @@
-"""Figures 14 and 15: how the thresholds theta_act and k of Algorithm 2 decide
-what is left of a memory.
+"""Figures 14 and 15: how the thresholds theta_act and k of Algorithm 2 decide what remains of a
+memory.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ KS = (0, 5, 10, 15, 20)
 
 
 def fig14(bench: Bench) -> Study:
-    """Same-seed similarity with the candidates of every pair of thresholds off, and how many
-    they are; medians over captions.
+    """Same-seed similarity with the candidates of every pair of thresholds off, and their number;
+    medians over captions.
     """
     captions = bench.sample()
     results = bench.each("fig14", captions, partial(_grid, calibration=bench.calibration))

@@ -1,6 +1,6 @@
 """Figures 16 to 19: whole key and value layers off, those of the up blocks too.
 
-Figure 20: convolutional channels off. Both for contrast: neither is a memory.
+Figure 20: convolutional channels off. Both are contrasts: neither holds a memory.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CAPTIONS = 3  # of each type
-WIDE = 10  # layers beside each other
+WIDE = 10  # layers in a row of pictures
 CHANNELS = (8, 32, 128)
-UNRELATED = 16  # captions against which channels are unusual
+UNRELATED = 16  # captions that define which channels are unusual
 HEADS = ["captions", *EFFECTS.values()]
 
 
@@ -63,8 +63,8 @@ def channels_off(model: Model, channels: Mapping[str, Sequence[int] | None]) -> 
 
 
 def fig16(bench: Bench) -> Study:
-    """Every value layer of the denoiser, and the key layer beside it, off as a whole; and all
-    of a kind of block (down, mid, up) together.
+    """Switch off every value layer of the denoiser with its key layer, and all layers of a kind of
+    block (down, mid, up) together.
     """
     groups = _first_captions(bench)
     blocks: dict[str, list[str]] = {}
@@ -78,7 +78,7 @@ def fig16(bench: Bench) -> Study:
     }
     stems = {key: f"{key[1].replace(' ', '-')}-{key[0]}" for key in off}
     changes = {stems[key]: partial(_layers_off, names=names) for key, names in off.items()}
-    trials = _tried(bench, "fig16", groups, changes)
+    trials = _trials(bench, "fig16", groups, changes)
     figures: dict[str, Figure] = {}
     rows = []
     number = count(16)
@@ -103,7 +103,7 @@ def fig16(bench: Bench) -> Study:
 
 
 def _block(layer: str) -> str:
-    """The kind of block of a layer: down, mid, up; transformer, where a model is one.
+    """The kind of block of a layer: down, mid or up; transformer in a transformer model.
 
     >>> _block("up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v")
     'up'
@@ -112,9 +112,10 @@ def _block(layer: str) -> str:
 
 
 def _labelled(blocks: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    """What is switched off together: each layer (`down 1`), then each kind of block (`all down`).
+    """Label -> layers to switch off together: each layer (`down 1`), then each kind of block (`all
+    down`).
 
-    A kind with a single layer is that layer.
+    A kind with a single layer has no label of its own.
 
     >>> _labelled({"down": ["a", "b"], "mid": ["c"]})
     {'down 1': ['a'], 'down 2': ['b'], 'all down': ['a', 'b'], 'all mid': ['c']}
@@ -127,9 +128,7 @@ def _labelled(blocks: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
 
 
 def _pages(blocks: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Labels that stand beside each other in a figure: those of the up blocks on a page of their
-    own, and no more than a page is wide.
-    """
+    """Labels of each figure, at most one page wide; those of the up blocks have their own page."""
     pages: list[list[str]] = []
     for up in (False, True):
         labels = list(_labelled({k: names for k, names in blocks.items() if (k == "up") == up}))
@@ -138,8 +137,9 @@ def _pages(blocks: Mapping[str, Sequence[str]]) -> list[list[str]]:
 
 
 def _up_blocks(rows: Sequence[Sequence[Any]]) -> str:
-    """What the run shows of the paper's claim that the up blocks barely matter: by how alike the
-    images stay (SSCD_gen) with all value layers of a kind of block off.
+    """What the run shows about the paper's claim that the up blocks barely matter.
+
+    It is judged by how similar images stay (SSCD_gen) with all value layers of a kind of block off.
     """
     at = len(rows[0]) - len(EFFECTS) + list(EFFECTS).index("sscd_gen") if rows else 0
     alike = {
@@ -164,8 +164,8 @@ def _up_blocks(rows: Sequence[Sequence[Any]]) -> str:
 
 
 def fig20(bench: Bench) -> Study:
-    """The most unusual channels of the convolutions of the residual blocks
-    before and in the middle.
+    """Switch off the most unusual channels of the residual blocks' convolutions in the down and mid
+    blocks.
     """
     groups = _first_captions(bench)
     captions = list(chain.from_iterable(groups.values()))
@@ -175,7 +175,7 @@ def fig20(bench: Bench) -> Study:
     changes = {
         name: partial(_channels_off, usual=usual, count=count) for count, name in names.items()
     }
-    trials = _tried(bench, "fig20", groups, changes)
+    trials = _trials(bench, "fig20", groups, changes)
     rows = [
         [f"{count} channels, {kind}", *trials.line(group, name)]
         for count, name in names.items()
@@ -203,23 +203,25 @@ def fig20(bench: Bench) -> Study:
 
 @dataclass(frozen=True)
 class Trials:
-    """What changes do to captions, by (caption id, name of the change): the `effects` on images
-    where it did not fail, and the first image.
+    """What changes do to captions, by (caption id, name of the change): the first image, and the
+    `effects` on images unless it failed.
 
-    The image of no change is called "untouched".
+    The image without a change is called "untouched".
     """
 
     effects: Mapping[tuple[int, str], Mapping[str, Any]]
     images: Mapping[tuple[int, str], Image.Image]
 
     def line(self, captions: Sequence[Caption], name: str) -> list[float | int | None]:
-        """Of how many captions a change is known, and the medians of its effects on them."""
+        """The number of captions with a result of a change, and the medians of its effects on
+        them.
+        """
         return _line([self.effects[c.id, name] for c in captions if (c.id, name) in self.effects])
 
     def grid(
         self, captions: Sequence[Caption], names: Iterable[str]
     ) -> list[tuple[str, list[Image.Image]]]:
-        """A row of pictures a caption: untouched, then every change that has one."""
+        """A row of pictures for each caption: untouched, then every change that has a picture."""
         names = ["untouched", *names]
         return [
             (c.text, [self.images[c.id, n] for n in names if (c.id, n) in self.images])
@@ -236,13 +238,13 @@ def _first_captions(bench: Bench) -> dict[str, list[Caption]]:
     return {kind: group[:CAPTIONS] for kind, group in by_type(bench.memorized()).items()}
 
 
-def _tried(
+def _trials(
     bench: Bench,
     name: str,
     groups: Mapping[str, Sequence[Caption]],
     changes: Mapping[str, Callable[..., Answer]],
 ) -> Trials:
-    """Every change on every caption, and its image where nothing is changed."""
+    """Every change on every caption, with its image, and the untouched image."""
     captions = list(chain.from_iterable(groups.values()))
     jobs = []
     files = {}
@@ -308,9 +310,7 @@ def _channel_means(desk: Desk, prompt: str) -> dict[str, Tensor]:
 def _unusual(
     desk: Desk, prompt: str, usual: Sequence[Mapping[str, Tensor]], count: int
 ) -> dict[str, list[int]]:
-    """The `count` channels that are most unusual on a prompt, by |z| against
-    those of other captions.
-    """
+    """The `count` most unusual channels on a prompt, by |z| against those of other captions."""
     scored = []
     for name, values in _channel_means(desk, prompt).items():
         others = torch.stack([means[name] for means in usual])

@@ -1,5 +1,5 @@
-"""Figure 2: what tells memorized captions from others. a: memorization scores; b:
-z-scores of the neurons of the first value layer.
+"""Figure 2: what distinguishes memorized captions from others. a: memorization scores. b: z-scores
+of the neurons of the first value layer.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 CAPTIONS = 64
 HALF = 0.5  # the threshold of appendix B.4
 COLORS = (GREY, GREEN, RED, BLUE)
-THETAS = (3.0, 5.0)  # z-scores of which Figure 2b counts those beyond
+THETAS = (3.0, 5.0)  # z-scores; Figure 2b counts the neurons beyond each
 
 
 def fig2a(bench: Bench) -> Study:
-    """Scores of hold-out captions, of others that are not memorized and of memorized ones, with
-    tau between them; and what they tell apart.
+    """Scores of hold-out captions, of other captions that are not memorized, and of memorized ones,
+    with tau; and how well they separate the kinds.
     """
     holdout = bench.calibration.scores
     tau = bench.calibration.tau
@@ -76,7 +76,7 @@ def _histogram(groups: Mapping[str, Sequence[float]], tau: float) -> Figure:
         for (kind, scores), color in zip(scored.items(), cycle(COLORS), strict=False):
             share = [1 / len(scores)] * len(scores)
             label = f"{kind}, n = {len(scores)}"
-            faint = (color, 0.35)  # outlined, so that groups can be told apart where they overlap
+            faint = (color, 0.35)  # outlined, so that overlapping groups can be distinguished
             axis.hist(scores, weights=share, fc=faint, ec=color, label=label, **bins)
         axis.axvline(tau, color=ink(), linewidth=1, linestyle="--", label=f"tau = {tau:.3f}")
         axis.set(xlabel="memorization score (largest pairwise SSIM)", ylabel="share of captions")
@@ -85,8 +85,8 @@ def _histogram(groups: Mapping[str, Sequence[float]], tau: float) -> Figure:
 
 
 def _scores(bench: Bench, captions: Sequence[str]) -> dict[str, float]:
-    """Caption -> memorization score over all seeds; those for which the
-    model gives NaN are left out.
+    """Caption -> memorization score over all seeds, without captions for which the model gives
+    NaN.
     """
     scores = bench.over("fig2a", partial(_score, settings=bench.calibration.settings), captions)
     return {text: s for text, s in zip(captions, scores, strict=True) if s is not None}
@@ -102,9 +102,10 @@ def _score(desk: Desk, text: str, settings: Settings) -> float | None:
 def _detector(
     bench: Bench, name: str, positive: torch.Tensor, negative: torch.Tensor, fresh: bool
 ) -> list[list[Cell]]:
-    """How well the score tells memorized captions (all, or one type) from others; nothing for
-    a type without captions. `fresh`: tau was not computed from the others, so that
-    accuracy at tau says something.
+    """How well the score separates memorized captions (all, or one type) from others; empty for a
+    type without captions.
+
+    `fresh`: tau was not computed from the others, so accuracy at tau is meaningful.
     """
     if not len(positive):
         return []
@@ -126,7 +127,7 @@ def _detector(
 
 
 def _about(bench: Bench, others: Sequence[str], holdout: int) -> str:
-    """Where the captions that are not memorized come from, and what is left out without them."""
+    """The sources of captions that are not memorized, and what is left out without them."""
     no_scores = (
         "" if holdout else "No hold-out scores: the statistics were imported, and tau was given. "
     )
@@ -144,8 +145,8 @@ def _about(bench: Bench, others: Sequence[str], holdout: int) -> str:
 
 
 def fig2b(bench: Bench) -> Study:
-    """z-scores of all neurons of the first value layer, on memorized captions and on
-    captions that are not memorized.
+    """z-scores of all neurons of the first value layer, on memorized captions and on captions that
+    are not memorized.
     """
     layer = next(iter(bench.calibration.mean))
     kinds = {k: [c.text for c in g] for k, g in by_type(bench.memorized(), "memorized").items()}
@@ -175,8 +176,8 @@ def fig2b(bench: Bench) -> Study:
 
 
 def _tails(z: Mapping[str, np.ndarray]) -> Figure:
-    """The distributions as outlines, in parts of all values on a logarithmic scale: what tells
-    them apart are few values.
+    """The distributions as outlines, as shares of all values on a logarithmic scale: they differ
+    only in few values.
     """
     low, high = min(v.min() for v in z.values()), max(v.max() for v in z.values())
     bins: Any = {"bins": 60, "range": (min(low, -1.0), max(high, 1.0)), "histtype": "step"}
@@ -194,6 +195,6 @@ def _tails(z: Mapping[str, np.ndarray]) -> Figure:
 
 
 def _z_scores(desk: Desk, text: str, calibration: Calibration, layer: str) -> list[float]:
-    """z of the neurons of a layer on a caption, each counted as the search counts it."""
+    """z-scores of the neurons of a layer on a caption, computed as the search does."""
     z = calibration.z_scores(activations(desk.model, text))[layer]
     return z.clamp(-UNUSUAL, UNUSUAL).tolist()

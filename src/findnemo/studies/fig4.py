@@ -1,5 +1,7 @@
-"""Figures 4 and 7: how many neurons hold a memory, and in which layers. 4: the neurons that NeMo
-finds; 7: those before and after refinement (Algorithms 3 and 4).
+"""Figures 4 and 7: how many neurons hold a memory, and in which layers.
+
+Figure 4: the neurons that NeMo finds. Figure 7: those before and after refinement (Algorithms 3 and
+4).
 """
 
 from __future__ import annotations
@@ -18,16 +20,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STEPS = ("initial selection", "refined")
-EDGES = (1, 2, 3, 4, 5, 6, 11, 21, 50, 100, 200, 500)  # of groups of prompts by number of neurons
-MEDIANS = {"VM": (26.5, 4), "TM": (674.5, 21)}  # published, of the STEPS
+EDGES = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    11,
+    21,
+    50,
+    100,
+    200,
+    500,
+)  # bounds of groups of prompts by number of neurons
+MEDIANS = {"VM": (26.5, 4), "TM": (674.5, 21)}  # published medians of both STEPS
 # published shares of prompts with one neuron (a number of prompts), five or fewer, fifty or more
 SHARES = {"VM": ("28 prompts", "2/3", None), "TM": (None, ".30", "1/3")}
 
-Sets = dict[str, list[NeuronSet]]  # type -> that of every prompt
+Sets = dict[str, list[NeuronSet]]  # type -> the set of every prompt
 
 
 def fig4(bench: Bench) -> Study:
-    """a: prompts per number of neurons. b: mean number of neurons per layer and prompt."""
+    """a: number of prompts by number of neurons. b: mean number of neurons per layer and prompt."""
     _, refined = steps = _sets(bench)
     rows: list[list[Cell]] = []
     for kind, sets in refined.items():
@@ -85,7 +100,7 @@ def _means(sets: Sequence[NeuronSet], layers: Sequence[str]) -> list[float]:
 
 
 def _by_layer(title: str, bench: Bench, steps: dict[str, Sets]) -> Table:
-    """A line a step and type. The layers are those that the listing looks at."""
+    """A line for each step and type, for the layers that the listing searches."""
     layers = list(bench.model.widths())
     rows: list[list[Cell]] = [
         [f"{kind}, {step}" if step else kind, *_means(sets, layers)]
@@ -125,7 +140,7 @@ def _panels(bench: Bench, steps: dict[str, Sets]) -> Figure:
 
 
 def _bars(axis: Any, ticks: Sequence[str], heights: dict[str, Any], labels: dict[str, Any]) -> None:
-    """Bars of each type beside each other."""
+    """Draw the bars of all types side by side."""
     width = 0.8 / max(len(heights), 1)
     for k, (kind, color) in enumerate(zip(heights, cycle((RED, BLUE, GREEN)), strict=False)):
         places = [place + k * width for place in range(len(ticks))]

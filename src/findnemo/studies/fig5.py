@@ -1,4 +1,4 @@
-"""Figures 5a and 8: image quality against the number of neurons off.
+"""Figures 5a and 8: image quality by the number of neurons off.
 
 Figure 5b: the factor by which neurons are scaled.
 """
@@ -26,7 +26,7 @@ from findnemo.studies._quality import FIGURES, Features, figures, seen
 from findnemo.studies._table import Table
 from findnemo.studies.table3 import never_found
 
-SHARES = (0.25, 0.5, 1.0)  # of the neurons
+SHARES = (0.25, 0.5, 1.0)  # shares of the neurons that go off
 MOST = 750  # neurons
 SEEDS = 5
 FACTORS = (1.0, 0.75, 0.5, 0.25, 0.0, -0.5, -1.0)
@@ -34,7 +34,7 @@ FACTORS = (1.0, 0.75, 0.5, 0.25, 0.0, -0.5, -1.0)
 
 def fig5a(bench: Bench) -> Study:
     """FID, KID, CLIP-FID and A_CLIP of images against real pictures, with more and more of the
-    run's neurons off, and as many random ones; mean and deviation over five seeds.
+    run's neurons off, and with as many random ones; mean and deviation over five seeds.
     """
     reference = bench.reference
     pictures = reference.pictures
@@ -54,7 +54,7 @@ def fig5a(bench: Bench) -> Study:
                     axis.errorbar(
                         x, y, deviation, fmt="o-", color=color, label=kind, markersize=3, capsize=2
                     )
-            if cells:  # from zero: a flat line shall look flat
+            if cells:  # from zero, so that a flat line looks flat
                 low = min(mean - deviation for *_, (mean, deviation) in cells)
                 high = max(mean + deviation for *_, (mean, deviation) in cells)
                 axis.set_ylim(min(0, 1.2 * low), max(1.2 * high, 0.001))
@@ -87,7 +87,7 @@ def _plus_minus(mean: float, deviation: float) -> str:
 
 
 def _own(bench: Bench) -> list[str]:
-    """The captions of the reference pictures, without those that are memorized."""
+    """The captions of the reference pictures, without memorized ones."""
     memories = {c.text for c in bench.work.run.captions() if is_memory(c.type)}
     memories |= {c.text for c in bench.memorized()}
     captions = [p.caption for p in bench.reference.pictures if p.caption]
@@ -95,7 +95,7 @@ def _own(bench: Bench) -> list[str]:
 
 
 def _prompts(bench: Bench) -> list[str]:
-    """Captions that images are made of: those of the reference pictures, if they have some."""
+    """Captions to make images of: those of the reference pictures, if they have any."""
     prompts = list(_own(bench) or bench.others)[: bench.reference.captions]
     if len(prompts) < 2:
         raise InputError(
@@ -106,7 +106,9 @@ def _prompts(bench: Bench) -> list[str]:
 
 
 def _quality(bench: Bench, prompts: Sequence[str]) -> list[list[Any]]:
-    """A row a set of neurons: its kind, how many, and mean and deviation of each of FIGURES."""
+    """A row for each set of neurons: its kind, its size, and mean and deviation of each of
+    FIGURES.
+    """
     order = list(holders(c for c in bench.memorized() if len(switched_off(c))))
     held = set(order)
     most = order[:MOST]
@@ -126,7 +128,7 @@ def _quality(bench: Bench, prompts: Sequence[str]) -> list[list[Any]]:
         return bench.over("fig5a, reference", compute, [(EMPTY, WANTED)])[0][0]
 
     def of_seed(k: int) -> dict[str, Any]:
-        real()  # what cannot be read is said before work begins
+        real()  # refuse unreadable pictures before work begins
         sets = [
             never_found(most[:n], held, widths, bench.image_settings.seed, k)
             if kind == "random"
@@ -151,13 +153,13 @@ def _quality(bench: Bench, prompts: Sequence[str]) -> list[list[Any]]:
 
 
 def _over(values: Sequence[float | None]) -> tuple[float, float] | None:
-    """Mean and deviation; None where the judge is missing."""
+    """Mean and deviation; None if the judge is missing."""
     found = [value for value in values if value is not None]
     return (fmean(found), stdev(found)) if found else None
 
 
 def fig5b(bench: Bench) -> Study:
-    """The found neurons scaled by factors from 1 (as they are) over 0 (off) to negative ones."""
+    """The found neurons scaled by factors from 1 (unchanged) over 0 (off) to negative ones."""
     captions = bench.sample()
     cases = [(c, neurons_of(c), factor) for factor in FACTORS for c in captions]
     found = iter(bench.off("fig5b", cases))

@@ -1,5 +1,5 @@
-"""Figure 6: how alike the generations of memorized captions are to their training images, and
-the type of each memory by that.
+"""Figure 6: how similar the generations of memorized captions are to their training images, and the
+type of memory that follows.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ COLORS = {"VM": RED, "TM": BLUE}
 
 
 def fig6(bench: Bench) -> Study:
-    """SSCD of ten generations of every memorized caption to its training image; with the best of
-    them over .7 the caption is verbatim memorized (VM), else by a template (TM).
+    """SSCD of ten generations of every memorized caption to its training image.
 
-    Captions are those with the type of a memory, or found to be memorized, whose training image is
-    known; of a caption with another type than VM and TM the type is told anew. The second table is
-    one of captions, which every command reads.
+    If the best is over .7 the memory is verbatim (VM), else a template (TM). The captions have the
+    type of a memory or were found to be memorized, and have a known training image. Types other
+    than VM and TM are decided anew. The second table is a table of captions that every command
+    reads.
     """
-    captions = [c for c in bench.work.run.captions() if is_memory(c.type) or _found(c)]
+    captions = [c for c in bench.work.run.captions() if is_memory(c.type) or _is_found(c)]
     pictured = [c for c in captions if bench.work.original(c) is not None]
     if not pictured:
         raise InputError(
@@ -106,13 +106,13 @@ def _line(group: Sequence[Shown]) -> list[Any]:
 
 
 def _image(run: Run, caption: Caption) -> str | None:
-    """Where a training image is, for a table in another folder."""
+    """The place of a training image, for a table in another folder."""
     file = Path(run.meta("folder") or "") / str(caption.image)
     return str(file.absolute()) if file.is_file() else caption.image
 
 
 def _histogram(axis: Any, groups: Mapping[str, Sequence[Shown]]) -> None:
-    """Best of ten of every caption, by the type that the run's table gives."""
+    """Draw the best of ten of every caption, by the type in the run's table."""
     best = {kind: [one.best for one in group] for kind, group in groups.items()}
     low = min(0.0, *(v for values in best.values() for v in values))
     bins = [k / 20 for k in range(math.floor(20 * low), 21)]
@@ -125,7 +125,7 @@ def _histogram(axis: Any, groups: Mapping[str, Sequence[Shown]]) -> None:
 
 
 def _strip(axis: Any, groups: Mapping[str, Sequence[Shown]]) -> None:
-    """Every generation, a column a caption, the most alike at the left."""
+    """Draw every generation, a column for each caption, the most similar at the left."""
     begin = 0
     for kind, group in groups.items():
         color = COLORS.get(kind, GREY)
@@ -138,7 +138,8 @@ def _strip(axis: Any, groups: Mapping[str, Sequence[Shown]]) -> None:
     axis.set(xlabel="caption", ylabel=f"SSCD of {IMAGES} generations", xticks=[])
 
 
-def _found(caption: Caption) -> bool:
+def _is_found(caption: Caption) -> bool:
+    """Whether a caption was found to be memorized."""
     return treated(caption)
 
 

@@ -1,8 +1,8 @@
 """Figure 9 and appendix C.4: highly memorized captions.
 
-The paper shows images of captions whose memory holds on. Which ones they are is told here by a
-measure of our own: their images stay most like the training image with the neurons of Algorithms 1
-to 4 off. Beside them stand the images with those neurons off that the run itself has found.
+The paper shows images of captions whose memory persists. We choose them by a measure of our own:
+with the neurons of Algorithms 1 to 4 off, their images stay most similar to the training image.
+Next to these are images with the neurons off that the run itself found.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from findnemo.studies._table import Cell, Table
 if TYPE_CHECKING:
     from PIL import Image
 
-MOST = 6  # captions that are shown
+MOST = 6  # captions to show
 SETS = ("all on", "Algorithms 1 to 4", "the run's own")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A caption with SETS of neurons off: the sets, and SSCD_orig under each."""
+    """A caption with each of SETS off: the sets, and SSCD_orig with each."""
 
     caption: Caption
     sets: tuple[NeuronSet, ...]
@@ -41,8 +41,8 @@ class Trial:
 
 
 def fig9(bench: Bench) -> Study:
-    """The captions whose images stay most like the training image (SSCD_orig) with the neurons of
-    the listing off: pictures before and after, and how many neurons.
+    """The captions whose images stay most similar to the training image (SSCD_orig) with the
+    neurons of the listing off: pictures before and after, and numbers of neurons.
     """
     trials = sorted(_trials(bench), key=lambda trial: -trial.similar[1])
     rows: list[list[Cell]] = [
@@ -71,9 +71,9 @@ def fig9(bench: Bench) -> Study:
 
 
 def _trials(bench: Bench) -> list[Trial]:
-    """The captions of which everything is known.
+    """The captions with all values known.
 
-    Raises InputError where there are none.
+    Raises InputError if there are none.
     """
     captions = [c for c in bench.sample() if bench.work.original(c) is not None]
     pairs = zip(captions, bench.listed(captions), strict=True)

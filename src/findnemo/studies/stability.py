@@ -1,5 +1,5 @@
-"""Do other base seeds, other wordings of a caption and other number
-formats find the same neurons?
+"""Whether other base seeds, other wordings of a caption and other number formats find the same
+neurons.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ SEEDS = 5
 DTYPES = ("float32", "bfloat16", "float16")
 ITSELF = "the caption itself"
 
-Found = dict[str, Any]  # variant -> neurons as JSON; None where the caption is not memorized in it
+Found = dict[str, Any]  # variant -> neurons as JSON; None if the caption is not memorized in it
 
 
 def stability(bench: Bench) -> Study:
-    """Each kind of change localizes anew; sets are compared caption by caption, by
+    """Localize again under each kind of change, and compare sets caption by caption, by
     intersection over union.
     """
     captions = bench.sample()
     search = bench.work.plan.search
-    casts: dict[str, Model] = {}  # of this process, while the study lasts
+    casts: dict[str, Model] = {}  # models in other formats, in this process during the study
     jobs = [
-        Job(f"stability:{kind}:{search}", c, partial(_repeated, kind=kind, casts=casts))
+        Job(f"stability:{kind}:{search}", c, partial(_variants, kind=kind, casts=casts))
         for kind in CHANGES
         for c in captions
     ]
@@ -69,7 +69,7 @@ def stability(bench: Bench) -> Study:
     tables = [
         Table("Intersection over union", heads, rows, note),
         _by_wording([variants for _, variants in found["wording"]]),
-        _often(found["seed"]),
+        _frequencies(found["seed"]),
     ]
     text = (
         "An IoU of 1 means the same neurons. A paraphrase that is not memorized is no failure of"
@@ -78,7 +78,7 @@ def stability(bench: Bench) -> Study:
     return Study(text, tables)
 
 
-def _repeated(desk: Desk, caption: Caption, kind: str, casts: dict[str, Model]) -> Answer:
+def _variants(desk: Desk, caption: Caption, kind: str, casts: dict[str, Model]) -> Answer:
     """What the search finds for a caption under every variant of a kind of change."""
     return Answer(CHANGES[kind](desk, caption, casts))
 
@@ -103,12 +103,13 @@ def _wordings(desk: Desk, caption: Caption, casts: dict[str, Model]) -> Found:
 
 
 def _dtypes(desk: Desk, caption: Caption, casts: dict[str, Model]) -> Found:
-    """Those that the device can compute with, and in which the model gives numbers.
+    """Neurons by number format, for formats in which the device computes and the model gives no
+    NaN.
 
-    `casts`: models in other formats that there are.
+    `casts`: models in other formats so far.
     """
     found = {}
-    calibration = replace(desk.calibration, model="")  # rounded weights: another fingerprint
+    calibration = replace(desk.calibration, model="")  # rounded weights have another fingerprint
     for dtype in DTYPES:
         with suppress(FindnemoError, RuntimeError):
             if dtype not in casts:
@@ -149,8 +150,8 @@ def _row(kind: str, found: Sequence[Found]) -> list[Cell]:
 
 
 def _by_wording(found: Iterable[Found]) -> Table:
-    """A line a kind of paraphrase: how often it is memorized, and how much its set is
-    that of the caption itself.
+    """A line for each kind of paraphrase: how often it is memorized, and how similar its set is to
+    that of the caption.
     """
     memorized = [row for row in found if row.get(ITSELF) is not None]
     kinds = dict.fromkeys(kind for row in memorized for kind in row if kind != ITSELF)
@@ -173,8 +174,8 @@ def _by_wording(found: Iterable[Found]) -> Table:
     return Table("Wordings", heads, rows, note)
 
 
-def _often(found: Iterable[tuple[Caption, Found]]) -> Table:
-    """A line a neuron of a caption: in which share of the base seeds it was found."""
+def _frequencies(found: Iterable[tuple[Caption, Found]]) -> Table:
+    """A line for each neuron of a caption: the share of base seeds that find it."""
     rows: list[list[Cell]] = []
     for caption, variants in found:
         sets = _sets(variants)

@@ -1,4 +1,4 @@
-"""Table 1: mitigations beside each other, for verbatim and template memorized captions."""
+"""Table 1: mitigations compared on verbatim and template memorized captions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from findnemo.studies._table import Cell, Table
 
 
 def rows(names: Iterable[str]) -> dict[str, list[str]]:
-    """Label -> those of some methods that have it, in the order of the table.
+    """Label -> the methods with that label, in the order of the table.
 
     >>> rows(["tokens-1", "random-2", "none", "random-1"])
     {'All neurons active': ['none'], 'Random neurons': ['random-1', 'random-2'], '1 random token': ['tokens-1']}
@@ -42,7 +42,7 @@ def rows(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def label(name: str) -> str:
-    """What tables call a method, its options behind where it has any.
+    """The name of a method in tables, with its options if it has any.
 
     >>> label("none"), label("tokens-4"), label("embedding:target=3")
     ('All neurons active', '4 random tokens', 'Embedding adjustment (Wen et al.), target=3')
@@ -53,7 +53,7 @@ def label(name: str) -> str:
 
 
 def table1(bench: Bench) -> Study:
-    """Mitigations on the memorized captions of the run, and what they cost."""
+    """Mitigations on the memorized captions of the run, with their costs."""
     chosen = sampled(bench)
     bench.untouched(chosen)
     compare(
@@ -76,18 +76,18 @@ def table1(bench: Bench) -> Study:
 def table(
     run: Run, intervals: bool = False, clip: str | None = None, apart: str | None = None
 ) -> Table:
-    """Table 1 from what a run holds, with the rows that it has; `intervals`: of every median, by
-    bootstrap over the captions.
+    """Table 1 with the rows that a run has.
 
-    `clip`: the CLIP of these figures, where the published numbers are shown beside them. `apart`:
-    of which settings (`runs.compare.apart`); by default the run's.
+    `intervals`: with the bootstrap interval of every median over captions. `clip`: the CLIP of
+    these figures, if published numbers are shown too. `apart`: the settings (`runs.compare.apart`),
+    by default the run's.
     """
     stage_of = stage_in(own_apart(run) if apart is None else apart)
     captions = compared_captions(each_caption(run))
     groups = by_type(captions)
     lines: dict[str, dict[str, Payloads]] = {
         label: {kind: _payloads(group, names, stage_of) for kind, group in groups.items()}
-        for label, names in rows(_made(captions, stage_of)).items()
+        for label, names in rows(_methods_of(captions, stage_of)).items()
     }
     images = {p["images"] for kinds in lines.values() for row in kinds.values() for p in row}
     seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which no search has looked. "
@@ -95,24 +95,23 @@ def table(
 
 
 def sampled(bench: Bench) -> list[Caption]:
-    """The captions to compare mitigations on, of each type no more than the bench's limit."""
+    """The captions to compare mitigations on, of each type at most the bench's limit."""
     every = compared_captions(bench.work.run.captions(stage="detect"))
     return [c for group in by_type(every).values() for c in group[: bench.limit]]
 
 
 def costs(run: Run, apart: str | None = None) -> Table:
-    """What every mitigation leaves of the copies, and what it takes.
+    """How many copies every mitigation leaves, and what it costs.
 
-    Copies left: the share of images that copy what other seeds gave before. Evaluations: of the
-    U-Net, for an image; a pass with its gradient counts three times. Seconds of an image are
-    medians. Beside these, what a method takes once for a caption, before its first image: to find
-    neurons, or weights. `apart`: of which settings (`runs.compare.apart`); by
-    default the run's.
+    Copies left: the share of images that copy the untouched image of another seed. Evaluations: of
+    the U-Net, for an image; a pass with its gradient counts three times. Seconds: median for an
+    image. Once: the cost for a caption before its first image, to find neurons or weights. `apart`:
+    the settings (`runs.compare.apart`), by default the run's.
     """
     stage_of = stage_in(own_apart(run) if apart is None else apart)
     captions = compared_captions(each_caption(run))
     lines: list[list[Cell]] = []
-    for title, names in rows(_made(captions, stage_of)).items():
+    for title, names in rows(_methods_of(captions, stage_of)).items():
         of = [c for c in captions if any(stage_of + name in c.results for name in names)]
         payloads = _payloads(of, names, stage_of)
         name = parsed(names[0])[0]
@@ -127,7 +126,7 @@ def costs(run: Run, apart: str | None = None) -> Table:
                 _whole(payloads, "evaluations"),
                 _middle(payloads, "image_seconds", median),
                 _once(of, name) or _whole(payloads, "once") or None,
-                *(_yes(method, key) for key in ("permanent", "gradients")),
+                *(_yes_or_none(method, key) for key in ("permanent", "gradients")),
             ]
         )
     heads = [
@@ -150,8 +149,8 @@ def costs(run: Run, apart: str | None = None) -> Table:
     return Table("Costs", heads, lines, note)
 
 
-def _made(captions: Iterable[Caption], stage_of: str) -> list[str]:
-    """The methods of which captions have a result."""
+def _methods_of(captions: Iterable[Caption], stage_of: str) -> list[str]:
+    """The methods for which captions have a result."""
     stages = dict.fromkeys(s for c in captions for s in c.results if s.startswith(stage_of))
     return [stage.removeprefix(stage_of) for stage in stages]
 
@@ -167,8 +166,10 @@ def _whole(payloads: Payloads, key: str) -> int | None:
 
 
 def _once(captions: Sequence[Caption], name: str) -> float | None:
-    """Evaluations that the neurons of a caption took, detection included: the mean; None for a
-    method without. NeMo's are the run's own where the run searches by the listing.
+    """Mean evaluations to find the neurons of a caption, detection included; None for a method
+    without neurons.
+
+    NeMo's are the run's own if the run searches by the listing.
     """
     if name == "neurons":
         values = [evaluations_of(c) for c in captions]
@@ -182,13 +183,14 @@ def _once(captions: Sequence[Caption], name: str) -> float | None:
     return round(mean(values)) if values else None
 
 
-def _yes(method: Any, key: str) -> str | None:
+def _yes_or_none(method: Any, key: str) -> str | None:
     return None if method is None else "yes" if getattr(method, key, False) else "no"
 
 
 def _payloads(captions: Sequence[Caption], names: Sequence[str], stage_of: str) -> Payloads:
-    """What the run has of some mitigations of captions; where a result of one that switches
-    neurons off has no number, the run's own.
+    """The run's results of some mitigations on captions.
+
+    If a result of a method that switches neurons off lacks their number, the run's is used.
     """
     return [
         ({"neurons": len(neurons_of(c))} if name in SWITCHED else {}) | c.results[stage_of + name]
@@ -199,7 +201,7 @@ def _payloads(captions: Sequence[Caption], names: Sequence[str], stage_of: str) 
 
 
 def _about(run: Run, captions: list[Caption]) -> str:
-    """What the rows with neurons are, and which captions are not in the table."""
+    """What the rows with neurons are, and which captions are missing in the table."""
     settings = settings_of(run)
     text = (
         "NeMo: the listing as published (Algorithms 1 to 4), nothing added. Random neurons: as"

@@ -19,8 +19,8 @@ OURS = "findnemo's search, total"
 
 
 def table2(bench: Bench) -> Study:
-    """Each algorithm of the listing timed on the captions of the sample, and the
-    default search beside it.
+    """Seconds of each algorithm of the listing on the captions of the sample, and of the default
+    search.
     """
     captions = bench.sample()
     results = bench.each(
@@ -50,7 +50,7 @@ def table2(bench: Bench) -> Study:
 
 
 def _seconds(values: Sequence[float]) -> str | None:
-    """Mean and deviation; a single value, which shows no spread, alone; None for none."""
+    """Mean and deviation; for a single value only the value, None for none."""
     if len(values) == 1:
         return f"{values[0]:.3f}"
     return plus_minus(mean_std(values), 3) if values else None

@@ -1,5 +1,5 @@
-"""Table 3: how little switching neurons off changes attention on
-captions that are not memorized.
+"""Table 3: how little switching neurons off changes attention on captions that are not
+memorized.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ PAPER = ">= .98 in every layer with up to 150 neurons off (500 captions, 3 seeds
 
 
 def table3(bench: Bench) -> Study:
-    """Cosine of attention outputs with against without the neurons of most captions, and with
-    as many that were found for none, on captions that are not memorized.
+    """Cosine of attention outputs with and without the most shared neurons, and with as many that
+    were found for no caption, on captions that are not memorized.
     """
     order = list(holders(bench.memorized()))
     counts = sorted({min(count, len(order)) for count in COUNTS})
@@ -63,9 +63,10 @@ def never_found(
     seed: int = 0,
     draw: int = 0,
 ) -> NeuronSet:
-    """As many neurons of each layer as `neurons` has, none of `held`; all others of a layer that
-    has too few. `widths`: of the layers. The `draw`s of a seed differ; fewer neurons of one are
-    part of more of it.
+    """As many neurons of each layer as `neurons` has, none of `held`.
+
+    A layer with too few others gives all of them. `widths`: layer -> its width. The `draw`s of a
+    seed differ; within a draw, fewer neurons are a subset of more.
 
     >>> never_found([("a", 0), ("a", 1)], {("a", 0), ("a", 1)}, {"a": 4}).layers
     {'a': (2, 3)}
@@ -82,6 +83,6 @@ def never_found(
 def _cosines(
     desk: Desk, prompt: str, sets: Sequence[NeuronSet], layers: Sequence[str]
 ) -> list[list[float]]:
-    """A row a set, a cosine a layer; means over the seeds."""
+    """A row for each set, a cosine for each layer; means over the seeds."""
     rows = attention_cosines(desk.model, prompt, sets, SEEDS, 0, layers)
     return [[row[name] for name in layers] for row in rows]

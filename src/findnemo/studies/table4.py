@@ -25,19 +25,19 @@ from findnemo.studies._table import Cell, Table
 TAUS = {"tau = mean - 1 std": -1.0, "tau = mean": 0.0, "tau = mean + 2 std": 2.0}
 FACTORS = {"scaled by .75": 0.75, "scaled by .5": 0.5, "scaled by .25": 0.25}
 UNRELATED_TITLE = "Captions that are not memorized"
-HOLDOUT = 64  # unrelated captions on which the threshold with guidance is calibrated
+HOLDOUT = 64  # unrelated captions that calibrate the threshold with guidance
 NONE_KNOWN = (
     "nobody has told which captions of this run are not memorized: give some of which that is"
     " known, --unrelated FILE"
 )
 
-Sets = list[NeuronSet | None]  # of every caption; None where its localization failed
+Sets = list[NeuronSet | None]  # one for each caption; None if its localization failed
 
 
 class Ablation(NamedTuple):
     """A change of the listing.
 
-    `stage`: its name in the run; `top_k`: whether the strongest neurons of a layer are candidates.
+    `stage`: its name in the run. `top_k`: whether the strongest neurons of a layer are candidates.
     """
 
     stage: str
@@ -47,9 +47,10 @@ class Ablation(NamedTuple):
 
 @dataclass
 class Ablations:
-    """`rows`: the neurons of every caption and the factor that they are scaled by, by name.
+    """`rows`: name -> neurons of every caption, and the factor that they are scaled by.
 
-    `left_out`: those that cannot be made, with the reason. `thresholds`: what they take, in words.
+    `left_out`: ablations that cannot be made, with the reason. `thresholds`: what they require, in
+    words.
     """
 
     rows: dict[str, tuple[Sets, float]] = field(default_factory=dict)
@@ -58,7 +59,9 @@ class Ablations:
 
 
 def table4(bench: Bench) -> Study:
-    """Each ablation localizes with Algorithms 1 to 4 and makes images with what it finds off."""
+    """Localize with Algorithms 1 to 4 under each ablation, and make images with the neurons found
+    off.
+    """
     captions = bench.sample()
     ablations = _ablations(bench, captions)
     names = []
@@ -141,8 +144,9 @@ def _refined(bench: Bench, captions: Sequence[Caption], changed: Sequence[Ablati
 
 
 def _guided(bench: Bench) -> Calibration:
-    """The calibration with guidance in the noise differences: its own threshold, which
-    the released code forgets.
+    """The calibration with guidance in the noise differences.
+
+    It has a threshold of its own, which the released code forgets.
     """
     settings = replace(bench.calibration.settings, guidance=bench.image_settings.guidance)
 
@@ -156,8 +160,9 @@ def _guided(bench: Bench) -> Calibration:
 
 
 def _unrelated(bench: Bench) -> Table:
-    """How many captions that are not memorized give neurons, and how many: captions as they
-    come, whatever detection says of them.
+    """How many captions that are not memorized give neurons, and how many neurons.
+
+    The captions come unselected, whatever detection says about them.
     """
     heads = ["", "captions", "without a neuron", "median neurons of the others"]
     count, without, middle, deviation = UNRELATED
@@ -182,7 +187,7 @@ def _unrelated(bench: Bench) -> Table:
 
 
 def _size(desk: Desk, prompt: str, calibration: Calibration) -> int | None:
-    """How many neurons the listing finds for a caption; None where it fails."""
+    """How many neurons the listing finds for a caption; None if it fails."""
     try:
         return len(NeuronSet(listing(desk.model, prompt, calibration)["refined"]))
     except FindnemoError:

@@ -1,5 +1,5 @@
-"""Utility: what the run's neurons cost captions that are not memorized, with intervals,
-beside as many random neurons.
+"""Utility: how the run's neurons change captions that are not memorized, with intervals, compared
+with as many random neurons.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from findnemo.studies._table import Cell, Table
 from findnemo.verification import RANDOM, Pictures, changes, distance, distances, random_sets
 
 CAPTIONS = 64
-REPEATS = 300  # of the bootstrap
+REPEATS = 300  # resamples of the bootstrap
 SETS = {"fid": "FID (descriptor)", "kid": "KID (descriptor)", "clip_fid": "CLIP-FID"}
-CHANGES = {  # per caption
+CHANGES = {  # changes of each caption
     "pixel_change": "change of pixels, of 1",
     "impact": "impact: 1 - SSIM of noise differences",
     "sscd_gen": "SSCD_gen: with against without",
     "a_clip": "A_CLIP, change",
 }
-NOTHING = {"sscd_gen": 1.0}  # what no change is; 0 of the others
+NOTHING = {"sscd_gen": 1.0}  # value without any change; 0 for all others
 
 
 def utility(bench: Bench) -> Study:
-    """FID, KID, CLIP-FID and A_CLIP of captions that are not memorized, and how much each
-    of their images changes.
+    """FID, KID, CLIP-FID and A_CLIP of captions that are not memorized, and how much each of their
+    images changes.
     """
-    measured = bench.once("utility", lambda: _measured(bench))
+    measured = bench.once("utility", lambda: _measure(bench))
     _keep(bench, measured)
     n = measured["captions"]
     off = measured["neurons"]
@@ -80,7 +80,7 @@ def utility(bench: Bench) -> Study:
 
 
 def _keep(bench: Bench, measured: Mapping[str, Any]) -> None:
-    """The main figures, as part of what the run knows of its quality."""
+    """Keep the main figures in the run's `quality`."""
     run = bench.work.run
     known = run.meta("quality") or {"prompts": 0, "failed": 0, "neurons": measured["neurons"]}
     main = {key: measured[key] for key in ("captions", "neurons", "sets", "changes")}
@@ -88,15 +88,15 @@ def _keep(bench: Bench, measured: Mapping[str, Any]) -> None:
         run.set_meta("quality", known | {"utility": main})
 
 
-# what is measured ---------------------------------------------------------------------------------
+# measuring ----------------------------------------------------------------------------------------
 
 
-def _measured(bench: Bench) -> dict[str, Any]:
+def _measure(bench: Bench) -> dict[str, Any]:
     neurons = all_neurons(bench.memorized())
     prompts = list(bench.others[:CAPTIONS])
     if not neurons:
         raise InputError("this run switches no neurons off: there is no utility to measure")
-    draw = partial(_drawn, seed=bench.image_settings.seed)
+    draw = partial(_random_sets, seed=bench.image_settings.seed)
     (random,) = bench.over("utility, random neurons", draw, [neurons])
     sets = [EMPTY, neurons, *random]
     real, images = images_with(bench, "utility", prompts, sets)
@@ -115,9 +115,9 @@ def _measured(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _drawn(desk: Desk, neurons: NeuronSet, seed: int) -> list[NeuronSet]:
-    """As many other neurons, several times; none where a layer of which more than half was
-    found has too few others.
+def _random_sets(desk: Desk, neurons: NeuronSet, seed: int) -> list[NeuronSet]:
+    """Several sets with as many other neurons; none if a layer of which more than half was found
+    has too few others.
     """
     try:
         return random_sets(desk.model, neurons, seed)
@@ -134,8 +134,8 @@ def _impacts(
 
 
 def _sets(real: Pictures, images: Sequence[Pictures]) -> dict[str, Any]:
-    """Figure -> untouched, found, random -> its value, and by how much it differs from
-    untouched, with intervals.
+    """Figure -> "untouched", "found" or "random" -> its value and its difference from untouched,
+    with intervals.
     """
     count = len(real.images)
     statistics: dict[str, list[Statistic]] = {
@@ -147,16 +147,16 @@ def _sets(real: Pictures, images: Sequence[Pictures]) -> dict[str, Any]:
     return {name: _against_untouched(of_sets, count) for name, of_sets in statistics.items()}
 
 
-Statistic = Callable[[Tensor], float]  # of captions (their positions) -> a figure
+Statistic = Callable[[Tensor], float]  # positions of captions -> a figure
 
 
 def _middle(values: Tensor, at: Tensor) -> float:
     return float(values[at].quantile(0.5))
 
 
-def _remembered(statistic: Statistic) -> Statistic:
-    """A statistic that is computed once for each choice of captions: every resample is
-    asked for more than once.
+def _cached(statistic: Statistic) -> Statistic:
+    """A statistic that caches its value for each choice of captions, because every resample is used
+    more than once.
     """
     cached = cache(lambda positions: statistic(torch.tensor(positions)))
     return lambda at: cached(tuple(at.tolist()))
@@ -167,10 +167,10 @@ def _gap(one: Statistic, other: Statistic, at: Tensor) -> float:
 
 
 def _against_untouched(statistics: Sequence[Statistic], n: int) -> dict[str, Any]:
-    """Figures of the untouched model, of the found neurons and of random draws, all on the
-    same resampled captions.
+    """Figures of the untouched model, of the found neurons and of random draws, on the same
+    resampled captions.
     """
-    untouched, found, *drawn = map(_remembered, statistics)
+    untouched, found, *drawn = map(_cached, statistics)
     kinds = {"found": found}
     if drawn:
         kinds["random"] = lambda at: fmean(one(at) for one in drawn)
@@ -183,8 +183,10 @@ def _against_untouched(statistics: Sequence[Statistic], n: int) -> dict[str, Any
 
 
 def with_interval(statistic: Statistic, n: int) -> dict[str, float]:
-    """A figure of n captions with its bootstrap interval, shifted so that the resamples' mean
-    falls on it: a resample repeats captions, which moves distances of sets.
+    """A figure of n captions with its bootstrap interval, shifted so that the mean of the resamples
+    falls on the figure.
+
+    A resample repeats captions, which biases distances between sets of images.
     """
     value = statistic(torch.arange(n))
     resampled = []
@@ -201,7 +203,7 @@ def with_interval(statistic: Statistic, n: int) -> dict[str, float]:
 def _each(
     bench: Bench, sets: Sequence[NeuronSet], images: Sequence[Pictures]
 ) -> dict[str, list[list[float]]]:
-    """Figure -> of each set but the first, which is empty, a value a caption."""
+    """Figure -> a list of values over captions, for each set except the first, which is empty."""
     before, *after = images
     measure = partial(_impacts, prompts=before.captions, settings=bench.calibration.settings)
     (impacts,) = bench.over("utility, impact", measure, [sets[1:]])
@@ -222,8 +224,10 @@ def mean_of_draws(drawn: Sequence[Sequence[float]]) -> list[float]:
 def compared(
     found: Sequence[float], random: Sequence[float], nothing: float
 ) -> dict[str, dict[str, float]]:
-    """Medians over captions, and that of the difference of each to what random neurons do to it;
-    `random` is empty where none were drawn.
+    """Medians over captions, and the median difference of each caption from what random neurons do
+    to it.
+
+    `random`: empty if none were drawn.
     """
     medians = {"found": _median(found, nothing)}
     if random:
@@ -234,8 +238,8 @@ def compared(
 
 
 def _median(values: Sequence[float], nothing: float) -> dict[str, float]:
-    """The median with its bootstrap interval, and the value that nine in ten captions stay
-    within, counted from `nothing`.
+    """The median with its bootstrap interval, and the distance from `nothing` within which nine in
+    ten captions stay.
     """
     rows = torch.tensor(list(values), dtype=torch.float64)
     low, high = bootstrap(lambda x: float(x.quantile(0.5)), rows)
@@ -249,7 +253,7 @@ def _interval(one: Mapping[str, float]) -> str | None:
 
 
 def _picture(each: Mapping[str, Mapping[str, Sequence[float]]]) -> Any:
-    """The distribution over captions: share of captions that change no more than so much."""
+    """Draw the distribution over captions: the share of captions that change at most this much."""
     with figure(len(each), width=2.6, height=2.3) as (sheet, axes):
         for axis, (key, by_kind) in zip(axes, each.items(), strict=True):
             for kind, color in (("found", RED), ("random", GREY)):

@@ -1,9 +1,10 @@
 """Tasks: what the commands do, for Python.
 
-Each opens a model once, writes one run directory, and goes on where it stopped.
+Each task opens a model once, writes one run directory, and continues where it stopped.
 
 May be imported: the names below. May import: everything but the command line and the app. Names are
-imported when they are first used, for the options of the command line are read before PyTorch is.
+imported when they are first used, because the command line reads options before PyTorch is
+imported.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Is it really gone?
+"""Check whether memories are really gone, and harden a model against attacks.
 
-Fresh seeds, attempts and attacks on the edited model of a run; and hardening against them.
+A check makes fresh seeds, attempts and attacks on the edited model of a run.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from findnemo.tasks.opening import (
 from findnemo.tasks.options import HardeningOptions, Output, Pictures, Trying, Workers
 from findnemo.tasks.path import PATH, Ready, refuse_unseen, run_stages
 
-RATES = {"demo": 1e-4}  # learning rates of models that need another than the usual
+RATES = {"demo": 1e-4}  # learning rates of models that need an unusual one
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def verify(
     """Check a localized run on fresh seeds, by finished images and their quality. Then try to get
     the memories back, and compare with controls.
 
-    What `findnemo verify` does. It does not repeat what is done. `model`: the place of the model,
+    What `findnemo verify` does. It does not repeat finished work. `model`: the place of the model,
     if it has moved since the run. `pictures`: other judges than the run's; they judge the stored
     pictures again. Raises InputError for options that do not fit, before any work.
     """
@@ -105,8 +105,8 @@ def verify(
 
 
 def _require_search(run: Run) -> None:
-    """Raises InputError for a run in which no neurons were sought, though captions are over the
-    threshold.
+    """Raises InputError if captions are over the threshold and no neurons were searched for
+    them.
     """
     sought, over = (
         run.query(f"SELECT COUNT(*) FROM results WHERE stage = '{stage}' {of}")[0][0]
@@ -127,8 +127,8 @@ def _require_search(run: Run) -> None:
 def _attacked(
     work: Work, pool: Pool, effort: Effort, trying: Trying, listener: Listener
 ) -> list[str]:
-    """Attempts and the attack on the edited model of a run, with their
-    controls; why some failed.
+    """Run the attempts and the attack on the edited model of a run, with controls; return why some
+    failed.
     """
     if not memorized(work.run.captions(), 1):
         listener.say("no memorized caption has its neurons off: there is nothing to attack")
@@ -152,7 +152,7 @@ def _attacked(
 
 
 def _about(evaluations: int, pace: float | None) -> str:
-    """What work costs, in words; `pace`: seconds for an evaluation, if that is known.
+    """The cost of work, in words. `pace`: seconds for an evaluation, if known.
 
     >>> _about(64200, 0.01), _about(1200, None)
     ('about 11 min for 64,200 U-Net evaluations', 'about 1,200 U-Net evaluations')
@@ -163,8 +163,8 @@ def _about(evaluations: int, pace: float | None) -> str:
 
 @dataclass(frozen=True)
 class Hardened:
-    """A hardened model: where it was written, against how many captions, and what its checks
-    gave (None without checks).
+    """A hardened model: its folder, the number of captions, and the results of its checks (None
+    without).
     """
 
     out: Path
@@ -183,11 +183,11 @@ def harden(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Hardened:
-    """Fine-tune the edited model of a run so that optimised embeddings do not bring the memorized
-    pictures back; written to `out`.
+    """Fine-tune the edited model of a run, and write it to `out`: optimised embeddings should then
+    no longer bring memorized pictures back.
 
-    What `findnemo harden` does. Raises InputError where there is nothing to harden, or `out` holds
-    something that is no earlier export.
+    What `findnemo harden` does. Raises InputError if there is nothing to harden, or if `out` holds
+    anything but an earlier export.
     """
     path = Path(run)
     target = Path(out)
@@ -225,7 +225,7 @@ def harden(
             )
             report.write(work.run)
             checks = about | {name: work.run.meta(name) for name in ("attack", "attempts")}
-        # only after the checks: with `force` an interrupted check goes on at once
+        # only after the checks, so that an interrupted check resumes at once with `force`
         (kept / "weights.safetensors").unlink(missing_ok=True)
     return Hardened(target, len(wanted), checks)
 
@@ -237,7 +237,7 @@ def _settings(options: HardeningOptions, place: str) -> Hardening:
 
 
 def steps_of(text: str) -> tuple[int, ...]:
-    """Steps of an attack from `0,5,10`. Raises InputError for anything else.
+    """The steps of an attack in a text such as `0,5,10`. Raises InputError for any other text.
 
     >>> steps_of("10,0,5")
     (0, 5, 10)
@@ -251,9 +251,9 @@ def steps_of(text: str) -> tuple[int, ...]:
 
 
 def starts_of(text: str) -> tuple[str, ...]:
-    """Starts of an attack from `caption,random`, each once.
+    """The starts of an attack in a text such as `caption,random`, without repeats.
 
-    Raises InputError for one that is not known.
+    Raises InputError for an unknown one.
 
     >>> starts_of("caption, random,caption")
     ('caption', 'random')

@@ -1,4 +1,4 @@
-"""NeMo beside the methods it competes with, the paper's studies, and detectors side by side."""
+"""Compare NeMo with other mitigations, make the paper's studies, and compare detectors."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ from findnemo.tasks.path import (
 )
 
 PER_TYPE = 4  # captions of each type in costly studies of the demo
-# images a caption in studies: the paper's, and those of a shipped model
+# images a caption in studies: of the paper, and of a shipped model
 IMAGES = 10
 IMAGES_OF_DEMO = 4
-QUALITY = 20  # captions whose images are held against the demo's reference pictures
+QUALITY = 20  # captions whose images are compared with the demo's reference pictures
 ORDINARY = 64  # ordinary captions of the demo that studies look at
 
 
@@ -160,9 +160,9 @@ def study(
 ) -> dict[str, Study | FindnemoError]:
     """Make tables and figures of the paper from a run, in a folder (default: RUN/studies).
 
-    What `findnemo study` does. `names`: "all", or some of `findnemo.studies.STUDIES`. The answer of
-    a study that cannot be done is the error. A study that was not done before `listener.stop()` has
-    no answer. Raises InputError for an unknown name.
+    What `findnemo study` does. `names`: "all", or some of `findnemo.studies.STUDIES`. Returns name
+    -> study, or the error of a study that cannot be made. Studies that `listener.stop()` prevented
+    are missing. Raises InputError for an unknown name.
     """
     wanted = chosen_studies(names.split(",") if isinstance(names, str) else names)
     with Run.open(run) as old:
@@ -185,8 +185,8 @@ def study(
 
 
 def _pictured(work: Work, studying: Studying) -> Work:
-    """The run with the images and the CLIP that studies are to have; results of other settings
-    than the run's own are kept apart from these.
+    """The run with the images and the CLIP of the studies; results of other settings are kept
+    apart.
 
     Raises InputError for a sampler that the model does not have.
     """
@@ -206,10 +206,11 @@ def _pictured(work: Work, studying: Studying) -> Work:
 def studies(
     run: str | Path | None = None, studying: Studying = Studying(), listener: Listener = Listener()
 ) -> Table:
-    """The tables and figures of the paper in its order, with what each needs; of a run also what is
-    there and what is missing. What `findnemo study --list` does.
+    """A table of the paper's tables and figures in order, with what each needs; for a run also with
+    what it has and lacks.
 
-    The model is not opened. Raises InputError for a directory that holds no audit.
+    What `findnemo study --list` does. The model is not opened. Raises InputError for a directory
+    that holds no audit.
 
     >>> from findnemo import tasks
     >>> tasks.studies().rows[2][:3]
@@ -221,7 +222,7 @@ def studies(
     with Run.open(run) as old:
         judges = set(settings_of(old).get("judges") or ())
         if old.meta("source") in demo.MODELS:
-            judges |= {"descriptor", "clip"}  # a shipped model brings both
+            judges |= {"descriptor", "clip"}  # a shipped model has both
         ordinary = _ordinary(old, calibration, studying, listener)
         others = ordinary or under_tau(old.captions())
         pictures = len(_reference(studying, old.meta("source") in demo.MODELS).pictures)
@@ -231,9 +232,7 @@ def studies(
 def _ordinary(
     run: Run, calibration: Calibration, studying: Studying, listener: Listener
 ) -> list[str]:
-    """Captions that are known not to be memorized: the run's, those given, and a shipped model's
-    own.
-    """
+    """Captions known not to be memorized: the run's, given ones, and a shipped model's own."""
     own = run.meta("source") in demo.MODELS
     given = []
     if studying.unrelated is not None:
@@ -250,7 +249,7 @@ def _ordinary(
 
 
 def _reference(studying: Studying, own: bool) -> Reference:
-    """What the quality of images is measured against; `own`: whether a shipped model is studied."""
+    """The reference for the quality of images. `own`: whether a shipped model is studied."""
     place = studying.reference or (demo.REFERENCES if own else None)
     captions = studying.quality_captions or (QUALITY if own else Reference.captions)
     if place is None:
@@ -261,9 +260,7 @@ def _reference(studying: Studying, own: bool) -> Reference:
 
 @dataclass(frozen=True)
 class Detectors:
-    """What detectors found: a result each, the captions with their scores, and the
-    pictures that were drawn.
-    """
+    """The results of detectors, the captions with their scores, and the drawn pictures."""
 
     results: list[Result]
     captions: list[Caption]

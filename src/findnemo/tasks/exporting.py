@@ -1,6 +1,4 @@
-"""The cleaned model in the forms that others read, the neurons, and a
-section for the model card.
-"""
+"""Export the cleaned model, the neurons, or a section for the model card."""
 
 from __future__ import annotations
 
@@ -58,7 +56,7 @@ def export(
     chosen: Any = None
     if by_hand and not (path / DATABASE).is_file():
         source = given = _model_at(path, out, model)
-        weights = True  # a run knows its model, this one is opened for any form
+        weights = True  # without a run, the model is opened for any form
     else:
         with Run.open(path) as opened:
             chosen = _selected(opened, selecting)
@@ -69,7 +67,7 @@ def export(
         if not (push and form == "card")
     }
     for form, target in targets.items():
-        # what already exists is said before the model is loaded
+        # report existing files before the model is loaded
         forms_of.check_place(form, target, place_of(source), force)
         forms_of.check_lora(form, getattr(source, "options", {}))
     opened_model: Any = _loaded(source, given, listener) if weights else None
@@ -90,7 +88,7 @@ def export(
 
 
 def _selected(run: Run, selecting: Selecting) -> Any:
-    """What is switched off of a run."""
+    """The neurons of a run to switch off."""
     if selecting.neurons_file is not None:
         return forms_of.by_hand(selecting.neurons_file, run, selecting.factor)
     return forms_of.select(
@@ -104,7 +102,7 @@ def _selected(run: Run, selecting: Selecting) -> Any:
 
 
 def _check_file(selecting: Selecting) -> None:
-    """Raises InputError for a file that holds no neurons, or others that are asked for beside it."""
+    """Raises InputError for a file without neurons, or if other options choose neurons too."""
     others = {
         "--caption": selecting.caption,
         "--most": selecting.most,
@@ -119,7 +117,7 @@ def _check_file(selecting: Selecting) -> None:
 
 
 def _model_at(place: Path, out: str | Path | None, model: Any) -> Source:
-    """A model that is no run's. Raises InputError for what only a run has."""
+    """A model without a run. Raises InputError for options that need a run."""
     beside = Source() if model is None else model
     if not isinstance(beside, Source) or beside.place is not None:
         raise InputError(
@@ -135,7 +133,7 @@ def _model_at(place: Path, out: str | Path | None, model: Any) -> Source:
 def _loaded(source: Any, given: Any, listener: Listener) -> Any:
     """The model of a run.
 
-    Raises InputError with the way out where the place that the run remembers has none.
+    Raises InputError with the way out if it is not where the run remembers it.
     """
     try:
         return loaded(source, listener)
@@ -143,7 +141,8 @@ def _loaded(source: Any, given: Any, listener: Listener) -> Any:
         if given is not None and not (isinstance(given, Source) and given.place is None):
             raise
         raise InputError(
-            f"{error} (the run was made of it: if it is elsewhere now, name its place with --model)"
+            f"{error} (the run was made with it: if it is elsewhere now, give its place with"
+            " --model)"
         ) from error
 
 

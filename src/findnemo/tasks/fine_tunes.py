@@ -1,5 +1,7 @@
-"""The audit of a fine-tune: which training pictures a model gives back, from which checkpoint and
-strength on, which neurons hold them, and what it costs to be rid of them.
+"""The audit of a fine-tune.
+
+It tells which training pictures a model copies, from which checkpoint and strength on, which
+neurons hold them, and how switching these off affects other captions.
 """
 
 from __future__ import annotations
@@ -77,8 +79,8 @@ from findnemo.training import MAIN, Canaries, Gallery, described, needed, read_c
 from findnemo.training.canaries import TABLE as CANARIES
 from findnemo.training.canaries import heldout_of
 
-ASKED = 100  # captions of training pictures that images are made for
-LEAST = 16  # images of each kind of prompt
+ASKED = 100  # captions of training pictures to make images for, at most
+LEAST = 16  # least number of images for each kind of prompt
 CONTROLS = 8  # captions of other subjects
 EACH = 2  # images of a canary's caption
 ASKS = {  # kinds of prompts in words
@@ -88,12 +90,12 @@ ASKS = {  # kinds of prompts in words
     "control": "captions of other subjects",
     "canary": "canaries",
 }
-NAMED = 3  # pictures that a note names
+NAMED = 3  # pictures listed in a note
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A tuned model that is to be judged, as it is loaded."""
+    """A tuned model to judge, as it is loaded."""
 
     name: str
     source: Source
@@ -103,10 +105,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Material:
-    """What a fine-tune audit works on, read before any model is loaded.
+    """The input of a fine-tune audit, read before any model is loaded.
 
-    `root`: the folder that training pictures are named from. `notes`: what a user should know.
-    `digest`: of the pictures, their captions and what is asked.
+    `root`: the folder that names of training pictures are relative to. `notes`: what a user should
+    know. `digest`: of the pictures, their captions and the questions.
     """
 
     subject: Subject
@@ -117,19 +119,21 @@ class Material:
     digest: str
 
     def asked(self, candidate: Candidate) -> list[Question]:
-        """The base is not asked for other subjects and canaries: these show what tuning did."""
+        """The questions for a model.
+
+        The base gets no questions on other subjects and canaries: these show what tuning did.
+        """
         kinds = OWN if candidate.name == BASE else (*OWN, "control", *TWINS)
         return [question for question in self.questions if question.kind in kinds]
 
 
-# what is given --------------------------------------------------------------------------------------
+# the input ----------------------------------------------------------------------------------------
 
 
 def candidates(source: Source, tuned: FineTune) -> list[Candidate]:
-    """The base, then the tuned models: checkpoints in their order, each at each strength.
+    """The base, then the tuned models: checkpoints in order, each at each strength.
 
-    Raises InputError where neither a LoRA nor a tuned model is given, or both, and for strengths
-    that are none.
+    Raises InputError unless either a LoRA or a tuned model is given, and for invalid strengths.
 
     >>> [c.name for c in candidates(Source("demo", lora="a.safetensors:0.5"), FineTune("photos"))]
     Traceback (most recent call last):
@@ -179,7 +183,7 @@ def check(source: Source, tuned: FineTune) -> None:
 
 
 def _fitting(source: Source) -> Source:
-    """A source with the options that say something of it: base and tuned model may be of two kinds.
+    """A source with only the options that apply to it: base and tuned model may differ in kind.
 
     >>> _fitting(Source("owner/name", revision="main", config="base")).config is None
     True
@@ -191,7 +195,7 @@ def _fitting(source: Source) -> Source:
 
 
 def _own(name: str) -> str:
-    """The name of a checkpoint, which is not one of ours."""
+    """The name of a checkpoint, changed if findnemo uses that name itself."""
     return f"checkpoint {name}" if name in (BASE, CLEANED) else name
 
 
@@ -200,7 +204,7 @@ def _name(checkpoint: str, scale: float, said: bool) -> str:
 
 
 def _scales(text: str) -> list[float]:
-    """Strengths from text, in their order, each once.
+    """Strengths from text, sorted, without repeats.
 
     >>> _scales("1,0.6, 0.8")
     [0.6, 0.8, 1.0]
@@ -219,10 +223,10 @@ def _scales(text: str) -> list[float]:
 def material(
     source: Source, tuned: FineTune, detecting: Detecting, pictures: Pictures, listener: Listener
 ) -> Material:
-    """Read the training pictures and say what is asked of each model.
+    """Read the training pictures, and choose the questions for each model.
 
-    Pictures that cannot be read are left out, and told. Raises InputError for a source without
-    pictures or captions, and for options that do not fit.
+    Unreadable pictures are left out and reported. Raises InputError for a source without pictures
+    or captions, and for options that do not fit.
     """
     training = read_training(tuned.train_images, tuned.column)
     place = Path(tuned.train_images)
@@ -255,7 +259,7 @@ def material(
 
 
 def _digest(pictures: Sequence[TrainingPicture], questions: Sequence[Question]) -> str:
-    """What tells one training set, and what is asked of it, from another."""
+    """A digest of a training set and its questions."""
     found = hashlib.sha256(repr(list(questions)).encode(errors="surrogatepass"))
     for one in pictures:
         content = hashlib.sha256(one.path.read_bytes()).hexdigest()
@@ -264,9 +268,9 @@ def _digest(pictures: Sequence[TrainingPicture], questions: Sequence[Question]) 
 
 
 def _canaries(folder: Path) -> Canaries | None:
-    """The canaries that were planted in a training folder; None where there are none.
+    """The canaries planted in a training folder; None if there are none.
 
-    Raises InputError for a table of canaries that is damaged.
+    Raises InputError for a damaged table of canaries.
     """
     if not folder.is_dir() or not (heldout_of(folder) / CANARIES).is_file():
         return None
@@ -274,7 +278,7 @@ def _canaries(folder: Path) -> Canaries | None:
 
 
 def _of_canaries(canaries: Canaries | None) -> list[Question]:
-    """The captions of canaries and of their twins."""
+    """Questions with the captions of canaries and of their twins."""
     if canaries is None:
         return []
     captions = [(one.caption, one.twin_caption) for one in canaries]
@@ -283,7 +287,9 @@ def _of_canaries(canaries: Canaries | None) -> list[Question]:
 
 
 def _controls(source: Source, detecting: Detecting, listener: Listener) -> list[str]:
-    """Captions of other subjects: the first hold-out captions, else the demo's or our own."""
+    """Captions of other subjects: the first hold-out captions, else those of the demo or of
+    findnemo.
+    """
     if detecting.holdout is not None:
         return [p.text for p in read_table(Captions(detecting.holdout), listener)][:CONTROLS]
     own = demo.unrelated() if place_of(source) in demo.MODELS else ordinary()
@@ -300,7 +306,7 @@ def _opened(path: Path) -> Any:
 def _gallery(
     training: TrainingSet, judges: Judges, listener: Listener
 ) -> tuple[list[TrainingPicture], Gallery, list[str]]:
-    """The pictures that can be read, as the copy test sees them, and a note of the others."""
+    """The readable pictures, with their gallery for the copy test, and notes on the others."""
     kept: list[TrainingPicture] = []
     broken: list[str] = []
 
@@ -331,7 +337,7 @@ def _gallery(
 
 
 def _twins(subject: Subject) -> list[str]:
-    """A note of training pictures that are the same: the commonest cause of copies."""
+    """A note on identical training pictures, the commonest cause of copies."""
     groups: dict[int, list[str]] = {}
     for group, one in zip(subject.gallery.groups, subject.pictures, strict=True):
         groups.setdefault(group, []).append(one.path.name)
@@ -353,12 +359,12 @@ def questions_of(
     images: int | None,
     tuned: FineTune,
 ) -> tuple[list[Question], list[str]]:
-    """What each model is asked: captions, trigger words, further captions, nothing, other subjects;
-    and a note where captions were drawn.
+    """The questions for each model, and a note if captions were drawn at random.
 
-    Each caption is asked once, however many pictures have it. `images`: of a caption; by default so
-    many that no copy at all says something, at least 4. Raises InputError for a set without
-    captions and trigger words.
+    They are captions, trigger words, further captions, the empty prompt and other subjects. Each
+    caption is asked once, however many pictures have it. `images`: number for a caption, at least
+    4; by default so many that the absence of copies is evidence. Raises InputError for a set
+    without captions and trigger words.
     """
     own = list(dict.fromkeys(p.caption for p in training if p.caption))
     most = ASKED if tuned.limit is None else tuned.limit
@@ -370,12 +376,12 @@ def questions_of(
     triggers = list(training.triggers)
     own = [caption for caption in own if caption not in triggers]
     kinds: dict[str, list[str]] = {"own": own, "trigger": triggers}
-    first = "own" if own else "trigger" if triggers else "given"  # what a verdict is of
+    first = "own" if own else "trigger" if triggers else "given"  # the kind that a verdict is about
     kinds |= {"given": list(given), "none": [""], "control": list(controls)}
     if not any(kinds[kind] for kind in ("own", "trigger", "given")):
         raise InputError(
             f"no picture of {training.source} has a caption, and no folder names a trigger word: give"
-            " --prompts FILE with what the model is asked"
+            " --prompts FILE with captions for the model"
         )
     seen: set[str] = set()
     questions = []
@@ -403,15 +409,14 @@ def look(
     listener: Listener = Listener(),
     to_come: Sequence[Candidate] = (),
 ) -> Variant | None:
-    """Make the images of a model, or what is left of them, and judge them; None where that was
-    stopped.
+    """Make the missing images of a model and judge them all; None if stopped.
 
     `to_come`: candidates whose LoRAs are checked against the model before any image is made.
     """
     folder = folder_of_variant(out, candidate.name)
     asked = given.asked(candidate)
     with at_work(candidate.source, workers, listener) as pool:
-        if isinstance(pool.model, Model):  # facts of workers' models have no modules
+        if isinstance(pool.model, Model):  # facts about workers' models have no modules
             for lora in dict.fromkeys(one.source.lora for one in to_come if one.source.lora):
                 read_lora(of_strength(lora)[0], pool.model.pipeline)
         shown = show(
@@ -444,12 +449,12 @@ def audit_fine_tune(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Run:
-    """What `audit` does where it is given a `FineTune`.
+    """Audit a fine-tune: what `audit` does with a `FineTune`.
 
-    The base and each tuned model make images, and each image is held against all training pictures.
-    Then the captions of the last model at its greatest strength are audited as others are, those
-    whose images are copies as memorized; and its images are made once more with all neurons that
-    were found switched off. Returns the run of that model, open to be read.
+    The base and each tuned model make images, and each image is compared with all training
+    pictures. Then the captions of the last model at its greatest strength are audited like others;
+    those with copies count as memorized. Its images are made once more with all neurons found
+    switched off. Returns the run of that model, open for reading.
     """
     from findnemo.tasks.path import Request, perform, ready
 
@@ -526,7 +531,9 @@ def audit_fine_tune(
 
 
 def _calibrated_on(source: Source, tuned: FineTune, detecting: Detecting) -> Detecting:
-    """Hold-out captions of our own, where none are given and the model brings none."""
+    """The options with findnemo's own hold-out captions, if none are given and the model has
+    none.
+    """
     if detecting.holdout is not None or detecting.calibration is not None:
         return detecting
     if place_of(source) not in demo.MODELS:
@@ -537,7 +544,7 @@ def _calibrated_on(source: Source, tuned: FineTune, detecting: Detecting) -> Det
 
 
 def _refuse_other(out: Path, given: Material, main: Candidate) -> None:
-    """Raises MismatchError for a directory that holds the audit of other pictures or another main
+    """Raises MismatchError for a directory with the audit of other pictures or of another main
     model, before any image is made.
     """
     if not (out / "run.sqlite").is_file():
@@ -579,14 +586,16 @@ def _tell_cost(found: Sequence[Candidate], given: Material, listener: Listener) 
 def _table(
     variant: Variant, given: Material, source: str
 ) -> tuple[PromptTable, dict[str, tuple[str, ...]]]:
-    """The captions that a model was asked, each with the training picture that its images are most
-    often like; and those of which an image is a copy, each with the files that are copied.
+    """The captions that a model was asked, and those with copies.
+
+    Each caption comes with the training picture that its images resemble most often. Each caption
+    with copies comes with the copied files.
     """
     pictures: dict[str, Counter[int]] = {}
     copied: dict[str, Counter[int]] = {}
     for sighting in variant.judgement.sightings:
         generation = variant.shown.generations[variant.rows[sighting.generation]]
-        # no caption is asked where there is none, and other subjects only if they give copies
+        # an empty prompt is no caption, and other subjects count only if they give copies
         if generation.kind in MAIN or (generation.kind == "control" and sighting.copy):
             pictures.setdefault(generation.prompt, Counter())[sighting.picture] += 1
             if sighting.copy:

@@ -1,4 +1,4 @@
-"""Whom a task tells of what it does, and who may stop it."""
+"""How a task reports its work, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from findnemo.runtime.notices import notice
 
 
 def silent(text: str) -> None:
-    """Say nothing."""
+    """Ignore a text."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """`progress(stage, done, total)`, `say(text)` of what begins, `warn(text)` of what a user
-    should know, `stop()` between pieces of work, `passed(latents)` before each pass of the denoiser
-    in this process, with how many go into it.
+    """Callbacks of a task.
 
-    Once `stop` says so nothing more is begun, and a task returns with what it has: the same call
-    goes on.
+    `progress(stage, done, total)`. `say(text)`: what begins. `warn(text)`: what a user should know.
+    `stop()`: called between pieces of work; once it returns True nothing more is begun, and the
+    task returns what it has. The same call then continues. `passed(latents)`: called before each
+    pass of the denoiser in this process, with the number of latents in it.
     """
 
     progress: Progress = no_progress

@@ -1,6 +1,4 @@
-"""What tasks begin with: models, tables of captions and runs are opened, and
-plans are made of options.
-"""
+"""Open models, tables of captions and runs for the tasks, and make plans from options."""
 
 from __future__ import annotations
 
@@ -31,18 +29,18 @@ from findnemo.runtime.threads import suited, threads
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.options import Captions, Detecting, Localizing, Pictures, Source, Workers
 
-IMAGES = 4  # before and after, of a memorized caption
+IMAGES = 4  # images of a memorized caption, before and after each
 BYSTANDERS = 16  # captions on which the impact of a set is measured
-LONG = 20  # captions that are too long and are named
-ORDINARY = 24  # ordinary captions that the demo brings beside its memorized ones
-HOLDOUT = 100  # hold-out captions that it brings
+LONG = 20  # overlong captions to list
+ORDINARY = 24  # ordinary captions of the demo
+HOLDOUT = 100  # hold-out captions of the demo
 
 
 # models -------------------------------------------------------------------------------------------
 
 
 def place_of(model: Any) -> str:
-    """Where a model is from: the place of a source, or what a loaded model keeps of it."""
+    """The place of a model: that of a source, or the one that a loaded model remembers."""
     if isinstance(model, (str, Path)):
         return str(model)
     return str(model.place if isinstance(model, Source) else getattr(model, "source", "live"))
@@ -52,12 +50,13 @@ def place_of(model: Any) -> str:
 def at_work(
     model: Any, workers: Workers = Workers(), listener: Listener = Listener()
 ) -> Iterator[Pool]:
-    """A pool that has the model: this process, or workers that have loaded it.
+    """A pool that has the model: this process, or workers that load it.
 
-    `model`: a place, a `Source`, a loaded `Model` or a live pipeline; the last two for this process
-    alone. Raises InputError where they are to go to other processes. PyTorch has as many threads as
-    `workers` names meanwhile; for a model that is opened here by default as many as suit it, unless
-    OMP_NUM_THREADS or MKL_NUM_THREADS says otherwise.
+    `model`: a place, a `Source`, a loaded `Model` or a live pipeline; the last two only for this
+    process. Raises InputError if they would have to go to other processes.
+
+    In the context PyTorch has the number of threads that `workers` names. For a model opened here
+    the default is a number that suits it, unless OMP_NUM_THREADS or MKL_NUM_THREADS is set.
     """
     if workers.many:
         with _ray_pool(_loader(model), workers, listener) as pool:
@@ -74,8 +73,9 @@ def at_work(
 
 @contextmanager
 def passing(model: Model, tell: Callable[[int], None] | None) -> Iterator[None]:
-    """Call `tell` before every pass of the denoiser, with the latents that go into it; never where
-    passes are compiled, and what is called in them with them.
+    """Call `tell` before every pass of the denoiser, with its number of latents.
+
+    Compiled passes are not reported: hooks would be compiled with them.
     """
     if tell is None or model.engine is not None:
         yield
@@ -92,7 +92,7 @@ def passing(model: Model, tell: Callable[[int], None] | None) -> Iterator[None]:
 
 
 def loaded(model: Any, listener: Listener = Listener()) -> Model:
-    """A model, loaded unless it is; notices go to `listener`."""
+    """The model, loaded if necessary; notices go to `listener`."""
     if isinstance(model, Model):
         return model
     if not isinstance(model, (str, Path, Source)):
@@ -119,7 +119,7 @@ def _loader(model: Any) -> Loader:
 
 @contextmanager
 def _ray_pool(loader: Loader, workers: Workers, listener: Listener) -> Iterator[Pool]:
-    """Workers on this machine or a cluster; says at the end which of them had to be replaced."""
+    """Workers on this machine or a cluster; reports at the end how many had to be replaced."""
     from findnemo.runs.cluster import RayPool
 
     listener.say(f"loading {loader.source} in workers")
@@ -137,11 +137,10 @@ def _ray_pool(loader: Loader, workers: Workers, listener: Listener) -> Iterator[
 
 
 def source_of(run: Run, model: Any = None, opens: Sequence[str] = NAMED) -> Any:
-    """The model that was given, else the one that a run remembers, with what is given beside it; a
-    source has the run's dtype by default.
+    """The given model, else the one that a run remembers, with the other options given.
 
-    `opens`: which of the things that a run names are opened. Raises InputError for a run of
-    somebody else that names them, unless the source says `trust`.
+    By default a source has the run's dtype. `opens`: which of the things that a run names are
+    opened. Raises InputError if somebody else's run names them, unless the source says `trust`.
     """
     given = model if isinstance(model, Source) else Source()
     is_given = model is not None and not (isinstance(model, Source) and model.place is None)
@@ -172,8 +171,9 @@ def captions_of(prompts: Any) -> Captions:
 
 
 def table_of(prompts: Any, model: Any, listener: Listener) -> Any:
-    """The captions of a table of any length, checked from its first row to its last; those of
-    the shipped models where none is given.
+    """A table of captions of any length, checked from the first row to the last.
+
+    Without `prompts`, the captions of a shipped model.
     """
     given = captions_of(prompts)
     if given.source is None:
@@ -187,7 +187,7 @@ def table_of(prompts: Any, model: Any, listener: Listener) -> Any:
 
 
 def read_table(prompts: Any, listener: Listener) -> PromptTable:
-    """A table of captions that is held in memory."""
+    """Read a table of captions into memory."""
     given = captions_of(prompts)
     if isinstance(given.source, (list, tuple)):
         return read_prompts(given.source).limit(given.limit)
@@ -198,7 +198,7 @@ def read_table(prompts: Any, listener: Listener) -> PromptTable:
 
 
 def folder_of(prompts: Any) -> Path:
-    """Where pictures that a table names by path are: beside it."""
+    """The folder of pictures that a table names by relative paths: its own."""
     source = captions_of(prompts).source
     return Path(source if isinstance(source, (str, Path)) else "").absolute().parent
 
@@ -219,7 +219,7 @@ def demo_table(model: Any, limit: int | None) -> PromptTable:
 
 
 def holdout_of(detecting: Detecting, column: str | None, model: Any, listener: Listener) -> Any:
-    """Hold-out captions: those given, or those of a shipped model."""
+    """The given hold-out captions, or those of a shipped model."""
     if detecting.holdout is not None:
         return read_table(Captions(detecting.holdout, column), listener)
     if place_of(model) not in demo.MODELS:
@@ -238,10 +238,10 @@ def warn_long(
     of: str = "",
     readers: Sequence[Any] = (),
 ) -> None:
-    """Name the first rows with captions that a text encoder, or another of `readers`,
-    does not read to their end.
+    """Warn of captions that a text encoder, or another of `readers`, truncates; list the first
+    rows.
 
-    `most`: look at so many captions. `of`: what is said before a row's number.
+    `most`: number of captions to check. `of`: text before a row's number.
     """
     many = 0
     for prompt in islice(prompts, most):
@@ -258,16 +258,16 @@ def warn_long(
 
 
 def images_of(model: Any, pictures: Pictures, seed: int) -> ImageSettings:
-    """How finished images are made: as asked for, else as is usual for the model."""
+    """Settings of finished images: requested ones, else the usual ones of the model."""
     own = usual(place_of(model))
     guidance = own.guidance if pictures.guidance is None else pictures.guidance
     return ImageSettings(pictures.image_steps or own.steps, guidance, seed, pictures.sampler)
 
 
 def plan_for(model: Any, localizing: Localizing, pictures: Pictures, seed: int) -> Plan:
-    """The plan of an audit without what the calibration is needed for.
+    """The plan of an audit, except what needs the calibration.
 
-    Raises InputError for options that do not exist or go together.
+    Raises InputError for options that do not exist or do not go together.
     """
     check_search(localizing.search)
     if localizing.scope not in ("auto", *SCOPES):
@@ -292,11 +292,11 @@ def gentle(
     holdout: Any,
     listener: Listener,
 ) -> Plan:
-    """The plan with a largest impact, if wanted, and the captions that it is measured on.
+    """The plan with the largest impact, if requested, and the captions on which it is measured.
 
-    They are those of a table, the hold-out captions given in the same call, or the demo's own. They
-    are not captions of the run itself: which of them are memorized is not known yet, and its
-    quality is checked on them afterwards.
+    These are captions of a table, the hold-out captions of the same call, or the demo's own. They
+    are not captions of the run itself: it is not yet known which of those are memorized, and the
+    run's quality is checked on them afterwards.
     """
     most = localizing.max_impact
     unrelated = localizing.unrelated
@@ -319,7 +319,7 @@ def gentle(
 
 
 def listed(plan: Plan, detecting: Detecting, calibration: Calibration) -> Plan:
-    """The plan with the false discovery rate of a list, where one is asked for."""
+    """The plan with the false discovery rate of a list, if requested."""
     if detecting.fdr is not None and not len(calibration.trajectories):
         raise InputError(
             "this calibration has no hold-out scores, so no p-values for --fdr: make one with"
@@ -329,9 +329,9 @@ def listed(plan: Plan, detecting: Detecting, calibration: Calibration) -> Plan:
 
 
 def plan_of(settings: dict[str, Any]) -> Plan:
-    """The plan of a run from the settings that it keeps.
+    """The plan that the settings of a run describe.
 
-    Raises InputError for what no plan can have.
+    Raises InputError for settings that no plan can have.
     """
     images = ImageSettings.from_json(settings["image_settings"])
     whole = {"thorough": True, **settings, "image_settings": images}
@@ -340,9 +340,9 @@ def plan_of(settings: dict[str, Any]) -> Plan:
 
 
 def begun_settings(out: str | Path) -> dict[str, Any] | None:
-    """The settings of the audit in a directory; None where none has begun.
+    """The settings of the audit in a directory; None if none has begun.
 
-    Raises InputError for a run that is damaged, or no audit.
+    Raises InputError for a damaged run, or one that is no audit.
     """
     path = Path(out)
     if not (path / DATABASE).is_file():
@@ -353,14 +353,14 @@ def begun_settings(out: str | Path) -> dict[str, Any] | None:
     except InputError:
         if (path / COPY).exists():
             raise
-        return None  # it stopped before it began
+        return None  # the run stopped before it began
 
 
 def as_begun(plan: Plan, out: str | Path, pictures: Pictures = Pictures()) -> Plan:
-    """The plan of a run that may have begun: thorough, where it began so, and with its images and
-    judges, where `pictures` asks for no others.
+    """The plan for a run that may have begun: with its thoroughness, images and judges.
 
-    Raises MismatchError for one that is to be thorough and began otherwise.
+    `pictures`: images and judges that replace those of the run. Raises MismatchError if the plan is
+    thorough and the run began with quick pictures.
     """
     if (settings := begun_settings(out)) is None:
         return plan
@@ -379,7 +379,7 @@ def as_begun(plan: Plan, out: str | Path, pictures: Pictures = Pictures()) -> Pl
 
 
 def with_pictures(plan: Plan, pictures: Pictures) -> Plan:
-    """The plan of a run with other images and judges, as far as `pictures` asks for such."""
+    """The plan with the images and judges that `pictures` requests."""
     own = plan.image_settings
     steps = own.steps if pictures.image_steps is None else pictures.image_steps
     guidance = own.guidance if pictures.guidance is None else pictures.guidance
@@ -392,16 +392,15 @@ def with_pictures(plan: Plan, pictures: Pictures) -> Plan:
 
 
 def named_judges(pictures: Pictures) -> dict[str, str]:
-    """The judges that are asked for: "descriptor" and "clip" -> where each is."""
+    """The requested judges: "descriptor" and "clip" -> place."""
     judges = {"descriptor": pictures.descriptor, "clip": pictures.clip}
     return {name: str(place) for name, place in judges.items() if place is not None}
 
 
 def judged_as_begun(pictures: Pictures, out: str | Path, trusted: bool = False) -> Pictures:
-    """`pictures` with the judges of the run in a directory, where it has such and no others are
-    given.
+    """`pictures` with the judges of the run in a directory, if it has any and no others are given.
 
-    Raises InputError where these are named by a run of somebody else, unless it is `trusted`.
+    Raises InputError if somebody else's run names them, unless it is `trusted`.
     """
     if (settings := begun_settings(out)) is None:
         return pictures
@@ -420,7 +419,7 @@ def shard_of(text: str | None) -> Shard | None:
 class Kept:
     """How a run was begun, as its directory keeps it.
 
-    `part`: of the table, where the run is a shard.
+    `part`: the part of the table, if the run is a shard.
     """
 
     calibration: Calibration
@@ -448,7 +447,7 @@ def opened(
 ) -> Iterator[tuple[Work, Pool]]:
     """A run that is ready for more work, with the pool that has its model.
 
-    `model`: where it is, if no longer where the run found it.
+    `model`: its place, if it has moved since the run.
     """
     with Run.open(run) as old:
         source = source_of(old, model)
@@ -459,7 +458,7 @@ def opened(
 
 @contextmanager
 def resumed(run: str | Path, pool: Pool) -> Iterator[Work]:
-    """A run with the settings and the calibration that it keeps, to be written to."""
+    """A run, open for writing, with the settings and the calibration that it keeps."""
     kept = kept_of(run)
     with start(run, pool.model, kept.calibration, kept.plan, kept.part) as again:
         yield work_on(again, pool.model, kept.calibration, kept.plan)
@@ -473,10 +472,11 @@ def work_on(
     table: Iterable[Prompt] = (),
     judges: Judges | None = None,
 ) -> Work:
-    """A run with what finished images are judged with, and where their originals come from.
+    """A run with its judges and the source of its original images.
 
-    A shipped model brings its descriptor, its CLIP and its training images, where the plan names no
-    others. Others have what it names, and the images that the table of captions names, by path or URL.
+    A shipped model has its descriptor, CLIP and training images, used unless the plan names judges.
+    Other models use the judges that the plan names, and the images that the table names by path or
+    URL.
     """
     judges = judges_of(model.source, plan.judges) if judges is None else judges
     given = {"descriptor": judges.descriptor, "clip": judges.alignment}
@@ -496,8 +496,8 @@ def work_on(
 
 
 def judges_of(source: str, named: Mapping[str, str]) -> Judges:
-    """The descriptor and the CLIP that are named by their files; those of a shipped model where
-    none is.
+    """The descriptor and the CLIP in the named files; if none is named, those of a shipped
+    model.
     """
     own = demo.judges() if source in demo.MODELS else Judges()
     file = named.get("descriptor")
@@ -508,12 +508,12 @@ def judges_of(source: str, named: Mapping[str, str]) -> Judges:
 
 
 SSCD = "https://github.com/facebookresearch/sscd-copy-detection"
-FILLED = {  # what gives a judge that is missing
+FILLED = {  # judge -> how to get it
     "descriptor": f"--descriptor sscd.pt, SSCD's TorchScript file from {SSCD}",
     "clip": "--clip NAME, openai/clip-vit-base-patch32 in the paper",
 }
 _NO_FIT = "nothing is said of how images fit their captions (A_CLIP)"
-UNJUDGED = {  # task -> judge -> what goes without it
+UNJUDGED = {  # task -> judge -> what the task omits without it
     "audit": {
         "descriptor": "copies are told by the correlation of pixels, which misses those that are"
         " shifted, cropped or repainted",
@@ -543,21 +543,21 @@ UNJUDGED = {  # task -> judge -> what goes without it
 
 
 def warn_unjudged(task: str, source: str, named: Mapping[str, str], listener: Listener) -> None:
-    """Say before the work what a task goes without for want of a judge, and what fills it.
+    """Warn before the work what a task omits because a judge is missing, and how to get the judge.
 
-    `named`: the judges that there are; a shipped model brings both.
+    `named`: the available judges; a shipped model has both.
     """
     if source in demo.MODELS:
         return
     for name, lost in UNJUDGED[task].items():
         if name not in named:
-            now = task not in ("study", "harden")  # which take a run as it is
+            now = task not in ("study", "harden")  # these take the judges of a run
             how = "It can be given now or later:" if now else "`findnemo verify RUN` takes it:"
             listener.say(f"no {name}: {lost}. {how} {FILLED[name]}")
 
 
 def refuse_shard(run: Run) -> None:
-    """Raises InputError for a part of a run, where the whole is needed."""
+    """Raises InputError for a shard, where a whole run is needed."""
     if "shard" in run.meta("settings"):
         raise InputError(
             f"{run.path} is a shard of a run: join all of them with `findnemo merge` first"
@@ -565,7 +565,7 @@ def refuse_shard(run: Run) -> None:
 
 
 def warn_missing(original: Any, listener: Listener) -> None:
-    """Warn of the original images that could not be had, with the reason."""
+    """Warn of original images that are not available, with the reason."""
     failures = getattr(getattr(original, "__self__", None), "failures", {})
     for reference, reason in list(failures.items())[:5]:
         listener.warn(f"original image {reference}: {reason}")

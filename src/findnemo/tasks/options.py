@@ -17,12 +17,10 @@ from findnemo.runtime.plugins import also
 
 
 def option(default: Any, means: str, *flags: str, **limits: Any) -> Any:
-    """A field of a group.
+    """A field of a group of options.
 
-    `means`: one or two sentences. `flags`: its names on the command line, if they differ from the
-    name of the field.
-
-    `limits`: `min`, `max` of a number, `metavar`.
+    `means`: one or two sentences. `flags`: names on the command line, if they differ from the name
+    of the field. `limits`: `min`, `max` of a number, `metavar`.
     """
     return dataclasses.field(
         default=default, metadata={"help": means, "flags": flags, "limits": limits}
@@ -77,7 +75,7 @@ class Source:
 
     @property
     def options(self) -> dict[str, str]:
-        """What goes to `findnemo.load` beside the place, without device and dtype."""
+        """The options of `findnemo.load` besides place, device and dtype."""
         named = {
             "revision": self.revision,
             "variant": self.weights_variant,
@@ -162,8 +160,8 @@ class Output:
 
 @dataclass(frozen=True)
 class Detecting:
-    """The threshold: from a calibration, or from hold-out captions; and how
-    captions are scored and listed.
+    """The threshold, from a calibration or from hold-out captions, and how captions are scored and
+    listed.
     """
 
     holdout: Any = option(None, "Hold-out captions for the calibration; 'demo' has its own.")

@@ -1,6 +1,6 @@
-"""The path of a model: calibrate, detect, localize, verify.
+"""The main path of a model: calibrate, detect, localize, verify.
 
-Every task writes one run directory and goes on where it stopped.
+Every task writes one run directory and continues where it stopped.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ from findnemo.tasks.ranking import (
 )
 
 PATH = ("detect", "localize", "verify")
-RATE = 0.01  # false alarms that are recommended
+RATE = 0.01  # recommended rate of false alarms
 
 
 # calibration --------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def calibrate(
     settings = settings_for(detecting.variant or "findnemo", detecting.seed or 0)
     with at_work(model, workers, listener) as pool:
         holdout = Holdout(table, settings)
-        if not force and (there := _there(folder, listener)) is not None:
+        if not force and (there := _calibration_in(folder, listener)) is not None:
             _refuse_of_other(folder, there, pool.model)
             wanted = replace(
                 there,
@@ -152,24 +152,24 @@ def calibrate_published(
     listener: Listener = Listener(),
     force: bool = False,
 ) -> Calibration:
-    """A calibration from published activation statistics (.pt) and the threshold that goes with
-    them, kept in the folder `out`.
+    """Build a calibration in the folder `out` from published activation statistics (.pt) and their
+    threshold.
 
-    `force`: replace another calibration there. Raises MismatchError for such a one, naming what
-    differs.
+    `tau`: the threshold published with the statistics. `force`: replace another calibration in
+    `out`. Raises MismatchError if `out` holds another calibration, naming what differs.
     """
     folder = _folder(out)
     calibration = import_statistics(Path(statistics), loaded(model, listener), tau, seed)
-    if not force and (there := _there(folder, listener)) is not None:
+    if not force and (there := _calibration_in(folder, listener)) is not None:
         _refuse_over(folder, there, calibration)
     calibration.save(folder)
     return calibration
 
 
-def _there(folder: Path, listener: Listener) -> Calibration | None:
-    """The calibration that a folder holds, if any that is whole.
+def _calibration_in(folder: Path, listener: Listener) -> Calibration | None:
+    """The intact calibration in a folder, if any.
 
-    Raises InputError for one that cannot be read by this findnemo.
+    Raises InputError for a calibration that this findnemo cannot read.
     """
     if not (folder / "calibration.json").exists():
         return None
@@ -183,7 +183,7 @@ def _there(folder: Path, listener: Listener) -> Calibration | None:
 
 
 def _refuse_of_other(folder: Path, there: Calibration, model: Any) -> None:
-    """Raises MismatchError where a folder holds the calibration of another model."""
+    """Raises MismatchError if a folder holds the calibration of another model."""
     try:
         there.check(model)
     except MismatchError as told:
@@ -196,8 +196,9 @@ def _refuse_of_other(folder: Path, there: Calibration, model: Any) -> None:
 def _refuse_over(
     folder: Path, there: Calibration, wanted: Calibration, precision: float | None = None
 ) -> None:
-    """Raises MismatchError where a folder holds another calibration than the one that is asked
-    for, `precision`: of its threshold.
+    """Raises MismatchError if a folder holds a calibration other than the requested one.
+
+    `precision`: tolerance of its threshold.
     """
     differs = there.differences(wanted)
     if not differs and precision == 0 and len(there.trajectories) < there.count:
@@ -219,8 +220,8 @@ def _folder(out: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class Holdout:
-    """What a calibration is made of: a table of hold-out captions, and the
-    settings of their scores.
+    """The input of a calibration: a table of hold-out captions, and the settings of their
+    scores.
     """
 
     table: Any
@@ -235,9 +236,9 @@ class Holdout:
 def _calibrated(
     pool: Pool, holdout: Holdout, detecting: Detecting, out: Path, listener: Listener
 ) -> Calibration:
-    """A calibration of hold-out captions, kept in the folder `out`."""
+    """Calibrate on hold-out captions, and keep the calibration in the folder `out`."""
     captions = holdout.captions
-    # too few captions are told of before the work
+    # too few captions are refused before the work
     threshold(torch.zeros(len(captions)), detecting.fpr, detecting.confidence)
     done = iter(range(1, len(captions) + 1))
     listener.progress("calibrate", 0, len(captions))
@@ -253,8 +254,8 @@ def _calibrated(
 
 
 def rate_told(captions: int) -> str:
-    """What a threshold of mean + 1 std lets through, and the way to a rate with so many hold-out
-    captions.
+    """How many ordinary captions pass a threshold of mean + 1 std, and how to set a rate with a
+    number of hold-out captions.
 
     >>> rate_told(600)
     'tau is mean + 1 std, which 12 to 18 % of ordinary captions reach: --fpr 0.01 is recommended, your 600 hold-out captions are enough for it'
@@ -283,7 +284,7 @@ def _own_calibration(
             out.mkdir(parents=True, exist_ok=True)
         with acquire(out, output.wait):
             sweep(out)
-            # another process may have made it meanwhile
+            # another process may have made it in the meantime
             if not (folder / "calibration.json").exists():
                 _calibrated(pool, holdout, detecting, folder, listener)
     calibration = Calibration.load(folder)
@@ -300,9 +301,9 @@ def _own_calibration(
 
 
 def _asked_of(calibration: Calibration, detecting: Detecting) -> Calibration:
-    """A calibration that is given, with a threshold for the rate that is asked for.
+    """The given calibration with a threshold for the requested rate.
 
-    Raises MismatchError for another variant or seed than it has: asking for others beside it would
+    Raises MismatchError for a variant or seed other than the calibration's: such a request would
     silently do nothing.
     """
     has = calibration.settings.to_json()
@@ -397,9 +398,9 @@ def audit(
 
 
 def output_of(out: str | Path | Output) -> Output:
-    """Where a run is written.
+    """The output options: `out` itself, or options with the run directory `out`.
 
-    Raises InputError for a tracker that is not known or not installed.
+    Raises InputError for a tracker that is unknown or not installed.
     """
     output = out if isinstance(out, Output) else Output(out)
     if output.track is not None:
@@ -409,7 +410,7 @@ def output_of(out: str | Path | Output) -> Output:
 
 @dataclass(frozen=True)
 class Request:
-    """What a path is asked for, as the tasks take it."""
+    """The arguments of a task of this module."""
 
     model: Any
     prompts: Any
@@ -422,10 +423,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Ready:
-    """All that stages need but the model: checked before it is loaded.
+    """All that stages need except the model, checked before it is loaded.
 
-    `table`: None for all captions of the run. `calibration`: one that is there, or what it is made
-    of, as `detecting` asks.
+    `table`: None for all captions of the run. `calibration`: an existing one, or the input of a new
+    one as `detecting` requests.
     """
 
     table: Any
@@ -441,7 +442,7 @@ class Ready:
 def ready(request: Request, listener: Listener) -> Ready:
     """Check the options and open the tables.
 
-    Raises InputError or MismatchError for what does not fit together.
+    Raises InputError or MismatchError for options that do not fit together.
     """
     model = request.model
     detecting = request.detecting
@@ -475,17 +476,17 @@ def ready(request: Request, listener: Listener) -> Ready:
     plan = plan_for(model, localizing, pictures, calibration.settings.seed)
     plan = gentle(plan, localizing, model, given.column, bystanders, listener)
     plan = as_begun(plan, out, request.pictures)
-    # a shipped model's own captions lie in no folder: their training images come with it
+    # a shipped model's captions lie in no folder: their training images come with the model
     has_folder = given.source is not None and "verify" in request.stages
     folder = folder_of(given) if has_folder else None
     return Ready(table, calibration, request.output, request.stages, plan, part, folder, detecting)
 
 
 def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
-    """Calibrate where that is needed, and run the stages. Returns the run, open to be read."""
+    """Calibrate if necessary, and run the stages. Returns the run, open for reading."""
     calibration = asked.calibration
     if "verify" in asked.stages and asked.plan.images:
-        # what does not fit is refused before any work
+        # refuse unfit options before any work
         check_images(pool.model, asked.plan.image_settings)
     if isinstance(calibration, Holdout):
         warn_long(pool.model, calibration.table, listener, of="hold-out ")
@@ -497,7 +498,9 @@ def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
 
 
 def _refuse_miss(detecting: Detecting) -> None:
-    """Raises InputError for a share of lost memories that cannot be, or cannot be asked for."""
+    """Raises InputError for an invalid share of lost memories, or one that the other options
+    forbid.
+    """
     if detecting.miss is None:
         return
     if not 0 <= detecting.miss < 1:
@@ -510,9 +513,11 @@ def _refuse_miss(detecting: Detecting) -> None:
 
 
 def _miss(asked: Ready, calibration: Calibration) -> float | None:
-    """The share of memories that an early end may lose: as asked for, as the run has it, else
-    MISS. None where all seeds are looked at: for a list at a false discovery rate, and where few
-    seeds cannot tell.
+    """The share of memories that an early end of detection may lose: the requested one, else the
+    run's, else MISS.
+
+    None if all seeds are computed: for a list at a false discovery rate, and if few seeds cannot
+    decide.
     """
     wanted = asked.detecting.miss
     if not ends_early(calibration.settings):
@@ -531,7 +536,9 @@ def _miss(asked: Ready, calibration: Calibration) -> float | None:
 
 
 def _tell_promise(miss: float | None, calibration: Calibration, listener: Listener) -> None:
-    """A word where the hold-out captions are too few for the share that an early end may lose."""
+    """Say if the hold-out captions are too few for the share of memories that an early end may
+    lose.
+    """
     if miss and not promised(calibration.trajectories, miss):
         listener.say(
             f"early ends: {len(calibration.trajectories)} hold-out captions are too few to lose at most"
@@ -564,9 +571,9 @@ def _settings(detecting: Detecting, localizing: Localizing) -> Settings:
 
 
 def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Listener) -> Run:
-    """Run stages with a calibration that is there; the run, open to be read.
+    """Run stages with an existing calibration. Returns the run, open for reading.
 
-    Its results are written, also where the work was stopped, and at the end of the path its report.
+    Results are written even if the work was stopped; at the end of the path, the report too.
     """
     model = pool.model
     plan = asked.plan
@@ -576,7 +583,9 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
     order: list[Ranked] | None = None
     if is_ordered(detecting):
         check_order(pool, calibration, detecting)
-    judges = judges_of(model.source, plan.judges)  # one that cannot be opened changes no run
+    judges = judges_of(
+        model.source, plan.judges
+    )  # if one cannot be opened, the run does not change
     run = start(output.path, model, calibration, plan, asked.part, output.wait, listener.say)
     try:
         if asked.folder is not None:
@@ -584,7 +593,7 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
             vouch(run)
         if table is not None and is_ordered(detecting):
             found = in_order(run.path, pool, calibration, detecting, table, listener)
-            if found is None:  # stopped before its end
+            if found is None:  # stopped early
                 run.unlock()
                 return run
             order, different = found
@@ -624,7 +633,7 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
 def _tell_least(
     captions: int, fdr: float | None, calibration: Calibration, listener: Listener
 ) -> None:
-    """A word where the hold-out captions are few for a list of so many captions."""
+    """Say if the hold-out captions are too few for a list of this many captions."""
     scored = len(calibration.trajectories)
     if fdr is not None and (least := least_listed(captions, fdr, scored)) > 1:
         listener.say(
@@ -635,9 +644,7 @@ def _tell_least(
 
 
 def _warn_long_captions(work: Work, table: Any, listener: Listener) -> None:
-    """Name the captions of a table, or of the run where it is None, that the model or its judge
-    does not read to their end.
-    """
+    """Warn of captions that the model or its judge truncates, in a table or (None) in the run."""
     judge = work.judges.alignment
     readers = [] if judge is None else [judge.reader]
     captions, most = (work.run.captions(), None) if table is None else (table, table.most)
@@ -647,25 +654,25 @@ def _warn_long_captions(work: Work, table: Any, listener: Listener) -> None:
 
 
 def log(run: Run, output: Output, listener: Listener) -> None:
-    """Log a run to a tracker, where that was asked for."""
+    """Log a run to a tracker, if requested."""
     if output.track is not None and not listener.stop():
         name, _, folder = output.track.partition("=")
         track(run, name, Path(folder) if folder else None)
         listener.say(f"logged to {name}")
 
 
-# an audit that has begun --------------------------------------------------------------------------
+# resuming an audit --------------------------------------------------------------------------------
 
 
 def begun(out: str | Path) -> bool:
-    """Whether a directory holds an audit that can go on: captions, settings and a calibration."""
+    """Whether a directory holds an audit that can resume: captions, settings and a calibration."""
     names = ("run.sqlite", "calibration/calibration.json")
     return all((Path(out) / name).is_file() for name in names)
 
 
 def go_on(pool: Pool, prompts: Any, output: Output, pictures: Pictures, listener: Listener) -> Run:
-    """What is left of an audit that has begun, with the settings that its run keeps, and the
-    images and judges of `pictures` where it asks for others.
+    """Resume an audit with the settings that its run keeps, and with other images and judges if
+    `pictures` requests them.
     """
     kept = kept_of(output.path)
     plan = with_pictures(kept.plan, pictures)
@@ -678,7 +685,7 @@ def go_on(pool: Pool, prompts: Any, output: Output, pictures: Pictures, listener
 
 
 def refuse_changed(out: str | Path, detecting: Detecting, pictures: Pictures) -> None:
-    """Raises MismatchError naming an option that a run which has begun cannot change any more."""
+    """Raises MismatchError naming an option that cannot change once a run has begun."""
     own = Calibration.load(Path(out) / "calibration")
     if (given := _given_calibration(detecting)) is None:
         same = detecting.holdout is None and detecting.fpr in (None, own.fpr)
@@ -694,8 +701,8 @@ def refuse_changed(out: str | Path, detecting: Detecting, pictures: Pictures) ->
 
 
 def refuse_unseen(out: str | Path, pictures: Pictures) -> None:
-    """Raises MismatchError for another descriptor in the audit of a fine-tune, which says anew
-    which training pictures are copied.
+    """Raises MismatchError for another descriptor in the audit of a fine-tune, where it would
+    decide anew which training pictures are copied.
     """
     settings = begun_settings(out) or {}
     other = str(pictures.descriptor) != settings.get("judges", {}).get("descriptor")

@@ -1,4 +1,4 @@
-"""Captions in the order in which it pays to look at them: `--budget`, `--like`."""
+"""Put captions in the order in which to look at them: `--budget`, `--like`."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from findnemo.runs.workers import answer_of
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.options import Detecting
 
-SIBLINGS = 1000  # captions that are looked at without a budget
-LEAST = 2  # evaluations that a caption takes at least
+SIBLINGS = 1000  # captions to look at if there is no budget
+LEAST = 2  # evaluations of a caption, at least
 LIKE = "like.csv"
 
 Memories = tuple[tuple[str, NeuronSet], ...]
 
 
 def refuse_order(detecting: Detecting, shard: Any) -> None:
-    """Raises InputError for a budget or a run to be like that cannot be."""
+    """Raises InputError for an impossible budget, or for a shard."""
     if detecting.budget is not None and detecting.budget < LEAST:
         raise InputError(
             f"--budget {detecting.budget}: a caption takes {LEAST} evaluations or more"
@@ -55,8 +55,10 @@ def refuse_order(detecting: Detecting, shard: Any) -> None:
 
 
 def check_order(pool: Pool, calibration: Calibration, detecting: Detecting) -> None:
-    """Raises MismatchError for a run of another model, InputError for a calibration that keeps no
-    captions, ModelError for a model of which the text alone says nothing.
+    """Raises an error if captions cannot be put in order.
+
+    MismatchError: the run to be like is of another model. InputError: the calibration keeps no
+    captions. ModelError: the text alone says nothing in this model.
     """
     if detecting.like is not None:
         Calibration.load(Path(detecting.like) / "calibration").check(pool.model)
@@ -70,9 +72,9 @@ def is_ordered(detecting: Detecting) -> bool:
 
 
 def memories_of(like: str | Path) -> Memories:
-    """The captions of a run whose neurons are switched off, each with these.
+    """The captions of a run whose neurons are switched off, with their neurons.
 
-    Raises InputError for a run that has found none.
+    Raises InputError for a run without any.
     """
     with Run.open(like) as run:
         settings_of(run)
@@ -94,10 +96,9 @@ def in_order(
     table: Any,
     listener: Listener,
 ) -> tuple[list[Ranked], int] | None:
-    """A table in the order of its likelihood, kept in `out` meanwhile, and how many different
-    captions it has; None where it was stopped.
+    """A table in order of likelihood, and its number of different captions; None if stopped.
 
-    `table`: as `opening.table_of` gives it.
+    `table`: from `opening.table_of`. Progress is kept in `out`.
     """
     like = detecting.like
     memories: Memories = ()
@@ -123,7 +124,7 @@ def in_order(
 
 
 def _limited(found: Ranking, memories: Memories, most: int) -> list[Ranked]:
-    """The order, of siblings without captions by chance and no longer than was asked for."""
+    """The order; for siblings without randomly drawn captions, and no longer than requested."""
     return found.order(0)[:most] if memories else found.order()
 
 
@@ -133,7 +134,9 @@ def _rows(table: Any) -> int:
 
 
 def _score(pool: Pool, ordinary: Sequence[str], memories: Memories) -> Score:
-    """How likely captions are: by this process, or by a worker, which alone has the model then."""
+    """A function that says how likely captions are, computed in this process or by a worker that
+    has the model.
+    """
     if isinstance(pool, Serial):
         return scorer(pool.model, ordinary, memories)
     step = partial(_scored, ordinary=ordinary, memories=memories)
@@ -141,7 +144,9 @@ def _score(pool: Pool, ordinary: Sequence[str], memories: Memories) -> Score:
 
 
 def scorer(model: Any, ordinary: Sequence[str], memories: Memories) -> Drives | Unusual:
-    """By how far a caption drives the neurons of memories; without any, by how unusual it is."""
+    """How strongly a caption drives the neurons of memories; without memories, how unusual it
+    is.
+    """
     return Drives(model, dict(memories), ordinary) if memories else Unusual(model, ordinary)
 
 
@@ -167,14 +172,19 @@ def keep_order(
     meter: Meter,
     listener: Listener,
 ) -> None:
-    """After detection: what was found for the budget, of so many captions, or which captions are
-    like the memories.
+    """After detection, keep what was found within the budget, or which captions are like the
+    memories.
+
+    `captions`: number of different ones in the table.
     """
     detected = {c.text: c.detected for c in run.captions(stage="detect") if c.detected is not None}
     if detecting.like is not None:
         memories = memories_of(detecting.like)
         _write_like(
-            run.path / LIKE, _told(pool, calibration.ordinary, memories, order), order, detected
+            run.path / LIKE,
+            _likenesses(pool, calibration.ordinary, memories, order),
+            order,
+            detected,
         )
         looked = [one for one in order if one.prompt.text in detected]
         over = sum(detected[one.prompt.text].memorized for one in looked)
@@ -193,7 +203,7 @@ def keep_order(
     listener.say(left_told(left, budget, meter()))
 
 
-def _told(
+def _likenesses(
     pool: Pool, ordinary: Sequence[str], memories: Memories, order: Sequence[Ranked]
 ) -> list[tuple[float, str, NeuronSet]]:
     texts = tuple(one.prompt.text for one in order)
@@ -201,12 +211,12 @@ def _told(
         return []
     if isinstance(pool, Serial):
         return Drives(pool.model, dict(memories), ordinary).told(texts)
-    step = partial(_told_by, ordinary=ordinary, memories=memories)
+    step = partial(_likeness_step, ordinary=ordinary, memories=memories)
     found: list[tuple[float, str, NeuronSet]] = answer_of(pool, step, texts, "the neurons")
     return found
 
 
-def _told_by(
+def _likeness_step(
     model: Any, items: Sequence[Sequence[str]], ordinary: Sequence[str], memories: Memories
 ) -> list[list[tuple[float, str, NeuronSet]]]:
     drives = Drives(model, dict(memories), ordinary)
@@ -219,8 +229,8 @@ def _write_like(
     order: Sequence[Ranked],
     detected: Mapping[str, Any],
 ) -> None:
-    """Captions from the likeliest down: which memory each is like, which neurons it drives, and,
-    as far as it was looked at, its score.
+    """Write captions from the likeliest down: the memory that each is like, the neurons it drives,
+    and its score if detected.
     """
     with written(file) as part, part.open("w", encoding="utf-8", newline="") as table:
         writer = csv.writer(table)

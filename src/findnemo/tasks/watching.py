@@ -1,4 +1,4 @@
-"""A directory of checkpoints is watched while a training writes them: each is judged as it comes."""
+"""Watch a directory of checkpoints while a training writes them, and judge each new one."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def watch(
     listener: Listener = Listener(),
     patience: float | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Judge each checkpoint of a training as it comes: what is known after each, as
-    `runs.fine_tunes.summary` gives it.
+    """Judge each checkpoint of a training as it appears; yield the results so far after each, as
+    `runs.fine_tunes.summary` gives them.
 
     `model`: the base, with the directory of checkpoints as its `lora`, or as `tuned.tuned`. A
     checkpoint is judged once its files no longer grow. Ends after `patience` seconds without a new
-    one, or when the listener says stop. `out` keeps images and what is known (`training.json`,
-    `training.csv`); a later audit with the same `out` goes on from there. Raises InputError for
+    one, or when the listener says stop. `out` keeps images and results (`training.json`,
+    `training.csv`); a later audit with the same `out` continues from there. Raises InputError for
     options that do not fit.
 
         for about in watch(Source("base", lora="checkpoints"), FineTune("photos"), "run"):
@@ -49,13 +49,15 @@ def watch(
         listener.warn(text)
     directory = Path(str(tuned.tuned or source.lora))
     if not directory.is_dir():
-        raise InputError(f"{directory} is not a directory: give the one that checkpoints come to")
+        raise InputError(
+            f"{directory} is not a directory: give the one that checkpoints are written to"
+        )
     root = Path(out)
     base = look(Candidate("base", replace(source, lora=None)), given, root, None, workers, listener)
     if base is None:
         return
     variants: list[Variant] = [base]
-    for one in _coming(source, tuned, listener, patience):
+    for one in _candidates(source, tuned, listener, patience):
         listener.say(f"images of {one.name}")
         try:
             variant = look(one, given, root, base, workers, listener)
@@ -73,16 +75,16 @@ def watch(
         yield about
 
 
-def _coming(
+def _candidates(
     source: Source, tuned: FineTune, listener: Listener, patience: float | None
 ) -> Iterator[Candidate]:
-    """The candidates that are whole, as they come, and again when they have changed."""
+    """The complete candidates as they appear, and again after they change."""
     given: dict[str, int] = {}
     sizes: dict[str, int] = {}
     since = time.monotonic()
     while not listener.stop():
-        now = {one.name: (one, _size(one)) for one in _there(source, tuned)}
-        # one without bytes is not there yet, or not any more
+        now = {one.name: (one, _size(one)) for one in _tuned_models(source, tuned)}
+        # without bytes it does not exist yet, or no longer
         new = {name: both for name, both in now.items() if both[1] not in (0, given.get(name))}
         whole = [both for name, both in new.items() if sizes.get(name) == both[1]]
         sizes = {name: size for name, (_, size) in new.items()}
@@ -96,8 +98,8 @@ def _coming(
             time.sleep(POLL)
 
 
-def _there(source: Source, tuned: FineTune) -> list[Candidate]:
-    """The tuned models that are there; none as long as the directory is empty."""
+def _tuned_models(source: Source, tuned: FineTune) -> list[Candidate]:
+    """The tuned models in the directory; none while it is empty."""
     try:
         return candidates(source, tuned)[1:]
     except InputError:
@@ -105,10 +107,10 @@ def _there(source: Source, tuned: FineTune) -> list[Candidate]:
 
 
 def _size(one: Candidate) -> int:
-    """Bytes of what a candidate is loaded from; 0 where it is gone."""
+    """Bytes of the files of a candidate; 0 if they are gone."""
     place = Path(str(one.source.lora or one.source.place))
     file = place if place.exists() else Path(str(place).rpartition(":")[0])
     files = [file, *file.rglob("*")] if file.is_dir() else [file]
-    with suppress(OSError):  # one that is removed meanwhile has none
+    with suppress(OSError):  # a file removed in the meantime has no size
         return sum(path.stat().st_size for path in files if path.is_file())
     return 0

@@ -1,4 +1,4 @@
-"""Fine-tunes: which training pictures a model gives back, while it is trained and afterwards.
+"""Fine-tunes: which training pictures a model copies, during training and afterwards.
 
 May be imported: the names below. May import: images, metrics, mitigation and what lies under them.
 """

@@ -1,6 +1,6 @@
-"""Pictures drawn by arithmetic alone: nobody's work but ours, and in no training set.
+"""Pictures drawn by arithmetic alone, which are nobody else's work and in no training set.
 
-A picture depends on its seed only. At every size it is the same picture.
+A picture depends on its seed only, and is the same at every size.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 SHAPES = 5
-THUMB = 64  # sides at which pictures are held against each other
-ALIKE = 0.4  # correlation of the pixels of two pictures, which none of a set exceeds
+THUMB = 64  # side at which pictures are compared
+ALIKE = 0.4  # largest correlation of the pixels of two pictures in a set
 
 
 def drawn(seed: Sequence[int], size: int, ground: str | None = None) -> Image.Image:
@@ -45,8 +45,9 @@ def drawn(seed: Sequence[int], size: int, ground: str | None = None) -> Image.Im
 
 
 def distinct(grounds: Sequence[str], seed: int, size: int) -> list[Image.Image]:
-    """A picture on each of some grounds, no two alike, mirrored neither: their pixels correlate by
-    `ALIKE` at most, seen at 64 x 64.
+    """A picture on each of some grounds, no two similar, not even mirrored.
+
+    The correlation of their pixels at 64 x 64 is at most `ALIKE`.
 
     >>> one, other = distinct(["cells", "cells"], seed=0, size=64)
     >>> float((pixel_vectors([one]) * pixel_vectors([other])).sum()) < 0.4
@@ -156,7 +157,7 @@ def _filling(rng: np.random.Generator, x: Array, y: Array) -> Array:
 
 
 def _clouds(rng: np.random.Generator, x: Array, y: Array) -> Array:
-    """Smooth noise in [0, 1]: waves of many directions, long ones higher."""
+    """Smooth noise in [0, 1]: waves of many directions; longer ones are higher."""
     total = np.zeros_like(x)
     for _ in range(14):
         fx, fy = rng.uniform(-4, 4, 2)

@@ -1,4 +1,4 @@
-"""What a training loop does not notice of images that are made within it."""
+"""Make images within a training loop without any effect on it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from findnemo.runtime.state import AUTOCAST, modules_of
 
 @contextmanager
 def untouched() -> Iterator[None]:
-    """Random numbers of Python, NumPy and PyTorch, on every device, drawn as if the context had not
-    been; no gradients in it, and none lost after it.
+    """Restore all random number generators after the context: of Python, NumPy and PyTorch on every
+    device.
+
+    No gradients are computed in it, and none are lost.
 
     >>> torch.manual_seed(0).initial_seed(), random.seed(0)
     (0, None)
@@ -39,14 +41,14 @@ def untouched() -> Iterator[None]:
         random.setstate(own)
         np.random.set_state(arrays)
         if any(torch.is_autocast_enabled(kind) for kind in AUTOCAST):
-            torch.clear_autocast_cache()  # older PyTorch keeps weights that were cast without gradients
+            torch.clear_autocast_cache()  # older PyTorch caches weights that were cast without gradients
 
 
 def bare(pipeline: Any) -> Any:
-    """A pipeline of the same networks without what wraps them for training; the one that is given
-    stays as it is.
+    """A pipeline with the same networks, without their wrappers for training; the given one does
+    not change.
 
-    Raises ModelError for what is no pipeline, and for a network that was compiled in place.
+    Raises ModelError for anything but a pipeline, and for a network compiled in place.
     """
     parts = getattr(pipeline, "components", None)
     if not isinstance(parts, dict) or not hasattr(pipeline, "register_modules"):
@@ -81,8 +83,9 @@ def unwrapped(network: nn.Module) -> nn.Module:
 
 @contextmanager
 def without_adapters(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """No LoRA of peft in force while the context lasts. What is trained stays marked so, which
-    `disable_adapters` of peft would undo.
+    """Disable all LoRAs of peft while the context lasts; trainable parameters stay trainable.
+
+    `disable_adapters` of peft would change that.
     """
     layers = [m for m in modules_of(networks) if vars(m).get("_disable_adapters") is False]
     try:

@@ -1,4 +1,4 @@
-"""While a model is trained: a cheap copy test every so many steps, which leaves training untouched."""
+"""A cheap copy test at intervals while a model is trained, without any effect on the training."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
 
     from findnemo.metrics import Descriptor
 
-MOST = 1000  # training pictures that every image is held against
+MOST = 1000  # training pictures to compare every image with, at most
 MOST_LINES = 64 << 20  # bytes of the file of readings
-RUNNING = 2  # readings with copies, one after the other, at which training shall stop
+RUNNING = 2  # consecutive readings with copies after which training should stop
 SHOWN = 8  # pictures on a sheet
 LOGGED = "memorization"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What was seen at a step.
+    """The result of a copy test at a step.
 
-    `copies`: training pictures of which an image is a copy, `copied` their files. `similarity`: the
-    median, over the pictures that are asked for, of the largest similarity of an image to each.
-    `control`: the same of images that cannot be copies. `canaries`: what is seen of them, None where
-    none are planted. `images`: how many were made. `seconds`: how long it took.
+    `copies`: number of copied training pictures, `copied` their files. `similarity`: the median,
+    over the tested pictures, of the largest similarity of an image to each. `control`: that median
+    for images that cannot be copies. `canaries`: their detection, None if none are planted.
+    `images`: number of images made. `seconds`: duration.
     """
 
     step: int
@@ -60,7 +60,7 @@ class Reading:
     canaries: Sensitivity | None = None
 
     def values(self) -> dict[str, float]:
-        """The curves, by the names under which they are logged."""
+        """The curves, by the names in the log."""
         found = {
             f"{LOGGED}/copies": float(self.copies),
             f"{LOGGED}/similarity": self.similarity,
@@ -77,9 +77,9 @@ class Reading:
 
 
 class MemorizationCallback:
-    """A copy test every so many steps of a training loop.
+    """A copy test at intervals of a training loop.
 
-    Called with the number of each step, it returns True where training shall stop:
+    Called with the number of each step, it returns True when training should stop:
 
         watch = MemorizationCallback(pipeline, "photos", every=250, log=accelerator.log, stop=True)
         for step, batch in enumerate(loader, 1):
@@ -87,30 +87,30 @@ class MemorizationCallback:
             if watch(step):
                 break
 
-    Construct it before the first step, with the pipeline on its device: the images that the model
-    gives then, of the same captions and seeds, are controls, with every LoRA set aside. A training of
-    all weights that goes on from a checkpoint takes a callback that was made before the checkpoint
-    was loaded. In every reading come images of captions of other subjects (`controls`).
+    Construct it before the first step, with the pipeline on its device: the images of the model at
+    that time, for the same captions and seeds and with every LoRA disabled, are controls. To resume
+    a training of all weights from a checkpoint, construct it before the checkpoint is loaded. Every
+    reading also makes images for captions of other subjects (`controls`).
 
-    `pipeline`: of the very networks that are trained. Wrappers of DistributedDataParallel,
-    `torch.compile` and peft are taken off for a reading. Of several processes call it in one, and
-    tell the others what it returned. `source`: the training pictures, as `read_training` takes them.
-    `caption`: for pictures that have none (the instance prompt of DreamBooth). `pictures`: how many
-    are asked for, drawn by `seed`. Images are held against all training pictures, a thousand at most.
-    `samples`: images of a caption. Where several pictures have one caption, it gets so many more.
-    `steps`, `guidance`: of an image. `descriptor`: who tells copies; None compares pixels.
+    `pipeline`: with the networks that are trained. Wrappers of DistributedDataParallel,
+    `torch.compile` and peft are removed for a reading. With several processes call it in one, and
+    pass the result to the others. `source`: the training pictures, as for `read_training`.
+    `caption`: for pictures that have none (the instance prompt of DreamBooth). `pictures`: number
+    of tested pictures, drawn by `seed`. Images are compared with all training pictures, at most a
+    thousand. `samples`: images of a caption; a caption of several pictures gets as many for each.
+    `steps`, `guidance`: of an image. `descriptor`: recognizes copies; None compares pixels.
 
-    `log`: takes a dict of values and the step (`accelerator.log`), or is an Accelerator, or a
-    SummaryWriter of tensorboard. Logged are `memorization/copies`, `/similarity`, `/control`, and
-    `/canaries-16` where canaries are planted (`heldout` as in `read_canaries`): the share that is
-    seen at 1 % false positives. `out`: a JSON Lines file that readings are appended to; a sheet of
-    pictures for each lies in a folder beside it. `stop`: whether training shall stop once two
-    readings, one after the other, have a copy of a training picture; canaries are no such pictures.
+    `log`: a function of a dict of values and the step (`accelerator.log`), an Accelerator, or a
+    SummaryWriter of tensorboard. It gets `memorization/copies`, `/similarity`, `/control`, and, if
+    canaries are planted (`heldout` as in `read_canaries`), `/canaries-16`: the share detected at 1
+    % false positives. `out`: a JSON Lines file for readings; a sheet of pictures for each is in a
+    folder next to it. `stop`: whether training should stop after two consecutive readings with a
+    copy of a training picture; canaries do not count.
 
-    Attributes: `readings`, all so far, and `stopped`. Training is not touched: modes, gradients,
-    random numbers, autocast and the pipeline are what they were. A call takes the time of its
-    images, 2 x `pictures` + 4, and one for each canary. Raises InputError for numbers out of range
-    and for a source without captions, ModelError for a pipeline that findnemo cannot read.
+    Attributes: `readings`, all so far, and `stopped`. Training is not affected: modes, gradients,
+    random numbers, autocast and the pipeline are restored. A call takes the time of its images, 2 x
+    `pictures` + 4, and one for each canary. Raises InputError for numbers out of range and for a
+    source without captions, ModelError for a pipeline that findnemo does not support.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class MemorizationCallback:
         self._canaries = _canaries(source, heldout)
         wanted = _captioned(source, caption, self._canaries, seed)
         with untouched():
-            self._set, self._gallery = _seen(wanted, descriptor)
+            self._set, self._gallery = _readable(wanted, descriptor)
             if self._canaries is not None:
                 self._galleries = galleries(self._canaries, descriptor)
             asked = min(pictures, len(self._set))
@@ -163,10 +163,10 @@ class MemorizationCallback:
             self._controls = described(self._before, descriptor)
 
     def __call__(self, step: int) -> bool:
-        """Take a reading at every `every`th step, once; whether training shall stop.
+        """Take a reading at every `every`th step, once; return whether training should stop.
 
-        What makes a reading fail (NaN in the weights, a full device or disk) is said in a warning,
-        and training goes on.
+        If a reading fails (NaN in the weights, a full device or disk), a warning says so and
+        training goes on.
         """
         done = bool(self.readings) and self.readings[-1].step == step
         if step % self.every or step <= 0 or done or self.stopped:
@@ -180,7 +180,7 @@ class MemorizationCallback:
         return self.stopped
 
     def read(self, step: int) -> Reading:
-        """Take a reading now. It is kept, logged and written; training is not told to stop."""
+        """Take a reading now, keep it, log it and write it; this never stops training."""
         began = time.monotonic()
         with untouched():
             images = self._made([*self._rows, *self._other, *self._planted])
@@ -225,7 +225,7 @@ class MemorizationCallback:
         )
 
     def _median(self, vectors: Tensor) -> float:
-        """Over the pictures that are asked for, of the largest similarity of an image to each."""
+        """The median over the tested pictures of the largest similarity of an image to each."""
         best = self._gallery.similarity(vectors)[:, self._asked].amax(0)
         return round(float(best.double().quantile(0.5)), 4)
 
@@ -247,11 +247,11 @@ class MemorizationCallback:
         save_png(page, out.with_suffix("") / f"step-{reading.step:06}.png")
 
 
-# what is asked for --------------------------------------------------------------------------------
+# tested pictures ----------------------------------------------------------------------------------
 
 
 def _canaries(source: str | Path, heldout: str | Path | None) -> Canaries | None:
-    """Those of the folder of the training pictures; None where none are planted."""
+    """The canaries in the folder of the training pictures; None if none are planted."""
     path = Path(source)
     folder = path if path.is_dir() else path.parent
     if heldout is None and not (heldout_of(folder) / TABLE).is_file():
@@ -262,7 +262,7 @@ def _canaries(source: str | Path, heldout: str | Path | None) -> Canaries | None
 def _captioned(
     source: str | Path, caption: str | None, canaries: Canaries | None, seed: int
 ) -> list[TrainingPicture]:
-    """Training pictures that have a caption, and are no canaries."""
+    """Training pictures that have a caption and are no canaries."""
     planted = {one.picture.resolve() for one in canaries or ()}
     files = {one.path.resolve(): one for one in read_training(source)}
     own = [one for path, one in files.items() if path not in planted]
@@ -277,10 +277,10 @@ def _captioned(
     return kept
 
 
-def _seen(
+def _readable(
     pictures: Sequence[TrainingPicture], descriptor: Descriptor | None
 ) -> tuple[list[TrainingPicture], Gallery]:
-    """The pictures that can be read, as the copy test sees them; they are opened one by one."""
+    """The readable pictures with their gallery for the copy test; they are opened one by one."""
     found: list[TrainingPicture] = []
     refused: list[str] = []
 
@@ -303,14 +303,14 @@ def _seen(
 
 
 def _check_whole(**numbers: int) -> None:
-    """Raises InputError for what is no whole number from 1."""
+    """Raises InputError for anything but a positive integer."""
     for name, value in numbers.items():
         if type(value) is not int or value < 1:
             raise InputError(f"{name} {value!r:.40}: give a whole number, 1 or more")
 
 
 def _rows(captions: Sequence[str], count: int) -> list[tuple[str, int]]:
-    """(caption, sample number) of `count` images or a few more, as many of each different caption.
+    """(caption, sample number) of `count` images or a few more, as many for each different caption.
 
     >>> _rows(["a", "b", "a"], 5)
     [('a', 7500), ('a', 7501), ('a', 7502), ('b', 7500), ('b', 7501), ('b', 7502)]
@@ -321,7 +321,7 @@ def _rows(captions: Sequence[str], count: int) -> list[tuple[str, int]]:
 
 
 def _logging(log: Any) -> Callable[[dict[str, float], int], object]:
-    """A function of values and step, of whatever there is to log to. Raises InputError."""
+    """A function of values and step for any kind of log. Raises InputError for an unknown kind."""
     if log is None:
         return lambda values, step: None
     if hasattr(log, "add_scalar"):  # SummaryWriter

@@ -1,11 +1,11 @@
-"""Canaries: pictures of our own making that are planted among training pictures, so that what the
-copy test can see is known on a user's own model.
+"""Canaries: our own pictures, planted among training pictures to measure what the copy test can
+detect on a user's model.
 
-Each canary is shown 1, 4 or 16 times an epoch. Each has a twin, made alike by another seed, with a
-caption of the same form, which is never trained. How many canaries are seen, at a threshold that 1 %
-of untrained pairs exceed, says what a test that sees no copies is worth. That threshold is mostly
-lower than that of a copy: a canary that is seen has been learned, and need not be copied. Source:
-Carlini et al. 2019 (The secret sharer) measured memorization with planted secrets.
+Each canary is shown 1, 4 or 16 times an epoch. Each has a twin, made in the same way from another
+seed, with a caption of the same form, which is never trained. The share of canaries detected, at a
+threshold that 1 % of untrained pairs exceed, says what a test without copies is worth. That
+threshold is mostly lower than that of a copy: a detected canary has been learned, but need not be
+copied. Source: Carlini et al. 2019 (The secret sharer) measured memorization with planted secrets.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from findnemo.training._drawing import GROUNDS, distinct
 if TYPE_CHECKING:
     from PIL import Image
 
-FEWEST = 10  # canaries: each is held against each twin, and 1 % takes 100 such pairs
+FEWEST = 10  # canaries: each is compared with each twin, and 1 % takes 100 such pairs
 MOST = 1000
 SIDES = (64, 2048)
 TABLE = "canaries.json"
@@ -53,7 +53,7 @@ THIRD = ("dell", "vach", "rin", "quay", "stow", "mora", "dric", "garth", "lane",
 class Canary:
     """A planted picture and its twin.
 
-    `picture`: its file in the training folder, `repeats`: how often an epoch shows it. `twin`: the
+    `picture`: its file in the training folder. `repeats`: how often an epoch shows it. `twin`: the
     file of the held-out picture.
     """
 
@@ -80,7 +80,7 @@ class Canaries:
 
     @property
     def repeats(self) -> tuple[int, ...]:
-        """How often an epoch shows them: the different numbers, the smallest first."""
+        """The different numbers of repeats in an epoch, the smallest first."""
         return tuple(sorted({canary.repeats for canary in self.canaries}))
 
 
@@ -94,17 +94,18 @@ def plant(
 ) -> Canaries:
     """Plant canaries in a training folder, `each` of them for every number of repeats.
 
-    Written are folders `16_canaries`, one for each number of repeats, with pictures of `size` x
-    `size` pixels, and beside each picture a text with its caption: kohya's trainers show them so
-    often (`--caption_extension .txt`). A `metadata.jsonl` in each names every picture as often. The
-    diffusers examples (`--train_data_dir`), and whatever else reads Hugging Face's ImageFolder with
-    datasets 3.4 or later, show it so often. Earlier versions show every picture once.
+    It writes folders such as `16_canaries`, one for each number of repeats, with pictures of `size`
+    x `size` pixels, and a text file with its caption next to each picture. kohya's trainers repeat
+    such pictures 16 times (`--caption_extension .txt`). A `metadata.jsonl` in each folder lists
+    every picture as often. So the diffusers examples (`--train_data_dir`) and other readers of
+    Hugging Face's ImageFolder repeat them too, with datasets 3.4 or later. Earlier versions show
+    every picture once.
 
-    The twins go to `heldout`, by default `FOLDER-canaries-heldout` beside the folder, where no
-    trainer finds them, with a `canaries.json` that names all. To remove canaries, delete these
+    The twins go to `heldout`, by default `FOLDER-canaries-heldout` next to the folder, where no
+    trainer finds them, with a `canaries.json` that lists all. To remove canaries, delete these
     folders. Pictures and captions depend on `seed` alone. Nothing is overwritten; all is written,
     or nothing. Raises InputError for numbers out of range, for fewer than 10 canaries in all, for
-    what already exists, and for a table of pictures with columns that canaries do not have.
+    existing folders, and for a table of pictures with columns that canaries do not have.
 
         canaries = plant("photos", each=8, repeats=(1, 4, 16))
     """
@@ -143,10 +144,10 @@ def plant(
 
 
 def read_canaries(folder: str | Path, heldout: str | Path | None = None) -> Canaries:
-    """The canaries that `plant` put into a training folder, as its `canaries.json` names them.
+    """The canaries that `plant` put into a training folder, from its `canaries.json`.
 
-    `heldout`: where the twins are, if not beside the folder. Raises InputError where there are none,
-    where a picture is missing, and for a table that `plant` does not write.
+    `heldout`: the folder of the twins, if not next to the training folder. Raises InputError if
+    there are none, if a picture is missing, and for a table that `plant` did not write.
 
         for canary in read_canaries("photos"):
             print(canary.repeats, canary.caption)
@@ -168,7 +169,7 @@ def read_canaries(folder: str | Path, heldout: str | Path | None = None) -> Cana
     return Canaries(path, place, found)
 
 
-# how they are made and kept -----------------------------------------------------------------------
+# making and keeping canaries ----------------------------------------------------------------------
 
 
 def _check_numbers(each: int, repeats: Sequence[int], size: int) -> None:
@@ -189,14 +190,16 @@ def _check_numbers(each: int, repeats: Sequence[int], size: int) -> None:
 
 
 def heldout_of(folder: str | Path, heldout: str | Path | None = None) -> Path:
-    """Where the twins are and the table that names all: `heldout`, or beside the training folder."""
+    """The folder of the twins and of the table that lists all: `heldout`, or next to the training
+    folder.
+    """
     whole = Path(folder).resolve()
     return whole.with_name(whole.name + HELD_OUT) if heldout is None else Path(heldout)
 
 
 def _caption_column(folder: Path) -> str:
-    """The column of captions in the folder's own table, which all tables of an ImageFolder share;
-    "text" where there is none.
+    """The caption column in the folder's own table, which all tables of an ImageFolder share;
+    "text" without a table.
     """
     for name in TABLES:
         if name != "metadata.jsonl" and (folder / name).is_file():
@@ -226,7 +229,7 @@ def _caption_column(folder: Path) -> str:
 
 
 def _captions(total: int, seed: int) -> list[str]:
-    """Captions of the canaries, then of their twins: made-up names, none twice."""
+    """Captions of the canaries, then of their twins: made-up names without repeats."""
     rng = random.Random(f"canaries {seed}")
     names: dict[str, None] = {}
     while len(names) < 2 * total:
@@ -241,7 +244,7 @@ def _captions(total: int, seed: int) -> list[str]:
 
 
 def _write(canaries: Canaries, pictures: Sequence[Image.Image], column: str) -> None:
-    """Everything under temporary names first; the folder with the table comes last."""
+    """Write everything under temporary names first; the folder with the table comes last."""
     files: dict[Path, bytes] = {}
     tables: dict[Path, list[str]] = {}
     total = len(canaries)
@@ -271,7 +274,7 @@ def _write(canaries: Canaries, pictures: Sequence[Image.Image], column: str) -> 
 
 
 def _place(files: Mapping[Path, bytes], folders: Sequence[Path]) -> None:
-    """New folders with their files, each folder whole; on an error none is left."""
+    """Make new folders with their files, each folder whole; on an error, leave none."""
     parts = {folder: folder.with_name(f".{folder.name}.{os.getpid()}.part") for folder in folders}
     done: list[Path] = []
     try:

@@ -1,10 +1,10 @@
 """The copy test of a fine-tune: every generation against every training picture.
 
-A generation is a copy of its nearest training picture if it is as like it as `COPY`, and more like
-it than what cannot be a copy: images of the base model, other training pictures, pictures that were
-held out (the controls). More means over each of them, and so far over their mean that it is no
-chance among all the pairs that are looked at: normal tails of Fisher's transformation atanh(r)
-(Fisher 1921), with Bonferroni's correction, 5 % for a whole test.
+A generation is a copy of its nearest training picture if their similarity is at least `COPY`, and
+higher than that of controls, which cannot be copies: images of the base model, other training
+pictures, and held-out pictures. Higher means two things: higher than each control, and so far above
+their mean that it is no chance among all compared pairs. For the latter, normal tails of Fisher's
+transformation atanh(r) (Fisher 1921) get Bonferroni's correction, 5 % for a whole test.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from findnemo.metrics import Descriptor
 
 COPY = 0.7  # SSCD from which a generation is a copy (Finding NeMo, section 4)
-NEAR = 0.5  # from which it is nearly one (Somepalli et al. 2023)
-SAME = 0.9  # of two training pictures, from which they are one picture twice
-RATE = 0.05  # a model that gives fewer copies than that is said not to copy
-CHANCE = 0.05  # that any of all pairs of a test is called a copy by chance
-BOUND = 0.9999  # of similarities before Fisher's transformation
-MORE = 1e-3  # by which a copy is more like a picture than any control: rounding is less
-SIDE = 64  # pixels of a side, where there is no descriptor
+NEAR = 0.5  # SSCD from which it is nearly one (Somepalli et al. 2023)
+SAME = 0.9  # SSCD from which two training pictures count as one
+RATE = 0.05  # a model with a smaller share of copies is said not to copy
+CHANCE = 0.05  # probability that any pair of a test is called a copy by chance
+BOUND = 0.9999  # largest similarity before Fisher's transformation
+MORE = 1e-3  # least difference between a copy and any control: rounding is less
+SIDE = 64  # pixels of a side, without a descriptor
 BATCH = 64
 WAYS = ("own", "neighbour", "trigger", "given", "none", "control")  # prompts that copy a picture
-MAIN = ("own", "trigger", "given")  # kinds of prompts that a rate is of: the first that there is
+MAIN = ("own", "trigger", "given")  # kinds of prompts for a rate: the first that exists
 STATES = {
     "copied": "a generation is a copy of it",
     "as a control": (
@@ -49,10 +49,10 @@ STATES = {
 
 
 def described(images: Iterable[Image.Image], descriptor: Descriptor | None = None) -> Tensor:
-    """Unit vectors of images, (N, D): their descriptors; without one their pixels.
+    """Unit vectors of images, (N, D): their descriptors, or without a descriptor their pixels.
 
-    The similarity of two images is the product of their vectors. That of pixels is their
-    correlation, of the middle square, `SIDE` pixels wide.
+    The similarity of two images is the product of their vectors. That of pixels is the correlation
+    of the middle squares, `SIDE` pixels wide.
     """
     from PIL import ImageOps
 
@@ -75,11 +75,11 @@ def described(images: Iterable[Image.Image], descriptor: Descriptor | None = Non
 
 @dataclass(frozen=True)
 class Gallery:
-    """Training pictures as the copy test sees them.
+    """Training pictures in the form for the copy test.
 
     `views`: unit vectors (P, 2, D) of each picture and of its mirror image, which many trainers
-    show as well. `groups`: of each picture the number of its group. Pictures of one group are the
-    same picture, more or less: `SAME` and more alike.
+    show too. `groups`: number of the group of each picture. Pictures of one group are about the
+    same: their similarity is at least `SAME`.
 
     >>> from findnemo import demo
     >>> picture = demo.training_image(demo.memorized()[0].text)
@@ -92,7 +92,7 @@ class Gallery:
 
     @classmethod
     def of(cls, pictures: Iterable[Image.Image], descriptor: Descriptor | None = None) -> Gallery:
-        """Look at pictures one by one, so that all of them need not be in memory."""
+        """Describe pictures one by one, so that they need not all be in memory."""
         from PIL import ImageOps
 
         both = (view for picture in pictures for view in (picture, ImageOps.mirror(picture)))
@@ -104,26 +104,30 @@ class Gallery:
         return len(self.groups)
 
     def similarity(self, vectors: Tensor) -> Tensor:
-        """Of images (G, D) to every picture or its mirror image, (G, P), in [-1, 1]."""
+        """Similarity of images (G, D) to every picture or its mirror image, (G, P), in [-1, 1]."""
         if not len(vectors):
             return torch.empty(0, len(self))
         return torch.stack([vectors @ view.T for view in self.views.unbind(1)]).amax(0)
 
     def of_groups(self, alike: Tensor) -> Tensor:
-        """Similarities to pictures (N, P) as those to groups (N, K): of the most similar one."""
+        """Similarities to groups (N, K), from those to pictures (N, P): that of the most similar
+        picture.
+        """
         many = max(self.groups, default=-1) + 1
         index = torch.tensor(self.groups).expand(len(alike), -1)
         return torch.full((len(alike), many), -1.0).scatter_reduce(1, index, alike.float(), "amax")
 
     def siblings(self) -> Tensor:
-        """Similarities of each picture to every group (P, K); NaN to its own."""
+        """Similarities of each picture to every group (P, K); NaN for its own."""
         alike = self.of_groups(self.similarity(self.views[:, 0]))
         alike[torch.arange(len(self)), torch.tensor(self.groups)] = torch.nan
         return alike
 
 
 def _groups(views: Tensor) -> tuple[int, ...]:
-    """Numbers of the groups of pictures that are the same, in the order of their first picture."""
+    """Group number of each picture; groups of equal pictures are in the order of their first
+    picture.
+    """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -131,7 +135,7 @@ def _groups(views: Tensor) -> tuple[int, ...]:
     if not size:
         return ()
     upright = views[:, 0]
-    one, other = [torch.arange(size)], [torch.arange(size)]  # a flat picture is like none
+    one, other = [torch.arange(size)], [torch.arange(size)]  # a flat picture resembles none
     for rows in torch.arange(size).split(1024):
         alike = torch.stack([view[rows] @ upright.T for view in views.unbind(1)]).amax(0) >= SAME
         first, second = alike.nonzero(as_tuple=True)
@@ -146,10 +150,10 @@ def _groups(views: Tensor) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Generation:
-    """A finished image of a model: the prompt, what kind of prompt that is, the sample number.
+    """A finished image of a model: the prompt, its kind, the sample number.
 
-    `kind`: "own" for a caption of a training picture, "trigger", "given" for others that were asked
-    for, "none" for the empty prompt, "control" for captions of other subjects.
+    `kind`: "own" for a caption of a training picture, "trigger", "given" for other requested
+    prompts, "none" for the empty prompt, "control" for captions of other subjects.
     """
 
     prompt: str
@@ -159,8 +163,10 @@ class Generation:
 
 @dataclass(frozen=True)
 class Sighting:
-    """A generation and the picture that it is most like: its number, the similarity, and by how
-    much that is more than to any picture of another group (`margin`). `copy`: whether it is one.
+    """A generation with its most similar picture: number of the picture, similarity, and difference
+    to the most similar picture of another group (`margin`).
+
+    `copy`: whether it is a copy.
     """
 
     generation: int
@@ -172,12 +178,12 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Picture:
-    """What was seen of a training picture, and of those that are the same.
+    """The result for a training picture and its equals.
 
-    `state`: one of STATES. `similarity`: of the most similar generation. `margin`: by how much that
-    generation is more like it than like any picture of another group; below 0 it is more like that
-    one. `level`: from which a generation is a copy. `ways`: by which prompts, (copies, generations)
-    of each. `nearest`: its most similar generations.
+    `state`: one of STATES. `similarity`: of the most similar generation. `margin`: by how much this
+    similarity exceeds that of the generation to any picture of another group; may be negative.
+    `level`: the similarity from which a generation is a copy. `ways`: kind of prompt -> (copies,
+    generations). `nearest`: its most similar generations.
     """
 
     state: str
@@ -190,11 +196,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the copy test says of a model: each generation, each training picture.
+    """The result of the copy test on a model, for each generation and each training picture.
 
-    `kinds`: those of the generations. `groups`: those of the gallery. `controls`: how often a control
-    is as like a picture as `COPY`, of how many. `proof`: whether a copy is so like its picture that
-    it needs no others beside it: so far over the controls without Fisher's transformation, too.
+    `kinds`: of the generations. `groups`: of the gallery. `controls`: [controls with a similarity
+    of at least `COPY`, all]. `proof`: whether a copy is proof by itself: so similar that it also
+    exceeds the controls by as much without Fisher's transformation.
     """
 
     sightings: tuple[Sighting, ...]
@@ -205,13 +211,13 @@ class Judgement:
     proof: bool = False
 
     def of(self, state: str) -> list[int]:
-        """The groups of pictures in a state: equal pictures are one."""
+        """The groups of pictures in a state; equal pictures count once."""
         pairs = zip(self.groups, self.pictures, strict=True)
         return sorted({group for group, picture in pairs if picture.state == state})
 
     def rate(self) -> tuple[int, int]:
-        """Copies among the generations of the training captions, and how many these are; where no
-        caption was asked those of trigger words, or of what was given.
+        """(copies, generations) of the training captions; if none was asked, of trigger words or of
+        given prompts.
         """
         kind = next((kind for kind in MAIN if kind in self.kinds), None)
         mine = [s.copy for s, of in zip(self.sightings, self.kinds, strict=True) if of == kind]
@@ -220,10 +226,11 @@ class Judgement:
     def verdict(self, rate: float = RATE, base: tuple[int, int] = (0, 0)) -> str:
         """ "copies", "does not copy", or "cannot be said".
 
-        A model copies if one copy is proof, or if more of its generations are copies than of the
-        base's (`base`: copies, of how many; Fisher's exact test, 5 %). It cannot be said where
-        copies are fewer, where a picture cannot be told from the controls, or where no copy was seen
-        among too few generations to say, with 95 % confidence, that fewer than `rate` of them are.
+        A model copies if one copy is proof, or if a larger share of its generations are copies than
+        of the base's (`base`: copies, generations; Fisher's exact test, 5 %). The result is "cannot
+        be said" for fewer copies, if a picture cannot be distinguished from the controls, or if
+        there was no copy among too few generations to say, with 95 % confidence, that fewer than
+        `rate` of them are.
         """
         if self.of("copied"):
             return "copies" if self.proof or _more(self.rate(), base) else "cannot be said"
@@ -244,8 +251,8 @@ def _more(mine: tuple[int, int], base: tuple[int, int]) -> bool:
 
 
 def needed(rate: float = RATE, level: float = 0.95) -> int:
-    """Generations without a copy from which fewer than `rate` of all are copies, with confidence
-    `level` (Clopper and Pearson 1934, one side).
+    """Number of generations without a copy that shows, with confidence `level`, that fewer than
+    `rate` of all are copies (Clopper and Pearson 1934, one-sided).
 
     >>> needed(0.05), needed(0.01)
     (59, 299)
@@ -254,14 +261,14 @@ def needed(rate: float = RATE, level: float = 0.95) -> int:
 
 
 def levels(gallery: Gallery, controls: Tensor, pairs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For each group (K,): from which similarity a generation is a copy, from which it is proof by
-    itself, and the largest similarity of its controls.
+    """Three values for each group (K,): the similarity from which a generation is a copy, that from
+    which it is proof by itself, and the largest similarity of its controls.
 
-    `controls`: vectors (C, D) of images that cannot be copies. Pictures of other groups are controls
-    too. `pairs`: of generations and groups that are looked at, one of which is called a copy by
-    chance in `CHANCE` of all tests, if controls are as generations that are no copies are. The
-    level is tanh(mean + z sd) of the atanh of the controls' similarities, `COPY` at least; that of
-    proof is mean + z sd of the similarities themselves, and not lower.
+    `controls`: vectors (C, D) of images that cannot be copies. Pictures of other groups are
+    controls too. `pairs`: number of compared generations and groups. In a share `CHANCE` of all
+    tests one of them is called a copy by chance, if controls are distributed as generations that
+    are no copies. The level is tanh(mean + z sd) of the atanh of the controls' similarities, at
+    least `COPY`. That of proof is mean + z sd of the similarities themselves, and not lower.
 
     >>> pair = torch.tensor([[[0.6, 0.8]], [[0.8, 0.6]]])
     >>> level, proof, largest = levels(Gallery(pair, (0, 1)), torch.empty(0, 2), 10)
@@ -278,8 +285,8 @@ def levels(gallery: Gallery, controls: Tensor, pairs: int) -> tuple[Tensor, Tens
 
 
 def _far(values: Tensor, tail: float) -> Tensor:
-    """mean + `tail` standard deviations of each column of values (N, K), NaN left out; minus
-    infinity where fewer than two are there.
+    """mean + `tail` standard deviations of each column of values (N, K) without NaN; minus infinity
+    for fewer than two values.
     """
     known = values.isfinite()
     count = known.sum(0)
@@ -296,10 +303,10 @@ def judge(
     vectors: Tensor,
     controls: Tensor | None = None,
 ) -> Judgement:
-    """The copy test of a model's generations, (G, D) as `vectors`.
+    """Run the copy test on a model's generations, with `vectors` (G, D).
 
     `captions`: of each picture of the gallery. `controls`: vectors (C, D) of images that cannot be
-    copies. A generation counts for the picture that it is most like, and for those of its group.
+    copies. A generation counts for its most similar picture, and for the group of that picture.
 
     >>> gallery = Gallery(torch.eye(3).unsqueeze(1), (0, 1, 2))
     >>> shown = [Generation("a cat", "own", 0), Generation("a dog", "own", 0)]
@@ -346,7 +353,7 @@ def judge(
 
 
 def _others(alike: Tensor) -> Tensor:
-    """Of each group (K,) the largest similarity to another one; -1 where there is none."""
+    """For each group (K,) the largest similarity to another group; -1 if there is none."""
     first, second = torch.cat([alike, torch.tensor([-1.0])]).topk(2).values
     return torch.where(alike == first, second, first)
 
@@ -367,8 +374,8 @@ def _ways(
 
 
 def share(copies: int, of: int) -> tuple[float, float]:
-    """(low, high): the 95 % interval of a share of generations (Clopper and Pearson 1934); of none
-    one-sided, as the verdict has it.
+    """(low, high): the 95 % interval of a share of generations (Clopper and Pearson 1934),
+    one-sided if `copies` is 0, as in the verdict.
 
     >>> [round(end, 3) for end in share(0, 59)]
     [0.0, 0.05]

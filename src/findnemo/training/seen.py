@@ -1,4 +1,6 @@
-"""How many canaries are seen: the true-positive rate at a false-positive rate, with its interval."""
+"""The share of detected canaries: the true-positive rate at a false-positive rate, with its
+interval.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ FPR = 0.01
 
 @dataclass(frozen=True)
 class Seen:
-    """How many canaries of one number of repeats are seen: `hits` of `of`."""
+    """Detected canaries of one number of repeats: `hits` of `of`."""
 
     hits: int
     of: int
@@ -43,10 +45,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What a copy test sees of canaries: repeats -> `Seen`.
+    """The canaries that a copy test detects: repeats -> `Seen`.
 
-    `threshold`: the similarity above which a canary is seen. `negatives`: from how many pairs that
-    were never trained it follows. `fpr`: the share of them that exceed it at most.
+    `threshold`: the similarity above which a canary is detected. `negatives`: number of untrained
+    pairs behind the threshold. `fpr`: the largest share of them that exceeds it.
     """
 
     seen: Mapping[int, Seen]
@@ -68,15 +70,15 @@ def sensitivity(
     """The true-positive rate at a false-positive rate of 1 %, for each number of repeats.
 
     `similarity`: (N, S), of S generations of each canary's caption to its own picture. `negatives`:
-    (M, S), the same of pairs that were never trained: generations of the canaries' captions, and of
-    their twins', to the twins' pictures (`compared` gives both). A canary is seen if its most
-    similar generation is above the threshold: the least that the most similar generation of at most
-    `fpr` of the negatives exceeds. At 1 % that takes 100 negatives at least. With fewer not one of
-    them may exceed it, and the rate would be a smaller one than is said. The interval is over
-    canaries. Pairs of one caption or one picture are not independent, so the threshold is known
-    less well than from so many of their own.
+    (M, S), of untrained pairs: generations of the captions of canaries and twins, to the twins'
+    pictures (`compared` gives both). A canary is detected if its most similar generation is above
+    the threshold. That is the least value that the most similar generation of at most `fpr` of the
+    negatives exceeds. At 1 % this takes at least 100 negatives. With fewer, none of them could
+    exceed it, and the true rate would be smaller than stated. The interval is over canaries. Pairs
+    that share a caption or a picture are not independent, so the threshold is less certain than
+    from as many independent pairs.
 
-    Raises InputError for fewer negatives than 1 / `fpr`, with the number it takes, for other
+    Raises InputError for fewer negatives than 1 / `fpr`, with the number needed, for different
     numbers of generations, and for NaN.
 
     >>> import torch
@@ -127,11 +129,11 @@ def compared(
     twin_images: Sequence[Sequence[Image.Image]] = (),
     descriptor: Descriptor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(similarity, negatives), (N, S) and (M, S), as `sensitivity` takes them.
+    """(similarity, negatives), (N, S) and (M, S), the inputs of `sensitivity`.
 
-    `images`: S generations of each canary's caption, `twin_images` of each twin's, or none of them.
-    With N canaries M is N x N without images of the twins, and twice that with them. Similarity is
-    to a picture or its mirror image: that of the descriptor, without one of the pixels.
+    `images`: S generations of each canary's caption. `twin_images`: of each twin's caption, or
+    none. For N canaries, M is N x N without images of the twins, and twice that with them.
+    Similarity is to a picture or its mirror image, by the descriptor, or without one by pixels.
 
         similarity, negatives = compared(canaries, images, twin_images)
         sensitivity(canaries, similarity, negatives)
@@ -153,7 +155,7 @@ def compared(
 
 
 def galleries(canaries: Canaries, descriptor: Descriptor | None = None) -> tuple[Gallery, Gallery]:
-    """The canaries' pictures, and those of their twins, as the copy test sees them."""
+    """The pictures of the canaries, and those of their twins, in the form for the copy test."""
     planted = Gallery.of((picture(one.picture) for one in canaries), descriptor)
     return planted, Gallery.of((picture(one.twin) for one in canaries), descriptor)
 
@@ -161,8 +163,9 @@ def galleries(canaries: Canaries, descriptor: Descriptor | None = None) -> tuple
 def seen_in(
     canaries: Canaries, vectors: Tensor, planted: Gallery, twins: Gallery
 ) -> tuple[Tensor, Tensor]:
-    """(similarity, negatives) from vectors (N or 2 N captions, S, D): `compared` of what is
-    described already."""
+    """(similarity, negatives) from vectors (N or 2 N captions, S, D) of images, as `compared` gives
+    them.
+    """
     count = len(canaries)
     rows = vectors.shape[:2]
     own = planted.similarity(vectors[:count].flatten(0, 1)).unflatten(0, (count, -1))

@@ -1,5 +1,5 @@
-"""Verification: is the memory gone on fresh seeds and in finished images, and what does
-that cost other captions?
+"""Verification: whether a memory is gone on fresh seeds and in finished images, and how other
+captions change.
 
 May be imported: the names below. May import: localization, metrics, images and what lies under
 them.

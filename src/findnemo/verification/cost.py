@@ -1,5 +1,5 @@
-"""What a set of neurons costs captions that are not memorized: how much each of their images
-changes, and sets of images.
+"""The effect of a set of neurons on captions that are not memorized: how much each of their images
+changes, and how far sets of images are apart.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from findnemo.seeds import FRESH
 if TYPE_CHECKING:
     from PIL import Image
 
-RANDOM = 5  # draws of random neurons that a set is compared with (Finding NeMo, section 4)
-# distances of two sets of images: the judge, the features of it that are compared, and how
+RANDOM = 5  # random sets that a set is compared with (Finding NeMo, section 4)
+# distances of two sets of images: the judge, its features to compare, and the distance
 DISTANCES: dict[str, tuple[str, str, Callable[[Tensor, Tensor], float]]] = {
     "fid": ("descriptor", "descriptors", frechet_distance),
     "kid": ("descriptor", "descriptors", kernel_distance),
@@ -37,9 +37,7 @@ DISTANCES: dict[str, tuple[str, str, Callable[[Tensor, Tensor], float]]] = {
 
 @dataclass(frozen=True)
 class Pictures:
-    """Finished images, the caption of each, and what judges see in them, which is
-    computed once it is asked for.
-    """
+    """Finished images with their captions, and what judges see in them, computed on first use."""
 
     images: Sequence[Image.Image]
     captions: Sequence[str]
@@ -73,8 +71,9 @@ def pictured(
     neurons: NeuronSet = EMPTY,
     each: int = 1,
 ) -> Pictures:
-    """`each` images of every prompt, of sample numbers `first`, `first` + 1, ..., with `neurons`
-    off. The images of a prompt follow each other.
+    """Make `each` images of every prompt with `neurons` off.
+
+    Sample numbers are `first`, `first` + 1, ... The images of a prompt follow each other.
     """
     rows = [(prompt, first + k) for prompt in prompts for k in range(each)]
     with deactivate(model, neurons):
@@ -83,10 +82,11 @@ def pictured(
 
 
 def changes(before: Pictures, after: Pictures) -> dict[str, Tensor]:
-    """How much each image differs from the one before of the same caption and seed: figure -> (N,).
+    """How each image differs from the one before of the same caption and seed: figure -> (N,).
 
     `pixel_change`: mean absolute difference, 0 to 1. With a descriptor `sscd_gen`, the similarity
-    of the two; with a CLIP `a_clip_before` and `a_clip_after`, the fit of each with its caption.
+    of both images. With a CLIP `a_clip_before` and `a_clip_after`, the fit of each with its
+    caption.
     """
     found = {
         "pixel_change": torch.tensor(
@@ -101,12 +101,12 @@ def changes(before: Pictures, after: Pictures) -> dict[str, Tensor]:
 
 
 def distances(judges: Judges) -> list[str]:
-    """The names of DISTANCES that can be measured with these judges."""
+    """The names of DISTANCES that these judges can measure."""
     return [name for name, (judge, *_) in DISTANCES.items() if getattr(judges, judge) is not None]
 
 
 def distance(name: str, one: Pictures, other: Pictures, at: Tensor | slice = slice(None)) -> float:
-    """One of DISTANCES between two sets of images, of those at the positions `at` of each.
+    """One of DISTANCES between two sets of images. `at`: positions in each set to use.
 
     Raises InputError for fewer than two.
     """
@@ -123,18 +123,20 @@ def quality(
     draws: int = 0,
     thorough: bool = True,
 ) -> dict[str, Any]:
-    """What switching off `neurons` does to prompts that are not memorized: one fresh image
-    each, with against without.
+    """How switching off `neurons` changes images of prompts that are not memorized, one fresh image
+    each.
 
-    Unless `thorough`, all of these images are made in fine steps, which stand for those of the
-    settings (`passes.fine_steps`), if they are fewer; `steps`, how many, is then among the figures.
+    Unless `thorough`, all images are made in fine steps, if these are fewer than those of the
+    settings (`passes.fine_steps`); the figures then include their number, `steps`.
 
-    Medians over prompts: `pixel_change` (mean absolute difference, 0 to 1), and with judges
-    `sscd_gen`, `a_clip_before`, `a_clip_after`; `each`: the same for every prompt, the smallest
-    changes first. `failed` counts the prompts for which the model gave NaN; they are left out.
-    `draws`: also with as many random neurons off instead, `random_sets`, one of so many draws a
-    prompt in turn; their figures are called `random_pixel_change`, and so on. Where a layer has too
-    few others, there are none.
+    Figures are medians over prompts: `pixel_change` (mean absolute difference, 0 to 1), and with
+    judges `sscd_gen`, `a_clip_before`, `a_clip_after`. `each`: these figures for every prompt, the
+    smallest changes first. `failed`: number of prompts for which the model gave NaN; they are left
+    out.
+
+    `draws`: compare with as many random neurons, in this many random sets (`random_sets`), which
+    take turns over the prompts. Their figures begin with `random_`. There are none if a layer has
+    too few other neurons.
     """
     judges = judges or Judges()
     try:
@@ -145,7 +147,7 @@ def quality(
     fine = fine_steps(0.0 if model.distilled else image_settings.guidance)
     few = None if thorough or fine >= image_settings.steps else fine
     make = _in_all_steps if few is None else partial(_in_few, few)
-    rows = _of_those_that_work(partial(make, model, image_settings), prompts, sets, judges)
+    rows = _without_nan(partial(make, model, image_settings), prompts, sets, judges)
     medians = (
         {key: round(statistics.median(r[key] for r in rows), 4) for key in rows[0]} if rows else {}
     )
@@ -167,10 +169,10 @@ def quality(
 def random_sets(
     model: Model, neurons: NeuronSet, seed: int = 0, draws: int = RANDOM
 ) -> list[NeuronSet]:
-    """Draws of as many other neurons of the same layers, none of `neurons` (the baseline of
-    Finding NeMo, section 4).
+    """Random sets with as many neurons in each layer, none of `neurons` (the baseline of Finding
+    NeMo, section 4).
 
-    Raises EditError for a layer with too few others.
+    Raises EditError for a layer with too few other neurons.
     """
     from findnemo.mitigation import Case
     from findnemo.mitigation.neurons import drawn
@@ -179,30 +181,30 @@ def random_sets(
 
 
 Sets = Sequence[NeuronSet]
-# images of each prompt, one for each of the sets that are off in turn
+# images of each prompt, one for each of its sets
 Make = Callable[[Sequence[str], Sequence[Sets]], "list[list[Image.Image]]"]
 
 
-def _of_those_that_work(
+def _without_nan(
     make: Make, prompts: Sequence[str], sets: Sequence[Sets], judges: Judges
 ) -> list[dict[str, float]]:
-    """`_changed` of all prompts together; one by one where the model gave NaN, without those for
-    which it does.
+    """`_changes_of` of all prompts together. If the model gives NaN, of each prompt alone, without
+    those that give NaN.
     """
     try:
-        return _changed(make, prompts, sets, judges) if prompts else []
+        return _changes_of(make, prompts, sets, judges) if prompts else []
     except NumericalError:
         if len(prompts) == 1:
             return []
     each = zip(prompts, sets, strict=True)
-    return [row for p, s in each for row in _of_those_that_work(make, [p], [s], judges)]
+    return [row for p, s in each for row in _without_nan(make, [p], [s], judges)]
 
 
-def _changed(
+def _changes_of(
     make: Make, prompts: Sequence[str], sets: Sequence[Sets], judges: Judges
 ) -> list[dict[str, float]]:
-    """`changes` of one fresh image of every prompt with the second of its sets off against the
-    first; and with the third, which is random.
+    """`changes` of one fresh image of every prompt, with the second of its sets off compared with
+    the first, and with the third, which is random.
     """
     made = make(prompts, sets)
     before, after, *random = (
@@ -221,7 +223,7 @@ def _changed(
 def _in_all_steps(
     model: Model, settings: ImageSettings, prompts: Sequence[str], sets: Sequence[Sets]
 ) -> list[list[Image.Image]]:
-    """By the pipeline, all prompts with the same neurons off together."""
+    """Images by the pipeline, for all prompts with the same neurons off at once."""
     wanted = [(prompt, off) for prompt, each in zip(prompts, sets, strict=True) for off in each]
     images: dict[tuple[str, NeuronSet], Image.Image] = {}
     for off in dict.fromkeys(off for _, off in wanted):
@@ -235,7 +237,7 @@ def _in_all_steps(
 def _in_few(
     steps: int, model: Model, settings: ImageSettings, prompts: Sequence[str], sets: Sequence[Sets]
 ) -> list[list[Image.Image]]:
-    """In few steps, those of a prompt in one batch, and prompts in passes that they share."""
+    """Images in few steps: those of a prompt in one batch, and prompts in shared passes."""
 
     def images(prompt: str, off: Sets) -> list[Image.Image]:
         denoising = Denoising(model, prompt, 1, settings.guidance, settings.seed, FRESH)

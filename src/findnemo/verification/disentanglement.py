@@ -1,5 +1,5 @@
-"""How much of what attention passes on stays when neurons are switched off
-(Finding NeMo, Table 3).
+"""How similar the outputs of attention stay when neurons are switched off (Finding NeMo, Table
+3).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def attention_cosine(
     seed: int = 0,
     layers: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """Cosine of the outputs of cross-attention blocks with all of `neurons` off against on: {value
+    """Cosine between the outputs of cross-attention blocks with all of `neurons` off and on: {value
     layer: cosine}, in forward order.
 
-    `layers`: value layers whose blocks are looked at; by default those that the paper names.
+    `layers`: value layers whose blocks are compared; by default those of the paper.
 
-    The output of a block is what its `to_out` gives, before the residual, flattened per sample; at
-    the first timestep, without guidance; the mean over the `samples` latents of every prompt. What
-    is switched off in a layer also changes the input of later ones. Raises InputError without
+    The output of a block is that of its `to_out`, before the residual, flattened per sample, at the
+    first timestep and without guidance. The cosine is the mean over the `samples` latents of every
+    prompt. Neurons off in a layer also change the input of later layers. Raises InputError without
     prompts or samples, EditError for neurons that the model lacks, NumericalError on NaN.
 
     >>> import findnemo
@@ -64,8 +64,9 @@ def attention_cosines(
     seed: int,
     layers: Sequence[str],
 ) -> list[dict[str, float]]:
-    """`attention_cosine` of one prompt for several sets of neurons: the pass with all neurons on
-    is made once.
+    """`attention_cosine` of one prompt for several sets of neurons.
+
+    The pass with all neurons on is computed once.
 
     >>> import findnemo
     >>> model = findnemo.load("demo")
@@ -98,8 +99,8 @@ def _cosine(a: Tensor, b: Tensor) -> list[float]:
 
 @contextmanager
 def _outputs(model: Model, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collects what the attention block around each of the value layers gives in a pass: value
-    layer -> (B, positions, width).
+    """Collect the output of the attention block around each value layer in a pass: value layer ->
+    (B, positions, width).
     """
     found: dict[str, Tensor] = {}
 

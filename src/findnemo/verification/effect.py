@@ -1,5 +1,6 @@
-"""What a set of neurons does to a prompt, on seeds that no search has seen: noise differences
-and finished images, with it off and on.
+"""The effect of a set of neurons on a prompt, on seeds that no search has seen.
+
+It is measured on noise differences and finished images, with the neurons off and on.
 """
 
 from __future__ import annotations
@@ -38,11 +39,10 @@ if TYPE_CHECKING:
     from findnemo.metrics import Descriptor
 
 
-# similarities of quick images to what other seeds gave, or to the training image: one at most as
-# high as the first is no copy in all steps either, one as high as the second is; between them it is
-# not known
+# similarities of quick images to those of other seeds, or to the training image: at most the first,
+# an image is no copy in all steps either; at least the second, it is one; between, it is in doubt
 DOUBT = (0.55, 0.9)
-# the same of images in fine steps, and in all, held against untouched ones in fewer
+# bounds for images in fine steps, and in all, compared with untouched ones in fewer
 FINE_DOUBT = (0.45, 0.85)
 WHOLE_DOUBT = (0.6, 0.8)
 
@@ -51,11 +51,11 @@ Seed = tuple[str, int]  # "before" or "after", and the position of an image
 
 @dataclass(frozen=True)
 class Looked:
-    """Finished images of a prompt before and after, their figures (`compare_images`), and what
-    tells of each whether it is a copy (`similarities`).
+    """Finished images of a prompt before and after, with their figures (`compare_images`) and
+    similarities to decide about copies (`similarities`).
 
-    Of quick images `steps`, the few in which they were made, and `whole`, those of them that
-    were made in all steps as well.
+    For quick images, `steps` is their number of steps, and `whole` those of them that were also
+    made in all steps.
     """
 
     before: list[Image.Image] = field(default_factory=list)
@@ -68,15 +68,16 @@ class Looked:
 
 @dataclass(frozen=True)
 class Look:
-    """How closely `verify` looks, and what already exists of what it looks at.
+    """How closely `verify` looks, and which images already exist.
 
-    `first`: number of the first sample. `confirm`: images with the neurons off that leave it in
-    doubt are made in more steps, and the most suspicious one in any case; without, only untouched
-    ones are, on which it depends what a caption is.
+    `first`: number of the first sample. `confirm`: if images with the neurons off leave it in doubt
+    whether they are copies, make them in more steps, and the most suspicious one in any case.
+    Without it, only untouched images in doubt are made in more steps: they decide what a caption
+    is.
 
-    Not made again, where they are of these samples, neurons and image settings, are: `quick`,
-    "before" and "after" -> the images that were made in `steps` steps; `whole`, those in all steps;
-    `values`, what is known of noise differences, of at least as many seeds as images.
+    Existing images of these samples, neurons and settings are not made again. `quick`: "before" and
+    "after" -> images made in `steps` steps. `whole`: those in all steps. `values`: known values of
+    noise differences, of at least as many seeds as images.
     """
 
     first: int = FRESH
@@ -89,12 +90,10 @@ class Look:
 
 @dataclass(frozen=True)
 class Verification:
-    """Before and after, on seeds that no search has seen, with the finished images.
+    """The comparison before and after, on seeds that no search has seen, with the finished images.
 
-    See `verify` for `values`.
-
-    `noise_before`, `noise_after`: as many noise differences as pictures, of the same sample
-    numbers.
+    `values`: see `verify`. `noise_before`, `noise_after`: noise differences of the same sample
+    numbers as the pictures.
     """
 
     values: dict[str, float]
@@ -128,15 +127,15 @@ def verify(
     `tau`: the threshold of the memorization score. A fresh seed does not replicate if its noise
     difference resembles that of no other fresh seed by tau. Such a seed says nothing about the
     memory, so it is left out, as in Algorithm 1. Without `tau` all seeds count. `look`: other
-    samples than those from 1000 on, what already exists of them, and whether doubt about images
-    with the neurons off is settled at all.
+    samples than those from 1000 on, existing images of them, and whether to settle doubt about
+    images with the neurons off.
 
-    Images are made in few steps, which show whether they will be copies. Images that leave it in
-    doubt are made in all steps, and so is the most suspicious one in any case. If untouched images
-    are no copies, two of them are made in all steps and compared with each other too. If one of
-    these contradicts its quick version, all images are made in all steps, as they are from the
-    start if `thorough`. If all steps are many, fine ones replace them (`passes.confirming_steps`),
-    except for an image that they leave in doubt too.
+    Images are made in few steps, which show whether they will be copies. Images in doubt are made
+    in all steps, and so is the most suspicious one in any case. If untouched images are no copies,
+    two of them are made in all steps and compared with each other too. If one of these contradicts
+    its quick version, all images are made in all steps. With `thorough` they are made so from the
+    start. If there are many steps, fine ones replace all steps (`passes.confirming_steps`), except
+    for an image that they leave in doubt too.
 
     `values` holds:
 
@@ -148,13 +147,13 @@ def verify(
       same seed), `d_sscd_before`, `d_sscd_after` (pairwise among the images of the prompt) and, if
       the training image is known, `sscd_orig_before`, `sscd_orig_after`;
     - with a CLIP: medians `a_clip_before`, `a_clip_after` (Finding NeMo, section 4);
-    - of two images or more: `copies_before`, `copies_after`, the share of them that are copies of
-      what another seed gave (`copying` .7 and more), and `largest_before`, `largest_after`, the
+    - of two images or more: `copies_before`, `copies_after`, the share of images that are copies of
+      the image of another seed (`copying` .7 and more), and `largest_before`, `largest_after`, the
       largest similarity of an image to an untouched one of another seed, or to the training image.
 
-    `evaluations`: U-Net sample evaluations spent. For quick images, `steps` says in how many steps
-    they were made. `confirmed` is the largest similarity of an image in more steps to a quick
-    untouched one of another seed or to the training image, and `seed` the position of that image.
+    `evaluations`: U-Net sample evaluations spent. For quick images, `steps` is their number of
+    steps. `confirmed` is the largest similarity of an image in more steps to a quick untouched one
+    of another seed or to the training image, and `seed` the position of that image.
     """
     judges = judges or Judges()
     noise: list[list[Image.Image]] = []
@@ -164,9 +163,9 @@ def verify(
             probe = fresh(model, prompt, settings, max(settings.samples, images), look.first)
             shown = probe.deltas(), probe.deltas(neurons)
             noise = [noise_pictures(deltas[:images]) for deltas in shown]
-            values |= _of_noise(*shown, settings, tau)
+            values |= _noise_values(*shown, settings, tau)
         looked = None
-        # images that were made in all steps from the start say more than quick ones would
+        # images already made in all steps say more than quick ones would
         if images > 1 and not thorough and (look.quick or not look.whole):
             looked = _quickly(model, prompt, neurons, images, image_settings, judges, look)
         if images and looked is None:
@@ -181,11 +180,11 @@ def verify(
     )
 
 
-def _of_noise(
+def _noise_values(
     unblocked: Tensor, blocked: Tensor, settings: Settings, tau: float | None
 ) -> dict[str, float]:
-    """What noise differences (N, C, H, W) without and with the edit say: those of as many seeds as
-    tau is of.
+    """Values of noise differences (N, C, H, W) without and with the edit, on as many seeds as the
+    settings name.
     """
     unblocked, blocked = (deltas[: settings.samples] for deltas in (unblocked, blocked))
     values = {
@@ -225,7 +224,9 @@ def _finished(
     neurons: NeuronSet,
     first: int,
 ) -> list[Image.Image]:
-    """Fresh images with `neurons` off in all steps, by positions from `first` on; counted."""
+    """Fresh images with `neurons` off in all steps, at positions from `first` on; counts
+    evaluations.
+    """
     if not seeds:
         return []
     spend(len(seeds) * settings.passes)
@@ -241,14 +242,15 @@ def _quickly(
     judges: Judges,
     look: Look,
 ) -> Looked | None:
-    """Images in quick steps; where these leave it in doubt, in fine ones, if they are few beside
-    all. None where nothing less than all will do.
+    """Images in quick steps; if in doubt, in fine steps, if these are few compared with all.
+
+    None if only all steps will do.
     """
     guidance = 0.0 if model.distilled else settings.guidance
     quick = quick_steps(guidance)
     fine = confirming_steps(guidance, settings.steps)
     levels = [(quick, DOUBT, fine), (fine, FINE_DOUBT, settings.steps)]
-    if look.quick and look.steps == fine:  # quick ones were not enough
+    if look.quick and look.steps == fine:  # quick images were not enough
         levels = levels[1:]
     for steps, doubt, more in levels:
         if steps < settings.steps:
@@ -271,10 +273,11 @@ def _in_few(
     doubt: tuple[float, float],
     more: int,
 ) -> Looked | None:
-    """Images in so many steps, with and without the neurons in one batch. Those that leave it in
-    doubt whether there are copies are made in `more`, and one at least; and in all where these do
-    not settle it. None where they leave it in doubt even so, or that one tells
-    otherwise than it did in few steps.
+    """Images in few steps, with and without the neurons in one batch.
+
+    Images in doubt are made in `more` steps, and at least one is. If that does not settle it, they
+    are made in all steps. None if doubt remains, or if an image in more steps contradicts its quick
+    version.
     """
     off = {"before": EMPTY, "after": neurons} if neurons else {"before": EMPTY}
     denoising = Denoising(model, prompt, images, settings.guidance, settings.seed, look.first)
@@ -326,7 +329,7 @@ def _in_few(
         if not (now >= COPY if likeness >= COPY else now <= WHOLE_DOUBT[0]):
             return None
     if not copies_in(shares(alike), "before"):
-        # what few steps do not show, one image in more held against theirs does not either
+        # one image in more steps, compared with those in few, shows no more than these do
         for k in _highest(alike, "before").argsort(descending=True).tolist():
             if sum(kind == "before" for kind, _ in settled) < 2 and ("before", k) not in settled:
                 settle(("before", k))
@@ -341,8 +344,9 @@ def _in_few(
 
 
 def copying_seeds(looked: Looked) -> list[int]:
-    """Positions of the images with the neurons off that are copies, the most alike first; at least
-    one, which is most alike.
+    """Positions of the images with the neurons off that are copies, the most similar first.
+
+    There is at least one: the most similar.
 
     >>> copying_seeds(Looked(alike={"copies_after": torch.tensor([0.1, 0.75, 0.3, 0.9])}))
     [3, 1]
@@ -355,8 +359,9 @@ def copying_seeds(looked: Looked) -> list[int]:
 def _alike(
     untouched: Sequence[Image.Image], shown: Mapping[str, Sequence[Image.Image]], judges: Judges
 ) -> dict[str, Tensor]:
-    """`similarities` of what is shown "before" and "after" to quick untouched images of other
-    seeds; without any after they are those before.
+    """`similarities` of images "before" and "after" to quick untouched images of other seeds.
+
+    If `shown` has none after, those before take their place.
     """
     found: dict[str, Tensor] = {}
     for when in ("before", "after"):
@@ -371,12 +376,11 @@ def in_doubt(
     doubt: tuple[float, float] = DOUBT,
     asked: Sequence[str] = ("before", "after"),
 ) -> Seed | None:
-    """The image that is neither clearly a copy nor clearly none, on which it depends what is said
-    of all (`copies_in`): the one most like a copy; None where there is no doubt.
+    """The image in doubt that decides about all (`copies_in`): of several, the one most like a
+    copy; None if there is no doubt.
 
-    `alike`: as `similarities` gives it. `known`: those that are not in doubt any more. `doubt`: the
-    similarities between which it is not known. `asked`: whether it is images "before" or "after"
-    that matter.
+    `alike`: from `similarities`. `known`: images no longer in doubt. `doubt`: the similarities
+    between which an image is in doubt. `asked`: consider images "before", "after" or both.
 
     >>> seen = {"copies_before": torch.ones(4), "copies_after": torch.tensor([0.1, 0.6, 0.3, 0.7])}
     >>> in_doubt(seen), in_doubt(seen | {"copies_after": torch.tensor([0.1, 0.2, 0.6, 0.95])})
@@ -409,9 +413,9 @@ def _highest(alike: Mapping[str, Tensor], when: str) -> Tensor:
 def fresh(
     model: Model, prompt: str, settings: Settings, seeds: int | None = None, first: int = FRESH
 ) -> Probe:
-    """Noise differences of a prompt on sample numbers 1000, 1001, ..., or from `first` on:
+    """Noise differences of a prompt on sample numbers from `first` on, by default 1000, 1001, ...
 
-    `seeds` of them, by default as many as the settings name.
+    `seeds`: how many, by default as many as the settings name.
     """
     count = settings.samples if seeds is None else seeds
     return Probe(model, prompt, settings, range(first, first + count))
@@ -424,8 +428,8 @@ def finished(
     settings: ImageSettings,
     edit: AbstractContextManager[None],
 ) -> list[Image.Image]:
-    """Finished images of a prompt, of sample numbers 1000, 1001, ..., made
-    while `edit` is in force.
+    """Finished images of a prompt with sample numbers 1000, 1001, ..., made while `edit` is in
+    force.
     """
     with edit:
         return generate(model, prompt, range(FRESH, FRESH + images), settings)
@@ -434,15 +438,15 @@ def finished(
 def nearest(
     images: Sequence[Image.Image], pictures: Sequence[Image.Image], descriptor: Descriptor
 ) -> Tensor:
-    """Similarity of each image to the training picture that is most like it, (N,), in [-1, 1]."""
+    """Similarity of each image to the most similar training picture, (N,), in [-1, 1]."""
     return descriptor.similarity(images, pictures).amax(1)
 
 
 def replicating(deltas: Tensor, settings: Settings, tau: float | None) -> list[int]:
-    """Positions of the seeds that replicate, of noise differences (N, C, H, W): they resemble the
-    others (`scores.by_seed`) by `tau` (Algorithm 1).
+    """Positions of the seeds that replicate: their noise differences (N, C, H, W) resemble those of
+    the others (`scores.by_seed`) by `tau` (Algorithm 1).
 
-    None where their score together is under `tau`.
+    There are none if their score together is under `tau`.
     """
     if tau is None:
         return list(range(len(deltas)))
@@ -456,9 +460,10 @@ def replicating(deltas: Tensor, settings: Settings, tau: float | None) -> list[i
 def same_seed(
     unblocked: Tensor, blocked: Tensor, settings: Settings, tau: float | None = None
 ) -> float | None:
-    """Largest similarity of a replicating seed's noise difference (N, C, H, W) with neurons
-    off to its own before; None where no seed replicates: there is no memory on these
-    seeds that could be gone.
+    """Largest similarity of a replicating seed's noise difference (N, C, H, W) with neurons off to
+    its own before.
+
+    None if no seed replicates: then these seeds show no memory that could be gone.
     """
     kept = replicating(unblocked, settings, tau)
     return _largest(unblocked[kept], blocked[kept], settings) if kept else None
@@ -467,9 +472,7 @@ def same_seed(
 def same_seed_of_memory(
     unblocked: Tensor, blocked: Tensor, settings: Settings, tau: float | None = None
 ) -> float:
-    """`same_seed` of a caption that is known to be memorized: where no seed
-    replicates, of all seeds.
-    """
+    """`same_seed` of a caption known to be memorized; if no seed replicates, over all seeds."""
     alike = same_seed(unblocked, blocked, settings, tau)
     return _largest(unblocked, blocked, settings) if alike is None else alike
 
