@@ -28,10 +28,8 @@ def main() -> None:
         figures = [Figure(**f) for f in json.loads(args.figures.read_text(encoding="utf-8"))]
     else:
         figures = check_demo(findnemo.load("demo"))
-    missed = [
-        f"- missed: {f.name} ({f.value:.3f}, goal {f.goal})" for f in figures if not f.reached
-    ]
-    limits = "\n".join(missed) or "- every goal is reached"
+    missed = [f"- {f.name} ({f.value:.3f}, goal {f.goal})" for f in figures if not f.reached]
+    limits = "\n".join(missed) or "None."
     card = (
         (HERE / "card.md")
         .read_text(encoding="utf-8")

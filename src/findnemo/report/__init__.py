@@ -32,8 +32,8 @@ NAME = "report.html"
 
 
 def render(run: Run) -> str:
-    """The page: HTML with styles, charts and thumbnails inside, without foreign scripts, under 5 MB
-    for a usual run.
+    """The page: HTML with styles, charts, thumbnails and one script inside, under 5 MB for a
+    usual run.
 
     A run always gives the same page. Captions and paths are escaped. Raises InputError for a run
     without a calibration (one of detectors).
