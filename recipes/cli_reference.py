@@ -27,11 +27,11 @@ HEAD = """# Command line
 | exit status | meaning |
 |---:|---|
 | 0 | done |
-| 1 | a caption failed, or `--fail-on-memorized` found one |
+| 1 | a caption or a check failed, or `--fail-on-memorized` or `--stop-at-copies` found one |
 | 2 | the command cannot use its input: options, files, model, calibration, device, or a place to write to |
 | 130 | interrupted |
 
-An error is one line. `findnemo --debug COMMAND ...` shows where it comes from. `findnemo --install-completion` sets up completion for
+An error is one line. `findnemo --debug COMMAND ...` shows its traceback. `findnemo --install-completion` sets up completion for
 your shell, and `--show-completion` prints it.
 """
 

@@ -101,10 +101,10 @@ def benchmark(
     """Score localization methods on models with planted memories, or on models that
     memorized by ordinary training.
 
-    It scores the shipped model of the suite (about ten minutes on one idle core, fewer with `--limit
-    4`) and shows it next to the
-    published results of other models. It keeps results in OUT/results.json (natural.json). The same
-    command continues an interrupted benchmark, and shows a finished one at once.
+    It scores the shipped model of the suite (about ten minutes on one idle core, less with
+    `--limit 4`) and shows it next to the published results of other models. It keeps results in
+    OUT/results.json (OUT/natural.json with --natural). The same command continues an interrupted
+    benchmark, and shows a finished one at once.
 
     Example: `findnemo benchmark --published`
 

@@ -191,13 +191,13 @@ class Detecting:
     seed: int | None = option(None, "Base seed of all samples (0); a calibration has its own.")
     fdr: float | None = option(
         None,
-        "List captions so that at most this share of the list is ordinary (q <= this). Scores"
-        " every caption with all seeds.",
+        "List captions so that on average at most this share of the list is ordinary (q <= this)."
+        " Scores every caption with all seeds.",
     )
     miss: float | None = option(
         None,
-        "Let detection lose at most this share of the memories that all seeds find, by ending"
-        " early (0.005; a resumed run keeps its own); 0 loses none.",
+        "Detection ends early for most ordinary captions. Lose at most this share of the memories"
+        " by that (0.005; a resumed run keeps its own); 0 loses none.",
     )
     budget: int | None = option(
         None,
@@ -221,7 +221,7 @@ class Localizing:
     search: str = option(
         "trajectory",
         "How to search for neurons: 'trajectory' until images are no copies; 'gradient' or"
-        " 'listing' (Algorithms 3 and 4) in one step." + also("searches"),
+        " 'listing' (Algorithms 3 and 4 of the paper) by one noisy step." + also("searches"),
     )
     scope: str = option(
         "auto",
@@ -367,7 +367,9 @@ class HardeningOptions:
     check: bool = option(
         True, "Attack the hardened model again, and the edited one for comparison."
     )
-    force: bool = option(False, "Replace an earlier export.", "--force")
+    force: bool = option(
+        False, "Replace an earlier export or hardened checkpoint in --out.", "--force"
+    )
     seed: int = option(0, "Base seed of all samples.")
 
 
