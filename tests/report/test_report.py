@@ -288,7 +288,7 @@ def test_prices_of_another_shape_are_damage(tmp_path, damage):
 
 
 def test_shared_neurons_name_their_captions(page):
-    assert "#1 of layer 1 2 gone one gone two" in page.of("content")
+    assert "layer 1, #1 2 gone one gone two" in page.of("content")
     marks = [a for t, a in page.tags if t == "rect" and a["class"] in ("single", "shared")]
     assert [a["class"] for a in marks].count("shared") == 1
     assert len(marks) == 5  # what is out of reach stays on
