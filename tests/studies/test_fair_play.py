@@ -397,7 +397,11 @@ def test_nemo_is_by_the_papers_score_whatever_the_run_detects_with(work, tmp_pat
     paper = calibrate(work.model, clean, precision=None)
     mine = a_run(work, tmp_path / "run", (), own)
     with mine.run:
-        published = as_published(mine.run, Serial(work.model), own)
+        told = []
+        published = as_published(
+            mine.run, Serial(work.model), own, lambda *progress: told.append(progress)
+        )
+        assert told == [("calibrate with the paper's score", k, 6) for k in range(7)]
         assert published.settings == paper.settings != own.settings
         assert published.tau == paper.tau
         assert all(torch.equal(published.mean[name], mean) for name, mean in own.mean.items())

@@ -158,7 +158,8 @@ def _list_nemo(
     """Run the listing on every compared caption for which the run has no result of it."""
     run = work.run
     captions, many = list_open(run, "compare", [LISTING], extra=typed)
-    step = partial(_listed, calibration=as_published(run, pool, work.calibration))
+    published = as_published(run, pool, work.calibration, progress)
+    step = partial(_listed, calibration=published)
     units = (Unit(tuple((c, None) for c in group)) for group in groups(run))
     stage = Stage(LISTING, step, units, many, partial(commit, run, LISTING), captions)
     run_stage(stage, pool, progress, stop)
