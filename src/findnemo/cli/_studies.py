@@ -69,7 +69,9 @@ def compare(
 ) -> None:
     """Compare NeMo's neurons with other mitigations: Table 1 of the paper for your model.
 
-    On the run of an audit, finished or not, it keeps the settings and the calibration of that run.
+    It makes the run and the table. `findnemo study table1 RUN` gives the same table from a run that
+    is there, of all mitigations, with ten images a caption. On the run of an audit, finished or not,
+    it keeps the settings and the calibration of that run, and --limit counts its memorized captions.
 
     Example: `findnemo compare demo`
 
@@ -149,7 +151,8 @@ def study(
 ) -> None:
     """Make tables and figures of the paper from a run, as Markdown, CSV, LaTeX, PNG and SVG.
 
-    `findnemo study --list` shows what each of them is and what it needs.
+    `findnemo study --list` shows what each of them is and what it needs. `table1` is the table of
+    `findnemo compare`, which makes the run too.
 
     Example: `findnemo study --list findnemo-demo`
 
