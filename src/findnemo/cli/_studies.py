@@ -94,7 +94,7 @@ def compare(
     elif not quiet:
         show(table1)
         files = (
-            f"table in {out / 'table1.md'}, costs in {out / 'costs.md'}, a picture of each caption and mitigation in"
+            f"table in {out / 'table1.md'}, costs in {out / 'costs.md'}, a sheet for each caption in"
             f" {out / 'compare'}"
         )
         stdout.print(plain(f"{files}, report in {out / 'report.html'}"), soft_wrap=True)

@@ -17,7 +17,7 @@ from findnemo.metrics.kind import is_memory
 from findnemo.prompts import read_training
 from findnemo.runs import Caption, Run, Work, settings_of
 from findnemo.runs.compare import compare as compare_run
-from findnemo.runs.compare import compared_captions, methods
+from findnemo.runs.compare import compared_captions, methods, write_sheets
 from findnemo.runs.detectors import (
     Result,
     chosen,
@@ -147,6 +147,7 @@ def compare(
         with resumed(place, pool) as work:
             if not listener.stop():
                 compare_run(work, names, listener.progress, pool, listener.stop, given.limit)
+            write_sheets(work)
             warn_missing(work.original, listener)
             clip = judge_of(work.run, work.plan.judges)
             table1 = table(work.run, comparing.intervals, clip)
