@@ -100,7 +100,7 @@ def select(
     if neurons is not None:
         if len(named) != 1 or most is not None:
             raise InputError(
-                f"{neurons} neurons are a point of one caption's price list: name that caption, and"
+                f"a set of {count(neurons, 'neuron')} is a point of one caption's price list: name that caption, and"
                 " leave --most out"
             )
         off, point = prefix_of(named[0], neurons)
