@@ -218,7 +218,7 @@ def show(study: Any) -> None:
     theirs = {k: heads.index(heads[k] + PAPER) for k in own if heads[k] + PAPER in heads}
     table = Table(title=study.title, title_justify="left", **LOOSE)
     name, *figures = own
-    has_intervals = any("[" in str(cell) for row in study.rows for cell in row)
+    has_intervals = any(" ± " in str(c) and " [" in str(c) for row in study.rows for c in row)
     table.add_column(
         heads[name], width=NARROW if has_intervals else None, max_width=WIDE, overflow="fold"
     )
