@@ -729,8 +729,11 @@ def test_compare_prints_the_table_and_keeps_it_with_a_picture_of_each(compared):
     assert (
         "Random neurons" not in (out / "table1.csv").read_text()
     )  # what was not asked for has no row
-    names = {p.name for p in (out / "compare").rglob("*.png")}
-    assert names == {"none.png", "neurons.png", "repeats-1.png"}
+    folders = [place for place in (out / "compare").iterdir() if place.is_dir()]
+    for folder in folders:
+        assert {p.name for p in folder.iterdir()} == {"none.png", "neurons.png", "repeats-1.png"}
+        assert Image.open(folder.with_suffix(".png")).width > 3 * 128  # a row of three methods
+    assert folders
     with Run.open(out) as run:
         stages = {
             stage for c in run.captions() for stage in c.results if stage.startswith("compare:")

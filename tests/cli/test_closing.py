@@ -346,6 +346,25 @@ def test_tables_fold_and_cut_nothing(show, columns, monkeypatch, capsys):
     assert not any("\u2026" in line for line in lines)
 
 
+def test_published_figures_are_named_without_colour_and_intervals_break_no_number(
+    monkeypatch, capsys
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    own = ["-0.10 ± 0.07 [-0.13, -0.01]"] * 4
+    heads = ["", "type", "n", "median neurons", "SSCD_orig", "SSCD_gen", "D_SSCD", "A_CLIP"]
+    papers = ["median neurons, paper", "SSCD_orig, paper", "A_CLIP with ViT-B/32, paper"]
+    row = ["Deactivated neurons (NeMo)", "VM", 16, "1", *own, "0.09", "4", "0.10", "0.31"]
+    bare = ["Deactivated neurons (findnemo)", *row[1:9], None, None, None]
+    _studies.show(Table("", [*heads, "copies left", *papers], [row, bare], "A note."))
+    told = capsys.readouterr().out
+    lines = told.split("\n")
+    assert max(len(line) for line in lines if not line.startswith("A note")) <= 80
+    assert [line.split() for line in lines if line.startswith("paper")] == [["paper", "4", "0.10"]]
+    assert told.count("-0.10±0.07") == 8
+    assert all(word in told for word in ("Deactivated", "(findnemo)", " 0.09"))
+    assert "Lines `paper`: the published figures" in told
+
+
 def test_an_interval_stands_under_its_value(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     shown_study()

@@ -236,7 +236,7 @@ def test_a_run_of_the_same_model_and_images_is_joined_and_another_refused(tiny, 
 def test_captions_that_are_holdout_captions_too_are_refused(tiny, tmp_path):
     with (
         api.start_detectors(tmp_path / "run", tiny, SETTINGS) as run,
-        pytest.raises(InputError, match="1 captions are hold-out"),
+        pytest.raises(InputError, match="hold-out captions among the captions: 1, such as"),
     ):
         api.run_detectors(
             run, [Prompt("a cat", 1)], ["a cat", "a dog"], ["one-step"], SETTINGS, Serial(tiny)

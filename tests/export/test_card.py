@@ -142,7 +142,7 @@ def test_a_run_that_was_not_verified_says_so(tmp_path, model):
     path = make_run(tmp_path / "run", model, {"one": NeuronSet({MID: [1]})})
     with Run.create(path, _settings(path)) as run:
         run.record(1, "verify", {}, 1, "NaN")
-    assert "1 of 1 captions were not verified on fresh seeds" in card_of(path, model, {})
+    assert "Not verified on fresh seeds: 1 of 1 caption." in card_of(path, model, {})
 
 
 def test_a_card_names_the_model_but_not_where_it_lies(tmp_path, model):

@@ -121,7 +121,7 @@ def test_a_point_of_a_price_list_is_the_beginning_of_the_order(priced, neurons, 
         ({"captions": ["a moon"], "neurons": 1}, "the search left no list of sets"),
         (
             {"captions": ["a moon", "out of reach"], "neurons": 1},
-            "1 neurons are a point of one caption's price list: name that caption",
+            "a set of 1 neuron is a point of one caption's price list: name that caption",
         ),
         ({"neurons": 1}, "name that caption"),
         ({"captions": ["out of reach"], "neurons": 1, "most": 1}, "leave --most out"),

@@ -166,6 +166,15 @@ def test_a_sheet_shows_every_image_and_the_original():
     assert 2 * 64 <= made.height <= 2 * 64 + 150
 
 
+def test_a_sheet_labels_each_image_within_its_width():
+    def shown(*names):
+        return np.asarray(sheet("a", [(names, [coloured("red")] * 2)], tile=64))[46:70]
+
+    assert (shown("first", "second")[:, :84] == shown("first", "other")[:, :84]).all()
+    assert (shown("first", "second") != shown("first", "other"))[:, 84:].any()
+    assert (shown("w" * 50, "x")[:, 84:] == shown("first", "x")[:, 84:]).all()
+
+
 def test_a_sheet_grows_with_rows_columns_and_the_original():
     one = sheet("a", [("row", [coloured("red")])], tile=64)
     assert sheet("a", [("row", [coloured("red")] * 2)], tile=64).width >= one.width + 64

@@ -67,7 +67,7 @@ def test_metadata_of_an_image_folder(tmp_path, kind):
     assert found(tmp_path) == [(Path(name).name, caption, 1) for name, caption in rows]
     assert found(tmp_path / f"metadata.{kind}") == found(tmp_path)
     assert read_training(tmp_path).notes == (
-        f"{tmp_path}: 1 pictures are named more than once (1.png)",
+        f"{tmp_path}: named more than once: 1 of the pictures (1.png)",
     )
 
 

@@ -456,7 +456,7 @@ def test_neurons_of_suspected_captions_stay_on_unless_they_are_named(tmp_path):
         assert [c.text for c in select(run).captions] == ["memory"]
     with (
         run_with(tmp_path / "another", {"ordinary": ordinary}) as run,
-        pytest.raises(Exception, match="1 captions are only suspected, name one"),
+        pytest.raises(Exception, match="only suspected: 1 caption, name one"),
     ):
         select(run)
 
@@ -483,6 +483,6 @@ def test_reduced_captions_go_into_an_export_that_asks_for_them(tmp_path):
             assert "The worst: row 1, less: 75 % of its images are copies" in card
     with (
         run_with(tmp_path / "another", {"less": reduced}) as run,
-        pytest.raises(Exception, match="1 are reduced, --include-reduced"),
+        pytest.raises(Exception, match="only reduced: 1 caption, --include-reduced"),
     ):
         select(run)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from findnemo.studies import Bench, not_memorized, under_tau
 from findnemo.studies._published import DETECTOR, HOLDOUT, TABLE2, UNRELATED
 from findnemo.studies._rows import judge_of
 from findnemo.studies.fig2 import fig2a
-from findnemo.studies.table1 import costs, table
+from findnemo.studies.table1 import _named, costs, table
 from findnemo.studies.table2 import table2
 from findnemo.studies.table4 import table4
 
@@ -267,8 +268,8 @@ def test_nemo_is_the_listing_and_findnemo_what_the_run_has(other, monkeypatch):
         "Deactivated neurons (NeMo)",
         "Deactivated neurons (findnemo)",
     }
-    assert made[("Deactivated neurons (NeMo)", "VM")]["neurons, paper"] == "4"
-    assert made[("Deactivated neurons (findnemo)", "VM")]["neurons, paper"] is None
+    assert made[("Deactivated neurons (NeMo)", "VM")]["median neurons, paper"] == "4"
+    assert made[("Deactivated neurons (findnemo)", "VM")]["median neurons, paper"] is None
     assert set(seen) == set(samples(other))  # not those of searches
     assert not set(seen) & set(range(other.calibration.settings.samples))
 
@@ -337,7 +338,14 @@ def test_the_table_says_which_clip_it_used(work, tmp_path, clip, told):
 
 def test_memories_without_neurons_are_told(low):
     mine, _, _ = low
-    assert "1 captions with the type of a memory got no neurons" in table(mine.run).note
+    told = "findnemo switches nothing off for 1 caption (row 3) with the type of a memory"
+    assert told in table(mine.run).note
+
+
+def test_a_note_names_the_rows_of_the_first_captions():
+    captions = [SimpleNamespace(row=row) for row in range(3, 10)]
+    assert _named(captions[:2]) == "2 captions (rows 3 and 4)"
+    assert _named(captions) == "7 captions (rows 3, 4, 5, 6, 7 and 2 more)"
 
 
 def test_a_table_of_detectors_reads_types_that_say_none(tmp_path):
@@ -397,7 +405,11 @@ def test_nemo_is_by_the_papers_score_whatever_the_run_detects_with(work, tmp_pat
     paper = calibrate(work.model, clean, precision=None)
     mine = a_run(work, tmp_path / "run", (), own)
     with mine.run:
-        published = as_published(mine.run, Serial(work.model), own)
+        told = []
+        published = as_published(
+            mine.run, Serial(work.model), own, lambda *progress: told.append(progress)
+        )
+        assert told == [("calibrate with the paper's score", k, 6) for k in range(7)]
         assert published.settings == paper.settings != own.settings
         assert published.tau == paper.tau
         assert all(torch.equal(published.mean[name], mean) for name, mean in own.mean.items())

@@ -71,3 +71,14 @@ def test_the_training_images_of_a_shipped_model_come_with_it(tmp_path):
         ready(Request("demo", table, tasks.Output(tmp_path), PATH), tasks.Listener()).folder
         == tmp_path
     )
+
+
+@pytest.mark.parametrize("limit", [4, 16])
+def test_a_limit_that_leaves_out_a_type_of_memories_says_so_before_the_work(limit, tmp_path):
+    def say(text):
+        raise InterruptedError(text)
+
+    listener = tasks.Listener(say=say)
+    with pytest.raises(InterruptedError, match=rf"--limit {limit} .* TM, .* \(--limit 17\)"):
+        findnemo.compare("demo", tasks.Captions(limit=limit), tmp_path / "run", listener=listener)
+    assert not (tmp_path / "run").exists()

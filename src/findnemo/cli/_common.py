@@ -46,7 +46,9 @@ PromptsOpt = Annotated[
 ]
 OutOpt = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
 RunArg = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
-LimitOpt = Annotated[int | None, typer.Option(help="Use the first N captions only.", min=1)]
+LimitOpt = Annotated[
+    int | None, typer.Option(help="Use the first N captions of the table only.", min=1)
+]
 JsonOpt = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output.")
 ]

@@ -40,6 +40,12 @@ from findnemo.tasks.options import (
 )
 
 PAPER = ", paper"  # suffix of heads of columns with published numbers
+# width of the names of methods, beside intervals and at most
+NARROW, WIDE = 11, 22
+PUBLISHED = (
+    " Lines `paper`: the published figures, of Stable Diffusion v1.4. They give A_CLIP only if it"
+    " is of the same CLIP, and no copies left."
+)
 
 
 @grouped(
@@ -63,7 +69,9 @@ def compare(
 ) -> None:
     """Compare NeMo's neurons with other mitigations: Table 1 of the paper for your model.
 
-    On the run of an audit, finished or not, it keeps the settings and the calibration of that run.
+    It makes the run and the table. `findnemo study table1 RUN` gives the same table from a run that
+    is there, of all mitigations, with ten images a caption. On the run of an audit, finished or not,
+    it keeps the settings and the calibration of that run, and --limit counts its memorized captions.
 
     Example: `findnemo compare demo`
 
@@ -86,7 +94,7 @@ def compare(
     elif not quiet:
         show(table1)
         files = (
-            f"table in {out / 'table1.md'}, costs in {out / 'costs.md'}, a picture of each caption and mitigation in"
+            f"table in {out / 'table1.md'}, costs in {out / 'costs.md'}, a sheet for each caption in"
             f" {out / 'compare'}"
         )
         stdout.print(plain(f"{files}, report in {out / 'report.html'}"), soft_wrap=True)
@@ -143,7 +151,8 @@ def study(
 ) -> None:
     """Make tables and figures of the paper from a run, as Markdown, CSV, LaTeX, PNG and SVG.
 
-    `findnemo study --list` shows what each of them is and what it needs.
+    `findnemo study --list` shows what each of them is and what it needs. `table1` is the table of
+    `findnemo compare`, which makes the run too.
 
     Example: `findnemo study --list findnemo-demo`
 
@@ -199,8 +208,8 @@ def show_studies(table: Any, json: bool) -> None:
 
 
 def show(study: Any) -> None:
-    """Show a table of a study within 80 columns: intervals and the paper's numbers are below
-    ours.
+    """Show a table of a study within 80 columns: intervals are below the figures, the paper's on a
+    line of their own.
     """
     from rich.table import Table
 
@@ -208,23 +217,24 @@ def show(study: Any) -> None:
     own = [k for k, head in enumerate(heads) if not head.endswith(PAPER)]
     theirs = {k: heads.index(heads[k] + PAPER) for k in own if heads[k] + PAPER in heads}
     table = Table(title=study.title, title_justify="left", **LOOSE)
-    for k in own:
-        table.add_column(
-            heads[k],
-            justify="left" if k < 2 else "right",
-            max_width=22 if k == 0 else None,
-            overflow="fold",
-        )
+    name, *figures = own
+    has_intervals = any(" ± " in str(c) and " [" in str(c) for row in study.rows for c in row)
+    table.add_column(
+        heads[name], width=NARROW if has_intervals else None, max_width=WIDE, overflow="fold"
+    )
+    for k in figures:
+        lines = heads[k].replace(" ", "\n")
+        table.add_column(lines, justify="left" if k == 1 else "right", overflow="fold")
     for row in study.rows:
-        table.add_row(*(_cell(row[k], row[theirs[k]] if k in theirs else None) for k in own))
+        table.add_row(*(_cell(row[k]) for k in own))
+        published = [_cell(row[theirs[k]]) if k in theirs else "" for k in figures]
+        if any(published):
+            table.add_row("paper", *published, style="dim")
     stdout.print(table)
-    grey = " [dim]In grey: the paper's, on Stable Diffusion v1.4.[/]" if theirs else ""
-    tell(plain(study.note) + grey)
+    tell(plain(study.note + PUBLISHED * bool(theirs)))
 
 
-def _cell(ours: Any, theirs: Any) -> str:
-    """`0.96±0.02`, with the interval, if any, and the published value below it."""
-    short = "" if ours is None else str(ours).replace(" ± ", "±")
-    parts = short.replace(" [", "\n[").replace(", ", " ").split("\n")
-    text = "\n".join(map(plain, parts))
-    return text if theirs is None else f"{text}\n[dim]{plain(str(theirs))}[/]"
+def _cell(value: Any) -> str:
+    """`0.96±0.02`, with the interval, if any, below it."""
+    short = "" if value is None else str(value).replace(" ± ", "±")
+    return "\n".join(map(plain, short.replace(" [", "\n[").replace(", ", " ").split("\n")))

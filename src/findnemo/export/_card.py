@@ -226,12 +226,12 @@ def _unseen(captions: Sequence[Caption]) -> list[str]:
     parts = []
     if blind:
         parts.append(
-            f"{blind} of {len(captions)} captions are only suspected: no finished image of them was"
+            f"Only suspected: {blind} of {count(len(captions), 'caption')}. No finished image of them was"
             " looked at, so that nobody saw a copy, nor that it is gone.\n"
         )
     if unverified:
         parts.append(
-            f"{unverified} of {len(captions)} captions were not verified on fresh seeds.\n"
+            f"Not verified on fresh seeds: {unverified} of {count(len(captions), 'caption')}.\n"
         )
     return parts
 

@@ -33,6 +33,7 @@ from findnemo.runs.fine_tunes import training_of
 from findnemo.runs.overview import holders
 from findnemo.runs.standing import all_neurons, falls, with_joined
 from findnemo.runs.verdict import verdict_of
+from findnemo.runs.wording import count
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def select(
     if neurons is not None:
         if len(named) != 1 or most is not None:
             raise InputError(
-                f"{neurons} neurons are a point of one caption's price list: name that caption, and"
+                f"a set of {count(neurons, 'neuron')} is a point of one caption's price list: name that caption, and"
                 " leave --most out"
             )
         off, point = prefix_of(named[0], neurons)
@@ -121,8 +122,10 @@ def select(
     if not off:
         suspected = sum(state(c) == "suspected" for c in audited)
         less = sum(standing(c) == "reduced" for c in audited)
-        hint = f"; {suspected} captions are only suspected, name one to switch its neurons off"
-        more = f"; {less} are reduced, --include-reduced switches their neurons off"
+        hint = (
+            f"; only suspected: {count(suspected, 'caption')}, name one to switch its neurons off"
+        )
+        more = f"; only reduced: {count(less, 'caption')}, --include-reduced switches their neurons off"
         raise InputError(
             f"{run.path} holds no localized neurons: there is nothing to switch"
             f" off{hint if suspected else ''}{more if less else ''}"

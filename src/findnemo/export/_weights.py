@@ -46,6 +46,7 @@ from findnemo.models import Model
 from findnemo.models._marks import Mark, agreed, contradiction, marks_of
 from findnemo.models._unet_names import unet_name
 from findnemo.neurons import NeuronSet
+from findnemo.runs.wording import count
 
 
 def write_checkpoint(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
@@ -255,7 +256,7 @@ def title_of(model: Model, chosen: Selection) -> str:
     """
     how = "off" if chosen.factor == 0 else f"at {chosen.factor:g}"
     return (
-        f"{Path(model.source).name.removesuffix('.safetensors')}, {len(chosen.neurons)} neurons"
+        f"{Path(model.source).name.removesuffix('.safetensors')}, {count(len(chosen.neurons), 'neuron')}"
         f" {how}"
     )
 

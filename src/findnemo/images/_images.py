@@ -243,12 +243,12 @@ def font(size: float) -> Any:
 
 def sheet(
     caption: str,
-    rows: Sequence[tuple[str, Sequence[Image.Image]]],
+    rows: Sequence[tuple[str | Sequence[str], Sequence[Image.Image]]],
     original: Image.Image | None = None,
     tile: int = 128,
 ) -> Image.Image:
-    """A picture sheet: one labelled row of images for each entry of `rows`, next to the training
-    image if known.
+    """A picture sheet: one row of images for each entry of `rows`, next to the training image if
+    known. An entry has a label for the row, or one for each image.
     """
     from PIL import Image, ImageDraw
 
@@ -266,7 +266,9 @@ def sheet(
     draw.text((margin, 14), heading, fill="black", font=title)
     for k, (name, images) in enumerate(rows):
         top = head + k * (tile + label + 8)
-        draw.text((left, top + 3), name, fill=(90, 90, 90), font=small)
+        names = [name] if isinstance(name, str) else [_fit(draw, n, small, tile) for n in name]
+        for j, text in enumerate(names):
+            draw.text((left + j * (tile + 4), top + 3), text, fill=(90, 90, 90), font=small)
         for j, image in enumerate(images):
             canvas.paste(_square(image, tile), (left + j * (tile + 4), top + label))
     if original is not None:

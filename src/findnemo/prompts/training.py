@@ -111,7 +111,7 @@ def _notes(source: str, found: Iterable[TrainingPicture]) -> list[str]:
     twice = [path for path, count in Counter(p.path for p in pictures).items() if count > 1]
     if twice:
         names = ", ".join(path.name for path in twice[:NAMED])
-        notes.append(f"{source}: {len(twice)} pictures are named more than once ({names})")
+        notes.append(f"{source}: named more than once: {len(twice)} of the pictures ({names})")
     return notes
 
 

@@ -556,10 +556,7 @@ def _mitigations(run: Run, captions: Sequence[Caption]) -> list[dict[str, Any]]:
         return []
     from findnemo.studies.table1 import costs, table
 
-    about = (
-        "Medians over captions ± median absolute deviation, 95 % intervals below. Low is good but"
-        " for A_CLIP. "
-    )
+    about = "Low is good but for A_CLIP. Below a figure is its 95 % interval. "
     return [_shown(table(run, intervals=True), about), _shown(costs(run))]
 
 

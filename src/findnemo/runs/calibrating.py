@@ -10,13 +10,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import count
 
 from findnemo.calibration import Calibration, Chunk, Group, Parts, Rule, calibrate_in, groups_of
 from findnemo.errors import DeviceError, InputError
 from findnemo.models import Model
+from findnemo.runs.stages import Progress, no_progress
 from findnemo.runs.store import Run
 from findnemo.runs.workers import Pool, Serial, in_order, never
 from findnemo.settings import Settings, settings_for
+
+RESCORE = "calibrate with the paper's score"  # the stage of `as_published`
 
 
 def calibrate_with(
@@ -38,7 +42,9 @@ def calibrate_with(
     return calibrate_in(folder, pool.model, prompts, settings, rule, progress, parts, stop)
 
 
-def as_published(run: Run, pool: Pool, calibration: Calibration) -> Calibration:
+def as_published(
+    run: Run, pool: Pool, calibration: Calibration, progress: Progress = no_progress
+) -> Calibration:
     """The calibration that makes NeMo what the paper describes.
 
     It is the run's own if that uses the paper's score, else one with that score. Its threshold
@@ -56,7 +62,14 @@ def as_published(run: Run, pool: Pool, calibration: Calibration) -> Calibration:
         is_same = (kept.model, kept.prompts) == (calibration.model, calibration.prompts)
         if is_same and kept.settings == settings:
             return kept
-    rescored = calibrate_with(pool, folder, calibration.ordinary, settings, Rule(precision=None))
+    prompts = calibration.ordinary
+    done = count(1)
+    progress(RESCORE, 0, len(prompts))
+
+    def scored(prompt: str) -> None:
+        progress(RESCORE, next(done), len(prompts))
+
+    rescored = calibrate_with(pool, folder, prompts, settings, Rule(precision=None), scored)
     names = ("mean", "std", "count", "prompts", "ordinary")
     published = replace(rescored, **{name: getattr(calibration, name) for name in names})
     published.save(folder)

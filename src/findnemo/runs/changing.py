@@ -17,6 +17,7 @@ from typing import Any
 
 from findnemo.localization import DEFAULT
 from findnemo.runs.store import Run, differences, flat
+from findnemo.runs.wording import count
 
 Settings = Mapping[str, Any]
 
@@ -181,7 +182,7 @@ def told(run: Run, settings: Settings) -> list[str]:
     counts["verify"] += _count(run, PICTURED)
     kept = {"detect": "what detection found", "localize": "the neurons that were found"}
     stays = [
-        f"{said} ({counts[s]} captions)"
+        f"{said} ({count(counts[s], 'caption')})"
         for s, said in kept.items()
         if s not in redone and counts[s]
     ]
@@ -190,14 +191,16 @@ def told(run: Run, settings: Settings) -> list[str]:
     keeps = keeps_pictures(earlier, settings)
     if keeps and counts["verify"]:
         few = "; those that are missing are made" if settings["images"] > earlier["images"] else ""
-        lines.append(f"judged anew: the stored pictures of {counts['verify']} captions{few}")
+        lines.append(
+            f"judged anew: the stored pictures of {count(counts['verify'], 'caption')}{few}"
+        )
     made = [
-        f"the {_SAID[s]} of {counts[s]} captions"
+        f"the {_SAID[s]} of {count(counts[s], 'caption')}"
         for s in ("detect", "localize")
         if s in redone and counts[s]
     ]
     if counts["verify"] and not keeps:
-        made.append(f"the pictures of {counts['verify']} captions")
+        made.append(f"the pictures of {count(counts['verify'], 'caption')}")
     if run.meta("union") is not None:
         made.append("what was seen with the neurons of all captions off")
     if run.meta("quality") is not None and _differ(earlier, settings, JUDGED):

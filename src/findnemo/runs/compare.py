@@ -24,7 +24,8 @@ from findnemo.calibration import Calibration
 from findnemo.edits import deactivate
 from findnemo.errors import InputError
 from findnemo.files.originals import picture
-from findnemo.images import generate, intact_png, png
+from findnemo.files.writing import write_all
+from findnemo.images import generate, intact_png, png, sheet
 from findnemo.localization import localize
 from findnemo.metrics.copies import compare_images
 from findnemo.metrics.kind import is_memory
@@ -57,6 +58,7 @@ SWITCHED = ("neurons", *LIKE_NEMO)  # methods that switch neurons off
 STAGE = "compare:"  # prefix of stages in the run store; the name of a mitigation follows
 LISTING = "listing"  # the stage of NeMo's neurons
 COSTLY = ("noise", "sail")  # hundreds of evaluations an image: compared only on request
+ACROSS = 6  # pictures in a row of a sheet
 REFERENCES = 8  # captions that are not memorized, for methods that need a reference
 
 
@@ -158,7 +160,8 @@ def _list_nemo(
     """Run the listing on every compared caption for which the run has no result of it."""
     run = work.run
     captions, many = list_open(run, "compare", [LISTING], extra=typed)
-    step = partial(_listed, calibration=as_published(run, pool, work.calibration))
+    published = as_published(run, pool, work.calibration, progress)
+    step = partial(_listed, calibration=published)
     units = (Unit(tuple((c, None) for c in group)) for group in groups(run))
     stage = Stage(LISTING, step, units, many, partial(commit, run, LISTING), captions)
     run_stage(stage, pool, progress, stop)
@@ -266,6 +269,26 @@ def picture_file(stage: str, slug: str) -> str:
     """
     folder, _, name = stage.partition(":")
     return f"{folder}/{slug}/{file_stem(name)}.png"
+
+
+def write_sheets(work: Work) -> None:
+    """Write a picture sheet for each compared caption, next to its pictures: the training image if
+    known, and the first image of each method under its name.
+    """
+    stage_of = stage_in(apart(work))
+    order = {name: k for k, name in enumerate((NONE, *MITIGATIONS))}
+    for caption in compared_captions(work.run.captions()):
+        compared = (s.removeprefix(stage_of) for s in caption.results if s.startswith(stage_of))
+        names = sorted(compared, key=lambda name: (order.get(parsed(name)[0], len(order)), name))
+        files = {n: work.run.path / picture_file(stage_of + n, caption.slug) for n in names}
+        shown = [(name, picture(file)) for name, file in files.items() if intact_png(file)]
+        rows = [
+            ([name for name, _ in row], [image for _, image in row])
+            for row in (shown[k : k + ACROSS] for k in range(0, len(shown), ACROSS))
+        ]
+        if rows:
+            page = png(sheet(caption.text, rows, work.original(caption)))
+            write_all({work.run.path / f"{stage_of.rstrip(':')}/{caption.slug}.png": page})
 
 
 def file_stem(name: str) -> str:

@@ -177,7 +177,7 @@ def _apart(prompts: Iterable[Prompt], holdout: Sequence[str]) -> Iterator[Prompt
         yield prompt
     if both:
         raise InputError(
-            f"{len(both)} captions are hold-out captions too, such as {min(both)!r}: a threshold"
+            f"hold-out captions among the captions: {len(both)}, such as {min(both)!r}; a threshold"
             " needs captions of its own"
         )
 

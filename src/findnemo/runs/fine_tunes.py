@@ -504,7 +504,7 @@ def sentence(about: Mapping[str, Any]) -> str:
 def _why_open(about: Mapping[str, Any], main: Mapping[str, Any], percent: str) -> str:
     """Why there is no verdict on a model without a copy."""
     if main["failed"]:
-        return f"{main['failed']} prompts gave no images"
+        return f"{count(main['failed'], 'prompt')} gave no images"
     if main["copied"]:
         images = _are(main["copies"], f" of {main['of']} images")
         return (

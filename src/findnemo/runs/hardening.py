@@ -31,6 +31,7 @@ from findnemo.runs.robustness import (
 from findnemo.runs.stages import Progress, no_progress
 from findnemo.runs.standing import all_neurons
 from findnemo.runs.store import Caption
+from findnemo.runs.wording import count
 from findnemo.runs.workers import Pool, never
 from findnemo.seeds import FRESH, REFERENCE
 from findnemo.stats import bootstrap
@@ -52,7 +53,7 @@ def ordinary_captions(work: Work) -> tuple[list[str], list[str]]:
     clean = not_memorized(work.run, ORDINARY + JUDGED)
     if len(clean) < 2:
         raise InputError(
-            f"{work.run.path} holds {len(clean)} captions that are not memorized: hardening needs"
+            f"{work.run.path} holds {count(len(clean), 'ordinary caption')}: hardening needs"
             " at least two"
         )
     controls = {caption.text for caption in ordinary(work.run.captions(), CHECKED)}

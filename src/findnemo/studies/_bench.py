@@ -134,7 +134,8 @@ class Bench:
     @cached_property
     def calibration(self) -> Calibration:
         """The run's calibration with a published score: studies follow the paper's procedure."""
-        return as_published(self.work.run, self.workers, self.work.calibration)
+        work = self.work
+        return as_published(work.run, self.workers, work.calibration, self.progress)
 
     @property
     def image_settings(self) -> ImageSettings:

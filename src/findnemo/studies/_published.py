@@ -60,4 +60,4 @@ HOLDOUT = (0.358, 0.07, 0.428)
 DETECTOR = {"all": (0.98, 0.942, 0.876), "VM": (0.9964, 0.9739, 0.9821)}
 CLIP = "openai/clip-vit-base-patch32"  # the CLIP behind A_CLIP
 COLUMNS = ("neurons", "sscd_orig", "sscd_gen", "d_sscd", "a_clip")
-HEADS = ("neurons", "SSCD_orig", "SSCD_gen", "D_SSCD", "A_CLIP")
+HEADS = ("median neurons", "SSCD_orig", "SSCD_gen", "D_SSCD", "A_CLIP")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ from findnemo.studies._published import CLIP, COLUMNS, HEADS, Row
 from findnemo.studies._table import Cell, Table, plus_minus
 
 Payloads = Sequence[Mapping[str, Any]]
+
+FIGURES = "Figures are medians over captions ± the median absolute deviation."
+COPIES = "copies left"  # a column of ours alone
 
 
 def comparison(
@@ -33,7 +36,8 @@ def comparison(
     `clip`: the CLIP behind the A_CLIP of these rows; if it differs from the paper's, the paper's
     column names its own.
 
-    Columns without a measured value are left out, and the note says why.
+    Columns without a measured value are left out, and the note says why. Copies left are the mean
+    over captions.
     """
     is_papers = clip is None or clip.rstrip("/").endswith(CLIP.partition("/")[2])
     every = [p for by_type in rows.values() for payloads in by_type.values() for p in payloads]
@@ -45,7 +49,8 @@ def comparison(
     theirs_of = {HEADS[k]: f"{HEADS[k]}, paper" for k in kept}
     if "A_CLIP" in theirs_of and not is_papers:
         theirs_of["A_CLIP"] = "A_CLIP with ViT-B/32, paper"
-    heads = ["", "type", "n", *theirs_of, *theirs_of.values()]
+    copies = [COPIES] if any("copies" in p for p in every) else []
+    heads = ["", "type", "n", *theirs_of, *copies, *theirs_of.values()]
     lines = []
     for name, by_type in rows.items():
         for kind, payloads in by_type.items():
@@ -54,9 +59,25 @@ def comparison(
                 count = f"{median(p.get('neurons', 0) for p in payloads):g}"
                 of_paper = _theirs(published.get(name, {}).get(kind))
                 theirs = [of_paper[k] for k in kept]
-                lines.append([name, kind or "-", len(payloads), count, *ours, *theirs])
+                left = [_copies_left(payloads) for _ in copies]
+                lines.append([name, kind or "-", len(payloads), count, *ours, *left, *theirs])
     left_out = _left_out({HEADS[k] for k in range(len(HEADS)) if k not in kept} if every else set())
-    return Table(title, heads, lines, note + _a_clip_note(clip, is_papers, rows) + left_out)
+    about = _figures(bool(copies)) + note + _a_clip_note(clip, is_papers, rows)
+    return Table(title, heads, lines, about + left_out)
+
+
+def _figures(copies: bool) -> str:
+    """What the figures of a comparison are, with or without that of `copies`."""
+    told = (
+        f" {COPIES.capitalize()}: the share of images that copy an untouched image of another seed,"
+        " mean over captions."
+    )
+    return f"{FIGURES}{told if copies else ''} "
+
+
+def _copies_left(payloads: Payloads) -> str | None:
+    values = [p["copies"] for p in payloads if "copies" in p]
+    return f"{mean(values):.2f}" if values else None
 
 
 def _left_out(missing: Collection[str]) -> str:

@@ -18,6 +18,7 @@ from findnemo.metrics.kind import is_memory
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.overview import holders
 from findnemo.runs.standing import neurons_of, switched_off
+from findnemo.runs.wording import count
 from findnemo.seeds import UNTOUCHED, WANTED
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure, line
@@ -63,12 +64,12 @@ def fig5a(bench: Bench) -> Study:
     against = (
         f"{len(pictures)} reference pictures"
         if pictures
-        else f"{len(prompts)} images of the untouched model on another seed (in the paper real"
+        else f"{count(len(prompts), 'image')} of the untouched model on another seed (in the paper real"
         " pictures stand there: --reference)"
     )
     whence = "those of the reference pictures" if _own(bench) else bench.whence(prompts)
     note = (
-        f"{len(prompts)} captions ({whence}), one image each and seed, against {against}. Mean ±"
+        f"{count(len(prompts), 'caption')} ({whence}), one image each and seed, against {against}. Mean ±"
         f" standard deviation over {SEEDS} seeds, each with random neurons of its own; they are as"
         " many of each layer, none of the run's. FID is biased upwards for few images: compare"
         " within the table. In the paper FID and KID on COCO stay flat up to 750 neurons off."

@@ -23,6 +23,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.prompts.paraphrases import paraphrases
 from findnemo.runs.audit import Answer
 from findnemo.runs.store import Caption
+from findnemo.runs.wording import count
 from findnemo.stats import bootstrap
 from findnemo.studies._bench import Bench, Desk, Job, Study
 from findnemo.studies._table import Cell, Table
@@ -52,7 +53,7 @@ def stability(bench: Bench) -> Study:
         of_kind = zip(captions, islice(payloads, len(captions)), strict=True)
         found[kind] = [(caption, payload) for caption, payload in of_kind if payload is not None]
     note = (
-        f"Search {search!r}, {len(captions)} captions. Intersection over union of every two sets of"
+        f"Search {search!r}, {count(len(captions), 'caption')}. Intersection over union of every two sets of"
         " a caption, their mean; then median and mean over captions, with a 95 % bootstrap"
         " interval. A variant in which the caption is under tau has no set, and is not compared."
     )

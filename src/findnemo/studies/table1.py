@@ -22,10 +22,13 @@ from findnemo.runs.compare import (
 )
 from findnemo.runs.standing import evaluations_of, neurons_of
 from findnemo.runs.store import Caption, Run, each_caption, settings_of
+from findnemo.runs.wording import count, joined
 from findnemo.studies._bench import Bench, Study, by_type
 from findnemo.studies._published import TABLE1
 from findnemo.studies._rows import Payloads, comparison
 from findnemo.studies._table import Cell, Table
+
+FEW = 5  # rows that a note names
 
 
 def rows(names: Iterable[str]) -> dict[str, list[str]]:
@@ -64,8 +67,7 @@ def table1(bench: Bench) -> Study:
     return Study(
         "SSCD_gen compares images with and without the mitigation on the same seed, SSCD_orig with"
         " the training image, D_SSCD images of different seeds: low is good. A_CLIP is the fit with"
-        " the caption: high is good. Medians over seeds, then median ± median absolute deviation"
-        " over captions.",
+        " the caption: high is good. The figure of a caption is the median over its seeds.",
         [
             table(bench.work.run, clip=bench.clip, apart=bench.apart),
             costs(bench.work.run, bench.apart),
@@ -101,12 +103,11 @@ def sampled(bench: Bench) -> list[Caption]:
 
 
 def costs(run: Run, apart: str | None = None) -> Table:
-    """How many copies every mitigation leaves, and what it costs.
+    """What every mitigation costs.
 
-    Copies left: the share of images that copy the untouched image of another seed. Evaluations: of
-    the U-Net, for an image; a pass with its gradient counts three times. Seconds: median for an
-    image. Once: the cost for a caption before its first image, to find neurons or weights. `apart`:
-    the settings (`runs.compare.apart`), by default the run's.
+    Evaluations: of the U-Net, for an image; a pass with its gradient counts three times. Seconds:
+    median for an image. Once: the cost for a caption before its first image, to find neurons or
+    weights. `apart`: the settings (`runs.compare.apart`), by default the run's.
     """
     stage_of = stage_in(own_apart(run) if apart is None else apart)
     captions = compared_captions(each_caption(run))
@@ -122,27 +123,16 @@ def costs(run: Run, apart: str | None = None) -> Table:
             [
                 title,
                 len(of),
-                _middle(payloads, "copies", mean),
                 _whole(payloads, "evaluations"),
                 _middle(payloads, "image_seconds", median),
                 _once(of, name) or _whole(payloads, "once") or None,
                 *(_yes_or_none(method, key) for key in ("permanent", "gradients")),
             ]
         )
-    heads = [
-        "",
-        "captions",
-        "copies left",
-        "evaluations",
-        "seconds",
-        "once",
-        "permanent",
-        "gradients",
-    ]
+    heads = ["", "captions", "evaluations", "seconds", "once", "permanent", "gradients"]
     note = (
-        "Copies left: share of the images that copy what other seeds gave before. Evaluations and"
-        " seconds are for one image; `once`: evaluations for a caption before its first"
-        " image, to find neurons or weights. Permanent: it can be written into the weights."
+        "Evaluations and seconds are for one image; `once`: evaluations for a caption before its"
+        " first image, to find neurons or weights. Permanent: it can be written into the weights."
     )
     if len({line[1] for line in lines}) > 1:
         note += " Rows with other numbers of captions are not of the same captions."
@@ -204,20 +194,27 @@ def _about(run: Run, captions: list[Caption]) -> str:
     """What the rows with neurons are, and which captions are missing in the table."""
     settings = settings_of(run)
     text = (
-        "NeMo: the listing as published (Algorithms 1 to 4), nothing added. Random neurons: as"
+        "NeMo: the listing as published (Algorithms 1 to 4), nothing added; the set before its"
+        " refinement is a row of Table 4 (`findnemo study table4`). Random neurons: as"
         " many of each layer as NeMo's (all others of a layer of which NeMo has more than half),"
         " each draw counted by itself. findnemo: what this run found (search"
         f" {settings['search']!r})."
     )
-    listings = [c.results[LISTING] for c in captions if LISTING in c.results]
-    if unlisted := sum(listing.get("memorized") is False for listing in listings):
+    if unlisted := [c for c in captions if c.results.get(LISTING, {}).get("memorized") is False]:
         text += (
-            f" {unlisted} captions are under the threshold of the paper's score: for them NeMo"
-            " switches nothing off."
+            f" NeMo switches nothing off for {_named(unlisted)} under the threshold of the paper's"
+            " score: its row and that of random neurons count untouched images there."
         )
-    if missed := sum(is_memory(c.type) and not neurons_of(c) and bool(c.results) for c in captions):
+    if missed := [c for c in captions if is_memory(c.type) and not neurons_of(c) and c.results]:
         text += (
-            f" {missed} captions with the type of a memory got no neurons: findnemo switches nothing"
-            " off for them."
+            f" findnemo switches nothing off for {_named(missed)} with the type of a memory: no"
+            " neurons were found, and its row counts untouched images there."
         )
     return text
+
+
+def _named(captions: Sequence[Caption]) -> str:
+    """How many captions, with the first rows: `1 caption (row 13)`."""
+    rows = [str(c.row) for c in captions]
+    some = rows if len(rows) <= FEW else [*rows[:FEW], f"{len(rows) - FEW} more"]
+    return f"{count(len(rows), 'caption')} ({'row' if len(rows) == 1 else 'rows'} {joined(some)})"

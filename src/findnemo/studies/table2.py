@@ -9,6 +9,7 @@ from findnemo.calibration import Calibration
 from findnemo.localization import localize
 from findnemo.runs.audit import Answer
 from findnemo.runs.store import Caption
+from findnemo.runs.wording import count
 from findnemo.stats.robust import mean_std
 from findnemo.studies._bench import Bench, Desk, Study, by_type
 from findnemo.studies._nemo import ENCODER, listing, stopped
@@ -38,7 +39,7 @@ def table2(bench: Bench) -> Study:
         rows.append([name, *ours, *paper])
     heads = ["", *(f"{kind}, s" for kind in kinds), *(f"{kind}, s, paper" for kind in kinds)]
     note = (
-        f"Mean ± standard deviation over {len(captions)} captions on {bench.model.device}; the"
+        f"Mean ± standard deviation over {count(len(captions), 'caption')} on {bench.model.device}; the"
         " paper's on a V100 or A100. Algorithm 2 reads the activations and chooses by the first"
         " thresholds. The total has the text encoder, which runs once; the paper does not tell its"
         " time. The listing here makes one pass where the released code makes two, reads"

@@ -41,7 +41,7 @@ def table3(bench: Bench) -> Study:
         values = [round(fmean(of_layer), 4) for of_layer in zip(*row, strict=True)]
         rows.append([kind, len(sets[kind, n]), *values, min(values)])
     note = (
-        f"{len(prompts)} captions that are not memorized: {bench.whence(prompts)}; {SEEDS} seeds,"
+        f"Captions that are not memorized: {len(prompts)} ({bench.whence(prompts)}); {SEEDS} seeds,"
         f" first timestep; layers 1 to {len(layers)} in forward order. Found: those of most"
         f" captions first, of {len(order)}. Random: as many of the same layers that were found for"
         " no caption; fewer where a layer has too few others."

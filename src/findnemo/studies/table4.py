@@ -15,6 +15,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.runs.calibrating import calibrate_with
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
+from findnemo.runs.wording import count
 from findnemo.stats.robust import median_mad
 from findnemo.studies._bench import Bench, Desk, Job, Study, listed
 from findnemo.studies._nemo import NO_SCORES, listing, with_tau
@@ -83,8 +84,8 @@ def table4(bench: Bench) -> Study:
     note = "; ".join([tau, *ablations.thresholds, "no score exceeds 1."])
     for name, reason in ablations.left_out.items():
         note += f" Left out: {name}, for {reason}."
-    for name, count in failed.items():
-        note += f" {name}: {count} captions left out, whose localization failed."
+    for name, many in failed.items():
+        note += f" {name}: {count(many, 'caption')} left out, whose localization failed."
     text = (
         "What refinement, top-k candidates, the threshold and guidance contribute, and what it does"
         " to scale neurons instead of switching them off. Captions that are not memorized in an"

@@ -16,6 +16,7 @@ from findnemo.errors import EditError, InputError
 from findnemo.localization import Bystanders
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.standing import all_neurons
+from findnemo.runs.wording import count
 from findnemo.settings import Settings
 from findnemo.stats.intervals import bootstrap
 from findnemo.studies._bench import Bench, Desk, Study
@@ -55,8 +56,8 @@ def utility(bench: Bench) -> Study:
         for kind, one in by_kind.items()
     ]
     of_sets = (
-        f"{n} captions that are not memorized ({bench.whence(bench.others[:CAPTIONS])}), one image"
-        f" each, against {n} images of the untouched model on other seeds. Random: mean over"
+        f"Captions that are not memorized: {n} ({bench.whence(bench.others[:CAPTIONS])}), one image"
+        f" each, against {count(n, 'image')} of the untouched model on other seeds. Random: mean over"
         f" {RANDOM} draws of as many other neurons of the same layers. Intervals: 95 %, paired"
         f" bootstrap over the captions ({REPEATS} resamples), shifted by the bias that repeated"
         " images give. FID is high for few images: read the difference. Its features and KID's are"
@@ -74,7 +75,7 @@ def utility(bench: Bench) -> Study:
         Table("Sets of images", set_heads, sets, of_sets),
         Table("Change of each caption", change_heads, changes, of_changes),
     ]
-    text = f"What {off} neurons off together cost captions that are not memorized."
+    text = f"What {count(off, 'neuron')} off together cost captions that are not memorized."
     figures = {"utility": _picture(measured["each"])}
     return Study(text, tables, figures)
 

@@ -35,6 +35,7 @@ from findnemo.runs.robustness import (
     pace,
     try_out,
 )
+from findnemo.runs.wording import count
 from findnemo.runtime.notices import lasting, told_to
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
@@ -117,7 +118,7 @@ def _require_search(run: Run) -> None:
     )
     if over and not sought:
         raise InputError(
-            f"{run.path} has {over} captions over the threshold and no search for their neurons"
+            f"{run.path} has {count(over, 'caption')} over the threshold and no search for their neurons"
             " was made:"
             " there is nothing to verify; make the search with `findnemo localize` or"
             " `findnemo audit` and the same --out"
@@ -205,7 +206,7 @@ def harden(
         cost = cost_of_hardening(settings, len(wanted), held, work.plan.image_settings)
         seconds = pace(work, [ATTACK]).get(ATTACK)
         listener.say(
-            f"{len(wanted)} captions: {_about(cost, seconds)}; the checks take as many again"
+            f"{count(len(wanted), 'caption')}: {_about(cost, seconds)}; the checks take as many again"
         )
 
         def progress(done: int, total: int, loss: float) -> None:

@@ -13,10 +13,11 @@ from findnemo.errors import FindnemoError
 from findnemo.files.writing import written
 from findnemo.images import check_images
 from findnemo.metrics import Alignment
+from findnemo.metrics.kind import is_memory
 from findnemo.prompts import read_training
 from findnemo.runs import Caption, Run, Work, settings_of
 from findnemo.runs.compare import compare as compare_run
-from findnemo.runs.compare import methods
+from findnemo.runs.compare import compared_captions, methods, write_sheets
 from findnemo.runs.detectors import (
     Result,
     chosen,
@@ -109,6 +110,7 @@ def compare(
     names = methods(comparing.mitigations.split(",") if comparing.mitigations else None)
     early = replace(output, report=False)
     asked = None
+    given = captions_of(prompts)
     if begun(place):
         refuse_changed(place, detecting, pictures)
         with Run.open(place) as old:
@@ -116,11 +118,20 @@ def compare(
             model = source_of(old, model)
             named = settings_of(old)["judges"] | named_judges(pictures)
             pictured = old.names_pictures()
+            memories = [c.type for c in compared_captions(old.captions())] if given.limit else []
     else:
-        request = Request(model, prompts, early, PATH, detecting, pictures=pictures)
+        whole = replace(given, limit=None)
+        request = Request(model, whole, early, PATH, detecting, pictures=pictures)
         asked = ready(request, listener)
+        memories = [prompt.type for prompt in asked.table] if given.limit else []
+        asked = replace(asked, table=asked.table.limit(given.limit))
         named = asked.plan.judges
         pictured = any(prompt.image for prompt in asked.table)
+    for kind, number in left_out(memories, given.limit).items():
+        listener.say(
+            f"--limit {given.limit} leaves out every caption of type {kind}, so Table 1 has no row"
+            f" of them: the first is number {number} (--limit {number})"
+        )
     source = place_of(model)
     warn_unjudged("compare", source, named, listener)
     if "descriptor" in named and not pictured and source not in demo.MODELS:
@@ -135,8 +146,8 @@ def compare(
         run.close()
         with resumed(place, pool) as work:
             if not listener.stop():
-                limit = captions_of(prompts).limit
-                compare_run(work, names, listener.progress, pool, listener.stop, limit)
+                compare_run(work, names, listener.progress, pool, listener.stop, given.limit)
+            write_sheets(work)
             warn_missing(work.original, listener)
             clip = judge_of(work.run, work.plan.judges)
             table1 = table(work.run, comparing.intervals, clip)
@@ -147,6 +158,20 @@ def compare(
             report.write(work.run)
             log(work.run, output, listener)
     return table1
+
+
+def left_out(types: Iterable[str | None], limit: int | None) -> dict[str, int]:
+    """The types of memories that the first `limit` of some captions do not have, each with the
+    number of its first caption, from 1.
+
+    >>> left_out(["VM", None, "VM", "TM", "TM"], 3)
+    {'TM': 4}
+    """
+    first: dict[str, int] = {}
+    for number, kind in enumerate(types, 1):
+        if kind is not None and is_memory(kind):
+            first.setdefault(kind, number)
+    return {kind: number for kind, number in first.items() if limit and number > limit}
 
 
 def study(

@@ -327,10 +327,10 @@ def _gallery(
     listener.progress("look", len(training), len(training))
     if not kept:
         raise InputError(
-            f"none of {len(training)} pictures of {training.source} can be read: {broken[0]}"
+            f"none of {count(len(training), 'picture')} of {training.source} can be read: {broken[0]}"
         )
     notes = [
-        f"{training.source}: {len(broken)} pictures cannot be read and are left out:"
+        f"{training.source}: left out {count(len(broken), 'picture')} that findnemo cannot read:"
         f" {', '.join(broken[:NAMED])}{', ...' if len(broken) > NAMED else ''}"
     ]
     return kept, gallery, notes if broken else []
@@ -347,7 +347,7 @@ def _twins(subject: Subject) -> list[str]:
     some = "; ".join(" = ".join(names[:NAMED]) for names in twins[:NAMED])
     many = sum(map(len, twins))
     return [
-        f"{many} training pictures are {len(twins)} pictures several times ({some}): the commonest"
+        f"{many} training pictures are {count(len(twins), 'picture')} several times ({some}): the commonest"
         " cause of copies"
     ]
 
@@ -426,7 +426,7 @@ def look(
         return None
     if shown.failed:
         listener.warn(
-            f"{candidate.name}: {len(shown.failed)} prompts gave no images ({shown.failed[0]!r:.60});"
+            f"{candidate.name}: {count(len(shown.failed), 'prompt')} gave no images ({shown.failed[0]!r:.60});"
             " the same command tries them again"
         )
     return _judged(candidate, given, shown, base)
@@ -504,7 +504,7 @@ def audit_fine_tune(
         neurons = all_neurons(run.captions(stage="localize"))
         run.close()
         if neurons and not listener.stop():
-            listener.say(f"images with {len(neurons)} neurons off")
+            listener.say(f"images with {count(len(neurons), 'neuron')} off")
             digest = hashlib.sha256(json.dumps(neurons.to_json()).encode()).hexdigest()[:8]
             shown = show(
                 folder_of_variant(out, f"{CLEANED} {digest}"),

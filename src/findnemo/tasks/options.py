@@ -94,7 +94,7 @@ class Captions:
 
     source: Any = None
     column: str | None = option(None, "Caption column, if it has an unusual name.")
-    limit: int | None = option(None, "Use the first N captions only.", min=1)
+    limit: int | None = option(None, "Use the first N captions of the table only.", min=1)
     shard: str | None = option(
         None,
         "Audit part I of N of the captions; `findnemo merge` joins the parts.",
@@ -310,8 +310,9 @@ class Comparing:
 
     mitigations: str | None = option(
         None,
-        "Names, separated by commas; NAME:OPTION=VALUE sets a hyperparameter. Default: all"
-        " but noise and sail, which take hundreds of U-Net evaluations per image."
+        "Names, separated by commas, such as nemo,neurons,random-1,embedding,tokens-4;"
+        " NAME:OPTION=VALUE sets a hyperparameter. docs/compare.md#mitigations has all. Default:"
+        " all but noise and sail, which take hundreds of U-Net evaluations per image."
         + also("mitigations"),
     )
     intervals: bool = option(False, "Add 95 % bootstrap intervals of the medians.", "--intervals")
