@@ -190,7 +190,7 @@ def test_several_forms_go_into_one_folder(place, deactivated, neurons, tmp_path)
         local_files_only=True,
     )
     torch.testing.assert_close(noise_of(file), off, rtol=1e-4, atol=1e-4)
-    for lora in ("lora", "lora.safetensors"):
+    for lora in ("lora", "kohya.safetensors"):
         plain = DiffusionPipeline.from_pretrained(place / "model", use_safetensors=True)
         plain.load_lora_weights(tmp_path / "all" / lora)
         torch.testing.assert_close(noise_of(plain), off, rtol=0, atol=1e-4 * float(off.abs().max()))
@@ -278,6 +278,14 @@ def test_neurons_chosen_by_hand_are_exported_of_a_run_or_of_a_model(place, tmp_p
     assert not (tmp_path / "nothing").exists()
 
 
+NAMED_AS_FILES = [
+    ("clean.safetensors", (), "checkpoint needs a directory: for one file add --to file"),
+    ("l.safetensors", ("--to", "lora"), "lora needs a directory: for one file add --to kohya"),
+    ("a.json", (), "a.json is the name of a file, and checkpoint needs a directory"),
+    ("b.safetensors", ("--to", "file", "--to", "kohya"), "several forms needs a directory: give a"),
+]
+
+
 def test_what_cannot_be_exported(place, tmp_path):
     before = everything(place)
     (tmp_path / "file").write_text("mine")
@@ -311,6 +319,8 @@ def test_what_cannot_be_exported(place, tmp_path):
         2,
         "is a file: give a folder for several forms",
     )
+    for name, to, why in NAMED_AS_FILES:
+        refused(cli("export", run, *to, "--out", tmp_path / name), 2, why)
     refused(cli("export", run, "--caption", "no such"), 2, "no caption 'no such' in this run")
     over = ("--to", "file", "--force", "--out", place / "model.safetensors")
     refused(

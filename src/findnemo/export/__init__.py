@@ -50,6 +50,7 @@ __all__ = [
     "by_hand",
     "check",
     "check_checkpoint",
+    "check_folder",
     "check_form",
     "check_lora",
     "check_place",
@@ -76,7 +77,7 @@ class Form:
     `name`: its usual name in a folder, of a directory if it has no suffix. `write`: writes it with
     the model, in a dtype or that of the source. `describe`: gives its text without a model.
     `beside`: gives the content of a `.yaml` file of the same name, if any. `of_lora`: only for a
-    model loaded with a LoRA.
+    model loaded with a LoRA. `as_file`: of a directory, the form that holds the same in one file.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Form:
     describe: Callable[[Selection], str] | None = None
     beside: Callable[[Model], str | None] | None = None
     of_lora: bool = False
+    as_file: str = ""
 
     @property
     def suffix(self) -> str:
@@ -107,10 +109,10 @@ def neuron_file(chosen: Selection) -> str:
 
 
 FORMS = {
-    "checkpoint": Form("checkpoint", write_checkpoint),
+    "checkpoint": Form("checkpoint", write_checkpoint, as_file="file"),
     "file": Form("model.safetensors", write_file, beside=beside_file),
-    "lora": Form("lora", write_lora),
-    "kohya": Form("lora.safetensors", write_kohya),
+    "lora": Form("lora", write_lora, as_file="kohya"),
+    "kohya": Form("kohya.safetensors", write_kohya),
     "adapter": Form("adapter.safetensors", write_adapter, of_lora=True),
     "adapter-kohya": Form("adapter-kohya.safetensors", write_adapter_kohya, of_lora=True),
     "neurons": Form("neurons.json", describe=neuron_file),
@@ -202,11 +204,22 @@ def check_place(form: str, path: str | Path, source: str, force: bool = False) -
             " give"
             " one, or set PYTHONUTF8=1"
         )
+    if not suffix:
+        check_folder(target, form, f"for one file add --to {FORMS[form].as_file}")
     check_target(target, not suffix, force, source)
     if suffix and target.suffix != suffix:
         raise InputError(f"{target} is not a name for {form}: it must end in {suffix}")
     if FORMS[form].beside is not None:
         check_beside(target.with_suffix(".yaml"), force, OURS)
+
+
+def check_folder(path: str | Path, what: str, way_out: str) -> None:
+    """Raises InputError for a directory named as if it were a file of one of the forms.
+
+    `what`: what would be in the directory.
+    """
+    if Path(path).suffix in {how.suffix for how in FORMS.values() if how.suffix}:
+        raise InputError(f"{path} is the name of a file, and {what} needs a directory: {way_out}")
 
 
 def check_lora(form: str, options: Mapping[str, str]) -> None:

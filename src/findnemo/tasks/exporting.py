@@ -154,6 +154,7 @@ def _target(run: Path, out: str | Path | None, form: str, several: bool) -> Path
         return Path(out)
     if Path(out).is_file():
         raise InputError(f"{out} is a file: give a folder for several forms")
+    forms_of.check_folder(out, "an export in several forms", "give a folder's name")
     return Path(out) / name
 
 
