@@ -23,8 +23,8 @@ from findnemo.export._adapter import require_lora, write_adapter, write_adapter_
 from findnemo.export._card import markdown, model_card
 from findnemo.export._checks import check_checkpoint
 from findnemo.export._files import check_beside, check_target, whole, written_beside
-from findnemo.export._marks import OURS
-from findnemo.export._original import original_tensors
+from findnemo.export._marks import OURS, node_of_comfyui
+from findnemo.export._original import ORIGINAL, original_tensors
 from findnemo.export._push import push_card, with_section
 from findnemo.export._selection import Selection, by_hand, select
 from findnemo.export._source import as_dtype, check_source, made_of, with_kept
@@ -61,6 +61,7 @@ __all__ = [
     "model_card",
     "original_tensors",
     "push_card",
+    "remarks",
     "rewrite",
     "select",
     "whole",
@@ -163,6 +164,22 @@ def write(
                 stack.enter_context(written_beside(beside, how.beside(model), own))
             how.write(model, chosen, stack.enter_context(whole(target, like)), as_dtype(dtype))
     return target
+
+
+def remarks(form: str, path: str | Path, model: Model | None) -> list[str]:
+    """What a person must know of a written export to use it: the file beside it, and the node that
+    ComfyUI needs.
+    """
+    if FORMS[form].beside is None or model is None:
+        return []
+    beside = Path(path).with_suffix(".yaml")
+    node = node_of_comfyui(model.pipeline) if type(model.pipeline).__name__ in ORIGINAL else None
+    told = {
+        f"{beside} was written too: keep it beside the file, programs read there what the file"
+        " predicts": beside.is_file(),
+        f"ComfyUI needs the node {node} behind this file: it reads no .yaml": node is not None,
+    }
+    return [line for line, holds in told.items() if holds]
 
 
 def check(
