@@ -5,6 +5,7 @@ a model and remember it.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from _place import COMMANDS, IMAGES, TEXTS, make_place, save_model
 from _refused import READERS, everything, filled, refused
 from _tiny_files import save_file
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from safetensors.torch import load_file
+from safetensors.torch import save_file as safetensors_of
 
 import findnemo
 from findnemo.export import FORMS
@@ -190,11 +193,33 @@ def test_several_forms_go_into_one_folder(place, deactivated, neurons, tmp_path)
         local_files_only=True,
     )
     torch.testing.assert_close(noise_of(file), off, rtol=1e-4, atol=1e-4)
-    for lora in ("lora", "lora.safetensors"):
+    for lora in ("lora", "kohya.safetensors"):
         plain = DiffusionPipeline.from_pretrained(place / "model", use_safetensors=True)
         plain.load_lora_weights(tmp_path / "all" / lora)
         torch.testing.assert_close(noise_of(plain), off, rtol=0, atol=1e-4 * float(off.abs().max()))
     assert findnemo.NeuronSet.load(tmp_path / "all" / "neurons.json") == neurons
+
+
+def test_the_check_in_the_docs_passes_for_an_export_and_for_nothing_else(
+    place, tmp_path, monkeypatch
+):
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    (check,) = (c for c in re.findall(r"```python\n(.*?)```", text, re.S) if "load_file" in c)
+    forms = {"file": "clean.safetensors", "neurons": "neurons.json"}
+    for form, name in forms.items():
+        made = cli("export", place / "run", "--to", form, "--out", tmp_path / name)
+        assert made.status == 0, made.err
+        beside = (tmp_path / name).with_suffix(".yaml")
+        assert (f"{beside} was written too" in " ".join(made.err.split())) is beside.exists()
+    shutil.copy(place / "model.safetensors", tmp_path / "original.safetensors")
+    monkeypatch.chdir(tmp_path)
+    exec(check, {})
+    tensors = load_file("clean.safetensors")
+    name = next(name for name in tensors if name.startswith("first_stage_model"))
+    for other in (tensors | {name: tensors[name] + 1}, load_file("original.safetensors")):
+        safetensors_of(other, "clean.safetensors")
+        with pytest.raises(AssertionError):
+            exec(check, {})
 
 
 def test_the_neurons_and_the_card_need_no_model(place, neurons, tmp_path):
@@ -278,6 +303,14 @@ def test_neurons_chosen_by_hand_are_exported_of_a_run_or_of_a_model(place, tmp_p
     assert not (tmp_path / "nothing").exists()
 
 
+NAMED_AS_FILES = [
+    ("clean.safetensors", (), "checkpoint needs a directory: for one file add --to file"),
+    ("l.safetensors", ("--to", "lora"), "lora needs a directory: for one file add --to kohya"),
+    ("a.json", (), "a.json is the name of a file, and checkpoint needs a directory"),
+    ("b.safetensors", ("--to", "file", "--to", "kohya"), "several forms needs a directory: give a"),
+]
+
+
 def test_what_cannot_be_exported(place, tmp_path):
     before = everything(place)
     (tmp_path / "file").write_text("mine")
@@ -311,6 +344,8 @@ def test_what_cannot_be_exported(place, tmp_path):
         2,
         "is a file: give a folder for several forms",
     )
+    for name, to, why in NAMED_AS_FILES:
+        refused(cli("export", run, *to, "--out", tmp_path / name), 2, why)
     refused(cli("export", run, "--caption", "no such"), 2, "no caption 'no such' in this run")
     over = ("--to", "file", "--force", "--out", place / "model.safetensors")
     refused(

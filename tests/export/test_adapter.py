@@ -417,8 +417,10 @@ def test_a_file_says_what_it_is_and_has_one_rank(bases, tmp_path):
 
 def test_a_run_without_a_lora_is_refused(bases, tmp_path):
     model = findnemo.load(bases("sd"))
-    for form in ("adapter", "adapter-kohya"):
-        with pytest.raises(InputError, match=rf"{form} is the LoRA of a run .* --to lora writes"):
+    for form, alone in {"adapter": "lora", "adapter-kohya": "kohya"}.items():
+        with pytest.raises(
+            InputError, match=rf"{form} is the LoRA of a run .* --to {alone} writes"
+        ):
             exported(form, tmp_path / form, model)
     assert not list(tmp_path.rglob("*.safetensors"))
 

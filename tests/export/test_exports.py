@@ -66,7 +66,7 @@ def exported(tmp_path_factory):
             "file": {"file": str(folder / "model.safetensors"), "config": config},
             "rewritten": {"file": str(folder / "rewritten.safetensors"), "config": config},
             "lora": {"directory": config, "lora": str(folder / "lora")},
-            "kohya": {"directory": config, "lora": str(folder / "lora.safetensors")},
+            "kohya": {"directory": config, "lora": str(folder / "kohya.safetensors")},
         }
         jobs += [
             {"pipeline": name, "out": str(folder / f"{form}.npy"), **place}
@@ -252,7 +252,7 @@ def test_a_kohya_lora_is_exact_of_one_rank_and_says_its_limits(exported):
     folder = exported[0] / "sdxl"
     pipeline, neurons = loud(tiny_family("sdxl"))
     layers = as_model(pipeline).value_layers
-    tensors = load_file(folder / "lora.safetensors")
+    tensors = load_file(folder / "kohya.safetensors")
     assert {name.split(".")[0] for name in tensors} == {
         f"lora_unet_{name.replace('.', '_')}" for name in neurons.layers
     }
@@ -266,7 +266,7 @@ def test_a_kohya_lora_is_exact_of_one_rank_and_says_its_limits(exported):
         want = torch.zeros_like(layers[layer].weight)
         want[list(indices)] = -layers[layer].weight[list(indices)]
         assert torch.equal(up @ down * (alpha / len(down)), want)
-    with safe_open(folder / "lora.safetensors", "pt") as opened:
+    with safe_open(folder / "kohya.safetensors", "pt") as opened:
         about = opened.metadata()
     assert about["ss_network_dim"] == about["ss_network_alpha"] == "3"
     assert "strength 1 only" in about["limits"]

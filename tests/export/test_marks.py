@@ -7,8 +7,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,7 +27,8 @@ from safetensors.torch import load_file
 import findnemo
 from findnemo import NeuronSet
 from findnemo.errors import FindnemoWarning, InputError, MismatchError, ModelError
-from findnemo.export import _marks, rewrite, select, write
+from findnemo.export import _marks, remarks, rewrite, select, write
+from findnemo.files.tensors import copy
 from findnemo.models._single_file import KINDS
 from findnemo.runs import Run
 from findnemo.settings import PAPER
@@ -260,7 +263,8 @@ def test_a_file_without_marks_gets_them_and_keeps_all_else(unmarked, tmp_path):
     write("file", chosen_of(tmp_path, model, neurons), tmp_path / "clean.safetensors", model)
     metadata, keys = about(tmp_path / "clean.safetensors")
     said = {"modelspec.prediction_type": "v", "modelspec.predict_key": "v"}
-    assert metadata == {"modelspec.title": "mine", "author": "me", **said}
+    own = {"made_by": "findnemo", "neurons": str(len(neurons)), "model": model.fingerprint}
+    assert metadata == {"modelspec.title": "mine", "author": "me", **said, **own}
     assert keys == about(file)[1] | {"v_pred", "ztsnr"}
     old, new = load_file(file), load_file(tmp_path / "clean.safetensors")
     different = [name for name, value in old.items() if not torch.equal(new[name], value)]
@@ -268,6 +272,29 @@ def test_a_file_without_marks_gets_them_and_keeps_all_else(unmarked, tmp_path):
     assert all(new[name].dtype == value.dtype for name, value in old.items())
     again = findnemo.load(tmp_path / "clean.safetensors", config=tmp_path / "directory")
     assert again.pipeline.scheduler.config == model.pipeline.scheduler.config
+
+
+def test_a_second_export_says_what_it_did_and_not_what_the_first_one_did(unmarked, tmp_path):
+    _, model, neurons = unmarked
+    half = replace(chosen_of(tmp_path, model, neurons), factor=0.5)
+    first = write(
+        "file", half, tmp_path / "first.safetensors", findnemo.load(tmp_path / "directory")
+    )
+    told, _ = about(first)
+    assert told["modelspec.title"] == f"directory, {len(neurons)} neurons at 0.5"
+    assert (told["neurons"], told["factor"]) == (str(len(neurons)), "0.5")
+    copy(first, marked := tmp_path / "marked.safetensors", told | {"author": "me"})
+    again = findnemo.load(marked, config=tmp_path / "directory")
+    (layer, indices), *_ = neurons.layers.items()
+    one = NeuronSet({layer: indices[:1]})
+    make_run(tmp_path / "again", again, {CAPTION: one})
+    with Run.open(tmp_path / "again") as run:
+        write("file", select(run), tmp_path / "second.safetensors", again)
+    second, _ = about(tmp_path / "second.safetensors")
+    assert second["modelspec.title"] == "marked, 1 neurons off"
+    assert (second["neurons"], second["model"]) == ("1", again.fingerprint)
+    assert second["author"] == "me"
+    assert "factor" not in second
 
 
 def test_marks_and_hashes_of_the_source_are_kept_true(unmarked, tmp_path):
@@ -405,6 +432,71 @@ def test_an_export_that_fails_leaves_neither(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         write("file", chosen, tmp_path / "clean.safetensors", model)
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
+
+
+# ComfyUI ------------------------------------------------------------------------------------------
+
+
+def sized(family: str, predicts: str = "epsilon", zero: bool = False, **vae):
+    """A pipeline whose configuration has the sizes of the published models."""
+    pipeline, _ = predicting(family, predicts, zero)
+    channels = (320, *pipeline.unet.config.block_out_channels[1:])
+    text = {"sd1": 768, "sd2": 1024, "sdxl": 2048}[family]
+    pipeline.unet.register_to_config(block_out_channels=channels, cross_attention_dim=text)
+    usual = 0.13025 if family == "sdxl" else 0.18215
+    pipeline.vae.register_to_config(**{"scaling_factor": usual, **vae})
+    return pipeline
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sizes_that_user_interfaces_do_not_know_are_said_when_a_file_is_written(family, tmp_path):
+    pipeline, neurons = predicting(family, "epsilon", False)
+    model = as_model(pipeline)
+    usual = {"sd1": 768, "sd2": 1024, "sdxl": 2048}[family]
+    why = rf"ComfyUI .* will not load this file.* channels, not 320; the text is \d+ wide, not {usual}"
+    with pytest.warns(FindnemoWarning, match=why):
+        write("file", chosen_of(tmp_path, model, neurons), tmp_path / "x.safetensors", model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _marks.tell_limits(sized(family))
+
+
+def test_another_scale_of_latents_is_said_with_the_way_out_in_comfyui():
+    """ComfyUI decodes latents / 0.18215; the autoencoder of the file wants latents / 0.5."""
+    with pytest.warns(FindnemoWarning, match=r"scales latents by 0.5, .*programs take") as told:
+        _marks.tell_limits(sized("sd1", scaling_factor=0.5))
+    assert "put a LatentMultiply node (0.3643) before VAE Decode in ComfyUI" in str(told[0].message)
+    assert pytest.approx(2, rel=1e-4) == 0.3643 / 0.18215  # 1 / 0.5
+    with pytest.warns(FindnemoWarning, match=r"and shifts them by 0.1, ") as told:
+        _marks.tell_limits(sized("sd1", shift_factor=0.1))
+    assert "LatentMultiply" not in str(told[0].message)
+
+
+NODES = {
+    ("sd1", "epsilon", False): None,
+    ("sd1", "v_prediction", False): "ModelSamplingDiscrete (v_prediction)",
+    ("sd1", "v_prediction", True): "ModelSamplingDiscrete (v_prediction, zsnr)",
+    ("sd2", "v_prediction", False): None,
+    ("sd2", "v_prediction", True): "ModelSamplingDiscrete (v_prediction, zsnr)",
+    ("sdxl", "v_prediction", True): None,
+}
+
+
+@pytest.mark.parametrize("case", NODES, ids=str)
+def test_the_node_that_comfyui_needs_where_it_reads_no_mark(case, tmp_path):
+    """It reads `v_pred` and `ztsnr` of SDXL only, and guesses 2.x from values."""
+    model = SimpleNamespace(pipeline=sized(*case))
+    (tmp_path / "x.yaml").write_text("")
+    beside, *node = remarks("file", tmp_path / "x.safetensors", model)
+    assert beside.startswith(f"{tmp_path / 'x.yaml'} was written too: keep it beside the file")
+    assert node == [
+        f"ComfyUI needs the node {n} behind this file: it reads no .yaml"
+        for n in [NODES[case]]
+        if n
+    ]
+    assert remarks("kohya", tmp_path / "x.safetensors", model) == []
+    model.pipeline.unet.register_to_config(cross_attention_dim=128)
+    assert _marks.node_of_comfyui(model.pipeline) is None  # no node helps there
 
 
 # LoRAs --------------------------------------------------------------------------------------------

@@ -243,7 +243,7 @@ def test_a_configuration_that_was_asked_for_and_contradicts_the_file_is_refused(
 ):
     with pytest.raises(ModelError, match=message) as error:
         findnemo.load(usual("sd1", tensors, metadata or None), config=places["sd1"][1])
-    assert "leave config= out" in str(error.value)
+    assert "leave --config (in Python: config=) out" in str(error.value)
 
 
 def test_a_configuration_that_was_asked_for_and_agrees_is_taken_as_it_is(places, usual, tmp_path):

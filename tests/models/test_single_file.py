@@ -17,9 +17,12 @@ from safetensors.torch import load_file
 
 import findnemo
 from findnemo.errors import InputError, ModelError
-from findnemo.files.tensors import Entry, read_header
+from findnemo.export import original_tensors
+from findnemo.files.tensors import Entry, read_header, write
 from findnemo.models import StableDiffusion, _loading
 from findnemo.models._single_file import KINDS, kind_of
+
+GIVE = r"give --config \(in Python: config=\)"
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -108,7 +111,7 @@ def test_without_cache_and_configuration_the_way_out_is_told(made, tmp_path, mon
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     kind = FAMILIES[family]
     with pytest.raises(
-        InputError, match=rf"model.safetensors is {kind}.*{KINDS[kind].hub}.*give config="
+        InputError, match=rf"model.safetensors is {kind}.*{KINDS[kind].hub}.*{GIVE}"
     ):
         findnemo.load(file)
     with pytest.raises(
@@ -208,8 +211,8 @@ NO_CHECKPOINTS = {
     "control_model.input_blocks.0.0.weight": "is a ControlNet",
     "down_blocks.0.resnets.0.conv1.weight": "is one part of a diffusers model: give the directory",
     "text_model.encoder.layers.0.mlp.fc1.weight": "is one part of a diffusers model",
-    "double_blocks.0.img_attn.qkv.weight": "is not a complete Stable Diffusion 1.x.* give config=",
-    "first_stage_model.encoder.conv_in.weight": "is not a complete Stable Diffusion 1.x.* give config=",
+    "double_blocks.0.img_attn.qkv.weight": f"is not a complete Stable Diffusion 1.x.* {GIVE}",
+    "first_stage_model.encoder.conv_in.weight": f"is not a complete Stable Diffusion 1.x.* {GIVE}",
 }
 
 
@@ -220,6 +223,17 @@ def test_a_file_that_is_no_checkpoint_is_told_apart(tmp_path, key):
     save({key: torch.zeros(2, 2)}, tmp_path / "x.safetensors")
     with pytest.raises(InputError, match=NO_CHECKPOINTS[key]):
         findnemo.load(tmp_path / "x.safetensors")
+
+
+def test_demo_is_the_configuration_of_a_copy_of_the_demo_model(tmp_path):
+    demo = findnemo.load("demo")
+    file = tmp_path / "model.safetensors"
+    write(file, original_tensors(demo.pipeline), {"format": "pt"})
+    copy = findnemo.load(file, config="demo")
+    assert same_weights(copy.pipeline, demo.pipeline)
+    assert copy.pipeline.scheduler.config == demo.pipeline.scheduler.config
+    with pytest.raises(InputError, match=f"{GIVE}.* for a copy of the demo model: demo"):
+        findnemo.load(file, config="nobody/nothing")
 
 
 def test_a_unet_without_text_encoder_is_not_a_complete_checkpoint(sd1, tmp_path):

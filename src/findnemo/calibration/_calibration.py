@@ -125,8 +125,9 @@ class Calibration:
         if self.model and (told := told_apart(model, self.model, self.identity, pictures=False)):
             raise MismatchError(
                 f"this calibration was made for another model: {self.source} ({self.model[:12]}),"
-                f" not {model.source} ({model.fingerprint[:12]}): {told}; calibrate again with this"
-                " model"
+                f" not {model.source} ({model.fingerprint[:12]}): {told}; calibrate again"
+                " with this model (findnemo calibrate MODEL): a threshold holds only for the model on"
+                " which it was measured, and an edited copy is another model"
             )
         widths = {name: len(mean) for name, mean in self.mean.items()}
         if widths != model.widths():

@@ -29,8 +29,10 @@ def export(
         list[str] | None,
         typer.Option(
             help=(
-                "checkpoint (default), file, lora, kohya, adapter, adapter-kohya, neurons or card;"
-                " you can repeat the option."
+                "checkpoint (default): a diffusers directory. file: one .safetensors file, for"
+                " ComfyUI. lora, kohya: the edit alone as a LoRA, for diffusers or ComfyUI."
+                " adapter, adapter-kohya: your LoRA, cleaned, for diffusers or ComfyUI. neurons:"
+                " JSON. card: a section for the model card. You can repeat the option."
             )
         ),
     ] = None,

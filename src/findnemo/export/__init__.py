@@ -23,8 +23,8 @@ from findnemo.export._adapter import require_lora, write_adapter, write_adapter_
 from findnemo.export._card import markdown, model_card
 from findnemo.export._checks import check_checkpoint
 from findnemo.export._files import check_beside, check_target, whole, written_beside
-from findnemo.export._marks import OURS
-from findnemo.export._original import original_tensors
+from findnemo.export._marks import OURS, node_of_comfyui
+from findnemo.export._original import ORIGINAL, original_tensors
 from findnemo.export._push import push_card, with_section
 from findnemo.export._selection import Selection, by_hand, select
 from findnemo.export._source import as_dtype, check_source, made_of, with_kept
@@ -50,6 +50,7 @@ __all__ = [
     "by_hand",
     "check",
     "check_checkpoint",
+    "check_folder",
     "check_form",
     "check_lora",
     "check_place",
@@ -60,6 +61,7 @@ __all__ = [
     "model_card",
     "original_tensors",
     "push_card",
+    "remarks",
     "rewrite",
     "select",
     "whole",
@@ -76,7 +78,7 @@ class Form:
     `name`: its usual name in a folder, of a directory if it has no suffix. `write`: writes it with
     the model, in a dtype or that of the source. `describe`: gives its text without a model.
     `beside`: gives the content of a `.yaml` file of the same name, if any. `of_lora`: only for a
-    model loaded with a LoRA.
+    model loaded with a LoRA. `as_file`: of a directory, the form that holds the same in one file.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Form:
     describe: Callable[[Selection], str] | None = None
     beside: Callable[[Model], str | None] | None = None
     of_lora: bool = False
+    as_file: str = ""
 
     @property
     def suffix(self) -> str:
@@ -107,10 +110,10 @@ def neuron_file(chosen: Selection) -> str:
 
 
 FORMS = {
-    "checkpoint": Form("checkpoint", write_checkpoint),
+    "checkpoint": Form("checkpoint", write_checkpoint, as_file="file"),
     "file": Form("model.safetensors", write_file, beside=beside_file),
-    "lora": Form("lora", write_lora),
-    "kohya": Form("lora.safetensors", write_kohya),
+    "lora": Form("lora", write_lora, as_file="kohya"),
+    "kohya": Form("kohya.safetensors", write_kohya),
     "adapter": Form("adapter.safetensors", write_adapter, of_lora=True),
     "adapter-kohya": Form("adapter-kohya.safetensors", write_adapter_kohya, of_lora=True),
     "neurons": Form("neurons.json", describe=neuron_file),
@@ -163,6 +166,22 @@ def write(
     return target
 
 
+def remarks(form: str, path: str | Path, model: Model | None) -> list[str]:
+    """What a person must know of a written export to use it: the file beside it, and the node that
+    ComfyUI needs.
+    """
+    if FORMS[form].beside is None or model is None:
+        return []
+    beside = Path(path).with_suffix(".yaml")
+    node = node_of_comfyui(model.pipeline) if type(model.pipeline).__name__ in ORIGINAL else None
+    told = {
+        f"{beside} was written too: keep it beside the file, programs read there what the file"
+        " predicts": beside.is_file(),
+        f"ComfyUI needs the node {node} behind this file: it reads no .yaml": node is not None,
+    }
+    return [line for line, holds in told.items() if holds]
+
+
 def check(
     form: str,
     chosen: Selection,
@@ -202,11 +221,22 @@ def check_place(form: str, path: str | Path, source: str, force: bool = False) -
             " give"
             " one, or set PYTHONUTF8=1"
         )
+    if not suffix:
+        check_folder(target, form, f"for one file add --to {FORMS[form].as_file}")
     check_target(target, not suffix, force, source)
     if suffix and target.suffix != suffix:
         raise InputError(f"{target} is not a name for {form}: it must end in {suffix}")
     if FORMS[form].beside is not None:
         check_beside(target.with_suffix(".yaml"), force, OURS)
+
+
+def check_folder(path: str | Path, what: str, way_out: str) -> None:
+    """Raises InputError for a directory named as if it were a file of one of the forms.
+
+    `what`: what would be in the directory.
+    """
+    if Path(path).suffix in {how.suffix for how in FORMS.values() if how.suffix}:
+        raise InputError(f"{path} is the name of a file, and {what} needs a directory: {way_out}")
 
 
 def check_lora(form: str, options: Mapping[str, str]) -> None:

@@ -55,9 +55,10 @@ class _Edit:
 def require_lora(form: str, options: Mapping[str, str]) -> None:
     """Raises InputError for the options of a model loaded without a LoRA."""
     if "lora" not in options:
+        alone = "kohya" if form.endswith("kohya") else "lora"
         raise InputError(
             f"{form} is the LoRA of a run with the neurons off in it, and this run was made without"
-            " one (--lora): --to lora writes the edit alone"
+            f" one (--lora): --to {alone} writes the edit alone"
         )
 
 

@@ -40,6 +40,8 @@ ARCHITECTURES = {  # ModelSpec's names
 KOHYA = {"1": "sd_v1", "2": "sd_v2", "xl": "sdxl_base_v1-0"}
 OURS = "# made by findnemo: "  # beginning of a configuration next to a file that may be replaced
 SCALING = {"1": 0.18215, "2": 0.18215, "xl": 0.13025}  # scaling of latents that programs assume
+CHANNELS = 320  # of the U-Net's first block, by which ComfyUI knows all three families
+TEXT = {"1": 768, "2": 1024, "xl": 2048}  # width of the text that ComfyUI knows each family by
 
 
 def prediction(pipeline: Any) -> tuple[str, bool]:
@@ -69,7 +71,30 @@ def check_schedule(pipeline: Any) -> None:
             )
 
 
-def check_autoencoder(pipeline: Any) -> None:
+def unusual_sizes(pipeline: Any) -> list[str]:
+    """The sizes of a pipeline that are not those of its family, so that user interfaces do not
+    recognize its single file.
+    """
+    config = pipeline.unet.config
+    channels = config.block_out_channels[0]
+    text, usual = config.cross_attention_dim, TEXT[family(pipeline)]
+    told = [f"the U-Net begins with {channels} channels, not {CHANNELS}"] * (channels != CHANNELS)
+    return told + [f"the text is {text} wide, not {usual}"] * (text != usual)
+
+
+def tell_limits(pipeline: Any) -> None:
+    """Warn of what user interfaces cannot do with the single file of a pipeline."""
+    if told := unusual_sizes(pipeline):
+        notice(
+            "ComfyUI and other user interfaces will not load this file, because they know the"
+            f" sizes of Stable Diffusion 1.x, 2.x and SDXL only ({'; '.join(told)}); findnemo"
+            " reads it with this model's configuration (--config), diffusers too (config=)"
+        )
+    else:
+        _tell_scaling(pipeline)
+
+
+def _tell_scaling(pipeline: Any) -> None:
     """Warn that a single file does not carry the scaling of latents, if it is not the one that
     programs assume.
     """
@@ -79,11 +104,26 @@ def check_autoencoder(pipeline: Any) -> None:
     shift = config.get("shift_factor")
     if abs(scaling - usual) > 1e-6 or shift:
         shifts = f" and shifts them by {shift:g}" if shift else ""
+        node = f"put a LatentMultiply node ({usual / scaling:.4g}) before VAE Decode in ComfyUI"
         notice(
             f"the autoencoder scales latents by {scaling:g}{shifts}, which a single file cannot"
-            f" say: programs take {usual:g}; give them this model's configuration (--config), or"
-            " export a checkpoint directory"
+            f" say: programs take {usual:g}; {'' if shift else f'{node}, '}give findnemo this"
+            " model's configuration (--config) and diffusers too (config=), or export a checkpoint"
+            " directory"
         )
+
+
+def node_of_comfyui(pipeline: Any) -> str | None:
+    """The node that ComfyUI needs behind the single file of a pipeline, because it does not read
+    its prediction there.
+    """
+    predicts, zero = prediction(pipeline)
+    kind = family(pipeline)
+    reads = kind == "xl" or (not zero and (kind == "2" or predicts == "epsilon"))
+    if reads or unusual_sizes(pipeline):
+        return None
+    sampling = {"epsilon": "eps"}.get(predicts, predicts)
+    return f"ModelSamplingDiscrete ({sampling}{', zsnr' if zero else ''})"
 
 
 def tensors(pipeline: Any) -> list[str]:

@@ -5,6 +5,7 @@ two forms.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from findnemo.export._checks import (
     check_parts,
     kohya_name,
 )
-from findnemo.export._marks import OURS, check_autoencoder, check_schedule, completed, kohya, spec
+from findnemo.export._marks import OURS, check_schedule, completed, kohya, spec, tell_limits
 from findnemo.export._marks import configuration as ldm_configuration
 from findnemo.export._marks import tensors as mark_names
 from findnemo.export._original import ORIGINAL, UNET, original_tensors, require_original
@@ -120,14 +121,15 @@ def write_file(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> Non
     """
     require_original(model, "a single file")
     if Path(model.source).is_file() and not {"lora", "embedding"} & set(model.options):
-        rewrite(model, chosen.neurons, path, chosen.factor, dtype)
+        rewrite(model, chosen.neurons, path, chosen.factor, dtype, own_of(model, chosen))
         return
     check_schedule(model.pipeline)
-    check_autoencoder(model.pipeline)
+    tell_limits(model.pipeline)
     marks = dict.fromkeys(mark_names(model.pipeline), torch.zeros(0))
     pruned, kept = edited(model, chosen.neurons, chosen.factor, dtype)
     check_parts(pruned)
-    metadata = {"format": "pt"} | spec(model.pipeline, title_of(model, chosen)) | about_of(chosen)
+    own = own_of(model, chosen)
+    metadata = {"format": "pt"} | spec(model.pipeline, own["modelspec.title"]) | own
     write(path, {**original_tensors(pruned), **marks}, metadata)
     seal(path)
     check_file(path, model, effects(kept, chosen.neurons, chosen.factor))
@@ -145,15 +147,20 @@ def beside_file(model: Model) -> str | None:
 
 
 def rewrite(
-    model: Model, neurons: NeuronSet, path: Path, factor: float = 0.0, dtype: Dtype = None
+    model: Model,
+    neurons: NeuronSet,
+    path: Path,
+    factor: float = 0.0,
+    dtype: Dtype = None,
+    own: Mapping[str, str] | None = None,
 ) -> None:
     """Copy the single file that a model was loaded from and scale the rows of `neurons`; no other
     byte changes.
 
     If the file has a second, averaged U-Net (EMA), its rows are scaled too, since it holds the same
-    memory. The header changes only in two ways: invalid hashes are removed, and missing marks of
-    v-prediction and zero terminal SNR are added. `dtype`: write all real numbers in this dtype.
-    Raises MismatchError if the file no longer holds the loaded weights.
+    memory. The header changes only in three ways: invalid hashes are removed, missing marks of
+    v-prediction and zero terminal SNR are added, and so is `own`, what findnemo says of the file.
+    `dtype`: write all real numbers in this dtype. Raises MismatchError if the file no longer holds the loaded weights.
     """
     source = Path(model.source)
     tensors, metadata = read_header(source)
@@ -167,6 +174,8 @@ def rewrite(
     about = {name: value for name, value in metadata.items() if name != STALE} | unsealed
     if lacking:
         about = completed(about, model.pipeline)
+    if own:
+        about = renewed(about, own)
     if dtype is not None:
         converted = {name: _as(source, name, entry, dtype) for name, entry in tensors.items()}
         write(path, {**converted, **dict.fromkeys(lacking, torch.zeros(0))}, about)
@@ -259,6 +268,22 @@ def title_of(model: Model, chosen: Selection) -> str:
         f"{Path(model.source).name.removesuffix('.safetensors')}, {count(len(chosen.neurons), 'neuron')}"
         f" {how}"
     )
+
+
+def own_of(model: Model, chosen: Selection) -> dict[str, str]:
+    """What findnemo says of a single file that it writes."""
+    return {"modelspec.title": title_of(model, chosen)} | about_of(chosen)
+
+
+def renewed(metadata: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """The metadata of a file with `own` in place of what an earlier export said of it.
+
+    In a file of others, values that are there stay.
+    """
+    if metadata.get("made_by") != own["made_by"]:
+        return {**own, **metadata}
+    kept = {name: value for name, value in metadata.items() if name != "factor"}
+    return kept | dict(own)
 
 
 def about_of(chosen: Selection) -> dict[str, str]:

@@ -36,6 +36,7 @@ from findnemo.models.stable_diffusion_3 import StableDiffusion3
 from findnemo.models.stable_diffusion_xl import StableDiffusionXL
 from findnemo.runtime.notices import notice
 from findnemo.runtime.plugins import Methods
+from findnemo.runtime.quiet import quiet_loading
 
 
 def _is_adapter(name: str, given: Any) -> type[Model]:
@@ -110,8 +111,8 @@ def load(
     `revision`: branch, tag or commit of a hub id. `variant`: weight files of that name ("fp16"), of
     a hub id or directory. Without a network, a hub id is looked up in the local cache.
 
-    `config`: a diffusers directory or hub id with all that a single file lacks (JSON and tokenizer
-    files). By default it is the usual one for the keys of the file, from the hub or its cache. What
+    `config`: a diffusers directory, a hub id or "demo", with all that a single file lacks (JSON and
+    tokenizer files). By default it is the usual one for the keys of the file, from the hub or its cache. What
     the file says about its noise prediction (`v_pred`, `ztsnr`, ModelSpec, a `.yaml` next to it)
     takes precedence over the usual configuration.
 
@@ -140,7 +141,8 @@ def load(
     if isinstance(source, Model):
         return source
     if isinstance(source, (str, Path)):
-        model = _opened(source, asked, _device(device), _dtype(dtype))
+        with quiet_loading():
+            model = _opened(source, asked, _device(device), _dtype(dtype))
     else:
         model = _live(source, _device(device), _dtype(dtype))
     if channels_last:
@@ -171,7 +173,8 @@ def _opened(
     embeddings = read_embeddings(asked["embedding"]) if "embedding" in asked else []
     if Path(path).is_file():
         file = _checked_file(Path(path))
-        folder = configuration(file, asked.get("config"))
+        config = asked.get("config")
+        folder = configuration(file, str(DEMO) if config in SHIPPED else config)
         adapter = _adapter(pipeline_class(folder))
         pipeline = from_single_file(file, folder, dtype, usual="config" not in asked)
     else:

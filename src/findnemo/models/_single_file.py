@@ -36,6 +36,7 @@ from findnemo.runtime.notices import notice
 HOMES = (None, "diffusers", "transformers", "stable_diffusion", "deepfloyd_if")
 # classes that load other classes named in a file
 FOREIGN = re.compile(r"Auto[A-Z].*|.*Pipeline.*|Modular.*")
+GIVE = "--config (in Python: config=)"
 UNET = "model.diffusion_model."  # prefix of keys of the U-Net
 # its convolutions
 FIRST = "input_blocks.0.0.weight"
@@ -118,7 +119,7 @@ def configuration(path: Path, config: str | None) -> Path:
     if config is None and kind is None:
         raise InputError(
             f"{path} is not a complete {', '.join(KINDS)} checkpoint by its keys: give"
-            " config=, a diffusers directory or hub id of the same architecture"
+            f" {GIVE}, a diffusers directory or hub id of the same architecture"
         )
     if config is None and kind is not None:
         folder = _folder(kind.hub, f"{path.name} is {name}, whose configuration usually comes from")
@@ -195,9 +196,9 @@ def _folder(config: str, what: str) -> Path:
         return Path(snapshot_download(config, allow_patterns=files))
     except (OSError, HFValidationError) as error:
         raise InputError(
-            f"{what} {config}: neither the hub nor its local cache gave it; give config=, a"
+            f"{what} {config}: neither the hub nor its local cache gave it; give {GIVE}, a"
             " diffusers directory of the same architecture (its JSON and tokenizer files are"
-            " enough)"
+            " enough; for a copy of the demo model: demo)"
         ) from error
 
 
@@ -274,7 +275,7 @@ def _predicting(path: Path, folder: Path, scheduler: Any, usual: bool) -> Any:
         name = "predicts" if mark.what == PREDICTION else f"has {mark.what}"
         raise ModelError(
             f"{mark.where} of {path} says that it {name} {mark.value}, the configuration says"
-            f" {configured} ({folder}): leave config= out to believe the file, or give one whose"
+            f" {configured} ({folder}): leave {GIVE} out to believe the file, or give one whose"
             f" scheduler says {mark.value}; if the file is wrong, load it as a diffusers directory"
         )
     settings = ", ".join(f"{what} is {value}" for what, value in said.items())
@@ -291,7 +292,7 @@ def _refuse_other_values(path: Path, tensors: Mapping[str, Entry], scheduler: An
     if looks is not None and looks != configured:
         raise ModelError(
             f"{path} does not say whether it predicts noise or v, and its values look like {looks},"
-            f" not {configured} as its usual configuration says: give config=,"
+            f" not {configured} as its usual configuration says: give {GIVE},"
             " stabilityai/stable-diffusion-2-1-base for epsilon, stabilityai/stable-diffusion-2-1"
             " for v"
         )

@@ -79,6 +79,8 @@ def export(
         with told_to(listener.warn):
             forms_of.write(form, chosen, target, opened_model, force, dtype)
         listener.say(f"{_count(chosen)}: {form} written to {target}")
+        for line in forms_of.remarks(form, target, opened_model):
+            listener.say(line)
     if chosen.captions and any(c.verified is not None for c in chosen.captions):
         listener.say(chosen.checked)
     if push is not None:
@@ -154,6 +156,7 @@ def _target(run: Path, out: str | Path | None, form: str, several: bool) -> Path
         return Path(out)
     if Path(out).is_file():
         raise InputError(f"{out} is a file: give a folder for several forms")
+    forms_of.check_folder(out, "an export in several forms", "give a folder's name")
     return Path(out) / name
 
 
