@@ -94,7 +94,7 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
         for name, n in counts.items():
             parts[name.partition("_blocks")[0].partition("_block")[0]] += n
         counts = parts
-    return score, copies, " ".join(str(n) if n else "·" for n in counts.values())
+    return score, copies, " ".join(map(str, counts.values()))
 
 
 def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) -> None:
@@ -123,67 +123,79 @@ def show_training(run: Run) -> None:
     """Show the result of a fine-tune audit: the models, and the copied pictures. Nothing for other
     runs.
     """
-    from findnemo.runs.fine_tunes import canaries_told, training_of, worst
+    from findnemo.runs.fine_tunes import canaries_told, controls_told, series, training_of, worst
 
     if (about := training_of(run)) is None:
         return
-    stdout.print(variants_table(about["variants"]))
+    stdout.print(variants_table(about))
+    if controls := controls_told(about):
+        tell(controls)
     if canaries := canaries_told(about):
         tell(plain(canaries))
     pictures = [about["pictures"][k] for k in worst(about)]
     if seen := [one for one in pictures if one["state"] != "not seen"]:
-        stdout.print(training_table(seen))
+        stdout.print(training_table(seen, len(series(about["variants"], about["main"])) > 1))
     tell(f"\nCaptions and neurons of {plain(about['main'])}:")
 
 
-VERDICTS = {"copies": "red", "does not copy": "green", "cannot be said": "yellow"}
+VERDICTS = {"does not copy": "green", "cannot be said": "yellow", "as the base": "yellow"}
 
 
 COSTS = {"subject": "subject", "diversity": "diversity", "a_clip": "A_CLIP"}
 WIDE = 100  # width of a terminal that fits all costs
 
 
-def variants_table(variants: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each model of a fine-tune audit: copies, and how much of the subject remains."""
-    from findnemo.runs.fine_tunes import BASE
+def variants_table(about: Mapping[str, Any]) -> Table:
+    """A line for each model of a fine-tune audit: copies, and how much of the subject remains.
 
+    A narrow terminal omits the diversity. Nothing shows the subject without A_CLIP.
+    """
+    from findnemo.runs.fine_tunes import label
+
+    variants = about["variants"]
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
     measured = [name for name in COSTS if any(name in one for one in variants)]
-    costs = measured if stdout.width >= WIDE else measured[:1]
+    costs = [name for name in measured if name != "diversity" or stdout.width >= WIDE]
     table = Table(
         Column("model", no_wrap=True, max_width=26),
         Column("", no_wrap=True),
-        *(Column(name, **right) for name in ("copied", "nearly", "copies", "95 %", "controls")),
+        *(Column(name, **right) for name in ("pictures", "nearly", "copies", "95 %")),
         *(Column(COSTS[name], **right) for name in costs),
         **LOOSE,
     )
     for one in variants:
-        verdict = "" if one["name"] == BASE else one["verdict"]
-        said = f"[{VERDICTS.get(verdict, 'dim')}]{plain(verdict)}[/]"
+        word = label(about, one)
+        said = f"[{VERDICTS.get(word, 'red')}]{plain(word)}[/]"
+        share = f" ({100 * one['copies'] / one['of']:.0f} %)" if one["of"] else ""
         ends = "{:.0f} to {:.0f} %".format(100 * one["low"], 100 * one["high"])
-        controls = "{} of {}".format(*one["controls"]) if one["controls"][1] else ""
-        counts = (str(one["copied"]), str(one["nearly"]), f"{one['copies']} of {one['of']}", ends)
+        copies = f"{one['copies']} of {one['of']}{share}"
         kept = (f"{one[name]:.2f}" if name in one else "" for name in costs)
-        table.add_row(plain(one["name"]), said, *counts, controls, *kept)
+        table.add_row(
+            plain(one["name"]), said, str(one["copied"]), str(one["nearly"]), copies, ends, *kept
+        )
     return table
 
 
-def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each training picture: its state, and the prompts that copy it."""
+def training_table(pictures: Sequence[Mapping[str, Any]], are_several: bool) -> Table:
+    """A line for each training picture: its state, the prompts that copy it, and of several models
+    the first that does.
+    """
+    begins = [Column("begins at")] if are_several else []
     table = Table(
         Column("training picture", no_wrap=True, max_width=30),
         Column("", no_wrap=True),
         Column("similarity", justify="right", no_wrap=True),
         Column("copies by prompt"),
-        Column("begins at"),
+        *begins,
         **LOOSE,
     )
     for one in pictures:
         ways = ", ".join(
             f"{way} {copies} of {of}" for way, (copies, of) in one["ways"].items() if copies
         )
-        cells = (one["state"], f"{one['similarity']:.2f}", ways, one["begins"] or "")
-        table.add_row(*map(plain, (one["file"], *cells)))
+        cells = [one["file"], one["state"], f"{one['similarity']:.2f}", ways]
+        cells += [one["begins"] or ""] if are_several else []
+        table.add_row(*map(plain, cells))
     return table
 
 

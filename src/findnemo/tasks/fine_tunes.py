@@ -494,7 +494,8 @@ def audit_fine_tune(
         variants.append(variant)
     if len(variants) < len(found):
         raise StoppedError(f"{out}: the audit was stopped; the same call goes on")
-    about = summary(given.subject, variants, main.name, given.root, given.notes)
+    begun = begun_with(source, tuned, pictures)
+    about = summary(given.subject, variants, main.name, given.root, given.notes, begun)
     listener.say(about["sentence"])
     table, copied = _table(variants[-1], given, str(tuned.train_images))
     plan = replace(asked.plan, image_settings=given.settings, copied=copied, training=given.digest)
@@ -518,7 +519,7 @@ def audit_fine_tune(
             if not listener.stop():
                 cleaned = replace(main, name=CLEANED)
                 variants.append(_judged(cleaned, given, shown, variants[0]))
-        about = summary(given.subject, variants, main.name, given.root, given.notes)
+        about = summary(given.subject, variants, main.name, given.root, given.notes, begun)
         with resumed(out, pool) as work:
             write_training(work.run, about, given.root)
             ask_all(work.run)
@@ -528,6 +529,31 @@ def audit_fine_tune(
     run = Run.open(out)
     ask_all(run)
     return run
+
+
+def begun_with(source: Source, tuned: FineTune, pictures: Pictures) -> list[str]:
+    """The arguments of `findnemo audit` that begin such an audit, without strengths, number of
+    images and --out.
+
+    >>> begun_with(Source("demo", lora="my lora.safetensors:0.5"), FineTune("photos"), Pictures())
+    ['demo', '--lora', 'my lora.safetensors', '--train-images', 'photos']
+    """
+    options = {
+        "--revision": source.revision,
+        "--weights-variant": source.weights_variant,
+        "--config": source.config,
+        "--lora": None if source.lora is None else of_strength(source.lora)[0],
+        "--embedding": source.embedding,
+        "--tuned": tuned.tuned,
+        "--train-images": tuned.train_images,
+        "--holdout-images": tuned.holdout_images,
+        "--column": tuned.column,
+        "--limit": tuned.limit,
+        "--descriptor": pictures.descriptor,
+        "--clip": pictures.clip,
+    }
+    named = [(name, str(value)) for name, value in options.items() if value is not None]
+    return [str(source.place), *(word for pair in named for word in pair)]
 
 
 def _calibrated_on(source: Source, tuned: FineTune, detecting: Detecting) -> Detecting:
