@@ -148,18 +148,21 @@ WIDE = 100  # width of a terminal that fits all costs
 def variants_table(about: Mapping[str, Any]) -> Table:
     """A line for each model of a fine-tune audit: copies, and how much of the subject remains.
 
-    A narrow terminal omits the diversity. Nothing shows the subject without A_CLIP.
+    A narrow terminal omits nearly copied pictures and the diversity. Nothing shows the subject
+    without A_CLIP.
     """
     from findnemo.runs.fine_tunes import label
 
     variants = about["variants"]
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
     measured = [name for name in COSTS if any(name in one for one in variants)]
-    costs = [name for name in measured if name != "diversity" or stdout.width >= WIDE]
+    is_wide = stdout.width >= WIDE
+    costs = [name for name in measured if name != "diversity" or is_wide]
+    nearly = ["nearly"] if is_wide else []
     table = Table(
         Column("model", no_wrap=True, max_width=26),
         Column("", no_wrap=True),
-        *(Column(name, **right) for name in ("pictures", "nearly", "copies", "95 %")),
+        *(Column(name, **right) for name in ("pictures", *nearly, "copies", "95 %")),
         *(Column(COSTS[name], **right) for name in costs),
         **LOOSE,
     )
@@ -170,9 +173,8 @@ def variants_table(about: Mapping[str, Any]) -> Table:
         ends = "{:.0f} to {:.0f} %".format(100 * one["low"], 100 * one["high"])
         copies = f"{one['copies']} of {one['of']}{share}"
         kept = (f"{one[name]:.2f}" if name in one else "" for name in costs)
-        table.add_row(
-            plain(one["name"]), said, str(one["copied"]), str(one["nearly"]), copies, ends, *kept
-        )
+        counts = (one["copied"], *(one[name] for name in nearly))
+        table.add_row(plain(one["name"]), said, *map(str, counts), copies, ends, *kept)
     return table
 
 

@@ -51,6 +51,7 @@ HELP = (
     "What helps is a lower strength, an earlier checkpoint, or training again without repeats"
     " (docs/fine-tunes.md, How to get rid of copies)."
 )
+RELEASED = ("release", "release edited")  # actions of `Advice` that let a model go
 LEFT = (*BAD, "no neurons")  # standings of memories that are still there
 UNCHECKED = ("not localized", "not verified", "not replicated")
 ON = "{audit} --out {run}"  # continues the run
@@ -245,7 +246,7 @@ def advice_of(
         because = f"{because} {verdict_of(run, captions, of).text}".lstrip()
     if decision.action == "release edited":
         because += "".join(f" {line}" for line in _limits(run, captions))
-    if decision.action in ("release", "release edited"):
+    if decision.action in RELEASED:
         because += f" {_reach(looked_at(run, of)[0])}"
     names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training)}
     names["images"] = str(2 * images_each(training)) if training else "8"
