@@ -50,6 +50,7 @@ from findnemo.runs.fine_tunes import (
     summary,
     write_training,
 )
+from findnemo.runs.stages import Progress
 from findnemo.runs.wording import count
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
@@ -312,7 +313,7 @@ def _gallery(
 
     def readable() -> Iterator[Any]:
         for k, one in enumerate(training):
-            listener.progress("look", k, len(training))
+            listener.progress("training pictures", k, len(training))
             if listener.stop():
                 raise StoppedError(f"{training.source}: stopped; nothing was written")
             try:
@@ -324,7 +325,7 @@ def _gallery(
             yield image
 
     gallery = Gallery.of(readable(), judges.descriptor)
-    listener.progress("look", len(training), len(training))
+    listener.progress("training pictures", len(training), len(training))
     if not kept:
         raise InputError(
             f"none of {len(training)} pictures of {training.source} can be read: {broken[0]}"
@@ -420,7 +421,12 @@ def look(
             for lora in dict.fromkeys(one.source.lora for one in to_come if one.source.lora):
                 read_lora(of_strength(lora)[0], pool.model.pipeline)
         shown = show(
-            folder, pool, asked, given.settings, progress=listener.progress, stop=listener.stop
+            folder,
+            pool,
+            asked,
+            given.settings,
+            progress=_named(listener.progress, candidate.name),
+            stop=listener.stop,
         )
     if listener.stop():
         return None
@@ -430,6 +436,11 @@ def look(
             " the same command tries them again"
         )
     return _judged(candidate, given, shown, base)
+
+
+def _named(progress: Progress, name: str) -> Progress:
+    """A progress that says of which model the images are."""
+    return lambda _, done, total: progress(f"images of {name}: caption", done, total)
 
 
 def _judged(candidate: Candidate, given: Material, shown: Shown, base: Variant | None) -> Variant:
@@ -503,9 +514,11 @@ def audit_fine_tune(
     with at_work(main.source, workers, listener) as pool:
         run = perform(asked, pool, listener)
         neurons = all_neurons(run.captions(stage="localize"))
+        widths = run.meta("widths") or {}
         run.close()
         if neurons and not listener.stop():
-            listener.say(f"images with {len(neurons)} neurons off")
+            of = sum(widths.values())
+            listener.say(f"images of {main.name} with {len(neurons)} of {of} neurons off")
             digest = hashlib.sha256(json.dumps(neurons.to_json()).encode()).hexdigest()[:8]
             shown = show(
                 folder_of_variant(out, f"{CLEANED} {digest}"),
@@ -513,7 +526,7 @@ def audit_fine_tune(
                 given.asked(main),
                 given.settings,
                 neurons,
-                listener.progress,
+                _named(listener.progress, main.name),
                 listener.stop,
             )
             if not listener.stop():
