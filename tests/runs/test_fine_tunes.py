@@ -12,6 +12,7 @@ from findnemo.runs.fine_tunes import (
     astray,
     begins,
     choice,
+    controls_told,
     copies_in,
     folder_of_variant,
     inside,
@@ -158,6 +159,30 @@ def test_a_model_that_copies_no_more_than_the_base_is_said_to_do_so():
     assert told in sentence(found)
     cleaned["copied"] = 4
     assert label(found, cleaned) == "copies"
+
+
+@pytest.mark.parametrize("scales", [("0.5", "1"), ("1",)])
+def test_begins_at_is_a_column_of_several_models_only(scales, monkeypatch):
+    from findnemo.cli._show import training_table, variants_table
+
+    one = {"file": "a.png", "state": "copied", "similarity": 0.9, "begins": "LoRA"}
+    table = training_table([one | {"ways": {"own": [4, 4]}}], len(scales) > 1)
+    heads = [column.header for column in table.columns]
+    assert ("begins at" in heads) == (len(scales) > 1)
+    fits = {"low": 0.1, "high": 0.3, "subject": 0.4, "a_clip": 0.3, "diversity": 0.6}
+    found = about(model("LoRA", "copies", 2, **fits), main="LoRA")
+    found["variants"][0] |= fits
+    for width, names in ((80, ["subject", "A_CLIP"]), (120, ["subject", "diversity", "A_CLIP"])):
+        monkeypatch.setattr("findnemo.cli._show.stdout.width", width)
+        table = variants_table(found)
+        assert [column.header for column in table.columns][-len(names) :] == names
+        assert [*table.columns[-len(names) - 2].cells][1] == "6 of 60 (10 %)"
+
+
+def test_controls_are_explained_in_a_sentence():
+    found = about(model("LoRA", controls=[5, 112]), main="LoRA")
+    assert controls_told(found).startswith("5 of 112 controls are as like a training picture")
+    assert controls_told(about(model("LoRA"), main="LoRA")) == ""
 
 
 def test_names_that_look_alike_have_folders_of_their_own():

@@ -135,7 +135,39 @@ def show_training(run: Run) -> None:
     pictures = [about["pictures"][k] for k in worst(about)]
     if seen := [one for one in pictures if one["state"] != "not seen"]:
         stdout.print(training_table(seen, len(series(about["variants"], about["main"])) > 1))
+    if adds_up := captions_told(list(run.captions(stage="detect"))):
+        tell(adds_up)
     tell(f"\nCaptions and neurons of {plain(about['main'])}:")
+
+
+def captions_told(captions: Sequence[Caption]) -> str:
+    """What became of the captions of a fine-tune whose images are copies, in numbers that add up;
+    empty if there are none.
+    """
+    from findnemo.runs import standing
+    from findnemo.runs.standing import WORDS
+    from findnemo.runs.wording import count, joined
+
+    copied = [c for c in captions if c.detected is not None and c.detected.copies]
+    if not copied:
+        return ""
+    became = Counter(map(standing, copied))
+    told = (
+        f"Images of {len(copied)} of {count(len(captions), 'caption')} are copies. With all neurons"
+        f" off: {joined([f'{n} {WORDS[word].clause or word}' for word, n in became.items()])}."
+    )
+    under = sum(not over(c) for c in copied)
+    return (
+        f"{told} {under} of them score under tau: they count as memorized because they are copied."
+        if under
+        else told
+    )
+
+
+def over(caption: Caption) -> bool:
+    """Whether the score of a caption reaches tau."""
+    found = caption.detected
+    return found is not None and found.score >= found.tau
 
 
 VERDICTS = {"does not copy": "green", "cannot be said": "yellow", "as the base": "yellow"}
@@ -216,6 +248,7 @@ def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
     and why.
     """
     from findnemo.runs import STANDINGS, list_of, list_told, settings_of, standing
+    from findnemo.runs.overview import value_layers
     from findnemo.runs.truth import truth_of
     from findnemo.runs.verdict import TROUBLE
 
@@ -225,7 +258,10 @@ def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
         lines += [plain(line) for line in truth.told[1:]]
     if (listed := list_of(run)) is not None:
         lines.append(list_told(listed))
-    lines += [*_size_lines(captions), *_impact_lines(captions)]
+    lines += [
+        *_size_lines(captions, sum(value_layers(run, captions).values())),
+        *_impact_lines(captions),
+    ]
     lines += [
         f"{coloured(kind, f'{stand[kind]} {kind}')}: {STANDINGS[kind]}."
         for kind in TROUBLE
@@ -235,8 +271,10 @@ def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
     return lines + _failed_lines(captions)
 
 
-def _size_lines(captions: Sequence[Caption]) -> list[str]:
-    """How many captions have a set of neurons, and of what sizes."""
+def _size_lines(captions: Sequence[Caption], every: int) -> list[str]:
+    """How many captions have a set of neurons, and of what sizes. `every`: neurons of the layers
+    shown.
+    """
     from findnemo.runs import all_neurons, neurons_of, switched_off
     from findnemo.runs.standing import treated
     from findnemo.runs.wording import count
@@ -245,7 +283,7 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
     sizes = sorted(len(neurons_of(c)) for c in sought if len(switched_off(c)))
     if not sizes:
         return []
-    off = count(len(all_neurons(captions)), "neuron")
+    off = f"{len(all_neurons(captions)):,} of {count(every, 'neuron')}"
     return [
         f"The search found a set for {len(sizes)} of {len(sought)}: {off} off in all, median"
         f" {statistics.median(sizes):g} a caption."
