@@ -380,7 +380,8 @@ def test_what_to_do_is_said_first_and_what_is_in_trouble_stands_open(page, tmp_p
     assert opened == ["caption-7", "caption-5", "caption-4", "caption-3"]
     clean = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]}, pictures=1)]))
     assert (
-        "Release it with this one neuron off. Next: findnemo export RUN --out clean" in clean.text
+        "Release it with this one neuron off. Next: findnemo export RUN --out clean (RUN is the run"
+        " directory)" in clean.text
     )
     assert [a["alt"] for t, a in clean.tags if t == "img"][:3] == [
         "training image",

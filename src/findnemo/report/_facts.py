@@ -129,7 +129,7 @@ def facts(run: Run) -> dict[str, Any]:
     tau = settings["tau"]
     widths = overview.value_layers(run, captions)
     numbers = {name: k for k, name in enumerate(widths, 1)}
-    advice = advice_of(run, captions)
+    advice = advice_of(run, captions, place="RUN")
     first = example(run.path, captions, is_gone=advice.action != "hold")
     lined = ordered(captions)[:LISTED]
     carded = [c for c in lined if has_card(c)][:CARDS]

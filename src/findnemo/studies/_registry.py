@@ -52,10 +52,13 @@ NEEDS: dict[str, Need] = {
 }
 
 
-WORK = {  # kinds of computation of a study, besides reading the run; the costliest last
-    "first step": "the first denoising step of captions: seconds a caption",
-    "search": "neurons are sought anew: about as long as `findnemo localize`",
-    "images": "finished images of captions, with other neurons off: the dearest part",
+WORK = {  # kinds of computation of a study, besides reading the run; the most expensive last
+    "first step": "noise differences of captions, 10 to 20 U-Net evaluations each",
+    "search": "a new search for neurons, 50 to 500 U-Net evaluations a caption",
+    "images": (
+        "finished images, for each caption and setting images x steps U-Net evaluations (twice that"
+        " with guidance)"
+    ),
 }
 
 
