@@ -22,6 +22,7 @@ from safetensors.torch import save_file as safetensors_of
 import findnemo
 from findnemo.export import FORMS
 from findnemo.runs import Run, all_neurons, neurons_of
+from findnemo.runs.verdict import RELEASED, advice_of
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +178,16 @@ def test_a_checkpoint_that_plain_diffusers_loads(place, neurons, deactivated, tm
     clean = noise_of(DiffusionPipeline.from_pretrained(tmp_path / "clean", use_safetensors=True))
     torch.testing.assert_close(clean, off, rtol=1e-4, atol=1e-4)
     assert (clean - on).abs().max() > 0.1
+
+
+def test_an_export_says_that_the_audit_advises_no_release(place, tmp_path):
+    with Run.open(place / "run") as run:
+        advice = advice_of(run, list(run.captions()))
+    assert advice.action not in RELEASED
+    result = cli("export", place / "run", "--to", "neurons", "--out", tmp_path / "neurons.json")
+    assert result.status == 0
+    told = result.err.index(f"the audit's advice: {advice.sentence}")
+    assert told < result.err.index("neurons written to")
 
 
 def test_several_forms_go_into_one_folder(place, deactivated, neurons, tmp_path):

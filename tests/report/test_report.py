@@ -463,6 +463,20 @@ def test_a_fine_tune_is_advised_by_its_copies(tmp_path):
     assert copied < page.text.index("The one memory found is gone")
 
 
+def test_the_models_of_a_fine_tune_follow_its_five_figures(tmp_path):
+    """A repair whose images leave the captions is no model to release, whatever it copies."""
+    (lora,) = TRAINING["variants"]
+    fits = {"subject": 0.5, "a_clip": 0.4}
+    base = lora | {"name": "base", "copied": 0, "copies": 0, "verdict": "does not copy"} | fits
+    off = base | {"name": "neurons off", "a_clip": 0.04}
+    known = TRAINING | {"variants": [base, lora | fits, off]}
+    page = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]})], training=known))
+    figure = page.text.index("or its images do not follow the captions")
+    models = page.text.index("What each model copies")
+    assert figure < models < page.text.index("Training pictures, and what the model gives")
+    assert "off the captions" in page.text[models:]
+
+
 # What is unfinished
 
 

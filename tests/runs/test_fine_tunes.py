@@ -9,11 +9,14 @@ import pytest
 from findnemo.errors import InputError
 from findnemo.runs.fine_tunes import (
     CLEANED,
+    astray,
     begins,
     choice,
+    controls_told,
     copies_in,
     folder_of_variant,
     inside,
+    label,
     sentence,
     worst,
 )
@@ -110,6 +113,76 @@ def test_the_choice_shows_most_of_the_subject_and_copies_nothing():
     )
     assert choice(found)["name"] == "c2"
     assert choice(about(model("c3", "copies", 1, subject=0.6), main="c3")) is None
+
+
+FITS = [  # base, tuned model, its images with other captions, neurons off, whether it is astray
+    (0.55, 0.43, 0.0, 0.04, True),
+    (0.30, 0.32, 0.14, 0.24, False),
+    (0.30, 0.32, 0.14, 0.20, True),  # less than half of the way from .14 to .30
+    (0.20, 0.32, 0.14, 0.20, False),  # no worse than the base
+]
+
+
+@pytest.mark.parametrize(("base", "main", "other", "cleaned", "lost"), FITS)
+def test_a_repair_that_loses_half_of_the_fit_to_captions_is_no_choice(
+    base, main, other, cleaned, lost
+):
+    kept = {"subject": 0.4}
+    found = about(
+        model("LoRA", "copies", 2, a_clip=main, a_clip_other=other, **kept),
+        model(CLEANED, a_clip=cleaned, **kept),
+        main="LoRA",
+    )
+    found["variants"][0] |= {"a_clip": base} | kept
+    assert astray(found) == lost
+    assert (choice(found) is None) == lost
+    assert label(found, found["variants"][2]) == ("off the captions" if lost else "does not copy")
+    assert ("do not use it as it is" in sentence(found)) == lost
+    figures = (
+        f"fit to the captions (A_CLIP) is {cleaned:.2f} (tuned model {main:.2f}, base {base:.2f})"
+    )
+    assert figures in sentence(found)
+
+
+def test_without_a_clip_it_is_said_that_the_fit_was_not_measured():
+    found = about(model("LoRA", "copies", 2), model(CLEANED), main="LoRA")
+    assert not astray(found)
+    assert "follow the captions was not measured (--clip)" in sentence(found)
+
+
+def test_a_model_that_copies_no_more_than_the_base_is_said_to_do_so():
+    cleaned = model(CLEANED, "copies", 3, copies=6, of=80, files=["a.png", "b.png", "c.png"])
+    found = about(model("LoRA", "copies", 18, copies=46, of=80), cleaned, main="LoRA")
+    found["variants"][0] |= {"verdict": "copies", "copied": 3, "copies": 5, "of": 80}
+    assert [label(found, one) for one in found["variants"]] == ["", "copies", "as the base"]
+    told = "3 are still copied (a.png, b.png, c.png), no more than by the base (3)"
+    assert told in sentence(found)
+    cleaned["copied"] = 4
+    assert label(found, cleaned) == "copies"
+
+
+@pytest.mark.parametrize("scales", [("0.5", "1"), ("1",)])
+def test_begins_at_is_a_column_of_several_models_only(scales, monkeypatch):
+    from findnemo.cli._show import training_table, variants_table
+
+    one = {"file": "a.png", "state": "copied", "similarity": 0.9, "begins": "LoRA"}
+    table = training_table([one | {"ways": {"own": [4, 4]}}], len(scales) > 1)
+    heads = [column.header for column in table.columns]
+    assert ("begins at" in heads) == (len(scales) > 1)
+    fits = {"low": 0.1, "high": 0.3, "subject": 0.4, "a_clip": 0.3, "diversity": 0.6}
+    found = about(model("LoRA", "copies", 2, **fits), main="LoRA")
+    found["variants"][0] |= fits
+    for width, names in ((80, ["subject", "A_CLIP"]), (120, ["subject", "diversity", "A_CLIP"])):
+        monkeypatch.setattr("findnemo.cli._show.stdout.width", width)
+        table = variants_table(found)
+        assert [column.header for column in table.columns][-len(names) :] == names
+        assert [*table.columns[-len(names) - 2].cells][1] == "6 of 60 (10 %)"
+
+
+def test_controls_are_explained_in_a_sentence():
+    found = about(model("LoRA", controls=[5, 112]), main="LoRA")
+    assert controls_told(found).startswith("5 of 112 controls are as like a training picture")
+    assert controls_told(about(model("LoRA"), main="LoRA")) == ""
 
 
 def test_names_that_look_alike_have_folders_of_their_own():

@@ -133,8 +133,11 @@ def test_only_what_is_gone_or_is_no_memory_may_be_released(word):
     assert found.why
 
 
-MAIN = {"name": "tuned", "copied": 2, "verdict": "copies", "subject": 0.5}
+MAIN = {"name": "tuned", "copied": 2, "verdict": "copies", "subject": 0.5, "a_clip": 0.4}
+MAIN |= {"checkpoint": None, "strength": 1.0}
 CLEANED = {"name": "neurons off", "copied": 0, "verdict": "does not copy", "subject": 0.4}
+CLEANED |= {"checkpoint": None, "strength": 1.0}
+BASE = CLEANED | {"name": "base", "strength": None, "a_clip": 0.5}
 
 
 def about(*variants, **main):
@@ -162,6 +165,35 @@ def test_a_fine_tune_is_advised_by_its_copies():
     unsure = about(cleaned | {"verdict": "cannot be said"})
     assert of_training(unsure, 7).action == "hold"
     assert of_training(about(verdict="does not copy"), 0) is None  # its captions decide
+
+
+@pytest.mark.parametrize(("fit", "action"), [(0.04, "hold"), (0.3, "release edited")])
+def test_a_repair_whose_images_do_not_follow_the_captions_is_not_released(fit, action):
+    from findnemo.runs import fine_tunes
+
+    cleaned = CLEANED | {"name": fine_tunes.CLEANED, "a_clip": fit}
+    found = of_training(about(BASE, cleaned), 7)
+    assert found.action == action
+    lost = "with these 7 neurons off its images no longer follow the captions"
+    assert (lost in found.sentence) == (action == "hold")
+
+
+def test_a_fine_tune_that_copies_is_advised_a_lower_strength_and_no_more_images(run):
+    """The command is the one that began the run; other images would need another directory."""
+    begun = ["demo", "--lora", "my lora", "--train-images", "photos"]
+    pictures = [{"group": 0, "ways": {"own": [4, 4]}}]
+    kept = {"main": "tuned", "variants": [MAIN], "pictures": pictures, "begun": begun}
+    for verdict, options in (
+        ("copies", ["--lora-scale", "0.4,0.6,0.8", "--out", "run-weaker"]),
+        ("cannot be said", ["--images", "8", "--out", "run-more-images"]),
+    ):
+        one = kept | {"sentence": "So it is.", "variants": [MAIN | {"verdict": verdict}]}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("findnemo.runs.verdict.training_of", lambda run, one=one: one)
+            found = advice_of(run, list(run.captions()), place="run")
+        (command,) = found.next_commands
+        assert shlex.split(command) == ["findnemo", "audit", *begun, *options]
+        assert ("a lower strength, an earlier checkpoint" in found.because) == (verdict == "copies")
 
 
 @pytest.fixture
@@ -267,7 +299,7 @@ def test_every_command_and_option_that_is_advised_is_there():
         for audit in audits:
             again = AGAIN.format(audit=audit, run="RUN")
             _, name, *words = template.format(
-                audit=audit, run="RUN", again=again, form="--to file --out F"
+                audit=audit, run="RUN", again=again, form="--to file --out F", images=8
             ).split()
             known = {
                 flag for one in commands[name].params for flag in (*one.opts, *one.secondary_opts)

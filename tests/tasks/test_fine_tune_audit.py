@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import findnemo
 from findnemo import demo, tasks
+from findnemo.cli._show import captions_told
 from findnemo.errors import InputError, MismatchError
 from findnemo.metrics import Judges
 from findnemo.neurons import NeuronSet
@@ -38,7 +39,13 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(place, tmp_path_factory):
+def told():
+    """What the audit of `run` says, and the names of its stages."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(place, told, tmp_path_factory):
     """The audit of a LoRA that copies two of three training pictures, at two strengths."""
     out = tmp_path_factory.mktemp("audited") / "run"
     tuned = FineTune(place.photos, lora_scale="0.1,1")
@@ -46,8 +53,42 @@ def run(place, tmp_path_factory):
     holdout = Detecting(holdout=list(demo.holdout()[:40]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("findnemo.tasks.fine_tunes.CONTROLS", 3)
-        with findnemo.audit(source, tuned, Output(out), holdout, pictures=FEW) as found:
+        listener = Listener(progress=lambda stage, *_: told.append(stage), say=told.append)
+        with findnemo.audit(
+            source, tuned, Output(out), holdout, pictures=FEW, listener=listener
+        ) as found:
             yield found
+
+
+def test_progress_names_the_model_whose_images_are_made(run, told):
+    stages = {f"images of {name}: caption" for name in ("base", "LoRA x 0.1", "LoRA x 1")}
+    assert stages < {*told}
+    assert {"verify, all neurons together", "check of other captions"} < {*told}
+    assert not {"pictures", "union", "quality check"} & {*told}
+    off, every = len(all_neurons(run.captions())), sum(run.meta("widths").values())
+    assert f"images of LoRA x 1 with {off} of {every} neurons off" in told
+
+
+def test_what_concerns_the_threshold_alone_is_not_said(run, told):
+    assert not [text for text in told if "tau is" in text or "detection ends early" in text]
+
+
+def test_the_terminal_adds_up_what_became_of_copied_captions(run):
+    captions = list(run.captions(stage="detect"))
+    assert captions_told(captions).startswith(
+        f"Images of 2 of {len(captions)} captions are copies. With all neurons off: 2 gone."
+    )
+
+
+def test_the_run_knows_the_command_that_began_it(run, place):
+    begun = training_of(run)["begun"]
+    assert begun[:5] == [
+        str(place.base),
+        "--lora",
+        str(place.lora),
+        "--train-images",
+        str(place.photos),
+    ]
 
 
 def test_the_pictures_that_the_lora_holds_are_copied_and_no_other(run):

@@ -284,8 +284,7 @@ def audit(
     Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout
     laion.csv -o run`
 
-    Example: `findnemo audit MODEL --prompts captions.csv --calibration calibration --limit 20 -o
-    run`
+    Example: `findnemo audit BASE --lora adapter.safetensors --train-images photos -o run`
 
     Example: `findnemo audit model.safetensors --config stable-diffusion-v1-5/stable-diffusion-v1-5
     --prompts captions.csv --holdout laion.csv --descriptor sscd.pt --clip CLIP --out run`
@@ -299,8 +298,8 @@ def audit(
     Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout
     laion.csv --sampler ddim --images 10 --out run`
 
-    Example: `findnemo audit BASE --lora adapter.safetensors --train-images photos --descriptor
-    sscd.pt --out run`
+    Example: `findnemo audit MODEL --prompts captions.csv --calibration calibration --limit 20
+    --out run`
 
     Example: `findnemo audit BASE --lora checkpoints --lora-scale 0.6,0.8,1 --train-images photos
     --descriptor sscd.pt --out run`

@@ -98,7 +98,7 @@ class Stage:
         """How long ago the last piece was finished, and how much was computed since."""
         since, before = self._last
         computed = f" and {passed - before:,} evaluations" if passed > before else ""
-        return f"{lasting(now - since)}{computed} since"
+        return f"{lasting(now - since)}{computed} into the next"
 
     def __str__(self) -> str:
         return f"{self.name} {self.done}/{self.total}"
@@ -148,7 +148,9 @@ class Watch:
             self._printed = self._clock()
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Record how many pieces of a stage are done."""
+        """Record how many pieces of a stage are done. A stage without pieces is not shown."""
+        if not total:
+            return
         with self._lock:
             now = self._clock()
             stage = self._stage
@@ -161,7 +163,7 @@ class Watch:
             self._began = now
             if self._bars is not None:
                 self._show(stage, now)
-            elif total and self._tenth != (tenth := 10 * done // total):
+            elif self._tenth != (tenth := 10 * done // total):
                 self._tenth = tenth
                 self._line(stage, stage.ahead(now, self._latents))
 

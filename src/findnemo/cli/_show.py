@@ -94,7 +94,7 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
         for name, n in counts.items():
             parts[name.partition("_blocks")[0].partition("_block")[0]] += n
         counts = parts
-    return score, copies, " ".join(str(n) if n else "·" for n in counts.values())
+    return score, copies, " ".join(map(str, counts.values()))
 
 
 def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) -> None:
@@ -123,67 +123,113 @@ def show_training(run: Run) -> None:
     """Show the result of a fine-tune audit: the models, and the copied pictures. Nothing for other
     runs.
     """
-    from findnemo.runs.fine_tunes import canaries_told, training_of, worst
+    from findnemo.runs.fine_tunes import canaries_told, controls_told, series, training_of, worst
 
     if (about := training_of(run)) is None:
         return
-    stdout.print(variants_table(about["variants"]))
+    stdout.print(variants_table(about))
+    if controls := controls_told(about):
+        tell(controls)
     if canaries := canaries_told(about):
         tell(plain(canaries))
     pictures = [about["pictures"][k] for k in worst(about)]
     if seen := [one for one in pictures if one["state"] != "not seen"]:
-        stdout.print(training_table(seen))
+        stdout.print(training_table(seen, len(series(about["variants"], about["main"])) > 1))
+    if adds_up := captions_told(list(run.captions(stage="detect"))):
+        tell(adds_up)
     tell(f"\nCaptions and neurons of {plain(about['main'])}:")
 
 
-VERDICTS = {"copies": "red", "does not copy": "green", "cannot be said": "yellow"}
+def captions_told(captions: Sequence[Caption]) -> str:
+    """What became of the captions of a fine-tune whose images are copies, in numbers that add up;
+    empty if there are none.
+    """
+    from findnemo.runs import standing
+    from findnemo.runs.standing import WORDS
+    from findnemo.runs.wording import count, joined
+
+    copied = [c for c in captions if c.detected is not None and c.detected.copies]
+    if not copied:
+        return ""
+    became = Counter(map(standing, copied))
+    told = (
+        f"Images of {len(copied)} of {count(len(captions), 'caption')} are copies. With all neurons"
+        f" off: {joined([f'{n} {WORDS[word].clause or word}' for word, n in became.items()])}."
+    )
+    under = sum(not over(c) for c in copied)
+    return (
+        f"{told} {under} of them score under tau: they count as memorized because they are copied."
+        if under
+        else told
+    )
+
+
+def over(caption: Caption) -> bool:
+    """Whether the score of a caption reaches tau."""
+    found = caption.detected
+    return found is not None and found.score >= found.tau
+
+
+VERDICTS = {"does not copy": "green", "cannot be said": "yellow", "as the base": "yellow"}
 
 
 COSTS = {"subject": "subject", "diversity": "diversity", "a_clip": "A_CLIP"}
 WIDE = 100  # width of a terminal that fits all costs
 
 
-def variants_table(variants: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each model of a fine-tune audit: copies, and how much of the subject remains."""
-    from findnemo.runs.fine_tunes import BASE
+def variants_table(about: Mapping[str, Any]) -> Table:
+    """A line for each model of a fine-tune audit: copies, and how much of the subject remains.
 
+    A narrow terminal omits nearly copied pictures and the diversity. Nothing shows the subject
+    without A_CLIP.
+    """
+    from findnemo.runs.fine_tunes import label
+
+    variants = about["variants"]
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
     measured = [name for name in COSTS if any(name in one for one in variants)]
-    costs = measured if stdout.width >= WIDE else measured[:1]
+    is_wide = stdout.width >= WIDE
+    costs = [name for name in measured if name != "diversity" or is_wide]
+    nearly = ["nearly"] if is_wide else []
     table = Table(
         Column("model", no_wrap=True, max_width=26),
         Column("", no_wrap=True),
-        *(Column(name, **right) for name in ("copied", "nearly", "copies", "95 %", "controls")),
+        *(Column(name, **right) for name in ("pictures", *nearly, "copies", "95 %")),
         *(Column(COSTS[name], **right) for name in costs),
         **LOOSE,
     )
     for one in variants:
-        verdict = "" if one["name"] == BASE else one["verdict"]
-        said = f"[{VERDICTS.get(verdict, 'dim')}]{plain(verdict)}[/]"
+        word = label(about, one)
+        said = f"[{VERDICTS.get(word, 'red')}]{plain(word)}[/]"
+        share = f" ({100 * one['copies'] / one['of']:.0f} %)" if one["of"] else ""
         ends = "{:.0f} to {:.0f} %".format(100 * one["low"], 100 * one["high"])
-        controls = "{} of {}".format(*one["controls"]) if one["controls"][1] else ""
-        counts = (str(one["copied"]), str(one["nearly"]), f"{one['copies']} of {one['of']}", ends)
+        copies = f"{one['copies']} of {one['of']}{share}"
         kept = (f"{one[name]:.2f}" if name in one else "" for name in costs)
-        table.add_row(plain(one["name"]), said, *counts, controls, *kept)
+        counts = (one["copied"], *(one[name] for name in nearly))
+        table.add_row(plain(one["name"]), said, *map(str, counts), copies, ends, *kept)
     return table
 
 
-def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each training picture: its state, and the prompts that copy it."""
+def training_table(pictures: Sequence[Mapping[str, Any]], are_several: bool) -> Table:
+    """A line for each training picture: its state, the prompts that copy it, and of several models
+    the first that does.
+    """
+    begins = [Column("begins at")] if are_several else []
     table = Table(
         Column("training picture", no_wrap=True, max_width=30),
         Column("", no_wrap=True),
         Column("similarity", justify="right", no_wrap=True),
         Column("copies by prompt"),
-        Column("begins at"),
+        *begins,
         **LOOSE,
     )
     for one in pictures:
         ways = ", ".join(
             f"{way} {copies} of {of}" for way, (copies, of) in one["ways"].items() if copies
         )
-        cells = (one["state"], f"{one['similarity']:.2f}", ways, one["begins"] or "")
-        table.add_row(*map(plain, (one["file"], *cells)))
+        cells = [one["file"], one["state"], f"{one['similarity']:.2f}", ways]
+        cells += [one["begins"] or ""] if are_several else []
+        table.add_row(*map(plain, cells))
     return table
 
 
@@ -202,6 +248,7 @@ def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
     and why.
     """
     from findnemo.runs import STANDINGS, list_of, list_told, settings_of, standing
+    from findnemo.runs.overview import value_layers
     from findnemo.runs.truth import truth_of
     from findnemo.runs.verdict import TROUBLE
 
@@ -211,7 +258,10 @@ def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
         lines += [plain(line) for line in truth.told[1:]]
     if (listed := list_of(run)) is not None:
         lines.append(list_told(listed))
-    lines += [*_size_lines(captions), *_impact_lines(captions)]
+    lines += [
+        *_size_lines(captions, sum(value_layers(run, captions).values())),
+        *_impact_lines(captions),
+    ]
     lines += [
         f"{coloured(kind, f'{stand[kind]} {kind}')}: {STANDINGS[kind]}."
         for kind in TROUBLE
@@ -221,8 +271,10 @@ def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
     return lines + _failed_lines(captions)
 
 
-def _size_lines(captions: Sequence[Caption]) -> list[str]:
-    """How many captions have a set of neurons, and of what sizes."""
+def _size_lines(captions: Sequence[Caption], every: int) -> list[str]:
+    """How many captions have a set of neurons, and of what sizes. `every`: neurons of the layers
+    shown.
+    """
     from findnemo.runs import all_neurons, neurons_of, switched_off
     from findnemo.runs.standing import treated
     from findnemo.runs.wording import count
@@ -231,7 +283,7 @@ def _size_lines(captions: Sequence[Caption]) -> list[str]:
     sizes = sorted(len(neurons_of(c)) for c in sought if len(switched_off(c)))
     if not sizes:
         return []
-    off = count(len(all_neurons(captions)), "neuron")
+    off = f"{len(all_neurons(captions)):,} of {count(every, 'neuron')}"
     return [
         f"The search found a set for {len(sizes)} of {len(sought)}: {off} off in all, median"
         f" {statistics.median(sizes):g} a caption."

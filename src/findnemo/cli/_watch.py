@@ -79,7 +79,7 @@ def watch(
         warn("no checkpoint came: nothing was judged")
     elif not (json or quiet):
         tell(f"\n[bold]{plain(about['sentence'])}[/]")
-        stdout.print(variants_table(about["variants"]))
+        stdout.print(variants_table(about))
         stdout.print(plain(f"training pictures in {out / 'training.csv'}"), soft_wrap=True)
     if copies and stop_at_copies:
         raise typer.Exit(FAILED)

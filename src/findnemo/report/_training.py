@@ -10,14 +10,18 @@ from findnemo.report._pictures import SIDE, Wanted
 from findnemo.report._text import NONE, interval, number, percent
 from findnemo.runs import Run
 from findnemo.runs.fine_tunes import (
+    ASTRAY,
     BASE,
     CLEANED,
+    astray,
     begins,
     canaries_told,
     choice,
     different,
     inside,
+    label,
     row_of,
+    series,
     thumbnail,
     training_of,
     worst,
@@ -25,7 +29,13 @@ from findnemo.runs.fine_tunes import (
 from findnemo.stats import clopper_pearson
 from findnemo.training import STATES, WAYS
 
-TONES = {"copies": "bad", "does not copy": "good", "cannot be said": "", "copied": "bad"}
+TONES = {
+    "copies": "bad",
+    "does not copy": "good",
+    "cannot be said": "",
+    "copied": "bad",
+    ASTRAY: "bad",
+}
 WAY_LABELS = {
     "own": "own caption",
     "neighbour": "another picture's caption",
@@ -90,6 +100,8 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
         "states": STATES,
         "tones": TONES,
         "figures": _figures(about, main),
+        "several": len(series(about["variants"], about["main"])) > 1,
+        "labels": {one["name"]: label(about, one) for one in about["variants"]},
         "choice": choice(about),
         "canaries": canaries_told(about),
         "clip": any("a_clip" in one for one in about["variants"]),
@@ -101,7 +113,6 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
     """The five figures of a fine-tune audit."""
     of = different(about)
     hits, controls = main["controls"]
-    last, first = begins(about)
     best = choice(about)
     bad = "bad" if main["copied"] else ""
     control = f"95 % interval {interval(*clopper_pearson(hits, controls), percent)}"
@@ -125,12 +136,7 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
             "note": f"{control}, n\u00a0=\u00a0{controls}" if controls else "none was looked at",
             "tone": "",
         },
-        {
-            "label": "copies begin at",
-            "value": first or NONE,
-            "note": _last(about, last, first),
-            "tone": "",
-        },
+        _begins(about, of),
         {
             "label": "no copy seen, most of the subject",
             "value": best["name"] if best else NONE,
@@ -140,20 +146,33 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
     ]
 
 
-def _last(about: Mapping[str, Any], last: str | None, first: str | None) -> str:
-    tuned = [v for v in about["variants"] if v["name"] not in (BASE, CLEANED)]
-    if first is None:
-        return "no model that was looked at copies"
-    if len(tuned) == 1:
-        return "the only one that was looked at (--lora-scale, or a directory of checkpoints)"
-    return f"last in which none was seen: {last or 'none that was looked at'}"
+def _begins(about: Mapping[str, Any], pictures: int) -> dict[str, str]:
+    """The figure on the first model that copies; of a single model, on its copies with the neurons
+    off.
+    """
+    if len(series(about["variants"], about["main"])) > 1:
+        last, first = begins(about)
+        note = f"last in which none was seen: {last or 'none that was looked at'}"
+        note = note if first else "no model that was looked at copies"
+        return {"label": "copies begin at", "value": first or NONE, "note": note, "tone": ""}
+    cleaned, base = row_of(about, CLEANED), row_of(about, BASE)
+    return {
+        "label": "copied with the neurons off",
+        "value": f"{cleaned['copied']} of {pictures}" if cleaned else NONE,
+        "note": f"base {base['copied']} of {pictures}" if base else "",
+        "tone": "bad" if cleaned and astray(about) else "",
+    }
 
 
 def _kept(about: Mapping[str, Any], best: Mapping[str, Any] | None, main: Mapping[str, Any]) -> str:
     if best is None:
-        return "every model that was looked at copies"
+        spoilt = ", or its images do not follow the captions" if astray(about) else ""
+        return f"every model that was looked at copies{spoilt}"
     base = row_of(about, BASE) or {}
-    of = (best.get("subject"), main.get("subject"), base.get("subject"))
-    said = [number(value, 2) for value in of]
-    few = "" if best["verdict"] == "does not copy" else f"; {best['of']} images are few"
-    return f"similarity to the subject {said[0]}; {said[1]} as trained, {said[2]} of the base{few}"
+    told = []
+    for name, what in (("subject", "similarity to the subject"), ("a_clip", "A_CLIP")):
+        if name in best:
+            own, trained, of_base = (number(one.get(name), 2) for one in (best, main, base))
+            told.append(f"{what} {own}; {trained} as trained, {of_base} of the base")
+    few = [] if best["verdict"] == "does not copy" else [f"{best['of']} images are few"]
+    return "; ".join([*told, *few])

@@ -554,6 +554,11 @@ _STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
 
 # all neurons together -----------------------------------------------------------------------------
 
+UNION_STAGES = {  # kind of stage -> what progress calls it
+    "union": "verify, all neurons together",
+    "further": "localize, captions that came back",
+}
+
 
 def check_union(
     work: Work,
@@ -698,7 +703,7 @@ def _answer_of_union(
     def write(events: Sequence[Event]) -> int:
         return keep(work.run, [one for one in _answered(stage, events) if one[0].id in open_])
 
-    name = stage.partition(":")[0]
+    name = UNION_STAGES[stage.partition(":")[0]]
     if groups:
         run_stage(Stage(name, step, units, len(groups), write, len(open_)), pool, progress, stop)
     return not stop()
@@ -725,7 +730,7 @@ def check_quality(work: Work, pool: Pool | None = None, progress: Progress = no_
             thorough=plan.thorough,
         )
         pool = pool or Serial(work.model)
-        result = answer_of(pool, step, tuple(clean), "quality check", progress)
+        result = answer_of(pool, step, tuple(clean), "check of other captions", progress)
         run.set_meta("quality", result)
         # failed checks are tried again
         run.set_meta("quality_basis", None if result["failed"] else basis)

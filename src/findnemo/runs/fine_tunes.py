@@ -49,6 +49,7 @@ from findnemo.training import (
     Judgement,
     Sensitivity,
     described,
+    is_more,
     judge,
     needed,
     sensitivity,
@@ -65,6 +66,11 @@ CLEANED = "neurons off"
 GRID = "training.png"
 SHOWN = 12  # training pictures in the grid
 BESIDE = 3  # generations next to each
+NAMED = 5  # copied pictures that a sentence names
+KEPT = 0.5  # share of the fit to the captions that a usable repair keeps
+A_CLIP = "fit to the captions (A_CLIP)"
+AS_BASE = "as the base"  # in tables, of a model that copies no more than the base
+ASTRAY = "off the captions"  # in tables, of a repair whose images do not follow the captions
 THUMBNAIL = 256
 OWN = ("own", "trigger", "given", "none")  # prompts that ask for the training pictures
 JUDGED = (*OWN, "control")  # prompts whose images are compared with the training pictures
@@ -279,8 +285,9 @@ def costs(
 
     `subject`: the median similarity to the nearest training picture, of generations that are no
     copies. `left`: how many of these there are. `diversity`: 1 minus the mean similarity of two
-    images of one prompt. `a_clip`: the median fit to the caption, if there is a CLIP. Values that
-    cannot be measured are left out.
+    images of one prompt. `a_clip`: the median fit to the caption, if there is a CLIP.
+    `a_clip_other`: the same images' fit to captions of other subjects. Values that cannot be
+    measured are left out.
     """
     own = shown.rows("own") or shown.rows("trigger") or shown.rows("given")
     values: dict[str, float] = {}
@@ -296,6 +303,10 @@ def costs(
         images = [picture(shown.files[k]) for k in own]
         captions = [shown.generations[k].prompt for k in own]
         values["a_clip"] = float(subject.judges.alignment(images, captions).median())
+        controls = (shown.generations[k].prompt for k in shown.rows("control"))
+        if others := list(dict.fromkeys(controls)):
+            strangers = [others[k % len(others)] for k in range(len(own))]
+            values["a_clip_other"] = float(subject.judges.alignment(images, strangers).median())
     return {name: round(value, 4) for name, value in values.items()}
 
 
@@ -317,16 +328,25 @@ def _diversities(shown: Shown, vectors: Tensor, own: Sequence[int]) -> list[floa
 
 
 def summary(
-    subject: Subject, variants: Sequence[Variant], main: str, root: Path, notes: Sequence[str] = ()
+    subject: Subject,
+    variants: Sequence[Variant],
+    main: str,
+    root: Path,
+    notes: Sequence[str] = (),
+    begun: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The result of a fine-tune audit as JSON, the run's `training`.
 
     `variants`: the base first, then the tuned models in order. `main`: the variant in which neurons
-    are searched. `root`: the folder that names of pictures are relative to.
+    are searched. `root`: the folder that names of pictures are relative to. `begun`: the arguments
+    of the command that begins such an audit, without --out.
     """
     of_main = next(v for v in variants if v.name == main)
     base = next((v.judgement.rate() for v in variants if v.name == BASE), (0, 0))
-    rows = [_of_variant(v, subject.rate, base) for v in variants]
+    rows = [
+        _of_variant(v, subject.rate, base) | {"files": _copied_files(subject, v, root)}
+        for v in variants
+    ]
     names = [row["name"] for row in series(rows, main)]
     looked = [next(v for v in variants if v.name == name) for name in names]
     pictures = [
@@ -349,8 +369,16 @@ def summary(
         "pictures": pictures,
         "variants": rows,
         "notes": list(notes),
+        "begun": list(begun),
     }
     return {"sentence": sentence(about), **about}
+
+
+def _copied_files(subject: Subject, variant: Variant, root: Path) -> list[str]:
+    """Names of the pictures that a variant copies, one of each group."""
+    first = {group: k for k, group in reversed(list(enumerate(subject.gallery.groups)))}
+    copied = variant.judgement.of("copied")
+    return [relative(subject.pictures[first[group]].path, root) for group in copied]
 
 
 def relative(path: Path, root: Path) -> str:
@@ -446,15 +474,54 @@ def copies_in(about: Mapping[str, Any]) -> bool:
     return main is not None and main["verdict"] == "copies"
 
 
+def astray(about: Mapping[str, Any]) -> bool:
+    """Whether images of the model with its neurons off no longer follow the captions.
+
+    The fit to the captions (A_CLIP) must have lost more than half of its way down to the fit of the
+    tuned model's images to captions of other subjects. The way begins at the base or the tuned
+    model, whichever fits worse: a repair need not follow captions better than they do. False if it
+    was not measured.
+    """
+    rows = [row_of(about, name) or {} for name in (BASE, about["main"], CLEANED)]
+    if any("a_clip" not in row for row in rows):
+        return False
+    base, main, cleaned = (row["a_clip"] for row in rows)
+    floor = rows[1].get("a_clip_other", 0.0)
+    whole = min(base, main) - floor
+    return bool(cleaned - floor < KEPT * whole)
+
+
+def as_base(about: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether a model that copies does so no more than the base: no more pictures, and no
+    significantly larger share of its images.
+    """
+    base = row_of(about, BASE)
+    if base is None or row["name"] == BASE or row["verdict"] != "copies":
+        return False
+    more = is_more((row["copies"], row["of"]), (base["copies"], base["of"]))
+    return bool(row["copied"] <= base["copied"]) and not more
+
+
+def label(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """What a table calls a model: its verdict, AS_BASE, or ASTRAY; nothing for the base itself."""
+    if row["name"] == BASE:
+        return ""
+    if row["name"] == CLEANED and astray(about):
+        return ASTRAY
+    return AS_BASE if as_base(about, row) else str(row["verdict"])
+
+
 def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
     """The model without a copy that shows most of the subject; None if there is none.
 
-    The base is no choice: it shows least of the subject.
+    The base is no choice: it shows least of the subject. Nor is a model whose images no longer
+    follow the captions.
     """
+    names = (BASE, CLEANED) if astray(about) else (BASE,)
     fair = [
         v
         for v in about["variants"]
-        if v["name"] != BASE and v["verdict"] != "copies" and "subject" in v
+        if v["name"] not in names and v["verdict"] != "copies" and "subject" in v
     ]
     return max(fair, key=lambda v: v["subject"], default=None)
 
@@ -462,6 +529,12 @@ def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
 def different(about: Mapping[str, Any]) -> int:
     """The number of different training pictures; equal pictures count once."""
     return len({one["group"] for one in about["pictures"]})
+
+
+def images_each(about: Mapping[str, Any]) -> int:
+    """The number of images that a model made for each caption of a training picture."""
+    asked = (one["ways"].get(kind) for one in about["pictures"] for kind in ("own", "trigger"))
+    return max((of for found in asked if found for of in found[1:]), default=4)
 
 
 def sentence(about: Mapping[str, Any]) -> str:
@@ -477,7 +550,8 @@ def sentence(about: Mapping[str, Any]) -> str:
     if main["verdict"] == "copies":
         text = (
             f"{_are(main['copied'], f' of {many} training pictures' if many > 1 else '')} copied:"
-            f" {main['copies']} of {main['of']} images of their captions are copies."
+            f" {main['copies']} of {main['of']} images of their captions are copies"
+            f"{_as_base(about, main)}."
         )
     elif main["verdict"] == "does not copy":
         text = (
@@ -497,7 +571,8 @@ def sentence(about: Mapping[str, Any]) -> str:
         )
     if (cleaned := row_of(about, CLEANED)) is not None:
         left = "none is" if not cleaned["copied"] else f"{_are(cleaned['copied'])} still"
-        text += f" With the neurons off {left} copied{_kept(about, cleaned)}."
+        text += f" With the neurons off {left} copied{_named(cleaned)}{_as_base(about, cleaned)}."
+        text += _kept(about, cleaned)
     return text
 
 
@@ -522,12 +597,37 @@ def _why_open(about: Mapping[str, Any], main: Mapping[str, Any], percent: str) -
     )
 
 
-def _kept(about: Mapping[str, Any], cleaned: Mapping[str, Any]) -> str:
-    """How much of the subject the cleaned model keeps compared with the base, if measured."""
-    base = row_of(about, BASE) or {}
-    if "subject" not in cleaned or "subject" not in base:
+def _named(row: Mapping[str, Any]) -> str:
+    """The names of the pictures that a model copies, in brackets; at most NAMED."""
+    files = row.get("files", [])
+    more = ", ..." if len(files) > NAMED else ""
+    return f" ({', '.join(files[:NAMED])}{more})" if files else ""
+
+
+def _as_base(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """That a model copies no more than the base does, if so."""
+    if not as_base(about, row):
         return ""
-    return f"; similarity to the subject is {cleaned['subject']:.2f}, of the base {base['subject']:.2f}"
+    base = row_of(about, BASE)
+    assert base is not None
+    return f", no more than by the base ({base['copied']}), which was not trained on them"
+
+
+def _kept(about: Mapping[str, Any], cleaned: Mapping[str, Any]) -> str:
+    """What the cleaned model keeps compared with the others, as sentences; empty if unknown."""
+    base = row_of(about, BASE) or {}
+    main = row_of(about, about["main"]) or {}
+    told = [
+        f"{what} is {cleaned[name]:.2f} (tuned model {main[name]:.2f}, base {base[name]:.2f})"
+        for name, what in (("subject", "similarity to the subject"), ("a_clip", A_CLIP))
+        if all(name in row for row in (cleaned, main, base))
+    ]
+    text = f" Its {' and its '.join(told)}." if told else ""
+    if "a_clip" not in cleaned:
+        return f"{text} Whether its images follow the captions was not measured (--clip)."
+    if astray(about):
+        text += " Its images no longer follow the captions: do not use it as it is."
+    return text
 
 
 def _are(count: int, what: str = "") -> str:
@@ -536,6 +636,19 @@ def _are(count: int, what: str = "") -> str:
     ('1 is', '2 more are')
     """
     return f"{count}{what} {'is' if count == 1 else 'are'}"
+
+
+def controls_told(about: Mapping[str, Any]) -> str:
+    """How many controls are as similar to a training picture as a copy, in a sentence; empty if
+    none is.
+    """
+    hits, of = (row_of(about, about["main"]) or {}).get("controls", (0, 0))
+    if not hits:
+        return ""
+    return (
+        f"{_are(hits, f' of {of} controls')} as like a training picture as a copy (images of the"
+        " base, and pictures held out). An image counts as a copy only if it is more like it still."
+    )
 
 
 def canaries_told(about: Mapping[str, Any]) -> str:

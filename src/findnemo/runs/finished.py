@@ -49,7 +49,7 @@ def finish_first(
     wanted = _wanted(run.path, worst_first(memorized), together)
     if wanted:
         step = partial(_made, settings=settings)
-        made = answer_of(pool, step, tuple(wanted), "finished pictures", progress)
+        made = answer_of(pool, step, tuple(wanted), "images for the report", progress)
         write_all({run.path / file: data for file, data in made.items()})
 
 

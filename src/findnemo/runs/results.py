@@ -390,6 +390,8 @@ class JudgedVariant(TypedDict, total=False):
     left: Count
     diversity: Number
     a_clip: Number
+    a_clip_other: Number
+    files: list[Text]
     canaries: dict[Text, tuple[Count, Count]]
 
 
@@ -404,6 +406,7 @@ class Training(TypedDict, total=False):
     pictures: Required[list[TrainedPicture]]
     variants: Required[list[JudgedVariant]]
     notes: Required[list[Text]]
+    begun: list[Text]
 
 
 META: dict[str, Any] = {  # any value may be None

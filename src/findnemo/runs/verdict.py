@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 
 from findnemo.calibration import Calibration
 from findnemo.runs._tried import EMBEDDING, OFF, prompts_of, verdicts
-from findnemo.runs.fine_tunes import CLEANED, choice, different, row_of, training_of
+from findnemo.runs.fine_tunes import (
+    CLEANED,
+    astray,
+    choice,
+    different,
+    images_each,
+    row_of,
+    series,
+    training_of,
+)
 from findnemo.runs.overview import memorized, value_layers
 from findnemo.runs.standing import (
     BAD,
@@ -38,6 +47,11 @@ _DETECTED = "SELECT caption FROM results WHERE stage = 'detect' AND status = 'do
 RATE = (
     0.01  # a p-value that counts as evidence; too few hold-out captions to reach it are mentioned
 )
+HELP = (
+    "What helps is a lower strength, an earlier checkpoint, or training again without repeats"
+    " (docs/fine-tunes.md, How to get rid of copies)."
+)
+RELEASED = ("release", "release edited")  # actions of `Advice` that let a model go
 LEFT = (*BAD, "no neurons")  # standings of memories that are still there
 UNCHECKED = ("not localized", "not verified", "not replicated")
 ON = "{audit} --out {run}"  # continues the run
@@ -59,7 +73,8 @@ NEXT = {  # reason of a decision -> the command to run next
     "apart": VERIFY,
     "other prompts": "findnemo harden {run} --out hardened",
     "gone": "findnemo export {run} {form}",
-    "more images": "{audit} --images 8 --out {run}",
+    "more images": "{audit} --images {images} --out {run}-more-images",
+    "weaker": "{audit} --lora-scale 0.4,0.6,0.8 --out {run}-weaker",
     "cleaned": "findnemo export {run} --to adapter --out clean.safetensors",
 }
 
@@ -223,15 +238,18 @@ def advice_of(
     training = training_of(run)
     decision = training and of_training(training, len(all_neurons(captions)))
     because = training["sentence"] if training else ""
+    if decision and decision.action == "hold":
+        because = f"{because} {HELP}"
     if not decision:
         returned = _returned(captions, run.meta("bases") or {})
         decision = advice(captions, *looked_at(run, of), returned)
         because = f"{because} {verdict_of(run, captions, of).text}".lstrip()
     if decision.action == "release edited":
         because += "".join(f" {line}" for line in _limits(run, captions))
-    if decision.action in ("release", "release edited"):
+    if decision.action in RELEASED:
         because += f" {_reach(looked_at(run, of)[0])}"
-    names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training is not None)}
+    names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training)}
+    names["images"] = str(2 * images_each(training)) if training else "8"
     settings = run.meta("settings")
     is_exhausted = settings.get("thorough", True) and settings.get("scope") == "all"
     names["form"] = _form(run)
@@ -280,10 +298,14 @@ def _form(run: Run) -> str:
     return "--to file --out clean.safetensors" if is_file else "--out clean"
 
 
-def _audit_of(run: Run, place: str, is_fine_tune: bool) -> str:
-    """The command that continues the audit of a run, as far as the run knows how it was started."""
-    if is_fine_tune:
-        return "findnemo audit MODEL --train-images FOLDER"
+def _audit_of(run: Run, place: str, training: Mapping[str, Any] | None) -> str:
+    """The command that begins the audit of a run, as far as the run knows how it was started.
+
+    `training`: what the run keeps about training pictures, None without any.
+    """
+    if training is not None:
+        begun = training.get("begun") or ["MODEL", "--lora", "LORA", "--train-images", "FOLDER"]
+        return f"findnemo audit {shlex.join(begun)}"
     source = run.meta("source")
     is_shipped = source in KINDS and not run.meta("source_options")
     given = source if is_shipped else "MODEL --prompts FILE"
@@ -361,11 +383,15 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
     if main["verdict"] != "copies":
         said = "Not decided yet: its images do not tell whether it copies."
         return Decision("go on", said, ("more images",))
-    if cleaned is not None and cleaned["verdict"] == "does not copy":
+    if cleaned is not None and cleaned["verdict"] == "does not copy" and not astray(about):
         return Decision("release edited", f"Release it with {_these(neurons)} off.", ("cleaned",))
     pictures = f"it copies {main['copied']} of {count(different(about), 'training picture')}"
+    if astray(about):
+        pictures += f", and with {_these(neurons)} off its images no longer follow the captions"
     other = "" if best is None or best["name"] == CLEANED else f"; {best['name']} gave no copy"
-    return Decision("hold", f"Do not release it: {pictures}{other}.", ("more images",))
+    is_single_lora = len(series(about["variants"], about["main"])) == 1 and main["strength"]
+    why = ("weaker",) if is_single_lora and not other else ()
+    return Decision("hold", f"Do not release it: {pictures}{other}.", why)
 
 
 def _returned(captions: Sequence[Caption], bases: Mapping[str, str]) -> int:

@@ -11,7 +11,9 @@ from findnemo import export as forms_of
 from findnemo.errors import InputError
 from findnemo.neurons import NeuronSet
 from findnemo.runs import Run
+from findnemo.runs.export import striking
 from findnemo.runs.store import DATABASE
+from findnemo.runs.verdict import RELEASED, Advice, advice_of
 from findnemo.runs.wording import count
 from findnemo.runtime.notices import told_to
 from findnemo.tasks.listening import Listener
@@ -37,8 +39,9 @@ def export(
     `to`: forms of `findnemo.export.FORMS`. `out`: a file or folder; with several forms a folder for
     all (default: RUN/export). `push`: write the card to this repository on the hub instead.
     `force`: replace an earlier export. If `model` is a `Source` with a dtype, the written weights
-    have that dtype. Returns form -> where it was written. Raises InputError before anything is
-    written.
+    have that dtype. Returns form -> where it was written. If the audit advises
+    no release, the listener is told so before anything is written. Raises InputError before anything
+    is written.
     """
     path = Path(run)
     forms = list(dict.fromkeys(to))
@@ -54,12 +57,14 @@ def export(
     if by_hand:
         _check_file(selecting)
     chosen: Any = None
+    advice: Advice | None = None
     if by_hand and not (path / DATABASE).is_file():
         source = given = _model_at(path, out, model)
         weights = True  # without a run, the model is opened for any form
     else:
         with Run.open(path) as opened:
             chosen = _selected(opened, selecting)
+            advice = advice_of(opened, striking(opened))
             source = source_of(opened, given, ("model",) if weights else ())
     targets = {
         form: _target(path, out, form, len(forms) > 1)
@@ -75,6 +80,8 @@ def export(
         chosen = forms_of.by_hand(str(selecting.neurons_file), opened_model, selecting.factor)
     for form, target in targets.items():
         forms_of.check(form, chosen, target, opened_model, force, dtype)
+    if advice is not None and advice.action not in RELEASED:
+        listener.say(f"the audit's advice: {advice.sentence}")
     for form, target in targets.items():
         with told_to(listener.warn):
             forms_of.write(form, chosen, target, opened_model, force, dtype)

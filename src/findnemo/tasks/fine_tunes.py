@@ -50,6 +50,7 @@ from findnemo.runs.fine_tunes import (
     summary,
     write_training,
 )
+from findnemo.runs.stages import Progress
 from findnemo.runs.wording import count
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
@@ -312,7 +313,7 @@ def _gallery(
 
     def readable() -> Iterator[Any]:
         for k, one in enumerate(training):
-            listener.progress("look", k, len(training))
+            listener.progress("training pictures", k, len(training))
             if listener.stop():
                 raise StoppedError(f"{training.source}: stopped; nothing was written")
             try:
@@ -324,7 +325,7 @@ def _gallery(
             yield image
 
     gallery = Gallery.of(readable(), judges.descriptor)
-    listener.progress("look", len(training), len(training))
+    listener.progress("training pictures", len(training), len(training))
     if not kept:
         raise InputError(
             f"none of {count(len(training), 'picture')} of {training.source} can be read: {broken[0]}"
@@ -420,7 +421,12 @@ def look(
             for lora in dict.fromkeys(one.source.lora for one in to_come if one.source.lora):
                 read_lora(of_strength(lora)[0], pool.model.pipeline)
         shown = show(
-            folder, pool, asked, given.settings, progress=listener.progress, stop=listener.stop
+            folder,
+            pool,
+            asked,
+            given.settings,
+            progress=_named(listener.progress, candidate.name),
+            stop=listener.stop,
         )
     if listener.stop():
         return None
@@ -430,6 +436,11 @@ def look(
             " the same command tries them again"
         )
     return _judged(candidate, given, shown, base)
+
+
+def _named(progress: Progress, name: str) -> Progress:
+    """A progress that says of which model the images are."""
+    return lambda _, done, total: progress(f"images of {name}: caption", done, total)
 
 
 def _judged(candidate: Candidate, given: Material, shown: Shown, base: Variant | None) -> Variant:
@@ -494,7 +505,8 @@ def audit_fine_tune(
         variants.append(variant)
     if len(variants) < len(found):
         raise StoppedError(f"{out}: the audit was stopped; the same call goes on")
-    about = summary(given.subject, variants, main.name, given.root, given.notes)
+    begun = begun_with(source, tuned, pictures)
+    about = summary(given.subject, variants, main.name, given.root, given.notes, begun)
     listener.say(about["sentence"])
     table, copied = _table(variants[-1], given, str(tuned.train_images))
     plan = replace(asked.plan, image_settings=given.settings, copied=copied, training=given.digest)
@@ -502,9 +514,11 @@ def audit_fine_tune(
     with at_work(main.source, workers, listener) as pool:
         run = perform(asked, pool, listener)
         neurons = all_neurons(run.captions(stage="localize"))
+        widths = run.meta("widths") or {}
         run.close()
         if neurons and not listener.stop():
-            listener.say(f"images with {count(len(neurons), 'neuron')} off")
+            of = sum(widths.values())
+            listener.say(f"images of {main.name} with {len(neurons)} of {of} neurons off")
             digest = hashlib.sha256(json.dumps(neurons.to_json()).encode()).hexdigest()[:8]
             shown = show(
                 folder_of_variant(out, f"{CLEANED} {digest}"),
@@ -512,13 +526,13 @@ def audit_fine_tune(
                 given.asked(main),
                 given.settings,
                 neurons,
-                listener.progress,
+                _named(listener.progress, main.name),
                 listener.stop,
             )
             if not listener.stop():
                 cleaned = replace(main, name=CLEANED)
                 variants.append(_judged(cleaned, given, shown, variants[0]))
-        about = summary(given.subject, variants, main.name, given.root, given.notes)
+        about = summary(given.subject, variants, main.name, given.root, given.notes, begun)
         with resumed(out, pool) as work:
             write_training(work.run, about, given.root)
             ask_all(work.run)
@@ -528,6 +542,31 @@ def audit_fine_tune(
     run = Run.open(out)
     ask_all(run)
     return run
+
+
+def begun_with(source: Source, tuned: FineTune, pictures: Pictures) -> list[str]:
+    """The arguments of `findnemo audit` that begin such an audit, without strengths, number of
+    images and --out.
+
+    >>> begun_with(Source("demo", lora="my lora.safetensors:0.5"), FineTune("photos"), Pictures())
+    ['demo', '--lora', 'my lora.safetensors', '--train-images', 'photos']
+    """
+    options = {
+        "--revision": source.revision,
+        "--weights-variant": source.weights_variant,
+        "--config": source.config,
+        "--lora": None if source.lora is None else of_strength(source.lora)[0],
+        "--embedding": source.embedding,
+        "--tuned": tuned.tuned,
+        "--train-images": tuned.train_images,
+        "--holdout-images": tuned.holdout_images,
+        "--column": tuned.column,
+        "--limit": tuned.limit,
+        "--descriptor": pictures.descriptor,
+        "--clip": pictures.clip,
+    }
+    named = [(name, str(value)) for name, value in options.items() if value is not None]
+    return [str(source.place), *(word for pair in named for word in pair)]
 
 
 def _calibrated_on(source: Source, tuned: FineTune, detecting: Detecting) -> Detecting:

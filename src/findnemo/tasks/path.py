@@ -140,7 +140,10 @@ def calibrate(
             listener.say(f"{folder} holds this calibration already")
             return there
         warn_long(pool.model, table, listener)
-        return _calibrated(pool, holdout, detecting, folder, listener)
+        made = _calibrated(pool, holdout, detecting, folder, listener)
+        if detecting.fpr is None:
+            listener.say(rate_told(len(holdout.captions)))
+        return made
 
 
 def calibrate_published(
@@ -247,10 +250,7 @@ def _calibrated(
     def progress(prompt: str) -> None:
         listener.progress("calibrate", next(done), len(captions))
 
-    made = calibrate_with(pool, out, captions, holdout.settings, rule, progress, listener.stop)
-    if detecting.fpr is None:
-        listener.say(rate_told(len(captions)))
-    return made
+    return calibrate_with(pool, out, captions, holdout.settings, rule, progress, listener.stop)
 
 
 def rate_told(captions: int) -> str:
@@ -272,21 +272,23 @@ def rate_told(captions: int) -> str:
     )
 
 
-def _own_calibration(
-    pool: Pool, holdout: Holdout, detecting: Detecting, output: Output, listener: Listener
-) -> Calibration:
+def _own_calibration(pool: Pool, holdout: Holdout, asked: Ready, listener: Listener) -> Calibration:
     """The run's own calibration: made once, then read from the run directory."""
-    out = Path(output.path)
+    detecting = asked.detecting
+    out = Path(asked.output.path)
     folder = out / "calibration"
     if not (folder / "calibration.json").exists():
         refuse_foreign(out)
         with storing(out):
             out.mkdir(parents=True, exist_ok=True)
-        with acquire(out, output.wait):
+        with acquire(out, asked.output.wait):
             sweep(out)
             # another process may have made it in the meantime
             if not (folder / "calibration.json").exists():
                 _calibrated(pool, holdout, detecting, folder, listener)
+                # a fine-tune is judged by its images, not by tau
+                if detecting.fpr is None and asked.plan.training is None:
+                    listener.say(rate_told(len(holdout.captions)))
     calibration = Calibration.load(folder)
     calibration.check(pool.model, holdout.settings)
     captions = holdout.captions
@@ -490,10 +492,11 @@ def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
         check_images(pool.model, asked.plan.image_settings)
     if isinstance(calibration, Holdout):
         warn_long(pool.model, calibration.table, listener, of="hold-out ")
-        calibration = _own_calibration(pool, calibration, asked.detecting, asked.output, listener)
+        calibration = _own_calibration(pool, calibration, asked, listener)
     plan = listed(asked.plan, asked.detecting, calibration)
     plan = replace(plan, miss=_miss(asked, calibration))
-    _tell_promise(plan.miss, calibration, listener)
+    if plan.training is None:
+        _tell_promise(plan.miss, calibration, listener)
     return run_stages(pool, calibration, replace(asked, plan=plan), listener)
 
 
@@ -541,9 +544,9 @@ def _tell_promise(miss: float | None, calibration: Calibration, listener: Listen
     """
     if miss and not promised(calibration.trajectories, miss):
         listener.say(
-            f"early ends: {len(calibration.trajectories)} hold-out captions are too few to lose at most"
-            f" a share of {miss} (it takes {holdout_for(miss)}): a caption ends early only where it"
-            " cannot be memorized at all"
+            "detection ends early only for captions that can no longer reach tau: to end it for"
+            f" all that look ordinary takes {holdout_for(miss)} hold-out captions, these are"
+            f" {len(calibration.trajectories)}"
         )
 
 

@@ -233,15 +233,15 @@ class Judgement:
         `rate` of them are.
         """
         if self.of("copied"):
-            return "copies" if self.proof or _more(self.rate(), base) else "cannot be said"
+            return "copies" if self.proof or is_more(self.rate(), base) else "cannot be said"
         told = self.rate()[1] >= needed(rate) and not self.of("as a control")
         return "does not copy" if told else "cannot be said"
 
 
-def _more(mine: tuple[int, int], base: tuple[int, int]) -> bool:
+def is_more(mine: tuple[int, int], base: tuple[int, int]) -> bool:
     """Whether the first share is larger than the second (Fisher's exact test, one-sided, 5 %).
 
-    >>> _more((5, 60), (0, 60)), _more((4, 60), (0, 60))
+    >>> is_more((5, 60), (0, 60)), is_more((4, 60), (0, 60))
     (True, False)
     """
     from scipy.stats import fisher_exact
