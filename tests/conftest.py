@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -11,6 +12,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import pytest
 
 from findnemo.models import Model
+
+
+def pytest_configure() -> None:
+    """Ctrl-C interrupts here and in every process that is started: what a shell starts in its
+    background ignores it, and tests of interrupts would wait for ever.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
