@@ -191,14 +191,14 @@ def test_inspect_shows_a_caption_with_its_neurons_before_and_after(run):
     shown = cli("inspect", run, caption.row).out
     words = " ".join(shown.split())
     assert words.startswith("copies: its finished images still hold copies ")
-    assert f"score {caption.score:.3f}, tau " in words
+    assert f"Its score, {caption.score:.3f}, reaches tau, " in words
     assert "share of finished images that copy" in words
     assert "largest similarity of a search seed's noise difference" in words
     assert f"{caption.results['verify']['score_after']:.3f}" in words
     z = caption.results["localize"]["z"]
     for name, index in neurons_of(caption):
-        assert f"{name} #{index}" in words
-    assert words.count("z = ") == len([n for n in neurons_of(caption) if f"{n[0]}:{n[1]}" in z])
+        assert re.search(rf"\({re.escape(name)}\): [^:]*#{index}\b", words)
+    assert words.count("(z ") == len([n for n in neurons_of(caption) if f"{n[0]}:{n[1]}" in z])
     other = cli(
         "inspect", run, next(k for k, t in enumerate(TEXTS, 1) if k != caption.row and "[" not in t)
     ).out
@@ -249,7 +249,11 @@ def test_a_card_is_pushed_only_when_asked(run, tmp_path, monkeypatch):
     assert pushed == []
     result = cli("export", run, "--to", "card", "--push", "me/my-model")
     verified = "It was verified as a whole: the figures are with all its neurons off together."
-    assert (result.status, result.err) == (0, f"{verified}\ncard pushed: https://hub/commit\n")
+    advice = "the audit's advice: Do not release yet: 3 of 3 memories are still there."
+    assert (result.status, result.err) == (
+        0,
+        f"{advice}\n{verified}\ncard pushed: https://hub/commit\n",
+    )
     assert pushed == [((tmp_path / "card.md").read_text(), "me/my-model")]
     assert not (run / "export").exists()  # to the hub, not to a file
     refused = cli("export", run, "--push", "me/my-model")

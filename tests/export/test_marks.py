@@ -291,7 +291,7 @@ def test_a_second_export_says_what_it_did_and_not_what_the_first_one_did(unmarke
     with Run.open(tmp_path / "again") as run:
         write("file", select(run), tmp_path / "second.safetensors", again)
     second, _ = about(tmp_path / "second.safetensors")
-    assert second["modelspec.title"] == "marked, 1 neurons off"
+    assert second["modelspec.title"] == "marked, 1 neuron off"
     assert (second["neurons"], second["model"]) == ("1", again.fingerprint)
     assert second["author"] == "me"
     assert "factor" not in second

@@ -317,7 +317,7 @@ def test_a_picture_that_cannot_be_read_is_left_out_and_named(place, tmp_path):
     lora = ("--lora", place.lora, "--train-images", folder, "--out", tmp_path / "out")
     none = cli("audit", place.base, *lora)
     assert none.status == 2
-    assert "none of 1 pictures" in " ".join(none.err.split())
+    assert "none of 1 picture of" in " ".join(none.err.split())
     assert not (tmp_path / "out").exists()
 
 

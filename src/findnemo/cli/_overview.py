@@ -149,7 +149,7 @@ def show_caption(
 
     kind = f", type {plain(caption.type)}" if caption.type else ""
     tell(verdict_of(caption))
-    stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}{kind}", soft_wrap=True)
+    stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}{kind}")
     for line in (why(caption), work_of(caption, q)):
         if line:
             tell(line)

@@ -238,7 +238,7 @@ def material(
         planted = {one.picture.resolve() for one in canaries}
         own = tuple(one for one in training if one.path.resolve() not in planted)
         training = replace(training, pictures=own)
-    listener.say(f"looking at {len(training)} training pictures of {tuned.train_images}")
+    listener.say(f"looking at {count(len(training), 'training picture')} of {tuned.train_images}")
     warn_unjudged("fine-tune", place_of(source), named_judges(pictures), listener)
     kept, gallery, broken = _gallery(training, judges, listener)
     held_out = torch.empty(0, gallery.views.shape[2])
