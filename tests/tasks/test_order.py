@@ -197,7 +197,7 @@ def test_a_run_keeps_the_share_that_it_may_lose(model, calibration, tmp_path):
             return run.meta("settings").get("miss")
 
     assert settings("usual") == 0.005
-    assert "5 hold-out captions are too few" in said[-1]
+    assert "takes 598 hold-out captions, these are 5" in said[-1]
     assert settings("bold", miss=0.9) == 0.9
     assert len(said) == 1  # they are enough for that
     assert settings("none", miss=0.0) == 0.0
