@@ -479,6 +479,31 @@ def test_the_models_of_a_fine_tune_follow_its_five_figures(tmp_path):
     assert "off the captions" in page.text[models:]
 
 
+def test_the_next_command_of_a_page_names_no_place_and_no_secret(tmp_path):
+    begun = ["/home/me/models/sd", "--lora", "/home/me/my lora.safetensors"]
+    begun += ["--config", "https://me:word@host/c"]
+    known = TRAINING | {"begun": begun}
+    page = page_of(make_run(tmp_path / "run", [memorized("a", {FIRST: [1]})], training=known))
+    command = page.text[page.text.index("Next: findnemo audit") :].partition("(RUN is")[0]
+    assert command.split() == [
+        "Next:",
+        "findnemo",
+        "audit",
+        "sd",
+        "--lora",
+        "'my",
+        "lora.safetensors'",
+        "--config",
+        "'https://***@host/c'",
+        "--lora-scale",
+        "0.4,0.6,0.8",
+        "--out",
+        "RUN-weaker",
+    ]
+    assert "/home/me" not in page.text
+    assert "me:word" not in page.text
+
+
 # What is unfinished
 
 

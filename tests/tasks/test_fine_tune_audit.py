@@ -19,13 +19,21 @@ from safetensors.torch import load_file, save_file
 
 import findnemo
 from findnemo import demo, tasks
-from findnemo.cli._show import captions_told
 from findnemo.errors import InputError, MismatchError
 from findnemo.metrics import Judges
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import TrainingPicture, TrainingSet
 from findnemo.runs import all_neurons, standing
-from findnemo.runs.fine_tunes import CLEANED, Shown, Subject, judged, row_of, summary, training_of
+from findnemo.runs.fine_tunes import (
+    CLEANED,
+    Shown,
+    Subject,
+    captions_told,
+    judged,
+    row_of,
+    summary,
+    training_of,
+)
 from findnemo.tasks import Detecting, FineTune, Listener, Output, Pictures, Source, watching
 from findnemo.tasks.fine_tunes import Candidate, candidates, questions_of
 from findnemo.training import Gallery, Generation

@@ -11,10 +11,7 @@ from rich.table import Column, Table
 from findnemo.cli._common import EDGELESS, LOOSE, plain, stdout, tell
 
 NARROW: dict[str, Any] = {"box": SIMPLE, "collapse_padding": True, **EDGELESS}
-COUNTED = (
-    "2/5: the attempt gave a copy of 2 captions, of 5 for which it works on the untouched model;"
-    " beside it the 95 % interval of that share."
-)
+COUNTED = "2/5: a copy of 2 captions, of 5 for which the attempt works on the untouched model"
 ROOM = 3  # columns of attempts that 80 characters hold together with their intervals
 
 
@@ -26,7 +23,11 @@ def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any
 
     if attempts and attempts["table"]:
         stdout.print(attempts_table(attempts))
-        tell(f"[dim]{COUNTED}[/]")
+        has_intervals = len(attempts["columns"]) <= ROOM
+        told = (
+            f"{COUNTED}; beside it the 95 % interval of that share." if has_intervals else COUNTED
+        )
+        tell(f"[dim]{told}[/]")
     if attack and any(attack["curves"].values()):
         stdout.print(attack_table(attack))
     for line in sentences(attempts, attack):

@@ -123,7 +123,14 @@ def show_training(run: Run) -> None:
     """Show the result of a fine-tune audit: the models, and the copied pictures. Nothing for other
     runs.
     """
-    from findnemo.runs.fine_tunes import canaries_told, controls_told, series, training_of, worst
+    from findnemo.runs.fine_tunes import (
+        canaries_told,
+        captions_told,
+        controls_told,
+        series,
+        training_of,
+        worst,
+    )
 
     if (about := training_of(run)) is None:
         return
@@ -138,36 +145,6 @@ def show_training(run: Run) -> None:
     if adds_up := captions_told(list(run.captions(stage="detect"))):
         tell(adds_up)
     tell(f"\nCaptions and neurons of {plain(about['main'])}:")
-
-
-def captions_told(captions: Sequence[Caption]) -> str:
-    """What became of the captions of a fine-tune whose images are copies, in numbers that add up;
-    empty if there are none.
-    """
-    from findnemo.runs import standing
-    from findnemo.runs.standing import WORDS
-    from findnemo.runs.wording import count, joined
-
-    copied = [c for c in captions if c.detected is not None and c.detected.copies]
-    if not copied:
-        return ""
-    became = Counter(map(standing, copied))
-    told = (
-        f"Images of {len(copied)} of {count(len(captions), 'caption')} are copies. With all neurons"
-        f" off: {joined([f'{n} {WORDS[word].clause or word}' for word, n in became.items()])}."
-    )
-    under = sum(not over(c) for c in copied)
-    return (
-        f"{told} {under} of them score under tau: they count as memorized because they are copied."
-        if under
-        else told
-    )
-
-
-def over(caption: Caption) -> bool:
-    """Whether the score of a caption reaches tau."""
-    found = caption.detected
-    return found is not None and found.score >= found.tau
 
 
 VERDICTS = {"does not copy": "green", "cannot be said": "yellow", "as the base": "yellow"}

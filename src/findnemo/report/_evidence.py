@@ -25,7 +25,7 @@ from findnemo.report._canonical import canonical, digest_of, of_file, of_rows, o
 from findnemo.report._evidence_row import Held
 from findnemo.report._evidence_rows import ROWS
 from findnemo.report._sources import READ, RELEASES, SOURCES, UNDECLARED
-from findnemo.report._text import count, environment, interval, percent
+from findnemo.report._text import count, environment, interval, percent, placeless
 from findnemo.report.sentences import WEIGHTS
 from findnemo.runs import (
     BAD,
@@ -39,7 +39,7 @@ from findnemo.runs import (
     state,
     switched_off,
 )
-from findnemo.runs.overview import memorized, name_of, sampler_of
+from findnemo.runs.overview import memorized, sampler_of
 from findnemo.runs.standing import unseen
 from findnemo.runs.trust import MARK
 
@@ -216,29 +216,14 @@ def _model(held: Held) -> dict[str, Any]:
     options = run.meta("source_options") or {}
     hardened = (run.meta("hardened") or {}).get("model")
     return {
-        "name": _placeless(run.meta("source")),
-        "opened": {name: _placeless(value) for name, value in options.items()},
+        "name": placeless(run.meta("source")),
+        "opened": {name: placeless(value) for name, value in options.items()},
         "fingerprint": str(held.settings["model"]),
         "whole": None if identity is None else identity.whole,
         "parts": [] if identity is None else sorted(identity.parts),
         "neurons_off": len(all_neurons(held.captions)),
         "hardened": hardened and str(hardened)[:LONGEST],
     }
-
-
-def _placeless(name: str | None) -> str:
-    """A name without folders of somebody's disk and without secrets; hub ids stay whole.
-
-    >>> _placeless("/home/me/models/sd"), _placeless("runwayml/sd"), _placeless("../private/sd")
-    ('sd', 'runwayml/sd', 'sd')
-    """
-    if name is None:
-        return "not recorded"
-    text = hidden(name_of(name))
-    is_path = text.startswith((".", "~", "/")) or "\\" in text or text.count("/") > 1
-    if is_path and "://" not in text:
-        return text.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    return text
 
 
 def _provenance(held: Held) -> dict[str, Any]:
@@ -252,7 +237,7 @@ def _provenance(held: Held) -> dict[str, Any]:
             "score": settings.get("calibration"),
             "finished_images": dict(settings["image_settings"]),
             "sampler": sampler_of(settings),
-            "judges": {k: _placeless(v) for k, v in (settings.get("judges") or {}).items()},
+            "judges": {k: placeless(v) for k, v in (settings.get("judges") or {}).items()},
         },
         "seeds": {"base": settings["image_settings"].get("seed"), "first_sample_of": dict(SEEDS)},
         "calibration": None

@@ -5,6 +5,7 @@ Nothing is measured here: stored results are counted and summarized.
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +33,17 @@ from findnemo.report._captions import (
 )
 from findnemo.report._pictures import Wanted, room, thumbnails
 from findnemo.report._script import HASH, SCRIPT
-from findnemo.report._text import ALIGNMENT, NONE, PIXELS, count, interval, minus, number, percent
+from findnemo.report._text import (
+    ALIGNMENT,
+    NONE,
+    PIXELS,
+    count,
+    interval,
+    minus,
+    number,
+    percent,
+    placeless,
+)
 from findnemo.report._training import about_training, training, wanted_training
 from findnemo.report.sentences import of_caption, sentences
 from findnemo.runs import (
@@ -55,7 +66,7 @@ from findnemo.runs.compare import own_apart, stage_in
 from findnemo.runs.standing import WORDS, checked_with, judged, seen, with_joined
 from findnemo.runs.truth import truth_of
 from findnemo.runs.union import told
-from findnemo.runs.verdict import TROUBLE, advice_of, verdict_of
+from findnemo.runs.verdict import TROUBLE, Advice, advice_of, verdict_of
 from findnemo.stats import bootstrap, wilson
 
 if TYPE_CHECKING:
@@ -129,7 +140,7 @@ def facts(run: Run) -> dict[str, Any]:
     tau = settings["tau"]
     widths = overview.value_layers(run, captions)
     numbers = {name: k for k, name in enumerate(widths, 1)}
-    advice = advice_of(run, captions, place="RUN")
+    advice = _without_places(advice_of(run, captions, place="RUN"))
     first = example(run.path, captions, is_gone=advice.action != "hold")
     lined = ordered(captions)[:LISTED]
     carded = [c for c in lined if has_card(c)][:CARDS]
@@ -194,6 +205,12 @@ def facts(run: Run) -> dict[str, Any]:
         "script_hash": HASH,
     }
     return head | scores | neurons | effect | each
+
+
+def _without_places(advice: Advice) -> Advice:
+    """Advice whose commands name no folder of this machine: a page goes to others."""
+    commands = (map(placeless, shlex.split(command)) for command in advice.next_commands)
+    return advice._replace(next_commands=tuple(map(shlex.join, commands)))
 
 
 def _shared(

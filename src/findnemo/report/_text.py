@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from findnemo.runs.overview import PRICES
+from findnemo.files.secrets import hidden
+from findnemo.runs.overview import PRICES, name_of
 from findnemo.runs.wording import count as count
 
 if TYPE_CHECKING:
@@ -31,6 +32,21 @@ def shown(text: object) -> str:
         "\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c
         for c in str(text)
     )
+
+
+def placeless(name: str | None) -> str:
+    """A name without folders of somebody's disk and without secrets; hub ids stay whole.
+
+    >>> placeless("/home/me/models/sd"), placeless("runwayml/sd"), placeless("../private/sd")
+    ('sd', 'runwayml/sd', 'sd')
+    """
+    if name is None:
+        return "not recorded"
+    text = hidden(name_of(name))
+    is_path = text.startswith((".", "~", "/")) or "\\" in text or text.count("/") > 1
+    if is_path and "://" not in text:
+        return text.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return text
 
 
 def clipped(text: object, longest: int = LONGEST) -> str:

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -33,9 +34,10 @@ from findnemo.prompts import Prompt, TrainingPicture
 from findnemo.runs.audit import Answer, attempted, commit
 from findnemo.runs.results import Training, damaged, decoded
 from findnemo.runs.stages import Progress, Stage, run_stage
+from findnemo.runs.standing import WORDS, standing
 from findnemo.runs.store import VARIANTS, WATCHED, Caption, Run
 from findnemo.runs.table import enter
-from findnemo.runs.wording import count
+from findnemo.runs.wording import count, joined
 from findnemo.runs.workers import Pool, Unit
 from findnemo.runs.worklist import groups, list_open
 from findnemo.seeds import TRAINED
@@ -480,7 +482,8 @@ def astray(about: Mapping[str, Any]) -> bool:
     The fit to the captions (A_CLIP) must have lost more than half of its way down to the fit of the
     tuned model's images to captions of other subjects. The way begins at the base or the tuned
     model, whichever fits worse: a repair need not follow captions better than they do. False if it
-    was not measured.
+    was not measured, or if that way is no way: a CLIP that does not tell captions apart tells
+    nothing of the repair.
     """
     rows = [row_of(about, name) or {} for name in (BASE, about["main"], CLEANED)]
     if any("a_clip" not in row for row in rows):
@@ -488,7 +491,7 @@ def astray(about: Mapping[str, Any]) -> bool:
     base, main, cleaned = (row["a_clip"] for row in rows)
     floor = rows[1].get("a_clip_other", 0.0)
     whole = min(base, main) - floor
-    return bool(cleaned - floor < KEPT * whole)
+    return bool(whole > 0 and cleaned - floor < KEPT * whole)
 
 
 def as_base(about: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
@@ -636,6 +639,26 @@ def _are(count: int, what: str = "") -> str:
     ('1 is', '2 more are')
     """
     return f"{count}{what} {'is' if count == 1 else 'are'}"
+
+
+def captions_told(captions: Sequence[Caption]) -> str:
+    """What became of the captions of a fine-tune whose images are copies, in numbers that add up;
+    empty if there are none.
+    """
+    copied = [(c, c.detected) for c in captions if c.detected is not None and c.detected.copies]
+    if not copied:
+        return ""
+    became = Counter(standing(caption) for caption, _ in copied)
+    parts = [f"{n} {WORDS[word].clause or word}" for word, n in became.items()]
+    told = (
+        f"Images of {len(copied)} of {count(len(captions), 'caption')} are copies. With all neurons"
+        f" off: {joined(parts)}."
+    )
+    if under := sum(found.score < found.tau for _, found in copied):
+        told += (
+            f" {under} of them score under tau: they count as memorized because they are copied."
+        )
+    return told
 
 
 def controls_told(about: Mapping[str, Any]) -> str:
