@@ -145,14 +145,40 @@ def test_where_it_is_broken_off_all_is_undone(calls):
     assert calls == [1, 2]
 
 
-def test_nobody_waits_for_one_that_runs_when_its_leader_is_interrupted(calls, monkeypatch):
+@pytest.fixture
+def interrupt():
+    """A function that interrupts the main thread, once, and returns when it has heard.
+
+    A signal that comes just before a thread begins to wait for a lock does not end the wait, so one
+    signal may be lost; it is sent until it is heard.
+    """
+    heard = threading.Event()
+
+    def stop(number, frame):
+        if not heard.is_set():
+            heard.set()
+            raise KeyboardInterrupt
+
+    def send():
+        while not heard.is_set():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            heard.wait(0.1)
+
+    before = signal.signal(signal.SIGINT, stop)
+    yield send
+    signal.signal(signal.SIGINT, before)
+
+
+def test_nobody_waits_for_one_that_runs_when_its_leader_is_interrupted(
+    calls, monkeypatch, interrupt
+):
     monkeypatch.setattr(meeting, "PATIENCE", 0.01)
     go = threading.Event()
     left = threading.Event()
 
     def runs():
         try:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            interrupt()
             go.wait()
             ask("never", calls.append, 1)
         finally:
