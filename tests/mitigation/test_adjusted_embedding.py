@@ -163,5 +163,5 @@ def test_a_pass_of_another_size_in_the_midst_of_a_call_is_refused(model):
     latents, text, _ = inputs(model)
     with torch.no_grad(), adjusted_embedding(model, CASE):
         model.predict_noise(latents, T, text)
-        with pytest.raises(EditError, match="a pass of 2 images after a first step of 3"):
+        with pytest.raises(EditError, match="images in this pass: 2, in the first step: 3"):
             model.predict_noise(latents[:2], T, text[:2])

@@ -63,7 +63,7 @@ def test_the_drawn_neurons_are_switched_off(model):
 
 def test_a_layer_with_too_few_others_is_named(model):
     case = Case(PROMPT, NeuronSet({MID: range(17)}))
-    refused = pytest.raises(EditError, match=f"{MID} has 15 neurons besides the 17")
+    refused = pytest.raises(EditError, match=f"neurons of {MID}: 17 found, 15 others")
     with refused, random_neurons(model, case):
         pass
 

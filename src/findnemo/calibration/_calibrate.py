@@ -133,7 +133,7 @@ def _calibrated(
                 if number > done:
                     if stop():
                         raise StoppedError(
-                            f"calibration stopped after {gathered.count} hold-out prompts"
+                            f"calibration stopped; hold-out prompts done: {gathered.count}"
                         )
                     new = max(done - first, 0)
                     scores = [] if gathered.settled(precision) else group.scored()[new:]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from findnemo.cli._closing import show_closing
+from findnemo.cli._closing import show_closing, show_places
 from findnemo.cli._common import (
     JsonOpt,
     MovedOpt,
@@ -110,6 +110,7 @@ def harden(
         print_json(hardened.to_json())
     elif hardened.checks is not None and not quiet:
         _show_checks(hardened.checks)
+        show_places([("model", str(out)), ("report", str(run / "report.html"))])
 
 
 def _show_checks(checks: dict[str, Any]) -> None:

@@ -34,9 +34,14 @@ def show_closing(run: Run, captions: Sequence[Caption], of: str) -> None:
         tell(plain(line))
     stdout.print()
     stdout.print(figures_table(glance(captions, run.meta("quality"), audited)))
-    stdout.print()
     following = [("next", command) for command in advice.next_commands]
-    for what, line in (*places(run.path, captions), *following):
+    show_places([*places(run.path, captions), *following])
+
+
+def show_places(named: Sequence[tuple[str, str]]) -> None:
+    """Show names with paths or commands below an empty line, unfolded, to be copied."""
+    stdout.print()
+    for what, line in named:
         stdout.print(f"{what:<9} {plain(line)}", soft_wrap=True)
 
 

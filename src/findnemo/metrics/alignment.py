@@ -123,8 +123,7 @@ class Alignment(Clip):
         """
         if len(images) != len(captions):
             raise InputError(
-                f"{len(images)} images and {len(captions)} captions: give one caption for every"
-                " image"
+                f"images: {len(images)}, captions: {len(captions)}; give one caption for every image"
             )
         reader = self.reader
         for caption in dict.fromkeys(captions):

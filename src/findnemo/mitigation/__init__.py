@@ -81,9 +81,9 @@ _OWN: dict[str, Mitigation] = {
         "Jain et al. 2025",
     ),
     "prss": Method(reanchored, "Prompt re-anchoring (PRSS)", "Chen et al. 2025, PRSS"),
-    "padding": Method(masked_padding, "Masked padding", "released code"),
+    "padding": Method(masked_padding, "Masked padding", "Kim and No 2026"),
     "padding-zeros": Method(
-        partial(masked_padding, share=SHARE), "Zeroed padding", "released code"
+        partial(masked_padding, share=SHARE), "Zeroed padding", "Kim and No 2026"
     ),
     # `nemo` gets the neurons of the listing, `neurons` those of findnemo's own search
     "nemo": Method(found_neurons, "Deactivated neurons (NeMo)", _NEMO, permanent=True),

@@ -82,8 +82,8 @@ class _Adjust:
                 self.adjusted = self.change(latents[rows], int(timestep), prompted)
         if len(self.adjusted) != len(prompted):
             raise EditError(
-                f"a pass of {len(prompted)} images after a first step of {len(self.adjusted)}: "
-                "embeddings are adjusted for whole pipeline calls, begin a new one"
+                f"images in this pass: {len(prompted)}, in the first step: {len(self.adjusted)};"
+                " embeddings are adjusted for whole pipeline calls, begin a new one"
             )
         text = Text.cat([text[: rows.start], self.adjusted])
         return args, kwargs | self.model.conditions(text)

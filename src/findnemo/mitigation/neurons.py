@@ -75,8 +75,8 @@ def drawn(model: Model, case: Case, repeat: int = 1, few: bool = False) -> Neuro
         count = len(case.neurons.layers[name])
         if len(others) < count and not few:
             raise EditError(
-                f"{name} has {len(others)} neurons besides the {count} that were found, too few to"
-                f" draw {count} others: random neurons need layers of which at most half was found"
+                f"neurons of {name}: {count} found, {len(others)} others, too few to draw as many:"
+                " random neurons need layers of which at most half was found"
             )
         layers[name] = random.sample(others, min(count, len(others)))
     return NeuronSet(layers)

@@ -27,7 +27,7 @@ def masked_padding(model: Model, case: Case, share: float | None = None) -> Iter
     """Encode prompts padded with "!", and set the end of the text to zero; with `share`, only set
     the first `share` of the padding to zero.
 
-    Published: the first variant, and a share of .7. The caption's own words are encoded before the
+    Published (Kim and No 2026): the first variant, and a share of .7. The caption's own words are encoded before the
     end and stay unchanged, and so do pooled embeddings. Rows without the prompt (guidance) and an
     empty prompt stay unchanged; the released code masks them too in the first variant. Raises
     InputError for an invalid share, or a pipeline call with prompt_embeds, which hide the end of

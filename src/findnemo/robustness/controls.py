@@ -63,8 +63,7 @@ def pictures(folder: str | os.PathLike, least: int = 1) -> list[Image.Image]:
     files = sorted(file for file in Path(folder).iterdir() if file.suffix.lower() in KINDS)
     if len(files) < least:
         raise InputError(
-            f"{folder} holds {len(files)} pictures (PNG, JPEG, WebP), {least} are needed as"
-            " controls"
+            f"pictures in {folder} (PNG, JPEG, WebP): {len(files)}; as controls {least} are needed"
         )
     return [_read(file) for file in files]
 

@@ -18,6 +18,7 @@ from findnemo.metrics.kind import IMAGES, VERBATIM, is_memory
 from findnemo.runs.audit import Answer
 from findnemo.runs.standing import treated
 from findnemo.runs.store import Caption, Run
+from findnemo.runs.wording import count
 from findnemo.seeds import FRESH
 from findnemo.studies._bench import Bench, Desk, Job, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure, ink
@@ -55,7 +56,8 @@ def fig6(bench: Bench) -> Study:
     note = "Types: those of the run's table."
     if missing := len(captions) - len(shown):
         note += (
-            f" {missing} of {len(captions)} memorized captions have no training image, or failed."
+            f" Left out: {missing} of {count(len(captions), 'memorized caption')}, without a training"
+            " image or failed."
         )
     told = [
         [
@@ -74,7 +76,7 @@ def fig6(bench: Bench) -> Study:
     verbatim = sum(one.kind == "VM" for one in shown)
     differ = sum(one.caption.type in COLORS and one.caption.type != one.kind for one in shown)
     text = (
-        f"SSCD of {IMAGES} generations of {len(shown)} memorized captions to their training images."
+        f"SSCD of {IMAGES} generations of {count(len(shown), 'memorized caption')} to their training images."
         f" VM: the best is over {VERBATIM:g}. Here {verbatim} are VM, {len(shown) - verbatim} TM;"
         f" {differ} have another type in the run's table. fig6-2.csv is a table of captions with"
         " these types, for `--prompts`."

@@ -99,7 +99,7 @@ def _pairs(trial: Trial) -> list[Cell]:
 
 def _label(trial: Trial) -> str:
     counts = " / ".join(str(len(neurons)) for neurons in trial.sets[1:])
-    return f"{shorten(trial.caption.text, 40, placeholder='…')}\n{counts} neurons"
+    return f"{shorten(trial.caption.text, 40, placeholder='…')}\nneurons: {counts}"
 
 
 def _picture(desk: Desk, item: tuple[str, NeuronSet]) -> Image.Image:

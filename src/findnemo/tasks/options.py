@@ -379,7 +379,10 @@ class Studying:
     """The captions, images and judges that studies use."""
 
     per_type: int | None = option(
-        None, "Memorized captions of each type in the slow studies (default: all; demo 4).", min=1
+        None,
+        "Memorized captions of each type in table1, table2, table4, fig5b, fig9, fig14 and stability"
+        " (default: all; demo 4).",
+        min=1,
     )
     unrelated: Any = option(
         None,
