@@ -24,6 +24,7 @@ from findnemo.runs.standing import joined, judged, switched_off
 from findnemo.runs.union import ROUNDS, digest_of, first_sample, grouped, settle, told
 from findnemo.runs.worklist import list_open
 from findnemo.seeds import AGAIN, FRESH
+from findnemo.settings import PAPER
 from findnemo.verification import Look, verify
 from findnemo.verification import effect as effect_of
 
@@ -31,7 +32,16 @@ TAU = 0.4
 OVER = {"memorized": True, "score": 0.9, "tau": TAU}
 GONE = {"same_seed": 0.3, "copies_before": 1.0, "copies_after": 0.0}
 COPY = GONE | {"copies_after": 0.5}
-SETTINGS = {"model": "0" * 32, "images": 4}
+SETTINGS = {
+    "model": "0" * 32,
+    "dtype": "float32",
+    "calibration": PAPER.to_json(),
+    "tau": TAU,
+    "search": "gradient",
+    "images": 4,
+    "image_settings": {"steps": 2, "guidance": 7.0, "seed": 0},
+    "judges": {},
+}
 
 
 def found(**neurons):
@@ -92,6 +102,12 @@ class Model:
         return settle(self.run, self.look, self.go_on)
 
 
+def card_lines(run):
+    """The captions of a model card, a line each."""
+    section = model_card(select(run)).split("### Captions\n")[1].split("### Limits")[0]
+    return [line for line in section.splitlines() if line[:3] in ("| 1", "| 2")]
+
+
 def changed(run, stage):
     """What a stage does that commits results."""
     ask_all(run)
@@ -123,6 +139,8 @@ def test_a_copy_that_comes_back_with_all_off_is_searched_further_and_judged_on_n
         assert switched_off(b) == neurons_of(b) | joined(b)
         assert row(b)["neurons"] == 3  # and what a table says of it
         assert row(b)["layers"] == switched_off(b).to_json()
+        sizes = [line.split("|")[-2].strip() for line in card_lines(run)]
+        assert sizes == ["1", "3"]
         sentence = told(captions)
         assert sentence.startswith("Memories were checked with all 4 neurons off together")
         assert (

@@ -252,12 +252,12 @@ def _size_lines(captions: Sequence[Caption], every: int) -> list[str]:
     """How many captions have a set of neurons, and of what sizes. `every`: neurons of the layers
     shown.
     """
-    from findnemo.runs import all_neurons, neurons_of, switched_off
+    from findnemo.runs import all_neurons, switched_off
     from findnemo.runs.standing import treated
     from findnemo.runs.wording import count
 
     sought = [c for c in captions if c.localized is not None and treated(c)]
-    sizes = sorted(len(neurons_of(c)) for c in sought if len(switched_off(c)))
+    sizes = sorted(len(switched_off(c)) for c in sought if len(switched_off(c)))
     if not sizes:
         return []
     off = f"{len(all_neurons(captions)):,} of {count(every, 'neuron')}"

@@ -9,10 +9,10 @@ from typing import Any
 
 from findnemo.export._selection import Selection
 from findnemo.neurons import NeuronSet
-from findnemo.runs import STANDINGS, Caption, neurons_of, standing, switched_off
+from findnemo.runs import STANDINGS, Caption, standing, switched_off
 from findnemo.runs.overview import name_of, quickly, sampler_of
 from findnemo.runs.results import Verified
-from findnemo.runs.standing import copies, judged, said, seen, unseen
+from findnemo.runs.standing import copies, judged, said, seen, unseen, with_joined
 from findnemo.runs.wording import count
 
 NONE = "\u2013"  # in place of a missing figure
@@ -176,7 +176,7 @@ def _figures(chosen: Selection) -> list[str]:
     """What was measured with the neurons off, and the worst captions by name."""
     captions = chosen.captions
     parts = [*_copying(captions), *_unseen(captions)]
-    if chosen.factor or not all(neurons_of(c) <= chosen.neurons for c in captions):
+    if chosen.factor or not all(with_joined(c) <= chosen.neurons for c in captions):
         parts.append(
             f"{chosen.checked} **This export does less, and was not verified as it is.**\n"
         )
@@ -297,7 +297,7 @@ def _row(caption: Caption, is_off: bool, off: NeuronSet) -> tuple[str, ...]:
         status,
         *(NONE if share is None else f"{100 * share:.0f} %" for share in shares),
         *(NONE if value is None else f"{value:.3f}" for value in likeness),
-        str(len(neurons_of(caption) & off)),
+        str(len(with_joined(caption) & off)),
     )
 
 
