@@ -10,9 +10,12 @@ from typing import Annotated
 
 import typer
 
-from findnemo.cli._common import MovedOpt, QuietOpt, listening
+from findnemo.cli._common import MovedOpt, QuietOpt, listening, warn
 from findnemo.cli._options import grouped
+from findnemo.errors import FAILED, InputError
 from findnemo.tasks.options import Selecting, Source, Workers
+
+MOST = 10  # differences that are named
 
 
 @grouped(source=("compile", "dtype"), workers=("workers", "ray"))
@@ -54,6 +57,15 @@ def export(
             ),
         ),
     ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Write nothing: hold an export against the audited model with the neurons off, weight"
+                " by weight."
+            )
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     model: MovedOpt = None,
     workers: Workers = Workers(),
@@ -85,10 +97,27 @@ def export(
     Example: `findnemo export run --neurons-file neurons.json --out by-hand`
 
     Example: `findnemo export run --to card --push me/my-model`
+
+    Example: `findnemo export run --check clean.safetensors`
     """
     from findnemo import tasks
     from findnemo.runtime.threads import threads
 
     place = replace(source, place=model, dtype=dtype)
     with listening(quiet) as listener, threads(workers.threads):
+        if check is not None:
+            if to or out or push:
+                raise InputError("--check writes nothing: leave --to, --out and --push out")
+            _check(tasks.check_export(run, check, selecting, place, listener), check)
+            return
         tasks.export(run, to or ("checkpoint",), out, selecting, place, push, force, listener)
+
+
+def _check(told: list[str], place: Path) -> None:
+    """Report how an export differs from what it should be, and end with a failure if it does."""
+    if told:
+        for line in told[:MOST]:
+            warn(line)
+        more = f" ({len(told) - MOST} more differences)" if len(told) > MOST else ""
+        warn(f"{place} is not the audited model with these neurons off{more}")
+        raise typer.Exit(FAILED)

@@ -22,6 +22,7 @@ from findnemo.errors import EditError, InputError
 from findnemo.export._adapter import require_lora, write_adapter, write_adapter_kohya
 from findnemo.export._card import markdown, model_card
 from findnemo.export._checks import check_checkpoint
+from findnemo.export._comparison import deviations, rounding_of
 from findnemo.export._files import check_beside, check_target, whole, written_beside
 from findnemo.export._marks import OURS, node_of_comfyui
 from findnemo.export._original import ORIGINAL, original_tensors
@@ -53,8 +54,10 @@ __all__ = [
     "check_folder",
     "check_form",
     "check_lora",
+    "check_model",
     "check_place",
     "check_target",
+    "deviations",
     "kohya_weights",
     "made_of",
     "markdown",
@@ -63,6 +66,7 @@ __all__ = [
     "push_card",
     "remarks",
     "rewrite",
+    "rounding_of",
     "select",
     "whole",
     "with_kept",
@@ -196,15 +200,20 @@ def check(
     wanted = as_dtype(dtype)
     weights = FORMS[form].write is not None
     if model is not None:
-        kept = kept_identity(chosen.about["settings"].get("identity"))
-        way_out = "give the audited one, or audit this one"
-        refuse_other(model, chosen.fingerprint, kept, "this run", way_out)
+        check_model(chosen, model)
         check_lora(form, model.options)
-        widths_of(model, chosen.neurons)
         if weights:
             check_source(model, wanted)
     elif weights:
         raise InputError(f"{form} holds weights: give the model")
+
+
+def check_model(chosen: Selection, model: Model) -> None:
+    """Raises MismatchError for another model than the one whose neurons were chosen."""
+    kept = kept_identity(chosen.about["settings"].get("identity"))
+    way_out = "give the audited one, or audit this one"
+    refuse_other(model, chosen.fingerprint, kept, "this run", way_out)
+    widths_of(model, chosen.neurons)
 
 
 def check_place(form: str, path: str | Path, source: str, force: bool = False) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from findnemo.models._content import weights_of
-from findnemo.models._structure import FUSED, adapts, short
+from findnemo.models._structure import FUSED, adapts, paths, short
 
 # levels of names that depend on adapters or on the version of transformers
 WRAPPERS = {"base_layer", "text_model"}
@@ -29,7 +29,7 @@ class Module:
 
     @classmethod
     def of(cls, module: nn.Module) -> Module:
-        bare = cls(layers={path: part for path, part in module.named_modules() if adapts(part)})
+        bare = cls(layers={path: part for path, part in paths(module) if adapts(part)})
         for key, value in weights_of(module).items():
             names = key.split(".")
             if not FUSED.isdisjoint(names):

@@ -36,7 +36,9 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 def _plain(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
     """A tensor itself, or the parts of a subclass that packs several (torchao)."""
-    if hasattr(value, "__tensor_flatten__"):
+    if type(value) is Tensor and not value.requires_grad:
+        yield name, value
+    elif hasattr(value, "__tensor_flatten__"):
         for part in value.__tensor_flatten__()[0]:
             yield from _plain(f"{name}.{part}", getattr(value, part))
     elif isinstance(value, Tensor):
@@ -134,11 +136,11 @@ def _gathered(flats: Iterable[Tensor]) -> Iterator[Tensor]:
     small: list[Tensor] = []
     size = 0
     for flat in flats:
-        if len(flat) >= PIECE // 8:
+        if flat.numel() >= PIECE // 8:
             yield flat
             continue
         small.append(flat)
-        size += len(flat)
+        size += flat.numel()
         if size >= PIECE:
             yield torch.cat(small)
             small = []
@@ -151,7 +153,7 @@ def _sums(flat: Tensor) -> list[Tensor]:
     """A summary of bytes (N,), as bytes: sums of rows and columns, and the rest that does not fill
     a row.
     """
-    whole = len(flat) - len(flat) % (8 * ROW)
+    whole = flat.numel() - flat.numel() % (8 * ROW)
     rows = flat[:whole].view(torch.int64).view(-1, ROW)
     return [rows.sum(0).view(torch.uint8), rows.sum(1).view(torch.uint8), flat[whole:]]
 
@@ -170,5 +172,5 @@ def _bytes(value: Tensor) -> Tensor:
     """
     if value.is_complex():
         value = torch.view_as_real(value)
-    flat = value.contiguous().view(-1).view(torch.uint8)
+    flat = value.reshape(-1).view(torch.uint8)
     return flat if flat.storage_offset() % 8 == 0 else flat.clone()

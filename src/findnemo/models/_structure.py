@@ -31,6 +31,8 @@ SHAPES = {  # attributes of modules that follow from the shapes of their weights
     *("num_embeddings", "embedding_dim", "normalized_shape", "sparse", "scale_grad_by_freq"),
 }
 UNTELLING = SILENT | SHAPES
+# attributes that every module has, none of them a setting or a method
+EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 # parts of the names of equivalent attention processors
 SAME_WAYS = re.compile("XFormers|Sliced|Fused|Flash|2_0|NPU|XLA")
 USUAL_WAYS = {f"{kind}Processor" for kind in ("Attn", "AttnAddedKV", "JointAttn", "FluxAttn")}
@@ -109,15 +111,17 @@ def _configured(kind: Any, config: str) -> Structure | None:
 
 def _structure(module: nn.Module) -> Structure:
     """The structure of a network without adapters."""
-    return {path: (type(part).__name__, _attributes(part)) for path, part in _walk(module)}
+    return {
+        path: (type(part).__name__, _attributes(part)) for path, part in paths(module, bare=True)
+    }
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    public = {name: value for name, value in vars(module).items() if name[0] != "_"}
+    own = {name: value for name, value in vars(module).items() if name not in EVERY_MODULE}
     settings = {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in public.items()
-        if value is not None and name not in UNTELLING and _simple(value)
+        for name, value in own.items()
+        if value is not None and name[0] != "_" and name not in UNTELLING and _simple(value)
     }
     if processor := _processor(module):
         settings["processor"] = processor
@@ -136,7 +140,10 @@ def replaced(thing: Any) -> dict[str, str]:
     return {
         name: f"replaced by {getattr(value, '__qualname__', type(value).__name__)}"
         for name, value in own.items()
-        if callable(value) and callable(getattr(type(thing), name, None)) and _foreign(value)
+        if name not in EVERY_MODULE
+        and callable(value)
+        and callable(getattr(type(thing), name, None))
+        and _foreign(value)
     }
 
 
@@ -152,15 +159,20 @@ def _summary(values: Mapping[str, Any]) -> Any:
     return f"{first!r} in {len(values)} modules ({short(values)})"
 
 
-def _walk(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The modules of a model as if it had no adapters."""
-    if adapts(module):
-        yield from _walk(module.base_layer, path)  # type: ignore[arg-type]
-        return
-    yield path, module
-    for name, child in module._modules.items():
-        if child is not None and name not in FUSED:
-            yield from _walk(child, f"{path}.{name}" if path else name)
+def paths(module: nn.Module, bare: bool = False) -> Iterator[tuple[str, nn.Module]]:
+    """A module and all modules in it with their paths, in half the time of `named_modules`.
+
+    `bare`: as if it had no adapters, and without copies of projections (FUSED).
+    """
+    ahead: list[tuple[str, Any]] = [("", module)]
+    while ahead:
+        path, part = ahead.pop()
+        while bare and adapts(part):
+            part = part.base_layer
+        yield path, part
+        for name, child in reversed(part._modules.items()):
+            if child is not None and not (bare and name in FUSED):
+                ahead.append((f"{path}.{name}" if path else name, child))
 
 
 def _processor(module: nn.Module) -> str:
@@ -204,4 +216,4 @@ def short(value: Any) -> str:
 
 def adapts(module: Any) -> bool:
     """Whether a module is a layer of peft around another one."""
-    return hasattr(module, "base_layer") and hasattr(module, "active_adapters")
+    return hasattr(type(module), "active_adapters") and hasattr(module, "base_layer")

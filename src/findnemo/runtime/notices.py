@@ -23,7 +23,11 @@ def told_to(tell: Callable[[str], None]) -> Iterator[None]:
         message: Warning | str, category: type[Warning], *more: object, **others: object
     ) -> None:
         if issubclass(category, FindnemoWarning):
-            tell(str(message))
+            warnings.showwarning = shown  # so that `tell` may warn, as `notice` does
+            try:
+                tell(str(message))
+            finally:
+                warnings.showwarning = show
         else:
             shown(message, category, *more, **others)  # type: ignore[arg-type]
 

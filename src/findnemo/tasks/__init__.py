@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from findnemo.tasks.comparing import compare_detectors as compare_detectors
     from findnemo.tasks.comparing import studies as studies
     from findnemo.tasks.comparing import study as study
+    from findnemo.tasks.exporting import check_export as check_export
     from findnemo.tasks.exporting import export as export
     from findnemo.tasks.listening import Listener as Listener
     from findnemo.tasks.options import Captions as Captions
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "checking": ("Checked", "Hardened", "harden", "verify"),
     "comparing": ("Detectors", "compare", "compare_detectors", "studies", "study"),
-    "exporting": ("export",),
+    "exporting": ("check_export", "export"),
     "listening": ("Listener",),
     "options": (
         *("Captions", "Comparing", "Detecting", "FineTune", "HardeningOptions", "Localizing"),

@@ -96,6 +96,48 @@ def export(
     return targets
 
 
+def check_export(
+    run: str | Path,
+    place: str | Path,
+    selecting: Selecting = Selecting(),
+    model: Any = None,
+    listener: Listener = Listener(),
+) -> list[str]:
+    """How an exported model differs from the audited one with the neurons off, in words; empty if
+    it is right.
+
+    What `findnemo export RUN --check PLACE` does. `place`: a checkpoint, a single file, or a LoRA
+    on the base of the run. `selecting`: as it was for the export. Raises InputError for a place
+    without weights, MismatchError if the model is not the one that the run audited.
+    """
+    rounding = forms_of.rounding_of(place)
+    given = replace(model, dtype=None) if isinstance(model, Source) else model
+    with Run.open(Path(run)) as opened:
+        chosen = _selected(opened, selecting)
+        source = source_of(opened, given)
+    audited = _loaded(source, given, listener)
+    forms_of.check_model(chosen, audited)
+    exported = loaded(_exported(source, place, rounding is not None), listener)
+    told = forms_of.deviations(audited, exported, chosen, rounding or 0.0)
+    if not told:
+        listener.say(
+            f"{place} is right: the audited model ({chosen.fingerprint}) with {_count(chosen)},"
+            " all else unchanged"
+        )
+    return told
+
+
+def _exported(source: Any, place: str | Path, is_lora: bool) -> Source:
+    """An export as a model to load, by the source of the audited one."""
+    if not isinstance(source, Source):
+        kept = getattr(source, "options", {})
+        source = Source(place_of(source), config=kept.get("config"), revision=kept.get("revision"))
+    if is_lora:
+        return replace(source, lora=str(place))
+    config = source.config or (source.place if Path(place).is_file() else None)
+    return Source(str(place), config=config, device=source.device, dtype=source.dtype)
+
+
 def _selected(run: Run, selecting: Selecting) -> Any:
     """The neurons of a run to switch off."""
     if selecting.neurons_file is not None:
