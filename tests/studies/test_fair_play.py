@@ -29,7 +29,7 @@ from findnemo.studies import Bench, not_memorized, under_tau
 from findnemo.studies._published import DETECTOR, HOLDOUT, TABLE2, UNRELATED
 from findnemo.studies._rows import judge_of
 from findnemo.studies.fig2 import fig2a
-from findnemo.studies.table1 import _named, costs, table
+from findnemo.studies.table1 import EACH, _named, costs, each, table
 from findnemo.studies.table2 import table2
 from findnemo.studies.table4 import table4
 
@@ -268,6 +268,13 @@ def test_nemo_is_the_listing_and_findnemo_what_the_run_has(other, monkeypatch):
         "Deactivated neurons (NeMo)",
         "Deactivated neurons (findnemo)",
     }
+    of_each = each(other.run)
+    assert len(of_each.rows) == 4 * len(list(other.run.captions()))
+    for row, text, kind, name, *figures in of_each.rows:
+        caption = next(c for c in other.run.captions() if c.row == row)
+        payload = caption.results[f"compare:{name}"]
+        assert (text, kind) == (caption.text, caption.type)
+        assert figures == [payload.get(key) for key in EACH]
     assert made[("Deactivated neurons (NeMo)", "VM")]["median neurons, paper"] == "4"
     assert made[("Deactivated neurons (findnemo)", "VM")]["median neurons, paper"] is None
     assert set(seen) == set(samples(other))  # not those of searches

@@ -73,12 +73,19 @@ def test_the_training_images_of_a_shipped_model_come_with_it(tmp_path):
     )
 
 
-@pytest.mark.parametrize("limit", [4, 16])
-def test_a_limit_that_leaves_out_a_type_of_memories_says_so_before_the_work(limit, tmp_path):
-    def say(text):
-        raise InterruptedError(text)
+@pytest.mark.parametrize(
+    ("limit", "types"), [(5, 3 * ["VM"] + 2 * ["TM"]), (24, 16 * ["VM"] + 8 * ["TM"])]
+)
+def test_a_limit_of_a_comparison_takes_the_types_of_memories_in_turn(
+    limit, types, tmp_path, monkeypatch
+):
+    class AskedError(Exception):
+        pass
 
-    listener = tasks.Listener(say=say)
-    with pytest.raises(InterruptedError, match=rf"--limit {limit} .* TM, .* \(--limit 17\)"):
-        findnemo.compare("demo", tasks.Captions(limit=limit), tmp_path / "run", listener=listener)
-    assert not (tmp_path / "run").exists()
+    def perform(asked, *others):
+        raise AskedError([prompt.type for prompt in asked.table])
+
+    monkeypatch.setattr("findnemo.tasks.comparing.perform", perform)
+    with pytest.raises(AskedError) as asked:
+        findnemo.compare("demo", tasks.Captions(limit=limit), tmp_path / "run")
+    assert asked.value.args == (types,)

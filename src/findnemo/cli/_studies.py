@@ -71,9 +71,12 @@ def compare(
 
     It makes the run and the table. `findnemo study table1 RUN` gives the same table from a run that
     is there, of all mitigations, with ten images a caption. On the run of an audit, finished or not,
-    it keeps the settings and the calibration of that run, and --limit counts its memorized captions.
+    it keeps the settings and the calibration of that run. --limit takes the memorized captions of each
+    type in turn.
 
     Example: `findnemo compare demo`
+
+    Example: `findnemo compare demo --out findnemo-demo --mitigations nemo,neurons,random-1 --limit 6`
 
     Example: `findnemo compare MODEL --prompts captions.csv --holdout laion.csv --mitigations
     neurons,embedding --intervals --out run`
@@ -94,7 +97,8 @@ def compare(
     elif not quiet:
         show(table1)
         files = (
-            f"table in {out / 'table1.md'}, costs in {out / 'costs.md'}, a sheet for each caption in"
+            f"table in {out / 'table1.md'}, costs in {out / 'costs.md'}, each caption in"
+            f" {out / 'captions.csv'}, a sheet for each caption in"
             f" {out / 'compare'}"
         )
         stdout.print(plain(f"{files}, report in {out / 'report.html'}"), soft_wrap=True)

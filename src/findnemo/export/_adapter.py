@@ -22,7 +22,7 @@ from torch import Tensor
 from findnemo.edits import LIMITS, lora_weights
 from findnemo.errors import EditError, InputError
 from findnemo.export._checks import kohya_name
-from findnemo.export._marks import kohya, spec
+from findnemo.export._marks import kohya, spec, tell_limits_of_lora
 from findnemo.export._original import require_original
 from findnemo.export._selection import Selection
 from findnemo.export._source import Dtype, base_of, tell_narrowed
@@ -78,6 +78,7 @@ def write_adapter(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> 
 def write_adapter_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
     """Write a file in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
     require_original(model, "a LoRA in kohya's form")
+    tell_limits_of_lora(model.pipeline)
     marks = spec(model.pipeline, title_of(model, chosen), "/lora") | kohya(model.pipeline)
     metadata = {"ss_network_module": "networks.lora"} | marks | _about(model, chosen)
     _write(_edit(model, chosen), path, dtype, metadata, _in_kohyas_form)

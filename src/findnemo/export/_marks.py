@@ -82,6 +82,16 @@ def unusual_sizes(pipeline: Any) -> list[str]:
     return told + [f"the text is {text} wide, not {usual}"] * (text != usual)
 
 
+def tell_limits_of_lora(pipeline: Any) -> None:
+    """Warn of a LoRA on a model that user interfaces do not load."""
+    if told := unusual_sizes(pipeline):
+        notice(
+            "ComfyUI and other user interfaces will not load the model that this LoRA belongs to,"
+            " because they know the sizes of Stable Diffusion 1.x, 2.x and SDXL only"
+            f" ({'; '.join(told)}); diffusers reads it"
+        )
+
+
 def tell_limits(pipeline: Any) -> None:
     """Warn of what user interfaces cannot do with the single file of a pipeline."""
     if told := unusual_sizes(pipeline):

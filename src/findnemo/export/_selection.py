@@ -56,8 +56,18 @@ class Selection:
         return str(self.about["settings"]["model"])
 
     @property
+    def edit(self) -> str:
+        """What is done to the neurons: `113 neurons off`, `113 neurons at 0.5`."""
+        if self.factor == 1:
+            return "nothing switched off"
+        how = "off" if self.factor == 0 else f"at {self.factor:g}"
+        return f"{count(len(self.neurons), 'neuron')} {how}"
+
+    @property
     def checked(self) -> str:
         """A sentence that says whether the verified set is the one switched off here."""
+        if self.factor == 1:
+            return "This is the audited model with its memories: a factor of 1 changes nothing."
         if self.about["whole"]:
             return "It was verified as a whole: the figures are with all its neurons off together."
         alone = all(c.together is None for c in self.captions)

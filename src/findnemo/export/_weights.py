@@ -22,7 +22,15 @@ from findnemo.export._checks import (
     check_parts,
     kohya_name,
 )
-from findnemo.export._marks import OURS, check_schedule, completed, kohya, spec, tell_limits
+from findnemo.export._marks import (
+    OURS,
+    check_schedule,
+    completed,
+    kohya,
+    spec,
+    tell_limits,
+    tell_limits_of_lora,
+)
 from findnemo.export._marks import configuration as ldm_configuration
 from findnemo.export._marks import tensors as mark_names
 from findnemo.export._original import ORIGINAL, UNET, original_tensors, require_original
@@ -47,7 +55,6 @@ from findnemo.models import Model
 from findnemo.models._marks import Mark, agreed, contradiction, marks_of
 from findnemo.models._unet_names import unet_name
 from findnemo.neurons import NeuronSet
-from findnemo.runs.wording import count
 
 
 def write_checkpoint(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
@@ -72,6 +79,7 @@ def write_lora(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> Non
 def write_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
     """Write a LoRA in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
     require_original(model, "a LoRA in kohya's form")
+    tell_limits_of_lora(model.pipeline)
     kept = of_source(model, dtype).model
     tensors = kohya_weights(kept, chosen.neurons, chosen.factor)
     rank = str(len(next(value for name, value in tensors.items() if "lora_down" in name)))
@@ -263,11 +271,7 @@ def title_of(model: Model, chosen: Selection) -> str:
     """The title in user interfaces: the name of the model, without its folder on somebody's disk,
     and what was done to it.
     """
-    how = "off" if chosen.factor == 0 else f"at {chosen.factor:g}"
-    return (
-        f"{Path(model.source).name.removesuffix('.safetensors')}, {count(len(chosen.neurons), 'neuron')}"
-        f" {how}"
-    )
+    return f"{Path(model.source).name.removesuffix('.safetensors')}, {chosen.edit}"
 
 
 def own_of(model: Model, chosen: Selection) -> dict[str, str]:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
@@ -49,6 +50,14 @@ from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.plugins import answering
 from findnemo.seeds import FRESH
 from findnemo.verification import RANDOM
+
+
+class _Typed(Protocol):
+    @property
+    def type(self) -> str | None: ...
+
+
+Typed = TypeVar("Typed", bound=_Typed)
 
 NONE = "none"  # no mitigation: the row that all others are compared with
 NEMO = "nemo"  # the neurons of the listing, as published
@@ -90,7 +99,7 @@ def compare(
     Answers that the run holds are not computed again. The first image of each method is kept in
     `compare/`. A method that fails on a caption is recorded as failed with the reason.
 
-    `limit`: only the first captions. `captions`: only these. `pool`: the workers; without one, this
+    `limit`: only so many captions (`in_turn`). `captions`: only these. `pool`: the workers; without one, this
     process. Once `stop` returns True, nothing more is begun.
 
     Raises MismatchError if the model, with autoencoder and sampler, is not the run's.
@@ -103,7 +112,7 @@ def compare(
     require_same(run, work.model, pictures=True)
     ask_all(run)
     if captions is None:
-        captions = compared_captions(run.captions(stage="detect"))[:limit]
+        captions = in_turn(compared_captions(run.captions(stage="detect")), limit)
     typed = f"a.caption IN ({', '.join(str(c.id) for c in captions)})"
     if {parsed(name)[0] for name in wanted} & set(LIKE_NEMO) and not _is_nemo(work):
         _list_nemo(work, typed, progress, pool, stop)
@@ -281,7 +290,11 @@ def write_sheets(work: Work) -> None:
         compared = (s.removeprefix(stage_of) for s in caption.results if s.startswith(stage_of))
         names = sorted(compared, key=lambda name: (order.get(parsed(name)[0], len(order)), name))
         files = {n: work.run.path / picture_file(stage_of + n, caption.slug) for n in names}
-        shown = [(name, picture(file)) for name, file in files.items() if intact_png(file)]
+        shown = [
+            (_heading(name, caption.results[stage_of + name]), picture(file))
+            for name, file in files.items()
+            if intact_png(file)
+        ]
         rows = [
             ([name for name, _ in row], [image for _, image in row])
             for row in (shown[k : k + ACROSS] for k in range(0, len(shown), ACROSS))
@@ -289,6 +302,16 @@ def write_sheets(work: Work) -> None:
         if rows:
             page = png(sheet(caption.text, rows, work.original(caption)))
             write_all({work.run.path / f"{stage_of.rstrip(':')}/{caption.slug}.png": page})
+
+
+def _heading(name: str, payload: Mapping[str, Any]) -> str:
+    """A method on a picture sheet, with the share of the caption's images that are copies.
+
+    >>> _heading("none", {"copies": 1.0}), _heading("nemo", {})
+    ('no edit, copies 1.00', 'nemo')
+    """
+    title = "no edit" if name == NONE else name
+    return f"{title}, copies {payload['copies']:.2f}" if "copies" in payload else title
 
 
 def file_stem(name: str) -> str:
@@ -308,6 +331,25 @@ def compared_captions(captions: Iterable[Caption]) -> list[Caption]:
     """
     some = [c for c in captions if is_memory(c.type) or len(neurons_of(c))]
     return [c for c in some if is_memory(c.type)] or localized_captions(some)
+
+
+def in_turn(captions: Sequence[Typed], limit: int | None) -> list[Typed]:
+    """`limit` captions in their order, the first ones of each type: as many of every type of memory
+    as there are, then others.
+
+    More captions with a higher limit hold those with a lower one.
+
+    >>> from findnemo.prompts import Prompt
+    >>> table = [Prompt(str(k), k, kind) for k, kind in enumerate(["VM", "VM", "VM", "TM", None])]
+    >>> [prompt.text for prompt in in_turn(table, 3)]
+    ['0', '1', '3']
+    """
+    seen: Counter[str | None] = Counter()
+    ranked = []
+    for place, caption in enumerate(captions):
+        ranked.append((not is_memory(caption.type), seen[caption.type], place))
+        seen[caption.type] += 1
+    return [captions[place] for place in sorted(place for *_, place in sorted(ranked)[:limit])]
 
 
 def localized_captions(captions: Iterable[Caption]) -> list[Caption]:

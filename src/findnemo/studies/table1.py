@@ -21,6 +21,7 @@ from findnemo.runs.compare import (
     stage_in,
 )
 from findnemo.runs.standing import evaluations_of, neurons_of
+from findnemo.runs.standing import joined as later
 from findnemo.runs.store import Caption, Run, each_caption, settings_of
 from findnemo.runs.wording import count, joined
 from findnemo.studies._bench import Bench, Study, by_type
@@ -29,6 +30,7 @@ from findnemo.studies._rows import Payloads, comparison
 from findnemo.studies._table import Cell, Table
 
 FEW = 5  # rows that a note names
+EACH = ("neurons", "copies", "sscd_orig", "sscd_gen", "d_sscd", "a_clip")  # figures of a caption
 
 
 def rows(names: Iterable[str]) -> dict[str, list[str]]:
@@ -139,6 +141,25 @@ def costs(run: Run, apart: str | None = None) -> Table:
     return Table("Costs", heads, lines, note)
 
 
+def each(run: Run, apart: str | None = None) -> Table:
+    """The figures of every compared caption under every mitigation, a line for each.
+
+    `apart`: the settings (`runs.compare.apart`), by default the run's.
+    """
+    stage_of = stage_in(own_apart(run) if apart is None else apart)
+    captions = compared_captions(each_caption(run))
+    lines: list[list[Cell]] = [
+        [c.row, c.text, c.type, name, *(payload.get(key) for key in EACH)]
+        for c in captions
+        for name in _methods_of(captions, stage_of)
+        for payload in _payloads([c], [name], stage_of)
+    ]
+    heads = ["row", "caption", "type", "mitigation", *EACH]
+    return Table(
+        "Captions", heads, lines, "Medians over the images of a caption; copies: the share."
+    )
+
+
 def _methods_of(captions: Iterable[Caption], stage_of: str) -> list[str]:
     """The methods for which captions have a result."""
     stages = dict.fromkeys(s for c in captions for s in c.results if s.startswith(stage_of))
@@ -197,9 +218,14 @@ def _about(run: Run, captions: list[Caption]) -> str:
         "NeMo: the listing as published (Algorithms 1 to 4), nothing added; the set before its"
         " refinement is a row of Table 4 (`findnemo study table4`). Random neurons: as"
         " many of each layer as NeMo's (all others of a layer of which NeMo has more than half),"
-        " each draw counted by itself. findnemo: what this run found (search"
+        " each draw counted by itself. findnemo: what this run found for each caption alone (search"
         f" {settings['search']!r})."
     )
+    if more := sum(len(later(c)) for c in captions):
+        text += (
+            f" The run added {count(more, 'neuron')} later, when copies came back with the neurons of"
+            " all captions off; they are off in the export, and not here."
+        )
     if unlisted := [c for c in captions if c.results.get(LISTING, {}).get("memorized") is False]:
         text += (
             f" NeMo switches nothing off for {_named(unlisted)} under the threshold of the paper's"

@@ -13,11 +13,10 @@ from findnemo.errors import FindnemoError
 from findnemo.files.writing import written
 from findnemo.images import check_images
 from findnemo.metrics import Alignment
-from findnemo.metrics.kind import is_memory
-from findnemo.prompts import read_training
+from findnemo.prompts import PromptStream, PromptTable, read_training
 from findnemo.runs import Caption, Run, Work, settings_of
 from findnemo.runs.compare import compare as compare_run
-from findnemo.runs.compare import compared_captions, methods, write_sheets
+from findnemo.runs.compare import in_turn, methods, write_sheets
 from findnemo.runs.detectors import (
     Result,
     chosen,
@@ -39,7 +38,7 @@ from findnemo.studies import (
 from findnemo.studies import study as make_studies
 from findnemo.studies._registry import chosen as chosen_studies
 from findnemo.studies._rows import judge_of
-from findnemo.studies.table1 import costs, table
+from findnemo.studies.table1 import costs, each, table
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     at_work,
@@ -101,9 +100,9 @@ def compare(
     """Apply every mitigation to every memorized caption: Table 1 of Finding NeMo for a model.
 
     What `findnemo compare` does. In a directory that holds an audit, it uses the settings and the
-    calibration of that run. It also writes the table to `out`, as table1.md and table1.csv, with
-    costs.md and costs.csv. Raises InputError for an unknown mitigation, and MismatchError for
-    options that the run was not made with.
+    calibration of that run. It also writes tables to `out`, each as Markdown and CSV: this one
+    (`table1`), the costs (`costs`), and the figures of each caption (`captions`). Raises InputError
+    for an unknown mitigation, and MismatchError for options that the run was not made with.
     """
     output = output_of(out)
     place = Path(output.path)
@@ -118,20 +117,13 @@ def compare(
             model = source_of(old, model)
             named = settings_of(old)["judges"] | named_judges(pictures)
             pictured = old.names_pictures()
-            memories = [c.type for c in compared_captions(old.captions())] if given.limit else []
     else:
         whole = replace(given, limit=None)
         request = Request(model, whole, early, PATH, detecting, pictures=pictures)
         asked = ready(request, listener)
-        memories = [prompt.type for prompt in asked.table] if given.limit else []
-        asked = replace(asked, table=asked.table.limit(given.limit))
+        asked = replace(asked, table=_limited(asked.table, given.limit))
         named = asked.plan.judges
         pictured = any(prompt.image for prompt in asked.table)
-    for kind, number in left_out(memories, given.limit).items():
-        listener.say(
-            f"--limit {given.limit} leaves out every caption of type {kind}, so Table 1 has no row"
-            f" of them: the first is number {number} (--limit {number})"
-        )
     source = place_of(model)
     warn_unjudged("compare", source, named, listener)
     if "descriptor" in named and not pictured and source not in demo.MODELS:
@@ -151,7 +143,11 @@ def compare(
             warn_missing(work.original, listener)
             clip = judge_of(work.run, work.plan.judges)
             table1 = table(work.run, comparing.intervals, clip)
-            for name, made in (("table1", table1), ("costs", costs(work.run))):
+            for name, made in (
+                ("table1", table1),
+                ("costs", costs(work.run)),
+                ("captions", each(work.run)),
+            ):
                 for ending, text in (("md", made.markdown()), ("csv", made.csv())):
                     with written(place / f"{name}.{ending}") as part:
                         part.write_text(text, encoding="utf-8")
@@ -160,18 +156,11 @@ def compare(
     return table1
 
 
-def left_out(types: Iterable[str | None], limit: int | None) -> dict[str, int]:
-    """The types of memories that the first `limit` of some captions do not have, each with the
-    number of its first caption, from 1.
-
-    >>> left_out(["VM", None, "VM", "TM", "TM"], 3)
-    {'TM': 4}
-    """
-    first: dict[str, int] = {}
-    for number, kind in enumerate(types, 1):
-        if kind is not None and is_memory(kind):
-            first.setdefault(kind, number)
-    return {kind: number for kind, number in first.items() if limit and number > limit}
+def _limited(table: PromptTable | PromptStream, limit: int | None) -> PromptTable | PromptStream:
+    """The captions of a table to compare on, each type of memory in turn; of a stream, the first."""
+    if isinstance(table, PromptTable) and limit is not None:
+        return replace(table, prompts=tuple(in_turn(table.prompts, limit)))
+    return table.limit(limit)
 
 
 def study(

@@ -14,7 +14,6 @@ from findnemo.runs import Run
 from findnemo.runs.export import striking
 from findnemo.runs.store import DATABASE
 from findnemo.runs.verdict import RELEASED, Advice, advice_of
-from findnemo.runs.wording import count
 from findnemo.runtime.notices import told_to
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import loaded, place_of, source_of
@@ -210,7 +209,6 @@ def _target(run: Path, out: str | Path | None, form: str, several: bool) -> Path
 
 
 def _count(chosen: Any) -> str:
-    how = "off" if chosen.factor == 0 else f"at {chosen.factor:g}"
     point = chosen.about.get("point")
     told = "chosen by hand, not verified" if chosen.is_by_hand else point
-    return f"{count(len(chosen.neurons), 'neuron')} {how}" + (f" ({told})" if told else "")
+    return f"{chosen.edit} ({told})" if told else str(chosen.edit)
