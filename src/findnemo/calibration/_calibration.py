@@ -127,7 +127,8 @@ class Calibration:
                 f"this calibration was made for another model: {self.source} ({self.model[:12]}),"
                 f" not {model.source} ({model.fingerprint[:12]}): {told}; calibrate again"
                 " with this model (findnemo calibrate MODEL): a threshold holds only for the model on"
-                " which it was measured, and an edited copy is another model"
+                " which it was measured, and an edited copy is another model (findnemo export RUN"
+                " --check COPY compares a copy with its run)"
             )
         widths = {name: len(mean) for name, mean in self.mean.items()}
         if widths != model.widths():

@@ -106,7 +106,7 @@ class Command(TyperCommand):
         shown: list[Any] = [one for one in self.get_params(ctx) if one not in left_out]
         options = [one for one in shown if one.param_type_name == "option"]
         for one in options:
-            one.rich_help_panel = panel_of(one.name)
+            one.rich_help_panel = one.rich_help_panel or panel_of(one.name)
         order = [*PANELS]
         arguments = [one for one in shown if one not in options]
         return [*arguments, *sorted(options, key=lambda one: order.index(panel_of(one.name)))]

@@ -140,6 +140,7 @@ def report(
         typer.Option(
             "--captions",
             help="With --evidence: name captions by their text, not by their hash alone.",
+            rich_help_panel="Output",
         ),
     ] = False,
     verify: Annotated[
