@@ -118,6 +118,14 @@ def test_a_model_of_other_parts_and_what_is_no_export_are_refused(run, clean, tm
         tasks.check_export(run, clean, model=other)
 
 
+@pytest.mark.parametrize(("dtype", "told"), [("float16", 1), ("float32", 0)])
+def test_a_checkpoint_in_half_precision_says_how_to_load_it(run, tmp_path, dtype, told):
+    heard: list[str] = []
+    listener = tasks.Listener(say=heard.append, warn=heard.append)
+    tasks.export(run, out=tmp_path / "clean", model=Source(dtype=dtype), listener=listener)
+    assert sum("F16: give from_pretrained a dtype" in line for line in heard) == told
+
+
 def test_by_the_command_line(run, clean):
     right = cli("export", run, "--check", clean)
     assert (right.status, right.out) == (0, "")

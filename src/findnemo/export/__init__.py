@@ -38,6 +38,7 @@ from findnemo.export._weights import (
     write_kohya,
     write_lora,
 )
+from findnemo.files.tensors import DTYPES, NAMES, read_header
 from findnemo.models import Model
 from findnemo.models._identity import kept_identity, refuse_other
 from findnemo.neurons import NeuronSet
@@ -171,9 +172,15 @@ def write(
 
 
 def remarks(form: str, path: str | Path, model: Model | None) -> list[str]:
-    """What a person must know of a written export to use it: the file beside it, and the node that
-    ComfyUI needs.
+    """What a person must know of a written export to use it: the file beside it, the node that
+    ComfyUI needs, the dtype in which plain diffusers can load it.
     """
+    if form == "checkpoint":
+        kinds = _dtypes(Path(path))
+        return [
+            f"{path} holds weights in {' and '.join(kinds)}: give from_pretrained a dtype, such as"
+            " torch_dtype=torch.float32; without one, its parts may load in different ones"
+        ] * (kinds != ["F32"])
     if FORMS[form].beside is None or model is None:
         return []
     beside = Path(path).with_suffix(".yaml")
@@ -184,6 +191,13 @@ def remarks(form: str, path: str | Path, model: Model | None) -> list[str]:
         f"ComfyUI needs the node {node} behind this file: it reads no .yaml": node is not None,
     }
     return [line for line, holds in told.items() if holds]
+
+
+def _dtypes(checkpoint: Path) -> list[str]:
+    """The dtypes of real numbers in a diffusers directory, sorted."""
+    files = checkpoint.glob("*/*.safetensors")
+    kinds = {DTYPES[entry.dtype] for file in files for entry in read_header(file)[0].values()}
+    return sorted(NAMES[kind] for kind in kinds if kind.is_floating_point)
 
 
 def check(
