@@ -121,7 +121,7 @@ def test_a_line_comes_at_least_every_half_minute():
     for _ in range(300):
         sight.watch.passed(4)
         sight.wait(2)
-    assert sight.last == "verify 0/3, 10 min and 1,200 evaluations into the next"
+    assert sight.last == "verify 0/3, 10 min and 1,200 evaluations since the last"
     sight.watch.stage("verify", 1, 3)
     sight.wait(100)
     sight.watch.stage("verify", 3, 3)
@@ -176,7 +176,7 @@ def test_a_bar_moves_inside_a_caption_and_lines_come_between_stages():
             sight.wait(50)
     sight.watch.passed(25)
     sight.wait(1)
-    assert shown[50] == ("verify 0/4", 0, "50 s and 100 evaluations into the next")
+    assert shown[50] == ("verify 0/4", 0, "50 s and 100 evaluations since the last")
     assert shown[-1] == ("verify 2/4", 0.25, "at most about 88 s left")
     assert len(sight.lines) == 1
     sight.watch.stage("verify", 4, 4)

@@ -496,9 +496,9 @@ def test_the_next_command_of_a_page_names_no_place_and_no_secret(tmp_path):
         "--config",
         "'https://***@host/c'",
         "--lora-scale",
-        "0.4,0.6,0.8",
+        "0.4,0.6,0.8,1",
         "--out",
-        "RUN-weaker",
+        "RUN",
     ]
     assert "/home/me" not in page.text
     assert "me:word" not in page.text

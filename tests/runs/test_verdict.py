@@ -184,7 +184,7 @@ def test_a_fine_tune_that_copies_is_advised_a_lower_strength_and_no_more_images(
     pictures = [{"group": 0, "ways": {"own": [4, 4]}}]
     kept = {"main": "tuned", "variants": [MAIN], "pictures": pictures, "begun": begun}
     for verdict, options in (
-        ("copies", ["--lora-scale", "0.4,0.6,0.8", "--out", "run-weaker"]),
+        ("copies", ["--lora-scale", "0.4,0.6,0.8,1", "--out", "run"]),
         ("cannot be said", ["--images", "8", "--out", "run-more-images"]),
     ):
         one = kept | {"sentence": "So it is.", "variants": [MAIN | {"verdict": verdict}]}
@@ -299,7 +299,12 @@ def test_every_command_and_option_that_is_advised_is_there():
         for audit in audits:
             again = AGAIN.format(audit=audit, run="RUN")
             _, name, *words = template.format(
-                audit=audit, run="RUN", again=again, form="--to file --out F", images=8
+                audit=audit,
+                run="RUN",
+                again=again,
+                form="--to file --out F",
+                images=8,
+                strengths="0.4,1",
             ).split()
             known = {
                 flag for one in commands[name].params for flag in (*one.opts, *one.secondary_opts)

@@ -69,12 +69,12 @@ def run(place, told, tmp_path_factory):
 
 
 def test_progress_names_the_model_whose_images_are_made(run, told):
-    stages = {f"images of {name}: caption" for name in ("base", "LoRA x 0.1", "LoRA x 1")}
+    stages = {f"images of {name}: caption" for name in ("base", "LoRA x 0.1", "LoRA")}
     assert stages < {*told}
     assert {"verify, all neurons together", "check of other captions"} < {*told}
     assert not {"pictures", "union", "quality check"} & {*told}
     off, every = len(all_neurons(run.captions())), sum(run.meta("widths").values())
-    assert f"images of LoRA x 1 with {off} of {every} neurons off" in told
+    assert f"images of LoRA with {off} of {every} neurons off" in told
 
 
 def test_what_concerns_the_threshold_alone_is_not_said(run, told):
@@ -109,17 +109,17 @@ def test_the_pictures_that_the_lora_holds_are_copied_and_no_other(run):
             assert one["ways"]["own"] == (2, 2)
             assert one["ways"]["neighbour"] == (0, 4)
             assert one["margin"] > 0.1
-            assert one["begins"] == "LoRA x 1"
-    assert about["main"] == "LoRA x 1"
+            assert one["begins"] == "LoRA"
+    assert about["main"] == "LoRA"
 
 
 def test_copies_begin_at_a_strength_and_end_with_the_neurons_off(run, place):
     about = training_of(run)
-    assert [v["name"] for v in about["variants"]] == ["base", "LoRA x 0.1", "LoRA x 1", CLEANED]
+    assert [v["name"] for v in about["variants"]] == ["base", "LoRA x 0.1", "LoRA", CLEANED]
     assert [v["copied"] for v in about["variants"]] == [0, 0, 2, 0]
-    told = "Copies begin at LoRA x 1; LoRA x 0.1 is the last in which none was seen."
+    told = "Copies begin at LoRA; LoRA x 0.1 is the last in which none was seen."
     assert told in about["sentence"]
-    assert row_of(about, "LoRA x 1")["controls"][0] == 0
+    assert row_of(about, "LoRA")["controls"][0] == 0
     found = all_neurons(run.captions())
     held = NeuronSet.of(n for neurons in place.memories.values() for n in neurons)
     assert set(held) <= set(found)

@@ -24,7 +24,7 @@ def show_closing(run: Run, captions: Sequence[Caption], of: str) -> None:
 
     `captions`: at least those over the threshold. `of`: SQL for the ids of the captions that count.
     """
-    from findnemo.runs.overview import glance
+    from findnemo.runs.overview import glance_at
     from findnemo.runs.verdict import advice_of, looked_at
 
     advice = advice_of(run, captions, of, str(run.path))
@@ -33,7 +33,7 @@ def show_closing(run: Run, captions: Sequence[Caption], of: str) -> None:
     for line in (advice.because, *evidence(run, captions)):
         tell(plain(line))
     stdout.print()
-    stdout.print(figures_table(glance(captions, run.meta("quality"), audited)))
+    stdout.print(figures_table(glance_at(run, captions, audited)))
     following = [("next", command) for command in advice.next_commands]
     show_places([*places(run.path, captions), *following])
 

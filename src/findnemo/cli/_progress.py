@@ -98,7 +98,7 @@ class Stage:
         """How long ago the last piece was finished, and how much was computed since."""
         since, before = self._last
         computed = f" and {passed - before:,} evaluations" if passed > before else ""
-        return f"{lasting(now - since)}{computed} into the next"
+        return f"{lasting(now - since)}{computed} since the last"
 
     def __str__(self) -> str:
         return f"{self.name} {self.done}/{self.total}"

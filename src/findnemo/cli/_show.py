@@ -127,6 +127,7 @@ def show_training(run: Run) -> None:
         canaries_told,
         captions_told,
         controls_told,
+        different,
         series,
         training_of,
         worst,
@@ -142,6 +143,8 @@ def show_training(run: Run) -> None:
     pictures = [about["pictures"][k] for k in worst(about)]
     if seen := [one for one in pictures if one["state"] != "not seen"]:
         stdout.print(training_table(seen, len(series(about["variants"], about["main"])) > 1))
+        if len(pictures) < different(about):
+            tell(f"Shown are the {len(pictures)} most copied; training.csv has all.")
     if adds_up := captions_told(list(run.captions(stage="detect"))):
         tell(adds_up)
     tell(f"\nCaptions and neurons of {plain(about['main'])}:")

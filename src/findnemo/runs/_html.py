@@ -10,7 +10,7 @@ from findnemo.files.html import block, data_uri, escaped, facts, paragraph
 from findnemo.files.originals import picture
 from findnemo.runs._places import refuse_links
 from findnemo.runs.export import striking
-from findnemo.runs.overview import glance, memorized, name_of
+from findnemo.runs.overview import glance_at, memorized, name_of
 from findnemo.runs.standing import folder_of, said, worst_first
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.verdict import ALL, advice_of, looked_at
@@ -31,7 +31,7 @@ def html_of(run: Run) -> str:
     refuse_links(run.path)
     captions = striking(run)  # a run may have a million
     audited, _ = looked_at(run, ALL)
-    known = glance(captions, run.meta("quality"), audited)
+    known = glance_at(run, captions, audited)
     memories = worst_first(memorized(captions))
     shown = list(islice(_sheets(run, memories), SHOWN))
     left = len(memories) - len(shown)

@@ -368,6 +368,7 @@ def summary(
         "rate": subject.rate,
         "needed": needed(subject.rate),
         "descriptor": subject.judges.descriptor is not None,
+        "held_out": subject.held_out is not None and len(subject.held_out) > 0,
         "pictures": pictures,
         "variants": rows,
         "notes": list(notes),
@@ -641,6 +642,20 @@ def _are(count: int, what: str = "") -> str:
     return f"{count}{what} {'is' if count == 1 else 'are'}"
 
 
+def copied_of(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of the lines that say how many training pictures each model copies: the main
+    one, the base, and the main one with the neurons off.
+    """
+    of = different(about)
+    names = {
+        about["main"]: "training pictures copied",
+        BASE: "copied by the base",
+        CLEANED: "copied with the neurons off",
+    }
+    found = [(names[name], row_of(about, name)) for name in names]
+    return [(what, f"{row['copied']} of {of}") for what, row in found if row is not None]
+
+
 def captions_told(captions: Sequence[Caption]) -> str:
     """What became of the captions of a fine-tune whose images are copies, in numbers that add up;
     empty if there are none.
@@ -668,9 +683,10 @@ def controls_told(about: Mapping[str, Any]) -> str:
     hits, of = (row_of(about, about["main"]) or {}).get("controls", (0, 0))
     if not hits:
         return ""
+    held_out = ", and pictures held out" if about.get("held_out") else ""
     return (
         f"{_are(hits, f' of {of} controls')} as like a training picture as a copy (images of the"
-        " base, and pictures held out). An image counts as a copy only if it is more like it still."
+        f" base{held_out}). An image counts as a copy only if it is more like it still."
     )
 
 

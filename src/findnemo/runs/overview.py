@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from findnemo.calibration import Calibration
 from findnemo.neurons import Neuron
 from findnemo.passes import confirming_steps, quick_steps
+from findnemo.runs.fine_tunes import copied_of, training_of
 from findnemo.runs.standing import (
     BAD,
     all_neurons,
@@ -246,6 +247,15 @@ def glance(
         (off.name, off.told),
         (f"change of pixels, {others}", cost),
     ]
+
+
+def glance_at(run: Run, captions: Sequence[Caption], audited: int) -> list[tuple[str, str]]:
+    """The lines of `glance` for a run; of a fine-tune, what became of its pictures and not of its
+    captions.
+    """
+    lines = glance(captions, run.meta("quality"), audited)
+    training = training_of(run)
+    return lines if training is None else [*copied_of(training), *lines[3:]]
 
 
 def scores(captions: Iterable[Caption]) -> list[float]:

@@ -51,6 +51,8 @@ HELP = (
     "What helps is a lower strength, an earlier checkpoint, or training again without repeats"
     " (docs/fine-tunes.md, How to get rid of copies)."
 )
+WEAKER = (0.4, 0.6, 0.8)  # strengths to look at next, as shares of the weakest so far
+WEAKEST = 0.2  # strength of a LoRA under which there is little of it to look at
 RELEASED = ("release", "release edited")  # actions of `Advice` that let a model go
 LEFT = (*BAD, "no neurons")  # standings of memories that are still there
 UNCHECKED = ("not localized", "not verified", "not replicated")
@@ -74,7 +76,7 @@ NEXT = {  # reason of a decision -> the command to run next
     "other prompts": "findnemo harden {run} --out hardened",
     "gone": "findnemo export {run} {form}",
     "more images": "{audit} --images {images} --out {run}-more-images",
-    "weaker": "{audit} --lora-scale 0.4,0.6,0.8 --out {run}-weaker",
+    "weaker": "{audit} --lora-scale {strengths} --out {run}",
     "cleaned": "findnemo export {run} --to adapter --out clean.safetensors",
 }
 
@@ -250,6 +252,8 @@ def advice_of(
         because += f" {_reach(looked_at(run, of)[0])}"
     names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training)}
     names["images"] = str(2 * images_each(training)) if training else "8"
+    weaker = strengths(training) if training else []
+    names["strengths"] = ",".join(f"{strength:g}" for strength in weaker)
     settings = run.meta("settings")
     is_exhausted = settings.get("thorough", True) and settings.get("scope") == "all"
     names["form"] = _form(run)
@@ -389,9 +393,24 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
     if astray(about):
         pictures += f", and with {_these(neurons)} off its images no longer follow the captions"
     other = "" if best is None or best["name"] == CLEANED else f"; {best['name']} gave no copy"
-    is_single_lora = len(series(about["variants"], about["main"])) == 1 and main["strength"]
-    why = ("weaker",) if is_single_lora and not other else ()
+    why = ("weaker",) if strengths(about) and not other else ()
     return Decision("hold", f"Do not release it: {pictures}{other}.", why)
+
+
+def strengths(about: Mapping[str, Any]) -> list[float]:
+    """The strengths at which to look at a LoRA next: weaker ones, then those it was looked at, whose
+    images are there. Empty for anything but one LoRA, and once the weakest is WEAKEST or less.
+
+    >>> strengths({"main": "a", "variants": [{"name": "a", "checkpoint": None, "strength": 1.0}]})
+    [0.4, 0.6, 0.8, 1.0]
+    >>> strengths({"main": "a", "variants": [{"name": "a", "checkpoint": None, "strength": 0.4}]})
+    [0.16, 0.24, 0.32, 0.4]
+    """
+    models = series(about["variants"], about["main"])
+    known = sorted({one["strength"] for one in models if one["strength"]})
+    if not known or len({one["checkpoint"] for one in models}) > 1 or known[0] <= WEAKEST:
+        return []
+    return [*(round(share * known[0], 3) for share in WEAKER), *known]
 
 
 def _returned(captions: Sequence[Caption], bases: Mapping[str, str]) -> int:

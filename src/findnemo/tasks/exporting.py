@@ -87,7 +87,8 @@ def export(
         listener.say(f"{_count(chosen)}: {form} written to {target}")
         for line in forms_of.remarks(form, target, opened_model):
             listener.say(line)
-    if chosen.captions and any(c.verified is not None for c in chosen.captions):
+    released = advice is None or advice.action in RELEASED
+    if released and chosen.captions and any(c.verified is not None for c in chosen.captions):
         listener.say(chosen.checked)
     if push is not None:
         pushed = forms_of.push_card(forms_of.model_card(chosen), push)

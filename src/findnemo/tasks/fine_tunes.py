@@ -90,8 +90,10 @@ ASKS = {  # kinds of prompts in words
     "given": "further captions",
     "control": "captions of other subjects",
     "canary": "canaries",
+    "none": "empty prompt",
 }
-NAMED = 3  # pictures listed in a note
+NAMED = 3  # pictures, or trigger words, listed in a note
+LONG = 30  # characters of a trigger that a note shows
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def candidates(source: Source, tuned: FineTune) -> list[Candidate]:
     several = Path(place).is_dir()
     loras = [
         Candidate(
-            _name(_own(one.name) if several else "LoRA", scale, len(scales) > 1 or scale != 1),
+            _name(_own(one.name) if several else "LoRA", scale),
             replace(base, lora=f"{one.place}:{scale:g}"),
             one.name if several else None,
             scale,
@@ -200,8 +202,9 @@ def _own(name: str) -> str:
     return f"checkpoint {name}" if name in (BASE, CLEANED) else name
 
 
-def _name(checkpoint: str, scale: float, said: bool) -> str:
-    return f"{checkpoint} x {scale:g}" if said else checkpoint
+def _name(checkpoint: str, scale: float) -> str:
+    """The name of a LoRA at a strength; at 1 that of the LoRA, whatever else is compared."""
+    return checkpoint if scale == 1 else f"{checkpoint} x {scale:g}"
 
 
 def _scales(text: str) -> list[float]:
@@ -598,14 +601,14 @@ def _refuse_other(out: Path, given: Material, main: Candidate) -> None:
     if (place, options.get("lora")) != now:
         raise MismatchError(
             f"{out} is the audit of {options.get('lora', place)}, and the last model is now"
-            f" {main.source.lora or main.source.place}: give another --out"
+            f" {main.source.lora or main.source.place}: give another --out, or name the last"
+            " checkpoint and the greatest strength again, and weaker ones beside it"
         )
 
 
 def _tell_cost(found: Sequence[Candidate], given: Material, listener: Listener) -> None:
     counts = Counter(q.kind for q in given.questions)
-    asked = ", ".join(f"{ASKS[kind]}: {n}" for kind, n in counts.items() if kind in ASKS)
-    listener.say(f"asked are {asked}, and the empty prompt")
+    listener.say(f"prompts and images of each model: {_asked(given.questions)}")
     images = sum(q.images for one in found for q in given.asked(one))
     evaluations = images * given.settings.passes
     listener.say(
@@ -620,6 +623,22 @@ def _tell_cost(found: Sequence[Candidate], given: Material, listener: Listener) 
             f"{sum(asking)} images of {ASKS[first]} are too few to say that a model does not copy:"
             f" that takes {enough}, here --images {math.ceil(enough / len(asking))}"
         )
+
+
+def _asked(questions: Sequence[Question]) -> str:
+    """What a model is asked, in words.
+
+    >>> _asked([Question("a cat", "own", 4), Question("sks", "trigger", 8), Question("", "none", 16)])
+    'captions of training pictures 1 x 4, trigger words (sks) 1 x 8, empty prompt 1 x 16'
+    """
+    parts = []
+    for kind, what in ASKS.items():
+        if of_kind := [q for q in questions if q.kind == kind]:
+            names = [q.prompt[:LONG] for q in of_kind[:NAMED]] if kind == "trigger" else []
+            more = ", ..." if len(of_kind) > NAMED else ""
+            called = f" ({', '.join(names)}{more})" if names else ""
+            parts.append(f"{what}{called} {len(of_kind)} x {of_kind[0].images}")
+    return ", ".join(parts)
 
 
 def _table(
