@@ -248,12 +248,8 @@ def test_a_card_is_pushed_only_when_asked(run, tmp_path, monkeypatch):
     assert cli("export", run, "--to", "card", "--out", tmp_path / "card.md").status == 0
     assert pushed == []
     result = cli("export", run, "--to", "card", "--push", "me/my-model")
-    verified = "It was verified as a whole: the figures are with all its neurons off together."
     advice = "the audit's advice: Do not release yet: 3 of 3 memories are still there."
-    assert (result.status, result.err) == (
-        0,
-        f"{advice}\n{verified}\ncard pushed: https://hub/commit\n",
-    )
+    assert (result.status, result.err) == (0, f"{advice}\ncard pushed: https://hub/commit\n")
     assert pushed == [((tmp_path / "card.md").read_text(), "me/my-model")]
     assert not (run / "export").exists()  # to the hub, not to a file
     refused = cli("export", run, "--push", "me/my-model")
