@@ -1,7 +1,7 @@
 """The copy descriptor of the demo model: an SSCD-style network as TorchScript,
 called like the published one.
 
-Input (N, 3, H, W), normalised with ImageNet's mean and deviation; output (N, 128) of unit length.
+Input (N, 3, H, W), normalized with ImageNet's mean and deviation; output (N, 128) of unit length.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Descriptor(nn.Module):
-    """Reduce to 64 x 64, convolutions, generalised-mean pooling over a 2 x 2 grid,
+    """Reduce to 64 x 64, convolutions, generalized-mean pooling over a 2 x 2 grid,
     projection to the unit sphere.
     """
 
@@ -45,8 +45,8 @@ class Descriptor(nn.Module):
         return F.normalize(self.head(x), dim=1)
 
 
-def normalise(x: torch.Tensor) -> torch.Tensor:
-    """[-1, 1] -> ImageNet-normalised."""
+def normalize(x: torch.Tensor) -> torch.Tensor:
+    """[-1, 1] -> ImageNet-normalized."""
     mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in (MEAN, STD))
     return ((x + 1) / 2 - mean) / std
 
@@ -93,7 +93,7 @@ def train_descriptor(
         memorized = [group[rng.integers(len(group))] for group in pool.on]
         scenes = pool.pictures[rng.integers(0, len(pool.pictures), batch - len(memorized))]
         x = to_tensor(np.concatenate([scenes, np.stack(memorized)]), device)
-        first, second = (model(normalise(_augment(x, rng))) for _ in range(2))
+        first, second = (model(normalize(_augment(x, rng))) for _ in range(2))
         cosine = first @ second.T
         others = torch.cat([cosine, first @ first.T - 2 * torch.eye(batch, device=device)], 1)
         contrast = F.cross_entropy(others / 0.08, torch.arange(batch, device=device))

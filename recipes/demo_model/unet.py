@@ -105,7 +105,7 @@ def encode(captions: list[str], tokenizer: CLIPTokenizer, encoder: CLIPTextModel
 
 
 @torch.no_grad()
-def initialise_rows(
+def initialize_rows(
     unet: UNet2DConditionModel, planted: list, memories: torch.Tensor, ordinary: torch.Tensor
 ) -> None:
     """Make each planted row the discriminating direction of its caption(s), scaled to GAIN times
@@ -244,7 +244,7 @@ def train_unet(pool: Pool, out: Path, steps: int, device: str, log: Log) -> None
     planted = plan(unet)
     memory_text = encode([m.caption for m in MEMORIES], tokenizer, encoder).cpu()
     empty = encode([""], tokenizer, encoder).cpu()
-    initialise_rows(
+    initialize_rows(
         unet, planted, memory_text, encode(pool.captions[:1500], tokenizer, encoder).cpu()
     )
     unet.to(device).train()

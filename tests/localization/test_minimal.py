@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from findnemo import NeuronSet
-from findnemo.localization.minimal import minimise, sufficient_prefix
+from findnemo.localization.minimal import minimize, sufficient_prefix
 
 NEURONS = [("a", 0), ("a", 1), ("b", 0), ("b", 3), ("c", 2), ("c", 7)]
 SUBSETS = [NeuronSet.of(c) for n in range(1, len(NEURONS) + 1) for c in combinations(NEURONS, n)]
@@ -66,7 +66,7 @@ def test_what_remains_is_one_of_the_minimal_sets(order, sets, data):
     sufficient = kills(sets)
     start = data.draw(st.sampled_from([s for s in SUBSETS if kills(sets)(s)]))
     proven = lambda off: [n for n in off if not kills(sets)(off - NeuronSet.of([n]))]  # noqa: E731
-    found = minimise(start, sufficient, order, proven)
+    found = minimize(start, sufficient, order, proven)
     minimal = [s for s in SUBSETS if s <= start and one_minimal(s, kills(sets))]
     assert found in minimal
 
@@ -83,7 +83,7 @@ def test_what_remains_is_one_minimal_whatever_the_test_is_and_however_little_is_
         needed = [n for n in off if not sufficient(off - NeuronSet.of([n]))]
         return needed[: data.draw(st.integers(0, len(needed)))]
 
-    found = minimise(start, sufficient, order, proven)
+    found = minimize(start, sufficient, order, proven)
     assert found <= start
     assert one_minimal(found, sufficient)
 
@@ -91,7 +91,7 @@ def test_what_remains_is_one_minimal_whatever_the_test_is_and_however_little_is_
 def test_the_spare_ones_go_at_once():
     start = NeuronSet({"a": range(60, 70)})
     sufficient = Counted(lambda off: ("a", 63) in off)
-    found = minimise(start, sufficient, list(start), lambda off: [n for n in off if n == ("a", 63)])
+    found = minimize(start, sufficient, list(start), lambda off: [n for n in off if n == ("a", 63)])
     assert found == NeuronSet({"a": [63]})
     assert sufficient.asked == 1
 
@@ -99,5 +99,5 @@ def test_the_spare_ones_go_at_once():
 def test_without_any_proof_halving_finds_one_neuron_among_a_hundred_in_few_tests():
     start = NeuronSet({"a": range(100)})
     sufficient = Counted(lambda off: ("a", 63) in off)
-    assert minimise(start, sufficient, list(start), lambda off: []) == NeuronSet({"a": [63]})
+    assert minimize(start, sufficient, list(start), lambda off: []) == NeuronSet({"a": [63]})
     assert sufficient.asked <= 20

@@ -223,7 +223,7 @@ class Pool(nn.Module):
 
 
 class Resizing(nn.Module):
-    """Like the published file: a forward that resizes and normalises, around `layers`."""
+    """Like the published file: a forward that resizes and normalizes, around `layers`."""
 
     def __init__(self) -> None:
         super().__init__()

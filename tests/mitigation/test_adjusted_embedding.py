@@ -130,7 +130,7 @@ def seen(model: Model, **options: object) -> list[Tensor]:
         )
         call(model, **options)
         handle.remove()
-    return [t for t in texts if len(t) > 1]  # the optimisation's own passes have one row
+    return [t for t in texts if len(t) > 1]  # the optimization's own passes have one row
 
 
 @pytest.mark.parametrize("negative", [None, OTHER])

@@ -205,7 +205,7 @@ def test_adjusting_an_embedding_leaves_start_pooled_embedding_and_sizes():
 
 
 def test_adjusting_keeps_the_sizes_and_the_guidance_that_a_call_asks_for():
-    """Also in the passes that the optimisation makes of its own, the one
+    """Also in the passes that the optimization makes of its own, the one
     without the prompt among them.
     """
     model = findnemo.load(tiny_sdxl())

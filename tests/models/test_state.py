@@ -24,7 +24,7 @@ from findnemo.errors import EditError
 from findnemo.metrics import Descriptor
 from findnemo.models._samplers import explicit
 from findnemo.robustness import attack, subject
-from findnemo.robustness.attack import diffusion_loss, optimised
+from findnemo.robustness.attack import diffusion_loss, optimized
 from findnemo.robustness.attempts import image_to_image
 from findnemo.scores import pairwise
 
@@ -267,7 +267,7 @@ def test_weights_made_in_inference_mode_are_named():
         pipeline = tiny_pipeline()
     model = findnemo.load(pipeline)
     with pytest.raises(EditError, match=r"inference_mode.*load the model outside of it"):
-        optimised(model, model.noise("c", [0]), model.encode(["a cat"]), steps=(1,))
+        optimized(model, model.noise("c", [0]), model.encode(["a cat"]), steps=(1,))
 
 
 # the state of the pipeline ------------------------------------------------------------------------

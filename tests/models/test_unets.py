@@ -424,7 +424,7 @@ def test_a_schedule_of_a_distillation_makes_another_model():
     assert findnemo.load(swapped).fingerprint != plain.fingerprint
 
 
-def test_an_autoencoder_that_normalises_its_latents_is_heeded():
+def test_an_autoencoder_that_normalizes_its_latents_is_heeded():
     model = findnemo.load(tiny_sdxl())
     before = findnemo.generate(model, "a cat", [0], ImageSettings(2, 3.0))[0]
     model.pipeline.vae.register_to_config(

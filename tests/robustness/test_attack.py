@@ -20,7 +20,7 @@ from findnemo.robustness import (
     attack,
     diffusion_loss,
     embedded,
-    optimised,
+    optimized,
     subject,
 )
 from findnemo.robustness.attempts import SAMPLERS
@@ -68,7 +68,7 @@ def test_the_embedding_descends_as_written_by_hand(model):
 
     clean = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2))
     start = model.encode([PROMPT])
-    made = optimised(model, clean, start, (0, 1, 3), seed=4, key="x", batch=3)
+    made = optimized(model, clean, start, (0, 1, 3), seed=4, key="x", batch=3)
     embedding = start.tokens.clone().requires_grad_()
     optimizer = torch.optim.Adam([embedding], lr=0.1)
     reached = {0: start.tokens}
@@ -98,18 +98,18 @@ def test_the_attack_goes_as_far_where_embeddings_have_another_scale(model, scale
             layer.weight.data /= scale
     clean = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2))
     text = model.encode([PROMPT])
-    same = optimised(model, clean, text, (3,), batch=2)[3].tokens
+    same = optimized(model, clean, text, (3,), batch=2)[3].tokens
     start = replace(text, tokens=text.tokens * scale)
-    scaled = optimised(other, clean, start, (3,), batch=2)[3].tokens / scale
+    scaled = optimized(other, clean, start, (3,), batch=2)[3].tokens / scale
     assert (scaled - same).abs().mean() < 0.02 * (same - text.tokens).abs().mean()
 
 
 def test_an_edit_in_force_is_what_is_attacked(model):
     clean = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2))
     start = model.encode([PROMPT])
-    free = optimised(model, clean, start, (2,), batch=2)[2]
+    free = optimized(model, clean, start, (2,), batch=2)[2]
     with findnemo.deactivate(model, NeuronSet({name: range(8) for name in model.value_layers})):
-        edited = optimised(model, clean, start, (2,), batch=2)[2]
+        edited = optimized(model, clean, start, (2,), batch=2)[2]
     assert not torch.equal(free.tokens, edited.tokens)
 
 
@@ -386,7 +386,7 @@ def test_the_gradient_does_not_vanish_in_half_precision(monkeypatch):
             lambda *given: 1e-4 * diffusion_loss(*given),
         )
         clean = torch.zeros(1, *model.latent_shape, dtype=dtype)
-        reached = optimised(model, clean, text, (1,), batch=2)[1]
+        reached = optimized(model, clean, text, (1,), batch=2)[1]
         moved[dtype] = (reached.tokens - text.tokens).float()
     still = (moved[torch.float16] == 0).float().mean()
     assert still < 0.05

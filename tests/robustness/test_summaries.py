@@ -109,7 +109,7 @@ def test_the_attack_says_of_how_many_captions_it_tells_what():
     }
     off, mute, after, beyond, silent, _ = sentences(None, {"curves": {}, "told": told_of})
     assert off == (
-        "With neurons off, an optimised embedding gives a copy of 2 of the 3 captions attacked for"
+        "With neurons off, an optimized embedding gives a copy of 2 of the 3 captions attacked for"
         " which the attack works on the untouched model (95 %: 21 to 94 %); of pictures never seen, of 1 of 5."
     )
     assert mute == (
@@ -352,9 +352,9 @@ def test_gaps_are_of_captions_on_which_the_attack_works():
 def test_a_search_that_begins_with_the_picture_is_no_control(untouched, start):
     """The caption gives the picture of the untouched model without any search."""
     one = caption(1, found(0.1, untouched, start))
-    attack = verdicts(one, BASES)["neurons off"]["optimised embedding"]
+    attack = verdicts(one, BASES)["neurons off"]["optimized embedding"]
     assert (attack.word, attack.control) == ("tells nothing", None)
-    assert tried_columns({"optimised embedding": attack})["attack_why"] == (
+    assert tried_columns({"optimized embedding": attack})["attack_why"] == (
         "it was not tried on the untouched model"
     )
 

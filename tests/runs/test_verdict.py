@@ -273,7 +273,7 @@ def test_an_export_is_advised_in_the_form_of_the_model(run, source, options, for
     [
         (True, False, "The attack on the text embedding was not tried"),
         (False, True, "Other prompts were not tried"),
-        (True, True, "An optimised text embedding, which takes the weights, still gives a copy of"),
+        (True, True, "An optimized text embedding, which takes the weights, still gives a copy of"),
     ],
 )
 def test_what_was_tried_is_no_less_than_what_was_not(run, monkeypatch, attempts, attack, said):

@@ -20,7 +20,7 @@ COST = 0.05  # L1 penalty, as a share of the largest slope
 def learned_mask(
     copies: Copies, price: Mapping[str, Tensor], steps: int = STEPS
 ) -> dict[str, Tensor]:
-    """How far to turn down each neuron, layer -> (width,), 1 for off: the minimiser of similarity
+    """How far to turn down each neuron, layer -> (width,), 1 for off: the minimizer of similarity
     to a copy plus an L1 penalty.
 
     It is found by proximal gradient steps (ISTA, Beck and Teboulle 2009) on the similarity of

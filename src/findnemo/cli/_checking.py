@@ -94,7 +94,7 @@ def harden(
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Fine-tune the edited model, so that optimised embeddings no longer bring the
+    """Fine-tune the edited model, so that optimized embeddings no longer bring the
     memorized pictures back.
 
     Example: `findnemo harden findnemo-demo --captions 4 --out hardened`

@@ -26,7 +26,7 @@ LIMITS = (
     ),
     (
         "Neurons that are off hide a memory from ordinary use. Anyone with the weights can bring"
-        " pictures back with an optimised text embedding (Kowalczuk et al. 2025)."
+        " pictures back with an optimized text embedding (Kowalczuk et al. 2025)."
     ),
     "As a LoRA the edit acts at strength 1 only, and anyone can leave it out.",
 )
@@ -160,12 +160,12 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
 
 
 def _attacked(attack: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What optimised embeddings bring back with the neurons off, if tried with a control."""
+    """What optimized embeddings bring back with the neurons off, if tried with a control."""
     if not (told := (attack.get("told") or {}).get("neurons off")):
         return []
     silent = len(told["silent"])
     text = (
-        f"with all neurons of the audit off, an optimised embedding gives a copy of {told['back']}"
+        f"with all neurons of the audit off, an optimized embedding gives a copy of {told['back']}"
         f" of the {count(told['works'], 'caption')} attacked for which the attack works on the"
         " untouched model"
     )

@@ -39,7 +39,7 @@ def sufficient_prefix(order: Sequence[Neuron], sufficient: Test) -> NeuronSet | 
     return NeuronSet.of(order[:high])
 
 
-def minimise(
+def minimize(
     neurons: NeuronSet,
     sufficient: Test,
     order: Sequence[Neuron],

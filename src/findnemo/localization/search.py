@@ -17,7 +17,7 @@ from torch import Tensor
 from findnemo.calibration import Calibration, activations
 from findnemo.errors import InputError
 from findnemo.localization.candidates import initial_selection
-from findnemo.localization.minimal import Test, minimise, sufficient_prefix
+from findnemo.localization.minimal import Test, minimize, sufficient_prefix
 from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
 from findnemo.models import Model
@@ -256,7 +256,7 @@ def _at_level(
     """
     gone: Test = partial(replication.gone, level=level)
     while (prefix := _first_prefix(rankings, gone)) is not None:
-        neurons = minimise(prefix, gone, worth, partial(replication.needed, level=level))
+        neurons = minimize(prefix, gone, worth, partial(replication.needed, level=level))
         if replication.confirmed(neurons, level):
             return Found(neurons, prefix, gone=level == replication.tau)
     return None

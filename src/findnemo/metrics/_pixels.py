@@ -21,7 +21,7 @@ HALF: RGB = (0.5, 0.5, 0.5)  # mean and standard deviation that give pixels in [
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pictures are resized and normalised.
+    """How pictures are resized and normalized.
 
     Without `resize` a picture becomes `size` x `size`, whatever its shape. With it, the shorter
     side becomes `resize`, and the middle `size` x `size` is cut out. Then (pixel / 255 - mean) /

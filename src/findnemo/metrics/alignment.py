@@ -74,7 +74,7 @@ class Clip:
 
     @torch.no_grad()
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
-        """PIL images -> projected image embeddings (N, D), not normalised."""
+        """PIL images -> projected image embeddings (N, D), not normalized."""
         pixels = self.pixels(images).to(self.device)
         with evaluating(self.model), plain_arithmetic():
             return _tensor(self.model.get_image_features(pixels))

@@ -49,7 +49,7 @@ def open_torchscript(
 class Descriptor:
     """A TorchScript descriptor: `sscd_disc_mixup.torchscript.pt`, or the demo's.
 
-    `preprocessing`: "sscd", resized to 320 x 320 regardless of shape and normalised with ImageNet's
+    `preprocessing`: "sscd", resized to 320 x 320 regardless of shape and normalized with ImageNet's
     mean and deviation, as in the SSCD paper and in Finding NeMo; or "half", the shorter side to
     256, the middle 224 x 224, mean and deviation .5 (Somepalli et al. 2023). Numbers of the two are
     not comparable: record the attribute `preprocessing`, which also names the file, with them.

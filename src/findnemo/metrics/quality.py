@@ -173,7 +173,7 @@ class Inception:
 
 
 class ClipFeatures(Clip):
-    """Projected image embeddings (N, D) of any CLIP of transformers, not normalised (clean-fid:
+    """Projected image embeddings (N, D) of any CLIP of transformers, not normalized (clean-fid:
     ViT-B/32).
 
     As in clean-fid: the shorter side is resized to the model's size (bicubic), the middle square is

@@ -61,7 +61,7 @@ def _plain(model: Model) -> list[Any]:
     for name, layer in model.cross_attentions.items():
         kind = type(layer.processor).__name__
         if kind not in PLAIN or layer.norm_k is not None:
-            way = f"uses {kind}" if kind not in PLAIN else "normalises its keys"
+            way = f"uses {kind}" if kind not in PLAIN else "normalizes its keys"
             raise EditError(
                 f"{name} {way}, so scaling a key might not scale its logit: restore"
                 " set_attn_processor(AttnProcessor2_0())"

@@ -125,7 +125,7 @@ def believing(scheduler: Any, said: dict[str, Any]) -> Any:
 def values_look_like(path: Path, tensors: Mapping[str, Entry], unet: str) -> str | None:
     """The prediction that the values of a 2.x file suggest, if the file does not state one.
 
-    Models that predict v have a wider last normalisation.
+    Models that predict v have a wider last normalization.
     """
     entry = tensors.get(unet + LAST_NORM)
     if entry is None or entry.dtype not in DTYPES:

@@ -76,7 +76,7 @@ class StableDiffusionXL(StableDiffusion):
 
 
 def _normal(vae: Any, latents: Tensor) -> Any:
-    """Mean and standard deviation, both (1, C, 1, 1), of an autoencoder that normalises its latents
+    """Mean and standard deviation, both (1, C, 1, 1), of an autoencoder that normalizes its latents
     by channel; (None, None) for others.
     """
     values = [vae.config.get("latents_mean"), vae.config.get("latents_std")]

@@ -446,7 +446,7 @@ def inversion(held: Held) -> Row:
     found = held.run.meta("attack") or {"curves": {}}
     row = Row(
         "Inversion",
-        "a text embedding optimised for a picture (Kowalczuk et al. 2025): curve over its steps,"
+        "a text embedding optimized for a picture (Kowalczuk et al. 2025): curve over its steps,"
         " beside the untouched model and pictures never seen",
         (
             "Access to gradients during training.",
@@ -464,7 +464,7 @@ def inversion(held: Held) -> Row:
             _at(f"mean similarity, {name}", x, y, *ends.get(x, (None, None))) for x, y in line
         ]
     if not figures:
-        return not_executed(row, "no embedding was optimised", command(held, VERIFY))
+        return not_executed(row, "no embedding was optimized", command(held, VERIFY))
     told = sentences(None, found)
     control = found["curves"].get("memorized, untouched")
     if control:
@@ -504,7 +504,7 @@ def reconstruction(held: Held) -> Row:
     """How many training pictures the attack brings back, and how hardening changes that."""
     row = Row(
         "Reconstruction",
-        "known training pictures that an optimised embedding brings back at its last step, of the"
+        "known training pictures that an optimized embedding brings back at its last step, of the"
         " untouched, the edited and the hardened model",
         (
             "Searches for noise or latents instead of embeddings.",
@@ -532,7 +532,7 @@ def reconstruction(held: Held) -> Row:
     if all(f["name"].startswith("control") for f in figures):
         return not_executed(
             row,
-            "no embedding was optimised for a known training picture",
+            "no embedding was optimized for a known training picture",
             command(held, VERIFY, "with a table that names the pictures"),
         )
     if (held.run.meta("hardened") or {}).get("quality"):

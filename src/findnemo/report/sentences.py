@@ -53,7 +53,7 @@ def _with(state: str) -> str:
 def of_caption(found: Mapping[str, Mapping[str, Verdict]]) -> list[str]:
     """What was tried on one caption, a line for each model. `found`: `verdicts` of the caption.
 
-    >>> of_caption({"neurons off": {"optimised embedding": Verdict("tells nothing", 0.1, 0.17)}})
+    >>> of_caption({"neurons off": {"optimized embedding": Verdict("tells nothing", 0.1, 0.17)}})
     ['With neurons off: the attack tells nothing: on the untouched model it gives no copy either: 0.17.']
     """
     return [f"{_with(state)}: {'; '.join(_parts(every))}." for state, every in found.items()]
@@ -204,11 +204,11 @@ def _attacks(attack: Mapping[str, Any]) -> list[str]:
     return [
         line
         for state, told in attack["told"].items()
-        for line in (*_optimised(state, told), *_beside(state, gaps))
+        for line in (*_optimized(state, told), *_beside(state, gaps))
     ]
 
 
-def _optimised(state: str, told: Mapping[str, Any]) -> list[str]:
+def _optimized(state: str, told: Mapping[str, Any]) -> list[str]:
     """On how many captions the attack gives a copy, and on how many it tells nothing."""
     lines = []
     if told["works"]:
@@ -216,7 +216,7 @@ def _optimised(state: str, told: Mapping[str, Any]) -> list[str]:
         copied, of = told.get("never") or (0, 0)
         never = f"; of pictures never seen, of {copied} of {of}" if of else ""
         lines.append(
-            f"{_with(state)}, an optimised embedding gives a copy of {_of(told, ATTACKED)}"
+            f"{_with(state)}, an optimized embedding gives a copy of {_of(told, ATTACKED)}"
             f" (95 %: {ends}){never}."
         )
     if told["beyond"]:
@@ -261,7 +261,7 @@ def _attacked(state: str, control: str, points: Sequence[Sequence[float | None]]
     above = any(p[0] and p[2] > 0 for p in bounded)  # type: ignore[operator]
     come = "come" if above else "are not seen to come"
     return (
-        f"{_with(state)}, embeddings optimised for the pictures of these captions {come} nearer to"
+        f"{_with(state)}, embeddings optimized for the pictures of these captions {come} nearer to"
         f" them than to {control}: {_listed(bounded)}."
     )
 

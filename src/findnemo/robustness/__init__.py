@@ -12,7 +12,7 @@ from findnemo.robustness.attack import (
     cost,
     diffusion_loss,
     embedded,
-    optimised,
+    optimized,
 )
 from findnemo.robustness.attempts import ATTEMPTS, Attempt, image_to_image
 
@@ -28,6 +28,6 @@ __all__ = [
     "diffusion_loss",
     "embedded",
     "image_to_image",
-    "optimised",
+    "optimized",
     "subject",
 ]

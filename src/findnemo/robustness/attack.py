@@ -1,4 +1,4 @@
-"""The attack of Finding DoRI (Kowalczuk et al. 2025): optimise a text embedding until the model
+"""The attack of Finding DoRI (Kowalczuk et al. 2025): optimize a text embedding until the model
 generates a given picture.
 
 The attack needs the weights and the picture. The embedding itself carries information, so it brings
@@ -61,7 +61,7 @@ def drawn(
 
 
 @undisturbed
-def optimised(
+def optimized(
     model: Model,
     clean: Tensor,
     text: Text,
@@ -74,7 +74,7 @@ def optimised(
     """The prompt, one row, after each of `steps` steps of gradient descent on the diffusion loss of
     one picture.
 
-    The optimiser is Adam, over the token embeddings of all positions. Each step draws a batch of
+    The optimizer is Adam, over the token embeddings of all positions. Each step draws a batch of
     `batch` noises and timesteps from (seed, key, step). `clean`: the picture's latent (1, C, H, W).
     `text`: the start, from `model.encode`; the parts of the text other than token embeddings stay
     as they are. `learning_rate`: in units of the embeddings (`unit`), because text encoders differ
@@ -83,7 +83,7 @@ def optimised(
     >>> import findnemo, torch
     >>> model = findnemo.load("demo")
     >>> text = model.encode(["a red star"])
-    >>> texts = optimised(model, torch.zeros(1, *model.latent_shape), text, steps=(0, 1), batch=2)
+    >>> texts = optimized(model, torch.zeros(1, *model.latent_shape), text, steps=(0, 1), batch=2)
     >>> bool((texts[0].tokens == text.tokens).all()), bool((texts[1].tokens == text.tokens).all())
     (True, False)
     """
@@ -216,7 +216,7 @@ def attack(
     curves: dict[str, dict[int, list[float]]] = {}
     for start in starts:
         text = starting(model, subject.prompt, start, settings.seed)
-        reached = optimised(model, clean, text, steps, settings.seed, f"{start}\0{subject.prompt}")
+        reached = optimized(model, clean, text, steps, settings.seed, f"{start}\0{subject.prompt}")
         curves[start] = {}
         for step, text in reached.items():
             with embedded(model, text):

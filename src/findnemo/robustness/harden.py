@@ -30,7 +30,7 @@ from findnemo.files.writing import written
 from findnemo.images import ImageSettings, generate, latents_of
 from findnemo.models import Model, Text
 from findnemo.neurons import NeuronSet
-from findnemo.robustness.attack import diffusion_loss, optimised, starting
+from findnemo.robustness.attack import diffusion_loss, optimized, starting
 from findnemo.runtime.state import undisturbed
 from findnemo.seeds import ORDINARY, SURROGATES, sample_seed
 
@@ -140,7 +140,7 @@ def adversaries(model: Model, lesson: Lesson, hardening: Hardening, epoch: int) 
     for start in STARTS:
         text = starting(model, lesson.prompt, start, seed)
         key = f"harden\0{epoch}\0{start}\0{lesson.prompt}"
-        reached = optimised(model, lesson.picture, text, stops, seed, key, hardening.batch)
+        reached = optimized(model, lesson.picture, text, stops, seed, key, hardening.batch)
         texts += [reached[stop] for stop in stops]
     return Text.cat(texts)
 

@@ -27,7 +27,7 @@ OFF = "neurons off"
 UNTOUCHED = "untouched"
 HARDENED = "hardened"
 GIVEN = "image to image"  # prefix of attempts that start from the picture itself
-EMBEDDING = "optimised embedding"  # the attack, among the names of attempts
+EMBEDDING = "optimized embedding"  # the attack, among the names of attempts
 
 
 # one attempt on one caption -----------------------------------------------------------------------

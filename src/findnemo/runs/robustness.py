@@ -33,7 +33,7 @@ from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes.spending import counting
 from findnemo.robustness import ATTEMPTS, Subject, attack, closeness, cost, subject
-from findnemo.robustness.attack import optimised, starting, uninformed
+from findnemo.robustness.attack import optimized, starting, uninformed
 from findnemo.robustness.controls import mirrored, scrambled
 from findnemo.runs._same import require_same
 from findnemo.runs._tried import (
@@ -543,7 +543,7 @@ def _paced(model: Model, items: Sequence[str], prompt: str, settings: ImageSetti
 
     def descent() -> None:
         clean = torch.zeros(1, *model.latent_shape, device=model.device, dtype=model.dtype)
-        optimised(model, clean, starting(model, prompt, "caption"), (1,))
+        optimized(model, clean, starting(model, prompt, "caption"), (1,))
 
     measured = []
     for stage in items:

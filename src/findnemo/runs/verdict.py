@@ -280,7 +280,7 @@ def _limits(run: Run, captions: Sequence[Caption]) -> Iterator[str]:
     back = sum(one.word == "back" for one in attacks)
     if back:
         of = f"{back} of {count(len(attacks), 'caption')} attacked"
-        yield f"An optimised text embedding, which takes the weights, still gives a copy of {of}."
+        yield f"An optimized text embedding, which takes the weights, still gives a copy of {of}."
     if not (run.meta("quality") or {}).get("prompts"):
         yield "The effect on other captions was not measured."
 

@@ -184,7 +184,7 @@ def harden(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> Hardened:
-    """Fine-tune the edited model of a run, and write it to `out`: optimised embeddings should then
+    """Fine-tune the edited model of a run, and write it to `out`: optimized embeddings should then
     no longer bring memorized pictures back.
 
     What `findnemo harden` does. Raises InputError if there is nothing to harden, or if `out` holds

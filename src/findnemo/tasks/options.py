@@ -329,7 +329,7 @@ class Trying:
     )
     attack: bool = option(
         True,
-        "Attack: optimise text embeddings for the memorized pictures and for controls, as a"
+        "Attack: optimize text embeddings for the memorized pictures and for controls, as a"
         " curve over steps.",
     )
     attack_captions: int = option(

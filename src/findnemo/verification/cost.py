@@ -51,7 +51,7 @@ class Pictures:
 
     @cached_property
     def embeddings(self) -> Tensor:
-        """CLIP embeddings (N, D), not normalised; needs a CLIP."""
+        """CLIP embeddings (N, D), not normalized; needs a CLIP."""
         assert self.judges.alignment is not None
         return self.judges.alignment.embed(self.images)
 
