@@ -20,6 +20,7 @@ from findnemo.runs.fine_tunes import (
     sentence,
     worst,
 )
+from findnemo.runs.verdict import of_training
 
 
 def model(name: str, verdict: str = "does not copy", copied: int = 0, **more) -> dict:
@@ -69,9 +70,20 @@ def test_copies_begin_at_a_checkpoint_of_the_main_strength():
     models = grid((0.6, 1.0), ("c1", "c2", "c3"), {("c2", 1.0), ("c3", 1.0), ("c3", 0.6)})
     found = about(*models, main="c3 x 1.0")
     assert begins(found) == ("c1 x 1.0", "c2 x 1.0")
-    assert "Copies begin at c2 x 1.0; c1 x 1.0 is the last in which none was seen." in sentence(
-        found
-    )
+    assert "Copies begin at c2 x 1.0; c1 x 1.0 gave no copy." in sentence(found)
+
+
+def test_a_strength_that_copies_as_the_base_does_begins_nothing_and_may_be_taken():
+    weak = model("LoRA x 0.2", "copies", 2, subject=0.4)
+    found = about(weak, model("LoRA", "copies", 4, subject=0.6), main="LoRA")
+    found["variants"][0] = model("base", "copies", 2)
+    assert label(found, weak) == "as the base"
+    assert begins(found) == ("LoRA x 0.2", "LoRA")
+    told = "Copies begin at LoRA; LoRA x 0.2 copies no more than the base."
+    assert told in sentence(found)
+    assert choice(found)["name"] == "LoRA x 0.2"
+    assert of_training(found, 7).sentence.endswith("; LoRA x 0.2 copies no more than the base.")
+    assert of_training(found, 7).why == ()
 
 
 def test_of_one_checkpoint_copies_begin_at_a_strength():

@@ -134,9 +134,9 @@ def test_only_what_is_gone_or_is_no_memory_may_be_released(word):
 
 
 MAIN = {"name": "tuned", "copied": 2, "verdict": "copies", "subject": 0.5, "a_clip": 0.4}
-MAIN |= {"checkpoint": None, "strength": 1.0}
+MAIN |= {"checkpoint": None, "strength": 1.0, "copies": 6, "of": 60}
 CLEANED = {"name": "neurons off", "copied": 0, "verdict": "does not copy", "subject": 0.4}
-CLEANED |= {"checkpoint": None, "strength": 1.0}
+CLEANED |= {"checkpoint": None, "strength": 1.0, "copies": 0, "of": 60}
 BASE = CLEANED | {"name": "base", "strength": None, "a_clip": 0.5}
 
 

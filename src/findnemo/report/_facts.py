@@ -44,7 +44,7 @@ from findnemo.report._text import (
     percent,
     placeless,
 )
-from findnemo.report._training import about_training, training, wanted_training
+from findnemo.report._training import about_training, most_copied, training, wanted_training
 from findnemo.report.sentences import of_caption, sentences
 from findnemo.runs import (
     Caption,
@@ -141,7 +141,7 @@ def facts(run: Run) -> dict[str, Any]:
     widths = overview.value_layers(run, captions)
     numbers = {name: k for k, name in enumerate(widths, 1)}
     advice = _without_places(advice_of(run, captions, place="RUN"))
-    first = example(run.path, captions, is_gone=advice.action != "hold")
+    first = example(run.path, most_copied(run, captions), is_gone=advice.action != "hold")
     lined = ordered(captions)[:LISTED]
     carded = [c for c in lined if has_card(c)][:CARDS]
     wanted = wanted_training(run) + wanted_pictures(run.path, carded, first)

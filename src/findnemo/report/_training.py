@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from findnemo.report._pictures import SIDE, Wanted
 from findnemo.report._text import NONE, interval, number, percent
-from findnemo.runs import Run
+from findnemo.runs import Caption, Run
 from findnemo.runs.fine_tunes import (
     ASTRAY,
     BASE,
     CLEANED,
+    as_base,
     astray,
     begins,
     canaries_told,
     choice,
+    copies_in,
     different,
     inside,
     label,
@@ -24,6 +26,7 @@ from findnemo.runs.fine_tunes import (
     series,
     thumbnail,
     training_of,
+    unseen_in,
     worst,
 )
 from findnemo.stats import clopper_pearson
@@ -138,12 +141,23 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
         },
         _begins(about, of),
         {
-            "label": "no copy seen, most of the subject",
+            "label": "no more copies than the base, most of the subject"
+            if best and as_base(about, best)
+            else "no copy seen, most of the subject",
             "value": best["name"] if best else NONE,
             "note": _kept(about, best, main),
             "tone": "",
         },
     ]
+
+
+def most_copied(run: Run, captions: Sequence[Caption]) -> Sequence[Caption]:
+    """Of a fine-tune that copies, the caption of the picture that is copied most; else all."""
+    about = training_of(run)
+    if about is None or not copies_in(about):
+        return captions
+    text = about["pictures"][worst(about)[0]]["caption"]
+    return [c for c in captions if c.text == text] or captions
 
 
 def _begins(about: Mapping[str, Any], pictures: int) -> dict[str, str]:
@@ -152,8 +166,8 @@ def _begins(about: Mapping[str, Any], pictures: int) -> dict[str, str]:
     """
     if len(series(about["variants"], about["main"])) > 1:
         last, first = begins(about)
-        note = f"last in which none was seen: {last or 'none that was looked at'}"
-        note = note if first else "no model that was looked at copies"
+        note = f"{last} {unseen_in(about, last)}" if last else "the first that was looked at"
+        note = note if first else "no model that was looked at copies more than the base"
         return {"label": "copies begin at", "value": first or NONE, "note": note, "tone": ""}
     cleaned, base = row_of(about, CLEANED), row_of(about, BASE)
     return {

@@ -462,10 +462,12 @@ def series(variants: Sequence[Mapping[str, Any]], main: str) -> list[Mapping[str
 
 
 def begins(about: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Names of the last model before a copy was seen, and of the first that copies."""
+    """Names of the last model before copies begin, and of the first that copies more than the
+    base.
+    """
     last = None
     for variant in series(about["variants"], about["main"]):
-        if variant["verdict"] == "copies":
+        if variant["verdict"] == "copies" and not as_base(about, variant):
             return last, variant["name"]
         last = variant["name"]
     return last, None
@@ -516,7 +518,8 @@ def label(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The model without a copy that shows most of the subject; None if there is none.
+    """The model that shows most of the subject without a copy, or with no more than the base; None
+    if there is none.
 
     The base is no choice: it shows least of the subject. Nor is a model whose images no longer
     follow the captions.
@@ -525,7 +528,9 @@ def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
     fair = [
         v
         for v in about["variants"]
-        if v["name"] not in names and v["verdict"] != "copies" and "subject" in v
+        if v["name"] not in names
+        and (v["verdict"] != "copies" or as_base(about, v))
+        and "subject" in v
     ]
     return max(fair, key=lambda v: v["subject"], default=None)
 
@@ -569,10 +574,8 @@ def sentence(about: Mapping[str, Any]) -> str:
         text += f" {_are(main['nearly'], ' more')} nearly copied."
     last, first = begins(about)
     if first is not None and len(series(about["variants"], about["main"])) > 1:
-        text += f" Copies begin at {first}"
-        text += (
-            f"; {last} is the last in which none was seen." if last else ", the first looked at."
-        )
+        before = f"; {last} {unseen_in(about, last)}." if last else ", the first looked at."
+        text += f" Copies begin at {first}{before}"
     if (cleaned := row_of(about, CLEANED)) is not None:
         left = "none is" if not cleaned["copied"] else f"{_are(cleaned['copied'])} still"
         text += f" With the neurons off {left} copied{_named(cleaned)}{_as_base(about, cleaned)}."
@@ -615,6 +618,13 @@ def _as_base(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     base = row_of(about, BASE)
     assert base is not None
     return f", no more than by the base ({base['copied']}), which was not trained on them"
+
+
+def unseen_in(about: Mapping[str, Any], name: str) -> str:
+    """What is said of a model that does not copy, or not more than the base."""
+    row = row_of(about, name)
+    is_like_base = row is not None and as_base(about, row)
+    return "copies no more than the base" if is_like_base else "gave no copy"
 
 
 def _kept(about: Mapping[str, Any], cleaned: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from findnemo.runs.fine_tunes import (
     row_of,
     series,
     training_of,
+    unseen_in,
 )
 from findnemo.runs.overview import memorized, value_layers
 from findnemo.runs.standing import (
@@ -392,7 +393,9 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
     pictures = f"it copies {main['copied']} of {count(different(about), 'training picture')}"
     if astray(about):
         pictures += f", and with {_these(neurons)} off its images no longer follow the captions"
-    other = "" if best is None or best["name"] == CLEANED else f"; {best['name']} gave no copy"
+    other = ""
+    if best is not None and best["name"] != CLEANED:
+        other = f"; {best['name']} {unseen_in(about, best['name'])}"
     why = ("weaker",) if strengths(about) and not other else ()
     return Decision("hold", f"Do not release it: {pictures}{other}.", why)
 
