@@ -22,7 +22,14 @@ from findnemo.prompts import Prompt
 from findnemo.runs import Work, audit, start
 from findnemo.runs.audit import neurons_of
 from findnemo.runs.calibrating import as_published
-from findnemo.runs.compare import compare, methods, nemo_of, samples, switched_off
+from findnemo.runs.compare import (
+    compare,
+    compared_captions,
+    methods,
+    nemo_of,
+    samples,
+    switched_off,
+)
 from findnemo.runs.ordinary import ordinary
 from findnemo.runs.workers import Serial
 from findnemo.studies import Bench, not_memorized, under_tau
@@ -541,3 +548,11 @@ def test_a_method_of_others_that_breaks_is_told_and_the_rest_goes_on(other, monk
     assert caption.failed["compare:early"] == "mitigation 'early' failed (ValueError: early)"
     assert caption.failed["compare:late"] == "mitigation 'late' failed (KeyError: 'late')"
     assert not other.model.denoiser._forward_pre_hooks
+
+
+def test_a_table_of_some_captions_names_them(other):
+    every = compared_captions(other.run.captions())
+    compare(other, ["neurons"], limit=1)
+    assert f"Compared are 1 caption (row {every[0].row}) of {len(every)}." in table(other.run).note
+    compare(other, ["neurons"])
+    assert "Compared are" not in table(other.run).note

@@ -7,6 +7,7 @@ from dataclasses import replace
 from statistics import mean, median
 from typing import Any
 
+from findnemo import demo
 from findnemo.errors import StoppedError
 from findnemo.metrics.kind import is_memory
 from findnemo.mitigation import MITIGATIONS, parsed
@@ -95,7 +96,9 @@ def table(
     }
     images = {p["images"] for kinds in lines.values() for row in kinds.values() for p in row}
     seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which no search has looked. "
-    return comparison("Mitigations", lines, TABLE1, seeds + _about(run, captions), intervals, clip)
+    shown = [c for c in captions if any(stage.startswith(stage_of) for stage in c.results)]
+    note = seeds + _about(run, shown, len(captions))
+    return comparison("Mitigations", lines, TABLE1, note, intervals, clip)
 
 
 def sampled(bench: Bench) -> list[Caption]:
@@ -211,10 +214,15 @@ def _payloads(captions: Sequence[Caption], names: Sequence[str], stage_of: str) 
     ]
 
 
-def _about(run: Run, captions: list[Caption]) -> str:
-    """What the rows with neurons are, and which captions are missing in the table."""
+def _about(run: Run, captions: list[Caption], every: int) -> str:
+    """What the rows with neurons are, which captions of `every` one are in the table, and by which
+    descriptor.
+    """
     settings = settings_of(run)
-    text = (
+    text = f"Compared are {_named(captions)} of {every}. " * (len(captions) < every)
+    if run.meta("source") in demo.MODELS and "descriptor" not in settings["judges"]:
+        text += "The descriptor is the demo's own, the paper's SSCD. "
+    text += (
         "NeMo: the listing as published (Algorithms 1 to 4), nothing added; the set before its"
         " refinement is a row of Table 4 (`findnemo study table4`). Random neurons: as"
         " many of each layer as NeMo's (all others of a layer of which NeMo has more than half),"
