@@ -217,6 +217,12 @@ def test_a_single_file_is_checked_against_its_run(place, tmp_path):
     right = cli("export", place / "run", "--check", clean)
     assert right.status == 0, right.err
     assert f"{clean} is right" in " ".join(right.err.split())
+    assert "is missing" not in right.err
+    (moved := tmp_path / "moved" / clean.name).parent.mkdir()
+    shutil.copy(clean, moved)
+    beside = clean.with_suffix(".yaml").exists()
+    alone = cli("export", place / "run", "--check", moved)
+    assert (f"{moved.with_suffix('.yaml')} is missing" in " ".join(alone.err.split())) is beside
     tensors = load_file(clean)
     name = next(name for name in tensors if name.startswith("first_stage_model"))
     for other, what in (

@@ -70,7 +70,7 @@ def test_a_lora_without_its_copies_is_right_and_the_lora_itself_is_not(run, tmp_
         place = tasks.export(of_lora, [form], tmp_path / f"{form}.safetensors")[form]
         assert tasks.check_export(of_lora, place) == []
     (told,) = tasks.check_export(of_lora, trained)
-    assert told == f"unet {layer}.weight has other values in 1 of its rows (1)"
+    assert told == f"unet {layer}.weight is not edited in 1 of its rows (1)"
 
 
 def test_the_right_rows_in_the_wrong_layers_are_named(run, clean):
@@ -133,7 +133,7 @@ def test_by_the_command_line(run, clean):
     assert "with 4 neurons off, all else unchanged" in " ".join(right.err.split())
     wrong = cli("export", run, "--check", run.parent / "model")
     assert wrong.status == 1
-    assert "has other values in 2 of its rows (0, 3)" in " ".join(wrong.err.split())
+    assert "is not edited in 2 of its rows (0, 3)" in " ".join(wrong.err.split())
     assert "is not the audited model with these neurons off" in " ".join(wrong.err.split())
     both = cli("export", run, "--check", clean, "--out", clean.parent / "again")
     assert both.status == 2

@@ -61,9 +61,10 @@ def export(
         Path | None,
         typer.Option(
             help=(
-                "Write nothing: hold an export against the audited model with the neurons off, weight"
+                "Write nothing: compare an export with the audited model with its neurons off, weight"
                 " by weight."
-            )
+            ),
+            rich_help_panel="Output",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
@@ -87,6 +88,8 @@ def export(
 
     Example: `findnemo export run --to file --out clean.safetensors`
 
+    Example: `findnemo export run --check clean.safetensors`
+
     Example: `findnemo export run --to adapter --out adapter.safetensors`
 
     Example: `findnemo export run --to kohya --to card --caption 12 --caption "Living in the Light"
@@ -97,8 +100,6 @@ def export(
     Example: `findnemo export run --neurons-file neurons.json --out by-hand`
 
     Example: `findnemo export run --to card --push me/my-model`
-
-    Example: `findnemo export run --check clean.safetensors`
     """
     from findnemo import tasks
     from findnemo.runtime.threads import threads
@@ -118,6 +119,6 @@ def _check(told: list[str], place: Path) -> None:
     if told:
         for line in told[:MOST]:
             warn(line)
-        more = f" ({len(told) - MOST} more differences)" if len(told) > MOST else ""
+        more = f" (differences: {len(told)})"
         warn(f"{place} is not the audited model with these neurons off{more}")
         raise typer.Exit(FAILED)

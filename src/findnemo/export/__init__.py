@@ -62,6 +62,7 @@ __all__ = [
     "kohya_weights",
     "made_of",
     "markdown",
+    "missing_beside",
     "model_card",
     "original_tensors",
     "push_card",
@@ -191,6 +192,15 @@ def remarks(form: str, path: str | Path, model: Model | None) -> list[str]:
         f"ComfyUI needs the node {node} behind this file: it reads no .yaml": node is not None,
     }
     return [line for line, holds in told.items() if holds]
+
+
+def missing_beside(path: Path, model: Model) -> Path | None:
+    """The `.yaml` that a single file of the model needs beside it, if it is not there."""
+    described = FORMS["file"].beside
+    if not path.is_file() or described is None or described(model) is None:
+        return None
+    beside = path.with_suffix(".yaml")
+    return None if beside.exists() else beside
 
 
 def _dtypes(checkpoint: Path) -> list[str]:

@@ -58,16 +58,19 @@ def deviations(
     """
     expected = type(audited)(prune(audited, chosen.neurons, chosen.factor), audited.source)
     settings = _settings(exported).differences(_settings(expected))
-    return [*settings, *_other_weights(expected, exported, rounding)]
+    return [*settings, *_other_weights(audited, expected, exported, rounding)]
 
 
 def _settings(model: Model) -> Identity:
     return Identity({name: Part(part.settings) for name, part in model.identity.parts.items()})
 
 
-def _other_weights(expected: Model, exported: Model, rounding: float) -> Iterator[str]:
+def _other_weights(
+    audited: Model, expected: Model, exported: Model, rounding: float
+) -> Iterator[str]:
     """A sentence for each tensor of the networks that is another one than expected."""
     theirs = networks_of(exported.pipeline)
+    before = weights_of(audited.denoiser)
     for name, network in networks_of(expected.pipeline).items():
         if name in SPARE or name not in theirs:  # that one is missing is among the settings
             continue
@@ -75,12 +78,13 @@ def _other_weights(expected: Model, exported: Model, rounding: float) -> Iterato
         yield from (f"{name} lacks {key}" for key in wanted.keys() - given.keys())
         yield from (f"{name} has {key} too" for key in given.keys() - wanted.keys())
         for key in sorted(wanted.keys() & given.keys()):
-            if told := _other_rows(wanted[key].cpu(), given[key].cpu(), rounding):
+            unedited = before.get(key) if name == expected.component else None
+            if told := _other_rows(wanted[key].cpu(), given[key].cpu(), unedited, rounding):
                 yield f"{name} {key} {told}"
 
 
-def _other_rows(wanted: Tensor, given: Tensor, rounding: float) -> str:
-    """What is other in a tensor, in words; empty if nothing is."""
+def _other_rows(wanted: Tensor, given: Tensor, unedited: Tensor | None, rounding: float) -> str:
+    """What is other in a tensor, in words; empty if nothing is. `unedited`: as it was audited."""
     if wanted.shape != given.shape:
         return f"is {tuple(given.shape)} instead of {tuple(wanted.shape)}"
     if rounding:
@@ -91,4 +95,8 @@ def _other_rows(wanted: Tensor, given: Tensor, rounding: float) -> str:
         apart = min((form != given for form in forms), key=lambda other: int(other.sum()))
     rows = apart.reshape(len(apart) if apart.dim() else 1, -1).any(1).nonzero().flatten().tolist()
     some = ", ".join(map(str, rows[:ROWS])) + (", ..." if len(rows) > ROWS else "")
-    return f"has other values in {len(rows)} of its rows ({some})" if rows else ""
+    if not rows:
+        return ""
+    if unedited is not None and torch.equal(unedited.cpu()[rows], given[rows]):
+        return f"is not edited in {len(rows)} of its rows ({some})"
+    return f"has other values in {len(rows)} of its rows ({some})"

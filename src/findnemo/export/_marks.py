@@ -98,7 +98,8 @@ def tell_limits(pipeline: Any) -> None:
         notice(
             "ComfyUI and other user interfaces will not load this file, because they know the"
             f" sizes of Stable Diffusion 1.x, 2.x and SDXL only ({'; '.join(told)}); findnemo"
-            " reads it with this model's configuration (--config), diffusers too (config=)"
+            " reads it with this model's configuration (--config), diffusers too (config=); for"
+            " diffusers alone, --to checkpoint is simpler"
         )
     else:
         _tell_scaling(pipeline)

@@ -119,6 +119,8 @@ def check_export(
     forms_of.check_model(chosen, audited)
     exported = loaded(_exported(source, place, rounding is not None), listener)
     told = forms_of.deviations(audited, exported, chosen, rounding or 0.0)
+    if rounding is None and (beside := forms_of.missing_beside(Path(place), audited)):
+        listener.warn(f"{beside} is missing: programs read there what the file predicts")
     if not told:
         listener.say(
             f"{place} is right: the audited model ({chosen.fingerprint}) with {_count(chosen)},"
