@@ -28,7 +28,7 @@ def arrows() -> dict[str, set[str]]:
         room = module.split(".")[1]
         targets = graph.find_modules_directly_imported_by(module) - {PACKAGE}
         found.setdefault(room, set()).update(target.split(".")[1] for target in targets)
-    return {room: targets - {room} for room, targets in found.items()}
+    return {room: found[room] - {room} for room in sorted(found)}
 
 
 def levels(imports: dict[str, set[str]]) -> list[list[str]]:
@@ -50,7 +50,7 @@ def draw(rows: list[list[str]], imports: dict[str, set[str]]) -> None:
         for k, room in enumerate(rooms):
             place[room] = ((k + 0.5) / len(rooms) * 10, height)
     for room, targets in imports.items():
-        for target in targets:
+        for target in sorted(targets):
             axis.plot(
                 *zip(place[room], place[target], strict=True), color="#9db4c8", lw=0.5, zorder=1
             )
