@@ -75,8 +75,8 @@ def _other_weights(
         if name in SPARE or name not in theirs:  # that one is missing is among the settings
             continue
         wanted, given = weights_of(network), weights_of(theirs[name])
-        yield from (f"{name} lacks {key}" for key in wanted.keys() - given.keys())
-        yield from (f"{name} has {key} too" for key in given.keys() - wanted.keys())
+        yield from (f"{name} lacks {key}" for key in sorted(wanted.keys() - given.keys()))
+        yield from (f"{name} has {key} too" for key in sorted(given.keys() - wanted.keys()))
         for key in sorted(wanted.keys() & given.keys()):
             unedited = before.get(key) if name == expected.component else None
             if told := _other_rows(wanted[key].cpu(), given[key].cpu(), unedited, rounding):
