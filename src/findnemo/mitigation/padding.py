@@ -27,11 +27,12 @@ def masked_padding(model: Model, case: Case, share: float | None = None) -> Iter
     """Encode prompts padded with "!", and set the end of the text to zero; with `share`, only set
     the first `share` of the padding to zero.
 
-    Published (Kim and No 2026): the first variant, and a share of .7. The caption's own words are encoded before the
-    end and stay unchanged, and so do pooled embeddings. Rows without the prompt (guidance) and an
-    empty prompt stay unchanged; the released code masks them too in the first variant. Raises
-    InputError for an invalid share, or a pipeline call with prompt_embeds, which hide the end of
-    the text, or with prompt_2. Raises ModelError for a text encoder other than CLIP's.
+    Published (Kim and No 2026): the first variant, and a share of .7. The caption's own words are
+    encoded before the end and stay unchanged, and so do pooled embeddings. Rows without the prompt
+    (guidance) and an empty prompt stay unchanged; the released code masks them too in the first
+    variant. Raises InputError for an invalid share, or a pipeline call with prompt_embeds, which
+    hide the end of the text, or with prompt_2. Raises ModelError for a text encoder other than
+    CLIP's.
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"

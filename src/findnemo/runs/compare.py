@@ -99,8 +99,8 @@ def compare(
     Answers that the run holds are not computed again. The first image of each method is kept in
     `compare/`. A method that fails on a caption is recorded as failed with the reason.
 
-    `limit`: only so many captions (`in_turn`). `captions`: only these. `pool`: the workers; without one, this
-    process. Once `stop` returns True, nothing more is begun.
+    `limit`: only so many captions (`in_turn`). `captions`: only these. `pool`: the workers; without
+    one, this process. Once `stop` returns True, nothing more is begun.
 
     Raises MismatchError if the model, with autoencoder and sampler, is not the run's.
     """
