@@ -41,7 +41,7 @@ audit: setup $(AUDIT)/.ready
 	$(BIN)/python recipes/known_holes.py build/audit.json
 
 docs: setup
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # an interpreter whose PyTorch has the GPU is taken as it is
 gpu:

@@ -196,6 +196,31 @@ def test_a_fine_tune_that_copies_is_advised_a_lower_strength_and_no_more_images(
         assert ("a lower strength, an earlier checkpoint" in found.because) == (verdict == "copies")
 
 
+def strength(share: float, verdict: str = "copies", copied: int = 2) -> dict:
+    one = {"name": f"LoRA x {share:g}", "strength": share, "verdict": verdict, "copied": copied}
+    return MAIN | one
+
+
+@pytest.mark.parametrize(
+    ("weaker", "helps"),
+    [
+        ([], "a lower strength"),
+        ([strength(0.4)], "a lower strength"),  # weaker ones are still to be looked at
+        ([strength(0.16), strength(0.4)], "No strength from 0.16 to 1 is free of copies."),
+        ([strength(0.16, "does not copy", 0)], "a lower strength"),
+    ],
+)
+def test_what_was_tried_in_vain_is_not_advised_again(run, weaker, helps):
+    kept = about(BASE, *weaker) | {"sentence": "So it is."}
+    kept["variants"] = [BASE, *weaker, MAIN]
+    kept["pictures"] = [{"group": 0, "ways": {"own": [4, 4]}}]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("findnemo.runs.verdict.training_of", lambda run: kept)
+        found = advice_of(run, list(run.captions()), place="run")
+    assert helps in found.because
+    assert ("No strength" in found.because) == helps.startswith("No strength")
+
+
 @pytest.fixture
 def run(tmp_path):
     mean, std = ({name: torch.ones(8) for name in "ab"} for _ in range(2))

@@ -136,6 +136,7 @@ def show_training(run: Run) -> None:
     if (about := training_of(run)) is None:
         return
     stdout.print(variants_table(about))
+    tell("pictures: copied by any prompt; copies: images of the training captions only")
     if controls := controls_told(about):
         tell(controls)
     if canaries := canaries_told(about):

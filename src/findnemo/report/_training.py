@@ -170,11 +170,14 @@ def _begins(about: Mapping[str, Any], pictures: int) -> dict[str, str]:
         note = note if first else "no model that was looked at copies more than the base"
         return {"label": "copies begin at", "value": first or NONE, "note": note, "tone": ""}
     cleaned, base = row_of(about, CLEANED), row_of(about, BASE)
+    notes = [f"base {base['copied']} of {pictures}"] if base else []
+    if cleaned and astray(about):
+        notes.append("its images no longer follow the captions")
     return {
         "label": "copied with the neurons off",
         "value": f"{cleaned['copied']} of {pictures}" if cleaned else NONE,
-        "note": f"base {base['copied']} of {pictures}" if base else "",
-        "tone": "bad" if cleaned and astray(about) else "",
+        "note": "; ".join(notes),
+        "tone": "",
     }
 
 

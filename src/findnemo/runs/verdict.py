@@ -14,6 +14,7 @@ from findnemo.calibration import Calibration
 from findnemo.runs._tried import EMBEDDING, OFF, prompts_of, verdicts
 from findnemo.runs.fine_tunes import (
     CLEANED,
+    as_base,
     astray,
     choice,
     different,
@@ -50,6 +51,11 @@ RATE = (
 )
 HELP = (
     "What helps is a lower strength, an earlier checkpoint, or training again without repeats"
+    " (docs/fine-tunes.md, How to get rid of copies)."
+)
+EXHAUSTED = (
+    "No strength from {weakest:g} to {strongest:g} is free of copies. What helps is an earlier"
+    " checkpoint, or training again with fewer steps and without repeats"
     " (docs/fine-tunes.md, How to get rid of copies)."
 )
 WEAKER = (0.4, 0.6, 0.8)  # strengths to look at next, as shares of the weakest so far
@@ -241,8 +247,8 @@ def advice_of(
     training = training_of(run)
     decision = training and of_training(training, len(all_neurons(captions)))
     because = training["sentence"] if training else ""
-    if decision and decision.action == "hold":
-        because = f"{because} {HELP}"
+    if training and decision and decision.action == "hold":
+        because = f"{because} {_what_helps(training)}"
     if not decision:
         returned = _returned(captions, run.meta("bases") or {})
         decision = advice(captions, *looked_at(run, of), returned)
@@ -414,6 +420,16 @@ def strengths(about: Mapping[str, Any]) -> list[float]:
     if not known or len({one["checkpoint"] for one in models}) > 1 or known[0] <= WEAKEST:
         return []
     return [*(round(share * known[0], 3) for share in WEAKER), *known]
+
+
+def _what_helps(about: Mapping[str, Any]) -> str:
+    """What helps against the copies of a fine-tune, as far as it was not tried in vain."""
+    models = series(about["variants"], about["main"])
+    known = sorted({one["strength"] for one in models if one["strength"]})
+    in_vain = all(one["verdict"] == "copies" and not as_base(about, one) for one in models)
+    if len(known) < 2 or strengths(about) or not in_vain:
+        return HELP
+    return EXHAUSTED.format(weakest=known[0], strongest=known[-1])
 
 
 def _returned(captions: Sequence[Caption], bases: Mapping[str, str]) -> int:
