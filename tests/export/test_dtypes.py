@@ -29,7 +29,7 @@ from findnemo.models._unet_names import unet_name
 from findnemo.runs import Run
 
 CAPTION = "a red fox"
-UNUSUAL = "ComfyUI and other user interfaces will not load this file"  # of small models
+UNUSUAL = "ComfyUI and other user interfaces will not load"  # of small models
 
 
 def chosen_of(folder: Path, model, neurons, **options):

@@ -124,7 +124,9 @@ def test_the_demos_clip_sees_pixels_from_minus_one_to_one():
 
 
 def test_bad_input_is_refused(clip, tmp_path):
-    with pytest.raises(InputError, match="2 images and 1 captions"):
+    with pytest.raises(
+        InputError, match="images: 2, captions: 1; give one caption for every image"
+    ):
         Alignment(clip)([picture()] * 2, ["a cat"])
     with pytest.raises(InputError, match="mean and std belong together"):
         Alignment(clip, mean=MEAN)

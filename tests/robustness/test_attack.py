@@ -184,7 +184,7 @@ def test_controls_are_as_rich_and_not_the_same(tmp_path):
         p for pixel in picture.getdata() for p in pixel
     )
     assert scrambled(picture).tobytes() != picture.tobytes() != mirrored(picture).tobytes()
-    with pytest.raises(InputError, match="holds 0 pictures"):
+    with pytest.raises(InputError, match=r"\(PNG, JPEG, WebP\): 0; as controls 1 are needed"):
         pictures(tmp_path)
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"a\.png is not a readable picture"):

@@ -97,7 +97,7 @@ def table(
     images = {p["images"] for kinds in lines.values() for row in kinds.values() for p in row}
     seeds = f"{'/'.join(map(str, sorted(images)))} seeds a caption, at which no search has looked. "
     shown = [c for c in captions if any(stage.startswith(stage_of) for stage in c.results)]
-    note = seeds + _about(run, shown, len(captions))
+    note = seeds + _about(run, shown or captions, len(captions))
     return comparison("Mitigations", lines, TABLE1, note, intervals, clip)
 
 
