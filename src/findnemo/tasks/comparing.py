@@ -13,7 +13,7 @@ from findnemo.errors import FindnemoError
 from findnemo.files.writing import written
 from findnemo.images import check_images
 from findnemo.metrics import Alignment
-from findnemo.prompts import PromptStream, PromptTable, read_training
+from findnemo.prompts import Prompt, PromptStream, PromptTable, read_training
 from findnemo.runs import Caption, Run, Work, settings_of
 from findnemo.runs.compare import compare as compare_run
 from findnemo.runs.compare import in_turn, methods, write_sheets
@@ -38,11 +38,13 @@ from findnemo.studies import (
 from findnemo.studies import study as make_studies
 from findnemo.studies._registry import chosen as chosen_studies
 from findnemo.studies._rows import judge_of
-from findnemo.studies.table1 import costs, each, table
+from findnemo.studies.table1 import costs, each
+from findnemo.studies.table1 import table as table1_of
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     at_work,
     captions_of,
+    folder_of,
     holdout_of,
     images_of,
     kept_of,
@@ -110,6 +112,8 @@ def compare(
     early = replace(output, report=False)
     asked = None
     given = captions_of(prompts)
+    whole = replace(given, limit=None)
+    table, folder = None, None
     if begun(place):
         refuse_changed(place, detecting, pictures)
         with Run.open(place) as old:
@@ -117,8 +121,10 @@ def compare(
             model = source_of(old, model)
             named = settings_of(old)["judges"] | named_judges(pictures)
             pictured = old.names_pictures()
+        if given.source is not None:
+            table = _limited(table_of(whole, model, listener), given.limit)
+            folder = folder_of(given)
     else:
-        whole = replace(given, limit=None)
         request = Request(model, whole, early, PATH, detecting, pictures=pictures)
         asked = ready(request, listener)
         asked = replace(asked, table=_limited(asked.table, given.limit))
@@ -134,7 +140,7 @@ def compare(
         if asked:
             run = perform(asked, pool, listener)
         else:
-            run = go_on(pool, prompts, early, pictures, listener)
+            run = go_on(pool, table, folder, early, pictures, listener)
         run.close()
         with resumed(place, pool) as work:
             if not listener.stop():
@@ -142,7 +148,7 @@ def compare(
             write_sheets(work)
             warn_missing(work.original, listener)
             clip = judge_of(work.run, work.plan.judges)
-            table1 = table(work.run, comparing.intervals, clip)
+            table1 = table1_of(work.run, comparing.intervals, clip)
             for name, made in (
                 ("table1", table1),
                 ("costs", costs(work.run)),
@@ -157,10 +163,17 @@ def compare(
 
 
 def _limited(table: PromptTable | PromptStream, limit: int | None) -> PromptTable | PromptStream:
-    """The captions of a table to compare on, each type of memory in turn; of a stream, the first."""
-    if isinstance(table, PromptTable) and limit is not None:
-        return replace(table, prompts=tuple(in_turn(table.prompts, limit)))
-    return table.limit(limit)
+    """The captions of a table to compare on, each type of memory in turn (`in_turn`).
+
+    Raises InputError for a limit under 1.
+    """
+    if limit is None:
+        return table
+    table.limit(limit)  # checks it
+    distinct: dict[str, Prompt] = {}
+    for prompt in table:
+        distinct.setdefault(prompt.text, prompt)
+    return PromptTable(table.source, tuple(in_turn(list(distinct.values()), limit)))
 
 
 def study(

@@ -673,16 +673,22 @@ def begun(out: str | Path) -> bool:
     return all((Path(out) / name).is_file() for name in names)
 
 
-def go_on(pool: Pool, prompts: Any, output: Output, pictures: Pictures, listener: Listener) -> Run:
+def go_on(
+    pool: Pool,
+    table: Any,
+    folder: Path | None,
+    output: Output,
+    pictures: Pictures,
+    listener: Listener,
+) -> Run:
     """Resume an audit with the settings that its run keeps, and with other images and judges if
     `pictures` requests them.
+
+    `table`: the captions to audit; None: those of the run. `folder`: that of their pictures.
     """
     kept = kept_of(output.path)
     plan = with_pictures(kept.plan, pictures)
     listener.say(f"{output.path} goes on with its own settings and calibration")
-    given = captions_of(prompts)
-    table = None if given.source is None else table_of(given, pool.model, listener)
-    folder = None if given.source is None else folder_of(given)
     asked = Ready(table, kept.calibration, output, PATH, plan, kept.part, folder)
     return run_stages(pool, kept.calibration, asked, listener)
 
