@@ -4,6 +4,7 @@ is the model whose neurons are off.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -423,6 +424,24 @@ def test_a_run_without_a_lora_is_refused(bases, tmp_path):
         ):
             exported(form, tmp_path / form, model)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("alpha", [None, 2.0])
+def test_the_weaker_lora_of_the_docs_is_the_lora_at_that_strength(
+    bases, tmp_path, monkeypatch, alpha
+):
+    docs = Path(__file__).parents[2] / "docs" / "fine-tunes.md"
+    blocks = re.findall(r"```python\n(.*?)```", docs.read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = (block for block in blocks if "weaker.safetensors" in block)
+    file = lora(tmp_path, tiny_pipeline(), {"unet": VALUES}, alpha)
+    file.rename(tmp_path / "adapter.safetensors")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    weaker = findnemo.load(bases("sd"), lora="weaker.safetensors").denoiser.state_dict()
+    wanted = findnemo.load(bases("sd"), lora="adapter.safetensors:0.4").denoiser.state_dict()
+    full = findnemo.load(bases("sd"), lora="adapter.safetensors").denoiser.state_dict()
+    assert_close(weaker, wanted, 1e-6)
+    assert any(not torch.allclose(full[name], wanted[name], atol=1e-3) for name in wanted)
 
 
 def test_by_the_command_line(bases, tmp_path):

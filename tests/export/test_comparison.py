@@ -42,12 +42,28 @@ def clean(run, tmp_path) -> Path:
     return tasks.export(run, ["checkpoint"], tmp_path / "clean")["checkpoint"]
 
 
-@pytest.mark.parametrize("form", ["checkpoint", "lora", "kohya"])
+@pytest.mark.parametrize("form", ["checkpoint", "file", "lora", "kohya"])
 @pytest.mark.parametrize("dtype", [None, "float16", "bfloat16"])
 def test_every_form_in_every_dtype_is_right(run, tmp_path, form, dtype):
-    name = "clean.safetensors" if form == "kohya" else "clean"
+    name = "clean.safetensors" if form in ("file", "kohya") else "clean"
     place = tasks.export(run, [form], tmp_path / name, model=Source(dtype=dtype))[form]
     assert tasks.check_export(run, place) == []
+
+
+def test_a_single_file_without_its_yaml_is_right_and_that_is_said(tmp_path):
+    tiny_pipeline("v_prediction").save_pretrained(tmp_path / "model")
+    model = findnemo.load(tmp_path / "model")
+    neurons = NeuronSet({next(iter(model.widths())): [1]})
+    run = make_run(tmp_path / "run", model, {CAPTION: neurons})
+    place = tasks.export(run, ["file"], tmp_path / "clean.safetensors")["file"]
+    heard: list[str] = []
+    listener = tasks.Listener(warn=heard.append)
+    assert tasks.check_export(run, place, listener=listener) == []
+    assert heard == []
+    beside = place.with_suffix(".yaml")
+    beside.unlink()
+    assert tasks.check_export(run, place, listener=listener) == []
+    assert heard == [f"{beside} is missing: programs read there what the file predicts"]
 
 
 def test_a_lora_without_its_copies_is_right_and_the_lora_itself_is_not(run, tmp_path):

@@ -14,7 +14,7 @@ from findnemo.export._selection import Selection
 from findnemo.files.tensors import DTYPES, read_header
 from findnemo.models import Model
 from findnemo.models._content import HALVES, weights_of
-from findnemo.models._identity import Identity, Part
+from findnemo.models._identified import settings
 from findnemo.models._lora import lora_file
 from findnemo.models._modules import SPARE, networks_of
 
@@ -57,12 +57,8 @@ def deviations(
         findnemo.export.deviations(findnemo.load("model"), findnemo.load("clean"), chosen)
     """
     expected = type(audited)(prune(audited, chosen.neurons, chosen.factor), audited.source)
-    settings = _settings(exported).differences(_settings(expected))
-    return [*settings, *_other_weights(audited, expected, exported, rounding)]
-
-
-def _settings(model: Model) -> Identity:
-    return Identity({name: Part(part.settings) for name, part in model.identity.parts.items()})
+    now, then = (settings(model.pipeline, model.schedule) for model in (exported, expected))
+    return [*now.differences(then), *_other_weights(audited, expected, exported, rounding)]
 
 
 def _other_weights(

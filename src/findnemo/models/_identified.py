@@ -35,12 +35,24 @@ WORDS = (
 Digests = dict[str, tuple[str, Any]]  # part -> its earlier stamp, and its digests at that time
 
 
-def identity(pipeline: Any, schedule: tuple[str, ...], cache: Digests) -> Identity:
+def settings(pipeline: Any, schedule: tuple[str, ...]) -> Identity:
+    """The identity of a pipeline without its weights, which are not read."""
+    found = identity(pipeline, schedule, {}, lambda cache, name, tensors: {})
+    return Identity({name: Part(part.settings) for name, part in found.parts.items()})
+
+
+def identity(
+    pipeline: Any,
+    schedule: tuple[str, ...],
+    cache: Digests,
+    read: Callable[[Digests, str, Mapping[str, Tensor]], dict[str, Any]] | None = None,
+) -> Identity:
     """The identity of a pipeline as it is now.
 
     `schedule`: settings of its scheduler that noise depends on. `cache`: earlier digests, which
-    this updates.
+    this updates. `read`: what is kept of the weights of a part; default: their digests.
     """
+    read = read or _digests
     parts = {"findnemo": Part({"method": METHOD}), "pipeline": Part(_pipeline(pipeline))}
     if size := getattr(pipeline, "default_sample_size", None):
         parts["size"] = Part({"default_sample_size": size})
@@ -52,10 +64,10 @@ def identity(pipeline: Any, schedule: tuple[str, ...], cache: Digests) -> Identi
         component = getattr(component, "_orig_mod", component)
         if isinstance(component, nn.Module):
             module = Module.of(component)
-            parts[name] = Part(settings_of(component), _digests(cache, name, module.tensors))
-            for adapter, settings in acting(module):
-                weights = _digests(cache, f"{name} {adapter}", module.adapters.get(adapter, {}))
-                parts[f"{ADAPTER}{adapter!r} of {name}"] = Part(settings, weights)
+            parts[name] = Part(settings_of(component), read(cache, name, module.tensors))
+            for adapter, acts in acting(module):
+                weights = read(cache, f"{name} {adapter}", module.adapters.get(adapter, {}))
+                parts[f"{ADAPTER}{adapter!r} of {name}"] = Part(acts, weights)
             fused += [f"{ADAPTER}{adapter!r} of {name}" for adapter in module.fused]
         elif name == "scheduler":
             parts["scheduler"] = Part(_noise(component, schedule))
