@@ -151,10 +151,11 @@ def each(run: Run, apart: str | None = None) -> Table:
     """
     stage_of = stage_in(own_apart(run) if apart is None else apart)
     captions = compared_captions(each_caption(run))
+    names = _methods_of(captions, stage_of)
     lines: list[list[Cell]] = [
         [c.row, c.text, c.type, name, *(payload.get(key) for key in EACH)]
         for c in captions
-        for name in _methods_of(captions, stage_of)
+        for name in names
         for payload in _payloads([c], [name], stage_of)
     ]
     heads = ["row", "caption", "type", "mitigation", *EACH]
