@@ -474,7 +474,7 @@ def test_a_caption_with_nan_is_status_1_and_named(usual, tmp_path, monkeypatch):
         patch.setattr(StableDiffusion, "encode", poisoned)
         result = cli("detect", *usual, "--out", tmp_path / "run")
     assert result.status == 1
-    assert "failed: row 4: the noise prediction holds NaN or infinity" in result.out
+    assert "failed: row 4 (a tree): the noise prediction holds NaN or infinity" in result.out
     assert outcome(tmp_path / "run")["failed"] == 1
     assert cli("detect", *usual, "-q", "--out", tmp_path / "run").status == 0
     assert outcome(tmp_path / "run")["failed"] == 0

@@ -269,7 +269,7 @@ def test_the_terminal_shows_them_too(tmp_path):
         ["1", "0.900"],
         ["3", "0.700", "0.002"],
     ]
-    assert "row 1: What carries it: <b>all</b> key layers." in cli("inspect", run).out
+    assert "row 1 (far): What carries it: <b>all</b> key layers." in cli("inspect", run).out
 
 
 @pytest.mark.parametrize(
@@ -429,7 +429,7 @@ def test_a_thousand_captions_stay_under_five_megabytes(tmp_path):
     assert sum(tag == "article" for tag, _ in page.tags) == 1000
     assert "20 captions have a line only" in page.text
     assert "260 more captions over tau" in page.text
-    assert "680 captions under tau" in page.text
+    assert "680 captions not memorized" in page.text
 
 
 TRAINING = {
@@ -489,9 +489,9 @@ def test_the_next_command_of_a_page_names_no_place_and_no_secret(tmp_path):
         "Next:",
         "findnemo",
         "audit",
-        "sd",
+        "…/sd",
         "--lora",
-        "'my",
+        "…/'my",
         "lora.safetensors'",
         "--config",
         "'https://***@host/c'",
@@ -500,6 +500,7 @@ def test_the_next_command_of_a_page_names_no_place_and_no_secret(tmp_path):
         "--out",
         "RUN",
     ]
+    assert "… are folders that this page leaves out" in page.text
     assert "/home/me" not in page.text
     assert "me:word" not in page.text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from findnemo.runs.fine_tunes import (
     label,
     sentence,
     worst,
+    write_table,
 )
 from findnemo.runs.verdict import of_training
 
@@ -84,6 +86,32 @@ def test_a_strength_that_copies_as_the_base_does_begins_nothing_and_may_be_taken
     assert choice(found)["name"] == "LoRA x 0.2"
     assert of_training(found, 7).sentence.endswith("; LoRA x 0.2 copies no more than the base.")
     assert of_training(found, 7).why == ()
+
+
+def test_another_picture_than_the_bases_is_no_copy_of_the_bases():
+    """As many pictures and images as the base copies, but not the same ones."""
+    weak = model("LoRA x 0.2", "copies", 1, copies=2, files=["b.png"])
+    found = about(weak, model("LoRA", "copies", 4, files=["a.png", "b.png"]), main="LoRA")
+    found["variants"][0] = model("base", "copies", 1, copies=2, files=["a.png"])
+    assert label(found, weak) == "copies"
+    assert begins(found) == (None, "LoRA x 0.2")
+    assert "Copies begin at LoRA x 0.2 (b.png), the first looked at." in sentence(found)
+    weak["files"] = ["a.png"]
+    assert label(found, weak) == "as the base"
+    told = "Copies begin at LoRA (b.png); LoRA x 0.2 copies no more than the base."
+    assert told in sentence(found)
+
+
+def test_the_table_of_pictures_says_which_models_copy_each(tmp_path):
+    """Equal pictures share a group: a model that copies one copies the other."""
+    found = about(model("LoRA", "copies", 2, files=["p0.png", "p1.png"]), main="LoRA", pictures=3)
+    found["variants"][0] = model("base", "copies", 1, files=["p0.png"])
+    seen = {"similarity": 0.9, "margin": 0.1, "level": 0.7, "begins": None, "caption": "a cat"}
+    for k, one in enumerate(found["pictures"]):
+        one |= seen | {"file": f"p{k}.png", "group": (0, 1, 0)[k], "state": "copied"}
+    write_table(found, tmp_path / "training.csv")
+    rows = list(csv.DictReader((tmp_path / "training.csv").open(encoding="utf-8")))
+    assert [row["copied_by"] for row in rows] == ["base; LoRA", "LoRA", "base; LoRA"]
 
 
 def test_of_one_checkpoint_copies_begin_at_a_strength():
@@ -194,7 +222,11 @@ def test_begins_at_is_a_column_of_several_models_only(scales, monkeypatch):
 
 def test_controls_are_explained_in_a_sentence():
     found = about(model("LoRA", controls=[5, 112]), main="LoRA")
-    assert controls_told(found).startswith("5 of 112 controls are as like a training picture")
+    told = (
+        "Of 112 pictures that cannot be copies (images of the base), 5 are as similar to a training"
+    )
+    assert controls_told(found).startswith(told)
+    assert "pictures held out), 5 are" in controls_told(found | {"held_out": True})
     assert controls_told(about(model("LoRA"), main="LoRA")) == ""
 
 

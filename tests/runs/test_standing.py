@@ -2,7 +2,8 @@
 
 import pytest
 
-from findnemo.runs import STANDINGS, Caption, standing
+from findnemo.runs import STANDINGS, Caption, standing, switched_off
+from findnemo.runs.standing import meaning
 
 TAU = 0.4
 OVER = {"memorized": True, "score": 0.9, "tau": TAU}
@@ -55,3 +56,17 @@ def case(*payloads, **failed) -> Caption:
 def test_standing(caption, want):
     assert standing(caption) == want
     assert want in STANDINGS
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_memory_that_the_neurons_of_other_captions_remove_is_said_to_be_so(own):
+    results = {
+        "detect": OVER | SEEN,
+        "localize": FOUND | {"reached": own},
+        "verify": GONE | {"copies_after": 0.0 if own else 1.0},
+        "union:ab": GONE | {"neurons": 9},
+    }
+    caption = Caption(1, "a cat", 1, None, None, results, {}, 0.0, unions=("ab",))
+    assert standing(caption) == "gone"
+    assert bool(switched_off(caption)) == own
+    assert ("by the neurons of other captions" in meaning(caption)) != own

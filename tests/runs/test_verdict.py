@@ -207,7 +207,11 @@ def strength(share: float, verdict: str = "copies", copied: int = 2) -> dict:
         ([], "a lower strength"),
         ([strength(0.4)], "a lower strength"),  # weaker ones are still to be looked at
         ([strength(0.16), strength(0.4)], "No strength from 0.16 to 1 is free of copies."),
-        ([strength(0.16, "does not copy", 0)], "a lower strength"),
+        (
+            [strength(0.16, "does not copy", 0)],
+            "you may release LoRA x 0.16 instead, with its strength written into the file",
+        ),
+        ([strength(0.16, "cannot be said", 0)], "a lower strength"),
     ],
 )
 def test_what_was_tried_in_vain_is_not_advised_again(run, weaker, helps):

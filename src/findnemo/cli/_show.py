@@ -124,6 +124,7 @@ def show_training(run: Run) -> None:
     runs.
     """
     from findnemo.runs.fine_tunes import (
+        BASE,
         canaries_told,
         captions_told,
         controls_told,
@@ -143,12 +144,17 @@ def show_training(run: Run) -> None:
         tell(plain(canaries))
     pictures = [about["pictures"][k] for k in worst(about)]
     if seen := [one for one in pictures if one["state"] != "not seen"]:
-        stdout.print(training_table(seen, len(series(about["variants"], about["main"])) > 1))
+        are_several = len(series(about["variants"], about["main"])) > 1
+        has_base = any(one["begins"] == BASE for one in seen)
+        stdout.print(training_table(seen, are_several or has_base))
         if len(pictures) < different(about):
             tell(f"Shown are the {len(pictures)} most copied; training.csv has all.")
     if adds_up := captions_told(list(run.captions(stage="detect"))):
         tell(adds_up)
-    tell(f"\nCaptions and neurons of {plain(about['main'])}:")
+    tell(
+        f"\nCaptions and neurons of {plain(about['main'])} (copies: of a few other images with fresh"
+        " seeds, before and with the neurons off):"
+    )
 
 
 VERDICTS = {"does not copy": "green", "cannot be said": "yellow", "as the base": "yellow"}
@@ -193,7 +199,7 @@ def variants_table(about: Mapping[str, Any]) -> Table:
 
 def training_table(pictures: Sequence[Mapping[str, Any]], are_several: bool) -> Table:
     """A line for each training picture: its state, the prompts that copy it, and of several models
-    the first that does.
+    (the base is one) the first that does.
     """
     begins = [Column("begins at")] if are_several else []
     table = Table(
@@ -282,18 +288,26 @@ def _quality_lines(quality: Mapping[str, Any] | None) -> list[str]:
 
 
 def _carried_lines(captions: Sequence[Caption]) -> list[str]:
-    """What carries memories that are out of reach of value neurons."""
-    carriers = [
-        (c.row, found) for c in captions if (found := c.localized and c.localized.diagnosis)
+    """What carries memories that are out of reach of value neurons of their own."""
+    from findnemo.runs.standing import removed_by_others
+
+    carriers = [(c, found) for c in captions if (found := c.localized and c.localized.diagnosis)]
+    others = "the neurons of other captions remove it. "
+    return [
+        f"row {c.row} ({plain(c.text)}): {others if removed_by_others(c) else ''}"
+        f"{plain(found['sentence'])}"
+        for c, found in carriers[:5]
     ]
-    return [f"row {row}: {plain(found['sentence'])}" for row, found in carriers[:5]]
 
 
 def _failed_lines(captions: Sequence[Caption]) -> list[str]:
     from findnemo.runs import failures
 
-    broken = [(c.row, "; ".join(failures(c).values())) for c in captions if failures(c)]
-    return [f"[red]failed:[/] row {row}: {plain(reasons)}" for row, reasons in broken[:5]]
+    broken = [(c.row, c.text, "; ".join(failures(c).values())) for c in captions if failures(c)]
+    return [
+        f"[red]failed:[/] row {row} ({plain(text)}): {plain(reasons)}"
+        for row, text, reasons in broken[:5]
+    ]
 
 
 def _impact_lines(captions: Sequence[Caption]) -> list[str]:

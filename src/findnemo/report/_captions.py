@@ -101,7 +101,7 @@ def wanted_pictures(path: Path, cards: Sequence[Caption], first: Caption | None)
 
 
 def ordered(captions: Sequence[Caption]) -> list[Caption]:
-    """Captions in the order of the page: the worst first; those under tau by their score."""
+    """Captions in the order of the page: the worst first; those not memorized by their score."""
     by_score = sorted(captions, key=lambda c: -(c.score or 0.0) if _is_under(c) else c.id)
     return worst_first(by_score)
 
@@ -117,12 +117,12 @@ def has_card(caption: Caption) -> bool:
 
 def folded(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
     """Lines in groups, each with the text of its fold: the first without one, then those over tau
-    beyond the limit, then those under tau.
+    beyond the limit, then those that are not memorized.
     """
     over = [line for line in lines if not _is_under(line["caption"])]
     under = [line for line in lines if _is_under(line["caption"])]
     open_ = sum(line["standing"] == "open" for line in under)
-    said = f"{count(len(under) - open_, 'caption')} under tau"
+    said = f"{count(len(under) - open_, 'caption')} not memorized"
     said += f", {open_} not looked at yet" if open_ else ""
     groups = [
         ("", over[:LINES]),

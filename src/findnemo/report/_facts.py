@@ -72,6 +72,7 @@ from findnemo.stats import bootstrap, wilson
 if TYPE_CHECKING:
     from findnemo.studies import Table
 
+LEFT_OUT = "…"  # for folders in a command
 LEAST = 5  # values that an interval needs
 CARDS = 300  # captions with a card: pictures, scores and neurons
 LISTED = 3000  # captions with a line; results.csv has the rest
@@ -209,8 +210,19 @@ def facts(run: Run) -> dict[str, Any]:
 
 def _without_places(advice: Advice) -> Advice:
     """Advice whose commands name no folder of this machine: a page goes to others."""
-    commands = (map(placeless, shlex.split(command)) for command in advice.next_commands)
-    return advice._replace(next_commands=tuple(map(shlex.join, commands)))
+    commands = (map(_word, shlex.split(command)) for command in advice.next_commands)
+    return advice._replace(next_commands=tuple(map(" ".join, commands)))
+
+
+def _word(word: str) -> str:
+    """A word of a command, quoted for a shell, with an ellipsis for the folders left out.
+
+    >>> _word("/home/me/my photos"), _word("owner/name"), _word("--out")
+    ("…/'my photos'", 'owner/name', '--out')
+    """
+    name = placeless(word)
+    is_path = name != word and word.replace("\\", "/").rstrip("/").endswith(f"/{name}")
+    return f"{LEFT_OUT}/{shlex.quote(name)}" if is_path else shlex.quote(name)
 
 
 def _shared(

@@ -16,6 +16,7 @@ from findnemo.runs.fine_tunes import (
     as_base,
     astray,
     begins,
+    beyond_base,
     canaries_told,
     choice,
     copies_in,
@@ -104,6 +105,7 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
         "tones": TONES,
         "figures": _figures(about, main),
         "several": len(series(about["variants"], about["main"])) > 1,
+        "beyond": {one["name"]: len(beyond_base(about, one)) for one in about["variants"]},
         "labels": {one["name"]: label(about, one) for one in about["variants"]},
         "choice": choice(about),
         "canaries": canaries_told(about),
@@ -118,7 +120,7 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
     hits, controls = main["controls"]
     best = choice(about)
     bad = "bad" if main["copied"] else ""
-    control = f"95 % interval {interval(*clopper_pearson(hits, controls), percent)}"
+    beside = f"95 % interval {interval(*clopper_pearson(hits, controls), percent)}"
     return [
         {
             "label": "training pictures copied",
@@ -134,9 +136,9 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
             "tone": bad,
         },
         {
-            "label": "controls that reach a copy's level",
+            "label": "images that cannot be copies, as similar as one",
             "value": percent(hits / controls) if controls else NONE,
-            "note": f"{control}, n\u00a0=\u00a0{controls}" if controls else "none was looked at",
+            "note": f"{beside}, n\u00a0=\u00a0{controls}: controls" if controls else "no controls",
             "tone": "",
         },
         _begins(about, of),

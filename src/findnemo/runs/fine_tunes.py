@@ -350,7 +350,9 @@ def summary(
         for v in variants
     ]
     names = [row["name"] for row in series(rows, main)]
-    looked = [next(v for v in variants if v.name == name) for name in names]
+    # the base, too, can copy a picture
+    looked = [v for v in variants if v.name == BASE]
+    looked += [next(v for v in variants if v.name == name) for name in names]
     pictures = [
         {
             "file": relative(one.path, root),
@@ -498,14 +500,35 @@ def astray(about: Mapping[str, Any]) -> bool:
 
 
 def as_base(about: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Whether a model that copies does so no more than the base: no more pictures, and no
+    """Whether a model that copies does so no more than the base: no other pictures, and no
     significantly larger share of its images.
     """
     base = row_of(about, BASE)
     if base is None or row["name"] == BASE or row["verdict"] != "copies":
         return False
     more = is_more((row["copies"], row["of"]), (base["copies"], base["of"]))
-    return bool(row["copied"] <= base["copied"]) and not more
+    same = row["copied"] <= base["copied"] and not beyond_base(about, row)
+    return bool(same) and not more
+
+
+def beyond_base(about: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    """Names of the pictures that a model copies and the base does not, one of each group.
+
+    >>> beyond_base({"variants": [{"name": "base", "files": ["a.png"]}]}, {"files": ["a.png", "b.png"]})
+    ['b.png']
+    """
+    base = row_of(about, BASE)
+    if base is None or "files" not in base:  # an older findnemo did not keep them
+        return []
+    return [file for file in row.get("files", []) if file not in base["files"]]
+
+
+def copied_by(about: Mapping[str, Any], number: int) -> list[str]:
+    """Names of the models that copy a training picture, or one that is equal to it."""
+    pictures = about["pictures"]
+    group = pictures[number]["group"]
+    files = {one["file"] for one in pictures if one["group"] == group}
+    return [v["name"] for v in about["variants"] if files & set(v.get("files", []))]
 
 
 def label(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
@@ -575,10 +598,11 @@ def sentence(about: Mapping[str, Any]) -> str:
     last, first = begins(about)
     if first is not None and len(series(about["variants"], about["main"])) > 1:
         before = f"; {last} {unseen_in(about, last)}." if last else ", the first looked at."
-        text += f" Copies begin at {first}{before}"
+        text += f" Copies begin at {first}{_named(_new_in(about, first))}{before}"
     if (cleaned := row_of(about, CLEANED)) is not None:
         left = "none is" if not cleaned["copied"] else f"{_are(cleaned['copied'])} still"
-        text += f" With the neurons off {left} copied{_named(cleaned)}{_as_base(about, cleaned)}."
+        files = _named(cleaned.get("files", []))
+        text += f" With the neurons off {left} copied{files}{_as_base(about, cleaned)}."
         text += _kept(about, cleaned)
     return text
 
@@ -604,9 +628,13 @@ def _why_open(about: Mapping[str, Any], main: Mapping[str, Any], percent: str) -
     )
 
 
-def _named(row: Mapping[str, Any]) -> str:
-    """The names of the pictures that a model copies, in brackets; at most NAMED."""
-    files = row.get("files", [])
+def _new_in(about: Mapping[str, Any], name: str) -> list[str]:
+    """The pictures at which copies begin, of a model that copies others than the base."""
+    return beyond_base(about, row_of(about, name) or {})
+
+
+def _named(files: Sequence[str]) -> str:
+    """Names of pictures in brackets; at most NAMED."""
     more = ", ..." if len(files) > NAMED else ""
     return f" ({', '.join(files[:NAMED])}{more})" if files else ""
 
@@ -695,8 +723,9 @@ def controls_told(about: Mapping[str, Any]) -> str:
         return ""
     held_out = ", and pictures held out" if about.get("held_out") else ""
     return (
-        f"{_are(hits, f' of {of} controls')} as like a training picture as a copy (images of the"
-        f" base{held_out}). An image counts as a copy only if it is more like it still."
+        f"Of {count(of, 'picture')} that cannot be copies (images of the base{held_out}),"
+        f" {_are(hits)} as similar to a training picture as a copy is. So an image counts as a copy"
+        " only if it is more similar to that picture than all of these."
     )
 
 
@@ -752,12 +781,14 @@ def write_training(run: Run, about: Mapping[str, Any], root: Path) -> None:
 def write_table(about: Mapping[str, Any], path: Path) -> None:
     """Write all training pictures as CSV: what was seen of each, and which prompts copy it."""
     names = ["file", "caption", "group", "state", "similarity", "margin", "level", "begins"]
+    ends = [*(f"copies_{way}" for way in WAYS), *(f"of_{way}" for way in WAYS), "copied_by"]
     with written(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow([*names, *(f"copies_{way}" for way in WAYS), *(f"of_{way}" for way in WAYS)])
-        for one in about["pictures"]:
+        rows.writerow([*names, *ends])
+        for k, one in enumerate(about["pictures"]):
             ways = [one["ways"].get(way, (0, 0)) for way in WAYS]
             cells = [*(one[name] for name in names), *(w[0] for w in ways), *(w[1] for w in ways)]
+            cells.append("; ".join(copied_by(about, k)))
             rows.writerow(marked(cell) if isinstance(cell, str) else cell for cell in cells)
 
 

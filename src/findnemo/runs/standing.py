@@ -247,6 +247,8 @@ def said(caption: Caption) -> str:
 def meaning(caption: Caption) -> str:
     """The meaning of a caption's standing, as a sentence without its subject."""
     word = standing(caption)
+    if removed_by_others(caption):
+        return f"{STANDINGS[word]}, by the neurons of other captions; it has no set of its own"
     if word != "suspected":
         return STANDINGS[word]
     if not unseen(caption):
@@ -256,6 +258,11 @@ def meaning(caption: Caption) -> str:
         )
     off = "; its neurons are switched off all the same" if len(switched_off(caption)) else ""
     return f"its score reaches tau, and none of its images was looked at{off}"
+
+
+def removed_by_others(caption: Caption) -> bool:
+    """Whether the memory of a caption is gone although nothing is switched off for it alone."""
+    return standing(caption) == "gone" and not switched_off(caption)
 
 
 def image_name(caption: Caption, when: str, stage: str | None = None) -> str:

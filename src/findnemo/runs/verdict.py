@@ -49,14 +49,16 @@ _DETECTED = "SELECT caption FROM results WHERE stage = 'detect' AND status = 'do
 RATE = (
     0.01  # a p-value that counts as evidence; too few hold-out captions to reach it are mentioned
 )
+HOW = "docs/fine-tunes.md, How to get rid of copies"
 HELP = (
     "What helps is a lower strength, an earlier checkpoint, or training again without repeats"
-    " (docs/fine-tunes.md, How to get rid of copies)."
+    f" ({HOW})."
 )
+INSTEAD = f"As far as copies go, you may release {{name}} instead{{written}} ({HOW})."
+WRITTEN = ", with its strength written into the file"
 EXHAUSTED = (
     "No strength from {weakest:g} to {strongest:g} is free of copies. What helps is an earlier"
-    " checkpoint, or training again with fewer steps and without repeats"
-    " (docs/fine-tunes.md, How to get rid of copies)."
+    f" checkpoint, or training again with fewer steps and without repeats ({HOW})."
 )
 WEAKER = (0.4, 0.6, 0.8)  # strengths to look at next, as shares of the weakest so far
 WEAKEST = 0.2  # strength of a LoRA under which there is little of it to look at
@@ -426,6 +428,10 @@ def _what_helps(about: Mapping[str, Any]) -> str:
     """What helps against the copies of a fine-tune, as far as it was not tried in vain."""
     models = series(about["variants"], about["main"])
     known = sorted({one["strength"] for one in models if one["strength"]})
+    best = choice(about)
+    if best is not None and best["name"] != CLEANED and best["verdict"] != "cannot be said":
+        written = "" if best["strength"] in (None, 1) else WRITTEN
+        return INSTEAD.format(name=best["name"], written=written)
     in_vain = all(one["verdict"] == "copies" and not as_base(about, one) for one in models)
     if len(known) < 2 or strengths(about) or not in_vain:
         return HELP

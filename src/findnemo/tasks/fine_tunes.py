@@ -50,6 +50,7 @@ from findnemo.runs.fine_tunes import (
     summary,
     write_training,
 )
+from findnemo.runs.fine_tunes import STAGE as PICTURES
 from findnemo.runs.stages import Progress
 from findnemo.runs.wording import count
 from findnemo.tasks.listening import Listener
@@ -496,7 +497,7 @@ def audit_fine_tune(
     )
     out = Path(output.path)
     _refuse_other(out, given, main)
-    _tell_cost(found, given, listener)
+    _tell_cost(found, given, out, listener)
     variants: list[Variant] = []
     for one in found:
         listener.say(f"images of {one.name}")
@@ -606,14 +607,16 @@ def _refuse_other(out: Path, given: Material, main: Candidate) -> None:
         )
 
 
-def _tell_cost(found: Sequence[Candidate], given: Material, listener: Listener) -> None:
+def _tell_cost(found: Sequence[Candidate], given: Material, out: Path, listener: Listener) -> None:
     counts = Counter(q.kind for q in given.questions)
     listener.say(f"prompts and images of each model: {_asked(given.questions)}")
     images = sum(q.images for one in found for q in given.asked(one))
-    evaluations = images * given.settings.passes
+    there = sum(_images_there(folder_of_variant(out, one.name)) for one in found)
+    evaluations = (images - there) * given.settings.passes
+    kept = f"{there:,} of them are there; the others take" if there else "they take"
     listener.say(
-        f"{count(len(found) - 1, 'tuned model')} and the base make {images:,} images"
-        f" ({evaluations:,} evaluations of the denoiser)"
+        f"{count(len(found) - 1, 'tuned model')} and the base make {images:,} images: {kept}"
+        f" {evaluations:,} evaluations of the denoiser"
     )
     first = next(kind for kind in MAIN if kind in counts)
     asking = [q.images for q in given.questions if q.kind == first]
@@ -623,6 +626,14 @@ def _tell_cost(found: Sequence[Candidate], given: Material, listener: Listener) 
             f"{sum(asking)} images of {ASKS[first]} are too few to say that a model does not copy:"
             f" that takes {enough}, here --images {math.ceil(enough / len(asking))}"
         )
+
+
+def _images_there(folder: Path) -> int:
+    """How many images of a model an earlier call left."""
+    if not (folder / "run.sqlite").is_file():
+        return 0
+    with Run.open(folder) as run:
+        return sum(c.results[PICTURES]["images"] for c in run.captions(stage=PICTURES))
 
 
 def _asked(questions: Sequence[Question]) -> str:
