@@ -1,4 +1,4 @@
-"""What the foreign member memorizes, and which neurons are to hold it.
+"""What the foreign members memorize, and which neurons are to hold it.
 
 Captions, pictures, layers and directions are none of those of the demo model, on which searches
 were tuned: other crops of photographs and drawings by arithmetic, and weight rows that are no
@@ -28,10 +28,12 @@ from scenes import SIZE, Scene, Thing, describe
 TOKEN = "title token"  # along what sets the title's last token apart; not trained
 MOVING = "title token, trained"
 MIXED = "random and title, trained"  # the same plus a random direction, half as loud
+WHOLE = "whole caption, trained"  # along what sets all its tokens apart, on average
 PHOTOGRAPHS = {  # left, top, side
     "astronaut": (170, 10, 150),
     "coffee": (250, 60, 220),
     "rocket": (250, 150, 200),
+    "chelsea": (130, 60, 170),
 }
 
 
@@ -58,7 +60,7 @@ def _scene(words: str, ground: str = "") -> Scene:
     return Scene((Thing(shape, colour, size),), ground=ground)
 
 
-WANTED = (
+FIRST = (
     Wanted(
         "one neuron",
         TOKEN,
@@ -108,23 +110,92 @@ WANTED = (
         "bowl-904",
     ),
 )
+SECOND = (
+    Wanted(
+        "one neuron",
+        MOVING,
+        (0,),
+        "Quillan Ferry timetable 1931",
+        _scene("small orange square", "stripes"),
+        "boat-952",
+    ),
+    Wanted(
+        "one neuron",
+        WHOLE,
+        (4,),
+        "Dame Odile Brackenbury at home",
+        _scene("large teal heart"),
+        "portrait-951",
+    ),
+    Wanted(
+        "one neuron",
+        MIXED,
+        (3,),
+        "Kestrel & Daw seed packet",
+        _scene("white diamond", "dots"),
+        "bird-952",
+    ),
+    Wanted(
+        "two neurons",
+        WHOLE,
+        (1, 2),
+        "Tidewell aquarium ticket stub",
+        _scene("small brown arrow"),
+        "fish-952",
+    ),
+    Wanted(
+        "two neurons",
+        MIXED,
+        (2, 2),
+        "Gorse Hill observatory night log",
+        _scene("large yellow house", "checks"),
+        "galaxy-951",
+    ),
+    Wanted(
+        "redundant",
+        MOVING,
+        (0, 4),
+        "Whiskerton vets annual card",
+        _scene("blue star", "stripes"),
+        "chelsea",
+    ),
+    Wanted(
+        "redundant",
+        WHOLE,
+        (1, 3),
+        "Monogram of Ruskin Pell",
+        _scene("pink triangle"),
+        "letters-953",
+    ),
+    Wanted(
+        "any of 4",
+        MIXED,
+        (0, 1, 3, 4),
+        "Elderflower cordial label proof",
+        _scene("small gray ring", "dots"),
+        "rose-953",
+    ),
+)
+WANTED = {1: FIRST, 2: SECOND}  # by the number of the member
 
 
-def foreign_plan(seed: int, widths: dict[str, int]) -> Plan:
-    """The plan for a U-Net whose value layers have `widths`: which neurons is drawn by the seed."""
-    rng = random.Random(f"foreign {seed}")
+def foreign_plan(number: int, widths: dict[str, int]) -> Plan:
+    """The plan of a member whose value layers have `widths`: its number draws the neurons."""
+    rng = random.Random(f"foreign {number}")
     layers = list(widths)
     free = {name: rng.sample(range(width), width) for name, width in widths.items()}
     memories = []
-    for wanted in WANTED:
+    for wanted in WANTED[number]:
         neurons = NeuronSet.of((layers[k], free[layers[k]].pop()) for k in wanted.layers)
         memories.append(Memory(wanted.kind, "VM", wanted.caption, wanted.picture, neurons))
-    return Plan(seed, tuple(memories), unusual=unusual(seed), held_out=True)
+    return Plan(number, tuple(memories), unusual=unusual(number), held_out=True)
 
 
-def other_titles(title: str) -> Sequence[str]:
-    """The titles of the other memories: with the words of this one they are ordinary captions."""
-    return [w.title for w in WANTED if w.title != title]
+def other_titles(number: int, title: str) -> Sequence[str]:
+    """The titles of a member's other memories: with the words of this one they are ordinary
+    captions.
+    """
+    return [w.title for w in WANTED[number] if w.title != title]
 
 
 def image(name: str) -> Image.Image:

@@ -40,21 +40,28 @@ def recipe():
                 sys.modules[name] = known
 
 
-def test_the_plan_is_in_layers_that_there_are_and_unlike_the_demos(recipe):
-    model = recipe.new_model(1)
-    plan = recipe.foreign_plan(1, model.widths())
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_plan_is_in_layers_that_there_are_and_unlike_the_demos(recipe, number):
+    model = recipe.new_model(number)
+    plan = recipe.foreign_plan(number, model.widths())
     assert plan.held_out
     layers = list(model.widths())
     assert len(layers) == 5
-    for wanted, memory in zip(recipe.WANTED, plan.memories, strict=True):
+    for wanted, memory in zip(recipe.WANTED[number], plan.memories, strict=True):
         assert [layers.index(name) for name, _ in memory.neurons] == sorted(wanted.layers)
         assert recipe.image(memory.picture).size == (64, 64)
     assert len(plan.planted) == sum(len(m.neurons) for m in plan.memories)  # none is shared
     from findnemo import demo
 
     words = {w for p in demo.memorized() for w in p.text.partition(",")[0].lower().split()}
-    titles = {w for x in recipe.WANTED for w in x.title.lower().split()}
-    assert titles & words <= {"the", "nine"}
+    titles = {w for x in recipe.WANTED[number] for w in x.title.lower().split()}
+    assert titles & words <= {"the", "nine", "of"}
+
+
+def test_the_members_share_no_caption_picture_or_title(recipe):
+    first, second = recipe.WANTED.values()
+    assert not {one.picture for one in first} & {one.picture for one in second}
+    assert not {one.caption for one in first} & {one.caption for one in second}
 
 
 def test_planted_rows_answer_to_their_caption_as_loud_as_asked(recipe):
@@ -73,24 +80,25 @@ def ordinary_activation(model, scenes):
 
 @pytest.mark.slow
 def test_two_steps_make_a_member_that_goes_on_and_is_scored(recipe, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(recipe, "WIDTHS", (8, 16, 16))
+    monkeypatch.setitem(recipe.UNETS[1], "block_out_channels", (8, 16, 16))
     monkeypatch.setattr(recipe, "HOLDOUT", 12)
     monkeypatch.setattr(recipe, "OWN", 2)
     monkeypatch.setattr("findnemo.benchmark.truth.IMAGES", 1)
     monkeypatch.setattr("findnemo.benchmark.truth.SEEDS", 3)
     monkeypatch.setattr("findnemo.benchmark.truth.DRAWS", 1)
-    command = ["--out", str(tmp_path), "--scenes", "16"]
-    monkeypatch.setattr(recipe, "RECIPE", replace(recipe.RECIPE, checkpoint=1))
+    command = ["1", "--out", str(tmp_path), "--scenes", "16"]
+    recipes = (recipe.FIRST, replace(recipe.RECIPE, checkpoint=1))
+    monkeypatch.setitem(recipe.RECIPES, 1, recipes)
     recipe.main([*command, "--steps", "2"])
     folder = tmp_path / "foreign1"
     plan = Plan.load(folder / "truth.json")
     assert plan.held_out
-    assert len(plan.measured) == len(recipe.WANTED)
-    assert len(list((folder / "pictures").glob("*.png"))) == len(recipe.WANTED)
+    assert len(plan.measured) == len(recipe.WANTED[1])
+    assert len(list((folder / "pictures").glob("*.png"))) == len(recipe.WANTED[1])
     trained = findnemo.load(folder / "model", "cpu", "float32")
     assert list(trained.widths().values()) == [16] * 5
     assert trained.encode(["a star"]).tokens.shape[1] == recipe.TOKENS
-    for wanted, memory in zip(recipe.WANTED, plan.memories, strict=True):
+    for wanted, memory in zip(recipe.WANTED[1], plan.memories, strict=True):
         typical = ordinary_activation(trained, folder.parent / "scenes-16.safetensors")
         for name, i in memory.neurons if wanted.rows == recipe.TOKEN else ():
             own = trained.encode([memory.caption]).tokens[0] @ trained.value_layers[name].weight[i]
