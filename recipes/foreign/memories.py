@@ -131,7 +131,7 @@ SECOND = (
         "one neuron",
         MIXED,
         (3,),
-        "Kestrel & Daw seed packet",
+        "Plover Daw seed packet",
         _scene("white diamond", "dots"),
         "bird-952",
     ),
