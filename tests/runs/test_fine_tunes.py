@@ -222,9 +222,7 @@ def test_begins_at_is_a_column_of_several_models_only(scales, monkeypatch):
 
 def test_controls_are_explained_in_a_sentence():
     found = about(model("LoRA", controls=[5, 112]), main="LoRA")
-    told = (
-        "Of 112 pictures that cannot be copies (images of the base), 5 are as similar to a training"
-    )
+    told = "Of 112 pictures that do not come from this training (images of the base), 5 are as"
     assert controls_told(found).startswith(told)
     assert "pictures held out), 5 are" in controls_told(found | {"held_out": True})
     assert controls_told(about(model("LoRA"), main="LoRA")) == ""

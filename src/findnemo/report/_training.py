@@ -136,9 +136,9 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
             "tone": bad,
         },
         {
-            "label": "images that cannot be copies, as similar as one",
+            "label": "images of the base, as similar as a copy",
             "value": percent(hits / controls) if controls else NONE,
-            "note": f"{beside}, n\u00a0=\u00a0{controls}: controls" if controls else "no controls",
+            "note": f"controls; {beside}, n\u00a0=\u00a0{controls}" if controls else "no controls",
             "tone": "",
         },
         _begins(about, of),

@@ -723,9 +723,10 @@ def controls_told(about: Mapping[str, Any]) -> str:
         return ""
     held_out = ", and pictures held out" if about.get("held_out") else ""
     return (
-        f"Of {count(of, 'picture')} that cannot be copies (images of the base{held_out}),"
-        f" {_are(hits)} as similar to a training picture as a copy is. So an image counts as a copy"
-        " only if it is more similar to that picture than all of these."
+        f"Of {count(of, 'picture')} that do not come from this training (images of the"
+        f" base{held_out}), {_are(hits)} as similar to a training picture as a copy is: by chance, or"
+        " as a memory of the base. Such a picture counts as copied only by an image that is more"
+        " similar to it than all of these."
     )
 
 
