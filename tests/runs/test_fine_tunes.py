@@ -109,9 +109,11 @@ def test_the_table_of_pictures_says_which_models_copy_each(tmp_path):
     seen = {"similarity": 0.9, "margin": 0.1, "level": 0.7, "begins": None, "caption": "a cat"}
     for k, one in enumerate(found["pictures"]):
         one |= seen | {"file": f"p{k}.png", "group": (0, 1, 0)[k], "state": "copied"}
+    found["pictures"][0]["base"] = {"copies": 3, "nearest": []}
     write_table(found, tmp_path / "training.csv")
     rows = list(csv.DictReader((tmp_path / "training.csv").open(encoding="utf-8")))
     assert [row["copied_by"] for row in rows] == ["base; LoRA", "LoRA", "base; LoRA"]
+    assert [row["copies_base"] for row in rows] == ["3", "", ""]
 
 
 def test_of_one_checkpoint_copies_begin_at_a_strength():
@@ -249,3 +251,12 @@ def test_of_equal_pictures_one_is_shown_the_most_copied_first():
         one |= {"state": state, "group": group}
     found["pictures"][2]["similarity"] = 0.9
     assert worst(found) == [2, 4, 3, 0]
+
+
+def test_a_picture_that_the_base_copies_too_says_in_how_many_images():
+    from findnemo.cli._show import training_table
+
+    one = {"file": "a.png", "state": "copied", "similarity": 0.9, "begins": "base"}
+    one |= {"ways": {"own": [4, 4], "none": [0, 16]}, "base": {"copies": 1, "nearest": []}}
+    cells = [next(iter(column.cells)) for column in training_table([one], True).columns]
+    assert cells[-2:] == ["own 4 of 4 (base 1)", "base"]

@@ -205,7 +205,7 @@ def strength(share: float, verdict: str = "copies", copied: int = 2) -> dict:
     ("weaker", "helps"),
     [
         ([], "a lower strength"),
-        ([strength(0.4)], "a lower strength"),  # weaker ones are still to be looked at
+        ([strength(0.4)], "a strength under 0.4"),  # weaker ones are still to be looked at
         ([strength(0.16), strength(0.4)], "No strength from 0.16 to 1 is free of copies."),
         (
             [strength(0.16, "does not copy", 0)],

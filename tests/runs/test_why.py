@@ -30,7 +30,7 @@ def _caption(detect: dict[str, Any], listed: bool = False, **stages: Any) -> Cap
         ),
         (
             _caption(OVER | {"copies": True}),
-            f"{SCORE} Finished images are copies of a training picture.",
+            f"{SCORE} At least one image of the copy test is a copy of a training picture.",
         ),
         (
             _caption(OVER, verify={"copies_before": 0.0, "copies_after": 0.0}),
@@ -65,5 +65,5 @@ def test_the_sentence_names_the_evidence(caption: Caption, said: str) -> None:
 def test_a_picture_of_a_fine_tune_is_memorized_under_the_threshold() -> None:
     copied = _caption({"memorized": True, "score": 0.5, "tau": 0.8, "copies": True})
     assert why(copied) == (
-        "Its score, 0.500, is under tau, 0.800. Finished images are copies of a training picture."
+        "Its score, 0.500, is under tau, 0.800. At least one image of the copy test is a copy of a training picture."
     )

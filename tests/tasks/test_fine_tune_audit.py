@@ -110,6 +110,10 @@ def test_the_pictures_that_the_lora_holds_are_copied_and_no_other(run):
             assert one["ways"]["neighbour"] == (0, 4)
             assert one["margin"] > 0.1
             assert one["begins"] == "LoRA"
+        assert one["base"]["copies"] == 0
+        (nearest,) = one["base"]["nearest"]
+        assert nearest.startswith("variants/base/images/")
+        assert (run.path / nearest).is_file()
     assert about["main"] == "LoRA"
 
 

@@ -214,6 +214,8 @@ def training_table(pictures: Sequence[Mapping[str, Any]], are_several: bool) -> 
         ways = ", ".join(
             f"{way} {copies} of {of}" for way, (copies, of) in one["ways"].items() if copies
         )
+        if (of_base := one.get("base")) and of_base["copies"]:
+            ways += f" (base {of_base['copies']})"
         cells = [one["file"], one["state"], f"{one['similarity']:.2f}", ways]
         cells += [one["begins"] or ""] if are_several else []
         table.add_row(*map(plain, cells))

@@ -58,8 +58,10 @@ def wanted_training(run: Run) -> list[Wanted]:
 
 
 def _files(root: Path, about: Mapping[str, Any], number_: int) -> list[Wanted]:
-    nearest = [inside(root, name) for name in about["pictures"][number_]["nearest"]]
-    return [Wanted(root / thumbnail(number_), SIDE), *(Wanted(file, SIDE) for file in nearest)]
+    one = about["pictures"][number_]
+    names = [*one["nearest"], *one.get("base", {}).get("nearest", [])]
+    files = [root / thumbnail(number_), *(inside(root, name) for name in names)]
+    return [Wanted(file, SIDE) for file in files]
 
 
 def about_training(run: Run) -> list[tuple[str, str]]:
@@ -94,7 +96,17 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
         ]
         one = about["pictures"][k]
         tone = TONES.get(one["state"], "")
-        rows.append({"one": one, "own": uris[0], "beside": uris[1:], "ways": ways, "tone": tone})
+        many = 1 + len(one["nearest"])
+        rows.append(
+            {
+                "one": one,
+                "own": uris[0],
+                "beside": uris[1:many],
+                "of_base": uris[many:],
+                "ways": ways,
+                "tone": tone,
+            }
+        )
     main = row_of(about, about["main"])
     assert main is not None
     return {

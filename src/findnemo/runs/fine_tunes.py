@@ -66,7 +66,7 @@ STAGE = "pictures"
 BASE = "base"
 CLEANED = "neurons off"
 GRID = "training.png"
-SHOWN = 12  # training pictures in the grid
+SHOWN = 24  # training pictures in the grid
 BESIDE = 3  # generations next to each
 NAMED = 5  # copied pictures that a sentence names
 KEPT = 0.5  # share of the fit to the captions that a usable repair keeps
@@ -359,6 +359,7 @@ def summary(
             "caption": one.caption,
             "group": subject.gallery.groups[k],
             **_of_picture(of_main, k),
+            **_beside_base(variants, k),
             "begins": next(
                 (v.name for v in looked if v.judgement.pictures[k].state == "copied"), None
             ),
@@ -392,20 +393,33 @@ def relative(path: Path, root: Path) -> str:
     return full.relative_to(root).as_posix() if full.is_relative_to(root) else path.name
 
 
+def _beside_base(variants: Sequence[Variant], number: int) -> dict[str, Any]:
+    """How many images of the base copy a picture, and the one most like it."""
+    base = next((v for v in variants if v.name == BASE), None)
+    if base is None:
+        return {}
+    found = base.judgement.pictures[number]
+    copies = sum(hits for hits, _ in found.ways.values())
+    return {"base": {"copies": copies, "nearest": _nearest(base, number)[:1]}}
+
+
 def _of_picture(variant: Variant, number: int) -> dict[str, Any]:
     found = variant.judgement.pictures[number]
-    rows = variant.rows
     return {
         "state": found.state,
         "similarity": found.similarity,
         "level": found.level,
         "margin": found.margin,
         "ways": {way: list(counts) for way, counts in found.ways.items()},
-        "nearest": [
-            f"{VARIANTS}/{variant.shown.files[rows[k]].relative_to(_variants(variant)).as_posix()}"
-            for k in found.nearest
-        ],
+        "nearest": _nearest(variant, number),
     }
+
+
+def _nearest(variant: Variant, number: int) -> list[str]:
+    """Paths in the run of a variant's images that are most like a picture."""
+    rows = variant.rows
+    files = (variant.shown.files[rows[k]] for k in variant.judgement.pictures[number].nearest)
+    return [f"{VARIANTS}/{file.relative_to(_variants(variant)).as_posix()}" for file in files]
 
 
 def _variants(variant: Variant) -> Path:
@@ -782,14 +796,15 @@ def write_training(run: Run, about: Mapping[str, Any], root: Path) -> None:
 def write_table(about: Mapping[str, Any], path: Path) -> None:
     """Write all training pictures as CSV: what was seen of each, and which prompts copy it."""
     names = ["file", "caption", "group", "state", "similarity", "margin", "level", "begins"]
-    ends = [*(f"copies_{way}" for way in WAYS), *(f"of_{way}" for way in WAYS), "copied_by"]
+    ends = [*(f"copies_{way}" for way in WAYS), *(f"of_{way}" for way in WAYS)]
+    ends += ["copies_base", "copied_by"]
     with written(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow([*names, *ends])
         for k, one in enumerate(about["pictures"]):
             ways = [one["ways"].get(way, (0, 0)) for way in WAYS]
             cells = [*(one[name] for name in names), *(w[0] for w in ways), *(w[1] for w in ways)]
-            cells.append("; ".join(copied_by(about, k)))
+            cells += [one.get("base", {}).get("copies"), "; ".join(copied_by(about, k))]
             rows.writerow(marked(cell) if isinstance(cell, str) else cell for cell in cells)
 
 

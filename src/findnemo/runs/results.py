@@ -355,6 +355,13 @@ class Hardened(TypedDict, total=False):
     quality: Required[dict[Text, dict[Text, list[Number]]]]
 
 
+class BesideBase(TypedDict):
+    """How many images of the base copy a training picture, and the one most like it."""
+
+    copies: Required[Count]
+    nearest: Required[list[Text]]
+
+
 class TrainedPicture(TypedDict, total=False):
     """A training picture in the summary of a fine-tune audit (`fine_tunes.summary`)."""
 
@@ -368,6 +375,7 @@ class TrainedPicture(TypedDict, total=False):
     ways: Required[dict[Text, tuple[Count, Count]]]
     nearest: Required[list[Text]]
     begins: Required[Text | None]
+    base: BesideBase
 
 
 class JudgedVariant(TypedDict, total=False):

@@ -51,7 +51,7 @@ RATE = (
 )
 HOW = "docs/fine-tunes.md, How to get rid of copies"
 HELP = (
-    "What helps is a lower strength, an earlier checkpoint, or training again without repeats"
+    "What helps is {strength}, an earlier checkpoint, or training again without repeats"
     f" ({HOW})."
 )
 INSTEAD = f"As far as copies go, you may release {{name}} instead{{written}} ({HOW})."
@@ -434,7 +434,9 @@ def _what_helps(about: Mapping[str, Any]) -> str:
         return INSTEAD.format(name=best["name"], written=written)
     in_vain = all(one["verdict"] == "copies" and not as_base(about, one) for one in models)
     if len(known) < 2 or strengths(about) or not in_vain:
-        return HELP
+        tried = len(known) > 1 and in_vain
+        strength = f"a strength under {known[0]:g}" if tried else "a lower strength"
+        return HELP.format(strength=strength)
     return EXHAUSTED.format(weakest=known[0], strongest=known[-1])
 
 

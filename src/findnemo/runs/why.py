@@ -39,7 +39,7 @@ def _of_images(detected: Detected, caption: Caption) -> str:
     """What the finished images of the untouched model say, or the list that a caption is on."""
     checked = caption.verified
     if detected.copies:
-        return "Finished images are copies of a training picture."
+        return "At least one image of the copy test is a copy of a training picture."
     if checked is not None and seen(caption) is not None:
         return _of_copies(checked)
     if caption.listed:
