@@ -146,8 +146,8 @@ def test_what_cannot_be_diagnosed_is_refused(tiny):
             None,
             {"a": 0.2, "b": 0.1},
             (
-                "No part carries it by itself: what takes the copy away takes ordinary pictures"
-                " with it, least of all a"
+                "No kind of layer carries it by itself: each one that it needs is needed by"
+                " ordinary pictures too. They stay most like themselves without a"
             ),
         ),
         (

@@ -10,6 +10,7 @@ import pytest
 from findnemo.errors import InputError
 from findnemo.runs.fine_tunes import (
     CLEANED,
+    as_base,
     astray,
     begins,
     choice,
@@ -18,6 +19,7 @@ from findnemo.runs.fine_tunes import (
     folder_of_variant,
     inside,
     label,
+    may_be_chance,
     sentence,
     worst,
     write_table,
@@ -90,29 +92,59 @@ def test_a_strength_that_copies_as_the_base_does_begins_nothing_and_may_be_taken
 
 def test_another_picture_than_the_bases_is_no_copy_of_the_bases():
     """As many pictures and images as the base copies, but not the same ones."""
-    weak = model("LoRA x 0.2", "copies", 1, copies=2, files=["b.png"])
-    found = about(weak, model("LoRA", "copies", 4, files=["a.png", "b.png"]), main="LoRA")
-    found["variants"][0] = model("base", "copies", 1, copies=2, files=["a.png"])
+    weak = model("LoRA x 0.2", "copies", 1, copies=2, copies_of={"b.png": 2})
+    strong = model("LoRA", "copies", 4, copies_of={"a.png": 4, "b.png": 4})
+    found = about(weak, strong, main="LoRA")
+    found["variants"][0] = model("base", "copies", 1, copies=2, copies_of={"a.png": 2})
     assert label(found, weak) == "copies"
     assert begins(found) == (None, "LoRA x 0.2")
     assert "Copies begin at LoRA x 0.2 (b.png), the first looked at." in sentence(found)
-    weak["files"] = ["a.png"]
+    weak["copies_of"] = {"a.png": 2}
     assert label(found, weak) == "as the base"
     told = "Copies begin at LoRA (b.png); LoRA x 0.2 copies no more than the base."
     assert told in sentence(found)
 
 
+@pytest.mark.parametrize(
+    ("base", "mine", "copies", "alike"),
+    [
+        ({"a.png": 1}, {"b.png": 1}, 2, True),  # the base shows what chance gives
+        ({"a.png": 1}, {"b.png": 1, "c.png": 1}, 2, True),  # the second by another prompt
+        ({"a.png": 1}, {"b.png": 1, "c.png": 1}, 3, False),  # more images than the base
+        ({"a.png": 1}, {"b.png": 2}, 2, False),
+        ({"a.png": 2}, {"b.png": 1}, 2, False),  # no chance copy of the base, so none of its own
+        ({}, {"b.png": 1}, 0, False),
+    ],
+)
+def test_single_copies_are_chance_only_if_the_base_has_them_and_no_fewer(base, mine, copies, alike):
+    weak = model("LoRA x 0.2", "copies", len(mine), copies=copies, copies_of=mine)
+    found = about(weak, model("LoRA", "copies", 4), main="LoRA")
+    kind = "copies" if base else "does not copy"
+    found["variants"][0] = model("base", kind, len(base), copies=2, copies_of=base)
+    assert as_base(found, weak) == alike
+    one = found["pictures"][0]
+    one["ways"] = {"own": [1, 4], "none": [0, 16]}
+    assert may_be_chance(found, 0) == (1 in base.values())
+    one["ways"]["none"] = [1, 16]
+    assert not may_be_chance(found, 0)
+
+
 def test_the_table_of_pictures_says_which_models_copy_each(tmp_path):
     """Equal pictures share a group: a model that copies one copies the other."""
-    found = about(model("LoRA", "copies", 2, files=["p0.png", "p1.png"]), main="LoRA", pictures=3)
-    found["variants"][0] = model("base", "copies", 1, files=["p0.png"])
+    lora = model("LoRA", "copies", 2, copies_of={"p0.png": 4, "p1.png": 2})
+    found = about(lora, main="LoRA", pictures=3)
+    found["variants"][0] = model("base", "copies", 1, copies_of={"p0.png": 1})
     seen = {"similarity": 0.9, "margin": 0.1, "level": 0.7, "begins": None, "caption": "a cat"}
     for k, one in enumerate(found["pictures"]):
         one |= seen | {"file": f"p{k}.png", "group": (0, 1, 0)[k], "state": "copied"}
     found["pictures"][0]["base"] = {"copies": 3, "nearest": []}
     write_table(found, tmp_path / "training.csv")
     rows = list(csv.DictReader((tmp_path / "training.csv").open(encoding="utf-8")))
-    assert [row["copied_by"] for row in rows] == ["base; LoRA", "LoRA", "base; LoRA"]
+    assert [row["copied_by"] for row in rows] == [
+        "base (1); LoRA (4)",
+        "LoRA (2)",
+        "base (1); LoRA (4)",
+    ]
     assert [row["copies_base"] for row in rows] == ["3", "", ""]
 
 
@@ -194,7 +226,14 @@ def test_without_a_clip_it_is_said_that_the_fit_was_not_measured():
 
 
 def test_a_model_that_copies_no_more_than_the_base_is_said_to_do_so():
-    cleaned = model(CLEANED, "copies", 3, copies=6, of=80, files=["a.png", "b.png", "c.png"])
+    cleaned = model(
+        CLEANED,
+        "copies",
+        3,
+        copies=6,
+        of=80,
+        copies_of=dict.fromkeys(("a.png", "b.png", "c.png"), 2),
+    )
     found = about(model("LoRA", "copies", 18, copies=46, of=80), cleaned, main="LoRA")
     found["variants"][0] |= {"verdict": "copies", "copied": 3, "copies": 5, "of": 80}
     assert [label(found, one) for one in found["variants"]] == ["", "copies", "as the base"]

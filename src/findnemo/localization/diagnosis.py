@@ -187,8 +187,9 @@ def _of_parts(carrier: str | None, left: dict[str, float], kept: dict[str, float
         return "No kind of layer carries it by itself: whichever is taken away, the copy comes."
     mildest = max(gone, key=lambda part: kept[part])
     return (
-        "No part carries it by itself: what takes the copy away takes ordinary pictures with it,"
-        f" least of all {mildest} (likeness {kept[mildest]:.2f})."
+        "No kind of layer carries it by itself: each one that it needs is needed by ordinary"
+        f" pictures too. They stay most like themselves without {mildest} (likeness"
+        f" {kept[mildest]:.2f} of 1)."
     )
 
 

@@ -23,6 +23,7 @@ from findnemo.runs.fine_tunes import (
     different,
     inside,
     label,
+    may_be_chance,
     row_of,
     series,
     thumbnail,
@@ -105,6 +106,7 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
                 "of_base": uris[many:],
                 "ways": ways,
                 "tone": tone,
+                "chance": may_be_chance(about, k),
             }
         )
     main = row_of(about, about["main"])
@@ -120,6 +122,7 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
         "beyond": {one["name"]: len(beyond_base(about, one)) for one in about["variants"]},
         "labels": {one["name"]: label(about, one) for one in about["variants"]},
         "choice": choice(about),
+        "astray": astray(about),
         "canaries": canaries_told(about),
         "clip": any("a_clip" in one for one in about["variants"]),
         "tone": TONES[main["verdict"]],

@@ -346,7 +346,7 @@ def summary(
     of_main = next(v for v in variants if v.name == main)
     base = next((v.judgement.rate() for v in variants if v.name == BASE), (0, 0))
     rows = [
-        _of_variant(v, subject.rate, base) | {"files": _copied_files(subject, v, root)}
+        _of_variant(v, subject.rate, base) | {"copies_of": _copies_of(subject, v, root)}
         for v in variants
     ]
     names = [row["name"] for row in series(rows, main)]
@@ -380,11 +380,18 @@ def summary(
     return {"sentence": sentence(about), **about}
 
 
-def _copied_files(subject: Subject, variant: Variant, root: Path) -> list[str]:
-    """Names of the pictures that a variant copies, one of each group."""
+def _copies_of(subject: Subject, variant: Variant, root: Path) -> dict[str, int]:
+    """Names of the pictures that a variant copies, one of each group, and in how many images."""
     first = {group: k for k, group in reversed(list(enumerate(subject.gallery.groups)))}
-    copied = variant.judgement.of("copied")
-    return [relative(subject.pictures[first[group]].path, root) for group in copied]
+    return {
+        relative(subject.pictures[first[group]].path, root): copies_by(variant, first[group])
+        for group in variant.judgement.of("copied")
+    }
+
+
+def copies_by(variant: Variant, number: int) -> int:
+    """The number of a variant's images that copy a picture, whatever their prompts."""
+    return sum(hits for hits, _ in variant.judgement.pictures[number].ways.values())
 
 
 def relative(path: Path, root: Path) -> str:
@@ -398,8 +405,7 @@ def _beside_base(variants: Sequence[Variant], number: int) -> dict[str, Any]:
     base = next((v for v in variants if v.name == BASE), None)
     if base is None:
         return {}
-    found = base.judgement.pictures[number]
-    copies = sum(hits for hits, _ in found.ways.values())
+    copies = copies_by(base, number)
     return {"base": {"copies": copies, "nearest": _nearest(base, number)[:1]}}
 
 
@@ -514,35 +520,60 @@ def astray(about: Mapping[str, Any]) -> bool:
 
 
 def as_base(about: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Whether a model that copies does so no more than the base: no other pictures, and no
-    significantly larger share of its images.
+    """Whether a model that copies does so no more than the base.
+
+    It copies no other pictures, and no significantly larger share of its images are copies. The
+    base was not trained on the pictures, so a picture that it copies in one image only shows what
+    chance gives. If there is one, such copies of the model do not count as other pictures, unless
+    its share of copies is larger than the base's.
     """
     base = row_of(about, BASE)
     if base is None or row["name"] == BASE or row["verdict"] != "copies":
         return False
-    more = is_more((row["copies"], row["of"]), (base["copies"], base["of"]))
-    same = row["copied"] <= base["copied"] and not beyond_base(about, row)
-    return bool(same) and not more
+    mine, of_base = (row["copies"], row["of"]), (base["copies"], base["of"])
+    if is_more(mine, of_base):
+        return False
+    others = beyond_base(about, row)
+    if not others:
+        return bool(row["copied"] <= base["copied"])
+    by_chance = 1 in base["copies_of"].values() and all(n == 1 for n in others.values())
+    return by_chance and mine[0] * of_base[1] <= of_base[0] * mine[1]
 
 
-def beyond_base(about: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
-    """Names of the pictures that a model copies and the base does not, one of each group.
+def beyond_base(about: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, int]:
+    """Names of the pictures that a model copies and the base does not, one of each group, and in
+    how many images.
 
-    >>> beyond_base({"variants": [{"name": "base", "files": ["a.png"]}]}, {"files": ["a.png", "b.png"]})
-    ['b.png']
+    >>> base = {"name": "base", "copies_of": {"a.png": 1}}
+    >>> beyond_base({"variants": [base]}, {"copies_of": {"a.png": 4, "b.png": 2}})
+    {'b.png': 2}
     """
     base = row_of(about, BASE)
-    if base is None or "files" not in base:  # an older findnemo did not keep them
-        return []
-    return [file for file in row.get("files", []) if file not in base["files"]]
+    if base is None or "copies_of" not in base:  # an older findnemo did not keep them
+        return {}
+    copied = row.get("copies_of", {})
+    return {file: n for file, n in copied.items() if file not in base["copies_of"]}
+
+
+def may_be_chance(about: Mapping[str, Any], number: int) -> bool:
+    """Whether a picture is copied by one image only, where the base, too, has such copies."""
+    hits = sum(copies for copies, _ in about["pictures"][number]["ways"].values())
+    base = row_of(about, BASE) or {}
+    return hits == 1 and 1 in base.get("copies_of", {}).values()
 
 
 def copied_by(about: Mapping[str, Any], number: int) -> list[str]:
-    """Names of the models that copy a training picture, or one that is equal to it."""
+    """Names of the models that copy a training picture, or one that is equal to it, each with the
+    number of images that do.
+    """
     pictures = about["pictures"]
     group = pictures[number]["group"]
-    files = {one["file"] for one in pictures if one["group"] == group}
-    return [v["name"] for v in about["variants"] if files & set(v.get("files", []))]
+    equal = [one["file"] for one in pictures if one["group"] == group]
+    found = (
+        (v["name"], sum(v.get("copies_of", {}).get(file, 0) for file in equal))
+        for v in about["variants"]
+    )
+    return [f"{name} ({copies})" for name, copies in found if copies]
 
 
 def label(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
@@ -615,7 +646,7 @@ def sentence(about: Mapping[str, Any]) -> str:
         text += f" Copies begin at {first}{_named(_new_in(about, first))}{before}"
     if (cleaned := row_of(about, CLEANED)) is not None:
         left = "none is" if not cleaned["copied"] else f"{_are(cleaned['copied'])} still"
-        files = _named(cleaned.get("files", []))
+        files = _named(list(cleaned.get("copies_of", {})))
         text += f" With the neurons off {left} copied{files}{_as_base(about, cleaned)}."
         text += _kept(about, cleaned)
     return text
@@ -644,7 +675,7 @@ def _why_open(about: Mapping[str, Any], main: Mapping[str, Any], percent: str) -
 
 def _new_in(about: Mapping[str, Any], name: str) -> list[str]:
     """The pictures at which copies begin, of a model that copies others than the base."""
-    return beyond_base(about, row_of(about, name) or {})
+    return list(beyond_base(about, row_of(about, name) or {}))
 
 
 def _named(files: Sequence[str]) -> str:

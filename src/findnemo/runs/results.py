@@ -399,7 +399,7 @@ class JudgedVariant(TypedDict, total=False):
     diversity: Number
     a_clip: Number
     a_clip_other: Number
-    files: list[Text]
+    copies_of: dict[Text, Count]
     canaries: dict[Text, tuple[Count, Count]]
 
 

@@ -51,8 +51,7 @@ RATE = (
 )
 HOW = "docs/fine-tunes.md, How to get rid of copies"
 HELP = (
-    "What helps is {strength}, an earlier checkpoint, or training again without repeats"
-    f" ({HOW})."
+    f"What helps is {{strength}}, an earlier checkpoint, or training again without repeats ({HOW})."
 )
 INSTEAD = f"As far as copies go, you may release {{name}} instead{{written}} ({HOW})."
 WRITTEN = ", with its strength written into the file"
