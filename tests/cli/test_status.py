@@ -96,6 +96,8 @@ def test_watch_is_refused_without_pictures_a_directory_and_a_lora(place, tmp_pat
     refused(cli("watch", place / "model", *out), "give --train-images DIR")
     refused(cli("watch", place / "model", *out, *pictures), "either --lora, on MODEL, or --tuned")
     lora = ("--lora", tmp_path / "checkpoints")
+    refused(cli("watch", place / "model", *out, *pictures, *lora), "is not a directory")
+    (tmp_path / "checkpoints").mkdir()
     refused(cli("watch", place / "model", *out, *pictures, *lora), "no training pictures")
     assert not (tmp_path / "out").exists()
 

@@ -44,14 +44,14 @@ def watch(
     """
     source = model if isinstance(model, Source) else Source(str(model))
     check(source, tuned)
-    given = material(source, tuned, Detecting(), pictures, listener)
-    for text in given.notes:
-        listener.warn(text)
     directory = Path(str(tuned.tuned or source.lora))
     if not directory.is_dir():
         raise InputError(
             f"{directory} is not a directory: give the one that checkpoints are written to"
         )
+    given = material(source, tuned, Detecting(), pictures, listener)
+    for text in given.notes:
+        listener.warn(text)
     root = Path(out)
     base = look(Candidate("base", replace(source, lora=None)), given, root, None, workers, listener)
     if base is None:
