@@ -223,6 +223,8 @@ def test_what_was_tried_in_vain_is_not_advised_again(run, weaker, helps):
         found = advice_of(run, list(run.captions()), place="run")
     assert helps in found.because
     assert ("No strength" in found.because) == helps.startswith("No strength")
+    file = "findnemo export run --to adapter --variant 'LoRA x 0.16' --out instead.safetensors"
+    assert (found.next_commands == (file,)) == ("instead" in helps)
 
 
 @pytest.fixture
@@ -334,6 +336,7 @@ def test_every_command_and_option_that_is_advised_is_there():
                 form="--to file --out F",
                 images=8,
                 strengths="0.4,1",
+                variant="LoRA",
             ).split()
             known = {
                 flag for one in commands[name].params for flag in (*one.opts, *one.secondary_opts)

@@ -153,6 +153,54 @@ def test_the_exported_lora_copies_no_more_in_plain_diffusers(run, place, tmp_pat
     assert similarity[file] < 0.5
 
 
+def test_a_weaker_lora_is_written_as_it_was_audited(run, place, tmp_path):
+    """In plain diffusers the file at strength 1 is the audited LoRA at its own strength."""
+    file = tmp_path / "weaker.safetensors"
+    weaker = tasks.Selecting(variant="LoRA x 0.1")
+    told = []
+    tasks.export(run.path, ["adapter"], file, weaker, listener=Listener(say=told.append))
+    assert f"LoRA x 0.1: adapter written to {file}" in told
+    assert any(text.startswith("what the audit says of LoRA x 0.1: ") for text in told)
+    weights = []
+    for lora, strength in ((place.lora, 0.1), (file, 1.0)):
+        pipeline = StableDiffusionPipeline.from_pretrained(place.base)
+        pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name)
+        pipeline.fuse_lora(lora_scale=strength)
+        pipeline.unload_lora_weights()
+        weights.append(pipeline.unet.state_dict())
+    plain = StableDiffusionPipeline.from_pretrained(place.base).unet.state_dict()
+    assert weights[0].keys() == weights[1].keys() == plain.keys()
+    for name, wanted in weights[0].items():
+        assert torch.allclose(weights[1][name], wanted, atol=1e-6)
+    assert any(not torch.allclose(plain[name], weights[1][name]) for name in plain)
+    assert tasks.check_export(run.path, file, weaker) == []
+    assert tasks.check_export(run.path, place.lora, weaker)
+    assert tasks.check_export(run.path, file)  # it is not the model with the neurons off
+
+
+VARIANTS_REFUSED = {
+    "has no variant 'LoRA x 2': it has LoRA x 0.1, LoRA": {"variant": "LoRA x 2"},
+    f"has no variant '{CLEANED}': it has LoRA x 0.1, LoRA": {"variant": CLEANED},
+    "and --most chooses what is off": {"variant": "LoRA", "most": 1},
+    "and --factor chooses what is off": {"variant": "LoRA", "factor": 0.0},
+}
+
+
+@pytest.mark.parametrize("why", VARIANTS_REFUSED)
+def test_a_variant_that_cannot_be_written(run, tmp_path, why):
+    selecting = tasks.Selecting(**VARIANTS_REFUSED[why])
+    with pytest.raises(InputError, match=why):
+        tasks.export(run.path, ["adapter"], tmp_path / "a.safetensors", selecting)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "kohya", "neurons", "card"])
+def test_a_variant_is_written_as_a_lora_alone(run, tmp_path, form):
+    selecting = tasks.Selecting(variant="LoRA x 0.1")
+    with pytest.raises(InputError, match=f"as it is, which {form} is not: add --to adapter"):
+        tasks.export(run.path, [form], tmp_path / form, selecting)
+
+
 def test_what_was_found_is_in_the_files_of_the_run(run):
     about = training_of(run)
     rows = list(csv.DictReader((run.path / "training.csv").open(encoding="utf-8")))

@@ -27,7 +27,7 @@ from findnemo.export._files import check_beside, check_target, whole, written_be
 from findnemo.export._marks import OURS, node_of_comfyui
 from findnemo.export._original import ORIGINAL, original_tensors
 from findnemo.export._push import push_card, with_section
-from findnemo.export._selection import Selection, by_hand, select
+from findnemo.export._selection import Selection, by_hand, select, unedited
 from findnemo.export._source import as_dtype, check_source, made_of, with_kept
 from findnemo.export._weights import (
     beside_file,
@@ -70,6 +70,7 @@ __all__ = [
     "rewrite",
     "rounding_of",
     "select",
+    "unedited",
     "whole",
     "with_kept",
     "with_section",

@@ -139,7 +139,7 @@ def _changes(edit: _Edit) -> dict[Place, Delta]:
     for (component, name), delta in edit.lora.deltas.items():
         module = getattr(edit.base.pipeline, component).get_submodule(name)
         changes[component, name] = _plain(delta, module.weight.shape, edit.strength)
-    off = lora_weights(edit.base, edit.neurons, edit.factor)
+    off = lora_weights(edit.base, edit.neurons, edit.factor) if edit.neurons else {}
     for place, rows in edit.rows.items():
         prefix = ".".join(place)
         bias = off.get(f"{prefix}.lora_B.bias")

@@ -16,7 +16,7 @@ from typing import Any
 from findnemo._version import __version__
 from findnemo.errors import InputError, MismatchError
 from findnemo.models import Model
-from findnemo.neurons import NeuronSet
+from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs import (
     Caption,
     Run,
@@ -58,7 +58,7 @@ class Selection:
     @property
     def edit(self) -> str:
         """What is done to the neurons: `113 neurons off`, `113 neurons at 0.5`."""
-        if self.factor == 1:
+        if self.factor == 1 or not self.neurons:
             return "nothing switched off"
         how = "off" if self.factor == 0 else f"at {self.factor:g}"
         return f"{count(len(self.neurons), 'neuron')} {how}"
@@ -173,6 +173,15 @@ def by_hand(
             " hold other things (if you mean it, take the model out of the file)"
         )
     return selection
+
+
+def unedited(run: Run) -> Selection:
+    """No neurons: the model of a run as it is, such as a LoRA at a lower strength.
+
+    with Run.open("run/variants/checkpoint-500-x-0.8-adf1") as variant:
+        findnemo.export.unedited(variant)
+    """
+    return Selection(EMPTY, (), 0.0, _of_run(run), is_by_hand=True)
 
 
 def _factor_of(file: str | os.PathLike) -> float:

@@ -31,7 +31,7 @@ from findnemo.metrics import Judges
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt, TrainingPicture
-from findnemo.runs.audit import Answer, attempted, commit
+from findnemo.runs.audit import Answer, attempted, commit, remember_source
 from findnemo.runs.results import Training, damaged, decoded
 from findnemo.runs.stages import Progress, Stage, run_stage
 from findnemo.runs.standing import WORDS, standing
@@ -143,6 +143,7 @@ def show(
         "images": {question.kind: question.images for question in questions},
     }
     with Run.create(folder, kept) as run:
+        remember_source(run, model)
         prompts = [Prompt(q.prompt, row, q.kind) for row, q in enumerate(questions, 1)]
         enter(run, prompts)
         many = {q.prompt: q.images for q in questions}
@@ -583,6 +584,19 @@ def label(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     if row["name"] == CLEANED and astray(about):
         return ASTRAY
     return AS_BASE if as_base(about, row) else str(row["verdict"])
+
+
+def variant_told(about: Mapping[str, Any], name: str) -> str:
+    """What the audit says of one of its models, for somebody who takes it.
+
+    >>> row = {"name": "LoRA x 0.4", "verdict": "does not copy", "copies": 0, "of": 80}
+    >>> variant_told({"variants": [row]}, "LoRA x 0.4")
+    'what the audit says of LoRA x 0.4: does not copy (0 of 80 images are copies)'
+    """
+    row = row_of(about, name)
+    assert row is not None
+    copies = f"{row['copies']} of {count(row['of'], 'image')} are copies"
+    return f"what the audit says of {name}: {label(about, row)} ({copies})"
 
 
 def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:

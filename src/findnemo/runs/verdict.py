@@ -86,6 +86,7 @@ NEXT = {  # reason of a decision -> the command to run next
     "more images": "{audit} --images {images} --out {run}-more-images",
     "weaker": "{audit} --lora-scale {strengths} --out {run}",
     "cleaned": "findnemo export {run} --to adapter --out clean.safetensors",
+    "instead": "findnemo export {run} --to adapter --variant {variant} --out instead.safetensors",
 }
 
 
@@ -264,6 +265,8 @@ def advice_of(
     names["strengths"] = ",".join(f"{strength:g}" for strength in weaker)
     settings = run.meta("settings")
     is_exhausted = settings.get("thorough", True) and settings.get("scope") == "all"
+    best = choice(training) if training else None
+    names["variant"] = shlex.quote(best["name"]) if best else ""
     names["form"] = _form(run)
     names["again"] = (CARRIERS if is_exhausted else AGAIN).format(**names)
     commands = dict.fromkeys(NEXT[why].format(**names) for why in decision.why)
@@ -401,9 +404,11 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
     if astray(about):
         pictures += f", and with {_these(neurons)} off its images no longer follow the captions"
     other = ""
+    why: tuple[str, ...] = ("weaker",) if strengths(about) else ()
     if best is not None and best["name"] != CLEANED:
         other = f"; {best['name']} {unseen_in(about, best['name'])}"
-    why = ("weaker",) if strengths(about) and not other else ()
+        is_lora = best["strength"] is not None
+        why = ("instead",) if is_lora and best["verdict"] != "cannot be said" else ()
     return Decision("hold", f"Do not release it: {pictures}{other}.", why)
 
 

@@ -12,6 +12,7 @@ from findnemo.errors import InputError
 from findnemo.neurons import NeuronSet
 from findnemo.runs import Run
 from findnemo.runs.export import striking
+from findnemo.runs.fine_tunes import CLEANED, folder_of_variant, training_of, variant_told
 from findnemo.runs.store import DATABASE
 from findnemo.runs.verdict import RELEASED, Advice, advice_of
 from findnemo.runtime.notices import told_to
@@ -33,7 +34,8 @@ def export(
     """Write the cleaned model of a run, its neurons or a model card's section.
 
     What `findnemo export` does. If you chose the neurons yourself (`Selecting.neurons_file`), `run`
-    may be a model instead.
+    may be a model instead. `Selecting.variant` names a model of a fine-tune audit that is written as
+    it is.
 
     `to`: forms of `findnemo.export.FORMS`. `out`: a file or folder; with several forms a folder for
     all (default: RUN/export). `push`: write the card to this repository on the hub instead.
@@ -56,14 +58,16 @@ def export(
     if by_hand:
         _check_file(selecting)
     chosen: Any = None
+    said = ""
     advice: Advice | None = None
     if by_hand and not (path / DATABASE).is_file():
         source = given = _model_at(path, out, model)
         weights = True  # without a run, the model is opened for any form
     else:
-        with Run.open(path) as opened:
+        said = _said_of(path, selecting, forms)
+        with Run.open(_folder(path, selecting)) as opened:
             chosen = _selected(opened, selecting)
-            advice = advice_of(opened, striking(opened))
+            advice = None if said else advice_of(opened, striking(opened))
             source = source_of(opened, given, ("model",) if weights else ())
     targets = {
         form: _target(path, out, form, len(forms) > 1)
@@ -81,10 +85,13 @@ def export(
         forms_of.check(form, chosen, target, opened_model, force, dtype)
     if advice is not None and advice.action not in RELEASED:
         listener.say(f"the audit's advice: {advice.sentence}")
+    if said:
+        listener.say(said)
     for form, target in targets.items():
         with told_to(listener.warn):
             forms_of.write(form, chosen, target, opened_model, force, dtype)
-        listener.say(f"{_count(chosen)}: {form} written to {target}")
+        what = selecting.variant or _count(chosen)
+        listener.say(f"{what}: {form} written to {target}")
         for line in forms_of.remarks(form, target, opened_model):
             listener.say(line)
     released = advice is None or advice.action in RELEASED
@@ -112,7 +119,8 @@ def check_export(
     """
     rounding = forms_of.rounding_of(place)
     given = replace(model, dtype=None) if isinstance(model, Source) else model
-    with Run.open(Path(run)) as opened:
+    _said_of(Path(run), selecting)
+    with Run.open(_folder(Path(run), selecting)) as opened:
         chosen = _selected(opened, selecting)
         source = source_of(opened, given)
     audited = _loaded(source, given, listener)
@@ -123,8 +131,8 @@ def check_export(
         listener.warn(f"{beside} is missing: programs read there what the file predicts")
     if not told:
         listener.say(
-            f"{place} is right: the audited model ({chosen.fingerprint}) with {_count(chosen)},"
-            " all else unchanged"
+            f"{place} is right: {_audited(selecting)} ({chosen.fingerprint}) with"
+            f" {_count(chosen)}, all else unchanged"
         )
     return told
 
@@ -140,8 +148,55 @@ def _exported(source: Any, place: str | Path, is_lora: bool) -> Source:
     return Source(str(place), config=config, device=source.device, dtype=source.dtype)
 
 
+def _folder(path: Path, selecting: Selecting) -> Path:
+    """The directory of the run whose model is exported: the run itself, or one of its variants."""
+    return path if selecting.variant is None else folder_of_variant(path, selecting.variant)
+
+
+def _said_of(path: Path, selecting: Selecting, forms: Iterable[str] = ()) -> str:
+    """What the audit says of the variant that is chosen; empty if none is.
+
+    Raises InputError for a variant that the run does not have, or that takes no such options.
+    """
+    name = selecting.variant
+    if name is None:
+        return ""
+    if given := _chosen_by(replace(selecting, variant=None)):
+        raise InputError(
+            f"--variant writes a model with no neuron off, and {given[0]} chooses what is off: give"
+            " one of the two"
+        )
+    with Run.open(path) as run:
+        about = training_of(run)
+    loras = [v["name"] for v in about["variants"] if v["strength"] is not None] if about else []
+    names = [one for one in loras if one != CLEANED]
+    if not names:
+        raise InputError(
+            f"{path} is not the audit of a LoRA, so it has no variants: leave --variant out"
+        )
+    if name not in names:
+        raise InputError(
+            f"{path} has no variant {name!r}: it has {', '.join(names)} (with neurons off, leave"
+            " --variant out)"
+        )
+    if other := [form for form in forms if not forms_of.FORMS[form].of_lora]:
+        raise InputError(
+            f"--variant writes a LoRA as it is, which {other[0]} is not: add --to adapter, or"
+            " adapter-kohya"
+        )
+    with Run.open(folder_of_variant(path, name)) as variant:
+        if variant.meta("source") is None:
+            raise InputError(
+                f"{variant.path} was made by an older findnemo and does not know its file: call the"
+                " audit again, it keeps all images"
+            )
+    return variant_told(about or {}, name)
+
+
 def _selected(run: Run, selecting: Selecting) -> Any:
-    """The neurons of a run to switch off."""
+    """The neurons of a run to switch off; none for a variant."""
+    if selecting.variant is not None:
+        return forms_of.unedited(run)
     if selecting.neurons_file is not None:
         return forms_of.by_hand(selecting.neurons_file, run, selecting.factor)
     return forms_of.select(
@@ -156,17 +211,19 @@ def _selected(run: Run, selecting: Selecting) -> Any:
 
 def _check_file(selecting: Selecting) -> None:
     """Raises InputError for a file without neurons, or if other options choose neurons too."""
-    others = {
-        "--caption": selecting.caption,
-        "--most": selecting.most,
-        "--neurons": selecting.neurons,
-        "--include-reduced": selecting.include_reduced,
-    }
-    if given := [name for name, value in others.items() if value]:
+    if given := _chosen_by(replace(selecting, neurons_file=None, factor=None)):
         raise InputError(
             f"--neurons-file names the neurons, and so does {given[0]}: give one of the two"
         )
     NeuronSet.load(str(selecting.neurons_file))
+
+
+def _chosen_by(selecting: Selecting) -> list[str]:
+    """The options that say what is off."""
+    fields = ("variant", "caption", "most", "neurons", "include_reduced", "neurons_file", "factor")
+    values = {name: getattr(selecting, name) for name in fields}
+    given = [name for name, value in values.items() if value is not None and value is not False]
+    return [f"--{name.replace('_', '-')}" for name in given]
 
 
 def _model_at(place: Path, out: str | Path | None, model: Any) -> Source:
@@ -211,7 +268,13 @@ def _target(run: Path, out: str | Path | None, form: str, several: bool) -> Path
     return Path(out) / name
 
 
+def _audited(selecting: Selecting) -> str:
+    return f"the audited {selecting.variant or 'model'}"
+
+
 def _count(chosen: Any) -> str:
+    if not chosen.neurons:
+        return str(chosen.edit)
     point = chosen.about.get("point")
     told = "chosen by hand, not verified" if chosen.is_by_hand else point
     return f"{chosen.edit} ({told})" if told else str(chosen.edit)

@@ -449,6 +449,13 @@ class Selecting:
         " file. The card says that they were not verified.",
         metavar="FILE",
     )
+    variant: str | None = option(
+        None,
+        "Write a model of a fine-tune audit as it is, with no neurons off: an earlier checkpoint,"
+        " or the LoRA with a lower strength written into it. NAME is its name in the table of the"
+        " report.",
+        metavar="NAME",
+    )
     factor: float | None = option(
         None,
         "Multiply the neurons by this factor instead of switching them off (0, or the factor"
