@@ -100,6 +100,7 @@ def test_outside_is_seen_where_it_is():
     ]
 
 
+@pytest.mark.slow
 def test_a_browser_asks_nothing_of_another_host(site):
     """With its scripts: the theme's own would ask for fonts, or for the stars of a repository."""
     chromium = shutil.which("chromium")
@@ -185,6 +186,7 @@ def counted() -> dict[str, tuple[int, int]]:
     return {name: (len(w), sum(w.values())) for name, w in widths.items()}
 
 
+@pytest.mark.slow
 def test_the_table_of_architectures_is_counted_again():
     rows = re.findall(
         r"^\| ([^|]+) \| (`\w+Pipeline`[^|]*) \| ([^|]+) \| (\d+) \| ([\d,]+) \|$",

@@ -320,6 +320,7 @@ def test_what_was_fetched_for_the_audit_is_the_training_image(stranger):
 # edits --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_edit_changes_the_image_and_leaves_the_model(subject):
     edit = found_for(subject, FIRST)
     settings = subject.image_settings
@@ -344,6 +345,7 @@ def test_an_edit_changes_the_image_and_leaves_the_model(subject):
     )
 
 
+@pytest.mark.slow
 def test_neurons_off_beside_neurons_scaled(subject):
     """The two parts of an edit act at once, each on its neurons."""
     off = found_for(subject, FIRST)
@@ -382,6 +384,7 @@ def test_similarity_to_the_copy_is_that_of_the_verification(subject):
     assert "other seeds" in events.told(chosen, unknown)
 
 
+@pytest.mark.slow
 def test_images_of_an_edit_are_made_once(subject, passes):
     chosen = with_edit(FIRST, found_for(subject, FIRST))
     first = events.compare(subject, ME, chosen, 1000, SILENT)
@@ -507,6 +510,7 @@ def test_what_cannot_be_generated_is_refused(subject, caption, factor, seed, sai
         events.compare(subject, ME, chosen, seed, SILENT)
 
 
+@pytest.mark.slow
 def test_sessions_do_not_disturb_each_other(subject, run_path, tmp_path):
     """Two sessions edit at once: the second asks in the midst of the first's passes, and
     each gets its own image.
@@ -558,6 +562,7 @@ def passes(subject):
     handle.remove()
 
 
+@pytest.mark.slow
 def test_cancelling_stops_between_two_passes_and_leaves_all_as_it_was(subject, passes):
     hooks = len(subject.model.denoiser._forward_pre_hooks)
 
@@ -580,6 +585,7 @@ def test_cancelling_stops_between_two_passes_and_leaves_all_as_it_was(subject, p
     assert (pixels(made.after[0]) == pixels(want)).all()
 
 
+@pytest.mark.slow
 def test_cancelling_a_localization(subject, passes):
     caption = FIRST
     seen = []
@@ -688,6 +694,7 @@ def test_export_of_picked_captions(subject):
     assert {c.text for c in events.exportable(subject)} == {FIRST, SECOND}
 
 
+@pytest.mark.slow
 def test_export_of_the_model_and_of_a_lora(subject, tmp_path):
     edit = found_for(subject, FIRST)
     want = events.compare(subject, ME, with_edit(FIRST, edit), 3, SILENT).after[0]

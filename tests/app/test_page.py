@@ -198,6 +198,7 @@ def test_switching_a_neuron_changes_the_images(page):
     assert shown(page, "Now") == off
 
 
+@pytest.mark.slow
 def test_the_slider_lets_the_copy_dissolve(page):
     choose(page, FIRST)
     slider = page.get_by_role("slider")
@@ -217,6 +218,7 @@ def test_the_slider_lets_the_copy_dissolve(page):
     expect(slider).to_have_value("0")
 
 
+@pytest.mark.slow
 def test_a_click_on_the_map_is_of_the_neuron_under_it(page, served):
     choose(page, SECOND)
     _, second, *_ = served[0].model.widths("all").values()
@@ -233,6 +235,7 @@ def test_a_click_on_the_map_is_of_the_neuron_under_it(page, served):
     switched(page, f"{second + 1} neurons off, 1 neuron times 0.5")
 
 
+@pytest.mark.slow
 def test_a_view_is_shared_by_its_address(page, browser, served):
     choose(page, SECOND)
     expect(page).to_have_url(re.compile(r"\?caption=2$"))
@@ -257,6 +260,7 @@ def test_a_view_is_shared_by_its_address(page, browser, served):
     other.close()
 
 
+@pytest.mark.slow
 def test_an_error_leaves_no_old_picture(page):
     choose(page, FIRST)
     page.locator(".chips button").first.click()
@@ -275,6 +279,7 @@ def test_an_error_leaves_no_old_picture(page):
 # any caption --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_any_caption_with_progress(page):
     tab(page, "Any caption")
     page.get_by_role("textbox", name="Caption", exact=True).fill(SECOND)
@@ -365,6 +370,7 @@ def test_exports_are_downloaded(page, served):
     )
 
 
+@pytest.mark.slow
 def test_a_selection_by_hand_becomes_a_model_by_the_command_that_is_shown(page, served, tmp_path):
     choose(page, FIRST)
     page.get_by_role("button", name="Save these neurons").click()
@@ -410,6 +416,7 @@ def said(place, text: str) -> None:
     expect(place.first).to_have_js_property("textContent", text)
 
 
+@pytest.mark.slow
 def test_hostile_captions_are_shown_as_text(page):
     expect(page.locator(".cards")).to_contain_text("<script>")
     choose(page, "<script>")

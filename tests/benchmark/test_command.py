@@ -22,6 +22,7 @@ def suite(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_suite_is_scored_once_and_then_shown(suite, tmp_path):
     command = (
         "benchmark",
@@ -51,6 +52,7 @@ def test_a_suite_is_scored_once_and_then_shown(suite, tmp_path):
     assert (tmp_path / "results.json").read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_answers_of_ones_own_are_scored_beside(suite, tmp_path):
     answers = {
         "method": "mine [/]",
@@ -86,6 +88,7 @@ def test_the_published_table_shows_every_method():
     assert "one neuron" in out
 
 
+@pytest.mark.slow
 def test_the_published_natural_table_says_on_which_models_methods_were_tuned():
     status, out, _ = cli("benchmark", "--published", "--natural")
     assert status == 0

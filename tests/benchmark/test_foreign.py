@@ -40,6 +40,7 @@ def recipe():
                 sys.modules[name] = known
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("number", [1, 2])
 def test_the_plan_is_in_layers_that_there_are_and_unlike_the_demos(recipe, number):
     model = recipe.new_model(number)

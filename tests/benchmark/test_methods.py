@@ -40,6 +40,7 @@ def task():
     )
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["Wanda", "ConceptPrune"])
 def test_pruning_zeroes_the_weights_that_the_mitigation_zeroes_and_gives_them_back(
     name, task, monkeypatch
@@ -78,6 +79,7 @@ def test_neurons_are_off_while_an_answer_is_in_force(task):
     assert caught[0] > caught[1] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suspected", [True, False])
 def test_nothing_is_switched_off_where_pictures_are_no_copies(task, monkeypatch, suspected):
     found = Localization(

@@ -61,6 +61,7 @@ def folder(tmp_path, demo_model):
     return place
 
 
+@pytest.mark.slow
 def test_a_member_is_its_base_and_a_difference_and_is_calibrated_once(
     folder, demo_model, monkeypatch
 ):

@@ -90,6 +90,7 @@ def test_precision_and_recall_by_hand(found, right, share, of_two):
     assert recall(NeuronSet(found), planted, 2) == of_two
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", [n for n in METHODS if n not in ("random", "findnemo")])
 def test_every_method_finds_the_one_neuron_that_holds_all(name, task, member):
     """One neuron drives the image, and it alone is unusual: whatever ranks neurons well must

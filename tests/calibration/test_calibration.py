@@ -254,6 +254,7 @@ def interrupt(model: Model, folder: Path, done: int) -> None:
     assert finished == PROMPTS[:done]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("done", [1, 4, len(PROMPTS)])
 def test_an_interrupted_calibration_goes_on_without_redoing_to_the_same_last_bit(
     tiny, tmp_path, done, monkeypatch
@@ -275,6 +276,7 @@ def test_an_interrupted_calibration_goes_on_without_redoing_to_the_same_last_bit
     assert_equal(Calibration.load(folder), calibration)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("done", range(1, len(PROMPTS) + 1))
 def test_captions_that_share_passes_have_the_same_scores_wherever_it_was_interrupted(
     tiny, tmp_path, done, monkeypatch
@@ -646,6 +648,7 @@ def test_a_missing_or_damaged_statistics_file_is_refused(model, tmp_path):
         import_statistics(tmp_path / "damaged.pt", model)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("at", range(len(PROMPTS)))
 def test_an_interrupt_in_the_midst_of_taking_a_group_leaves_no_half_of_it(
     tiny, tmp_path, at, monkeypatch

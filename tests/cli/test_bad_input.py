@@ -358,6 +358,7 @@ def test_a_calibration_with_other_settings(place, tmp_path, options, says):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -268,6 +268,7 @@ def test_localize_then_verify(place, usual, audited, tmp_path):
     assert after[-1] == before[-1]
 
 
+@pytest.mark.slow
 def test_harden_writes_a_checkpoint_and_one_report_of_before_and_after(
     audited, tmp_path, monkeypatch
 ):
@@ -305,6 +306,7 @@ def test_harden_writes_a_checkpoint_and_one_report_of_before_and_after(
     assert "already exists" in again.err
 
 
+@pytest.mark.slow
 def test_verify_takes_starts_of_the_attack_and_refuses_others(audited, tmp_path):
     run = shutil.copytree(audited, tmp_path / "run")
     result = cli("verify", run, "--attack-starts", "caption,nowhere", "--trust")
@@ -406,6 +408,7 @@ def test_an_audit_says_where_its_report_is_or_leaves_it_out(usual, audited, tmp_
     assert (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_second_audit_prints_the_same_and_changes_nothing(usual, audited):
     before = (audited / "results.json").read_bytes()
     as_json = cli("audit", *usual, *IMAGES, "--json", "--out", audited)
@@ -421,6 +424,7 @@ def test_a_second_audit_prints_the_same_and_changes_nothing(usual, audited):
     assert (audited / "results.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_limit_in_two_steps_is_the_whole(usual, audited, tmp_path):
     assert cli("audit", *usual, *IMAGES, "-q", "--limit", 2, "--out", tmp_path / "run").status == 0
     assert set(outcome(tmp_path / "run")["rows"]) == set(TEXTS[:2])
@@ -638,6 +642,7 @@ def _kill(run: subprocess.Popen, out: Path, reached: Callable[[Path], bool]) -> 
 STOPS = {"Ctrl-C": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("how", STOPS)
 def test_a_command_that_is_stopped_by_a_signal_says_how_to_go_on(usual, audited, tmp_path, how):
     """A process of its own, stopped in its first searches: the captions that share passes with
@@ -779,6 +784,7 @@ def test_a_study_of_a_run_is_written_beside_it(compared, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_images_are_judged_with_the_descriptor_that_was_given_and_originals_come_from_the_table(
     place, tmp_path
 ):

@@ -237,12 +237,14 @@ def test_a_narrow_table_keeps_the_caption_and_how_it_stands(run, terminal):
         assert first.rstrip().endswith("out of reach")
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_its_colours_and_its_width(run):
     told = in_terminal(70, "inspect", run)
     assert ESCAPE in told
     assert max(map(len, plain(told).split("\n")[:20])) <= 70
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("inspect", "RUN"), ("insepct",)], ids=" ".join)
 @pytest.mark.parametrize(
     "given", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=lambda given: next(iter(given))
@@ -253,6 +255,7 @@ def test_a_terminal_without_colour_gets_no_escape_codes(run, arguments, given):
     assert ESCAPE not in told
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_no_escape_codes_and_sentences_of_one_line(run):
     command = [*COMMAND, "inspect", run]
     done = subprocess.run(command, capture_output=True, env=environment(COLUMNS="60"))
@@ -263,6 +266,7 @@ def test_a_pipe_gets_no_escape_codes_and_sentences_of_one_line(run):
     assert f"\n{advice.because}\n" in told
 
 
+@pytest.mark.slow
 def test_an_ascii_terminal_gets_ascii_and_the_same_columns(run):
     told = plain(in_terminal(80, "inspect", run, PYTHONIOENCODING="ascii"))
     lines = told.split("\n")

@@ -55,6 +55,7 @@ def command(place, names: str, out, *more: object, captions: str = "captions.csv
     return cli("detect", place / "model", *files, "--detector", names, "--out", out, *more)
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_detectors_scores(place, tmp_path):
     status, out, _ = command(place, "one-step, entropy-e", tmp_path / "run", "--json")
     whole = json.loads(out)
@@ -205,6 +206,7 @@ def test_what_is_answered_is_not_done_again_and_what_failed_is(tiny, tmp_path, c
     assert captions[TYPED[0]].results["detect:counted"]["value"] == 9
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("stop", [TYPED[2], HOLDOUT[5], HOLDOUT[9]])
 def test_an_interrupted_run_goes_on_where_it_stopped(tiny, tmp_path, counted, stop):
     counted.stop = stop
@@ -308,6 +310,7 @@ def test_captions_are_asked_for_except_of_the_demo(place, tmp_path):
         assert (status, "give --prompts FILE" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_inspect_shows_what_a_run_of_detectors_holds(place, tmp_path):
     _, first, _ = command(place, "one-step, entropy-e", tmp_path / "run", "--json")
     status, out, _ = cli("inspect", tmp_path / "run", "--json")

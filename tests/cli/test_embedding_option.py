@@ -27,6 +27,7 @@ def place(tmp_path_factory):
     return here
 
 
+@pytest.mark.slow
 def test_a_run_scores_captions_with_the_token_and_remembers_it(place, tmp_path):
     named = f"{place / 'art.safetensors'}:<mine>"
     model = (place / "model", "--embedding", named)

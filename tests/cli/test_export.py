@@ -82,6 +82,7 @@ def deactivated(place, neurons):
 # a run remembers its model ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_of_a_single_file_opens_the_same_model_again(place, tmp_path):
     run = Path(shutil.copytree(place / "run", tmp_path / "run"))
     verify = ["verify", run, "--no-attempts", "--attack-captions", 1, "--attack-steps", "0,1", "-q"]
@@ -211,6 +212,7 @@ def test_several_forms_go_into_one_folder(place, deactivated, neurons, tmp_path)
     assert findnemo.NeuronSet.load(tmp_path / "all" / "neurons.json") == neurons
 
 
+@pytest.mark.slow
 def test_a_single_file_is_checked_against_its_run(place, tmp_path):
     clean = tmp_path / "clean.safetensors"
     assert cli("export", place / "run", "--to", "file", "-q", "--out", clean).status == 0

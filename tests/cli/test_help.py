@@ -18,6 +18,7 @@ def shown(command: str, option: str, monkeypatch) -> set[str]:
     return set(re.findall(r"^│ [* ]*(--[a-z-]+)", cli(command, option).out, re.MULTILINE))
 
 
+@pytest.mark.first(10)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_all_lists_every_option_and_help_those_that_are_often_used(command, monkeypatch):
     options = {

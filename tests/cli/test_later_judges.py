@@ -114,6 +114,7 @@ def test_what_a_judge_would_give_is_said_before_the_work(judged):
     assert told.index("no clip") < told.index("loading") < told.index("detect 0/6")
 
 
+@pytest.mark.slow
 def test_a_judge_that_comes_later_judges_the_stored_pictures(judged, place, usual, without, kept):
     result = again(without, *usual, "--descriptor", place / "descriptor.pt")
     assert result.status == 0, result.err
@@ -136,6 +137,7 @@ def test_a_judge_that_comes_later_judges_the_stored_pictures(judged, place, usua
     assert rows(without) == rows(whole)
 
 
+@pytest.mark.slow
 def test_a_killed_judgement_goes_on(judged, place, usual, without, monkeypatch, found):
     commits = []
 
@@ -207,6 +209,7 @@ def test_other_image_settings_make_again_what_depends_on_them(judged, usual, wit
     assert rows(without) == before
 
 
+@pytest.mark.slow
 def test_more_images_keep_those_that_are_there(judged, usual, without, tmp_path, found):
     whole = {f: f.read_bytes() for f in (without / "images").glob("*/[ba]*.png")}
     result = again(without, *usual, "--images", 3)

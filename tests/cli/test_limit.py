@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 
+import pytest
 from _command import cli
 from _place import TEXTS, make_place
 
@@ -12,6 +13,7 @@ from findnemo.runs import Run
 TYPES = ("VM", "VM", "VM", "TM", "TM", "none")
 
 
+@pytest.mark.slow
 def test_a_limit_takes_the_types_of_a_file_in_turn_and_the_same_captions_again(tmp_path):
     place = make_place(tmp_path)
     with (place / "typed.csv").open("w", newline="", encoding="utf-8") as file:

@@ -28,6 +28,7 @@ def place(tmp_path_factory):
     return here
 
 
+@pytest.mark.slow
 def test_a_run_remembers_its_lora_and_its_strength(place, tmp_path):
     lora = f"{place / 'lora.safetensors'}:0.5"
     usual = (place / "model", "--lora", lora, "--prompts", place / "captions.csv")

@@ -60,6 +60,7 @@ def test_calibrate(opened, place, tmp_path):
     )
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("command", ["detect", "localize"])
 def test_parts_of_the_path(opened, place, known, tmp_path, command):
     once(opened, place, command, place / "model", *known, "--out", tmp_path / "run")

@@ -104,6 +104,7 @@ def test_inspect_shows_captions_in_any_encoding(place, encoding):
         assert "ein B" + ("\\xe4" if name == "ascii" else "ä") in text
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("encoding", SOME)
 def test_json_can_be_read_back_in_any_encoding(place, encoding):
     status, out, _ = ran(ENCODINGS[encoding], "inspect", "run", "fox", "--json", cwd=place)
@@ -112,6 +113,7 @@ def test_json_can_be_read_back_in_any_encoding(place, encoding):
     assert [r["caption"] for r in rows] == [TEXTS[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", pytest.param("C locale", marks=pytest.mark.slow)])
 def test_help_errors_and_paths_in_any_encoding(place, encoding):
     assert ran(ENCODINGS[encoding], "--help", cwd=place)[0] == 0

@@ -34,6 +34,7 @@ def test_without_gradio_the_error_says_what_to_install(run_path):
     assert "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_the_app_is_opened_on_what_is_there(tmp_path):
     pytest.importorskip("gradio", reason="the app needs gradio: pip install 'findnemo[app]'")
     for arguments, said in (
@@ -48,6 +49,7 @@ def test_the_app_is_opened_on_what_is_there(tmp_path):
         assert "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_the_process_serves_and_ends_without_a_trace(run_path, tmp_path, monkeypatch):
     pytest.importorskip("gradio", reason="the app needs gradio: pip install 'findnemo[app]'")
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -119,6 +119,7 @@ def refused(result, *says: str) -> None:
     assert all(text in " ".join(result.err.split()) for text in says), result.err
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("command", ON_MODELS)
 def test_commands_on_models(place, tmp_path, command):
     arguments = ON_MODELS[command]

@@ -42,6 +42,7 @@ def model() -> Model:
     return findnemo.load(tiny_pipeline("v_prediction"))
 
 
+@pytest.mark.first(7)
 @pytest.mark.parametrize("name", DETECTORS)
 def test_evaluations_are_what_passed_through_the_denoiser(model, name):
     rows = []
@@ -53,6 +54,7 @@ def test_evaluations_are_what_passed_through_the_denoiser(model, name):
     assert score.evaluations == sum(rows) + DERIVATIVES.get(name, 0) == COST[name]
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("name", DETECTORS)
 def test_a_score_depends_on_caption_and_seed_and_not_on_what_went_before(model, name):
     detector = DETECTORS[name]
@@ -66,6 +68,7 @@ def test_a_score_depends_on_caption_and_seed_and_not_on_what_went_before(model, 
         assert len({first.value, other.value, reseeded.value}) == 3
 
 
+@pytest.mark.first(7)
 @pytest.mark.parametrize("name", DETECTORS)
 def test_nan_is_refused(name):
     broken = findnemo.load(tiny_pipeline())

@@ -51,6 +51,7 @@ def by_pipeline(model: Model, images: int) -> torch.Tensor:
     return torch.stack(rows)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_the_magnitude_is_that_of_a_guided_pipeline_call(prediction_type):
     model = findnemo.load(tiny_pipeline(prediction_type))

@@ -92,6 +92,7 @@ def tiny(kind: str) -> Model:
     return findnemo.load(tiny_pipeline(kind))
 
 
+@pytest.mark.first(1)
 @torch.no_grad()
 @pytest.mark.parametrize("pixelwise", [False, True])
 @pytest.mark.parametrize(("kind", "weights"), [("epsilon", (1, 2)), ("v_prediction", (1, 0.1))])
@@ -122,6 +123,7 @@ def test_anisotropy(kind, weights, pixelwise):
     assert abs(angle) <= 1
 
 
+@pytest.mark.first(1)
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 def test_sharpness_is_the_change_of_the_score_along_itself(kind):
@@ -160,6 +162,7 @@ def test_curvature_is_the_difference_of_the_gradients_of_both_energies(kind):
     assert all(p.grad is None and p.requires_grad for p in model.denoiser.parameters())
 
 
+@pytest.mark.first(1)
 @torch.no_grad()
 @pytest.mark.parametrize("step", [0, 1])
 @pytest.mark.parametrize("kind", KINDS)
@@ -186,6 +189,7 @@ def test_dsm_needs_a_step_and_one_after_it(steps, step):
         dsm(tiny("epsilon"), CAPTION, ImageSettings(steps, 3.0), step=step)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_latent_updates_are_held_against_those_of_ordinary_captions(kind):
     plain = Plain(kind)
@@ -210,6 +214,7 @@ def test_latent_updates_are_held_against_those_of_ordinary_captions(kind):
     assert found.evaluations == 2 * 2 * 6
 
 
+@pytest.mark.slow
 def test_latent_updates_refuse_a_reference_of_another_run_and_make_their_own(monkeypatch):
     model = tiny("epsilon")
     row = updates(model, "snow", SETTINGS)
@@ -224,6 +229,7 @@ def test_latent_updates_refuse_a_reference_of_another_run_and_make_their_own(mon
     assert (own.evaluations, given.evaluations) == (36, 12)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["anisotropy", "sharpness", "curvature", "dsm", "latent-updates"])
 def test_a_score_is_the_mean_of_its_images_whatever_the_batch(name):
     model = tiny("v_prediction")

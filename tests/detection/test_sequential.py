@@ -34,6 +34,7 @@ def calibration(model) -> Calibration:
     return calibrate(model, CAPTIONS, settings=SETTINGS)
 
 
+@pytest.mark.slow
 def test_the_decision_is_that_of_all_seeds_whatever_the_threshold(model, calibration):
     whole = {c: findnemo.score(model, c, settings=SETTINGS) for c in CAPTIONS}
     for tau in [*(v + d for v in whole.values() for d in (-1e-4, 1e-4))]:
@@ -58,6 +59,7 @@ def test_a_memorized_caption_is_known_after_the_first_seeds_that_show_it(model, 
         assert detect(model, caption, replace(calibration, tau=tau)).samples == seeds
 
 
+@pytest.mark.slow
 def test_where_the_mean_of_pairs_counts_few_seeds_settle_nothing(model):
     settings = settings_for("findnemo")
     own = calibrate(model, CAPTIONS, "findnemo")
@@ -124,6 +126,7 @@ def test_nobody_else_in_a_group_changes_where_a_caption_ends(model, agreeing):
         assert one.score == pytest.approx(many.score, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_search_and_verification_say_memorized_where_detection_does(model):
     own = calibrate(model, CAPTIONS, "findnemo")
     for caption in CAPTIONS[:1]:
@@ -171,6 +174,7 @@ def test_the_papers_settings_are_written_as_they_were_before_there_were_others()
     assert "pairs 'mean' instead of 'largest'" in settings_for("findnemo").differences(Settings())
 
 
+@pytest.mark.slow
 def test_many_captions_at_once_are_each_by_itself(model, calibration):
     for tau in sorted(calibration.scores.tolist())[1::2]:
         near = replace(calibration, tau=tau + 1e-4)

@@ -432,6 +432,7 @@ def test_in_half_precision_a_neuron_that_overflows_is_off(neurons):
     assert alike(off.float(), noise(findnemo.load(prune(model, neurons))).float())
 
 
+@pytest.mark.first(4)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("factor", [0.0, 0.3, -1.7])
 def test_every_dtype_is_edited_within_its_rounding(neurons, dtype, factor, tmp_path):
@@ -712,6 +713,7 @@ def test_a_pass_is_made_of_every_architecture(name):
         check_called(model, [*model.value_layers, "nowhere"])
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("name", PIPELINES)
 def test_made_weights_and_biases_of_every_architecture_are_worked_in(name):
     model = findnemo.load(PIPELINES[name]())

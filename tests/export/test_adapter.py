@@ -220,6 +220,7 @@ ALWAYS = [  # the others take a minute together
 ]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("case", "factor", "form"),
     [
@@ -244,6 +245,7 @@ def test_plain_diffusers_makes_the_edited_model_of_the_base(bases, tmp_path, cas
     assert_close(weights(fused(plain)), edited(model, factor), 1e-6)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("ends", [VALUES, UNET], ids=["values", "values left alone"])
 def test_rows_that_are_switched_off_are_zero_to_the_bit(bases, tmp_path, ends):
     file = lora(tmp_path, tiny_pipeline(), {"unet": ends})
@@ -271,6 +273,7 @@ def lycoris(pipeline: Any) -> dict[str, torch.Tensor]:
     return tensors
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("form", ["adapter", "adapter-kohya"])
 def test_convolutions_in_three_steps_become_such_of_two(bases, tmp_path, form):
     pipeline = tiny_pipeline()
@@ -324,6 +327,7 @@ def test_biases_of_a_lora_go_along(bases, tmp_path):
 # dtypes ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dtype", [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)]
 )
@@ -362,6 +366,7 @@ def test_a_half_precision_base_loses_nothing_in_a_half_precision_file(bases, tmp
         assert not plain.unet.get_submodule(layer).weight[list(rows)].any()
 
 
+@pytest.mark.slow
 def test_what_a_run_computed_in_is_not_in_the_file(bases, tmp_path):
     """A run in bfloat16 of a float32 base: the file is that of a run in float32."""
     file = lora(tmp_path, tiny_pipeline(), {"unet": VALUES, "text_encoder": TEXT})
@@ -426,6 +431,7 @@ def test_a_run_without_a_lora_is_refused(bases, tmp_path):
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("alpha", [None, 2.0])
 def test_the_weaker_lora_of_the_docs_is_the_lora_at_that_strength(
     bases, tmp_path, monkeypatch, alpha

@@ -42,6 +42,7 @@ def clean(run, tmp_path) -> Path:
     return tasks.export(run, ["checkpoint"], tmp_path / "clean")["checkpoint"]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("form", ["checkpoint", "file", "lora", "kohya"])
 @pytest.mark.parametrize("dtype", [None, "float16", "bfloat16"])
 def test_every_form_in_every_dtype_is_right(run, tmp_path, form, dtype):
@@ -50,6 +51,7 @@ def test_every_form_in_every_dtype_is_right(run, tmp_path, form, dtype):
     assert tasks.check_export(run, place) == []
 
 
+@pytest.mark.slow
 def test_a_single_file_without_its_yaml_is_right_and_that_is_said(tmp_path):
     tiny_pipeline("v_prediction").save_pretrained(tmp_path / "model")
     model = findnemo.load(tmp_path / "model")
@@ -105,6 +107,7 @@ def test_the_right_rows_in_the_wrong_layers_are_named(run, clean):
     ]
 
 
+@pytest.mark.slow
 def test_a_weight_outside_the_edit_and_a_setting_are_named(run, clean):
     weights = load_file(unet_file(clean))
     weights["conv_in.bias"][2] += 1e-6
@@ -117,6 +120,7 @@ def test_a_weight_outside_the_edit_and_a_setting_are_named(run, clean):
     assert weight == "unet conv_in.bias has other values in 1 of its rows (2)"
 
 
+@pytest.mark.slow
 def test_a_factor_and_a_part_of_the_neurons_are_checked_as_they_were_chosen(run, tmp_path):
     half = Selecting(factor=0.5)
     place = tasks.export(run, out=tmp_path / "half", selecting=half)["checkpoint"]
@@ -142,6 +146,7 @@ def test_a_checkpoint_in_half_precision_says_how_to_load_it(run, tmp_path, dtype
     assert sum("F16: give from_pretrained a dtype" in line for line in heard) == told
 
 
+@pytest.mark.slow
 def test_by_the_command_line(run, clean):
     right = cli("export", run, "--check", clean)
     assert (right.status, right.out) == (0, "")

@@ -88,6 +88,7 @@ def silent(request):
         yield
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("factor", [0.0, 0.3])
 def test_a_bfloat16_run_writes_the_float32_weights_of_its_source(narrow, tmp_path, factor):
     folder, _, model, neurons = narrow
@@ -99,6 +100,7 @@ def test_a_bfloat16_run_writes_the_float32_weights_of_its_source(narrow, tmp_pat
     assert model.dtype == torch.bfloat16  # the model in memory is as it was
 
 
+@pytest.mark.first(1)
 def test_a_single_file_and_loras_too(narrow, tmp_path):
     _, pipeline, model, neurons = narrow
     chosen = chosen_of(tmp_path, model, neurons)
@@ -140,6 +142,7 @@ def mixed(folder: Path) -> None:
         )
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "dtype",
     ["bfloat16", *(pytest.param(d, marks=pytest.mark.slow) for d in ("float32", "float16"))],
@@ -265,6 +268,7 @@ def test_a_checkpoint_of_a_single_file_has_its_dtypes(tmp_path):
     same(weights(clean), zeroed(weights(tmp_path / "wanted"), neurons))
 
 
+@pytest.mark.first(1)
 def test_channels_last_changes_no_value(narrow, tmp_path):
     folder, _, _, neurons = narrow
     model = findnemo.load(folder / "source", channels_last=True)

@@ -319,6 +319,7 @@ def test_another_model_than_the_runs_is_refused(small, tmp_path):
         write("checkpoint", chosen, tmp_path / "clean")
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("form", [form for form, how in FORMS.items() if not how.of_lora])
 def test_a_target_that_is_there_is_replaced_only_by_force(small, tmp_path, form):
     model, _, chosen = small

@@ -73,6 +73,7 @@ def about(file: Path) -> tuple[dict, set[str]]:
         return opened.metadata(), set(opened.keys())
 
 
+@pytest.mark.first(2)
 def test_the_marks_are_those_that_user_interfaces_look_for(made):
     family, predicts, zero, _, _, file = made
     metadata, keys = about(file)
@@ -178,6 +179,7 @@ def test_the_published_sizes_are_described_as_the_original_code_has_them():
         )
 
 
+@pytest.mark.first(2)
 def test_with_the_usual_configuration_the_scores_are_those_of_the_original(
     made, tmp_path, monkeypatch
 ):
@@ -226,6 +228,7 @@ def test_with_the_usual_configuration_the_scores_are_those_of_the_original(
     )
 
 
+@pytest.mark.first(5)
 def test_plain_diffusers_with_the_fitting_configuration_makes_the_same_image(made):
     _, _, _, model, neurons, file = made
     kind = type(model.pipeline)

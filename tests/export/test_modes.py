@@ -78,6 +78,7 @@ CASES = [
 ] + [("adapter", "file with a LoRA")]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("form", "source"), CASES)
 def test_an_export_has_the_permissions_of_what_it_was_made_of(
     sources, umask, tmp_path, form, source

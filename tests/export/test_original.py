@@ -110,6 +110,7 @@ KNOWN = {
 }
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("family", UNETS)
 def test_full_size_models_get_the_names_and_shapes_of_the_published_files(family):
     pipeline = tiny_family(family)

@@ -38,6 +38,7 @@ def sparse(path: Path, head: bytes = b"", size: int = 1 << 40) -> Path:
 # tables -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("codec", ["gzip", "zstd", "snappy", "lz4", "uncompressed"])
 def test_a_parquet_file_of_a_few_kilobytes_that_unpacks_to_hundreds_of_megabytes(
     tmp_path, monkeypatch, codec
@@ -80,6 +81,7 @@ def refusal(read) -> str | None:
     return None
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -307,6 +309,7 @@ PICTURES = {
 }
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures_that_unpack_to_more(tmp_path, name):
     file = tmp_path / "a.png"

@@ -330,6 +330,7 @@ def settings_in(out: Path) -> dict:
         return run.meta("settings")
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     "command",
     [

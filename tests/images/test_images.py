@@ -82,6 +82,7 @@ def coloured(colour: str, width: int = 32, height: int = 32) -> Image.Image:
     return Image.new("RGB", (width, height), colour)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("room", [1, 3])
 @pytest.mark.parametrize("where", ["sample", "decode"])
 def test_what_does_not_fit_the_device_is_made_in_parts(model, monkeypatch, room, where):

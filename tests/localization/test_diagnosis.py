@@ -57,6 +57,7 @@ def hooks(model):
     }
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("block", ["down_blocks.0", "up_blocks.0"])
 def test_the_resnet_that_makes_the_copy_is_named_and_the_model_left_as_it_was(block):
     model = findnemo.load(tiny_pipeline("v_prediction", **SMALL))
@@ -96,6 +97,7 @@ def test_in_the_demo_it_names_the_layers_in_which_the_memory_was_planted(demo_mo
     assert found.words[NO_CAPTION] < 0.4
 
 
+@pytest.mark.slow
 def test_a_part_without_which_nothing_finite_comes_is_not_told():
     model = findnemo.load(tiny_pipeline("v_prediction", **SMALL))
     memorize(model, "up_blocks.0.resnets.0.conv2")

@@ -92,6 +92,7 @@ def difference(model, prompt: str) -> torch.Tensor:
     return (delta - delta.min()) / (delta.max() - delta.min())
 
 
+@pytest.mark.slow
 def test_impact_is_how_unlike_themselves_the_captions_become(loud):
     with spending() as spent:
         bystanders = Bystanders(loud, HOLDOUT)
@@ -177,6 +178,7 @@ def test_a_set_that_is_gentle_at_once_costs_one_evaluation_a_caption(twice):
     assert found.evaluations == usual.evaluations + len(HOLDOUT)
 
 
+@pytest.mark.slow
 def test_the_memory_goes_first_whatever_it_costs(twice):
     model, _, common = twice
     ruled = Bystanders(

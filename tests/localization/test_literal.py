@@ -446,6 +446,7 @@ def found(case: Case) -> findnemo.Localization:
     return findnemo.localize(known.model, case.prompt, calibration, search="listing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", those_of_v_slow(MODELS))
 def test_calibration_is_that_of_the_transcription(name):
     known = studied(name)
@@ -487,6 +488,7 @@ def test_the_case_is_what_it_says_and_nothing_sits_on_a_knifes_edge(case):
         assert set() < end.neurons < end.candidates
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("case", those_of_v_slow(CASES), ids=str)
 def test_scores_and_sets_are_those_of_the_transcription(case):
     result = found(case)

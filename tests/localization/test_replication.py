@@ -78,6 +78,7 @@ def test_the_largest_similarity_and_the_verdict_agree_in_any_order_of_asking(mod
                 assert replication.similarity(neurons) == pytest.approx(value, abs=2e-5)
 
 
+@pytest.mark.first(1)
 def test_a_seed_that_the_witnesses_did_not_speak_for_becomes_one(model, replication):
     (first,) = replication.witnesses
     neurons, values = next(
@@ -134,6 +135,7 @@ def test_a_set_of_several_that_fails_is_confirmed_no_further_than_where_it_fails
     assert spent.evaluations == 2
 
 
+@pytest.mark.first(1)
 def test_needed_are_those_whose_return_lifts_a_witness_over_the_level(model, replication):
     neurons = some_sets(model)[-2]
     replication.witnesses = [2, 7]
@@ -174,6 +176,7 @@ def test_a_gradient_leaves_the_weights_as_they_were(model, replication):
 # memory -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "error",
     [
@@ -318,6 +321,7 @@ def test_masks_are_one_row_a_set(model):
 # a first guess ------------------------------------------------------------------------------------
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("layer", [0, 4])
 def test_a_first_guess_comes_with_the_first_pass_and_changes_nothing_else(model, layer):
     guess = NeuronSet({list(model.value_layers)[layer]: [1, 5]})

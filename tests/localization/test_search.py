@@ -58,6 +58,7 @@ def search(model: Model, tau: float, seeds: int = 10):
     return by_gradient(replication, z, absolute)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("tau", [0.95, 0.8, 0.6])
 def test_the_set_is_under_the_threshold_and_one_minimal(model, tau):
     everything = NeuronSet({n: range(w) for n, w in model.widths().items()})

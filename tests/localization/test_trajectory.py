@@ -237,6 +237,7 @@ def test_a_known_picture_is_enough_whatever_the_score_is(demo_model):
     assert not localize(demo_model, ONE, blind).neurons
 
 
+@pytest.mark.slow
 def test_a_picture_that_no_seed_gives_needs_no_neurons(demo_model):
     picture = demo.training_image(LATE)
     few = replace(demo.image_settings(), steps=2)
@@ -277,6 +278,7 @@ def test_seeds_that_copy_are_found_among_others_and_each_has_its_own_target():
         assert torch.equal(path.image[copies.witnesses.index(k)], pictures[k])
 
 
+@pytest.mark.slow
 def test_quick_steps_see_a_memory_that_few_steps_of_ddim_do_not(demo_model):
     quick = Copies.of(Denoising(demo_model, LATE, 8, 2.0), 15, thorough=False)
     assert (quick.few, quick.steps, quick.seen) == (3, 3, True)

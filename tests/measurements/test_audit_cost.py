@@ -149,6 +149,7 @@ class Told(Literal):
         return super()._activations()
 
 
+@pytest.mark.slow
 def test_the_literal_procedure_counts_what_passes_and_what_the_scripts_would(model):
     calibration = demo.calibration()
     settings = replace(calibration.settings, samples=2)

@@ -49,6 +49,7 @@ def counted(model: Model, run) -> int:
     return len(passes)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_the_magnitude_of_every_image_falls_to_the_target(prediction_type):
     model = small_model(prediction_type)

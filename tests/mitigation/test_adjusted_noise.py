@@ -22,6 +22,7 @@ def model_of(prediction_type, euler=False):
     return model
 
 
+@pytest.mark.first(2)
 @KINDS
 @SAMPLERS
 def test_each_image_starts_where_adamw_has_brought_its_noise_under_the_target(
@@ -84,6 +85,7 @@ def test_noise_under_the_target_is_left_alone():
         torch.testing.assert_close(call(model, images=2), expected, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.first(1)
 @KINDS
 @SAMPLERS
 def test_batch_wise_is_algorithm_1_with_the_norm_of_each_image(prediction_type, euler):

@@ -22,6 +22,7 @@ def mitigated(model: Model, steps: int, images: int = 1, tau=500.0, opposite=0.0
         return call(model, images=images, num_inference_steps=steps, **more)
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(("tau", "opposite"), [(500, 0.0), (650, 2.0)])
 @pytest.mark.parametrize("steps", [4, 7])
 def test_guidance_is_off_or_opposite_above_tau_whatever_the_number_of_steps(
@@ -76,6 +77,7 @@ def swaying(module, args, kwargs):
     return args, kwargs | {"encoder_hidden_states": kwargs["encoder_hidden_states"] * swing}
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("opposite", [0.0, 2.0])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_the_dynamic_transition_is_the_first_minimum_of_each_image(prediction_type, opposite):

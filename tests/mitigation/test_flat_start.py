@@ -10,6 +10,7 @@ from findnemo.mitigation import flat_start
 from findnemo.passes import counting
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("squares", [True, False])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_noise_descends_the_objective_with_the_direction_found_anew(prediction_type, squares):

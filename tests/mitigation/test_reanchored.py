@@ -23,6 +23,7 @@ def first_norms(model, k):
         ]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("share", [0.2, 1.0, 3.0])
 def test_guidance_goes_to_the_other_wording_and_away_from_the_prompt(prediction_type, share):

@@ -83,6 +83,7 @@ def assert_same(model: Any, pipeline: Any, caption: str = CAPTION) -> None:
 # what is read -------------------------------------------------------------------------------------
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("count", [None, 1, 3])
 @pytest.mark.parametrize("kind", ["sd", "flux"])
 def test_the_form_of_diffusers_is_what_diffusers_makes_of_it(bases, tmp_path, kind, count):
@@ -96,6 +97,7 @@ def test_the_form_of_diffusers_is_what_diffusers_makes_of_it(bases, tmp_path, ki
     assert not all(map(torch.equal, read(model), without))
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_form_of_automatic1111_has_the_name_of_its_file(bases, tmp_path, count):
     file = file_of(tmp_path, "my-style", emb_params=vectors(count, 32))
@@ -257,6 +259,7 @@ def chosen_of(folder: Path, model: Any) -> Any:
         return select(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_a_checkpoint_carries_the_token_in_the_dtype_of_the_source(bases, tmp_path, dtype):
     """Nothing is said of parts that changed since: they are what was loaded."""
@@ -270,6 +273,7 @@ def test_a_checkpoint_carries_the_token_in_the_dtype_of_the_source(bases, tmp_pa
         assert torch.equal(found, wanted)
 
 
+@pytest.mark.slow
 def test_a_lora_of_the_edit_is_used_beside_the_embedding_and_a_file_is_refused(bases, tmp_path):
     file = file_of(tmp_path, **{"<mine>": vectors(32)})
     model = findnemo.load(bases("sd"), embedding=file)

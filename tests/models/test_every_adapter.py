@@ -51,6 +51,7 @@ SLOW = (
 )
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in PIPELINES]
 )

@@ -217,6 +217,7 @@ LOOKS = {
 
 
 # each by itself takes a third of a second: every third always
+@pytest.mark.first(3)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (k % 3 > 0)) for k, n in enumerate(SCORES)]
 )
@@ -245,6 +246,7 @@ def test_a_calibration_from_a_file_names_it_too(name, model, calibration, tmp_pa
         loaded.check(model)
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("name", LOOKS)
 def test_what_changes_pictures_only_is_refused_by_runs_with_pictures(
     name, model, calibration, tmp_path
@@ -324,6 +326,7 @@ def scale(model: Model, value: float) -> None:
     model.pipeline.unet.set_adapters(["toy"], [value])
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -418,6 +421,7 @@ def test_a_lora_that_is_fused_and_off_is_told_for_the_next_pass_takes_it_out():
 # what is the same model ---------------------------------------------------------------------------
 
 
+@pytest.mark.first(5)
 @pytest.mark.parametrize(
     "harmless",
     [
@@ -461,6 +465,7 @@ def test_an_edit_under_way_is_no_other_model_and_a_pruned_one_is(model, calibrat
     calibration.check(model)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_a_checkpoint_is_the_live_pipeline_in_every_dtype(dtype, model, calibration, tmp_path):
     model.pipeline.save_pretrained(tmp_path)

@@ -99,6 +99,7 @@ def sd() -> Any:
 # forms ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.first(1)
 def test_what_peft_trains_and_diffusers_writes_is_what_their_own_loader_makes_of_it(
     pipeline, tmp_path
 ):
@@ -146,6 +147,7 @@ FORMS: dict[str, Callable[[str, str], tuple[str, str, str | None]]] = {
 }
 
 
+@pytest.mark.first(8)
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_a_file_makes_the_same_weights(pipeline, tmp_path, form):
     component, network = denoiser(pipeline)

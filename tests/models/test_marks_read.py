@@ -163,6 +163,7 @@ def test_the_configuration_beside_a_file_is_believed(usual, params):
     assert (config.prediction_type, config.rescale_betas_zero_snr) == ("v_prediction", True)
 
 
+@pytest.mark.first(8)
 @pytest.mark.parametrize(
     "metadata",
     [

@@ -89,6 +89,7 @@ def test_a_detector_gives_a_score_or_says_why_it_cannot(name, detector):
     assert DETECTORS[detector](model, PROMPT, settings).value == score.value
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["sdxl", "if"])
 def test_the_magnitude_is_that_of_the_pipelines_own_two_halves(name):
     model = loaded(name)
@@ -143,6 +144,7 @@ def test_every_token_of_the_prompt_has_a_saliency_of_its_own(name):
     assert tokens[position - model.starts][1] == pytest.approx(float(d[0] - d[1]) / 2e-3, rel=2e-2)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("name", "guidance"), [("sd-turbo", 0.0), ("sdxl", 0.5), ("lcm", 7.0)])
 def test_a_run_without_a_guidance_half_follows_the_prompt_alone(name, guidance):
     """As a pipeline's call does for a scale of 1 or less, and for any where

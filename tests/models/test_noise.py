@@ -91,6 +91,7 @@ SAMPLERS = (
 )
 
 
+@pytest.mark.first(4)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_the_difference_of_v_is_that_of_float64_under_every_schedule_and_sampler(schedule, sampler):
@@ -104,6 +105,7 @@ def test_the_difference_of_v_is_that_of_float64_under_every_schedule_and_sampler
     )
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_nothing_is_lost_after_a_network_in_half_precision(schedule, dtype):
@@ -197,6 +199,7 @@ CASES = [
 ]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "dtype", [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)]
 )

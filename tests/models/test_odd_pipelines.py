@@ -253,6 +253,7 @@ REFUSED = (
 )
 
 
+@pytest.mark.first(27)
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_pipeline_that_cannot_be_worked_on_is_refused_when_it_is_loaded(name):
     make, message = REFUSED[name]

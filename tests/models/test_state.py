@@ -71,6 +71,7 @@ MAKERS = {
 SLOW = {"flux": tiny_flux}
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     "make",
     [*MAKERS.values(), pytest.param(tiny_flux, marks=pytest.mark.slow)],
@@ -224,6 +225,7 @@ CIRCUMSTANCES = {
 }
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("circumstance", CIRCUMSTANCES.values(), ids=CIRCUMSTANCES)
 def test_what_the_caller_has_under_way_changes_nothing(circumstance):
     model = findnemo.load(tiny_pipeline())
@@ -289,6 +291,7 @@ SAMPLERS = [
 ]
 
 
+@pytest.mark.first(4)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_scheduler_in_the_midst_of_a_run_changes_no_picture_and_stays_where_it_was(sampler):
     def made() -> Model:

@@ -586,6 +586,7 @@ NEEDS_DIFFUSION = (
 )
 
 
+@pytest.mark.first(12)
 @pytest.mark.parametrize("detector", DETECTORS)
 @pytest.mark.parametrize(
     "name", ["pixart-alpha", "sd3", pytest.param("flux-dev", marks=pytest.mark.slow)]

@@ -243,6 +243,7 @@ def test_an_inpainting_unet_is_refused():
 # edits --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.first(4)
 @every
 @pytest.mark.parametrize("factor", [0.0, 0.25])
 def test_scaling_is_what_scaled_weights_and_biases_compute(name, factor):
@@ -279,6 +280,7 @@ def test_masks_of_a_batch_are_those_of_passes_of_their_own(name):
         torch.testing.assert_close(together[k : k + 1], alone, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.first(1)
 @every
 def test_hook_weights_and_saved_checkpoint_give_the_same_images(name, tmp_path):
     """Whole calls with guidance, two images for each of two prompts."""

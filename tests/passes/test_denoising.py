@@ -25,6 +25,7 @@ def of_the_pipeline(model, denoising, steps, guidance):
     ).images
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("steps", "guidance"), [(3, 2.0), (15, 2.0), (5, 1.0)])
 def test_it_goes_where_the_pipeline_goes(demo_model, steps, guidance):
     denoising = Denoising(demo_model, CAPTION, 2, guidance)
@@ -45,6 +46,7 @@ def test_a_sample_is_the_same_in_any_company(demo_model):
     torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_neurons_off_are_those_of_a_pruned_model(demo_model):
     neurons = NeuronSet(
         {

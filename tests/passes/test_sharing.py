@@ -102,6 +102,7 @@ def pictures(model, caption, steps, k, samples=(0, 1), guidance=3.0):
 SEARCHES = [("a red fox", 1, 0), ("a grey owl", 2, 1), ("the sea", 1, 2)]
 
 
+@pytest.mark.first(1)
 def test_rows_that_share_passes_are_what_they_are_alone(any_model, passes):
     """Captions, timesteps, masks and gradients of three searches of different length."""
     searches = [partial(pictures, any_model, *one) for one in SEARCHES]
@@ -184,6 +185,7 @@ EDITS = {
 }
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("edit", EDITS)
 def test_under_an_edit_of_its_own_a_search_goes_alone_and_the_others_do_not_see_it(
     tiny, passes, edit
@@ -251,6 +253,7 @@ def test_an_error_or_nan_of_one_caption_is_its_own(tiny):
     assert all(p.requires_grad for p in tiny.denoiser.parameters())
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_splits_the_pass(tiny, monkeypatch, passes):
     real = module._through
 
@@ -275,6 +278,7 @@ def test_memory_that_runs_out_splits_the_pass(tiny, monkeypatch, passes):
     assert all(isinstance(one, DeviceError) for one in attempts(tiny, searches))
 
 
+@pytest.mark.slow
 def test_each_pays_for_its_own_rows(tiny):
     def search(caption, steps):
         with spending() as spent:
@@ -354,6 +358,7 @@ def test_whoever_asks_in_inference_mode_gets_gradients_too(tiny):
     assert found[2].abs().sum() > 0
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("kind", ["sd", "lcm", "sd3", "flux"])
 def test_images_of_several_captions_are_those_of_each(kind, monkeypatch):
     model = findnemo.load(MODELS[kind]())

@@ -62,6 +62,7 @@ def _or_error(read, path):
         return str(error)
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("suffix", FORMS)
 @given(rows=ROWS)
 @settings(max_examples=12, deadline=None)

@@ -140,6 +140,7 @@ def test_without_scripts_everything_is_there(visit):
     assert page.locator("bdi.whole").first.is_visible()
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast_and_structure_have_no_known_fault(visit, scheme):
     from axe_playwright_python.sync_playwright import Axe

@@ -417,6 +417,7 @@ def test_a_median_does_not_hide_the_worst_caption(tmp_path):
     assert re.search(rf"{share} 1\.000.*? 0\.000.*? 5 low 1\.000 ", page.text)
 
 
+@pytest.mark.slow
 def test_a_thousand_captions_stay_under_five_megabytes(tmp_path):
     """Of 1,000 captions 320 are memories with pictures and long texts."""
     told = [

@@ -62,6 +62,7 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_embeddings_that_bring_the_picture_back_are_answered_with_surrogates(
     model, lessons, ordinary
 ):
@@ -95,6 +96,7 @@ def answered(model, surrogates, found):
     return float(torch.stack(parts).mean())
 
 
+@pytest.mark.slow
 def test_ordinary_captions_are_held(model, lessons, ordinary):
     drifts = []
     for keep in (0.0, 20.0):
@@ -151,6 +153,7 @@ def test_a_model_whose_neurons_are_not_off_is_refused_before_any_work(model, les
         )
 
 
+@pytest.mark.slow
 def test_interrupted_anywhere_and_gone_on_with_to_the_same_weights(
     model, lessons, ordinary, tmp_path
 ):
@@ -186,6 +189,7 @@ def test_interrupted_anywhere_and_gone_on_with_to_the_same_weights(
         assert seen == list(range(6 if moment >= 5 else 1, 11)), moment
 
 
+@pytest.mark.slow
 def test_weights_that_another_hardening_left_are_not_taken(model, lessons, ordinary, tmp_path):
     start = copy.deepcopy(model.denoiser.state_dict())
     harden(model, lessons, ordinary, NeuronSet({}), SETTINGS, tmp_path)
@@ -220,6 +224,7 @@ def test_nothing_to_harden_is_said(model, ordinary):
         harden(model, [], ordinary, NeuronSet({}))
 
 
+@pytest.mark.slow
 def test_the_cost_is_what_passes_through_the_denoiser(model, lessons, ordinary):
     from findnemo.passes import counting
 

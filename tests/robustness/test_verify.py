@@ -63,6 +63,7 @@ def audited(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_verify_attacks_once_and_tells(audited, monkeypatch):
     attacked = []
     real = robustness.attack
@@ -94,6 +95,7 @@ def test_verify_attacks_once_and_tells(audited, monkeypatch):
     assert "never seen, neurons off" in shown
 
 
+@pytest.mark.slow
 def test_a_demo_memory_is_in_the_untouched_model_and_not_in_ordinary_use_of_the_edited(demo_model):
     caption, neurons = next((c, n) for c, n in demo.planted().items() if len(n) == 1)
     settings = demo.image_settings()
@@ -105,6 +107,7 @@ def test_a_demo_memory_is_in_the_untouched_model_and_not_in_ordinary_use_of_the_
     assert min(untouched) > COPY > max(off)
 
 
+@pytest.mark.slow
 def test_stopped_it_goes_on_with_what_is_left(audited, tmp_path, monkeypatch):
     model = findnemo.load(audited.parent / "model", channels_last=True)
     copied = shutil.copytree(audited, tmp_path / "run")
@@ -134,6 +137,7 @@ def _fake(untouched, off):
     return attack
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("untouched", "off", "word", "says"),
     [
@@ -190,6 +194,7 @@ def _reopened(path, model):
     return run, Work(run, model, None, plan)
 
 
+@pytest.mark.slow
 def test_an_attack_that_fails_leaves_the_captions_as_they_were_and_is_tried_again(
     audited, tmp_path, monkeypatch
 ):

@@ -387,6 +387,7 @@ def test_a_run_of_another_plan_is_refused(undisturbed, model, calibration):
 # Order, limits and stages make no difference
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("way", ["reversed", "limit in two steps", "stage by stage"])
 def test_results_do_not_depend_on_the_way(tmp_path, undisturbed, model, calibration, way):
     parts = {
@@ -443,6 +444,7 @@ def poisoned(monkeypatch):
     return sick, bad
 
 
+@pytest.mark.slow
 def test_a_caption_with_nan_is_marked_and_named_and_tried_again(
     tmp_path, undisturbed, poisoned, calibration
 ):
@@ -501,6 +503,7 @@ def test_nan_in_finished_images_fails_the_caption_or_is_counted(
     assert outcome(tmp_path / "run") == outcome(undisturbed)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("stage", "value"), [("localize", math.inf), ("verify", math.nan)])
 def test_numbers_that_go_wrong_in_a_later_stage_mark_the_caption(
     tmp_path, undisturbed, model, calibration, monkeypatch, stage, value

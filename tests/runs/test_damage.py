@@ -404,6 +404,7 @@ def test_where_a_database_and_its_log_are_gone_the_backup_is_there(killed):
     assert have["results"] == detected
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_the_head_of_a_log_costs_what_is_in_it_and_nothing_is_wrong(killed):
     """SQLite takes such a log for an empty one: what was committed to it since is done again."""
     whole = (killed / "run.sqlite-wal").read_bytes()

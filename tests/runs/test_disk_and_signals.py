@@ -61,6 +61,7 @@ def remounted(place: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", place], check=True)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("size", ["48k", "96k", "160k"])
 def test_a_full_disk_is_said_and_the_audit_goes_on_when_there_is_room(small, want, tmp_path, size):
     with tmpfs(tmp_path / "disk", size) as disk:
@@ -161,6 +162,7 @@ def test_ctrl_c_lets_what_is_under_way_end_and_a_second_one_stops_at_once(small,
         assert killing.outcome(out) == want
 
 
+@pytest.mark.slow
 def test_sigterm_ends_within_ten_seconds_whatever_is_under_way(small, want, tmp_path):
     status, seconds = stopped(tmp_path / "run", [signal.SIGTERM])
     assert status == 143
@@ -259,6 +261,7 @@ def test_a_second_process_is_refused_or_waits(small, tmp_path):
     os.close(looked[0])
 
 
+@pytest.mark.slow
 def test_of_several_processes_that_start_at_once_exactly_one_writes(tmp_path):
     """Five rounds of six: those who come second are refused, and what is written
     is the first one's alone.

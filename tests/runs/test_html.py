@@ -8,6 +8,7 @@ import base64
 import io
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -72,22 +73,29 @@ def read(page: str) -> Page:
     return found
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """A run of hostile and of many captions, all memorized, with large sheets of noise."""
+    place = tmp_path_factory.mktemp("html")
     model = findnemo.load(tiny_pipeline())
     name = next(iter(model.value_layers))
     texts = [*HOSTILE, *(f"caption {k}" for k in range(20))]
-    make_run(tmp_path / "run", model, {text: NeuronSet({name: [3]}) for text in texts})
+    make_run(place / "run", model, {text: NeuronSet({name: [3]}) for text in texts})
     calibration = findnemo.calibrate(model, ["an owl", "the sea"], settings=Settings(samples=3))
-    calibration.save(tmp_path / "run" / "calibration")
-    with Run.open(tmp_path / "run") as opened:
+    calibration.save(place / "run" / "calibration")
+    with Run.open(place / "run") as opened:
         slugs = [c.slug for c in opened.captions()]
-    (tmp_path / "run" / "sheets").mkdir()
+    (place / "run" / "sheets").mkdir()
     for slug in slugs:
         noise = Image.frombytes("RGB", (900, 700), os.urandom(900 * 700 * 3))
-        noise.save(tmp_path / "run" / "sheets" / f"{slug}.png", compress_level=0)
-    return tmp_path / "run"
+        noise.save(place / "run" / "sheets" / f"{slug}.png", compress_level=0)
+    return place / "run"
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(made, tmp_path / "run")
 
 
 def test_a_run_shows_what_to_do_its_figures_and_small_pictures(run):

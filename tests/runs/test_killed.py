@@ -49,6 +49,7 @@ def told(counts: Counter[str], capsys) -> None:
         )
 
 
+@pytest.mark.slow
 def test_an_audit_killed_ten_times_and_more_ends_as_if_nothing_had_happened(
     tmp_path, small, capsys
 ):

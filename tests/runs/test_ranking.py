@@ -147,6 +147,7 @@ def drawn_table(rng, helps):
     return ranking.order(4), memorized
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("helps", [0.0, 1.5, -1.5])
 def test_what_is_left_is_estimated_without_bias_and_the_interval_holds(helps):
     """Whether the order is good, useless or the wrong way round."""

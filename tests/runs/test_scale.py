@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -108,6 +109,7 @@ def everything(out: Path) -> dict:
 # Workers
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("size", "deaths", "aim"), [(1, 0, 0.0), (3, 2, 0.0), (5, 2, 60.0)])
 def test_the_same_to_the_last_bit_whoever_answers(
     tmp_path, model, calibration, whole, size, deaths, aim
@@ -121,6 +123,7 @@ def test_the_same_to_the_last_bit_whoever_answers(
     assert pool.deaths == 0
 
 
+@pytest.mark.slow
 def test_a_caption_that_kills_workers_is_set_aside_and_the_rest_is_answered(
     tmp_path, model, calibration, whole
 ):
@@ -152,6 +155,7 @@ def test_a_caption_that_kills_workers_is_set_aside_and_the_rest_is_answered(
     assert have == want
 
 
+@pytest.mark.slow
 def test_stopped_between_tasks_and_gone_on_with(tmp_path, model, calibration, whole):
     asked = iter([False] * 4 + [True] * 1000)
     with start(tmp_path / "run", model, calibration, PLAN) as run:
@@ -163,6 +167,7 @@ def test_stopped_between_tasks_and_gone_on_with(tmp_path, model, calibration, wh
     assert everything(run_with(tmp_path / "run", model, calibration)) == everything(whole)
 
 
+@pytest.mark.slow
 def test_calibration_by_parts_is_the_same_to_the_last_bit(model, tmp_path):
     want = findnemo.calibrate(model, HOLDOUT, settings=SETTINGS)
     wide = findnemo.calibrate(
@@ -193,11 +198,16 @@ def test_calibration_by_parts_is_the_same_to_the_last_bit(model, tmp_path):
 # Shards
 
 
+@pytest.fixture(scope="module")
+def three(tmp_path_factory, model, calibration):
+    place = tmp_path_factory.mktemp("three")
+    return [run_with(place / f"run-{k}", model, calibration, shard=Shard(k, 3)) for k in (1, 2, 3)]
+
+
 @pytest.fixture
-def shards(tmp_path, model, calibration):
-    return [
-        run_with(tmp_path / f"run-{k}", model, calibration, shard=Shard(k, 3)) for k in (1, 2, 3)
-    ]
+def shards(three, tmp_path):
+    """Copies that a test may change."""
+    return [shutil.copytree(one, tmp_path / one.name) for one in three]
 
 
 def test_merged_shards_are_the_undivided_run(tmp_path, model, calibration, whole, shards):

@@ -379,6 +379,7 @@ def test_killed_between_commits_it_ends_with_the_same_bits(
 # what is looked at anew, and what is not ----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pictures_that_are_there_are_not_made_again(demo_model, calibration, monkeypatch):
     """Untouched ones of verification serve for all sets; without a confirmation none with the
     neurons off is made in all steps.

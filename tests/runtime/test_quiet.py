@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 LOADS = """
 import findnemo
 from diffusers.utils import logging as of_diffusers
@@ -17,6 +19,7 @@ assert before[0][1]
 """
 
 
+@pytest.mark.slow
 def test_loading_a_model_in_python_prints_nothing_and_keeps_the_callers_settings():
     made = subprocess.run([sys.executable, "-c", LOADS], capture_output=True, text=True)
     assert (made.returncode, made.stdout, made.stderr) == (0, "", "")

@@ -243,6 +243,7 @@ def other(work, tmp_path):
         yield mine
 
 
+@pytest.mark.slow
 def test_nemo_is_the_listing_and_findnemo_what_the_run_has(other, monkeypatch):
     seen = []
     images = findnemo.generate
@@ -300,6 +301,7 @@ def test_a_run_of_the_listing_is_not_searched_again(work, tmp_path, monkeypatch)
         assert "listing" not in again.results
 
 
+@pytest.mark.slow
 def test_a_listing_that_fails_is_said_of_the_methods_that_need_it(other, monkeypatch):
     def fails(*args):
         raise InputError("no listing here")

@@ -50,6 +50,7 @@ def numbers(cell):
 # quality ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_quality_is_against_real_pictures_over_five_seeds(work, tmp_path):
     """The prompts are the pictures' captions without memories; figures from plain generation."""
     memory = next(c.text for c in work.run.captions() if c.type)

@@ -115,6 +115,7 @@ def rows(folder, name):
         return list(csv.reader(file))
 
 
+@pytest.mark.slow
 def test_studies_tell_of_all_layers_where_neurons_lie_in_up_blocks(above, tmp_path):
     model = above.model
     off = all_neurons(above.run.captions())

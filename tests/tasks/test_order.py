@@ -68,6 +68,7 @@ def spent(run):
     return sum(found["evaluations"] for found in results(run).values())
 
 
+@pytest.mark.slow
 def test_a_budget_is_spent_on_unusual_captions_and_a_larger_one_goes_on(
     model, calibration, tmp_path
 ):
@@ -100,6 +101,7 @@ def test_a_budget_is_spent_on_unusual_captions_and_a_larger_one_goes_on(
     assert len(more) < len(TABLE)
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_stopped_goes_on_and_stops_where_it_would_have(
     model, calibration, tmp_path
 ):
@@ -185,6 +187,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(model, calibration
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_share_that_it_may_lose(model, calibration, tmp_path):
     first = tasks.Captions(TABLE, limit=2)
 
@@ -214,6 +217,7 @@ def test_a_run_keeps_the_share_that_it_may_lose(model, calibration, tmp_path):
         settings("paper", calibration=paper, miss=0.1)
 
 
+@pytest.mark.slow
 def test_the_commands_say_what_was_found(model, calibration, known, tmp_path):
     model.pipeline.save_pretrained(tmp_path / "model", safe_serialization=True)
     saved = findnemo.load(tmp_path / "model")

@@ -24,6 +24,7 @@ def results(run):
     return {c.text: c.results for c in captions_of(run)}
 
 
+@pytest.mark.slow
 def test_an_audit_in_python_has_the_results_of_the_command_and_goes_on(tmp_path):
     tiny_pipeline().save_pretrained(tmp_path / "model", safe_serialization=True)
     for name, texts in (("captions", TEXTS), ("holdout", HOLDOUT)):

@@ -127,6 +127,7 @@ def trained(folder, watched, weights=lora, how="plain"):
     return [p.detach().clone() for p in parameters], states, about, marked, draws, loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weights", "how"),
     [
@@ -257,6 +258,7 @@ def test_copies_are_seen_once_they_are_there(tmp_path, learning, descriptor):
     assert page.width > 6 * 128
 
 
+@pytest.mark.slow
 def test_what_a_lora_holds_already_is_no_control(tmp_path, learning):
     """Made late, with the LoRA trained: what the base gives is taken without it."""
     pipeline, after = learning
@@ -283,6 +285,7 @@ def test_what_a_lora_holds_already_is_no_control(tmp_path, learning):
         pipeline.unet.delete_adapters("default")
 
 
+@pytest.mark.slow
 def test_without_stop_it_never_stops(folder):
     watch = MemorizationCallback(tiny_pipeline(), folder, **QUICK)
     watch.readings += [watch.read(0)] * 2
@@ -334,6 +337,7 @@ def test_the_same_pictures_are_asked_for_every_time(folder):
 # where it logs to ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_it_logs_to(folder, tmp_path):
     board = pytest.importorskip("tensorboardX")
     taken = []

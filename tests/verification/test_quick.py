@@ -59,6 +59,7 @@ def most_apart(one, other):
     return int(np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max())
 
 
+@pytest.mark.slow
 def test_it_says_what_the_thorough_one_says_at_a_third_of_the_cost(verified, demo_model, judges):
     neurons = demo.planted()[CAPTION]
     quick = verified(neurons)
@@ -95,6 +96,7 @@ def test_it_says_what_the_thorough_one_says_at_a_third_of_the_cost(verified, dem
     assert torch.equal(quick.looked.alike["copies_after"] >= COPY, alike)
 
 
+@pytest.mark.slow
 def test_an_image_in_all_steps_that_tells_otherwise_makes_it_thorough(verified, monkeypatch):
     """The few steps show no copy; the finished images, made without the edit, are copies."""
     monkeypatch.setattr("findnemo.passes._pictures.deactivate", lambda *_: nullcontext())
@@ -134,6 +136,7 @@ MANY = 18  # steps beside which fine ones are few
 FINE = 2 * 6
 
 
+@pytest.mark.slow
 def test_fine_steps_stand_for_many(verified, demo_model, judges):
     """Against the picture that is most suspicious, made by itself."""
     neurons = demo.planted()[CAPTION]
@@ -178,6 +181,7 @@ def test_where_quick_steps_show_no_copy_fine_ones_do(verified, demo_model, monke
     assert result.values["evaluations"] < NOISE + 8 * QUICK + 8 * 2 * MANY
 
 
+@pytest.mark.slow
 def test_without_neurons_images_are_made_once(verified):
     result = verified(EMPTY)
     assert said(result) == [True, True]
@@ -194,6 +198,7 @@ def test_without_neurons_doubt_is_of_untouched_images(verified, monkeypatch):
     assert {when for when, _ in result.looked.whole} == {"before"}
 
 
+@pytest.mark.slow
 def test_one_image_and_few_steps_are_made_as_they_are(verified, demo_model, judges):
     alone = verified(EMPTY, images=1)
     assert "steps" not in alone.values

@@ -318,6 +318,7 @@ def test_where_too_few_others_are_left_there_are_no_random_neurons(loud):
     assert result == quality(loud, [PROMPT], NEURONS, IMAGES)
 
 
+@pytest.mark.slow
 def test_quality_in_fine_steps_is_that_of_pictures_made_so(loud):
     """Against each picture by itself, with the neurons off by a hook instead of a mask."""
     settings = ImageSettings(steps=9, guidance=2.0)

@@ -48,7 +48,7 @@ def adjusted_noise(
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
-    >>> with adjusted_noise(model, Case(prompt)):
+    >>> with adjusted_noise(model, Case(prompt), iterations=5):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
     at_least(0, target=target, rate=rate)

@@ -54,7 +54,7 @@ def flat_start(
 
     >>> import findnemo
     >>> model, prompt = findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring"
-    >>> with flat_start(model, Case(prompt), threshold=9):
+    >>> with flat_start(model, Case(prompt), iterations=2, candidates=1):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
     at_least(0, alpha=alpha, delta=delta, threshold=threshold, iterations=iterations)
