@@ -95,7 +95,7 @@ def main() -> None:
     audit, seconds = looked(found, given, args.out / "audit", listener)
     truth, longer = looked(found, judge, args.out / "judge", listener)
     verdicts = [
-        [v.judgement.verdict(base=variants[0].judgement.rate()) for v in variants]
+        [v.judgement.verdict(base=variants[0].judgement) for v in variants]
         for variants in (audit, truth)
     ]
     rows = []

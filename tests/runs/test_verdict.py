@@ -146,9 +146,9 @@ def about(*variants, **main):
 
 
 def test_a_fine_tune_is_advised_by_its_copies():
-    from findnemo.runs import fine_tunes
+    from findnemo.runs import tuned
 
-    cleaned = CLEANED | {"name": fine_tunes.CLEANED}
+    cleaned = CLEANED | {"name": tuned.CLEANED}
     earlier = CLEANED | {"name": "step 400"}
     said = {
         "Do not release it: it copies 2 of 20 training pictures.": about(),
@@ -169,9 +169,9 @@ def test_a_fine_tune_is_advised_by_its_copies():
 
 @pytest.mark.parametrize(("fit", "action"), [(0.04, "hold"), (0.3, "release edited")])
 def test_a_repair_whose_images_do_not_follow_the_captions_is_not_released(fit, action):
-    from findnemo.runs import fine_tunes
+    from findnemo.runs import tuned
 
-    cleaned = CLEANED | {"name": fine_tunes.CLEANED, "a_clip": fit}
+    cleaned = CLEANED | {"name": tuned.CLEANED, "a_clip": fit}
     found = of_training(about(BASE, cleaned), 7)
     assert found.action == action
     lost = "with these 7 neurons off its images no longer follow the captions"
@@ -211,7 +211,7 @@ def strength(share: float, verdict: str = "copies", copied: int = 2) -> dict:
             [strength(0.16, "does not copy", 0)],
             "you may release LoRA x 0.16 instead, with its strength written into the file",
         ),
-        ([strength(0.16, "cannot be said", 0)], "a lower strength"),
+        ([strength(0.16, "cannot be said", 0)], "the images do not tell whether it copies: look at more"),
     ],
 )
 def test_what_was_tried_in_vain_is_not_advised_again(run, weaker, helps):
@@ -223,7 +223,7 @@ def test_what_was_tried_in_vain_is_not_advised_again(run, weaker, helps):
         found = advice_of(run, list(run.captions()), place="run")
     assert helps in found.because
     assert ("No strength" in found.because) == helps.startswith("No strength")
-    file = "findnemo export run --to adapter --variant 'LoRA x 0.16' --out instead.safetensors"
+    file = "findnemo export run --to adapter --take 'LoRA x 0.16' --out instead.safetensors"
     assert (found.next_commands == (file,)) == ("instead" in helps)
 
 

@@ -24,16 +24,8 @@ from findnemo.metrics import Judges
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import TrainingPicture, TrainingSet
 from findnemo.runs import all_neurons, standing
-from findnemo.runs.fine_tunes import (
-    CLEANED,
-    Shown,
-    Subject,
-    captions_told,
-    judged,
-    row_of,
-    summary,
-    training_of,
-)
+from findnemo.runs.fine_tunes import Shown, Subject, judged, summary
+from findnemo.runs.tuned import CLEANED, captions_told, row_of, training_of
 from findnemo.tasks import Detecting, FineTune, Listener, Output, Pictures, Source, watching
 from findnemo.tasks.fine_tunes import Candidate, candidates, questions_of
 from findnemo.training import Gallery, Generation
@@ -156,7 +148,7 @@ def test_the_exported_lora_copies_no_more_in_plain_diffusers(run, place, tmp_pat
 def test_a_weaker_lora_is_written_as_it_was_audited(run, place, tmp_path):
     """In plain diffusers the file at strength 1 is the audited LoRA at its own strength."""
     file = tmp_path / "weaker.safetensors"
-    weaker = tasks.Selecting(variant="LoRA x 0.1")
+    weaker = tasks.Selecting(take="LoRA x 0.1")
     told = []
     tasks.export(run.path, ["adapter"], file, weaker, listener=Listener(say=told.append))
     assert f"LoRA x 0.1: adapter written to {file}" in told
@@ -179,10 +171,10 @@ def test_a_weaker_lora_is_written_as_it_was_audited(run, place, tmp_path):
 
 
 VARIANTS_REFUSED = {
-    "has no variant 'LoRA x 2': it has LoRA x 0.1, LoRA": {"variant": "LoRA x 2"},
-    f"has no variant '{CLEANED}': it has LoRA x 0.1, LoRA": {"variant": CLEANED},
-    "and --most chooses what is off": {"variant": "LoRA", "most": 1},
-    "and --factor chooses what is off": {"variant": "LoRA", "factor": 0.0},
+    "has no model 'LoRA x 2': it has LoRA x 0.1, LoRA": {"take": "LoRA x 2"},
+    f"has no model '{CLEANED}': it has LoRA x 0.1, LoRA": {"take": CLEANED},
+    "and --most chooses what is off": {"take": "LoRA", "most": 1},
+    "and --factor chooses what is off": {"take": "LoRA", "factor": 0.0},
 }
 
 
@@ -196,7 +188,7 @@ def test_a_variant_that_cannot_be_written(run, tmp_path, why):
 
 @pytest.mark.parametrize("form", ["checkpoint", "kohya", "neurons", "card"])
 def test_a_variant_is_written_as_a_lora_alone(run, tmp_path, form):
-    selecting = tasks.Selecting(variant="LoRA x 0.1")
+    selecting = tasks.Selecting(take="LoRA x 0.1")
     with pytest.raises(InputError, match=f"as it is, which {form} is not: add --to adapter"):
         tasks.export(run.path, [form], tmp_path / form, selecting)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,18 @@ from PIL import Image, ImageDraw, ImageOps
 from scipy.stats import binom, norm
 
 from findnemo import demo
-from findnemo.training import Gallery, Generation, described, judge, levels, needed, share
+from findnemo.training import (
+    AS_BASE,
+    WAYS,
+    Gallery,
+    Generation,
+    Judgement,
+    described,
+    judge,
+    levels,
+    needed,
+    share,
+)
 
 
 def unit(*values: float) -> list[float]:
@@ -100,7 +112,8 @@ def test_where_all_pictures_are_alike_chance_makes_no_copy():
         of = Gallery(vectors[:20, None], tuple(range(20)))
         shown = own(*["a"] * 60)
         found = judge(of, ["a"] * 20, shown, vectors[20:80], vectors[80:])
-        called += found.verdict(base=(0, 60)) == "copies"
+        without = judge(of, ["a"] * 20, shown, -vectors[20:80])
+        called += found.verdict(base=without) == "copies"
         assert float(of.similarity(vectors[20:80]).max()) > 0.7
     assert called <= 8  # of 60; 3 are expected, and more than 8 in one case of 250
 
@@ -193,3 +206,90 @@ def test_equal_pictures_are_counted_once():
     twins = gallery([1.0, 0, 0], unit(0.99, 0.141, 0), [0, 0, 1.0], groups=(0, 0, 1))
     found = judge(twins, ["a"] * 3, own("a"), torch.tensor([unit(1.0, 0, 0)]))
     assert (found.of("copied"), found.of("not seen")) == ([0], [1])
+
+
+# against the base -----------------------------------------------------------------------------------
+
+PICTURES = 20
+
+
+def shown(hits: dict[tuple[str, int], int], controls: bool = True) -> Judgement:
+    """A model that gives 4 images for each of 20 captions, 16 without a prompt and 32 of other
+    subjects. `hits`: (kind of prompt, picture) -> how many of these images are copies of it.
+    """
+    gallery = Gallery(torch.eye(PICTURES + 1)[:PICTURES].unsqueeze(1), tuple(range(PICTURES)))
+    captions = [f"caption {k}" for k in range(PICTURES)]
+    asked = [("own", captions[k], 4) for k in range(PICTURES)] + [("none", "", 16)]
+    asked += [("control", "another subject", 32)] * controls
+    generations = [Generation(text, kind, s) for kind, text, n in asked for s in range(n)]
+    like = [PICTURES] * len(generations)  # the last direction is that of no picture
+    for (kind, picture), count in hits.items():
+        own = captions[picture] if kind == "own" else None
+        free = [
+            k
+            for k, one in enumerate(generations)
+            if one.kind == kind and own in (None, one.prompt) and like[k] == PICTURES
+        ]
+        for k in free[:count]:
+            like[k] = picture
+    return judge(gallery, captions, generations, torch.eye(PICTURES + 1)[like])
+
+
+CHANCE_OF_BASE = {("none", 0): 1, ("none", 12): 1}  # 2 copies of 1,840 pairs
+MEMORY_OF_BASE = {("own", 1): 4}
+AGAINST_BASE = {
+    "nothing": (CHANCE_OF_BASE, {}, "does not copy", []),
+    "one image, as many as the base": (CHANCE_OF_BASE, {("own", 1): 1}, AS_BASE, []),
+    "two of four of one caption": (CHANCE_OF_BASE, {("own", 1): 2}, "copies", [1]),
+    "two of the 32 of other subjects": (CHANCE_OF_BASE, {("control", 1): 2}, AS_BASE, []),
+    "five of the 32 of other subjects": (CHANCE_OF_BASE, {("control", 1): 5}, "copies", [1]),
+    "single ones, more than of the base": (
+        CHANCE_OF_BASE,
+        {("own", k): 1 for k in (1, 2, 3)},
+        "cannot be said",
+        [],
+    ),
+    "many single ones": (CHANCE_OF_BASE, {("own", k): 1 for k in range(8)}, "copies", []),
+    "what the base copied by chance": (CHANCE_OF_BASE, {("own", 0): 4}, "copies", [0]),
+    "a memory of the base": (MEMORY_OF_BASE, {("own", 1): 4}, AS_BASE, []),
+    "one beside a memory of the base": (
+        MEMORY_OF_BASE,
+        {("own", 1): 4, ("own", 2): 1},
+        "copies",
+        [],
+    ),
+    "one where the base has none": ({}, {("own", 1): 1}, "copies", []),
+}
+
+
+@pytest.mark.parametrize("case", AGAINST_BASE)
+def test_a_model_copies_if_it_does_so_more_than_the_base(case):
+    of_base, mine, verdict, taught = AGAINST_BASE[case]
+    base, found = shown(of_base, controls=False), shown(mine)
+    assert (found.verdict(0.05, base), found.taught(base)) == (verdict, taught)
+
+
+def test_one_copy_that_is_no_proof_says_nothing():
+    found = replace(shown({("own", 1): 1}), proof=False)
+    assert found.verdict(0.05, shown({}, controls=False)) == "cannot be said"
+
+
+def test_why_a_picture_is_copied():
+    base = shown(CHANCE_OF_BASE, controls=False)
+    found = shown({("own", 1): 4, ("own", 2): 1, ("none", 12): 1})
+    causes = [found.cause(k, base) for k in (0, 1, 2, 12)]
+    assert causes == [None, "training", "chance", "base"]
+    assert found.cause(2, shown({}, controls=False)) == "training"
+
+
+def test_the_level_of_taught_is_that_of_the_hypergeometric_law():
+    """Two copies of four images, where the base has two in 1,840 pairs: four of 1,844 in all."""
+    base = shown(CHANCE_OF_BASE, controls=False)
+    assert base.by_chance == (2, 1840)
+    chosen = math.comb(1844, 4)
+    two, one = (
+        sum(math.comb(4, k) * math.comb(1840, 4 - k) for k in range(least, 5)) / chosen
+        for least in (2, 1)
+    )
+    single = 1 - math.comb(1841, 4) / math.comb(1844, 4)  # one copy, three in all
+    assert two < 0.05 / (PICTURES * len(WAYS)) < single < one

@@ -347,7 +347,7 @@ def show_result(run: Run, fail: bool, json: bool, quiet: bool) -> None:
     from findnemo.cli._closing import show_closing
     from findnemo.cli._show import failed, show_run, show_training
     from findnemo.runs import ASKED, counts, summary, told
-    from findnemo.runs.fine_tunes import copies_in, training_of
+    from findnemo.runs.tuned import copies_in, training_of
 
     with run:
         numbers = counts(run, ASKED)

@@ -40,6 +40,7 @@ ELSEWHERE = {
     "holdout": "What is audited",
     "calibration": "What is audited",
     "train_images": "What is audited",
+    "lora_scale": "The model",
     "model": "The model",
     "force": OUTPUT,
     "import_statistics": "Threshold",
@@ -54,7 +55,7 @@ RARE = frozenset(
         *("variant", "precision", "confidence", "seed", "fdr", "miss", "budget", "like"),
         *("search", "scope", "max_impact", "unrelated"),
         *("image_steps", "guidance", "sampler"),
-        *("holdout_images", "tuned", "lora_scale", "copy_rate"),
+        *("holdout_images", "tuned", "copy_rate"),
         *("revision", "weights_variant", "config", "embedding", "dtype", "compile", "trust"),
         *("ray", "threads", "wait", "track"),
     }

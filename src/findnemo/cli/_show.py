@@ -123,13 +123,12 @@ def show_training(run: Run) -> None:
     """Show the result of a fine-tune audit: the models, and the copied pictures. Nothing for other
     runs.
     """
-    from findnemo.runs.fine_tunes import (
-        BASE,
+    from findnemo.runs.tuned import (
+        CAUSES,
         canaries_told,
         captions_told,
         controls_told,
         different,
-        series,
         training_of,
         worst,
     )
@@ -138,22 +137,24 @@ def show_training(run: Run) -> None:
         return
     stdout.print(variants_table(about))
     tell("pictures: copied by any prompt; copies: images of the training captions only")
+    if any(one.get("cause") for one in about["pictures"]):
+        causes = "; ".join(f"{name}: {what}" for name, what in CAUSES.items())
+        tell(f"why a picture is copied: {causes}")
     if controls := controls_told(about):
         tell(controls)
     if canaries := canaries_told(about):
         tell(plain(canaries))
     pictures = [about["pictures"][k] for k in worst(about)]
     if seen := [one for one in pictures if one["state"] != "not seen"]:
-        are_several = len(series(about["variants"], about["main"])) > 1
-        has_base = any(one["begins"] == BASE for one in seen)
-        stdout.print(training_table(seen, are_several or has_base))
+        stdout.print(training_table(seen))
         if len(pictures) < different(about):
             tell(f"Shown are the {len(pictures)} most copied; training.csv has all.")
     if adds_up := captions_told(list(run.captions(stage="detect"))):
         tell(adds_up)
     tell(
         f"\nCaptions and neurons of {plain(about['main'])} (copies: of a few other images with fresh"
-        " seeds, before and with the neurons off):"
+        " seeds, before and with the neurons off; captions of other subjects only if an image of"
+        " theirs is a copy):"
     )
 
 
@@ -167,10 +168,10 @@ WIDE = 100  # width of a terminal that fits all costs
 def variants_table(about: Mapping[str, Any]) -> Table:
     """A line for each model of a fine-tune audit: copies, and how much of the subject remains.
 
-    A narrow terminal omits nearly copied pictures and the diversity. Nothing shows the subject
-    without A_CLIP.
+    A narrow terminal omits nearly copied pictures, intervals and the diversity, and folds names.
+    Nothing shows the subject without A_CLIP.
     """
-    from findnemo.runs.fine_tunes import label
+    from findnemo.runs.tuned import label
 
     variants = about["variants"]
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
@@ -178,35 +179,39 @@ def variants_table(about: Mapping[str, Any]) -> Table:
     is_wide = stdout.width >= WIDE
     costs = [name for name in measured if name != "diversity" or is_wide]
     nearly = ["nearly"] if is_wide else []
+    interval = ["95 %"] if is_wide else []
     table = Table(
-        Column("model", no_wrap=True, max_width=26),
+        Column("model", overflow="fold"),
         Column("", no_wrap=True),
-        *(Column(name, **right) for name in ("pictures", *nearly, "copies", "95 %")),
+        *(Column(name, **right) for name in ("pictures", *nearly, "copies", *interval)),
         *(Column(COSTS[name], **right) for name in costs),
         **LOOSE,
     )
     for one in variants:
         word = label(about, one)
         said = f"[{VERDICTS.get(word, 'red')}]{plain(word)}[/]"
-        share = f" ({100 * one['copies'] / one['of']:.0f} %)" if one["of"] else ""
         ends = "{:.0f} to {:.0f} %".format(100 * one["low"], 100 * one["high"])
-        copies = f"{one['copies']} of {one['of']}{share}"
+        copies = f"{one['copies']} of {one['of']}"
         kept = (f"{one[name]:.2f}" if name in one else "" for name in costs)
         counts = (one["copied"], *(one[name] for name in nearly))
-        table.add_row(plain(one["name"]), said, *map(str, counts), copies, ends, *kept)
+        shown = [copies, ends] if is_wide else [copies]
+        table.add_row(plain(one["name"]), said, *map(str, counts), *shown, *kept)
     return table
 
 
-def training_table(pictures: Sequence[Mapping[str, Any]], are_several: bool) -> Table:
-    """A line for each training picture: its state, the prompts that copy it, and of several models
-    (the base is one) the first that does.
+def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each training picture: its state, the prompts that copy it, how many images of
+    the base do, why it is copied, and, if the terminal is wide, the first model that does.
     """
-    begins = [Column("begins at")] if are_several else []
+    is_wide = stdout.width >= WIDE
+    begins = [Column("first by")] if is_wide else []
     table = Table(
         Column("training picture", no_wrap=True, max_width=30),
         Column("", no_wrap=True),
         Column("similarity", justify="right", no_wrap=True),
         Column("copies by prompt"),
+        Column("base", justify="right"),
+        Column("why"),
         *begins,
         **LOOSE,
     )
@@ -214,10 +219,11 @@ def training_table(pictures: Sequence[Mapping[str, Any]], are_several: bool) -> 
         ways = ", ".join(
             f"{way} {copies} of {of}" for way, (copies, of) in one["ways"].items() if copies
         )
-        if (of_base := one.get("base")) and of_base["copies"]:
-            ways += f" (base {of_base['copies']})"
-        cells = [one["file"], one["state"], f"{one['similarity']:.2f}", ways]
-        cells += [one["begins"] or ""] if are_several else []
+        of_base = one.get("base")
+        beside = str(of_base["copies"]) if of_base and of_base["copies"] else ""
+        cells = [one["file"], one["state"], f"{one['similarity']:.2f}", ways, beside]
+        cells.append((one.get("cause") or "") if of_base else "")
+        cells += [one["begins"] or ""] if is_wide else []
         table.add_row(*map(plain, cells))
     return table
 

@@ -41,6 +41,7 @@ from findnemo.export._weights import (
 from findnemo.files.tensors import DTYPES, NAMES, read_header
 from findnemo.models import Model
 from findnemo.models._identity import kept_identity, refuse_other
+from findnemo.models._lora import lora_file, of_strength
 from findnemo.neurons import NeuronSet
 from findnemo.runs.standing import with_joined
 
@@ -183,6 +184,8 @@ def remarks(form: str, path: str | Path, model: Model | None) -> list[str]:
             f"{path} holds weights in {' and '.join(kinds)}: give from_pretrained a dtype, such as"
             " torch_dtype=torch.float32; without one, its parts may load in different ones"
         ] * (kinds != ["F32"])
+    if FORMS[form].of_lora and model is not None:
+        return _grown(Path(path), lora_file(of_strength(model.options["lora"])[0]))
     if FORMS[form].beside is None or model is None:
         return []
     beside = Path(path).with_suffix(".yaml")
@@ -193,6 +196,15 @@ def remarks(form: str, path: str | Path, model: Model | None) -> list[str]:
         f"ComfyUI needs the node {node} behind this file: it reads no .yaml": node is not None,
     }
     return [line for line, holds in told.items() if holds]
+
+
+def _grown(path: Path, lora: Path) -> list[str]:
+    """That a LoRA is much larger than the one it was made of, if so."""
+    now, then = (file.stat().st_size for file in (path, lora))
+    if now < 2 * then:
+        return []
+    sizes = f"{now / 1e6:.1f} MB, the LoRA {then / 1e6:.1f} MB"
+    return [f"{path} has {sizes}: each neuron that is off in a layer adds a rank to all layers"]
 
 
 def missing_beside(path: Path, model: Model) -> Path | None:

@@ -29,9 +29,9 @@ from findnemo.runs import (
     state,
     switched_off,
 )
-from findnemo.runs.fine_tunes import training_of
 from findnemo.runs.overview import holders
 from findnemo.runs.standing import all_neurons, falls, with_joined
+from findnemo.runs.tuned import training_of
 from findnemo.runs.verdict import verdict_of
 from findnemo.runs.wording import count
 

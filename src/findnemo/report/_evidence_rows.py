@@ -45,9 +45,9 @@ from findnemo.runs._tried import (
 )
 from findnemo.runs.detectors import HOLDOUT
 from findnemo.runs.detectors import STAGE as DETECTOR
-from findnemo.runs.fine_tunes import different, training_of
 from findnemo.runs.overview import quickly
 from findnemo.runs.standing import copies, judged
+from findnemo.runs.tuned import different, training_of
 from findnemo.stats import auroc, bootstrap, clopper_pearson, tpr_at_fpr
 
 FPR = 0.01

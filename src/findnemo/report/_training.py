@@ -9,30 +9,27 @@ from typing import Any
 from findnemo.report._pictures import SIDE, Wanted
 from findnemo.report._text import NONE, interval, number, percent
 from findnemo.runs import Caption, Run
-from findnemo.runs.fine_tunes import (
+from findnemo.runs.fine_tunes import inside, thumbnail
+from findnemo.runs.tuned import (
     ASTRAY,
     BASE,
+    CAUSES,
     CLEANED,
-    as_base,
     astray,
     begins,
-    beyond_base,
     canaries_told,
     choice,
     copies_in,
     different,
-    inside,
     label,
-    may_be_chance,
     row_of,
     series,
-    thumbnail,
     training_of,
     unseen_in,
     worst,
 )
 from findnemo.stats import clopper_pearson
-from findnemo.training import STATES, WAYS
+from findnemo.training import AS_BASE, STATES, WAYS
 
 TONES = {
     "copies": "bad",
@@ -106,7 +103,7 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
                 "of_base": uris[many:],
                 "ways": ways,
                 "tone": tone,
-                "chance": may_be_chance(about, k),
+                "cause": CAUSES.get(one.get("cause")) if one.get("base") else None,
             }
         )
     main = row_of(about, about["main"])
@@ -119,7 +116,7 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
         "tones": TONES,
         "figures": _figures(about, main),
         "several": len(series(about["variants"], about["main"])) > 1,
-        "beyond": {one["name"]: len(beyond_base(about, one)) for one in about["variants"]},
+        "taught": {one["name"]: len(one.get("taught", {})) for one in about["variants"]},
         "labels": {one["name"]: label(about, one) for one in about["variants"]},
         "choice": choice(about),
         "astray": astray(about),
@@ -159,7 +156,7 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
         _begins(about, of),
         {
             "label": "no more copies than the base, most of the subject"
-            if best and as_base(about, best)
+            if best and best["verdict"] == AS_BASE
             else "no copy seen, most of the subject",
             "value": best["name"] if best else NONE,
             "note": _kept(about, best, main),
@@ -201,12 +198,12 @@ def _begins(about: Mapping[str, Any], pictures: int) -> dict[str, str]:
 def _kept(about: Mapping[str, Any], best: Mapping[str, Any] | None, main: Mapping[str, Any]) -> str:
     if best is None:
         spoilt = ", or its images do not follow the captions" if astray(about) else ""
-        return f"every model that was looked at copies{spoilt}"
+        unsure = any(one["verdict"] == "cannot be said" for one in about["variants"])
+        return f"every model that was looked at copies{', or may copy' if unsure else ''}{spoilt}"
     base = row_of(about, BASE) or {}
     told = []
     for name, what in (("subject", "similarity to the subject"), ("a_clip", "A_CLIP")):
         if name in best:
             own, trained, of_base = (number(one.get(name), 2) for one in (best, main, base))
             told.append(f"{what} {own}; {trained} as trained, {of_base} of the base")
-    few = [] if best["verdict"] == "does not copy" else [f"{best['of']} images are few"]
-    return "; ".join([*told, *few])
+    return "; ".join(told)

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from findnemo.calibration import Calibration
 from findnemo.neurons import Neuron
 from findnemo.passes import confirming_steps, quick_steps
-from findnemo.runs.fine_tunes import copied_of, training_of
 from findnemo.runs.standing import (
     BAD,
     all_neurons,
@@ -29,6 +28,7 @@ from findnemo.runs.standing import (
     with_joined,
 )
 from findnemo.runs.store import Caption, Run
+from findnemo.runs.tuned import copied_of, training_of
 from findnemo.runs.wording import count
 
 

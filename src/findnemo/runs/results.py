@@ -375,6 +375,7 @@ class TrainedPicture(TypedDict, total=False):
     ways: Required[dict[Text, tuple[Count, Count]]]
     nearest: Required[list[Text]]
     begins: Required[Text | None]
+    cause: Literal["training", "base", "chance"] | None
     base: BesideBase
 
 
@@ -384,7 +385,7 @@ class JudgedVariant(TypedDict, total=False):
     name: Required[Text]
     checkpoint: Required[Text | None]
     strength: Required[Number | None]
-    verdict: Required[Literal["copies", "does not copy", "cannot be said"]]
+    verdict: Required[Literal["copies", "as the base", "does not copy", "cannot be said"]]
     failed: Required[Count]
     alike: Required[Count]
     copied: Required[Count]
@@ -400,6 +401,7 @@ class JudgedVariant(TypedDict, total=False):
     a_clip: Number
     a_clip_other: Number
     copies_of: dict[Text, Count]
+    taught: dict[Text, Count]
     canaries: dict[Text, tuple[Count, Count]]
 
 

@@ -74,7 +74,7 @@ WORDS = {  # worst first
     ),
     "not localized": Word("its neurons were not sought", "open", "had no search for neurons"),
     "no neurons": Word(
-        "over tau in detection, but no seed replicated in the search",
+        "memorized, but no seed replicated in the search, so there is nothing to switch off",
         "bad",
         "did not replicate in the search",
     ),

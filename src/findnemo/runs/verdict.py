@@ -12,18 +12,6 @@ from typing import Any, NamedTuple
 
 from findnemo.calibration import Calibration
 from findnemo.runs._tried import EMBEDDING, OFF, prompts_of, verdicts
-from findnemo.runs.fine_tunes import (
-    CLEANED,
-    as_base,
-    astray,
-    choice,
-    different,
-    images_each,
-    row_of,
-    series,
-    training_of,
-    unseen_in,
-)
 from findnemo.runs.overview import memorized, value_layers
 from findnemo.runs.standing import (
     BAD,
@@ -40,8 +28,22 @@ from findnemo.runs.standing import (
 )
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.truth import KINDS
+from findnemo.runs.tuned import (
+    BASE,
+    CLEANED,
+    FREE,
+    astray,
+    choice,
+    different,
+    images_each,
+    row_of,
+    series,
+    training_of,
+    unseen_in,
+)
 from findnemo.runs.wording import count, joined
 from findnemo.stats.rates import holdout_needed
+from findnemo.training import AS_BASE
 
 TROUBLE = [word for word, entry in WORDS.items() if entry.clause]
 ALL = "SELECT id FROM captions"
@@ -50,15 +52,11 @@ RATE = (
     0.01  # a p-value that counts as evidence; too few hold-out captions to reach it are mentioned
 )
 HOW = "docs/fine-tunes.md, How to get rid of copies"
-HELP = (
-    f"What helps is {{strength}}, an earlier checkpoint, or training again without repeats ({HOW})."
-)
-INSTEAD = f"As far as copies go, you may release {{name}} instead{{written}} ({HOW})."
+INSTEAD = f"As far as copies go, you may release {{name}} instead{{written}}{{kept}} ({HOW})."
+LEFT_OF = "; its similarity to the subject is {own:.2f} (as trained {main:.2f}, base {base:.2f})"
 WRITTEN = ", with its strength written into the file"
-EXHAUSTED = (
-    "No strength from {weakest:g} to {strongest:g} is free of copies. What helps is an earlier"
-    f" checkpoint, or training again with fewer steps and without repeats ({HOW})."
-)
+UNSURE = "Of {names}, the images do not tell whether {they}: look at more (--images). "
+EXHAUSTED = "No strength from {weakest:g} to {strongest:g} is free of copies. "
 WEAKER = (0.4, 0.6, 0.8)  # strengths to look at next, as shares of the weakest so far
 WEAKEST = 0.2  # strength of a LoRA under which there is little of it to look at
 RELEASED = ("release", "release edited")  # actions of `Advice` that let a model go
@@ -86,7 +84,7 @@ NEXT = {  # reason of a decision -> the command to run next
     "more images": "{audit} --images {images} --out {run}-more-images",
     "weaker": "{audit} --lora-scale {strengths} --out {run}",
     "cleaned": "findnemo export {run} --to adapter --out clean.safetensors",
-    "instead": "findnemo export {run} --to adapter --variant {variant} --out instead.safetensors",
+    "instead": "findnemo export {run} --to adapter --take {variant} --out instead.safetensors",
 }
 
 
@@ -395,20 +393,25 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
     main, cleaned, best = row_of(about, about["main"]), row_of(about, CLEANED), choice(about)
     if main is None or main["verdict"] == "does not copy":
         return None
+    if main["verdict"] == AS_BASE:
+        said = (
+            "Release it as it is: it copies no more than the base, which was not trained on them."
+        )
+        return Decision("release", said)
     if main["verdict"] != "copies":
         said = "Not decided yet: its images do not tell whether it copies."
         return Decision("go on", said, ("more images",))
-    if cleaned is not None and cleaned["verdict"] == "does not copy" and not astray(about):
+    if cleaned is not None and cleaned["verdict"] in FREE and not astray(about):
         return Decision("release edited", f"Release it with {_these(neurons)} off.", ("cleaned",))
     pictures = f"it copies {main['copied']} of {count(different(about), 'training picture')}"
     if astray(about):
         pictures += f", and with {_these(neurons)} off its images no longer follow the captions"
     other = ""
-    why: tuple[str, ...] = ("weaker",) if strengths(about) else ()
+    unsure = any(one["verdict"] == "cannot be said" for one in about["variants"])
+    why: tuple[str, ...] = ("weaker",) if strengths(about) else ("more images",) if unsure else ()
     if best is not None and best["name"] != CLEANED:
         other = f"; {best['name']} {unseen_in(about, best['name'])}"
-        is_lora = best["strength"] is not None
-        why = ("instead",) if is_lora and best["verdict"] != "cannot be said" else ()
+        why = ("instead",) if best["strength"] is not None else ()
     return Decision("hold", f"Do not release it: {pictures}{other}.", why)
 
 
@@ -430,18 +433,29 @@ def strengths(about: Mapping[str, Any]) -> list[float]:
 
 def _what_helps(about: Mapping[str, Any]) -> str:
     """What helps against the copies of a fine-tune, as far as it was not tried in vain."""
-    models = series(about["variants"], about["main"])
-    known = sorted({one["strength"] for one in models if one["strength"]})
     best = choice(about)
-    if best is not None and best["name"] != CLEANED and best["verdict"] != "cannot be said":
+    if best is not None and best["name"] != CLEANED:
         written = "" if best["strength"] in (None, 1) else WRITTEN
-        return INSTEAD.format(name=best["name"], written=written)
-    in_vain = all(one["verdict"] == "copies" and not as_base(about, one) for one in models)
-    if len(known) < 2 or strengths(about) or not in_vain:
-        tried = len(known) > 1 and in_vain
-        strength = f"a strength under {known[0]:g}" if tried else "a lower strength"
-        return HELP.format(strength=strength)
-    return EXHAUSTED.format(weakest=known[0], strongest=known[-1])
+        rows = {"own": best, "main": row_of(about, about["main"]), "base": row_of(about, BASE)}
+        subjects = {name: row["subject"] for name, row in rows.items() if row and "subject" in row}
+        kept = LEFT_OF.format(**subjects) if len(subjects) == len(rows) else ""
+        return INSTEAD.format(name=best["name"], written=written, kept=kept)
+    models = [one for one in about["variants"] if one["name"] not in (BASE, CLEANED)]
+    unsure = [one["name"] for one in models if one["verdict"] == "cannot be said"]
+    known = sorted({one["strength"] for one in models if one["strength"]})
+    checkpoints = list(dict.fromkeys(one["checkpoint"] for one in models))
+    they = "it copies" if len(unsure) == 1 else "they copy"
+    text = UNSURE.format(names=joined(unsure), they=they) if unsure else ""
+    helps = ["training again with fewer steps and without repeats"]
+    helps.insert(
+        0, f"a checkpoint before {checkpoints[0]}" if checkpoints[1:] else "an earlier checkpoint"
+    )
+    if known and known[0] > WEAKEST:
+        under = f"a strength under {known[0]:g}" if known[1:] else "a lower strength"
+        helps.insert(0, under)
+    elif known[1:] and not unsure:
+        text += EXHAUSTED.format(weakest=known[0], strongest=known[-1])
+    return f"{text}What helps is {', '.join(helps[:-1])}, or {helps[-1]} ({HOW})."
 
 
 def _returned(captions: Sequence[Caption], bases: Mapping[str, str]) -> int:

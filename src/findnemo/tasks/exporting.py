@@ -12,8 +12,9 @@ from findnemo.errors import InputError
 from findnemo.neurons import NeuronSet
 from findnemo.runs import Run
 from findnemo.runs.export import striking
-from findnemo.runs.fine_tunes import CLEANED, folder_of_variant, training_of, variant_told
+from findnemo.runs.fine_tunes import folder_of_variant
 from findnemo.runs.store import DATABASE
+from findnemo.runs.tuned import CLEANED, training_of, variant_told
 from findnemo.runs.verdict import RELEASED, Advice, advice_of
 from findnemo.runtime.notices import told_to
 from findnemo.tasks.listening import Listener
@@ -34,7 +35,7 @@ def export(
     """Write the cleaned model of a run, its neurons or a model card's section.
 
     What `findnemo export` does. If you chose the neurons yourself (`Selecting.neurons_file`), `run`
-    may be a model instead. `Selecting.variant` names a model of a fine-tune audit that is written as
+    may be a model instead. `Selecting.take` names a model of a fine-tune audit that is written as
     it is.
 
     `to`: forms of `findnemo.export.FORMS`. `out`: a file or folder; with several forms a folder for
@@ -68,6 +69,7 @@ def export(
         with Run.open(_folder(path, selecting)) as opened:
             chosen = _selected(opened, selecting)
             advice = None if said else advice_of(opened, striking(opened))
+            said = said or _advised(advice)
             source = source_of(opened, given, ("model",) if weights else ())
     targets = {
         form: _target(path, out, form, len(forms) > 1)
@@ -83,14 +85,12 @@ def export(
         chosen = forms_of.by_hand(str(selecting.neurons_file), opened_model, selecting.factor)
     for form, target in targets.items():
         forms_of.check(form, chosen, target, opened_model, force, dtype)
-    if advice is not None and advice.action not in RELEASED:
-        listener.say(f"the audit's advice: {advice.sentence}")
     if said:
         listener.say(said)
     for form, target in targets.items():
         with told_to(listener.warn):
             forms_of.write(form, chosen, target, opened_model, force, dtype)
-        what = selecting.variant or _count(chosen)
+        what = selecting.take or _count(chosen)
         listener.say(f"{what}: {form} written to {target}")
         for line in forms_of.remarks(form, target, opened_model):
             listener.say(line)
@@ -119,9 +119,10 @@ def check_export(
     """
     rounding = forms_of.rounding_of(place)
     given = replace(model, dtype=None) if isinstance(model, Source) else model
-    _said_of(Path(run), selecting)
+    said = _said_of(Path(run), selecting)
     with Run.open(_folder(Path(run), selecting)) as opened:
         chosen = _selected(opened, selecting)
+        said = said or _advised(advice_of(opened, striking(opened)))
         source = source_of(opened, given)
     audited = _loaded(source, given, listener)
     forms_of.check_model(chosen, audited)
@@ -134,6 +135,8 @@ def check_export(
             f"{place} is right: {_audited(selecting)} ({chosen.fingerprint}) with"
             f" {_count(chosen)}, all else unchanged"
         )
+    if said:
+        listener.say(said)
     return told
 
 
@@ -150,7 +153,7 @@ def _exported(source: Any, place: str | Path, is_lora: bool) -> Source:
 
 def _folder(path: Path, selecting: Selecting) -> Path:
     """The directory of the run whose model is exported: the run itself, or one of its variants."""
-    return path if selecting.variant is None else folder_of_variant(path, selecting.variant)
+    return path if selecting.take is None else folder_of_variant(path, selecting.take)
 
 
 def _said_of(path: Path, selecting: Selecting, forms: Iterable[str] = ()) -> str:
@@ -158,12 +161,12 @@ def _said_of(path: Path, selecting: Selecting, forms: Iterable[str] = ()) -> str
 
     Raises InputError for a variant that the run does not have, or that takes no such options.
     """
-    name = selecting.variant
+    name = selecting.take
     if name is None:
         return ""
-    if given := _chosen_by(replace(selecting, variant=None)):
+    if given := _chosen_by(replace(selecting, take=None)):
         raise InputError(
-            f"--variant writes a model with no neuron off, and {given[0]} chooses what is off: give"
+            f"--take writes a model with no neuron off, and {given[0]} chooses what is off: give"
             " one of the two"
         )
     with Run.open(path) as run:
@@ -172,16 +175,16 @@ def _said_of(path: Path, selecting: Selecting, forms: Iterable[str] = ()) -> str
     names = [one for one in loras if one != CLEANED]
     if not names:
         raise InputError(
-            f"{path} is not the audit of a LoRA, so it has no variants: leave --variant out"
+            f"{path} is not the audit of a LoRA, so it has no models to take: leave --take out"
         )
     if name not in names:
         raise InputError(
-            f"{path} has no variant {name!r}: it has {', '.join(names)} (with neurons off, leave"
-            " --variant out)"
+            f"{path} has no model {name!r}: it has {', '.join(names)} (with neurons off, leave"
+            " --take out)"
         )
     if other := [form for form in forms if not forms_of.FORMS[form].of_lora]:
         raise InputError(
-            f"--variant writes a LoRA as it is, which {other[0]} is not: add --to adapter, or"
+            f"--take writes a LoRA as it is, which {other[0]} is not: add --to adapter, or"
             " adapter-kohya"
         )
     with Run.open(folder_of_variant(path, name)) as variant:
@@ -195,7 +198,7 @@ def _said_of(path: Path, selecting: Selecting, forms: Iterable[str] = ()) -> str
 
 def _selected(run: Run, selecting: Selecting) -> Any:
     """The neurons of a run to switch off; none for a variant."""
-    if selecting.variant is not None:
+    if selecting.take is not None:
         return forms_of.unedited(run)
     if selecting.neurons_file is not None:
         return forms_of.by_hand(selecting.neurons_file, run, selecting.factor)
@@ -220,7 +223,7 @@ def _check_file(selecting: Selecting) -> None:
 
 def _chosen_by(selecting: Selecting) -> list[str]:
     """The options that say what is off."""
-    fields = ("variant", "caption", "most", "neurons", "include_reduced", "neurons_file", "factor")
+    fields = ("take", "caption", "most", "neurons", "include_reduced", "neurons_file", "factor")
     values = {name: getattr(selecting, name) for name in fields}
     given = [name for name, value in values.items() if value is not None and value is not False]
     return [f"--{name.replace('_', '-')}" for name in given]
@@ -268,8 +271,15 @@ def _target(run: Path, out: str | Path | None, form: str, several: bool) -> Path
     return Path(out) / name
 
 
+def _advised(advice: Advice | None) -> str:
+    """The advice of an audit, if it is against a release; else empty."""
+    if advice is None or advice.action in RELEASED:
+        return ""
+    return f"the audit's advice: {advice.sentence}"
+
+
 def _audited(selecting: Selecting) -> str:
-    return f"the audited {selecting.variant or 'model'}"
+    return f"the audited {selecting.take or 'model'}"
 
 
 def _count(chosen: Any) -> str:

@@ -35,8 +35,6 @@ from findnemo.prompts import (
 )
 from findnemo.runs import Run, all_neurons, ask_all, write_results
 from findnemo.runs.fine_tunes import (
-    BASE,
-    CLEANED,
     OWN,
     TWINS,
     Question,
@@ -52,6 +50,7 @@ from findnemo.runs.fine_tunes import (
 )
 from findnemo.runs.fine_tunes import STAGE as PICTURES
 from findnemo.runs.stages import Progress
+from findnemo.runs.tuned import BASE, CLEANED
 from findnemo.runs.wording import count
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (

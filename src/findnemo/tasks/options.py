@@ -45,8 +45,8 @@ class Source:
     )
     lora: str | None = option(
         None,
-        "A LoRA on the model: a .safetensors file of diffusers, peft or kohya, or a"
-        " directory; FILE:0.8 sets a strength other than 1.",
+        "A LoRA on the model: a .safetensors file of diffusers, peft or kohya, or a directory, with"
+        " --train-images of checkpoints; FILE:0.8 sets another strength than 1.",
     )
     embedding: str | None = option(
         None,
@@ -132,7 +132,7 @@ class FineTune:
         " instead of a LoRA on MODEL.",
     )
     lora_scale: str | None = option(
-        None, "With --train-images: strengths of the LoRA to audit, such as 0.6,0.8,1."
+        None, "With --train-images: strengths of the LoRAs, such as 0.6,0.8,1."
     )
     copy_rate: float = option(
         0.05,
@@ -449,11 +449,11 @@ class Selecting:
         " file. The card says that they were not verified.",
         metavar="FILE",
     )
-    variant: str | None = option(
+    take: str | None = option(
         None,
         "Write a model of a fine-tune audit as it is, with no neurons off: an earlier checkpoint,"
         " or the LoRA with a lower strength written into it. NAME is its name in the table of the"
-        " report.",
+        " audit.",
         metavar="NAME",
     )
     factor: float | None = option(

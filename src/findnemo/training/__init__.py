@@ -6,12 +6,14 @@ May be imported: the names below. May import: images, metrics, mitigation and wh
 from findnemo.training.callback import MemorizationCallback, Reading
 from findnemo.training.canaries import Canaries, Canary, plant, read_canaries
 from findnemo.training.copies import (
+    AS_BASE,
     COPY,
     MAIN,
     NEAR,
     RATE,
     SAME,
     STATES,
+    VERDICTS,
     WAYS,
     Gallery,
     Generation,
@@ -28,12 +30,14 @@ from findnemo.training.copies import (
 from findnemo.training.seen import Seen, Sensitivity, compared, sensitivity
 
 __all__ = [
+    "AS_BASE",
     "COPY",
     "MAIN",
     "NEAR",
     "RATE",
     "SAME",
     "STATES",
+    "VERDICTS",
     "WAYS",
     "Canaries",
     "Canary",

@@ -37,6 +37,8 @@ MORE = 1e-3  # least difference between a copy and any control: rounding is less
 SIDE = 64  # pixels of a side, without a descriptor
 BATCH = 64
 WAYS = ("own", "neighbour", "trigger", "given", "none", "control")  # prompts that copy a picture
+AS_BASE = "as the base"
+VERDICTS = ("copies", AS_BASE, "does not copy", "cannot be said")
 MAIN = ("own", "trigger", "given")  # kinds of prompts for a rate: the first that exists
 STATES = {
     "copied": "a generation is a copy of it",
@@ -223,23 +225,88 @@ class Judgement:
         mine = [s.copy for s, of in zip(self.sightings, self.kinds, strict=True) if of == kind]
         return sum(mine), len(mine)
 
-    def verdict(self, rate: float = RATE, base: tuple[int, int] = (0, 0)) -> str:
-        """ "copies", "does not copy", or "cannot be said".
+    def among(self, kinds: Iterable[str]) -> tuple[int, int]:
+        """(copies, generations) of some kinds of prompts."""
+        asked = set(kinds)
+        mine = [s.copy for s, of in zip(self.sightings, self.kinds, strict=True) if of in asked]
+        return sum(mine), len(mine)
 
-        A model copies if one copy is proof, or if a larger share of its generations are copies than
-        of the base's (`base`: copies, generations; Fisher's exact test, 5 %). The result is "cannot
-        be said" for fewer copies, if a picture cannot be distinguished from the controls, or if
-        there was no copy among too few generations to say, with 95 % confidence, that fewer than
-        `rate` of them are.
+    @property
+    def by_chance(self) -> tuple[int, int]:
+        """(copies, pairs of a generation and a group of pictures), of prompts that are not the
+        picture's own caption.
+
+        Of a model that never saw the pictures, these copies are what chance gives.
         """
-        if self.of("copied"):
-            return "copies" if self.proof or is_more(self.rate(), base) else "cannot be said"
-        told = self.rate()[1] >= needed(rate) and not self.of("as a control")
-        return "does not copy" if told else "cannot be said"
+        first = dict(zip(reversed(self.groups), reversed(self.pictures), strict=True))
+        ways = [
+            counts for one in first.values() for way, counts in one.ways.items() if way != "own"
+        ]
+        return sum(copies for copies, _ in ways), sum(of for _, of in ways)
+
+    def taught(self, base: Judgement) -> list[int]:
+        """The groups of pictures that this model copies more often than the base explains.
+
+        For each kind of prompt the share of copies is compared with the base's for this kind, or,
+        if it has none, with its `by_chance` (Fisher's exact test, one-sided; 5 % over all
+        comparisons, by Bonferroni). So a single copy among few generations is no proof.
+        """
+        tests = len({*self.groups}) * len(WAYS)
+        chance = base.by_chance
+        found = set()
+        for group, mine, other in zip(self.groups, self.pictures, base.pictures, strict=True):
+            for way, counts in mine.ways.items():
+                of_base = other.ways.get(way, (0, 0))
+                beside = of_base if of_base[0] else chance
+                if counts[0] and is_more(counts, beside, CHANCE / tests):
+                    found.add(group)
+        return sorted(found)
+
+    def copies(self, picture: int) -> int:
+        """The number of generations that copy a picture, whatever their prompts."""
+        return sum(copies for copies, _ in self.pictures[picture].ways.values())
+
+    def cause(self, picture: int, base: Judgement) -> str | None:
+        """Why this model copies a picture: "training" taught it, the "base" does so too, or
+        "chance"; None if it does not.
+        """
+        if self.pictures[picture].state != "copied":
+            return None
+        if self.groups[picture] in self.taught(base):
+            return "training"
+        if base.copies(picture):
+            return "base"
+        return "chance" if base.by_chance[0] else "training"
+
+    def verdict(self, rate: float = RATE, base: Judgement | None = None) -> str:
+        """One of VERDICTS.
+
+        A model copies if a larger share of its generations are copies than of the base's (Fisher's
+        exact test, 5 %), if it copies a picture more often than the base explains (`taught`), or if
+        a copy is proof and the base has no copies by chance. Without any of these, a model with
+        copies is "as the base" if the base copies the same pictures, or if the base has copies by
+        chance and no smaller share of them. The result is "cannot be said" for other copies, if a
+        picture cannot be distinguished from the controls, or if there was no copy among too few
+        generations to say, with 95 % confidence, that fewer than `rate` of them are.
+        """
+        copied = self.of("copied")
+        if not copied:
+            told = self.rate()[1] >= needed(rate) and not self.of("as a control")
+            return "does not copy" if told else "cannot be said"
+        if base is None:
+            return "copies" if self.proof else "cannot be said"
+        if is_more(self.rate(), base.rate()) or self.taught(base):
+            return "copies"
+        by_chance = base.by_chance[0] > 0
+        (mine, many), (other, of) = self.among(base.kinds), base.among(base.kinds)
+        if {*copied} <= {*base.of("copied")} or (by_chance and mine * of <= other * many):
+            return AS_BASE
+        return "copies" if self.proof and not by_chance else "cannot be said"
 
 
-def is_more(mine: tuple[int, int], base: tuple[int, int]) -> bool:
-    """Whether the first share is larger than the second (Fisher's exact test, one-sided, 5 %).
+def is_more(mine: tuple[int, int], base: tuple[int, int], level: float = CHANCE) -> bool:
+    """Whether the first share is larger than the second (Fisher's exact test, one-sided, at a
+    level).
 
     >>> is_more((5, 60), (0, 60)), is_more((4, 60), (0, 60))
     (True, False)
@@ -247,7 +314,7 @@ def is_more(mine: tuple[int, int], base: tuple[int, int]) -> bool:
     from scipy.stats import fisher_exact
 
     table = [[copies, of - copies] for copies, of in (mine, base)]
-    return base[1] > 0 and float(fisher_exact(table, "greater").pvalue) < CHANCE
+    return base[1] > 0 and float(fisher_exact(table, "greater").pvalue) < level
 
 
 def needed(rate: float = RATE, level: float = 0.95) -> int:

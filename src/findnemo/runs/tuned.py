@@ -1,0 +1,347 @@
+"""What the summary of a fine-tune audit says: which models copy, from where on, and which of them
+may be taken.
+
+A summary is the run's value `training`, made by `fine_tunes.summary`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from findnemo.runs.results import Training, damaged, decoded
+from findnemo.runs.standing import WORDS, standing
+from findnemo.runs.store import Caption, Run
+from findnemo.runs.wording import count, joined
+from findnemo.training import AS_BASE, STATES, share
+
+BASE = "base"
+CLEANED = "neurons off"
+SHOWN = 24  # training pictures in the grid
+NAMED = 5  # copied pictures that a sentence names
+KEPT = 0.5  # share of the fit to the captions that a usable repair keeps
+A_CLIP = "fit to the captions (A_CLIP)"
+ASTRAY = "off the captions"  # in tables, of a repair whose images do not follow the captions
+FREE = ("does not copy", AS_BASE)  # verdicts on models that may be taken
+CAUSES = {  # why the main model copies a picture
+    "training": "the training taught it",
+    "base": "the base copies it about as often",
+    "chance": "this may be chance: too few images copy it to tell, and the base copies some, too",
+}
+
+
+def row_of(about: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """The variant of a name in a `summary`; None if there is none."""
+    found: dict[str, Any] | None = next((v for v in about["variants"] if v["name"] == name), None)
+    return found
+
+
+def series(variants: Sequence[Mapping[str, Any]], main: str) -> list[Mapping[str, Any]]:
+    """The tuned models to compare, in order: all checkpoints at the strength of the main model, or
+    all strengths of a single checkpoint.
+    """
+    tuned = [v for v in variants if v["name"] not in (BASE, CLEANED)]
+    if len({v["checkpoint"] for v in tuned}) < 2:
+        return tuned
+    strength = next(v["strength"] for v in tuned if v["name"] == main)
+    return [v for v in tuned if v["strength"] == strength]
+
+
+def begins(about: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Names of the last model before copies begin, and of the first that copies."""
+    last = None
+    for variant in series(about["variants"], about["main"]):
+        if variant["verdict"] == "copies":
+            return last, variant["name"]
+        last = variant["name"]
+    return last, None
+
+
+def copies_in(about: Mapping[str, Any]) -> bool:
+    """Whether the main model copies a training picture."""
+    main = row_of(about, about["main"])
+    return main is not None and main["verdict"] == "copies"
+
+
+def astray(about: Mapping[str, Any]) -> bool:
+    """Whether images of the model with its neurons off no longer follow the captions.
+
+    The fit to the captions (A_CLIP) must have lost more than half of its way down to the fit of the
+    tuned model's images to captions of other subjects. The way begins at the base or the tuned
+    model, whichever fits worse: a repair need not follow captions better than they do. False if it
+    was not measured, or if that way is no way: a CLIP that does not tell captions apart tells
+    nothing of the repair.
+    """
+    rows = [row_of(about, name) or {} for name in (BASE, about["main"], CLEANED)]
+    if any("a_clip" not in row for row in rows):
+        return False
+    base, main, cleaned = (row["a_clip"] for row in rows)
+    floor = rows[1].get("a_clip_other", 0.0)
+    whole = min(base, main) - floor
+    return bool(whole > 0 and cleaned - floor < KEPT * whole)
+
+
+def copied_by(about: Mapping[str, Any], number: int) -> list[str]:
+    """Names of the models that copy a training picture, or one that is equal to it, each with the
+    number of images that do.
+    """
+    pictures = about["pictures"]
+    group = pictures[number]["group"]
+    equal = [one["file"] for one in pictures if one["group"] == group]
+    found = (
+        (v["name"], sum(v.get("copies_of", {}).get(file, 0) for file in equal))
+        for v in about["variants"]
+    )
+    return [f"{name} ({copies})" for name, copies in found if copies]
+
+
+def label(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """What a table calls a model: its verdict, or ASTRAY; nothing for the base itself."""
+    if row["name"] == BASE:
+        return ""
+    return ASTRAY if row["name"] == CLEANED and astray(about) else str(row["verdict"])
+
+
+def variant_told(about: Mapping[str, Any], name: str) -> str:
+    """What the audit says of one of its models, for somebody who takes it.
+
+    >>> row = {"name": "LoRA x 0.4", "verdict": "does not copy", "copies": 0, "of": 80}
+    >>> variant_told({"variants": [row]}, "LoRA x 0.4")
+    'what the audit says of LoRA x 0.4: does not copy (0 of 80 images are copies)'
+    """
+    row = row_of(about, name)
+    assert row is not None
+    copies = f"{row['copies']} of {count(row['of'], 'image')} are copies"
+    return f"what the audit says of {name}: {label(about, row)} ({copies})"
+
+
+def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The model that shows most of the subject, of those that do not copy or only as the base does;
+    None if there is none.
+
+    The base is no choice: it shows least of the subject. Nor is a model whose images no longer
+    follow the captions, or do not tell whether it copies.
+    """
+    names = (BASE, CLEANED) if astray(about) else (BASE,)
+    fair = [v for v in about["variants"] if v["name"] not in names and v["verdict"] in FREE]
+    return max((v for v in fair if "subject" in v), key=lambda v: v["subject"], default=None)
+
+
+def different(about: Mapping[str, Any]) -> int:
+    """The number of different training pictures; equal pictures count once."""
+    return len({one["group"] for one in about["pictures"]})
+
+
+def images_each(about: Mapping[str, Any]) -> int:
+    """The number of images that a model made for each caption of a training picture."""
+    asked = (one["ways"].get(kind) for one in about["pictures"] for kind in ("own", "trigger"))
+    return max((of for found in asked if found for of in found[1:]), default=4)
+
+
+def sentence(about: Mapping[str, Any]) -> str:
+    """The result of a fine-tune audit in a few words."""
+    main = row_of(about, about["main"])
+    assert main is not None
+    many = different(about)
+    pictures = count(many, "training picture")
+    asked = len({one["group"] for one in about["pictures"] if {*one["ways"]} & {"own", "trigger"}})
+    if 0 < asked < many:
+        pictures = f"the {asked} of {pictures} whose captions were asked"
+    percent = f"{100 * about['rate']:g} %"
+    if main["verdict"] == "copies":
+        text = (
+            f"{_are(main['copied'], f' of {many} training pictures' if many > 1 else '')} copied:"
+            f" {main['copies']} of {main['of']} images of their captions are copies."
+        )
+    elif main["verdict"] == AS_BASE:
+        text = (
+            f"{_are(main['copied'], f' of {many} training pictures' if many > 1 else '')} copied,"
+            f" in {main['copies']} of {main['of']} images of their captions"
+            f"{_as_base(about, main)}."
+        )
+    elif main["verdict"] == "does not copy":
+        text = (
+            f"No copy of {pictures} in {main['of']} images of their captions: with 95 % confidence"
+            f" fewer than {percent} of them are copies."
+        )
+    else:
+        begin = "There may be copies" if main["copied"] else "No copy was seen"
+        return f"{begin} of {pictures}, but {_why_open(about, main, percent)}."
+    if main["nearly"]:
+        text += f" {_are(main['nearly'], ' more')} nearly copied."
+    last, first = begins(about)
+    if first is not None and len(series(about["variants"], about["main"])) > 1:
+        before = f"; {last} {unseen_in(about, last)}." if last else ", the first looked at."
+        text += f" Copies begin at {first}{_named(_taught_by(about, first))}{before}"
+    if (cleaned := row_of(about, CLEANED)) is not None:
+        left = _are(cleaned["copied"]) if cleaned["copied"] else "none is"
+        files = _named(list(cleaned.get("copies_of", {})))
+        text += f" With the neurons off {left} copied{files}{_as_base(about, cleaned)}."
+        text += _kept(about, cleaned)
+    return text
+
+
+def _why_open(about: Mapping[str, Any], main: Mapping[str, Any], percent: str) -> str:
+    """Why there is no verdict on a model without a copy."""
+    if main["failed"]:
+        return f"{count(main['failed'], 'prompt')} gave no images"
+    if main["copied"]:
+        images = _are(main["copies"], f" of {main['of']} images")
+        return (
+            f"{images} as like one as a copy is, which may be chance: the base has such images too,"
+            " or too few are to tell. Look at them, or give more --images"
+        )
+    if main["alike"]:
+        return (
+            f"{_are(main['alike'], ' of them')} as like an image as a copy is, and controls are so"
+            " too: the pictures are too alike to tell"
+        )
+    return (
+        f"{main['of']} images of their captions are too few to say that fewer than {percent} are"
+        f" copies: it takes {about['needed']}"
+    )
+
+
+def _taught_by(about: Mapping[str, Any], name: str) -> list[str]:
+    """The pictures that a model copies more often than the base explains."""
+    return list((row_of(about, name) or {}).get("taught", {}))
+
+
+def _named(files: Sequence[str]) -> str:
+    """Names of pictures in brackets; at most NAMED."""
+    more = ", ..." if len(files) > NAMED else ""
+    return f" ({', '.join(files[:NAMED])}{more})" if files else ""
+
+
+def _as_base(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """That a model copies no more than the base does, if so."""
+    base = row_of(about, BASE)
+    if base is None or row["verdict"] != AS_BASE:
+        return ""
+    return f", no more than by the base ({base['copied']}), which was not trained on them"
+
+
+UNSEEN = {
+    "does not copy": "gave no copy",
+    AS_BASE: "copies no more than the base",
+    "cannot be said": "does not tell whether it copies",
+}
+
+
+def unseen_in(about: Mapping[str, Any], name: str) -> str:
+    """What is said of a model that is not known to copy more than the base."""
+    return UNSEEN[(row_of(about, name) or {"verdict": "cannot be said"})["verdict"]]
+
+
+def _kept(about: Mapping[str, Any], cleaned: Mapping[str, Any]) -> str:
+    """What the cleaned model keeps compared with the others, as sentences; empty if unknown."""
+    base = row_of(about, BASE) or {}
+    main = row_of(about, about["main"]) or {}
+    told = [
+        f"{what} is {cleaned[name]:.2f} (tuned model {main[name]:.2f}, base {base[name]:.2f})"
+        for name, what in (("subject", "similarity to the subject"), ("a_clip", A_CLIP))
+        if all(name in row for row in (cleaned, main, base))
+    ]
+    text = f" Its {' and its '.join(told)}." if told else ""
+    if "a_clip" not in cleaned:
+        return f"{text} Whether its images follow the captions was not measured (--clip)."
+    if astray(about):
+        text += " Its images no longer follow the captions: do not use it as it is."
+    return text
+
+
+def _are(count: int, what: str = "") -> str:
+    """
+    >>> _are(1), _are(2, " more")
+    ('1 is', '2 more are')
+    """
+    return f"{count}{what} {'is' if count == 1 else 'are'}"
+
+
+def copied_of(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of the lines that say how many training pictures each model copies: the main
+    one, the base, and the main one with the neurons off.
+    """
+    of = different(about)
+    names = {
+        about["main"]: "training pictures copied",
+        BASE: "copied by the base",
+        CLEANED: "copied with the neurons off",
+    }
+    found = [(names[name], row_of(about, name)) for name in names]
+    return [(what, f"{row['copied']} of {of}") for what, row in found if row is not None]
+
+
+def captions_told(captions: Sequence[Caption]) -> str:
+    """What became of the captions of a fine-tune whose images are copies, in numbers that add up;
+    empty if there are none.
+    """
+    copied = [(c, c.detected) for c in captions if c.detected is not None and c.detected.copies]
+    if not copied:
+        return ""
+    became = Counter(standing(caption) for caption, _ in copied)
+    parts = [f"{n} {WORDS[word].clause or word}" for word, n in became.items()]
+    told = (
+        f"Images of {len(copied)} of {count(len(captions), 'caption')} are copies. With all neurons"
+        f" off: {joined(parts)}."
+    )
+    if under := sum(found.score < found.tau for _, found in copied):
+        told += (
+            f" {under} of them score under tau: they count as memorized because they are copied."
+        )
+    return told
+
+
+def controls_told(about: Mapping[str, Any]) -> str:
+    """How many controls are as similar to a training picture as a copy, in a sentence; empty if
+    none is.
+    """
+    hits, of = (row_of(about, about["main"]) or {}).get("controls", (0, 0))
+    if not hits:
+        return ""
+    held_out = ", and pictures held out" if about.get("held_out") else ""
+    return (
+        f"Of {count(of, 'picture')} that do not come from this training (images of the"
+        f" base{held_out}), {_are(hits)} as similar to a training picture as a copy is: by chance, or"
+        " as a memory of the base. Such a picture counts as copied only by an image that is more"
+        " similar to it than all of these."
+    )
+
+
+def canaries_told(about: Mapping[str, Any]) -> str:
+    """How sensitive the copy test is, in a sentence; empty without canaries."""
+    main = row_of(about, about["main"]) or {}
+    parts = [
+        f"{hits} of {of} shown {count} time{'s' * (count != '1')} an epoch"
+        f" ({' to '.join(f'{100 * end:.0f}' for end in share(hits, of))} %)"
+        for count, (hits, of) in main.get("canaries", {}).items()
+    ]
+    if not parts:
+        return ""
+    return f"Canaries seen, at 1 % false positives (95 % interval): {', '.join(parts)}."
+
+
+def training_of(run: Run) -> dict[str, Any] | None:
+    """What a run keeps about training pictures; None for a run made without any.
+
+    Raises InputError if the main model that it names is not among its models.
+    """
+    if (found := run.meta("training")) is None:
+        return None
+    about: dict[str, Any] = decoded(Training, found, str(run.path))
+    if row_of(about, about["main"]) is None:
+        raise damaged(str(run.path), "its training names a main model that it does not have")
+    return about
+
+
+def worst(about: Mapping[str, Any], most: int = SHOWN) -> list[int]:
+    """Numbers of the most copied training pictures, one of each group."""
+    order = list(STATES)
+    pictures = about["pictures"]
+    ranked = sorted(
+        range(len(pictures)),
+        key=lambda k: (order.index(pictures[k]["state"]), -pictures[k]["similarity"], k),
+    )
+    first = {pictures[k]["group"]: k for k in reversed(ranked)}
+    return [k for k in ranked if first[pictures[k]["group"]] == k][:most]
