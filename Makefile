@@ -1,5 +1,5 @@
 # make demo   audit the shipped model, offline
-# make test   lint, prose, types and tests (minutes); make slow adds the long checks
+# make test   lint, prose, types and tests (ten minutes); make slow runs the tests that take long (half an hour and more)
 # make audit  a bill of materials in build/sbom.json, and known holes in the packages (asks a service on the network)
 # make docs   the documentation as a site, in site/
 # make gpu    what findnemo costs on one GPU (build/gpu/table.md), a rehearsal with small networks where there is none;
@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo check-demo test slow audit docs gpu lint format setup clean
+.PHONY: demo check-demo test tests slow audit docs gpu lint format setup clean
 
 demo: setup
 	$(BIN)/findnemo demo --out findnemo-demo
@@ -19,11 +19,15 @@ demo: setup
 check-demo: setup
 	$(BIN)/findnemo demo --check
 
-test: setup lint
+# side by side: mypy is one process
+test: setup
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint tests
+
+tests: setup
 	$(PYTEST) --durations=8
 
 slow: setup
-	$(BIN)/python -m pytest -m slow --durations=8
+	$(PYTEST) -m slow --durations=8
 
 # an environment of their own for the tools: what they need (chardet, for one) shall not get among what they look at
 AUDIT := build/audit-tools
@@ -64,7 +68,7 @@ setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,docs]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable ".[dev,docs]"
 	touch $@
 
 clean:

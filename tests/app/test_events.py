@@ -438,6 +438,7 @@ def test_a_link_opens_what_it_was_made_of(subject):
     assert events.link_to(subject, Chosen("long " * 1000), 1000) == ""
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize(
     "query",
     [

@@ -55,6 +55,7 @@ FILES = {
 }
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("name", FILES)
 def test_a_caption_file_that_cannot_be_read(place, tmp_path, name, reader):
@@ -498,6 +499,7 @@ def test_a_run_directory_from_other_settings(place, tmp_path):
     assert everything(place) == before
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("reader", ["detect", "localize", "audit", "audit --holdout"])
 def test_a_directory_that_is_not_a_run(place, tmp_path, reader):
     (tmp_path / "thesis.tex").write_text("years of work")

@@ -82,6 +82,7 @@ def outcome(out: Path) -> dict:
 # Help
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command):
     result = cli(command, "--help")

@@ -20,6 +20,8 @@ from findnemo import Calibration
 from findnemo.runs import Run, judging
 from findnemo.verification import effect
 
+pytestmark = pytest.mark.slow
+
 AUDIT = import_module("findnemo.runs.audit")
 IMAGES = ("--images", 2, "--image-steps", 5)
 
@@ -114,7 +116,6 @@ def test_what_a_judge_would_give_is_said_before_the_work(judged):
     assert told.index("no clip") < told.index("loading") < told.index("detect 0/6")
 
 
-@pytest.mark.slow
 def test_a_judge_that_comes_later_judges_the_stored_pictures(judged, place, usual, without, kept):
     result = again(without, *usual, "--descriptor", place / "descriptor.pt")
     assert result.status == 0, result.err
@@ -137,7 +138,6 @@ def test_a_judge_that_comes_later_judges_the_stored_pictures(judged, place, usua
     assert rows(without) == rows(whole)
 
 
-@pytest.mark.slow
 def test_a_killed_judgement_goes_on(judged, place, usual, without, monkeypatch, found):
     commits = []
 
@@ -164,7 +164,6 @@ def test_a_killed_judgement_goes_on(judged, place, usual, without, monkeypatch, 
         assert not any("pictured" in c.results for c in run.captions())
 
 
-@pytest.mark.slow
 def test_verify_and_compare_take_a_judge_too(judged, place, usual, without, found):
     tried = ("--no-attempts", "--no-attack", "--quiet")
     result = cli("verify", without, "--descriptor", place / "descriptor.pt", *tried)
@@ -190,7 +189,6 @@ def test_verify_and_compare_take_a_judge_too(judged, place, usual, without, foun
     assert "compare" not in stages
 
 
-@pytest.mark.slow
 def test_other_image_settings_make_again_what_depends_on_them(judged, usual, without, tmp_path):
     before = rows(without)
     guided = ("--guidance", 3)
@@ -209,7 +207,6 @@ def test_other_image_settings_make_again_what_depends_on_them(judged, usual, wit
     assert rows(without) == before
 
 
-@pytest.mark.slow
 def test_more_images_keep_those_that_are_there(judged, usual, without, tmp_path, found):
     whole = {f: f.read_bytes() for f in (without / "images").glob("*/[ba]*.png")}
     result = again(without, *usual, "--images", 3)

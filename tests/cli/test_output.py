@@ -25,6 +25,8 @@ from findnemo.cli._streams import showable_streams
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import read_prompts
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ("a red fox 東京 🦊", "ein Bär — ±", "κόκκινο αστέρι", "a tree")
 ENCODINGS = {
     "ascii": {"PYTHONIOENCODING": "ascii"},
@@ -85,7 +87,6 @@ def detect(out: str) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("encoding", SOME)
 def test_inspect_shows_captions_in_any_encoding(place, encoding):
     status, out, err = ran(ENCODINGS[encoding], "inspect", "run", cwd=place)
@@ -104,7 +105,6 @@ def test_inspect_shows_captions_in_any_encoding(place, encoding):
         assert "ein B" + ("\\xe4" if name == "ascii" else "ä") in text
 
 
-@pytest.mark.first(1)
 @pytest.mark.parametrize("encoding", SOME)
 def test_json_can_be_read_back_in_any_encoding(place, encoding):
     status, out, _ = ran(ENCODINGS[encoding], "inspect", "run", "fox", "--json", cwd=place)
@@ -113,7 +113,6 @@ def test_json_can_be_read_back_in_any_encoding(place, encoding):
     assert [r["caption"] for r in rows] == [TEXTS[0]]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", pytest.param("C locale", marks=pytest.mark.slow)])
 def test_help_errors_and_paths_in_any_encoding(place, encoding):
     assert ran(ENCODINGS[encoding], "--help", cwd=place)[0] == 0
@@ -135,7 +134,6 @@ def test_help_errors_and_paths_in_any_encoding(place, encoding):
     assert ran(ENCODINGS[encoding], "inspect", "run", "東", cwd=place)[0] in (0, 2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_command_that_shows_captions(place, tmp_path, encoding):
     def done(*arguments: object) -> None:

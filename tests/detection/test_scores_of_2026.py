@@ -255,6 +255,7 @@ def test_a_score_is_the_mean_of_its_images_whatever_the_batch(name):
     )
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["anisotropy", "sharpness", "curvature"])
 def test_the_empty_prompt_adds_nothing(name):
     assert DETECTORS[name](tiny("epsilon"), "", SETTINGS, images=1).value == 0

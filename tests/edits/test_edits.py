@@ -77,6 +77,7 @@ def hooks(pipeline: StableDiffusionPipeline) -> list:
 # the three ways -----------------------------------------------------------------------------------
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("factor", [0.0, 0.5])
 def test_hook_weights_and_lora_give_the_same_images(model, tmp_path, factor):
     expected = edited_images(model, NEURONS, factor)

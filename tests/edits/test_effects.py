@@ -176,6 +176,7 @@ def share(model: Model, neurons: NeuronSet) -> None:
     model.denoiser.get_submodule(UP).to_v = model.value_layers[next(iter(neurons.layers))]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("how", [tie, overlap, share])
 def test_weights_under_several_names_are_edited_where_the_hook_acts(model, neurons, tmp_path, how):
     how(model, neurons)
@@ -223,6 +224,7 @@ def test_what_fused_projections_leave_behind_is_not_written(model, neurons, tmp_
 # layers whose weight is not all of them -----------------------------------------------------------
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("how", OTHERS)
 def test_the_hook_works_on_whatever_has_a_width(model, neurons, how):
     put(model, OTHERS[how])
@@ -244,6 +246,7 @@ def test_the_hook_works_on_whatever_has_a_width(model, neurons, how):
     assert not torch.allclose(before, after, atol=1e-3)
 
 
+@pytest.mark.first(5)
 @pytest.mark.parametrize("how", OTHERS)
 def test_weights_that_are_not_all_of_a_layer_are_not_edited(model, neurons, tmp_path, how):
     put(model, OTHERS[how])
@@ -432,7 +435,7 @@ def test_in_half_precision_a_neuron_that_overflows_is_off(neurons):
     assert alike(off.float(), noise(findnemo.load(prune(model, neurons))).float())
 
 
-@pytest.mark.first(4)
+@pytest.mark.first(1)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("factor", [0.0, 0.3, -1.7])
 def test_every_dtype_is_edited_within_its_rounding(neurons, dtype, factor, tmp_path):
@@ -530,6 +533,7 @@ def test_a_factor_that_is_none_is_refused(model, neurons, factor):
 # what is written ----------------------------------------------------------------------------------
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("form", ["checkpoint", "file", "lora", "kohya"])
 def test_exports_of_a_parametrized_model_are_those_of_a_plain_one(model, neurons, tmp_path, form):
     for layer in model.value_layers.values():
@@ -649,6 +653,7 @@ def test_a_lora_file_is_read_again_before_it_has_its_name(
     assert not list((tmp_path / "lora").iterdir())
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("fault", ["not off", "another row", "other values"])
 @pytest.mark.parametrize("form", ["checkpoint", "file"])
 def test_what_was_written_is_compared_with_the_hook(
@@ -703,6 +708,7 @@ def test_a_pruned_checkpoint_is_what_plain_diffusers_makes_of_it(model, neurons,
 # every architecture -------------------------------------------------------------------------------
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_pass_is_made_of_every_architecture(name):
     """By which an edit that nothing calls is known: a layer that no other one calls is one."""
@@ -713,7 +719,7 @@ def test_a_pass_is_made_of_every_architecture(name):
         check_called(model, [*model.value_layers, "nowhere"])
 
 
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", PIPELINES)
 def test_made_weights_and_biases_of_every_architecture_are_worked_in(name):
     model = findnemo.load(PIPELINES[name]())
@@ -783,6 +789,7 @@ def test_noise_is_not_made_of_whole_numbers_where_the_first_weight_is(model):
     )
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("factor", [0.0, 0.3])
 def test_a_single_file_of_any_float_is_rewritten_and_checked(neurons, tmp_path, dtype, factor):

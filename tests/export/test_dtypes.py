@@ -279,6 +279,7 @@ def test_channels_last_changes_no_value(narrow, tmp_path):
 # asked for ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.first(1)
 @pytest.mark.tells
 @pytest.mark.parametrize("form", ["checkpoint", "file", "rewritten"])
 def test_a_dtype_that_is_asked_for_is_written_and_what_it_narrows_is_said(tmp_path, form):
@@ -326,6 +327,7 @@ def test_a_dtype_that_is_asked_for_is_written_and_what_it_narrows_is_said(tmp_pa
     assert {p.dtype for p in model.pipeline.text_encoder.parameters()} == {torch.bfloat16}
 
 
+@pytest.mark.first(1)
 def test_a_wider_dtype_is_written_without_a_word_and_from_the_source(narrow, tmp_path):
     folder, _, model, neurons = narrow
     clean = write(
@@ -449,6 +451,7 @@ def test_a_lora_that_is_loaded_is_not_passed_over(tmp_path):
             write("checkpoint", chosen, tmp_path / "clean", model)
 
 
+@pytest.mark.first(1)
 @pytest.mark.tells
 def test_what_is_made_of_a_run_shares_the_parts_of_the_source(narrow):
     """As `findnemo harden` writes it: a new denoiser, in the dtype it was computed in, and all

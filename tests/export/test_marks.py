@@ -101,6 +101,7 @@ def test_the_marks_are_those_that_user_interfaces_look_for(made):
     assert file.with_suffix(".yaml").exists() is (family == "sd2" or (family == "sd1" and v))
 
 
+@pytest.mark.first(3)
 def test_the_configuration_beside_it_describes_the_model_to_the_original_code(made):
     """As diffusers reads such a configuration: its own converter makes the U-Net's and the
     autoencoder's configurations of it.
@@ -228,7 +229,7 @@ def test_with_the_usual_configuration_the_scores_are_those_of_the_original(
     )
 
 
-@pytest.mark.first(5)
+@pytest.mark.first(2)
 def test_plain_diffusers_with_the_fitting_configuration_makes_the_same_image(made):
     _, _, _, model, neurons, file = made
     kind = type(model.pipeline)
@@ -238,6 +239,7 @@ def test_plain_diffusers_with_the_fitting_configuration_makes_the_same_image(mad
     assert abs(of_pipeline(plain) - of_pipeline(findnemo.prune(model, neurons))).max() < 2 / 255
 
 
+@pytest.mark.first(4)
 def test_with_the_fitting_configuration_asked_for_nothing_is_refused(made):
     _, _, _, model, _, file = made
     config = findnemo.load(file, config=file.parent / "directory").pipeline.scheduler.config
@@ -363,6 +365,7 @@ def test_a_scheduler_that_was_exchanged_is_not_contradicted_by_the_copy(unmarked
 # what a single file cannot say --------------------------------------------------------------------
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -451,6 +454,7 @@ def sized(family: str, predicts: str = "epsilon", zero: bool = False, **vae):
     return pipeline
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sizes_that_user_interfaces_do_not_know_are_said_when_a_file_is_written(family, tmp_path):
     pipeline, neurons = predicting(family, "epsilon", False)
@@ -505,6 +509,7 @@ def test_the_node_that_comfyui_needs_where_it_reads_no_mark(case, tmp_path):
 # LoRAs --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.first(4)
 def test_a_lora_says_for_which_model_it_is(made):
     family, predicts, zero, model, neurons, file = made
     chosen = chosen_of(file.parent, model, neurons)

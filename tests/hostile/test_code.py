@@ -357,6 +357,7 @@ def test_what_a_run_of_somebody_else_names_is_not_opened(foreign, saved, tmp_pat
     assert not foreign[1].exists()
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "command",
     [("inspect",), ("report",), ("export", "--to", "neurons", "--to", "card")],
@@ -377,6 +378,7 @@ def test_with_trust_the_program_is_run_and_the_run_is_ones_own(foreign):
         assert vouched(run)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("changed", ["descriptor", "its bytes", "source", "folder"])
 def test_what_is_changed_after_the_users_word_needs_it_again(foreign, changed):
     out, _ = foreign

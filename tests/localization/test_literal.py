@@ -499,6 +499,7 @@ def test_scores_and_sets_are_those_of_the_transcription(case):
     assert set(result.neurons) == end.neurons
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("case", those_of_v_slow(MEMORIZED), ids=str)
 def test_score_after_is_that_of_the_kept_seeds(case):
     end = expected(case)

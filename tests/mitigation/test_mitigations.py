@@ -98,7 +98,7 @@ def test_the_page_tells_the_published_hyperparameters():
             assert re.search(rf"\b{option} {re.escape(value)}\b", part), (name, option, value)
 
 
-@pytest.mark.first(12)
+@pytest.mark.first(5)
 @every_method
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_an_image_does_not_depend_on_how_many_share_its_batch(model, method, guidance):
@@ -112,7 +112,7 @@ def test_an_image_does_not_depend_on_how_many_share_its_batch(model, method, gui
     assert (one - call(model, guidance=guidance)).abs().max() > 1e-2  # it has an effect at all
 
 
-@pytest.mark.first(10)
+@pytest.mark.first(3)
 @every_method
 def test_two_prompts_in_a_call_are_mitigated_each_for_itself(model, method):
     both = mitigated(model, method, [PROMPT, OTHER], images=2)
@@ -122,7 +122,7 @@ def test_two_prompts_in_a_call_are_mitigated_each_for_itself(model, method):
         )
 
 
-@pytest.mark.first(10)
+@pytest.mark.first(3)
 @every_method
 def test_calls_in_one_context_do_not_depend_on_each_other(model, method):
     expected = mitigated(model, method, images=2)
@@ -141,6 +141,7 @@ def assert_as_before(model: Model, before: Model, output: torch.Tensor) -> None:
     assert torch.equal(call(model), output)
 
 
+@pytest.mark.first(3)
 @every_method
 def test_leaving_the_context_restores_the_pipeline_bit_for_bit(model, method):
     output = call(model)
@@ -161,7 +162,7 @@ def test_entering_and_leaving_alone_touches_nothing_of_the_pipeline(model, metho
     assert vars(model.pipeline) == state
 
 
-@pytest.mark.first(8)
+@pytest.mark.first(2)
 @every_method
 def test_an_exception_in_the_midst_of_a_call_leaves_nothing_behind(model, method):
     """Neither in the context, where the next call is mitigated as usual, nor after it."""
@@ -181,7 +182,7 @@ def test_an_exception_in_the_midst_of_a_call_leaves_nothing_behind(model, method
     assert_as_before(model, before, output)
 
 
-@pytest.mark.first(9)
+@pytest.mark.first(1)
 @every_method
 def test_edits_nest(model, method):
     output = call(model)

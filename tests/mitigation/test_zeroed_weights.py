@@ -164,6 +164,7 @@ def by_the_paper(
     return masks
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("guidance", [1.0, 7.5])
 @pytest.mark.parametrize("mitigation", [wanda, conceptprune])
 def test_the_masks_are_those_of_the_paper(model, mitigation, guidance):

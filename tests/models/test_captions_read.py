@@ -136,6 +136,7 @@ ASK = {
 }
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("ask", ASK)
 def test_every_way_in_warns_once_a_caption(ask):
     model = findnemo.load(tiny_pipeline())
@@ -153,6 +154,7 @@ def test_short_captions_are_not_told():
         findnemo.score(findnemo.load(tiny_pipeline()), letters(75), settings=TWO)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("stated", [int(1e30), 512])
 @pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl, tiny_sd3, tiny_flux])
 def test_a_tokenizer_that_states_too_much_gets_what_its_encoder_reads(make, stated):

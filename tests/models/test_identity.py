@@ -271,6 +271,7 @@ def test_the_method_of_findnemo_is_part_of_it(model, calibration, monkeypatch):
         calibration.check(model)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("make", "change", "told"),
     [
@@ -382,6 +383,7 @@ def test_another_alpha_is_another_model(adapted):
         adapted.check(findnemo.load(pipeline))
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("off", ["scale", "disable", "unload"])
 def test_a_lora_that_does_nothing_is_none(off, calibration):
     model = with_lora()
@@ -421,7 +423,7 @@ def test_a_lora_that_is_fused_and_off_is_told_for_the_next_pass_takes_it_out():
 # what is the same model ---------------------------------------------------------------------------
 
 
-@pytest.mark.first(5)
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "harmless",
     [

@@ -65,6 +65,7 @@ def test_a_compiled_text_encoder_computes_the_same():
     calibration.check(model)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("place", ["forward", "_conv_forward", "encode_prompt"])
 def test_a_method_that_was_replaced_is_named(place):
     pipeline = tiny_pipeline()

@@ -100,6 +100,7 @@ def test_a_question_without_an_image_is_refused_while_an_ip_adapter_is_loaded(ma
     assert torch.equal(noise(model), expected)
 
 
+@pytest.mark.first(1)
 @of_clip
 def test_neurons_are_switched_off_and_pruned_beside_an_ip_adapter(make):
     """Around a call with an image, as the same neurons in the weights do; the image's
@@ -141,6 +142,7 @@ def with_lora(pipeline: Any) -> Any:
     return pipeline.unet.eval()
 
 
+@pytest.mark.first(1)
 @every
 def test_layers_with_a_lora_are_the_same_ones_and_an_edit_is_of_the_sum(make):
     model = findnemo.load(make())

@@ -147,7 +147,7 @@ FORMS: dict[str, Callable[[str, str], tuple[str, str, str | None]]] = {
 }
 
 
-@pytest.mark.first(8)
+@pytest.mark.first(1)
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_a_file_makes_the_same_weights(pipeline, tmp_path, form):
     component, network = denoiser(pipeline)
@@ -512,6 +512,7 @@ def base(sd, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("name", "scale"), [("{}", 1.0), ("{}:0.25", 0.25), ("{}:-1", -1.0)])
 def test_a_model_is_loaded_with_a_lora_at_a_strength(sd, base, tmp_path, name, scale):
     file = written(sd, tmp_path)

@@ -79,6 +79,7 @@ def scheduler_of(file: Path, **options):
     return findnemo.load(file, **options).pipeline.scheduler
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("zero", [False, True])
 def test_tensors_without_values_are_believed_against_the_usual_configuration(usual, family, zero):
@@ -105,6 +106,7 @@ def test_tensors_without_values_are_believed_against_the_usual_configuration(usu
         assert not config.get("clip_sample", False)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "metadata",
     [
@@ -129,6 +131,7 @@ def test_metadata_are_believed(usual, metadata):
         )
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", ["ss_zero_terminal_snr", "rescale_betas_zero_snr", "ztsnr"])
 def test_metadata_of_zero_terminal_snr_are_believed(usual, name):
     with pytest.warns(FindnemoWarning, match="rescale_betas_zero_snr is True"):
@@ -163,7 +166,7 @@ def test_the_configuration_beside_a_file_is_believed(usual, params):
     assert (config.prediction_type, config.rescale_betas_zero_snr) == ("v_prediction", True)
 
 
-@pytest.mark.first(8)
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     "metadata",
     [
@@ -379,6 +382,7 @@ def test_lists_comments_and_long_scalars_are_passed_over():
     assert params["notes"] == ">"
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("spread", "looks"), [(0.02, "epsilon"), (0.2, "v_prediction")])
 @pytest.mark.parametrize("configured", ["epsilon", "v_prediction"])
 def test_a_2x_file_that_says_nothing_is_refused_where_its_values_look_otherwise(

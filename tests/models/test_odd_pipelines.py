@@ -253,7 +253,7 @@ REFUSED = (
 )
 
 
-@pytest.mark.first(27)
+@pytest.mark.first(3)
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_pipeline_that_cannot_be_worked_on_is_refused_when_it_is_loaded(name):
     make, message = REFUSED[name]
@@ -288,6 +288,7 @@ def test_loading_draws_no_random_numbers_and_changes_no_weights():
 # what works ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("size", [[16, 24], (24, 16)])
 @pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl, tiny_lcm, tiny_if])
 def test_latents_may_be_wider_than_high(make, size):
@@ -410,6 +411,7 @@ VAES: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("make", [tiny_pipeline, tiny_sdxl, tiny_sd3])
 @pytest.mark.parametrize("kind", VAES)
 def test_autoencoders_of_other_kinds_decode_and_encode(kind, make):
@@ -486,6 +488,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "gone", [["safety_checker"], ["feature_extractor"], ["safety_checker", "feature_extractor"]]
 )

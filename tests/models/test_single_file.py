@@ -67,6 +67,7 @@ def same_weights(one, other) -> bool:
     )
 
 
+@pytest.mark.first(1)
 def test_a_file_is_the_model_that_it_was_written_from(made):
     family, pipeline, directory, file = made
     model = findnemo.load(file, config=directory)
@@ -91,6 +92,7 @@ def test_the_configuration_needs_no_weights(made, tmp_path):
 # the hub's cache ----------------------------------------------------------------------------------
 
 
+@pytest.mark.first(2)
 def test_without_a_configuration_the_usual_one_comes_from_the_cache(made, tmp_path, monkeypatch):
     family, pipeline, directory, file = made
     kind = KINDS[FAMILIES[family]]

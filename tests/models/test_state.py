@@ -291,7 +291,7 @@ SAMPLERS = [
 ]
 
 
-@pytest.mark.first(4)
+@pytest.mark.first(1)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_scheduler_in_the_midst_of_a_run_changes_no_picture_and_stays_where_it_was(sampler):
     def made() -> Model:

@@ -120,6 +120,7 @@ def test_a_saved_pipeline_goes_through_the_whole_path(name, model):
     ).memorized
 
 
+@pytest.mark.first(1)
 @every
 def test_live_and_saved_are_one_model_in_either_dtype(name, directories):
     live = findnemo.load(PIPELINES[name]())
@@ -332,6 +333,7 @@ def test_every_value_layer_matters(name, model):
             assert (predicted(model, 1) - before).abs().max() > 1e-4
 
 
+@pytest.mark.first(1)
 @every
 def test_hook_weights_and_checkpoint_give_the_same_images(name, model, tmp_path):
     neurons = some_neurons(model)
@@ -347,6 +349,7 @@ def test_hook_weights_and_checkpoint_give_the_same_images(name, model, tmp_path)
     assert np.array_equal(images(model.pipeline), before)
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("factor", [0.0, 0.5])
 @pytest.mark.parametrize("name", JOINT)
 def test_a_lora_carries_weights_and_biases(name, model, tmp_path, factor):
@@ -586,7 +589,7 @@ NEEDS_DIFFUSION = (
 )
 
 
-@pytest.mark.first(12)
+@pytest.mark.first(4)
 @pytest.mark.parametrize("detector", DETECTORS)
 @pytest.mark.parametrize(
     "name", ["pixart-alpha", "sd3", pytest.param("flux-dev", marks=pytest.mark.slow)]
@@ -603,6 +606,7 @@ def test_a_detector_works_or_says_before_it_starts_why_not_and_what_does(name, m
     handle.remove()
 
 
+@pytest.mark.first(5)
 @pytest.mark.parametrize("method", ["attention", "embedding", "tokens-1"])
 @pytest.mark.parametrize("name", ["pixart-alpha", "sd3", "flux-dev"])
 def test_a_method_that_changes_the_prompt_is_refused(name, model, method):

@@ -77,6 +77,7 @@ def passes(model: Model, run: Any) -> list[tuple[Tensor, Any, dict[str, Any], Te
 # what a model is asked ----------------------------------------------------------------------------
 
 
+@pytest.mark.first(1)
 @every
 def test_value_layers_are_found_in_forward_order(name):
     model = loaded(name)
@@ -94,6 +95,7 @@ def test_value_layers_are_found_in_forward_order(name):
     )
 
 
+@pytest.mark.first(1)
 @every
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_noise_is_what_the_pipeline_computes_at_its_first_step(name, guidance):
@@ -299,6 +301,7 @@ def test_hook_weights_and_saved_checkpoint_give_the_same_images(name, tmp_path):
     assert torch.equal(call(model.pipeline), plain)
 
 
+@pytest.mark.first(1)
 @every
 def test_a_lora_gives_the_same_images(name, tmp_path):
     model = loaded(name)
@@ -320,6 +323,7 @@ def test_pruning_adds_no_watermark(monkeypatch):
     assert findnemo.prune(model, some(model)).watermark == "a marker"
 
 
+@pytest.mark.first(1)
 @every
 def test_what_is_computed_once_and_given_back_changes_nothing(name):
     """Reuse of parts and text projections between the passes of a search."""
@@ -373,6 +377,7 @@ def test_what_is_examined_of_if_is_neither_checked_nor_marked():
 # which rows carry the prompt ----------------------------------------------------------------------
 
 
+@pytest.mark.first(2)
 @every
 @pytest.mark.parametrize("guidance", [0.0, 3.0])
 def test_rows_with_the_prompt_are_known_through_a_call(name, guidance):
@@ -393,6 +398,7 @@ def test_rows_with_the_prompt_are_known_through_a_call(name, guidance):
     ]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("guidance", [0.0, 3.0])
 @pytest.mark.parametrize("make", [tiny_sdxl, tiny_turbo, tiny_lcm])
 def test_attention_is_recorded_for_every_image_with_and_without_a_guidance_half(make, guidance):

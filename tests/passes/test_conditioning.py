@@ -30,6 +30,7 @@ def passes(
     return seen
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("prompts", "images"), [(["a"], 1), (["a"], 3), (["a", "b"], 2)])
 def test_with_guidance_the_second_half_carries_the_prompt(tiny, prompts, images):
     n = len(prompts) * images

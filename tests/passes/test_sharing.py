@@ -338,6 +338,7 @@ def test_steps_of_a_search_do_not_wait_for_the_device(tiny):
     denoising = Denoising(tiny, "a fox", 2, 3.0)
     levels = {name: torch.full((1, width), 0.8) for name, width in tiny.widths().items()}
     rows = Rows(tiny, [("a fox", 0), ("a fox", 1)], SEEDS, tiny.encode(["a fox"]))
+    denoising.run([0], 4)  # the timesteps of so many steps are read once a process
     with Waits() as run:
         path = denoising.run([0, 1], 4)
     with Waits() as gradient:

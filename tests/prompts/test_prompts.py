@@ -378,6 +378,7 @@ ERRORS = {
 }
 
 
+@pytest.mark.first(11)
 @pytest.mark.parametrize("name", ERRORS)
 def test_errors_name_the_file_and_the_way_out(tmp_path, name):
     content, message = ERRORS[name]

@@ -82,6 +82,7 @@ def test_nothing_runs_and_the_data_are_inert(visit):
     assert page.evaluate("document.scripts.length") == 0
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast_and_structure_have_no_known_fault(visit, scheme):
     from axe_playwright_python.sync_playwright import Axe

@@ -68,6 +68,7 @@ def test_a_caption_that_recurs_is_ranked_once(tmp_path):
     assert {one.prompt.row for one in order} == set(range(1, 31))
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("times", "most"),
     [

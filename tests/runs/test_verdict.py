@@ -211,7 +211,10 @@ def strength(share: float, verdict: str = "copies", copied: int = 2) -> dict:
             [strength(0.16, "does not copy", 0)],
             "you may release LoRA x 0.16 instead, with its strength written into the file",
         ),
-        ([strength(0.16, "cannot be said", 0)], "the images do not tell whether it copies: look at more"),
+        (
+            [strength(0.16, "cannot be said", 0)],
+            "the images do not tell whether it copies: look at more",
+        ),
     ],
 )
 def test_what_was_tried_in_vain_is_not_advised_again(run, weaker, helps):

@@ -198,6 +198,7 @@ def test_so_many_hold_out_captions_are_needed(tests, level, together):
     assert needed < 2 or least_listed(tests, level, needed - 1) > together
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("kind", ["all seeds", "stopped early", "ties"])
 def test_the_share_of_false_discoveries_is_controlled(kind):
     """One table of hold-out scores serves all captions, as in a run; 180

@@ -30,6 +30,8 @@ from findnemo.studies.fig16 import channels_off
 from findnemo.studies.table1 import rows as methods_by_label
 from findnemo.studies.table3 import never_found
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(work, tmp_path_factory):

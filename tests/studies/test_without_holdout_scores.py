@@ -64,6 +64,7 @@ def test_without_scores_there_are_no_other_thresholds(bare):
         with_tau(bare.calibration, 2.0)
 
 
+@pytest.mark.first(12)
 @pytest.mark.parametrize("captions", [(), ("a caption",)])
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_run_without_memories_or_ordinary_captions_gives_words_and_no_traceback(
