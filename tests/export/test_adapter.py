@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 import findnemo
 from findnemo import NeuronSet
 from findnemo.errors import EditError, InputError, ModelError
-from findnemo.export import FORMS, select, write
+from findnemo.export import FORMS, select, unedited, write
 from findnemo.models import Model
 from findnemo.runs import Run
 from findnemo.runtime.notices import told_to
@@ -153,14 +153,14 @@ def in_plain_diffusers(base: Path, file: Path) -> Any:
     return plain
 
 
-def fused(plain: Any) -> Any:
-    """What a loaded LoRA makes of the weights, by diffusers' own fusing, at strength 1."""
+def fused(plain: Any, strength: float = 1.0) -> Any:
+    """What a loaded LoRA makes of the weights, by diffusers' own fusing, at a strength."""
     adapted = [
         name
         for name in ("unet", "transformer", "text_encoder", "text_encoder_2")
         if getattr(getattr(plain, name, None), "peft_config", None)
     ]
-    plain.fuse_lora(components=adapted, lora_scale=1.0)
+    plain.fuse_lora(components=adapted, lora_scale=strength)
     plain.unload_lora_weights()
     return plain
 
@@ -431,21 +431,18 @@ def test_a_run_without_a_lora_is_refused(bases, tmp_path):
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-@pytest.mark.first(1)
+@pytest.mark.parametrize("form", ["adapter", "adapter-kohya"])
 @pytest.mark.parametrize("alpha", [None, 2.0])
-def test_the_weaker_lora_of_the_docs_is_the_lora_at_that_strength(
-    bases, tmp_path, monkeypatch, alpha
-):
-    docs = Path(__file__).parents[2] / "docs" / "fine-tunes.md"
-    blocks = re.findall(r"```python\n(.*?)```", docs.read_text(encoding="utf-8"), re.DOTALL)
-    (code,) = (block for block in blocks if "weaker.safetensors" in block)
+def test_a_weaker_lora_is_the_lora_at_that_strength(bases, tmp_path, alpha, form):
+    """In plain diffusers the file at strength 1 is the trained one at its own."""
     file = lora(tmp_path, tiny_pipeline(), {"unet": VALUES}, alpha)
-    file.rename(tmp_path / "adapter.safetensors")
-    monkeypatch.chdir(tmp_path)
-    exec(code, {})
-    weaker = findnemo.load(bases("sd"), lora="weaker.safetensors").denoiser.state_dict()
-    wanted = findnemo.load(bases("sd"), lora="adapter.safetensors:0.4").denoiser.state_dict()
-    full = findnemo.load(bases("sd"), lora="adapter.safetensors").denoiser.state_dict()
+    model = findnemo.load(bases("sd"), lora=f"{file}:0.4")
+    with Run.open(make_run(tmp_path / "run", model, {})) as run:
+        written = write(form, unedited(run), tmp_path / "weaker.safetensors", model)
+    weaker, wanted, full = (
+        weights(fused(in_plain_diffusers(bases("sd"), path), strength))
+        for path, strength in ((written, 1.0), (file, 0.4), (file, 1.0))
+    )
     assert_close(weaker, wanted, 1e-6)
     assert any(not torch.allclose(full[name], wanted[name], atol=1e-3) for name in wanted)
 

@@ -204,8 +204,12 @@ def _why_open(about: Mapping[str, Any], main: Mapping[str, Any], percent: str) -
 
 
 def _taught_by(about: Mapping[str, Any], name: str) -> list[str]:
-    """The pictures that a model copies more often than the base explains."""
-    return list((row_of(about, name) or {}).get("taught", {}))
+    """The pictures that a model was taught; if too few images tell, those that it copies and the
+    base does not.
+    """
+    row, base = row_of(about, name) or {}, row_of(about, BASE) or {}
+    others = [one for one in row.get("copies_of", {}) if one not in base.get("copies_of", {})]
+    return list(row.get("taught", {})) or others
 
 
 def _named(files: Sequence[str]) -> str:

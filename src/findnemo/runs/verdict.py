@@ -395,7 +395,7 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
         return None
     if main["verdict"] == AS_BASE:
         said = (
-            "Release it as it is: it copies no more than the base, which was not trained on them."
+            "Release it as it is: it copies no more than the base, which never saw the pictures."
         )
         return Decision("release", said)
     if main["verdict"] != "copies":
