@@ -365,6 +365,7 @@ def test_neurons_off_beside_neurons_scaled(subject):
         assert abs(pixels(one).astype(int) - pixels(other)).max() <= 2
 
 
+@pytest.mark.slow
 def test_similarity_to_the_copy_is_that_of_the_verification(subject):
     chosen = with_edit(FIRST, found_for(subject, FIRST))
     made = events.compare(subject, ME, chosen, 1000, SILENT)

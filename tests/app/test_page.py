@@ -494,6 +494,7 @@ def test_nothing_is_uploaded(served):
 # for everyone -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_everything_is_reached_by_keyboard(page):
     page.get_by_role("tab", name="Captions").focus()
     names = reached(page)

@@ -6,6 +6,8 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from findnemo.benchmark import METHODS, NATURAL_VERSION, published
 from findnemo.benchmark.natural_scoring import NaturalScore
 from findnemo.benchmark.plan import DECOYS, KINDS, SUITE_VERSION
@@ -24,6 +26,7 @@ def recipe():
     return module
 
 
+@pytest.mark.slow
 def test_the_tables_are_those_of_the_published_results():
     text = PAGE.read_text(encoding="utf-8")
     both = published(), published(NATURAL_VERSION)

@@ -80,6 +80,7 @@ def test_answers_of_ones_own_are_scored_beside(suite, tmp_path):
     assert "mine" in out
 
 
+@pytest.mark.slow
 def test_the_published_table_shows_every_method():
     status, out, _ = cli("benchmark", "--published", "--kinds")
     assert status == 0

@@ -40,7 +40,7 @@ def task():
     )
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Wanda", "ConceptPrune"])
 def test_pruning_zeroes_the_weights_that_the_mitigation_zeroes_and_gives_them_back(
     name, task, monkeypatch

@@ -177,6 +177,7 @@ def test_a_score_by_hand(judge, monkeypatch):
     ).gone
 
 
+@pytest.mark.slow
 def test_the_untouched_model_is_what_it_was_and_an_edit_is_scored_as_it_is(judge, monkeypatch):
     monkeypatch.setattr(judge, "alignment", lambda answer: 0.5)
     memory = judge.member.memories[0]

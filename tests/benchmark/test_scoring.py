@@ -196,6 +196,7 @@ def _off(member, name, indices):
     return scale
 
 
+@pytest.mark.slow
 def test_what_was_planted_is_measured(member):
     values = measure(member, member.plan.memories[0], demo.judges().descriptor)
     assert values["score"] > member.calibration.tau >= values["off"]
@@ -238,6 +239,7 @@ def test_ordinary_captions_are_drawn_from_those_that_nothing_has_seen(member):
     assert ordinary(["a", "b"], 5) in (("a", "b"), ("b", "a"))
 
 
+@pytest.mark.slow
 def test_a_member_is_scored_on_memories_and_on_captions_that_are_none(member):
     methods = {
         "z-score": METHODS["z-score"],

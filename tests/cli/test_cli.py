@@ -112,6 +112,7 @@ def test_bad_usage_is_status_2(arguments):
 # calibrate
 
 
+@pytest.mark.slow
 def test_calibrate(place, tmp_path):
     model = findnemo.load(place / "model", channels_last=True)
     captions = ["--prompts", place / "holdout.txt", "--limit", 3]
@@ -485,6 +486,7 @@ def test_a_caption_with_nan_is_status_1_and_named(usual, tmp_path, monkeypatch):
     assert outcome(tmp_path / "run")["failed"] == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_status_130_and_says_how_to_go_on(usual, audited, tmp_path, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
@@ -643,7 +645,7 @@ def _kill(run: subprocess.Popen, out: Path, reached: Callable[[Path], bool]) -> 
 STOPS = {"Ctrl-C": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("how", STOPS)
 def test_a_command_that_is_stopped_by_a_signal_says_how_to_go_on(usual, audited, tmp_path, how):
     """A process of its own, stopped in its first searches: the captions that share passes with
@@ -828,6 +830,7 @@ def test_images_are_judged_with_the_descriptor_that_was_given_and_originals_come
     assert "no descriptor file" in " ".join(missing.err.split())
 
 
+@pytest.mark.slow
 def test_compare_goes_on_with_the_settings_that_an_audit_has_left(place, usual, tmp_path):
     out = tmp_path / "run"
     first = cli(

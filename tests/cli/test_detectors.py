@@ -80,6 +80,7 @@ def test_the_figures_are_those_of_the_detectors_scores(place, tmp_path):
         assert scores == {t: pytest.approx(value[t]) for t in (*TYPED, *PLAIN)}
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_for_each_detector(place, tmp_path):
     status, out, _ = command(place, "magnitude", tmp_path / "run", captions="plain.txt")
     assert status == 0

@@ -30,6 +30,7 @@ def own_activations(model, layer, caption):
     return values[1 : len(ids)]
 
 
+@pytest.mark.slow
 def test_sequences_cut_to_their_length_give_what_the_padded_ones_do(model):
     assert is_causal(model)
     layers = list(model.layers_of("all"))

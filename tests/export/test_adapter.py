@@ -4,7 +4,6 @@ is the model whose neurons are off.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -479,6 +478,7 @@ def test_a_lora_beside_a_textual_inversion(bases, tmp_path):
     assert_close(weights(fused(plain)), edited(model, 0.0), 1e-6)
 
 
+@pytest.mark.slow
 def test_a_single_file_as_base(bases, tmp_path):
     """Its exports as a file carry the LoRA as well, which the file that was loaded has not."""
     single = save_single_file(tiny_pipeline(), tmp_path / "base.safetensors")

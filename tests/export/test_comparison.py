@@ -42,7 +42,7 @@ def clean(run, tmp_path) -> Path:
     return tasks.export(run, ["checkpoint"], tmp_path / "clean")["checkpoint"]
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["checkpoint", "file", "lora", "kohya"])
 @pytest.mark.parametrize("dtype", [None, "float16", "bfloat16"])
 def test_every_form_in_every_dtype_is_right(run, tmp_path, form, dtype):

@@ -521,6 +521,7 @@ def test_a_missing_safety_checker_stays_missing_and_whether_one_is_wanted_too(tm
 # the command --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_keeps_the_dtype_of_the_source_and_writes_another_when_asked(
     tmp_path, monkeypatch
 ):

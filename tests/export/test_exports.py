@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,63 +39,65 @@ def chosen_of(folder: Path, model: Model, neurons: NeuronSet, **options):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Per family: the images before and under the edit, and of each export as
-    plain diffusers makes them.
+    """Of a family: the folder of its exports and of their images in plain diffusers, and the images
+    under the edit and before.
     """
     root = tmp_path_factory.mktemp("exported")
-    jobs = []
-    wanted = {}
-    for family in FAMILIES:
-        folder = root / family
-        pipeline, neurons = loud(tiny_family(family))
-        model = as_model(pipeline, str(folder / "original"))
-        pipeline.save_pretrained(folder / "original")
-        with findnemo.deactivate(model, neurons):
-            wanted[family] = (of_pipeline(pipeline), None)
-        wanted[family] = (wanted[family][0], of_pipeline(pipeline))
-        chosen = chosen_of(folder, model, neurons)
-        for form, how in FORMS.items():
-            if how.of_lora:  # tests of their own
-                continue
-            write(form, chosen, folder / how.name, model)
-        file = as_model(pipeline, str(save_file(pipeline, folder / "before.safetensors")))
-        write("file", chosen, folder / "rewritten.safetensors", file)
-        config = str(folder / "original")
-        name = type(pipeline).__name__
-        places = {
-            "checkpoint": {"directory": str(folder / "checkpoint")},
-            "file": {"file": str(folder / "model.safetensors"), "config": config},
-            "rewritten": {"file": str(folder / "rewritten.safetensors"), "config": config},
-            "lora": {"directory": config, "lora": str(folder / "lora")},
-            "kohya": {"directory": config, "lora": str(folder / "kohya.safetensors")},
-        }
-        jobs += [
-            {"pipeline": name, "out": str(folder / f"{form}.npy"), **place}
-            for form, place in places.items()
-        ]
-    (root / "jobs.json").write_text(json.dumps(jobs))
+    return cache(lambda family: exports_of(root / family, family))
+
+
+def exports_of(folder: Path, family: str) -> tuple[Path, tuple[np.ndarray, np.ndarray]]:
+    pipeline, neurons = loud(tiny_family(family))
+    model = as_model(pipeline, str(folder / "original"))
+    pipeline.save_pretrained(folder / "original")
+    with findnemo.deactivate(model, neurons):
+        edited = of_pipeline(pipeline)
+    chosen = chosen_of(folder, model, neurons)
+    for form, how in FORMS.items():
+        if how.of_lora:  # tests of their own
+            continue
+        write(form, chosen, folder / how.name, model)
+    file = as_model(pipeline, str(save_file(pipeline, folder / "before.safetensors")))
+    write("file", chosen, folder / "rewritten.safetensors", file)
+    config = str(folder / "original")
+    places = {
+        "checkpoint": {"directory": str(folder / "checkpoint")},
+        "file": {"file": str(folder / "model.safetensors"), "config": config},
+        "rewritten": {"file": str(folder / "rewritten.safetensors"), "config": config},
+        "lora": {"directory": config, "lora": str(folder / "lora")},
+        "kohya": {"directory": config, "lora": str(folder / "kohya.safetensors")},
+    }
+    name = type(pipeline).__name__
+    jobs = [
+        {"pipeline": name, "out": str(folder / f"{form}.npy"), **place}
+        for form, place in places.items()
+    ]
+    (folder / "jobs.json").write_text(json.dumps(jobs))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
         "HF_HUB_OFFLINE": "1"
     }
     done = subprocess.run(
-        [sys.executable, PLAIN, root / "jobs.json"], env=environment, capture_output=True, text=True
+        [sys.executable, PLAIN, folder / "jobs.json"],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
-    return root, wanted
+    return folder, (edited, of_pipeline(pipeline))
 
 
+@pytest.mark.first(5)
 @pytest.mark.parametrize("form", ["checkpoint", "file", "rewritten", "lora", "kohya"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_plain_diffusers_makes_the_images_of_the_edited_pipeline(exported, family, form):
-    root, wanted = exported
-    edited, before = wanted[family]
-    image = np.load(root / family / f"{form}.npy")
+    folder, (edited, before) = exported(family)
+    image = np.load(folder / f"{form}.npy")
     assert abs(edited - before).mean() > 0.01
     assert abs(image - edited).max() < 2 / 255
 
 
 def test_a_checkpoint_holds_safetensors_and_the_card(exported):
-    folder = exported[0] / "sd1"
+    folder = exported("sd1")[0]
     files = {p.name for p in (folder / "checkpoint").rglob("*") if p.is_file()}
     assert {"model_index.json", "README.md", "diffusion_pytorch_model.safetensors"} <= files
     assert not [name for name in files if name.endswith((".bin", ".pt", ".ckpt"))]
@@ -103,7 +106,7 @@ def test_a_checkpoint_holds_safetensors_and_the_card(exported):
 
 def test_the_neuron_file_is_a_neuron_set_with_the_captions_beside_it(exported):
     _, neurons = loud(tiny_family("sd1"))
-    file = exported[0] / "sd1" / "neurons.json"
+    file = exported("sd1")[0] / "neurons.json"
     assert NeuronSet.load(file) == neurons
     content = json.loads(file.read_text())
     assert content["captions"] == [{"row": 1, "caption": CAPTIONS[0], "layers": neurons.to_json()}]
@@ -111,7 +114,7 @@ def test_the_neuron_file_is_a_neuron_set_with_the_captions_beside_it(exported):
 
 
 def test_nothing_half_written_is_left_behind(exported):
-    left = [p.name for p in exported[0].rglob(".*")]
+    left = [p.name for p in exported("sd1")[0].rglob(".*")]
     assert set(left) <= {".lock"}
 
 
@@ -209,7 +212,7 @@ def test_a_file_or_model_that_changed_since_it_was_loaded_is_not_rewritten(
 
 
 def test_a_converted_file_has_every_weight_in_its_place_and_zeros_in_the_rows(exported):
-    folder = exported[0] / "sd1"
+    folder = exported("sd1")[0]
     pipeline, neurons = loud(tiny_family("sd1"))
     old, new = load_file(folder / "before.safetensors"), load_file(folder / "model.safetensors")
     assert set(old) == set(new)
@@ -248,8 +251,9 @@ def test_other_architectures_have_no_original_layout(tmp_path):
 # LoRAs --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_kohya_lora_is_exact_of_one_rank_and_says_its_limits(exported):
-    folder = exported[0] / "sdxl"
+    folder = exported("sdxl")[0]
     pipeline, neurons = loud(tiny_family("sdxl"))
     layers = as_model(pipeline).value_layers
     tensors = load_file(folder / "kohya.safetensors")

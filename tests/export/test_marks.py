@@ -263,6 +263,7 @@ def unmarked(tmp_path):
     return file, findnemo.load(file, config=tmp_path / "directory"), neurons
 
 
+@pytest.mark.slow
 def test_a_file_without_marks_gets_them_and_keeps_all_else(unmarked, tmp_path):
     file, model, neurons = unmarked
     write("file", chosen_of(tmp_path, model, neurons), tmp_path / "clean.safetensors", model)
@@ -401,6 +402,7 @@ def test_tokens_of_a_textual_inversion_have_no_place_in_a_file(tmp_path):
 # the configuration beside it is written, replaced and taken away with the file --------------------
 
 
+@pytest.mark.slow
 def test_a_configuration_that_lies_there_is_in_the_way(tmp_path):
     v, neurons = predicting("sd1", "v_prediction", False)
     eps, _ = predicting("sd1", "epsilon", False)

@@ -78,7 +78,7 @@ def test_the_largest_similarity_and_the_verdict_agree_in_any_order_of_asking(mod
                 assert replication.similarity(neurons) == pytest.approx(value, abs=2e-5)
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 def test_a_seed_that_the_witnesses_did_not_speak_for_becomes_one(model, replication):
     (first,) = replication.witnesses
     neurons, values = next(

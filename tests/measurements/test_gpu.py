@@ -142,6 +142,7 @@ def test_a_part_without_time_begins_nothing_and_is_not_whole(tmp_path) -> None:
     assert not file.exists() or not json.loads(file.read_text(encoding="utf-8")).get("whole")
 
 
+@pytest.mark.slow
 def test_the_rehearsal_of_the_smallest_part_and_its_table(tmp_path) -> None:
     gpu_parts.main("rate", tmp_path / "rate.json", 60, small=True)
     made = gpu.table(gpu.records(tmp_path), rehearsed=True)

@@ -478,6 +478,7 @@ def test_a_checkpoint_is_the_live_pipeline_in_every_dtype(dtype, model, calibrat
     assert findnemo.load(tmp_path / "again", dtype=dtype).identity == loaded.identity
 
 
+@pytest.mark.slow
 def test_two_roundings_of_one_checkpoint_cannot_be_told_and_that_is_said(model, tmp_path):
     model.pipeline.save_pretrained(tmp_path / "full")
     half, brain = (

@@ -350,6 +350,7 @@ def test_spaces_before_quotes(tmp_path):
 # What findnemo wrote
 
 
+@pytest.mark.slow
 @given(st.text())
 @example("'=1")
 @example("''''@")

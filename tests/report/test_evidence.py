@@ -706,6 +706,7 @@ def test_nothing_is_left_where_one_of_the_files_cannot_be_written(run, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_commands_and_their_statuses(run, tmp_path):
     path = tmp_path / "run"
     shutil.copytree(run, path)

@@ -603,6 +603,7 @@ def test_a_long_caption_begins_in_its_title_and_is_whole_in_a_fold(hostile):
 # One file
 
 
+@pytest.mark.slow
 def test_fifty_captions_stay_under_five_megabytes_with_all_their_pictures(tmp_path):
     told = [memorized(f"caption number {k}", {FIRST: [k % 8]}, pictures=4) for k in range(50)]
     path = make_run(tmp_path / "run", told, side=128)

@@ -173,6 +173,7 @@ def test_highly_memorized_captions_come_in_the_order_of_what_the_listing_leaves(
 # whole layers -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_value_layers_of_the_up_blocks_off_are_their_neurons_off(work):
     bench = Bench(work, (), limit=1)
     rows = fig16(bench).tables[0].rows
