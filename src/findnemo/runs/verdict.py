@@ -394,9 +394,7 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
     if main is None or main["verdict"] == "does not copy":
         return None
     if main["verdict"] == AS_BASE:
-        said = (
-            "Release it as it is: it copies no more than the base, which never saw the pictures."
-        )
+        said = "Release it as it is: it copies no more than the base, which never saw the pictures."
         return Decision("release", said)
     if main["verdict"] != "copies":
         said = "Not decided yet: its images do not tell whether it copies."

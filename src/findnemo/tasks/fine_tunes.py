@@ -51,7 +51,7 @@ from findnemo.runs.fine_tunes import (
 from findnemo.runs.fine_tunes import STAGE as PICTURES
 from findnemo.runs.stages import Progress
 from findnemo.runs.tuned import BASE, CLEANED
-from findnemo.runs.wording import count
+from findnemo.runs.wording import count, joined
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     HOLDOUT,
@@ -256,7 +256,7 @@ def material(
         readable, [p.text for p in given], controls, pictures.images, tuned
     )
     questions += _of_canaries(canaries)
-    notes = (*training.notes, *broken, *_twins(subject), *drawn)
+    notes = (*training.notes, *broken, *_twins(subject), *_repeated(kept, root), *drawn)
     settings = images_of(source, pictures, detecting.seed or 0)
     digest = _digest(kept, questions)
     return Material(subject, root, tuple(questions), settings, notes, digest)
@@ -338,6 +338,29 @@ def _gallery(
         f" {', '.join(broken[:NAMED])}{', ...' if len(broken) > NAMED else ''}"
     ]
     return kept, gallery, notes if broken else []
+
+
+def _repeated(pictures: Sequence[TrainingPicture], root: Path) -> list[str]:
+    """Which folder an epoch shows most often, if it shows others less.
+
+    >>> often = TrainingPicture(Path("/photos/20_works/a.png"), "a", 20)
+    >>> seldom = TrainingPicture(Path("/photos/2_scenes/b.png"), "b", 2)
+    >>> _repeated([often, seldom], Path("/photos"))
+    ['an epoch shows the pictures in 20_works 20 times, others 2 times: what is shown more often is copied sooner']
+    >>> _repeated([often, often], Path("/photos"))
+    []
+    """
+    shown = sorted({one.repeats for one in pictures})
+    if len(shown) < 2:
+        return []
+    most = {
+        Path(relative(one.path, root)).parent.name for one in pictures if one.repeats == shown[-1]
+    }
+    others = f"{shown[0]} times" if len(shown) == 2 else f"{shown[0]} to {shown[-2]} times"
+    return [
+        f"an epoch shows the pictures in {joined(sorted(most))} {shown[-1]} times, others {others}:"
+        " what is shown more often is copied sooner"
+    ]
 
 
 def _twins(subject: Subject) -> list[str]:
