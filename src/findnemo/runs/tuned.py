@@ -235,7 +235,11 @@ UNSEEN = {
 
 def unseen_in(about: Mapping[str, Any], name: str) -> str:
     """What is said of a model that is not known to copy more than the base."""
-    return UNSEEN[(row_of(about, name) or {"verdict": "cannot be said"})["verdict"]]
+    row = row_of(about, name)
+    assert row is not None
+    if row["verdict"] == "cannot be said" and not row["copied"]:
+        return f"gave no copy in {count(row['of'], 'image')}, which does not tell whether it copies"
+    return UNSEEN[row["verdict"]]
 
 
 def _kept(about: Mapping[str, Any], cleaned: Mapping[str, Any]) -> str:
