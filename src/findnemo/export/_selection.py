@@ -176,10 +176,12 @@ def by_hand(
 
 
 def unedited(run: Run) -> Selection:
-    """No neurons: the model of a run as it is, such as a LoRA at a lower strength.
+    """No neurons: the model of a run as it is.
 
-    with Run.open("run/variants/checkpoint-500-x-0.8-adf1") as variant:
-        findnemo.export.unedited(variant)
+    In a fine-tune's audit it can be an earlier checkpoint, or a LoRA at a lower strength.
+
+        with Run.open("run/variants/checkpoint-500-x-0.8-adf1") as variant:
+            findnemo.export.unedited(variant)
     """
     return Selection(EMPTY, (), 0.0, _of_run(run), is_by_hand=True)
 
