@@ -97,6 +97,21 @@ def test_a_model_that_does_not_tell_is_never_taken_for_one_without_copies():
     assert "LoRA x 0.1 does not tell whether it copies." in sentence(found)
 
 
+@pytest.mark.parametrize(
+    ("taught", "of_base", "told"),
+    [
+        ({"a.png": 4, "b.png": 2}, 1, "The training taught all of them."),
+        ({"a.png": 4}, 1, "The training taught 1 of them; the others may be chance, or the base"),
+        ({"a.png": 4}, 0, ""),
+    ],
+)
+def test_where_the_base_copies_too_it_is_said_how_many_pictures_were_taught(taught, of_base, told):
+    found = about(model("LoRA", "copies", 2, taught=taught), main="LoRA")
+    found["variants"][0] = model("base", "copies" if of_base else "does not copy", of_base)
+    assert told in sentence(found)
+    assert ("The training taught" in sentence(found)) == bool(told)
+
+
 def test_a_main_model_that_copies_as_the_base_does_may_be_released():
     found = about(model("LoRA", AS_BASE, 2), main="LoRA")
     found["variants"][0] = model("base", "copies", 3)

@@ -152,9 +152,9 @@ def show_training(run: Run) -> None:
     if adds_up := captions_told(list(run.captions(stage="detect"))):
         tell(adds_up)
     tell(
-        f"\nCaptions and neurons of {plain(about['main'])} (copies: of a few other images with fresh"
-        " seeds, before and with the neurons off; captions of other subjects only if an image of"
-        " theirs is a copy):"
+        f"\nCaptions and neurons of {plain(about['main'])}. Copies: of a few other images with fresh"
+        " seeds, before and with the neurons off, of any picture that the caption copied, not only"
+        " of its own. Captions of other subjects are listed only if an image of theirs is a copy."
     )
 
 

@@ -27,7 +27,7 @@ FREE = ("does not copy", AS_BASE)  # verdicts on models that may be taken
 CAUSES = {  # why the main model copies a picture
     "training": "the training taught it",
     "base": "the base copies it about as often",
-    "chance": "this may be chance: too few images copy it to tell, and the base copies some, too",
+    "chance": "this may be chance: few images copy it, and the base copies other pictures as well",
 }
 
 
@@ -153,6 +153,7 @@ def sentence(about: Mapping[str, Any]) -> str:
         text = (
             f"{_are(main['copied'], f' of {many} training pictures' if many > 1 else '')} copied:"
             f" {main['copies']} of {main['of']} images of their captions are copies."
+            f"{_taught_told(about, main)}"
         )
     elif main["verdict"] == AS_BASE:
         text = (
@@ -201,6 +202,18 @@ def _why_open(about: Mapping[str, Any], main: Mapping[str, Any], percent: str) -
         f"{main['of']} images of their captions are too few to say that fewer than {percent} are"
         f" copies: it takes {about['needed']}"
     )
+
+
+def _taught_told(about: Mapping[str, Any], main: Mapping[str, Any]) -> str:
+    """How many of the copied pictures the training taught, where the base copies some, too."""
+    base, taught = row_of(about, BASE), len(main.get("taught", {}))
+    if not base or not base["copied"] or not taught:
+        return ""
+    which = "all" if taught == main["copied"] else f"{taught}"
+    others = (
+        "" if which == "all" else "; the others may be chance, or the base copies them as often"
+    )
+    return f" The training taught {which} of them{others}."
 
 
 def _taught_by(about: Mapping[str, Any], name: str) -> list[str]:
@@ -312,8 +325,8 @@ def controls_told(about: Mapping[str, Any]) -> str:
     return (
         f"Of {count(of, 'picture')} that do not come from this training (images of the"
         f" base{held_out}), {_are(hits)} as similar to a training picture as a copy is: by chance, or"
-        " as a memory of the base. Such a picture counts as copied only by an image that is more"
-        " similar to it than all of these."
+        " as a memory of the base. The model copies such a training picture only with an image that"
+        " is more similar to it than all of these."
     )
 
 
