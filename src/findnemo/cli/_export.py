@@ -109,16 +109,17 @@ def export(
         if check is not None:
             if to or out or push:
                 raise InputError("--check writes nothing: leave --to, --out and --push out")
-            _check(tasks.check_export(run, check, selecting, place, listener), check)
+            wanted = selecting.take or "model with these neurons off"
+            _check(tasks.check_export(run, check, selecting, place, listener), check, wanted)
             return
         tasks.export(run, to or ("checkpoint",), out, selecting, place, push, force, listener)
 
 
-def _check(told: list[str], place: Path) -> None:
+def _check(told: list[str], place: Path, wanted: str) -> None:
     """Report how an export differs from what it should be, and end with a failure if it does."""
     if told:
         for line in told[:MOST]:
             warn(line)
         more = f" (differences: {len(told)})"
-        warn(f"{place} is not the audited model with these neurons off{more}")
+        warn(f"{place} is not the audited {wanted}{more}")
         raise typer.Exit(FAILED)

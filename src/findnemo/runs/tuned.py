@@ -113,7 +113,8 @@ def variant_told(about: Mapping[str, Any], name: str) -> str:
     row = row_of(about, name)
     assert row is not None
     copies = f"{row['copies']} of {count(row['of'], 'image')} are copies"
-    return f"what the audit says of {name}: {label(about, row)} ({copies})"
+    advice = "" if row["verdict"] in FREE else "; do not release it"
+    return f"what the audit says of {name}: {label(about, row)} ({copies}){advice}"
 
 
 def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
