@@ -228,6 +228,8 @@ def test_what_was_tried_in_vain_is_not_advised_again(run, weaker, helps):
     assert ("No strength" in found.because) == helps.startswith("No strength")
     file = "findnemo export run --to adapter --take 'LoRA x 0.16' --out instead.safetensors"
     assert (found.next_commands == (file,)) == ("instead" in helps)
+    more = "--lora-scale 0.16 --images 8 --out run-more-images"
+    assert any(one.endswith(more) for one in found.next_commands) == ("do not tell" in helps)
 
 
 @pytest.fixture
@@ -340,6 +342,7 @@ def test_every_command_and_option_that_is_advised_is_there():
                 images=8,
                 strengths="0.4,1",
                 variant="LoRA",
+                unsure=" --lora-scale 0.1",
             ).split()
             known = {
                 flag for one in commands[name].params for flag in (*one.opts, *one.secondary_opts)

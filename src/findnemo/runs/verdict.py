@@ -81,7 +81,7 @@ NEXT = {  # reason of a decision -> the command to run next
     "apart": VERIFY,
     "other prompts": "findnemo harden {run} --out hardened",
     "gone": "findnemo export {run} {form}",
-    "more images": "{audit} --images {images} --out {run}-more-images",
+    "more images": "{audit}{unsure} --images {images} --out {run}-more-images",
     "weaker": "{audit} --lora-scale {strengths} --out {run}",
     "cleaned": "findnemo export {run} --to adapter --out clean.safetensors",
     "instead": "findnemo export {run} --to adapter --take {variant} --out instead.safetensors",
@@ -263,6 +263,7 @@ def advice_of(
     names["strengths"] = ",".join(f"{strength:g}" for strength in weaker)
     settings = run.meta("settings")
     is_exhausted = settings.get("thorough", True) and settings.get("scope") == "all"
+    names["unsure"] = _unsure(training) if training else ""
     best = choice(training) if training else None
     names["variant"] = shlex.quote(best["name"]) if best else ""
     names["form"] = _form(run)
@@ -427,6 +428,15 @@ def strengths(about: Mapping[str, Any]) -> list[float]:
     if not known or len({one["checkpoint"] for one in models}) > 1 or known[0] <= WEAKEST:
         return []
     return [*(round(share * known[0], 3) for share in WEAKER), *known]
+
+
+def _unsure(about: Mapping[str, Any]) -> str:
+    """The option for the strengths of a LoRA whose images do not tell, if its main one copies."""
+    main = row_of(about, about["main"])
+    some = {one["strength"] for one in about["variants"] if one["verdict"] == "cannot be said"}
+    known = ",".join(f"{strength:g}" for strength in sorted(some - {None}))
+    copies = main is not None and main["verdict"] == "copies"
+    return f" --lora-scale {known}" if known and copies else ""
 
 
 def _what_helps(about: Mapping[str, Any]) -> str:

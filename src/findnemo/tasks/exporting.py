@@ -175,7 +175,8 @@ def _said_of(path: Path, selecting: Selecting, forms: Iterable[str] = ()) -> str
     names = [one for one in loras if one != CLEANED]
     if not names:
         raise InputError(
-            f"{path} is not the audit of a LoRA, so it has no models to take: leave --take out"
+            f"{path} is not a finished audit of a LoRA, which alone has models to take: finish the"
+            " audit (the same command continues it), or leave --take out"
         )
     if name not in names:
         raise InputError(
