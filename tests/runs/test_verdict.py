@@ -232,6 +232,13 @@ def test_what_was_tried_in_vain_is_not_advised_again(run, weaker, helps):
     assert any(one.endswith(more) for one in found.next_commands) == ("do not tell" in helps)
 
 
+def test_a_base_that_does_not_tell_asks_for_no_more_images():
+    unsure = BASE | {"verdict": "cannot be said"}
+    cleaned = MAIN | {"name": "neurons off", "verdict": "cannot be said"}
+    kept = about() | {"variants": [unsure, MAIN | {"strength": 0.2}, cleaned]}
+    assert of_training(kept, 3).why == ()
+
+
 @pytest.fixture
 def run(tmp_path):
     mean, std = ({name: torch.ones(8) for name in "ab"} for _ in range(2))

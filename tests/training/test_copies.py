@@ -277,9 +277,9 @@ def test_one_copy_that_is_no_proof_says_nothing():
 def test_why_a_picture_is_copied():
     base = shown(CHANCE_OF_BASE, controls=False)
     found = shown({("own", 1): 4, ("own", 2): 1, ("none", 12): 1})
-    causes = [found.cause(k, base) for k in (0, 1, 2, 12)]
-    assert causes == [None, "training", "chance", "base"]
-    assert found.cause(2, shown({}, controls=False)) == "training"
+    causes = found.causes(base)
+    assert [causes[k] for k in (0, 1, 2, 12)] == [None, "training", "chance", "base"]
+    assert found.causes(shown({}, controls=False))[2] == "training"
 
 
 def test_the_level_of_taught_is_that_of_the_hypergeometric_law():

@@ -336,6 +336,7 @@ def summary(
     rows = [
         _of_variant(v, subject.rate, base) | _copied_by(subject, v, base, root) for v in variants
     ]
+    causes = [None] * len(subject.pictures) if base is None else of_main.judgement.causes(base)
     pictures = [
         {
             "file": relative(one.path, root),
@@ -344,7 +345,7 @@ def summary(
             **_of_picture(of_main, k),
             **_beside_base(variants, k),
             "begins": next((v.name for v in variants if v.judgement.copies(k)), None),
-            "cause": None if base is None else of_main.judgement.cause(k, base),
+            "cause": causes[k],
         }
         for k, one in enumerate(subject.pictures)
     ]

@@ -37,6 +37,13 @@ def row_of(about: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     return found
 
 
+def tuned(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tuned models of a `summary`, in order: without the base, and without that with its
+    neurons off.
+    """
+    return [v for v in about["variants"] if v["name"] not in (BASE, CLEANED)]
+
+
 def series(variants: Sequence[Mapping[str, Any]], main: str) -> list[Mapping[str, Any]]:
     """The tuned models to compare, in order: all checkpoints at the strength of the main model, or
     all strengths of a single checkpoint.

@@ -39,6 +39,7 @@ from findnemo.runs.tuned import (
     row_of,
     series,
     training_of,
+    tuned,
     unseen_in,
 )
 from findnemo.runs.wording import count, joined
@@ -406,7 +407,7 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
     if astray(about):
         pictures += f", and with {_these(neurons)} off its images no longer follow the captions"
     other = ""
-    unsure = any(one["verdict"] == "cannot be said" for one in about["variants"])
+    unsure = any(one["verdict"] == "cannot be said" for one in tuned(about))
     why: tuple[str, ...] = ("weaker",) if strengths(about) else ("more images",) if unsure else ()
     if best is not None and best["name"] != CLEANED:
         other = f"; {best['name']} {unseen_in(about, best['name'])}"
@@ -433,7 +434,7 @@ def strengths(about: Mapping[str, Any]) -> list[float]:
 def _unsure(about: Mapping[str, Any]) -> str:
     """The option for the strengths of a LoRA whose images do not tell, if its main one copies."""
     main = row_of(about, about["main"])
-    some = {one["strength"] for one in about["variants"] if one["verdict"] == "cannot be said"}
+    some = {one["strength"] for one in tuned(about) if one["verdict"] == "cannot be said"}
     known = ",".join(f"{strength:g}" for strength in sorted(some - {None}))
     copies = main is not None and main["verdict"] == "copies"
     return f" --lora-scale {known}" if known and copies else ""
@@ -448,7 +449,7 @@ def _what_helps(about: Mapping[str, Any]) -> str:
         subjects = {name: row["subject"] for name, row in rows.items() if row and "subject" in row}
         kept = LEFT_OF.format(**subjects) if len(subjects) == len(rows) else ""
         return INSTEAD.format(name=best["name"], written=written, kept=kept)
-    models = [one for one in about["variants"] if one["name"] not in (BASE, CLEANED)]
+    models = tuned(about)
     unsure = [one["name"] for one in models if one["verdict"] == "cannot be said"]
     known = sorted({one["strength"] for one in models if one["strength"]})
     checkpoints = list(dict.fromkeys(one["checkpoint"] for one in models))

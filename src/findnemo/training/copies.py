@@ -266,17 +266,21 @@ class Judgement:
         """The number of generations that copy a picture, whatever their prompts."""
         return sum(copies for copies, _ in self.pictures[picture].ways.values())
 
-    def cause(self, picture: int, base: Judgement) -> str | None:
-        """Why this model copies a picture: "training" taught it, the "base" does so too, or
-        "chance"; None if it does not.
+    def causes(self, base: Judgement) -> list[str | None]:
+        """Why this model copies each picture: "training" taught it, the "base" does so too, or
+        "chance"; None for a picture that it does not copy.
         """
-        if self.pictures[picture].state != "copied":
-            return None
-        if self.groups[picture] in self.taught(base):
-            return "training"
-        if base.copies(picture):
-            return "base"
-        return "chance" if base.by_chance[0] else "training"
+        taught = {*self.taught(base)}
+        others = "chance" if base.by_chance[0] else "training"
+        found: list[str | None] = []
+        for k, (group, picture) in enumerate(zip(self.groups, self.pictures, strict=True)):
+            if picture.state != "copied":
+                found.append(None)
+            elif group in taught:
+                found.append("training")
+            else:
+                found.append("base" if base.copies(k) else others)
+        return found
 
     def verdict(self, rate: float = RATE, base: Judgement | None = None) -> str:
         """One of VERDICTS.
