@@ -8,10 +8,12 @@ import re
 import pytest
 from rich.console import Console
 
+from findnemo.runs.store import Caption
 from findnemo.runs.tuned import (
     CLEANED,
     astray,
     begins,
+    captions_told,
     choice,
     controls_told,
     copies_in,
@@ -219,6 +221,43 @@ def test_a_model_that_copies_no_more_than_the_base_is_said_to_do_so():
     assert [label(found, one) for one in found["variants"]] == ["", "copies", "as the base"]
     told = "3 are copied (a.png, b.png, c.png), no more than by the base (3)"
     assert told in sentence(found)
+
+
+def test_copies_with_the_neurons_off_that_the_model_did_not_make_are_said_to_be_others():
+    cleaned = model(CLEANED, AS_BASE, 1, copies_of={"b.png": 1})
+    found = about(model("LoRA", "copies", 1, copies_of={"a.png": 4}), cleaned, main="LoRA")
+    found["variants"][0] |= {"verdict": "copies", "copied": 2}
+    other = "1 is copied (b.png), which LoRA does not copy, no more than by the base (2)"
+    assert other in sentence(found)
+    cleaned["copies_of"]["a.png"] = 1
+    assert "which LoRA does not copy" not in sentence(found)
+
+
+def test_the_table_of_models_counts_the_pictures_that_each_was_taught():
+    from findnemo.cli._show import variants_table
+
+    fits = {"low": 0.1, "high": 0.3}
+    taught = {"a.png": 4, "b.png": 2}
+    found = about(model("LoRA", "copies", 3, **fits, taught=taught), main="LoRA")
+    found["variants"][0] |= fits | {"taught": {}}
+    columns = {column.header: [*column.cells] for column in variants_table(found).columns}
+    assert columns["taught"] == ["", "2"]
+    del found["variants"][0]["taught"], found["variants"][1]["taught"]  # by an older findnemo
+    assert "taught" not in [column.header for column in variants_table(found).columns]
+
+
+def test_captions_that_were_searched_because_of_their_score_are_counted_apart():
+    rows = [
+        {"memorized": True, "score": 0.9, "tau": 0.8, "copies": True},
+        {"memorized": True, "score": 0.9, "tau": 0.8},
+        {"memorized": False, "score": 0.1, "tau": 0.8},
+    ]
+    captions = [
+        Caption(k, str(k), 1, None, None, {"detect": r}, {}, 0.1) for k, r in enumerate(rows)
+    ]
+    told = captions_told(captions)
+    assert told.startswith("Images of 1 of 3 captions are copies.")
+    assert told.endswith("1 more scores over tau, so the search looked at it, too.")
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -15,7 +15,16 @@ from findnemo.prompts import Prompt
 from findnemo.runs import Caption, Run
 from findnemo.runs._tried import EMBEDDING, OFF, Verdict
 from findnemo.runs.standing import WORDS, standing, state
-from findnemo.runs.verdict import AGAIN, CARRIERS, NEXT, advice, advice_of, of_training, verdict_of
+from findnemo.runs.verdict import (
+    AGAIN,
+    CARRIERS,
+    NEXT,
+    advice,
+    advice_of,
+    of_training,
+    verdict_of,
+    what_helps,
+)
 from findnemo.settings import PAPER
 
 TAU = 0.4
@@ -230,6 +239,15 @@ def test_what_was_tried_in_vain_is_not_advised_again(run, weaker, helps):
     assert (found.next_commands == (file,)) == ("instead" in helps)
     more = "--lora-scale 0.16 --images 8 --out run-more-images"
     assert any(one.endswith(more) for one in found.next_commands) == ("do not tell" in helps)
+
+
+@pytest.mark.parametrize(("left", "nothing"), [(0.5, False), (0.4, True)])
+def test_a_strength_that_has_lost_the_subject_is_told_as_such(left, nothing):
+    weak = strength(0.1, "does not copy", 0) | {"subject": left}
+    main, base = MAIN | {"strength": 1.0, "subject": 0.6}, BASE | {"subject": 0.402}
+    told = what_helps(about() | {"main": MAIN["name"], "variants": [base, weak, main]})
+    assert f"is {left:.2f} (as trained 0.60, base 0.40)" in told
+    assert ("no more of the subject than the base" in told) == nothing
 
 
 def test_a_base_that_does_not_tell_asks_for_no_more_images():

@@ -129,6 +129,7 @@ def show_training(run: Run) -> None:
         captions_told,
         controls_told,
         different,
+        is_beside_base,
         training_of,
         worst,
     )
@@ -136,7 +137,10 @@ def show_training(run: Run) -> None:
     if (about := training_of(run)) is None:
         return
     stdout.print(variants_table(about))
-    tell("pictures: copied by any prompt; copies: images of the training captions only")
+    taught = (
+        "taught: more often than the base and chance explain; " if is_beside_base(about) else ""
+    )
+    tell(f"pictures: copied by any prompt; {taught}copies: images of the training captions only")
     if any(one.get("cause") for one in about["pictures"]):
         causes = "; ".join(f"{name}: {what}" for name, what in CAUSES.items())
         tell(f"why a picture is copied: {causes}")
@@ -146,15 +150,17 @@ def show_training(run: Run) -> None:
         tell(plain(canaries))
     pictures = [about["pictures"][k] for k in worst(about)]
     if seen := [one for one in pictures if one["state"] != "not seen"]:
+        tell(f"\nTraining pictures, and copies by {plain(about['main'])}:")
         stdout.print(training_table(seen))
         if len(pictures) < different(about):
             tell(f"Shown are the {len(pictures)} most copied; training.csv has all.")
     if adds_up := captions_told(list(run.captions(stage="detect"))):
         tell(adds_up)
     tell(
-        f"\nCaptions and neurons of {plain(about['main'])}. Copies: of a few other images with fresh"
-        " seeds, before and with the neurons off, of any picture that the caption copied, not only"
-        " of its own. Captions of other subjects are listed only if an image of theirs is a copy."
+        f"\nCaptions of {plain(about['main'])}, and the neurons that are off for each. Copies: each"
+        " caption made a few other images with fresh seeds; the share of them that copies a picture"
+        " that the caption had copied (its own or another), before → with the neurons off. Captions"
+        " of other subjects are listed only if an image of theirs is a copy."
     )
 
 
@@ -166,12 +172,13 @@ WIDE = 100  # width of a terminal that fits all costs
 
 
 def variants_table(about: Mapping[str, Any]) -> Table:
-    """A line for each model of a fine-tune audit: copies, and how much of the subject remains.
+    """A line for each model of a fine-tune audit: copies, how many pictures it was taught, and how
+    much of the subject remains.
 
     A narrow terminal omits nearly copied pictures, intervals and the diversity, and folds names.
     Nothing shows the subject without A_CLIP.
     """
-    from findnemo.runs.tuned import label
+    from findnemo.runs.tuned import is_beside_base, label, taught
 
     variants = about["variants"]
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
@@ -179,11 +186,12 @@ def variants_table(about: Mapping[str, Any]) -> Table:
     is_wide = stdout.width >= WIDE
     costs = [name for name in measured if name != "diversity" or is_wide]
     nearly = ["nearly"] if is_wide else []
+    learned = ["taught"] if is_beside_base(about) else []
     interval = ["95 %"] if is_wide else []
     table = Table(
         Column("model", overflow="fold"),
         Column("", no_wrap=True),
-        *(Column(name, **right) for name in ("pictures", *nearly, "copies", *interval)),
+        *(Column(name, **right) for name in ("pictures", *learned, *nearly, "copies", *interval)),
         *(Column(COSTS[name], **right) for name in costs),
         **LOOSE,
     )
@@ -193,7 +201,7 @@ def variants_table(about: Mapping[str, Any]) -> Table:
         ends = "{:.0f} to {:.0f} %".format(100 * one["low"], 100 * one["high"])
         copies = f"{one['copies']} of {one['of']}"
         kept = (f"{one[name]:.2f}" if name in one else "" for name in costs)
-        counts = (one["copied"], *(one[name] for name in nearly))
+        counts = (one["copied"], *(taught(one) for _ in learned), *(one[name] for name in nearly))
         shown = [copies, ends] if is_wide else [copies]
         table.add_row(plain(one["name"]), said, *map(str, counts), *shown, *kept)
     return table

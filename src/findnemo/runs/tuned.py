@@ -89,6 +89,22 @@ def astray(about: Mapping[str, Any]) -> bool:
     return bool(whole > 0 and cleaned - floor < KEPT * whole)
 
 
+def is_beside_base(about: Mapping[str, Any]) -> bool:
+    """Whether the models of a `summary` were compared with the base, picture by picture."""
+    return any(row["name"] == BASE for row in about["variants"]) and any(
+        "taught" in row for row in about["variants"]
+    )
+
+
+def taught(row: Mapping[str, Any]) -> str:
+    """How many pictures a model was taught; nothing for the base itself.
+
+    >>> taught({"name": "LoRA", "taught": {"a.png": 2}}), taught({"name": "base", "taught": {}})
+    ('1', '')
+    """
+    return "" if row["name"] == BASE else str(len(row.get("taught", {})))
+
+
 def copied_by(about: Mapping[str, Any], number: int) -> list[str]:
     """Names of the models that copy a training picture, or one that is equal to it, each with the
     number of images that do.
@@ -186,6 +202,9 @@ def sentence(about: Mapping[str, Any]) -> str:
     if (cleaned := row_of(about, CLEANED)) is not None:
         left = _are(cleaned["copied"]) if cleaned["copied"] else "none is"
         files = _named(list(cleaned.get("copies_of", {})))
+        of_cleaned, of_main = (row.get("copies_of") for row in (cleaned, main))
+        if of_cleaned and of_main and not of_cleaned.keys() & of_main.keys():
+            files += f", which {about['main']} does not copy"
         text += f" With the neurons off {left} copied{files}{_as_base(about, cleaned)}."
         text += _kept(about, cleaned)
     return text
@@ -319,6 +338,10 @@ def captions_told(captions: Sequence[Caption]) -> str:
         told += (
             f" {under} of them score under tau: they count as memorized because they are copied."
         )
+    searched = [c for c in captions if c.detected is not None and c.detected.memorized]
+    if more := len(searched) - len(copied):
+        verb, them = ("scores", "it") if more == 1 else ("score", "them")
+        told += f" {more} more {verb} over tau, so the search looked at {them}, too."
     return told
 
 

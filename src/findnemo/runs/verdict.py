@@ -55,6 +55,7 @@ RATE = (
 HOW = "docs/fine-tunes.md, How to get rid of copies"
 INSTEAD = f"As far as copies go, you may release {{name}} instead{{written}}{{kept}} ({HOW})."
 LEFT_OF = "; its similarity to the subject is {own:.2f} (as trained {main:.2f}, base {base:.2f})"
+NOTHING_LEFT = ": it shows no more of the subject than the base does"
 WRITTEN = ", with its strength written into the file"
 UNSURE = "Of {names}, the images do not tell whether {they}: look at more (--images). "
 EXHAUSTED = "No strength from {weakest:g} to {strongest:g} is free of copies. "
@@ -249,7 +250,7 @@ def advice_of(
     decision = training and of_training(training, len(all_neurons(captions)))
     because = training["sentence"] if training else ""
     if training and decision and decision.action == "hold":
-        because = f"{because} {_what_helps(training)}"
+        because = f"{because} {what_helps(training)}"
     if not decision:
         returned = _returned(captions, run.meta("bases") or {})
         decision = advice(captions, *looked_at(run, of), returned)
@@ -440,7 +441,7 @@ def _unsure(about: Mapping[str, Any]) -> str:
     return f" --lora-scale {known}" if known and copies else ""
 
 
-def _what_helps(about: Mapping[str, Any]) -> str:
+def what_helps(about: Mapping[str, Any]) -> str:
     """What helps against the copies of a fine-tune, as far as it was not tried in vain."""
     best = choice(about)
     if best is not None and best["name"] != CLEANED:
@@ -448,6 +449,8 @@ def _what_helps(about: Mapping[str, Any]) -> str:
         rows = {"own": best, "main": row_of(about, about["main"]), "base": row_of(about, BASE)}
         subjects = {name: row["subject"] for name, row in rows.items() if row and "subject" in row}
         kept = LEFT_OF.format(**subjects) if len(subjects) == len(rows) else ""
+        if kept and round(subjects["own"], 2) <= round(subjects["base"], 2):
+            kept += NOTHING_LEFT
         return INSTEAD.format(name=best["name"], written=written, kept=kept)
     models = tuned(about)
     unsure = [one["name"] for one in models if one["verdict"] == "cannot be said"]
