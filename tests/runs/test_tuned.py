@@ -16,6 +16,7 @@ from findnemo.runs.tuned import (
     captions_told,
     choice,
     controls_told,
+    copied_by,
     copies_in,
     label,
     sentence,
@@ -118,16 +119,14 @@ def test_a_main_model_that_copies_as_the_base_does_may_be_released():
     found = about(model("LoRA", AS_BASE, 2), main="LoRA")
     found["variants"][0] = model("base", "copies", 3)
     assert of_training(found, 0).action == "release"
-    told = (
-        "2 of 4 training pictures are copied, in 6 of 60 images of their captions, no more than by"
-    )
+    told = "LoRA copies 2 of 4 training pictures, in 6 of 60 images of their captions, no more than"
     assert sentence(found).startswith(f"{told} the base (3), which was not trained on them.")
 
 
 def test_the_pictures_at_which_copies_begin_are_those_that_were_taught():
     weak = model("LoRA x 0.2", "copies", 2, copies_of={"a.png": 1, "b.png": 2}, taught={"b.png": 2})
     found = about(weak, model("LoRA", "copies", 4), main="LoRA")
-    assert "Copies begin at LoRA x 0.2 (b.png), the first looked at." in sentence(found)
+    assert "Copies begin at the first model looked at, LoRA x 0.2 (b.png)." in sentence(found)
 
 
 def test_of_one_checkpoint_copies_begin_at_a_strength():
@@ -138,12 +137,15 @@ def test_of_one_checkpoint_copies_begin_at_a_strength():
 @pytest.mark.parametrize(
     ("main", "says"),
     [
-        (model("LoRA"), "No copy of 4 training pictures in 60 images of their captions: with 95 %"),
-        (model("LoRA", "copies", 2), "2 of 4 training pictures are copied: 6 of 60 images"),
+        (
+            model("LoRA"),
+            "LoRA gave no copy of 4 training pictures in 60 images of their captions: with 95",
+        ),
+        (model("LoRA", "copies", 2), "LoRA copies 2 of 4 training pictures: 6 of 60 images"),
         (model("LoRA", "cannot be said", of=8), "8 images of their captions are too few"),
         (model("LoRA", "cannot be said", failed=2), "2 prompts gave no images"),
         (model("LoRA", "cannot be said", alike=1), "the pictures are too alike to tell"),
-        (model("LoRA", "cannot be said", 1), "There may be copies of 4 training pictures, but"),
+        (model("LoRA", "cannot be said", 1), "LoRA may copy some of 4 training pictures, but"),
     ],
 )
 def test_the_sentence_says_what_is_known_and_why_not(main, says):
@@ -156,7 +158,9 @@ def test_pictures_whose_captions_were_not_asked_are_not_called_uncopied():
     found = about(model("LoRA"), main="LoRA", pictures=5)
     for one in found["pictures"][2:]:
         one["ways"] = {"neighbour": [0, 60]}
-    assert "No copy of the 2 of 5 training pictures whose captions were asked" in sentence(found)
+    assert "gave no copy of the 2 of 5 training pictures whose captions were asked" in sentence(
+        found
+    )
 
 
 def test_the_choice_shows_most_of_the_subject_and_copies_nothing():
@@ -219,7 +223,7 @@ def test_a_model_that_copies_no_more_than_the_base_is_said_to_do_so():
     found = about(model("LoRA", "copies", 18, copies=46, of=80), cleaned, main="LoRA")
     found["variants"][0] |= {"verdict": "copies", "copied": 3, "copies": 5, "of": 80}
     assert [label(found, one) for one in found["variants"]] == ["", "copies", "as the base"]
-    told = "3 are copied (a.png, b.png, c.png), no more than by the base (3)"
+    told = "it copies 3 (a.png, b.png, c.png), no more than the base (3), which was not trained on"
     assert told in sentence(found)
 
 
@@ -227,10 +231,10 @@ def test_copies_with_the_neurons_off_that_the_model_did_not_make_are_said_to_be_
     cleaned = model(CLEANED, AS_BASE, 1, copies_of={"b.png": 1})
     found = about(model("LoRA", "copies", 1, copies_of={"a.png": 4}), cleaned, main="LoRA")
     found["variants"][0] |= {"verdict": "copies", "copied": 2}
-    other = "1 is copied (b.png), which LoRA does not copy, no more than by the base (2)"
+    other = "it copies 1 (b.png), which it does not copy with them on, no more than the base (2)"
     assert other in sentence(found)
     cleaned["copies_of"]["a.png"] = 1
-    assert "which LoRA does not copy" not in sentence(found)
+    assert "with them on" not in sentence(found)
 
 
 def test_the_table_of_models_counts_the_pictures_that_each_was_taught():
@@ -286,9 +290,9 @@ def test_a_narrow_terminal_leaves_out_what_is_less_needed(width, monkeypatch):
 
 def test_controls_are_explained_in_a_sentence():
     found = about(model("LoRA", controls=[5, 112]), main="LoRA")
-    told = "Of 112 pictures that do not come from this training (images of the base), 5 are as"
+    told = "Of 112 pictures that do not come from this training (images of the base), 5 have a"
     assert controls_told(found).startswith(told)
-    assert "pictures held out), 5 are" in controls_told(found | {"held_out": True})
+    assert "pictures held out), 5 have" in controls_told(found | {"held_out": True})
     assert controls_told(about(model("LoRA"), main="LoRA")) == ""
 
 
@@ -308,3 +312,18 @@ def test_a_picture_that_the_base_copies_too_says_in_how_many_images():
     one |= {"ways": {"own": [4, 4], "none": [0, 16]}, "base": {"copies": 1, "nearest": []}}
     cells = [next(iter(c.cells)) for c in training_table([one | {"cause": "training"}]).columns]
     assert cells[3:6] == ["own 4 of 4", "1", "training"]
+
+
+def test_the_models_that_copy_a_picture_say_whether_they_were_taught_it():
+    weak = model("LoRA x 0.2", "copies", 2, copies_of={"0.png": 1, "1.png": 2}, taught={"1.png": 2})
+    found = about(weak, main="LoRA x 0.2")
+    for k, one in enumerate(found["pictures"]):
+        one["file"] = f"{k}.png"
+    found["pictures"][2]["group"] = 1  # equal to 1.png
+    named = [copied_by(found, k) for k in range(4)]
+    assert named == [["LoRA x 0.2 (1)"], ["LoRA x 0.2 (2, taught)"], ["LoRA x 0.2 (2, taught)"], []]
+
+
+def test_pictures_that_controls_are_as_like_are_counted_in_the_sentence():
+    found = about(model("LoRA", "copies", 2, alike=3), main="LoRA")
+    assert "Of 3 more it cannot be told: images of the base are as like them." in sentence(found)

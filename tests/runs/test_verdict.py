@@ -241,6 +241,23 @@ def test_what_was_tried_in_vain_is_not_advised_again(run, weaker, helps):
     assert any(one.endswith(more) for one in found.next_commands) == ("do not tell" in helps)
 
 
+def test_checkpoints_that_all_copy_are_advised_lower_strengths_too(run):
+    steps = [
+        MAIN | {"name": f"checkpoint-{n}", "checkpoint": f"checkpoint-{n}"} for n in (100, 200)
+    ]
+    kept = about() | {"main": "checkpoint-200", "variants": [BASE, *steps], "sentence": "So it is."}
+    kept |= {
+        "begun": ["demo", "--lora", "lora"],
+        "pictures": [{"group": 0, "ways": {"own": [4, 4]}}],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("findnemo.runs.verdict.training_of", lambda run: kept)
+        found = advice_of(run, list(run.captions()), place="run")
+    assert "a lower strength, a checkpoint before checkpoint-100" in found.because
+    weaker = "findnemo audit demo --lora lora --lora-scale 0.4,0.6,0.8,1 --out run"
+    assert found.next_commands == (weaker,)
+
+
 @pytest.mark.parametrize(("left", "nothing"), [(0.5, False), (0.4, True)])
 def test_a_strength_that_has_lost_the_subject_is_told_as_such(left, nothing):
     weak = strength(0.1, "does not copy", 0) | {"subject": left}

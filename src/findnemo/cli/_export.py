@@ -61,8 +61,8 @@ def export(
         Path | None,
         typer.Option(
             help=(
-                "Write nothing: compare an export with the audited model with its neurons off, weight"
-                " by weight."
+                "Write nothing: compare an export, weight by weight, with what it should be: the"
+                " audited model with its neurons off, or the model of --take."
             ),
             rich_help_panel="Output",
         ),
@@ -91,6 +91,8 @@ def export(
     Example: `findnemo export run --check clean.safetensors`
 
     Example: `findnemo export run --to adapter --out adapter.safetensors`
+
+    Example: `findnemo export run --to adapter --take "checkpoint-500 x 0.6" --out lora.safetensors`
 
     Example: `findnemo export run --to kohya --to card --caption 12 --caption "Living in the Light"
     --out exports`

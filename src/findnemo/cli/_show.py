@@ -159,8 +159,9 @@ def show_training(run: Run) -> None:
     tell(
         f"\nCaptions of {plain(about['main'])}, and the neurons that are off for each. Copies: each"
         " caption made a few other images with fresh seeds; the share of them that copies a picture"
-        " that the caption had copied (its own or another), before → with the neurons off. Captions"
-        " of other subjects are listed only if an image of theirs is a copy."
+        " that the caption had copied (its own or another; if none, the image of another seed),"
+        " before → with the neurons off. Captions of other subjects are listed only if an image of"
+        " theirs is a copy."
     )
 
 

@@ -148,7 +148,7 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
             "tone": bad,
         },
         {
-            "label": "images of the base, as similar as a copy",
+            "label": "images of the base with a similarity of .7 or more",
             "value": percent(hits / controls) if controls else NONE,
             "note": f"controls; {beside}, n\u00a0=\u00a0{controls}" if controls else "no controls",
             "tone": "",

@@ -107,16 +107,17 @@ def taught(row: Mapping[str, Any]) -> str:
 
 def copied_by(about: Mapping[str, Any], number: int) -> list[str]:
     """Names of the models that copy a training picture, or one that is equal to it, each with the
-    number of images that do.
+    number of images that do, and whether the model was taught the picture.
     """
     pictures = about["pictures"]
     group = pictures[number]["group"]
     equal = [one["file"] for one in pictures if one["group"] == group]
-    found = (
-        (v["name"], sum(v.get("copies_of", {}).get(file, 0) for file in equal))
-        for v in about["variants"]
-    )
-    return [f"{name} ({copies})" for name, copies in found if copies]
+    found = []
+    for row in about["variants"]:
+        if copies := sum(row.get("copies_of", {}).get(file, 0) for file in equal):
+            is_taught = any(file in row.get("taught", {}) for file in equal)
+            found.append(f"{row['name']} ({copies}{', taught' if is_taught else ''})")
+    return found
 
 
 def label(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
@@ -173,39 +174,36 @@ def sentence(about: Mapping[str, Any]) -> str:
     if 0 < asked < many:
         pictures = f"the {asked} of {pictures} whose captions were asked"
     percent = f"{100 * about['rate']:g} %"
+    copies = f"{about['main']} copies {main['copied']} of {count(many, 'training picture')}"
     if main["verdict"] == "copies":
         text = (
-            f"{_are(main['copied'], f' of {many} training pictures' if many > 1 else '')} copied:"
-            f" {main['copies']} of {main['of']} images of their captions are copies."
+            f"{copies}: {main['copies']} of {main['of']} images of their captions are copies."
             f"{_taught_told(about, main)}"
         )
     elif main["verdict"] == AS_BASE:
         text = (
-            f"{_are(main['copied'], f' of {many} training pictures' if many > 1 else '')} copied,"
-            f" in {main['copies']} of {main['of']} images of their captions"
-            f"{_as_base(about, main)}."
+            f"{copies}, in {main['copies']} of {main['of']} images of their captions, no more than"
+            f" the base ({(row_of(about, BASE) or main)['copied']}), which was not trained on them."
         )
     elif main["verdict"] == "does not copy":
         text = (
-            f"No copy of {pictures} in {main['of']} images of their captions: with 95 % confidence"
-            f" fewer than {percent} of them are copies."
+            f"{about['main']} gave no copy of {pictures} in {main['of']} images of their captions:"
+            f" with 95 % confidence fewer than {percent} of them are copies."
         )
     else:
-        begin = "There may be copies" if main["copied"] else "No copy was seen"
-        return f"{begin} of {pictures}, but {_why_open(about, main, percent)}."
+        may = "may copy some" if main["copied"] else "gave no copy"
+        return f"{about['main']} {may} of {pictures}, but {_why_open(about, main, percent)}."
     if main["nearly"]:
         text += f" {_are(main['nearly'], ' more')} nearly copied."
+    if main["alike"]:
+        text += f" Of {main['alike']} more it cannot be told: images of the base are as like them."
     last, first = begins(about)
     if first is not None and len(series(about["variants"], about["main"])) > 1:
-        before = f"; {last} {unseen_in(about, last)}." if last else ", the first looked at."
-        text += f" Copies begin at {first}{_named(_taught_by(about, first))}{before}"
+        where = first if last else f"the first model looked at, {first}"
+        before = f"; {last} {unseen_in(about, last)}" if last else ""
+        text += f" Copies begin at {where}{_named(_taught_by(about, first))}{before}."
     if (cleaned := row_of(about, CLEANED)) is not None:
-        left = _are(cleaned["copied"]) if cleaned["copied"] else "none is"
-        files = _named(list(cleaned.get("copies_of", {})))
-        of_cleaned, of_main = (row.get("copies_of") for row in (cleaned, main))
-        if of_cleaned and of_main and not of_cleaned.keys() & of_main.keys():
-            files += f", which {about['main']} does not copy"
-        text += f" With the neurons off {left} copied{files}{_as_base(about, cleaned)}."
+        text += f" With the neurons off {_left(about, main, cleaned)}."
         text += _kept(about, cleaned)
     return text
 
@@ -258,12 +256,18 @@ def _named(files: Sequence[str]) -> str:
     return f" ({', '.join(files[:NAMED])}{more})" if files else ""
 
 
-def _as_base(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """That a model copies no more than the base does, if so."""
+def _left(about: Mapping[str, Any], main: Mapping[str, Any], cleaned: Mapping[str, Any]) -> str:
+    """What the main model still copies with its neurons off."""
+    if not cleaned["copied"]:
+        return "it copies none"
+    of_cleaned, of_main = (row.get("copies_of") for row in (cleaned, main))
+    told = f"it copies {cleaned['copied']}{_named(list(of_cleaned or {}))}"
+    if of_cleaned and of_main and not of_cleaned.keys() & of_main.keys():
+        told += ", which it does not copy with them on"
     base = row_of(about, BASE)
-    if base is None or row["verdict"] != AS_BASE:
-        return ""
-    return f", no more than by the base ({base['copied']}), which was not trained on them"
+    if base is not None and cleaned["verdict"] == AS_BASE:
+        told += f", no more than the base ({base['copied']}), which was not trained on them"
+    return told
 
 
 UNSEEN = {
@@ -355,9 +359,10 @@ def controls_told(about: Mapping[str, Any]) -> str:
     held_out = ", and pictures held out" if about.get("held_out") else ""
     return (
         f"Of {count(of, 'picture')} that do not come from this training (images of the"
-        f" base{held_out}), {_are(hits)} as similar to a training picture as a copy is: by chance, or"
-        " as a memory of the base. The model copies such a training picture only with an image that"
-        " is more similar to it than all of these."
+        f" base{held_out}), {hits} {'has' if hits == 1 else 'have'} a similarity of .7 or more to a"
+        " training picture, as copies have: by chance, or as a memory of the base. The model copies"
+        " such a training picture only with an image that is more similar to it than all of these."
+        " The row of the base counts those that also stand out among the training pictures."
     )
 
 

@@ -37,7 +37,6 @@ from findnemo.runs.tuned import (
     different,
     images_each,
     row_of,
-    series,
     training_of,
     tuned,
     unseen_in,
@@ -417,17 +416,16 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
 
 
 def strengths(about: Mapping[str, Any]) -> list[float]:
-    """The strengths at which to look at a LoRA next: weaker ones, then those it was looked at, whose
-    images are there. Empty for anything but one LoRA, and once the weakest is WEAKEST or less.
+    """The strengths at which to look at LoRAs next: weaker ones, then those of the audit, whose images
+    are there. Empty for models without a strength, and once the weakest is WEAKEST or less.
 
     >>> strengths({"main": "a", "variants": [{"name": "a", "checkpoint": None, "strength": 1.0}]})
     [0.4, 0.6, 0.8, 1.0]
     >>> strengths({"main": "a", "variants": [{"name": "a", "checkpoint": None, "strength": 0.4}]})
     [0.16, 0.24, 0.32, 0.4]
     """
-    models = series(about["variants"], about["main"])
-    known = sorted({one["strength"] for one in models if one["strength"]})
-    if not known or len({one["checkpoint"] for one in models}) > 1 or known[0] <= WEAKEST:
+    known = sorted({one["strength"] for one in tuned(about) if one["strength"]})
+    if not known or known[0] <= WEAKEST:
         return []
     return [*(round(share * known[0], 3) for share in WEAKER), *known]
 

@@ -521,8 +521,8 @@ def audit_fine_tune(
     _refuse_other(out, given, main)
     _tell_cost(found, given, out, listener)
     variants: list[Variant] = []
-    for one in found:
-        listener.say(f"images of {one.name}")
+    for number, one in enumerate(found, 1):
+        listener.say(f"images of {one.name}, model {number} of {len(found)}")
         base = variants[0] if variants else None
         to_come = found[1:] if base is None else ()
         variant = look(one, given, out, base, workers, listener, to_come)
