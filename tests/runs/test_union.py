@@ -61,29 +61,34 @@ def run_of(path, **sets) -> Run:
 
 class Model:
     """What is seen with neurons off: a caption copies while one of the layers that it `needs` to be
-    off is on, or one that `breaks` it is off. A search finds what it is `given`.
+    off is on, or one that `breaks` it is off. A glance does not see the copies of those `hidden`. A
+    search finds what it is `given`.
     """
 
-    def __init__(self, run, needs=None, breaks=None, given=None):
+    def __init__(self, run, needs=None, breaks=None, given=None, hidden=()):
         self.run = run
+        self.hidden = hidden
         self.needs = needs or {}
         self.breaks = breaks or {}
         self.given = given or {}
-        self.looked = []
+        self.looked = []  # at first, at a glance
+        self.confirmed = []
         self.searched = []
         self.stop_at = None
 
-    def look(self, union, captions):
+    def look(self, union, captions, glance):
+        stage = union.glanced if glance else union.looked
         for caption in captions:
-            if union.looked in caption.results:
+            if {union.looked, stage} & caption.results.keys():
                 continue
             off = set(union.neurons.layers)
             copies = not set(self.needs.get(caption.text, ())) <= off
             copies = copies or bool(set(self.breaks.get(caption.text, ())) & off)
+            copies = copies and not (glance and caption.text in self.hidden)
             first = first_sample(caption, 4)
             told = {"first": first, **({"back": [first + 2]} if copies else {})}
-            self.looked.append((caption.text, first))
-            self.run.record(caption.id, union.looked, (COPY if copies else GONE) | told, 1.0)
+            (self.looked if glance else self.confirmed).append((caption.text, first))
+            self.run.record(caption.id, stage, (COPY if copies else GONE) | told, 1.0)
         return True
 
     def go_on(self, union, captions):
@@ -147,9 +152,38 @@ def test_a_copy_that_comes_back_with_all_off_is_searched_further_and_judged_on_n
             "One memory had come back: 2 more neurons are off for that, and new seeds judged"
             in sentence
         )
+        assert model.confirmed == [("a", FRESH), ("b", AGAIN)]  # of what is exported
         again = Model(run)
         assert again.settle()  # nothing is asked again
-        assert (again.looked, again.searched) == ([], [])
+        assert (again.looked, again.confirmed, again.searched) == ([], [], [])
+
+
+def test_a_copy_that_only_the_full_look_sees_is_searched_further_too(tmp_path):
+    with run_of(tmp_path / "run", a={"x": [1]}, b={"y": [2]}) as run:
+        model = Model(run, needs={"b": ["z"]}, given={"b": {"z": [7]}}, hidden=("b",))
+        assert model.settle()
+        assert model.searched == [("b", (FRESH + 2,))]
+        assert model.confirmed == [("a", FRESH), ("b", FRESH), ("a", FRESH), ("b", AGAIN)]
+        assert stands(run) == {"a": "gone", "b": "gone"}
+        assert len(run.meta("union")["digests"]) == 2
+
+
+def test_of_sets_that_all_copy_the_best_is_looked_at_in_full(tmp_path):
+    """At a glance the larger set brings back none; the full look sees that it brings back two."""
+    sets = {"a": {"x": [1]}, "b": {"y": [2]}, "c": {"w": [3]}}
+    with run_of(tmp_path / "run", **sets) as run:
+        model = Model(
+            run,
+            needs={"b": ["never", "z"]},
+            breaks={"a": ["z"], "c": ["z"]},
+            given={"b": {"z": [4]}},
+            hidden=("a", "c"),
+        )
+        assert model.settle()
+        (only,) = run.meta("union")["digests"]
+        assert only == digest_of(NeuronSet({"x": [1], "y": [2], "w": [3]}))
+        assert stands(run) == {"a": "gone", "b": "copies", "c": "gone"}
+        assert all(f"union:{only}" in caption.results for caption in run.captions())
 
 
 def test_where_nothing_helps_the_run_says_that_it_copies(tmp_path):
@@ -225,7 +259,8 @@ def test_a_run_whose_captions_change_is_looked_at_anew_and_forgets_what_is_stale
         (new,) = run.meta("union")["digests"]
         assert new not in old
         stages = {stage for c in run.captions() for stage in c.results}
-        assert stages == {"detect", "localize", "verify", f"union:{new}"}
+        looks = {f"glance:{new}", f"union:{new}"}
+        assert stages == {"detect", "localize", "verify", *looks}
         assert not (run.path / "cleaned" / old[0]).exists()
 
 
@@ -353,7 +388,7 @@ def test_workers_give_the_same_bits(tmp_path, demo_model, calibration):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
 def test_killed_between_commits_it_ends_with_the_same_bits(
     tmp_path, demo_model, calibration, monkeypatch, after
 ):
@@ -398,6 +433,12 @@ def test_pictures_that_are_there_are_not_made_again(demo_model, calibration, mon
     quick_ones = {"before": alone.before, "after": alone.after}
     both = verify(*about, False, Look(quick=quick_ones, steps=3))
     assert both.values["evaluations"] == noise + whole
+    glance = verify(*about, False, Look(glance=True, quick={"before": alone.before}, steps=3))
+    assert glance.values["evaluations"] == 3 * quick
+    assert not {"confirmed", "score_before"} & glance.values.keys()
+    spent = {"evaluations": 3 * quick}
+    rest = verify(*about, False, Look(quick=quick_ones, steps=3, values=spent))
+    assert rest.values == again.values  # a glance and the rest are a full look
     fresh = verify(*about, False, Look(AGAIN))
     assert fresh.before[0].tobytes() != alone.before[0].tobytes()
     thorough = verify(*about, True)

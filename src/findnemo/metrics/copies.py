@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from findnemo.metrics.alignment import Alignment
-from findnemo.metrics.descriptor import Descriptor
+from findnemo.metrics.descriptor import Descriptor, Remembering
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,6 +35,12 @@ class Judges:
     descriptor: Descriptor | None = None
     alignment: Alignment | None = None
     original: Image.Image | None = None
+
+    def remembering(self) -> Judges:
+        """The judges for a few images that are compared over and over: each is described once."""
+        if self.descriptor is None:
+            return self
+        return replace(self, descriptor=Remembering(self.descriptor))
 
 
 def compare_images(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,3 +107,27 @@ class Descriptor:
     def similarity(self, images: Sequence[Image.Image], other: Sequence[Image.Image]) -> Tensor:
         """Cosine of every image with every other, (N, M)."""
         return self(images) @ self(other).T
+
+
+class Remembering(Descriptor):
+    """A descriptor that describes an image object once, with `describe`: images -> (N, D).
+
+    It keeps all images that it has seen, so it is for one judgement. Images must not change
+    meanwhile.
+
+    >>> seen = []
+    >>> describe = Remembering(lambda images: seen.extend(images) or torch.ones(len(images), 3))
+    >>> describe(["a", "b", "a"]).shape, describe(["b"]).shape, seen
+    (torch.Size([3, 3]), torch.Size([1, 3]), ['a', 'b'])
+    """
+
+    def __init__(self, describe: Callable[[Sequence[Image.Image]], Tensor]) -> None:
+        self.describe = describe
+        self._known: dict[int, tuple[Image.Image, Tensor]] = {}
+
+    def __call__(self, images: Sequence[Image.Image]) -> Tensor:
+        new = {id(image): image for image in images if id(image) not in self._known}
+        if new:
+            rows = self.describe([*new.values()])
+            self._known |= {key: (new[key], row) for key, row in zip(new, rows, strict=True)}
+        return torch.stack([self._known[id(image)][1] for image in images])

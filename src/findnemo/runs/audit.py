@@ -44,6 +44,7 @@ from findnemo.runs._same import require_same
 from findnemo.runs.changing import change, remove_stale
 from findnemo.runs.discoveries import keep_list
 from findnemo.runs.finished import finish_first
+from findnemo.runs.results import Together
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import STAGES, all_neurons, cleaned, image_name, neurons_of, treated
 from findnemo.runs.store import Caption, Run
@@ -555,7 +556,8 @@ _STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
 # all neurons together -----------------------------------------------------------------------------
 
 UNION_STAGES = {  # kind of stage -> what progress calls it
-    "union": "verify, all neurons together",
+    "glance": "verify, all neurons together",
+    "union": "confirm, all neurons together",
     "further": "localize, captions that came back",
 }
 
@@ -576,7 +578,12 @@ def check_union(
     pool = pool or Serial(work.model)
     run.backup()
 
-    def look(union: Union, captions: Sequence[Caption]) -> bool:
+    def look(union: Union, captions: Sequence[Caption], glance: bool) -> bool:
+        if all(union.looked in caption.results for caption in captions):
+            return not stop()
+        # one image, or all steps from the start, leave nothing to confirm
+        glance = glance and work.plan.images > 1 and not work.plan.thorough
+        stage = union.glanced if glance else union.looked
         step = partial(
             _looked,
             neurons=union.neurons,
@@ -586,9 +593,10 @@ def check_union(
         )
 
         def about(caption: Caption) -> Seen:
-            return _originals(work, "verify", caption), _look(work, union, caption)
+            known = replace(_look(work, union, caption), glance=glance)
+            return _originals(work, "verify", caption), known
 
-        return _answer_of_union(work, pool, union.looked, step, captions, about, progress, stop)
+        return _answer_of_union(work, pool, stage, step, captions, about, progress, stop)
 
     def go_on(union: Union, captions: Sequence[Caption]) -> bool:
         if work.plan.search != DEFAULT:  # a published procedure stays unchanged
@@ -607,34 +615,44 @@ def check_union(
 
 
 def _look(work: Work, union: Union, caption: Caption) -> Look:
-    """How to look at a caption: the samples, and the images that verification made of them.
+    """How to look at a caption: the samples, and the images of them that a glance made, or else
+    verification.
 
     Images with neurons off are reused if verification had the same neurons off.
     """
     first = first_sample(caption, work.plan.images)
-    own = replace(caption, unions=())
-    if first != FRESH or own.verified is None or not work.plan.images:
+    positions = range(work.plan.images)
+    glance: Together | None = caption.decoded(union.glanced)
+    own = caption.verified if first == FRESH else None
+    seen = glance or own
+    if seen is None or not positions:
         return Look(first)
-    folder = work.run.path / "images" / caption.slug
-    steps = own.verified.steps
-    whens = ["before", *["after"] * (neurons_of(caption) == union.neurons)]
+    folder, stage = work.run.path, "verify"
+    whens = ["before", *["after"] * (glance is not None or neurons_of(caption) == union.neurons)]
+    whole = {(when, k): folder for when in whens for k in positions} if own is not None else {}
+    if glance is not None:
+        folder, stage = folder / cleaned(union.digests[-1]), union.glanced
+        whole = {one: at for one, at in whole.items() if one[0] == "before"}
+        whole |= dict.fromkeys(glance.whole, folder)
+    images = Path("images") / caption.slug
     try:
         made = {
             when: [
-                picture(folder / f"{image_name(own, when)}-{k:02d}.png")
-                for k in range(work.plan.images)
+                picture(folder / images / f"{image_name(caption, when, stage)}-{k:02d}.png")
+                for k in positions
             ]
             for when in whens
         }
-        whole = {
+        known = {
             (when, k): picture(file)
-            for when in whens
-            for k in range(work.plan.images)
-            if (file := folder / f"{when}-{k:02d}.png").exists()
+            for (when, k), at in whole.items()
+            if (file := at / images / f"{when}-{k:02d}.png").exists()
         }
     except RefusedError:  # a picture is lost or damaged: make them again
         return Look(first)
-    return Look(first, quick={} if steps is None else made, steps=steps, whole=whole)
+    quick = {} if seen.steps is None else made
+    spent = {} if glance is None else {"evaluations": glance.evaluations or 0}
+    return Look(first, quick=quick, steps=seen.steps, whole=known, values=spent)
 
 
 def _looked(
@@ -652,6 +670,8 @@ def _looked(
     def one(caption: Caption, look: Look) -> Answer:
         result = _verified(tools, caption, neurons, look)
         about: dict[str, Any] = {"first": look.first}
+        if look.glance:
+            about["whole"] = sorted(result.looked.whole)
         if copies_in(result.values, "after"):
             about["back"] = [look.first + k for k in copying_seeds(result.looked)]
         files = _pictures(caption, result, len(neurons), tools.original(caption))

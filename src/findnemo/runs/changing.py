@@ -17,6 +17,7 @@ from typing import Any
 
 from findnemo.localization import DEFAULT
 from findnemo.runs.store import Run, differences, flat
+from findnemo.runs.union import OF_UNIONS
 from findnemo.runs.wording import count
 
 Settings = Mapping[str, Any]
@@ -120,7 +121,7 @@ def change(
         for key, names in VALUES.items():
             if _differ(earlier, new, names):
                 _put_aside(run, key, digest(earlier, names), digest(new, names))
-        run.query("DELETE FROM results WHERE stage LIKE 'union:%' OR stage LIKE 'further:%'")
+        run.query(f"DELETE FROM results WHERE {OF_UNIONS}")
         _put(run, "union", None)
         if keeps_pictures(earlier, new):
             _rename(run, "verify", PICTURED)

@@ -149,11 +149,13 @@ class Verified:
 class Together(Verified):
     """A verification with the neurons of all captions off together.
 
-    `first`: number of its first sample. `back`: numbers of the samples that gave copies.
+    `first`: number of its first sample. `back`: numbers of the samples that gave copies. `whole`: of
+    a glance, the images that it made in all steps: "before" or "after", and a position.
     """
 
     first: Count = FRESH
     back: tuple[Count, ...] = ()
+    whole: tuple[tuple[Text, Count], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,7 @@ STAGES: dict[str, Any] = {  # keys that end in a colon are prefixes; a name foll
     "listing": Localized,
     "verify": Verified,
     "pictured": Verified,
+    "glance:": Together,
     "union:": Together,
     "further:": Continued,
     "compare:": Compared,

@@ -140,8 +140,11 @@ class Caption:
 
     @property
     def together(self) -> Together | None:
-        """The verification with the exported neurons of all captions off together."""
-        return self.decoded(f"union:{self.unions[-1]}") if self.unions else None
+        """The verification with the exported neurons of all captions off together, or a glance."""
+        if not self.unions:
+            return None
+        looks = (self.decoded(f"{kind}:{self.unions[-1]}") for kind in ("union", "glance"))
+        return next((look for look in looks if look is not None), None)
 
     @property
     def further(self) -> tuple[Continued, ...]:

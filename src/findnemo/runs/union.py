@@ -1,10 +1,10 @@
 """Check the neurons of all captions off together, as they are exported.
 
 Each caption's set was found alone. Together, one set may disturb what another removes. So after
-verification the union of all sets is looked at as a whole. If a copy comes back, further neurons
-join the union (`localization.localize_further`), and the larger union is looked at again. This
-gives a chain of unions, each named by the digest of its neurons. The run keeps the union with the
-fewest memories back; of several, the smallest.
+verification the union of all sets is looked at as a whole, first at a glance. If a copy comes back,
+further neurons join the union (`localization.localize_further`), and the larger union is looked at.
+This gives a chain of unions, each named by the digest of its neurons. The run keeps the union with
+the fewest memories back; of several, the smallest. That one is looked at in full.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from findnemo.runs.store import Caption, Run
 from findnemo.seeds import AGAIN, FRESH
 
 ROUNDS = 3  # rounds of further searches, at most
+# SQL: results of any union
+OF_UNIONS = "(stage LIKE 'glance:%' OR stage LIKE 'union:%' OR stage LIKE 'further:%')"
 BACK = ("back", "copies")  # standings of memories that a union does not remove
 
 
@@ -35,6 +37,11 @@ class Union:
     def __or__(self, more: NeuronSet) -> Union:
         neurons = self.neurons | more
         return Union(neurons, (*self.digests, digest_of(neurons)))
+
+    @property
+    def glanced(self) -> str:
+        """The stage that glances at captions with the set off."""
+        return f"glance:{self.digests[-1]}"
 
     @property
     def looked(self) -> str:
@@ -61,28 +68,43 @@ def digest_of(neurons: NeuronSet) -> str:
     return hashlib.sha256(told).hexdigest()[:8]
 
 
-Look = Callable[[Union, Sequence[Caption]], bool]
+GoOn = Callable[[Union, Sequence[Caption]], bool]
+Look = Callable[[Union, Sequence[Caption], bool], bool]
 
 
-def settle(run: Run, look: Look, go_on: Look) -> bool:
+def settle(run: Run, look: Look, go_on: GoOn) -> bool:
     """Look at the union of all neurons, search further for what came back, and remember the best
     union.
 
-    `look(union, captions)` answers `union.looked` for captions without an answer, and `go_on(union,
-    captions)` answers `union.further`. Both return whether they finished, as does this function.
-    Answers are not computed again. Until it finishes, or if there are no neurons, the run has no
-    union, and its captions are judged with their own neurons off.
+    `look(union, captions, glance)` answers `union.looked` for captions without an answer; with
+    `glance` it answers `union.glanced`, or gives the whole answer at once. `go_on(union, captions)`
+    answers `union.further`. Both return whether they finished, as does this function. Answers are
+    not computed again. Until it finishes, or if there are no neurons, the run has no union, and its
+    captions are judged with their own neurons off.
     """
     union = Union(EMPTY) | all_neurons(Union(EMPTY).of(c) for c in run.captions(stage="localize"))
     numbers = [c.id for c in run.captions(stage="verify") if treated(c)]
-    chain: list[tuple[int, Union]] = []
-    while union.neurons and numbers:
-        captions = [union.of(c) for c in run.captions(numbers)]
-        if not look(union, captions):
+    chain: dict[Union, list[Caption]] = {}
+    whole: set[Union] = set()  # looked at in full
+
+    def looked(union: Union, glance: bool) -> bool:
+        """Look, and note the captions as they then stand; return whether that was finished."""
+        if not look(union, [union.of(c) for c in run.captions(numbers)], glance):
             return False
-        captions = [union.of(c) for c in run.captions(numbers)]
-        chain.append((sum(standing(c) in BACK for c in captions), union))
-        back = [c for c in captions if falls(c) and c.together is not None and c.together.back]
+        chain[union] = [union.of(c) for c in run.captions(numbers)]
+        if not glance:
+            whole.add(union)
+        return True
+
+    def best() -> Union:
+        return min(chain, key=lambda one: sum(standing(c) in BACK for c in chain[one]))
+
+    while union.neurons and numbers:
+        if not looked(union, glance=True):
+            return False
+        if not _came_back(chain[union]) and not looked(union, glance=False):
+            return False
+        back = _came_back(chain[union])
         if not back or len(chain) > ROUNDS:
             break
         if not go_on(union, back):
@@ -91,9 +113,16 @@ def settle(run: Run, look: Look, go_on: Look) -> bool:
         if more <= union.neurons:
             break
         union |= more
-    best = min(chain, key=lambda one: one[0], default=None)
-    _keep(run, None if best is None else best[1], [one for _, one in chain])
+    while chain and best() not in whole:
+        if not looked(best(), glance=False):
+            return False
+    _keep(run, best() if chain else None, list(chain))
     return True
+
+
+def _came_back(captions: Sequence[Caption]) -> list[Caption]:
+    """The captions to search further: their own neurons removed what all neurons together do not."""
+    return [c for c in captions if falls(c) and c.together is not None and c.together.back]
 
 
 def _neurons_found(run: Run, union: Union, captions: Sequence[Caption]) -> NeuronSet:
@@ -106,9 +135,9 @@ def _keep(run: Run, best: Union | None, chain: Sequence[Union]) -> None:
     """Remember the exported union, and remove results of unions outside its chain: they belong to
     other captions or other searches.
     """
-    stages = [stage for union in chain for stage in (union.looked, union.further)]
+    stages = [s for union in chain for s in (union.glanced, union.looked, union.further)]
     marks = ", ".join("?" * len(stages))
-    stale = f"(stage LIKE 'union:%' OR stage LIKE 'further:%') AND stage NOT IN ({marks})"
+    stale = f"{OF_UNIONS} AND stage NOT IN ({marks})"
     if run.query(f"SELECT 1 FROM results WHERE {stale} LIMIT 1", stages):
         with run.transaction():
             run.query(f"DELETE FROM results WHERE {stale}", stages)

@@ -73,7 +73,8 @@ class Look:
     `first`: number of the first sample. `confirm`: if images with the neurons off leave it in doubt
     whether they are copies, make them in more steps, and the most suspicious one in any case.
     Without it, only untouched images in doubt are made in more steps: they decide what a caption
-    is.
+    is. `glance`: confirm no image that is not in doubt, and compare no noise differences; the same
+    look without it goes on from there.
 
     Existing images of these samples, neurons and settings are not made again. `quick`: "before" and
     "after" -> images made in `steps` steps. `whole`: those in all steps. `values`: known values of
@@ -82,6 +83,7 @@ class Look:
 
     first: int = FRESH
     confirm: bool = True
+    glance: bool = False
     quick: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)
     steps: int | None = None
     whole: Mapping[Seed, Image.Image] = field(default_factory=dict)
@@ -155,11 +157,11 @@ def verify(
     steps. `confirmed` is the largest similarity of an image in more steps to a quick untouched one
     of another seed or to the training image, and `seed` the position of that image.
     """
-    judges = judges or Judges()
+    judges = (judges or Judges()).remembering()
     noise: list[list[Image.Image]] = []
     values = dict(look.values)
     with spending() as spent:
-        if "score_before" not in values:
+        if "score_before" not in values and not look.glance:
             probe = fresh(model, prompt, settings, max(settings.samples, images), look.first)
             shown = probe.deltas(), probe.deltas(neurons)
             noise = [noise_pictures(deltas[:images]) for deltas in shown]
@@ -322,7 +324,7 @@ def _in_few(
         if WHOLE_DOUBT[0] < float(_highest(alike, one[0])[one[1]]) < WHOLE_DOUBT[1]:
             return None
     when = "after" if neurons and copies_in(shares(alike), "before") else "before"
-    if when in asked and not any(kind == when for kind, _ in settled):
+    if when in asked and not look.glance and not any(kind == when for kind, _ in settled):
         likeness, most = _highest(alike, when).max(0)
         alike = settle((when, int(most)))
         now = float(_highest(alike, when)[most])
