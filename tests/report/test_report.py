@@ -19,6 +19,7 @@ from _runs import HOLDOUT, LAYERS, TAU, Told, make_run, memorized, under
 from findnemo.errors import InputError
 from findnemo.report import render, write
 from findnemo.runs import Run
+from findnemo.training import VERDICTS
 
 FIRST, SECOND, MID = LAYERS
 HOSTILE = (
@@ -464,6 +465,20 @@ def test_a_fine_tune_is_advised_by_its_copies(tmp_path):
     copied = page.text.index("training pictures copied1 of 2 1 more nearly")
     assert advice < page.text.index(TRAINING["sentence"]) < copied
     assert copied < page.text.index("The one memory found is gone")
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_a_fine_tune_has_a_page_whatever_its_verdict(verdict, tmp_path, capsys):
+    from findnemo.cli._show import show_training
+
+    (lora,) = TRAINING["variants"]
+    base = lora | {"name": "base", "strength": None, "verdict": "copies"}
+    known = TRAINING | {"variants": [base, lora | {"verdict": verdict}]}
+    path = make_run(tmp_path / "run", [under("a")], training=known)
+    with Run.open(path) as run:
+        show_training(run)
+    assert verdict in page_of(path).text
+    assert verdict in capsys.readouterr().out
 
 
 def test_the_models_of_a_fine_tune_follow_its_five_figures(tmp_path):

@@ -86,7 +86,7 @@ def test_a_strength_that_copies_as_the_base_does_begins_nothing_and_may_be_taken
     assert told in sentence(found)
     assert choice(found)["name"] == "LoRA x 0.2"
     assert of_training(found, 7).sentence.endswith("; LoRA x 0.2 copies no more than the base.")
-    assert of_training(found, 7).why == ("instead",)
+    assert of_training(found, 7).why == ("instead", "confirm")
 
 
 def test_a_model_that_does_not_tell_is_never_taken_for_one_without_copies():
@@ -126,7 +126,7 @@ def test_a_main_model_that_copies_as_the_base_does_may_be_released():
 def test_the_pictures_at_which_copies_begin_are_those_that_were_taught():
     weak = model("LoRA x 0.2", "copies", 2, copies_of={"a.png": 1, "b.png": 2}, taught={"b.png": 2})
     found = about(weak, model("LoRA", "copies", 4), main="LoRA")
-    assert "Copies begin at the first model looked at, LoRA x 0.2 (b.png)." in sentence(found)
+    assert "Copies begin at LoRA x 0.2 (b.png); no lower strength was looked at." in sentence(found)
 
 
 def test_of_one_checkpoint_copies_begin_at_a_strength():

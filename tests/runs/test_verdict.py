@@ -218,7 +218,7 @@ def strength(share: float, verdict: str = "copies", copied: int = 2) -> dict:
         ([strength(0.16), strength(0.4)], "No strength from 0.16 to 1 is free of copies."),
         (
             [strength(0.16, "does not copy", 0)],
-            "you may release LoRA x 0.16 instead, with its strength written into the file",
+            "What you may release instead is LoRA x 0.16, with its strength written into the",
         ),
         (
             [strength(0.16, "cannot be said", 0)],
@@ -236,7 +236,12 @@ def test_what_was_tried_in_vain_is_not_advised_again(run, weaker, helps):
     assert helps in found.because
     assert ("No strength" in found.because) == helps.startswith("No strength")
     file = "findnemo export run --to adapter --take 'LoRA x 0.16' --out instead.safetensors"
-    assert (found.next_commands == (file,)) == ("instead" in helps)
+    again = (
+        "findnemo audit MODEL --lora instead.safetensors --train-images FOLDER --images 16 --out"
+        " run-instead"
+    )
+    assert (found.next_commands == (file, again)) == ("instead" in helps)
+    assert ("best of 2 models by 4 images of each caption" in found.because) == ("instead" in helps)
     more = "--lora-scale 0.16 --images 8 --out run-more-images"
     assert any(one.endswith(more) for one in found.next_commands) == ("do not tell" in helps)
 
@@ -262,7 +267,9 @@ def test_checkpoints_that_all_copy_are_advised_lower_strengths_too(run):
 def test_a_strength_that_has_lost_the_subject_is_told_as_such(left, nothing):
     weak = strength(0.1, "does not copy", 0) | {"subject": left}
     main, base = MAIN | {"strength": 1.0, "subject": 0.6}, BASE | {"subject": 0.402}
-    told = what_helps(about() | {"main": MAIN["name"], "variants": [base, weak, main]})
+    pictures = [{"group": 0, "ways": {"own": [4, 4]}}]
+    models = {"main": MAIN["name"], "variants": [base, weak, main], "pictures": pictures}
+    told = what_helps(about() | models)
     assert f"is {left:.2f} (as trained 0.60, base 0.40)" in told
     assert ("no more of the subject than the base" in told) == nothing
 
@@ -385,6 +392,8 @@ def test_every_command_and_option_that_is_advised_is_there():
                 strengths="0.4,1",
                 variant="LoRA",
                 unsure=" --lora-scale 0.1",
+                instead=audit,
+                confirming=16,
             ).split()
             known = {
                 flag for one in commands[name].params for flag in (*one.opts, *one.secondary_opts)

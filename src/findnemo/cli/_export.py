@@ -112,16 +112,20 @@ def export(
             if to or out or push:
                 raise InputError("--check writes nothing: leave --to, --out and --push out")
             wanted = selecting.take or "model with these neurons off"
-            _check(tasks.check_export(run, check, selecting, place, listener), check, wanted)
+            told = tasks.check_export(run, check, selecting, place, listener)
+            hint = (
+                "" if selecting.take else "; of a file written with --take NAME, give that here too"
+            )
+            _check(told, check, wanted, hint)
             return
         tasks.export(run, to or ("checkpoint",), out, selecting, place, push, force, listener)
 
 
-def _check(told: list[str], place: Path, wanted: str) -> None:
+def _check(told: list[str], place: Path, wanted: str, hint: str) -> None:
     """Report how an export differs from what it should be, and end with a failure if it does."""
     if told:
         for line in told[:MOST]:
             warn(line)
         more = f" (differences: {len(told)})"
-        warn(f"{place} is not the audited {wanted}{more}")
+        warn(f"{place} is not the audited {wanted}{more}{hint}")
         raise typer.Exit(FAILED)

@@ -157,11 +157,11 @@ def show_training(run: Run) -> None:
     if adds_up := captions_told(list(run.captions(stage="detect"))):
         tell(adds_up)
     tell(
-        f"\nCaptions of {plain(about['main'])}, and the neurons that are off for each. Copies: each"
-        " caption made a few other images with fresh seeds; the share of them that copies a picture"
-        " that the caption had copied (its own or another; if none, the image of another seed),"
-        " before → with the neurons off. Captions of other subjects are listed only if an image of"
-        " theirs is a copy."
+        f"\nCaptions of {plain(about['main'])}, and the neurons that are off for each. Copies: the"
+        " share of a few other images, with fresh seeds, that copy the image of another seed, before"
+        " → with the neurons off: whether the caption gives one picture again and again, be it a"
+        " training picture or not. Captions of other subjects are listed only if an image of theirs"
+        " is a copy."
     )
 
 

@@ -33,6 +33,7 @@ from findnemo.training import AS_BASE, STATES, WAYS
 
 TONES = {
     "copies": "bad",
+    AS_BASE: "",
     "does not copy": "good",
     "cannot be said": "",
     "copied": "bad",

@@ -80,13 +80,30 @@ def astray(about: Mapping[str, Any]) -> bool:
     was not measured, or if that way is no way: a CLIP that does not tell captions apart tells
     nothing of the repair.
     """
-    rows = [row_of(about, name) or {} for name in (BASE, about["main"], CLEANED)]
-    if any("a_clip" not in row for row in rows):
+    cleaned, limit = row_of(about, CLEANED) or {}, least_fit(about)
+    return limit is not None and "a_clip" in cleaned and bool(cleaned["a_clip"] < limit)
+
+
+def least_fit(about: Mapping[str, Any]) -> float | None:
+    """The fit to the captions (A_CLIP) that the model with its neurons off must keep (`astray`).
+
+    None if it was not measured, or if a CLIP tells captions apart so little that the fit tells
+    nothing.
+    """
+    base, main = (row_of(about, name) or {} for name in (BASE, about["main"]))
+    if "a_clip" not in base or "a_clip" not in main:
+        return None
+    floor: float = main.get("a_clip_other", 0.0)
+    whole = min(base["a_clip"], main["a_clip"]) - floor
+    return floor + KEPT * whole if whole > 0 else None
+
+
+def is_forgotten(about: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether a model shows no more of the subject than the base does, in two digits."""
+    base = row_of(about, BASE) or {}
+    if "subject" not in row or "subject" not in base:
         return False
-    base, main, cleaned = (row["a_clip"] for row in rows)
-    floor = rows[1].get("a_clip_other", 0.0)
-    whole = min(base, main) - floor
-    return bool(whole > 0 and cleaned - floor < KEPT * whole)
+    return bool(round(row["subject"], 2) <= round(base["subject"], 2))
 
 
 def is_beside_base(about: Mapping[str, Any]) -> bool:
@@ -130,15 +147,21 @@ def label(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 def variant_told(about: Mapping[str, Any], name: str) -> str:
     """What the audit says of one of its models, for somebody who takes it.
 
-    >>> row = {"name": "LoRA x 0.4", "verdict": "does not copy", "copies": 0, "of": 80}
-    >>> variant_told({"variants": [row]}, "LoRA x 0.4")
-    'what the audit says of LoRA x 0.4: does not copy (0 of 80 images are copies)'
+    >>> row = {"name": "LoRA x 0.4", "verdict": "as the base", "copied": 1, "copies": 0, "of": 80}
+    >>> row["copies_of"] = {"a.png": 2}
+    >>> said = variant_told({"variants": [row], "pictures": [{"group": 0}]}, "LoRA x 0.4")
+    >>> said[:74]
+    'what the audit says of LoRA x 0.4: as the base (it copies 1 of 1 training '
+    >>> said[74:]
+    'picture (a.png), by any prompt; 0 of 80 images of their captions are copies)'
     """
     row = row_of(about, name)
     assert row is not None
-    copies = f"{row['copies']} of {count(row['of'], 'image')} are copies"
+    told = f"it copies {row['copied']} of {count(different(about), 'training picture')}"
+    told += f"{_named(list(row.get('copies_of', {})))}, by any prompt; {row['copies']} of"
+    told += f" {count(row['of'], 'image')} of their captions are copies"
     advice = "" if row["verdict"] in FREE else "; do not release it"
-    return f"what the audit says of {name}: {label(about, row)} ({copies}){advice}"
+    return f"what the audit says of {name}: {label(about, row)} ({told}){advice}"
 
 
 def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -199,9 +222,11 @@ def sentence(about: Mapping[str, Any]) -> str:
         text += f" Of {main['alike']} more it cannot be told: images of the base are as like them."
     last, first = begins(about)
     if first is not None and len(series(about["variants"], about["main"])) > 1:
-        where = first if last else f"the first model looked at, {first}"
-        before = f"; {last} {unseen_in(about, last)}" if last else ""
-        text += f" Copies begin at {where}{_named(_taught_by(about, first))}{before}."
+        models = series(about["variants"], about["main"])
+        less = "earlier checkpoint" if models[0]["checkpoint"] != models[-1]["checkpoint"] else ""
+        none = f"no {less or 'lower strength'} was looked at"
+        before = f"{last} {unseen_in(about, last)}" if last else none
+        text += f" Copies begin at {first}{_named(_taught_by(about, first))}; {before}."
     if (cleaned := row_of(about, CLEANED)) is not None:
         text += f" With the neurons off {_left(about, main, cleaned)}."
         text += _kept(about, cleaned)
@@ -298,6 +323,10 @@ def _kept(about: Mapping[str, Any], cleaned: Mapping[str, Any]) -> str:
     text = f" Its {' and its '.join(told)}." if told else ""
     if "a_clip" not in cleaned:
         return f"{text} Whether its images follow the captions was not measured (--clip)."
+    if (limit := least_fit(about)) is not None:
+        text += f" They are off the captions under an A_CLIP of {limit:.2f}."
+    if is_forgotten(about, cleaned):
+        text += " It shows no more of the subject than the base does."
     if astray(about):
         text += " Its images no longer follow the captions: do not use it as it is."
     return text

@@ -36,6 +36,7 @@ from findnemo.runs.tuned import (
     choice,
     different,
     images_each,
+    is_forgotten,
     row_of,
     training_of,
     tuned,
@@ -52,7 +53,11 @@ RATE = (
     0.01  # a p-value that counts as evidence; too few hold-out captions to reach it are mentioned
 )
 HOW = "docs/fine-tunes.md, How to get rid of copies"
-INSTEAD = f"As far as copies go, you may release {{name}} instead{{written}}{{kept}} ({HOW})."
+INSTEAD = "What you may release instead is {name}{written}{kept}."
+CONFIRM = (
+    f" It is the best of {{models}} by {{images}} images of each caption, which is thin: audit its file"
+    f" with more of them before you release it ({HOW})."
+)
 LEFT_OF = "; its similarity to the subject is {own:.2f} (as trained {main:.2f}, base {base:.2f})"
 NOTHING_LEFT = ": it shows no more of the subject than the base does"
 WRITTEN = ", with its strength written into the file"
@@ -86,6 +91,7 @@ NEXT = {  # reason of a decision -> the command to run next
     "weaker": "{audit} --lora-scale {strengths} --out {run}",
     "cleaned": "findnemo export {run} --to adapter --out clean.safetensors",
     "instead": "findnemo export {run} --to adapter --take {variant} --out instead.safetensors",
+    "confirm": "{instead} --images {confirming} --out {run}-instead",
 }
 
 
@@ -260,6 +266,8 @@ def advice_of(
         because += f" {_reach(looked_at(run, of)[0])}"
     names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training)}
     names["images"] = str(2 * images_each(training)) if training else "8"
+    names["confirming"] = str(4 * images_each(training)) if training else "16"
+    names["instead"] = _audit_of(run, place, training, "instead.safetensors")
     weaker = strengths(training) if training else []
     names["strengths"] = ",".join(f"{strength:g}" for strength in weaker)
     settings = run.meta("settings")
@@ -313,13 +321,19 @@ def _form(run: Run) -> str:
     return "--to file --out clean.safetensors" if is_file else "--out clean"
 
 
-def _audit_of(run: Run, place: str, training: Mapping[str, Any] | None) -> str:
+def _audit_of(
+    run: Run, place: str, training: Mapping[str, Any] | None, lora: str | None = None
+) -> str:
     """The command that begins the audit of a run, as far as the run knows how it was started.
 
-    `training`: what the run keeps about training pictures, None without any.
+    `training`: what the run keeps about training pictures, None without any. `lora`: another file
+    to audit, in the place of the run's.
     """
     if training is not None:
         begun = training.get("begun") or ["MODEL", "--lora", "LORA", "--train-images", "FOLDER"]
+        if lora is not None and "--lora" in begun:
+            at = begun.index("--lora") + 1
+            begun = [*begun[:at], lora, *begun[at + 1 :]]
         return f"findnemo audit {shlex.join(begun)}"
     source = run.meta("source")
     is_shipped = source in KINDS and not run.meta("source_options")
@@ -411,7 +425,7 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
     why: tuple[str, ...] = ("weaker",) if strengths(about) else ("more images",) if unsure else ()
     if best is not None and best["name"] != CLEANED:
         other = f"; {best['name']} {unseen_in(about, best['name'])}"
-        why = ("instead",) if best["strength"] is not None else ()
+        why = ("instead", "confirm") if best["strength"] is not None else ()
     return Decision("hold", f"Do not release it: {pictures}{other}.", why)
 
 
@@ -447,9 +461,10 @@ def what_helps(about: Mapping[str, Any]) -> str:
         rows = {"own": best, "main": row_of(about, about["main"]), "base": row_of(about, BASE)}
         subjects = {name: row["subject"] for name, row in rows.items() if row and "subject" in row}
         kept = LEFT_OF.format(**subjects) if len(subjects) == len(rows) else ""
-        if kept and round(subjects["own"], 2) <= round(subjects["base"], 2):
+        if is_forgotten(about, best):
             kept += NOTHING_LEFT
-        return INSTEAD.format(name=best["name"], written=written, kept=kept)
+        many = {"models": count(len(tuned(about)), "model"), "images": images_each(about)}
+        return (INSTEAD + CONFIRM).format(name=best["name"], written=written, kept=kept, **many)
     models = tuned(about)
     unsure = [one["name"] for one in models if one["verdict"] == "cannot be said"]
     known = sorted({one["strength"] for one in models if one["strength"]})

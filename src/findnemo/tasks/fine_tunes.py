@@ -50,7 +50,7 @@ from findnemo.runs.fine_tunes import (
 )
 from findnemo.runs.fine_tunes import STAGE as PICTURES
 from findnemo.runs.stages import Progress
-from findnemo.runs.tuned import BASE, CLEANED
+from findnemo.runs.tuned import BASE, CLEANED, row_of
 from findnemo.runs.wording import count, joined
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
@@ -76,7 +76,7 @@ from findnemo.tasks.options import (
     Source,
     Workers,
 )
-from findnemo.training import MAIN, Canaries, Gallery, described, needed, read_canaries
+from findnemo.training import AS_BASE, MAIN, Canaries, Gallery, described, needed, read_canaries
 from findnemo.training.canaries import TABLE as CANARIES
 from findnemo.training.canaries import heldout_of
 
@@ -535,6 +535,8 @@ def audit_fine_tune(
     about = summary(given.subject, variants, main.name, given.root, given.notes, begun)
     listener.say(about["sentence"])
     table, copied = _table(variants[-1], given, str(tuned.train_images))
+    if (row_of(about, main.name) or {}).get("verdict") == AS_BASE:
+        copied = {}  # the training taught it none: there is nothing to search for
     plan = replace(asked.plan, image_settings=given.settings, copied=copied, training=given.digest)
     asked = replace(asked, table=table, plan=plan, folder=given.root)
     with at_work(main.source, workers, listener) as pool:
