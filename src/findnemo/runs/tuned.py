@@ -187,6 +187,18 @@ def images_each(about: Mapping[str, Any]) -> int:
     return max((of for found in asked if found for of in found[1:]), default=4)
 
 
+def confirming(about: Mapping[str, Any]) -> tuple[int, int]:
+    """How many images of each training caption were made, and how many of each prompt to make to
+    confirm a model: four times as many, and not fewer of any prompt than now.
+
+    >>> confirming({"pictures": [{"ways": {"own": [1, 4], "trigger": [0, 16]}}]})
+    (4, 16)
+    """
+    asked = (one["ways"].get("own") for one in about["pictures"])
+    own = next((found[1] for found in asked if found), images_each(about))
+    return own, max(4 * own, images_each(about))
+
+
 def sentence(about: Mapping[str, Any]) -> str:
     """The result of a fine-tune audit in a few words."""
     main = row_of(about, about["main"])

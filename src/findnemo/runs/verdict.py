@@ -34,6 +34,7 @@ from findnemo.runs.tuned import (
     FREE,
     astray,
     choice,
+    confirming,
     different,
     images_each,
     is_forgotten,
@@ -266,7 +267,7 @@ def advice_of(
         because += f" {_reach(looked_at(run, of)[0])}"
     names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training)}
     names["images"] = str(2 * images_each(training)) if training else "8"
-    names["confirming"] = str(4 * images_each(training)) if training else "16"
+    names["confirming"] = str(confirming(training)[1]) if training else ""
     names["instead"] = _audit_of(run, place, training, "instead.safetensors")
     weaker = strengths(training) if training else []
     names["strengths"] = ",".join(f"{strength:g}" for strength in weaker)
@@ -463,7 +464,7 @@ def what_helps(about: Mapping[str, Any]) -> str:
         kept = LEFT_OF.format(**subjects) if len(subjects) == len(rows) else ""
         if is_forgotten(about, best):
             kept += NOTHING_LEFT
-        many = {"models": count(len(tuned(about)), "model"), "images": images_each(about)}
+        many = {"models": count(len(tuned(about)), "model"), "images": confirming(about)[0]}
         return (INSTEAD + CONFIRM).format(name=best["name"], written=written, kept=kept, **many)
     models = tuned(about)
     unsure = [one["name"] for one in models if one["verdict"] == "cannot be said"]
