@@ -202,7 +202,7 @@ def test_other_image_settings_make_again_what_depends_on_them(judged, usual, wit
     assert rows(without) == rows(tmp_path / "fresh")
     with pytest.MonkeyPatch.context() as patch:  # what was put aside comes back
         patch.setattr(AUDIT, "localize", never)
-        patch.setattr(AUDIT, "scan", never)
+        patch.setattr("findnemo.runs.work.scan", never)
         assert again(without, *usual, "--guidance", 7, "--quiet").status == 0
     assert rows(without) == before
 

@@ -59,6 +59,7 @@ def calibration(model):
     return calibrated(model)
 
 
+WORK = importlib.import_module("findnemo.runs.work")
 MODULE = importlib.import_module("findnemo.runs.audit")  # `findnemo.runs.audit` is the function
 
 
@@ -629,7 +630,8 @@ class Stages:
             key = (name, prompt)
             if name == "verify":  # of these neurons, with or without images that are there
                 look = rest[-1]
-                key = (*key, rest[0], look.first, *sorted(look.quick), *sorted(look.whole, key=str))
+                made = (*sorted(look.quick), *sorted(look.whole, key=str))
+                key = (*key, rest[0], look.first, look.glance, *look.values.items(), *made)
             if key not in self.memory:
                 self.memory[key] = function(model, prompt, *rest)
             self.tick("answered " + name, prompt)
@@ -660,8 +662,8 @@ class Stages:
 @pytest.fixture
 def stages(monkeypatch):
     watch = Stages()
-    for name in ("localize", "verify"):
-        monkeypatch.setattr(MODULE, name, watch.wrap(name, getattr(MODULE, name)))
+    for module, name in ((MODULE, "localize"), (WORK, "verify")):
+        monkeypatch.setattr(module, name, watch.wrap(name, getattr(module, name)))
     monkeypatch.setattr(MODULE, "detect_many", watch.wrap_group("detect", MODULE.detect_many))
     for name in ("enter", "quality"):
         monkeypatch.setattr(MODULE, name, watch.wrap_plain(name, getattr(MODULE, name)))

@@ -298,7 +298,7 @@ def fake_stage(out, rows):
         from functools import partial
 
         from findnemo.runs import Dispatch, Unit, drive
-        from findnemo.runs.audit import commit
+        from findnemo.runs.work import commit
 
         captions, count = list_open(run, "detect", size=32)
         units = (Unit(tuple((c, None) for c in group)) for group in groups(run, 32))

@@ -18,10 +18,11 @@ from findnemo.metrics import Judges
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Run, Work, all_neurons, ask_all, neurons_of, standing, start
-from findnemo.runs.audit import check_union, commit
 from findnemo.runs.export import row
 from findnemo.runs.standing import joined, judged, switched_off
+from findnemo.runs.together import check_union
 from findnemo.runs.union import ROUNDS, digest_of, first_sample, grouped, settle, told
+from findnemo.runs.work import commit
 from findnemo.runs.worklist import list_open
 from findnemo.seeds import AGAIN, FRESH
 from findnemo.settings import PAPER

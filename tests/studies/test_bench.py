@@ -8,9 +8,10 @@ import pytest
 
 from findnemo.errors import InputError, NumericalError, StoppedError
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs.audit import Answer, neurons_of
 from findnemo.runs.compare import localized_captions
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
+from findnemo.runs.work import Answer
 from findnemo.studies import STUDIES, study
 
 

@@ -20,7 +20,6 @@ from findnemo.metrics.kind import is_memory
 from findnemo.mitigation import MITIGATIONS
 from findnemo.prompts import Prompt
 from findnemo.runs import Work, audit, start
-from findnemo.runs.audit import neurons_of
 from findnemo.runs.calibrating import as_published
 from findnemo.runs.compare import (
     compare,
@@ -31,6 +30,7 @@ from findnemo.runs.compare import (
     switched_off,
 )
 from findnemo.runs.ordinary import ordinary
+from findnemo.runs.standing import neurons_of
 from findnemo.runs.workers import Serial
 from findnemo.studies import Bench, not_memorized, under_tau
 from findnemo.studies._published import DETECTOR, HOLDOUT, TABLE2, UNRELATED

@@ -22,7 +22,7 @@ from findnemo.images import generate
 from findnemo.metrics import Inception, fid, kid
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import read_prompts, read_training
-from findnemo.runs.audit import all_neurons
+from findnemo.runs.standing import all_neurons
 from findnemo.seeds import FRESH, UNTOUCHED
 from findnemo.studies import STUDIES, Bench, Reference, write
 from findnemo.studies.fig5 import fig5a

@@ -12,8 +12,8 @@ from PIL import Image
 import findnemo
 from findnemo.edits import deactivate
 from findnemo.errors import InputError
-from findnemo.runs.audit import neurons_of
 from findnemo.runs.compare import apart, compare, kept_images
+from findnemo.runs.standing import neurons_of
 from findnemo.studies.table1 import table
 from findnemo.tasks import Studying
 from findnemo.tasks.comparing import _pictured

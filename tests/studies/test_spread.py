@@ -16,7 +16,7 @@ import findnemo
 from findnemo.metrics import Judges
 from findnemo.prompts import Prompt
 from findnemo.runs import audit, start
-from findnemo.runs.audit import all_neurons, neurons_of
+from findnemo.runs.standing import all_neurons, neurons_of
 from findnemo.runs.workers import Facts, Loader
 from findnemo.studies import Bench, study
 

@@ -20,8 +20,8 @@ from findnemo.edits import deactivate
 from findnemo.localization import out_of_distribution_neurons
 from findnemo.neurons import NeuronSet
 from findnemo.passes.deltas import Probe
-from findnemo.runs.audit import all_neurons, neurons_of
 from findnemo.runs.compare import methods as compared
+from findnemo.runs.standing import all_neurons, neurons_of
 from findnemo.scores import pairwise, ssim
 from findnemo.studies import STUDIES, Bench, study
 from findnemo.studies._nemo import listing, with_tau

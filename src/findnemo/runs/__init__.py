@@ -6,7 +6,7 @@ robustness, demo and what lies under them.
 
 from findnemo.runs._lock import acquire
 from findnemo.runs._places import refuse_links
-from findnemo.runs.audit import Answer, Plan, Work, answer, audit, start
+from findnemo.runs.audit import answer, audit, start
 from findnemo.runs.calibrating import calibrate_with
 from findnemo.runs.discoveries import (
     Discoveries,
@@ -36,6 +36,7 @@ from findnemo.runs.standing import (
 from findnemo.runs.stopping import stopping
 from findnemo.runs.store import Caption, Run, captions_of, refuse_foreign, settings_of
 from findnemo.runs.table import Shard, ask_all, enter
+from findnemo.runs.work import Answer, Plan, Work
 from findnemo.runs.workers import Dispatch, Facts, Loader, Outcome, Pool, Serial, Task, Unit, drive
 
 __all__ = [

@@ -36,7 +36,7 @@ from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.passes import counting
 from findnemo.runs._same import require_same
-from findnemo.runs.audit import Answer, Item, Tools, Work, attempted, commit, keep, not_memorized
+from findnemo.runs.audit import not_memorized
 from findnemo.runs.calibrating import as_published
 from findnemo.runs.changing import BEGAN, CHANGEABLE
 from findnemo.runs.ordinary import ordinary
@@ -45,6 +45,7 @@ from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import neurons_of, treated
 from findnemo.runs.store import Caption, Run, settings_of
 from findnemo.runs.table import ask_all
+from findnemo.runs.work import Answer, Item, Tools, Work, attempted, commit, keep
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.plugins import answering

@@ -30,11 +30,12 @@ from findnemo.metrics import Judges
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt, TrainingPicture
-from findnemo.runs.audit import Answer, attempted, commit, remember_source
+from findnemo.runs.audit import remember_source
 from findnemo.runs.stages import Progress, Stage, run_stage
 from findnemo.runs.store import VARIANTS, WATCHED, Caption, Run
 from findnemo.runs.table import enter
 from findnemo.runs.tuned import BASE, copied_by, sentence, worst
+from findnemo.runs.work import Answer, attempted, commit
 from findnemo.runs.workers import Pool, Unit
 from findnemo.runs.worklist import groups, list_open
 from findnemo.seeds import TRAINED

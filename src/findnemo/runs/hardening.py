@@ -16,7 +16,7 @@ from findnemo.models import Model, load
 from findnemo.neurons import EMPTY
 from findnemo.robustness.harden import Hardening, harden, kept, lesson
 from findnemo.runs._tried import HARDENED, OFF, UNTOUCHED
-from findnemo.runs.audit import Work, not_memorized
+from findnemo.runs.audit import not_memorized
 from findnemo.runs.robustness import (
     Effort,
     against,
@@ -32,6 +32,7 @@ from findnemo.runs.stages import Progress, no_progress
 from findnemo.runs.standing import all_neurons
 from findnemo.runs.store import Caption
 from findnemo.runs.wording import count
+from findnemo.runs.work import Work
 from findnemo.runs.workers import Pool, never
 from findnemo.seeds import FRESH, REFERENCE
 from findnemo.stats import bootstrap

@@ -18,11 +18,12 @@ from findnemo.images import intact_png
 from findnemo.metrics import Judges
 from findnemo.models import Model
 from findnemo.runs._same import require_same
-from findnemo.runs.audit import Answer, Plan, Tools, Work, attempted, keep, verified
+from findnemo.runs.audit import verified
 from findnemo.runs.changing import PICTURED
 from findnemo.runs.results import Verified
 from findnemo.runs.stages import Progress, Stage, run_stage
 from findnemo.runs.store import Caption, Run
+from findnemo.runs.work import Answer, Plan, Tools, Work, attempted, keep
 from findnemo.runs.workers import Event, Pool, Unit
 from findnemo.verification import Look
 

@@ -47,11 +47,11 @@ from findnemo.runs._tried import (
     attack_summary,
     attempts_summary,
 )
-from findnemo.runs.audit import Answer, Work
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import all_neurons, switched_off
 from findnemo.runs.store import Caption
 from findnemo.runs.wording import count
+from findnemo.runs.work import Answer, Work
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runtime.memory import named
 

@@ -25,7 +25,6 @@ from findnemo.images import ImageSettings, png
 from findnemo.metrics.kind import is_memory
 from findnemo.neurons import NeuronSet
 from findnemo.passes import score
-from findnemo.runs.audit import Answer, Tools, Work
 from findnemo.runs.calibrating import as_published
 from findnemo.runs.compare import (
     LISTING,
@@ -41,6 +40,7 @@ from findnemo.runs.overview import layers_shown, sampler_of
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption, settings_of
+from findnemo.runs.work import Answer, Tools, Work
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runtime.memory import named
 from findnemo.settings import Settings

@@ -11,8 +11,8 @@ import numpy as np
 
 from findnemo.calibration import Calibration
 from findnemo.localization import evidence, out_of_distribution_neurons
-from findnemo.runs.audit import Answer
 from findnemo.runs.store import Caption
+from findnemo.runs.work import Answer
 from findnemo.studies._bench import Bench, Desk, Study, by_type
 from findnemo.studies._figure import figure
 from findnemo.studies._table import Table

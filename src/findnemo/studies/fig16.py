@@ -20,10 +20,10 @@ from findnemo.files.originals import picture
 from findnemo.metrics.copies import COPY
 from findnemo.models import Model
 from findnemo.neurons import EMPTY
-from findnemo.runs.audit import Answer
 from findnemo.runs.compare import kept_images, made
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
+from findnemo.runs.work import Answer
 from findnemo.studies._bench import Bench, Desk, Job, Study, by_type, edited
 from findnemo.studies._figure import picture_grid
 from findnemo.studies._images import EFFECTS, medians

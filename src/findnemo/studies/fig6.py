@@ -15,10 +15,10 @@ from findnemo.errors import InputError
 from findnemo.images import generate
 from findnemo.metrics import memory_type
 from findnemo.metrics.kind import IMAGES, VERBATIM, is_memory
-from findnemo.runs.audit import Answer
 from findnemo.runs.standing import treated
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.wording import count
+from findnemo.runs.work import Answer
 from findnemo.seeds import FRESH
 from findnemo.studies._bench import Bench, Desk, Job, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure, ink

@@ -21,9 +21,9 @@ from findnemo.localization import frequency, iou, localize, pairwise_iou
 from findnemo.models import Model, load
 from findnemo.neurons import NeuronSet
 from findnemo.prompts.paraphrases import paraphrases
-from findnemo.runs.audit import Answer
 from findnemo.runs.store import Caption
 from findnemo.runs.wording import count
+from findnemo.runs.work import Answer
 from findnemo.stats import bootstrap
 from findnemo.studies._bench import Bench, Desk, Job, Study
 from findnemo.studies._table import Cell, Table

@@ -7,9 +7,9 @@ from functools import partial
 
 from findnemo.calibration import Calibration
 from findnemo.localization import localize
-from findnemo.runs.audit import Answer
 from findnemo.runs.store import Caption
 from findnemo.runs.wording import count
+from findnemo.runs.work import Answer
 from findnemo.stats.robust import mean_std
 from findnemo.studies._bench import Bench, Desk, Study, by_type
 from findnemo.studies._nemo import ENCODER, listing, stopped

@@ -1,0 +1,224 @@
+"""Look at every memorized caption with the neurons of all captions off together, and search further
+for what came back: the work that `union.settle` asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from findnemo.calibration import Calibration
+from findnemo.files.fetch import RefusedError
+from findnemo.files.originals import picture
+from findnemo.localization import DEFAULT, localize_further
+from findnemo.metrics import Judges
+from findnemo.metrics.copies import copies_in
+from findnemo.models import Model
+from findnemo.neurons import NeuronSet
+from findnemo.passes import group_size, search_group, side_by_side
+from findnemo.runs.results import Together
+from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
+from findnemo.runs.standing import cleaned, image_name, neurons_of
+from findnemo.runs.store import Caption
+from findnemo.runs.union import Union, digest_of, first_sample, grouped, settle
+from findnemo.runs.work import (
+    Answer,
+    Item,
+    Plan,
+    Tools,
+    Work,
+    answered,
+    attempted,
+    keep,
+    originals_of,
+    pictures_of,
+    scope_of,
+    verify_with,
+)
+from findnemo.runs.workers import Event, Pool, Serial, Step, Unit, never
+from findnemo.seeds import FRESH
+from findnemo.verification import Look, copying_seeds
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# training images of a caption, and its known pictures
+Seen = tuple[tuple["Image.Image", ...], Look]
+
+
+UNION_STAGES = {  # kind of stage -> what progress calls it
+    "glance": "verify, all neurons together",
+    "union": "confirm, all neurons together",
+    "further": "localize, captions that came back",
+}
+
+
+def check_union(
+    work: Work,
+    pool: Pool | None = None,
+    progress: Progress = no_progress,
+    stop: Callable[[], bool] = never,
+) -> bool:
+    """Look at every memorized caption with the neurons of all captions off together, and search
+    further for captions that copy again (`union.settle`).
+
+    Returns whether everything was done before `stop()`. The images of verification serve as
+    untouched ones. Results are committed as they come.
+    """
+    run = work.run
+    pool = pool or Serial(work.model)
+    run.backup()
+
+    def look(union: Union, captions: Sequence[Caption], glance: bool) -> bool:
+        if all(union.looked in caption.results for caption in captions):
+            return not stop()
+        # one image, or all steps from the start, leave nothing to confirm
+        glance = glance and work.plan.images > 1 and not work.plan.thorough
+        stage = union.glanced if glance else union.looked
+        step = partial(
+            _looked,
+            neurons=union.neurons,
+            calibration=work.calibration,
+            plan=work.plan,
+            judges=work.judges,
+        )
+
+        def about(caption: Caption) -> Seen:
+            known = replace(_look(work, union, caption), glance=glance)
+            return originals_of(work, "verify", caption), known
+
+        return _answer_of_union(work, pool, stage, step, captions, about, progress, stop)
+
+    def go_on(union: Union, captions: Sequence[Caption]) -> bool:
+        if work.plan.search != DEFAULT:  # a published procedure stays unchanged
+            return True
+        scope = scope_of(work, pool, progress)
+        step = partial(
+            _further,
+            neurons=union.neurons,
+            calibration=work.calibration,
+            plan=replace(work.plan, scope=scope),
+        )
+        about = partial(originals_of, work, "localize")
+        return _answer_of_union(work, pool, union.further, step, captions, about, progress, stop)
+
+    return settle(run, look, go_on)
+
+
+def _look(work: Work, union: Union, caption: Caption) -> Look:
+    """How to look at a caption: the samples, and the images of them that a glance made, or else
+    verification.
+
+    Images with neurons off are reused if verification had the same neurons off.
+    """
+    first = first_sample(caption, work.plan.images)
+    positions = range(work.plan.images)
+    glance: Together | None = caption.decoded(union.glanced)
+    own = caption.verified if first == FRESH else None
+    seen = glance or own
+    if seen is None or not positions:
+        return Look(first)
+    folder, stage = work.run.path, "verify"
+    whens = ["before", *["after"] * (glance is not None or neurons_of(caption) == union.neurons)]
+    whole = {(when, k): folder for when in whens for k in positions} if own is not None else {}
+    if glance is not None:
+        folder, stage = folder / cleaned(union.digests[-1]), union.glanced
+        whole = {one: at for one, at in whole.items() if one[0] == "before"}
+        every = [(when, k) for when in whens for k in positions]
+        whole |= dict.fromkeys(every if glance.steps is None else glance.whole, folder)
+    images = Path("images") / caption.slug
+    try:
+        made = {
+            when: [
+                picture(folder / images / f"{image_name(caption, when, stage)}-{k:02d}.png")
+                for k in positions
+            ]
+            for when in whens
+        }
+        known = {
+            (when, k): picture(file)
+            for (when, k), at in whole.items()
+            if (file := at / images / f"{when}-{k:02d}.png").exists()
+        }
+    except RefusedError:  # a picture is lost or damaged: make them again
+        return Look(first)
+    quick = {} if seen.steps is None else made
+    spent = {} if glance is None else {"evaluations": glance.evaluations or 0}
+    return Look(first, quick=quick, steps=seen.steps, whole=known, values=spent)
+
+
+def _looked(
+    model: Model,
+    items: Sequence[tuple[Caption, Seen]],
+    neurons: NeuronSet,
+    calibration: Calibration,
+    plan: Plan,
+    judges: Judges,
+) -> list[Answer]:
+    """What captions that share passes look like with `neurons` off: the step of a worker."""
+    known = {caption.id: originals for caption, (originals, _) in items}
+    tools = Tools(model, calibration, plan, judges, lambda c: next(iter(known[c.id]), None))
+
+    def one(caption: Caption, look: Look) -> Answer:
+        result = verify_with(tools, caption, neurons, look)
+        about: dict[str, Any] = {"first": look.first}
+        if look.glance:
+            about["whole"] = sorted(result.looked.whole)
+        if copies_in(result.values, "after"):
+            about["back"] = [look.first + k for k in copying_seeds(result.looked)]
+        files = pictures_of(caption, result, len(neurons), tools.original(caption))
+        place = cleaned(digest_of(neurons))
+        return Answer(
+            result.values | about, {f"{place}/{file}": data for file, data in files.items()}
+        )
+
+    steps = [partial(attempted, model, partial(one, caption, look)) for caption, (_, look) in items]
+    return side_by_side(model, steps)
+
+
+def _further(
+    model: Model, items: Sequence[Item], neurons: NeuronSet, calibration: Calibration, plan: Plan
+) -> list[Answer]:
+    """Search further for captions that share passes, with `neurons` off: the step of a worker."""
+
+    def one(caption: Caption, originals: Sequence[Image.Image]) -> Answer:
+        failed = () if caption.together is None else caption.together.back
+        scope = "all" if plan.scope == "auto" else plan.scope
+        about = (model, caption.text, calibration, neurons, failed)
+        return Answer(
+            localize_further(*about, plan.image_settings, scope, plan.thorough, originals).to_json()
+        )
+
+    return side_by_side(model, [partial(attempted, model, partial(one, *item)) for item in items])
+
+
+def _answer_of_union(
+    work: Work,
+    pool: Pool,
+    stage: str,
+    step: Step,
+    captions: Sequence[Caption],
+    about: Callable[[Caption], Any],
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> bool:
+    """Answer a stage for the captions that have no answer yet; return whether all was done before
+    `stop()`.
+
+    Captions are grouped to share passes, and groups are computed whole.
+    """
+    open_ = {c.id for c in captions if stage not in c.results}
+    shared = grouped(captions, search_group(work.model), group_size(work.model))
+    groups = [group for group in shared if open_ & {c.id for c in group}]
+    units = (Unit(tuple((c, about(c)) for c in group)) for group in groups)
+
+    def write(events: Sequence[Event]) -> int:
+        return keep(work.run, [one for one in answered(stage, events) if one[0].id in open_])
+
+    name = UNION_STAGES[stage.partition(":")[0]]
+    if groups:
+        run_stage(Stage(name, step, units, len(groups), write, len(open_)), pool, progress, stop)
+    return not stop()

@@ -1,0 +1,308 @@
+"""What a stage of an audit works with and what it answers: plan, tools, answers, and how answers
+become part of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from findnemo.calibration import Calibration
+from findnemo.errors import FindnemoError
+from findnemo.files.originals import picture
+from findnemo.files.writing import write_all
+from findnemo.images import ImageSettings, check_images, png, sheet
+from findnemo.localization import DEFAULT, Bystanders, Scan, bystanders, scan
+from findnemo.metrics import Judges
+from findnemo.models import Model
+from findnemo.neurons import NeuronSet
+from findnemo.runs.stages import Progress
+from findnemo.runs.standing import STAGES, treated
+from findnemo.runs.store import Caption, Run
+from findnemo.runs.union import forget
+from findnemo.runs.wording import count
+from findnemo.runs.workers import Event, Pool, answer_of
+from findnemo.runs.worklist import on_list
+from findnemo.runtime.memory import named
+from findnemo.verification import Look, Verification, verify
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# memorized captions at most that are scanned for the layers that carry copies
+SCANNED = 12
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an audit does besides the calibration's settings.
+
+    `fdr`: false discovery rate of the list of captions; all captions are then scored with all
+    seeds. `miss`: share of memories that may be lost because detection ends early
+    (`detection.detect`), None if it does not end early. `judges`: sources of the copy descriptor
+    ("descriptor") and of the CLIP ("clip"). `quality_prompts`: unrelated captions for the quality
+    check. `max_impact`: among the sets that remove a memory, prefer one that changes the captions
+    `unrelated` by no more than this. `scope`: value layers in which neurons are searched, "paper",
+    "all", or "auto", which follows a scan of the model (`localization.scope`). `copied`: captions
+    whose finished images are copies of training pictures, each with the files of those pictures;
+    they are memorized whatever their score is. `training`: digest of the training pictures and of
+    the copies seen. `thorough`: all pictures that decide are made in all steps, as in runs whose
+    settings do not mention it.
+    """
+
+    search: str = DEFAULT
+    images: int = 4
+    image_settings: ImageSettings = field(default_factory=ImageSettings)
+    judges: Mapping[str, str] = field(default_factory=dict)
+    quality_prompts: int = 16
+    fdr: float | None = None
+    miss: float | None = None
+    max_impact: float | None = None
+    unrelated: tuple[str, ...] = ()
+    scope: str = "auto"
+    copied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    training: str | None = None
+    thorough: bool = False
+
+    def settings(self, model: Model, calibration: Calibration) -> dict[str, Any]:
+        """Everything that a result depends on; a run directory holds results of one such set only.
+
+        Without images the settings name no part that makes pictures.
+        """
+        if self.images:
+            check_images(model, self.image_settings)
+        identity = model.identity
+        settings = {
+            "model": identity.fingerprint,
+            "identity": identity.to_json(pictures=bool(self.images)),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "calibration": calibration.settings.to_json(),
+            "tau": calibration.tau,
+            "search": self.search,
+            "images": self.images,
+            "image_settings": self.image_settings.to_json(),
+            "judges": dict(self.judges),
+        }
+        if self.search == DEFAULT:
+            settings["scope"] = self.scope
+        if not self.thorough:
+            settings["thorough"] = False
+        if self.fdr is not None:
+            settings["fdr"] = self.fdr
+        if self.miss is not None:
+            settings["miss"] = self.miss
+        if self.training is not None:
+            settings["training"] = self.training
+        if self.max_impact is not None:
+            settings |= {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}
+        return settings
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a stage needs to answer: model, calibration, plan, judges and known training images.
+
+    There is no run: workers have none. `copied`: the training images that a caption was seen to
+    reproduce. `made`: the stored pictures of the caption.
+    """
+
+    model: Model
+    calibration: Calibration
+    plan: Plan
+    judges: Judges = field(default_factory=Judges)
+    original: Callable[[Caption], Image.Image | None] = lambda caption: None
+    copied: Callable[[Caption], Sequence[Image.Image]] = lambda caption: ()
+    made: Callable[[Caption], Look] = lambda caption: Look()
+
+    @property
+    def bystanders(self) -> Bystanders | tuple[()]:
+        """The captions on which the impact of a set is measured; empty without
+        `Plan.max_impact`.
+        """
+        if self.plan.max_impact is None:
+            return ()
+        return bystanders(self.model, self.plan.unrelated, self.calibration.settings)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a driver needs: the tools, and the run that only the driver writes to.
+
+    `model`: the model, or facts about the models of the workers (`Pool.model`).
+    """
+
+    run: Run
+    model: Model
+    calibration: Calibration
+    plan: Plan
+    judges: Judges = field(default_factory=Judges)
+    original: Callable[[Caption], Image.Image | None] = lambda caption: None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a stage answers for a caption: a JSON payload and files, or why it failed.
+
+    `files`: path in the run directory -> content.
+    """
+
+    payload: dict[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    error: str | None = None
+
+
+def scope_of(work: Work, pool: Pool, progress: Progress) -> str:
+    """The value layers to search: those of the plan, or those that a scan of the first captions
+    over tau names. The run keeps the result of the scan.
+    """
+    run = work.run
+    plan = work.plan
+    if plan.scope != "auto" or plan.search != DEFAULT:
+        return plan.scope
+    if (kept := run.meta("scan")) is None:
+        found = (c.text for c in run.captions(stage="detect") if treated(c))
+        texts = tuple(islice(found, SCANNED))
+        if not texts:
+            return "all"
+        step = partial(
+            _scanned,
+            settings=plan.image_settings,
+            seed=work.calibration.settings.seed,
+            thorough=plan.thorough,
+        )
+        kept = answer_of(pool, step, texts, "scan of layers", progress)
+        run.set_meta("scan", kept)
+    return Scan.from_json(kept).scope
+
+
+def _scanned(
+    model: Model, items: Sequence[Sequence[str]], settings: ImageSettings, seed: int, thorough: bool
+) -> list[dict[str, Any]]:
+    return [scan(model, prompts, settings, seed, thorough).to_json() for prompts in items]
+
+
+def originals_of(work: Work, stage: str, caption: Caption) -> tuple[Image.Image, ...]:
+    """The training images of a caption that a stage looks at; workers cannot read the run."""
+    if stage == "localize":
+        return tuple(picture(file) for file in work.plan.copied.get(caption.text, ()))
+    original = work.original(caption) if stage == "verify" and work.plan.images else None
+    return () if original is None else (original,)
+
+
+def commit(run: Run, stage: str, events: Sequence[Event]) -> int:
+    """Write what became known at one time, files first, in one transaction; return how many listed
+    captions it answers.
+
+    A group is computed whole even if the run holds answers for a part of it. Its captions then
+    share the same passes as in an undisturbed audit, so the results are the same to the last bit.
+    Only the open answers are committed.
+    """
+    known = answered(stage, events)
+    open_ = on_list(run, [caption for caption, *_ in known])
+    if stage in STAGES:
+        forget(run)
+    return keep(run, [found for found in known if found[0].id in open_])
+
+
+def answered(stage: str, events: Sequence[Event]) -> list[tuple[Caption, str, Answer, float]]:
+    """The answer for every caption of the events, as arguments of `keep`."""
+    return [
+        (caption, stage, answer, event.seconds / len(event.unit.items))
+        for event in events
+        for (caption, _), answer in zip(event.unit.items, _answers_of(event), strict=True)
+    ]
+
+
+def _answers_of(event: Event) -> list[Answer]:
+    """One answer for every item of a unit."""
+    return [Answer(error=event.aside)] * len(event.unit.items) if event.aside else event.answers
+
+
+def keep(run: Run, answers: Sequence[tuple[Caption, str, Answer, float]]) -> int:
+    """Write answers, files first, in one transaction; return how many there are.
+
+    `answers`: caption, stage, answer and seconds of each.
+    """
+    write_all(
+        {
+            run.path / file: data
+            for _, _, answer, _ in answers
+            for file, data in answer.files.items()
+        }
+    )
+    run.record_all(
+        (caption.id, stage, answer.payload, seconds, answer.error)
+        for caption, stage, answer, seconds in answers
+    )
+    return len(answers)
+
+
+def attempted(model: Model, do: Callable[[], Answer]) -> Answer:
+    """The answer of `do` for one caption, or its error as an answer."""
+    try:
+        with named(model.device, "a single caption"):
+            return do()
+    except FindnemoError as problem:
+        return Answer(error=str(problem))
+
+
+Item = tuple[Caption, tuple["Image.Image", ...]]
+
+
+def verify_with(tools: Tools, caption: Caption, neurons: NeuronSet, look: Look) -> Verification:
+    plan = tools.plan
+    return verify(
+        tools.model,
+        caption.text,
+        neurons,
+        tools.calibration.settings,
+        plan.images,
+        plan.image_settings,
+        replace(tools.judges, original=tools.original(caption)),
+        tools.calibration.tau,
+        plan.thorough,
+        look,
+    )
+
+
+def pictures_of(
+    caption: Caption, result: Verification, neurons: int, original: Image.Image | None
+) -> dict[str, bytes]:
+    """The files of a verification: finished images, noise differences, training image and a sheet.
+
+    There are none without images. Names of quick images begin with `quick-`
+    (`quick-before-00.png`). Images that were made again in all steps have the usual names.
+    """
+    if not result.before:
+        return {}
+    images = f"images/{caption.slug}"
+    noise = f"noise/{caption.slug}"
+    looked = result.looked
+    kind = "" if looked.steps is None else "quick-"
+    files = _numbered(images, **{f"{kind}before": result.before, f"{kind}after": result.after})
+    for (when, seed), image in looked.whole.items():
+        files[f"{images}/{when}-{seed:02d}.png"] = png(image)
+    files |= _numbered(noise, before=result.noise_before, after=result.noise_after)
+    if original is not None:
+        small = original.copy()
+        small.thumbnail(result.before[0].size)
+        files[f"{images}/original.png"] = png(small)
+    after = f"after: {count(neurons, 'neuron')} off"
+    steps = "" if looked.steps is None else f", in {looked.steps} steps"
+    rows = [(f"before{steps}", result.before), (f"{after}{steps}", result.after)]
+    for when in ("before", "after"):
+        if whole := [image for (one, _), image in looked.whole.items() if one == when]:
+            rows.append((f"{when}, in all steps", whole))
+    return files | {f"sheets/{caption.slug}.png": png(sheet(caption.text, rows, original))}
+
+
+def _numbered(folder: str, **rows: Sequence[Image.Image]) -> dict[str, bytes]:
+    """Pictures as `name-00.png`, `name-01.png`, ..."""
+    return {
+        f"{folder}/{name}-{k:02d}.png": png(one)
+        for name, pictures in rows.items()
+        for k, one in enumerate(pictures)
+    }
