@@ -13,6 +13,7 @@ from findnemo.runs.tuned import (
     CLEANED,
     astray,
     begins,
+    beside,
     captions_told,
     choice,
     controls_told,
@@ -73,7 +74,7 @@ def test_copies_begin_at_a_checkpoint_of_the_main_strength():
     models = grid((0.6, 1.0), ("c1", "c2", "c3"), {("c2", 1.0), ("c3", 1.0), ("c3", 0.6)})
     found = about(*models, main="c3 x 1.0")
     assert begins(found) == ("c1 x 1.0", "c2 x 1.0")
-    assert "Copies begin at c2 x 1.0; c1 x 1.0 gave no copy." in sentence(found)
+    assert "At strength 1, copies begin at c2 x 1.0; c1 x 1.0 gave no copy." in sentence(found)
 
 
 def test_a_strength_that_copies_as_the_base_does_begins_nothing_and_may_be_taken():
@@ -85,8 +86,8 @@ def test_a_strength_that_copies_as_the_base_does_begins_nothing_and_may_be_taken
     told = "Copies begin at LoRA; LoRA x 0.2 copies no more than the base."
     assert told in sentence(found)
     assert choice(found)["name"] == "LoRA x 0.2"
-    assert of_training(found, 7).sentence.endswith("; LoRA x 0.2 copies no more than the base.")
-    assert of_training(found, 7).why == ("instead", "confirm")
+    assert of_training(found, 7).sentence.endswith("; if more images confirm it, LoRA x 0.2 may do instead.")
+    assert of_training(found, 7).why == ("instead", "check", "confirm")
 
 
 def test_a_model_that_does_not_tell_is_never_taken_for_one_without_copies():
@@ -127,6 +128,22 @@ def test_the_pictures_at_which_copies_begin_are_those_that_were_taught():
     weak = model("LoRA x 0.2", "copies", 2, copies_of={"a.png": 1, "b.png": 2}, taught={"b.png": 2})
     found = about(weak, model("LoRA", "copies", 4), main="LoRA")
     assert "Copies begin at LoRA x 0.2 (b.png); no lower strength was looked at." in sentence(found)
+
+
+def test_of_checkpoints_with_several_strengths_copies_begin_at_the_strength_of_the_main_one():
+    models = grid((0.5, 1.0), ("c1", "c2"), {("c1", 0.5), ("c2", 1.0)})
+    told = sentence(about(*models, main="c2 x 1.0"))
+    assert "At strength 1, copies begin at c2 x 1.0; c1 x 1.0 gave no copy." in told
+
+
+def test_models_are_shown_beside_each_other_once_each():
+    looks = {"looks": ["a.png"]}
+    models = [model("LoRA x 0.2", subject=0.4, **looks), model("LoRA", "copies", 2, **looks)]
+    found = about(*models, model(CLEANED, "copies", 1, **looks), main="LoRA")
+    found["variants"][0] |= looks
+    assert [one["name"] for one in beside(found)] == ["base", "LoRA x 0.2", "LoRA", CLEANED]
+    del found["variants"][1]["looks"]  # by an older findnemo
+    assert [one["name"] for one in beside(found)] == ["base", "LoRA", CLEANED]
 
 
 def test_of_one_checkpoint_copies_begin_at_a_strength():

@@ -203,6 +203,10 @@ def test_what_was_found_is_in_the_files_of_the_run(run):
     assert about["sentence"] in page
     assert "memory-1.png" in page
     assert Image.open(run.path / "training.png").size[1] > 300
+    looks = [one["looks"] for one in about["variants"]]
+    assert all(looks)
+    assert len({len(files) for files in looks}) == 1
+    assert Image.open(run.path / "models.png").size[1] > 300
 
 
 def test_the_terminal_and_the_same_call_again_say_the_same(run, place):

@@ -30,7 +30,7 @@ def show_closing(run: Run, captions: Sequence[Caption], of: str) -> None:
     advice = advice_of(run, captions, of, str(run.path))
     audited, _ = looked_at(run, of)
     tell(f"\n[bold {COLOURS[advice.action]}]{plain(advice.sentence)}[/]")
-    for line in (advice.because, *evidence(run, captions)):
+    for line in (*advice.because.splitlines(), *evidence(run, captions)):
         tell(plain(line))
     stdout.print()
     stdout.print(figures_table(glance_at(run, captions, audited)))
@@ -65,7 +65,7 @@ def places(run: Path, captions: Sequence[Caption]) -> list[tuple[str, str]]:
     """Names and paths of what a run directory has to look at; only sheets of the verification that
     captions are judged by.
     """
-    from findnemo.runs.fine_tunes import GRID
+    from findnemo.runs.fine_tunes import GRID, MODELS
     from findnemo.runs.standing import folder_of
 
     folder = next((folder_of(c) for c in captions if c.together is not None), ".")
@@ -73,6 +73,7 @@ def places(run: Path, captions: Sequence[Caption]) -> list[tuple[str, str]]:
         run / "report.html": "report",
         run / folder / "sheets": "pictures",
         run / GRID: "pictures",
+        run / MODELS: "models",
         run / "results.csv": "results",
     }
     return [(what, str(path)) for path, what in where.items() if path.exists()]

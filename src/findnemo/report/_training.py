@@ -17,6 +17,7 @@ from findnemo.runs.tuned import (
     CLEANED,
     astray,
     begins,
+    beside,
     canaries_told,
     choice,
     copies_in,
@@ -50,10 +51,17 @@ WAY_LABELS = {
 
 
 def wanted_training(run: Run) -> list[Wanted]:
-    """The pictures of the section: training pictures, and their most similar generations."""
+    """The pictures of the section: models side by side, training pictures, and their most similar
+    generations.
+    """
     if (about := training_of(run)) is None:
         return []
-    return [file for k in worst(about) for file in _files(run.path, about, k)]
+    looks = [file for model in beside(about) for file in _looks(run.path, model)]
+    return looks + [file for k in worst(about) for file in _files(run.path, about, k)]
+
+
+def _looks(root: Path, model: Mapping[str, Any]) -> list[Wanted]:
+    return [Wanted(inside(root, name), SIDE) for name in model["looks"]]
 
 
 def _files(root: Path, about: Mapping[str, Any], number_: int) -> list[Wanted]:
@@ -113,6 +121,10 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
         "about": about,
         "main": main,
         "rows": rows,
+        "beside": [
+            (one["name"], [pictures.get(wanted) for wanted in _looks(run.path, one)])
+            for one in beside(about)
+        ],
         "states": STATES,
         "tones": TONES,
         "figures": _figures(about, main),

@@ -34,7 +34,7 @@ from findnemo.runs.audit import remember_source
 from findnemo.runs.stages import Progress, Stage, run_stage
 from findnemo.runs.store import VARIANTS, WATCHED, Caption, Run
 from findnemo.runs.table import enter
-from findnemo.runs.tuned import BASE, copied_by, sentence, worst
+from findnemo.runs.tuned import BASE, beside, copied_by, sentence, worst
 from findnemo.runs.work import Answer, attempted, commit
 from findnemo.runs.workers import Pool, Unit
 from findnemo.runs.worklist import groups, list_open
@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 
 STAGE = "pictures"
 GRID = "training.png"
+MODELS = "models.png"
+LOOKS = 6  # captions of which models are shown side by side
 BESIDE = 3  # generations next to each
 THUMBNAIL = 256
 OWN = ("own", "trigger", "given", "none")  # prompts that ask for the training pictures
@@ -413,12 +415,12 @@ def _nearest(variant: Variant, number: int) -> list[str]:
     """Paths in the run of a variant's images that are most like a picture."""
     rows = variant.rows
     files = (variant.shown.files[rows[k]] for k in variant.judgement.pictures[number].nearest)
-    return [f"{VARIANTS}/{file.relative_to(_variants(variant)).as_posix()}" for file in files]
+    return [_within(variant, file) for file in files]
 
 
-def _variants(variant: Variant) -> Path:
-    """The folder of all variants, from a file of one: variants/NAME/images/SLUG/000.png."""
-    return variant.shown.files[0].parents[3]
+def _within(variant: Variant, file: Path) -> str:
+    """The path in the run of an image of a variant: variants/NAME/images/SLUG/000.png."""
+    return f"{VARIANTS}/{file.relative_to(variant.shown.files[0].parents[3]).as_posix()}"
 
 
 def _of_variant(variant: Variant, rate: float, base: Judgement | None) -> dict[str, Any]:
@@ -442,9 +444,21 @@ def _of_variant(variant: Variant, rate: float, base: Judgement | None) -> dict[s
         "low": round(low, 4),
         "high": round(high, 4),
         "controls": list(found.controls),
+        "looks": _looks(variant),
         **variant.costs,
         **_of_canaries(variant),
     }
+
+
+def _looks(variant: Variant) -> list[str]:
+    """Paths in the run of the first image of a few captions from all over, the same for all
+    variants.
+    """
+    shown = variant.shown
+    own = shown.rows("own") or shown.rows("trigger") or shown.rows("given")
+    first = [k for k in own if shown.generations[k].sample == 0]
+    every = max(1, -(-len(first) // LOOKS))
+    return [_within(variant, shown.files[k]) for k in first[::every]]
 
 
 def _of_canaries(variant: Variant) -> dict[str, Any]:
@@ -459,7 +473,7 @@ def _of_canaries(variant: Variant) -> dict[str, Any]:
 
 def write_training(run: Run, about: Mapping[str, Any], root: Path) -> None:
     """Keep the result in the run: its value `training`, a table of all training pictures,
-    thumbnails and a grid of the most copied ones.
+    thumbnails, a grid of the most copied ones, and the models side by side.
     """
     run.set_meta("training", about)
     write_table(about, run.path / WATCHED[1])
@@ -469,12 +483,16 @@ def write_training(run: Run, about: Mapping[str, Any], root: Path) -> None:
         own = picture(root / one["file"])
         own.thumbnail((THUMBNAIL, THUMBNAIL))
         save_png(own, run.path / thumbnail(k))
-        beside = [picture(inside(run.path, name)) for name in one["nearest"][:BESIDE]]
+        like = [picture(inside(run.path, name)) for name in one["nearest"][:BESIDE]]
         label = f"{one['file']}: {one['state']}, similarity {one['similarity']:.2f}"
-        lines.append((label, [own, *beside]))
+        lines.append((label, [own, *like]))
     if lines:
         title = f"training pictures, and the images of {about['main']} most like each"
         save_png(sheet(title, lines), run.path / GRID)
+    if models := beside(about):
+        rows = [(m["name"], [picture(inside(run.path, f)) for f in m["looks"]]) for m in models]
+        title = "images of the same noise, a training caption each: what is left of the subject"
+        save_png(sheet(title, rows), run.path / MODELS)
 
 
 def write_table(about: Mapping[str, Any], path: Path) -> None:

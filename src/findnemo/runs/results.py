@@ -405,6 +405,7 @@ class JudgedVariant(TypedDict, total=False):
     a_clip_other: Number
     copies_of: dict[Text, Count]
     taught: dict[Text, Count]
+    looks: list[Text]
     canaries: dict[Text, tuple[Count, Count]]
 
 

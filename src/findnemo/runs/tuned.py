@@ -176,6 +176,17 @@ def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
     return max((v for v in fair if "subject" in v), key=lambda v: v["subject"], default=None)
 
 
+def beside(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The models whose images of the same noise show what is left of the subject: the base, the one
+    that may be taken, the main one, and that with its neurons off. Only those with `looks`, paths
+    of an image of each of a few captions.
+    """
+    best = choice(about)
+    names = (BASE, best and best["name"], about["main"], CLEANED)
+    rows = (row_of(about, name) for name in dict.fromkeys(names) if name)
+    return [row for row in rows if row is not None and row.get("looks")]
+
+
 def different(about: Mapping[str, Any]) -> int:
     """The number of different training pictures; equal pictures count once."""
     return len({one["group"] for one in about["pictures"]})
@@ -238,11 +249,21 @@ def sentence(about: Mapping[str, Any]) -> str:
         less = "earlier checkpoint" if models[0]["checkpoint"] != models[-1]["checkpoint"] else ""
         none = f"no {less or 'lower strength'} was looked at"
         before = f"{last} {unseen_in(about, last)}" if last else none
-        text += f" Copies begin at {first}{_named(_taught_by(about, first))}; {before}."
+        text += f" {_begin(about)} at {first}{_named(_taught_by(about, first))}; {before}."
     if (cleaned := row_of(about, CLEANED)) is not None:
         text += f" With the neurons off {_left(about, main, cleaned)}."
         text += _kept(about, cleaned)
     return text
+
+
+def _begin(about: Mapping[str, Any]) -> str:
+    """That copies begin; of checkpoints that were looked at with several strengths, at which."""
+    models = tuned(about)
+    if any(len({one[key] for one in models}) < 2 for key in ("checkpoint", "strength")):
+        return "Copies begin"
+    main = row_of(about, about["main"])
+    assert main is not None
+    return f"At strength {main['strength']:g}, copies begin"
 
 
 def _why_open(about: Mapping[str, Any], main: Mapping[str, Any], percent: str) -> str:

@@ -41,7 +41,6 @@ from findnemo.runs.tuned import (
     row_of,
     training_of,
     tuned,
-    unseen_in,
 )
 from findnemo.runs.wording import count, joined
 from findnemo.stats.rates import holdout_needed
@@ -92,6 +91,7 @@ NEXT = {  # reason of a decision -> the command to run next
     "weaker": "{audit} --lora-scale {strengths} --out {run}",
     "cleaned": "findnemo export {run} --to adapter --out clean.safetensors",
     "instead": "findnemo export {run} --to adapter --take {variant} --out instead.safetensors",
+    "check": "findnemo export {run} --take {variant} --check instead.safetensors",
     "confirm": "{instead} --images {confirming} --out {run}-instead",
 }
 
@@ -256,7 +256,7 @@ def advice_of(
     decision = training and of_training(training, len(all_neurons(captions)))
     because = training["sentence"] if training else ""
     if training and decision and decision.action == "hold":
-        because = f"{because} {what_helps(training)}"
+        because = f"{because}\n{what_helps(training)}"
     if not decision:
         returned = _returned(captions, run.meta("bases") or {})
         decision = advice(captions, *looked_at(run, of), returned)
@@ -425,8 +425,8 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
     unsure = any(one["verdict"] == "cannot be said" for one in tuned(about))
     why: tuple[str, ...] = ("weaker",) if strengths(about) else ("more images",) if unsure else ()
     if best is not None and best["name"] != CLEANED:
-        other = f"; {best['name']} {unseen_in(about, best['name'])}"
-        why = ("instead", "confirm") if best["strength"] is not None else ()
+        other = f"; if more images confirm it, {best['name']} may do instead"
+        why = ("instead", "check", "confirm") if best["strength"] is not None else ()
     return Decision("hold", f"Do not release it: {pictures}{other}.", why)
 
 
