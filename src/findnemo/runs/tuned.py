@@ -27,7 +27,8 @@ FREE = ("does not copy", AS_BASE)  # verdicts on models that may be taken
 CAUSES = {  # why the main model copies a picture
     "training": "the training taught it",
     "base": "the base copies it about as often",
-    "chance": "this may be chance: few images copy it, and the base copies other pictures as well",
+    "chance": "this may be chance, as few images copy it, and the base copies other pictures as well;"
+    " --images N with more of them tells",
 }
 
 
