@@ -86,7 +86,9 @@ def test_a_strength_that_copies_as_the_base_does_begins_nothing_and_may_be_taken
     told = "Copies begin at LoRA; LoRA x 0.2 copies no more than the base."
     assert told in sentence(found)
     assert choice(found)["name"] == "LoRA x 0.2"
-    assert of_training(found, 7).sentence.endswith("; if more images confirm it, LoRA x 0.2 may do instead.")
+    assert of_training(found, 7).sentence.endswith(
+        "; if more images confirm it, LoRA x 0.2 may do instead."
+    )
     assert of_training(found, 7).why == ("instead", "check", "confirm")
 
 

@@ -204,6 +204,25 @@ def test_a_fine_tune_that_copies_is_advised_a_lower_strength_and_no_more_images(
         assert ("a lower strength, an earlier checkpoint" in found.because) == (verdict == "copies")
 
 
+def test_the_next_command_of_an_audit_with_its_own_number_of_images_keeps_or_replaces_it(run):
+    """With the same --out a resumed audit must ask for as many images; elsewhere it asks for
+    more.
+    """
+    begun = ["demo", "--lora", "a b", "--train-images", "photos", "--images", "16"]
+    pictures = [{"group": 0, "ways": {"own": [4, 16]}}]
+    kept = {"main": "tuned", "variants": [MAIN], "pictures": pictures, "begun": begun}
+    first = ["findnemo", "audit", *begun[:5]]
+    for verdict, options in (
+        ("copies", ["--images", "16", "--lora-scale", "0.4,0.6,0.8,1", "--out", "run"]),
+        ("cannot be said", ["--images", "32", "--out", "run-more-images"]),
+    ):
+        one = kept | {"sentence": "So it is.", "variants": [MAIN | {"verdict": verdict}]}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("findnemo.runs.verdict.training_of", lambda run, one=one: one)
+            (command,) = advice_of(run, list(run.captions()), place="run").next_commands
+        assert shlex.split(command) == [*first, *options]
+
+
 def strength(share: float, verdict: str = "copies", copied: int = 2) -> dict:
     one = {"name": f"LoRA x {share:g}", "strength": share, "verdict": verdict, "copied": copied}
     return MAIN | one
@@ -393,6 +412,7 @@ def test_every_command_and_option_that_is_advised_is_there():
                 variant="LoRA",
                 unsure=" --lora-scale 0.1",
                 instead=audit,
+                other=audit,
                 confirming=16,
             ).split()
             known = {

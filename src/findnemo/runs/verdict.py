@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from findnemo.calibration import Calibration
@@ -69,7 +70,7 @@ RELEASED = ("release", "release edited")  # actions of `Advice` that let a model
 LEFT = (*BAD, "no neurons")  # standings of memories that are still there
 UNCHECKED = ("not localized", "not verified", "not replicated")
 ON = "{audit} --out {run}"  # continues the run
-PICTURES = "{audit} --images 4 --out {run}"
+PICTURES = "{other} --images 4 --out {run}"
 VERIFY = "findnemo verify {run} --no-attempts --no-attack"
 AGAIN = "{audit} --thorough --scope all --out {run}-thorough"
 CARRIERS = "findnemo inspect {run}"  # says what else carries a memory
@@ -87,7 +88,7 @@ NEXT = {  # reason of a decision -> the command to run next
     "apart": VERIFY,
     "other prompts": "findnemo harden {run} --out hardened",
     "gone": "findnemo export {run} {form}",
-    "more images": "{audit}{unsure} --images {images} --out {run}-more-images",
+    "more images": "{other}{unsure} --images {images} --out {run}-more-images",
     "weaker": "{audit} --lora-scale {strengths} --out {run}",
     "cleaned": "findnemo export {run} --to adapter --out clean.safetensors",
     "instead": "findnemo export {run} --to adapter --take {variant} --out instead.safetensors",
@@ -268,7 +269,9 @@ def advice_of(
     names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training)}
     names["images"] = str(2 * images_each(training)) if training else "8"
     names["confirming"] = str(confirming(training)[1]) if training else ""
-    names["instead"] = _audit_of(run, place, training, "instead.safetensors")
+    names["other"] = _audit_of(run, place, training, {"--images": None})
+    file = {"--images": None, "--lora": "instead.safetensors"}
+    names["instead"] = _audit_of(run, place, training, file)
     weaker = strengths(training) if training else []
     names["strengths"] = ",".join(f"{strength:g}" for strength in weaker)
     settings = run.meta("settings")
@@ -323,19 +326,27 @@ def _form(run: Run) -> str:
 
 
 def _audit_of(
-    run: Run, place: str, training: Mapping[str, Any] | None, lora: str | None = None
+    run: Run,
+    place: str,
+    training: Mapping[str, Any] | None,
+    others: Mapping[str, str | None] = MappingProxyType({}),
 ) -> str:
     """The command that begins the audit of a run, as far as the run knows how it was started.
 
-    `training`: what the run keeps about training pictures, None without any. `lora`: another file
-    to audit, in the place of the run's.
+    `training`: what the run keeps about training pictures, None without any. `others`: other values
+    of its options; None leaves an option out.
     """
     if training is not None:
         begun = training.get("begun") or ["MODEL", "--lora", "LORA", "--train-images", "FOLDER"]
-        if lora is not None and "--lora" in begun:
-            at = begun.index("--lora") + 1
-            begun = [*begun[:at], lora, *begun[at + 1 :]]
-        return f"findnemo audit {shlex.join(begun)}"
+        model, *options = begun
+        kept = {
+            name: others.get(name, value)
+            for name, value in zip(options[::2], options[1::2], strict=True)
+        }
+        words = [
+            word for name, value in kept.items() if value is not None for word in (name, value)
+        ]
+        return f"findnemo audit {shlex.join([model, *words])}"
     source = run.meta("source")
     is_shipped = source in KINDS and not run.meta("source_options")
     given = source if is_shipped else "MODEL --prompts FILE"

@@ -573,8 +573,7 @@ def audit_fine_tune(
 
 
 def begun_with(source: Source, tuned: FineTune, pictures: Pictures) -> list[str]:
-    """The arguments of `findnemo audit` that begin such an audit, without strengths, number of
-    images and --out.
+    """The arguments of `findnemo audit` that begin such an audit, without strengths and --out.
 
     >>> begun_with(Source("demo", lora="my lora.safetensors:0.5"), FineTune("photos"), Pictures())
     ['demo', '--lora', 'my lora.safetensors', '--train-images', 'photos']
@@ -592,6 +591,11 @@ def begun_with(source: Source, tuned: FineTune, pictures: Pictures) -> list[str]
         "--limit": tuned.limit,
         "--descriptor": pictures.descriptor,
         "--clip": pictures.clip,
+        "--copy-rate": None if tuned.copy_rate == FineTune.copy_rate else tuned.copy_rate,
+        "--image-steps": pictures.image_steps,
+        "--guidance": pictures.guidance,
+        "--sampler": pictures.sampler,
+        "--images": pictures.images,
     }
     named = [(name, str(value)) for name, value in options.items() if value is not None]
     return [str(source.place), *(word for pair in named for word in pair)]
