@@ -160,3 +160,24 @@ def test_a_card_needs_no_model(tmp_path, model):
     with Run.open(path) as run:
         chosen = select(run)
     assert write("card", chosen, tmp_path / "card.md").read_text() == model_card(chosen)
+
+
+def test_the_card_of_a_fine_tune_begins_with_what_its_audit_advises(tmp_path, model):
+    row = {"checkpoint": None, "strength": 1.0, "failed": 0, "alike": 0, "nearly": 0, "of": 8}
+    row |= {"low": 0.1, "high": 0.6, "controls": [0, 24]}
+    lora = row | {"name": "LoRA", "verdict": "copies", "copied": 1, "copies": 2}
+    picture = {"caption": "a", "group": 0, "state": "copied", "similarity": 0.9, "level": 0.7}
+    picture |= {"file": "<b>.png", "margin": 0.4, "ways": {"own": [2, 4]}, "nearest": []}
+    about = {"sentence": "LoRA copies <b>.png. " * 40, "main": "LoRA", "rate": 0.05, "needed": 59}
+    about |= {"descriptor": True, "notes": [], "variants": [lora]}
+    about |= {"pictures": [picture | {"begins": "LoRA"}]}
+    make_run(tmp_path / "run", model, {"a": NeuronSet({MID: [1]})})
+    with Run.open(tmp_path / "run") as run:
+        settings = run.meta("settings")
+    with Run.create(tmp_path / "run", settings) as run:
+        run.set_meta("training", about)
+    card = card_of(tmp_path / "run", model, {})
+    said = shown(card).split("\n\n")
+    assert said[1].startswith("**The audit says: Do not release it: it copies 1 of 1 training")
+    assert said[2].strip() == about["sentence"].strip()
+    assert "<b>" not in card.replace("\\<b\\>", "")

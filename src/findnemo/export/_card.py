@@ -17,6 +17,7 @@ from findnemo.runs.wording import count
 
 NONE = "\u2013"  # in place of a missing figure
 LONGEST = 160  # characters of a caption
+WHOLE = 10_000  # of a sentence that is not cut
 MOST = 100  # captions to list
 PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 LIMITS = (
@@ -46,6 +47,7 @@ def model_card(chosen: Selection) -> str:
         return _by_hand(chosen)
     parts = [
         "## Memorization audit\n",
+        *_of_training(chosen.about),
         f"{chosen.about['verdict']}\n",
         _table(("", ""), _facts(chosen)),
         "### Before and after\n",
@@ -57,6 +59,14 @@ def model_card(chosen: Selection) -> str:
         MADE,
     ]
     return "\n".join(parts)
+
+
+def _of_training(about: Mapping[str, Any]) -> list[str]:
+    """What the audit of a fine-tune advises, and why; nothing for others."""
+    if not (training := about.get("training")):
+        return []
+    advice, sentence = (markdown(text, WHOLE) for text in (about["advice"], training["sentence"]))
+    return [f"**The audit says: {advice}**\n", f"{sentence}\n", "Of its captions:\n"]
 
 
 def _by_hand(chosen: Selection) -> str:
@@ -134,9 +144,7 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
     edit = edit_of(chosen)
     if point := about.get("point"):  # a point of a price list, if the user chose one
         edit += f"; chosen by its price: {point}"
-    training = about.get("training")
-    told = [("training pictures", markdown(training["sentence"], 3 * LONGEST))] if training else []
-    told += _attacked(about["attack"] or {})
+    told = _attacked(about["attack"] or {})
     return [
         ("model", markdown(name_of(about["source"]))),
         *told,

@@ -32,7 +32,7 @@ from findnemo.runs import (
 from findnemo.runs.overview import holders
 from findnemo.runs.standing import all_neurons, falls, with_joined
 from findnemo.runs.tuned import training_of
-from findnemo.runs.verdict import verdict_of
+from findnemo.runs.verdict import advice_of, verdict_of
 from findnemo.runs.wording import count
 
 
@@ -233,6 +233,7 @@ def _about(run: Run, captions: Sequence[Caption], chosen: Sequence[Caption]) -> 
         "audited": sum(c.detected is not None for c in captions),
         "memorized": states["memorized"],
         "suspected": states["suspected"],
+        "advice": advice_of(run, captions).sentence,
         "verdict": verdict_of(run, captions).text,
         "left": [c for c in captions if state(c) == "memorized" and c.id not in ids],
         "training": training_of(run),

@@ -358,7 +358,7 @@ def _kept(about: Mapping[str, Any], cleaned: Mapping[str, Any]) -> str:
     if "a_clip" not in cleaned:
         return f"{text} Whether its images follow the captions was not measured (--clip)."
     if (limit := least_fit(about)) is not None:
-        text += f" They are off the captions under an A_CLIP of {limit:.2f}."
+        text += f" Images are off the captions under an A_CLIP of {limit:.2f}."
     if is_forgotten(about, cleaned):
         text += " It shows no more of the subject than the base does."
     if astray(about):
