@@ -22,6 +22,7 @@ from findnemo.runs.verdict import (
     advice,
     advice_of,
     of_training,
+    strengths,
     verdict_of,
     what_helps,
 )
@@ -236,7 +237,7 @@ def strength(share: float, verdict: str = "copies", copied: int = 2) -> dict:
         ([strength(0.16), strength(0.4)], "No strength from 0.16 to 1 is free of copies."),
         (
             [strength(0.16, "does not copy", 0)],
-            "What you may release instead is LoRA x 0.16, with its strength written into the",
+            "you may release LoRA x 0.16 instead, with its strength written into the file",
         ),
         (
             [strength(0.16, "cannot be said", 0)],
@@ -290,7 +291,7 @@ def test_a_strength_that_has_lost_the_subject_is_told_as_such(left, nothing):
     models = {"main": MAIN["name"], "variants": [base, weak, main], "pictures": pictures}
     told = what_helps(about() | models)
     assert f"is {left:.2f} (as trained 0.60, base 0.40)" in told
-    assert ("no more of the subject than the base" in told) == nothing
+    assert ("hardly more of the subject than the base" in told) == nothing
 
 
 def test_a_base_that_does_not_tell_asks_for_no_more_images():
@@ -419,3 +420,24 @@ def test_every_command_and_option_that_is_advised_is_there():
                 flag for one in commands[name].params for flag in (*one.opts, *one.secondary_opts)
             }
             assert {word for word in words if re.match("--", word)} <= known, template
+
+
+def test_a_lora_that_shows_nothing_of_the_subject_is_not_made_weaker():
+    base, main = BASE | {"subject": 0.44}, MAIN | {"strength": 0.4, "subject": 0.45}
+    kept = about() | {"main": MAIN["name"], "variants": [base, main]}
+    assert strengths(kept) == []
+    told = what_helps(kept)
+    assert told.startswith("At 0.4 it shows hardly more of the subject than the base does.")
+    assert "strength" not in told
+    main["subject"] = 0.5
+    assert strengths(kept) == [0.16, 0.24, 0.32, 0.4]
+
+
+def test_other_models_that_may_do_are_named_for_when_the_best_one_fails():
+    free = [strength(share, "does not copy", 0) | {"subject": share} for share in (0.1, 0.2)]
+    main, base = MAIN | {"strength": 1.0, "subject": 0.6}, BASE | {"subject": 0.05}
+    pictures = [{"group": 0, "ways": {"own": [4, 4]}}]
+    models = {"main": MAIN["name"], "variants": [base, *free, main], "pictures": pictures}
+    told = what_helps(about() | models)
+    assert "release LoRA x 0.2 instead" in told
+    assert "before you release it (if it fails: LoRA x 0.1)" in told

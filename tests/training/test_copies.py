@@ -258,6 +258,13 @@ AGAINST_BASE = {
         "copies",
         [],
     ),
+    "one beside a single one of the base": ({("own", 1): 1}, {("own", 2): 1}, AS_BASE, []),
+    "two beside a single one of the base": (
+        {("own", 1): 1},
+        {("own", k): 1 for k in (2, 3)},
+        "cannot be said",
+        [],
+    ),
     "one where the base has none": ({}, {("own", 1): 1}, "copies", []),
 }
 

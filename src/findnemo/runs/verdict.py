@@ -33,6 +33,7 @@ from findnemo.runs.tuned import (
     BASE,
     CLEANED,
     FREE,
+    NAMED,
     astray,
     choice,
     confirming,
@@ -54,16 +55,17 @@ RATE = (
     0.01  # a p-value that counts as evidence; too few hold-out captions to reach it are mentioned
 )
 HOW = "docs/fine-tunes.md, How to get rid of copies"
-INSTEAD = "What you may release instead is {name}{written}{kept}."
+INSTEAD = "If more images confirm it, you may release {name} instead{written}{kept}."
 CONFIRM = (
     f" It is the best of {{models}} by {{images}} images of each caption, which is thin: audit its file"
-    f" with more of them before you release it ({HOW})."
+    f" with more of them before you release it{{others}} ({HOW})."
 )
 LEFT_OF = "; its similarity to the subject is {own:.2f} (as trained {main:.2f}, base {base:.2f})"
-NOTHING_LEFT = ": it shows no more of the subject than the base does"
+NOTHING_LEFT = ": it shows hardly more of the subject than the base does"
 WRITTEN = ", with its strength written into the file"
 UNSURE = "Of {names}, the images do not tell whether {they}: look at more (--images). "
 EXHAUSTED = "No strength from {weakest:g} to {strongest:g} is free of copies. "
+SPENT = "At {weakest:g} it shows hardly more of the subject than the base does. "
 WEAKER = (0.4, 0.6, 0.8)  # strengths to look at next, as shares of the weakest so far
 WEAKEST = 0.2  # strength of a LoRA under which there is little of it to look at
 RELEASED = ("release", "release edited")  # actions of `Advice` that let a model go
@@ -443,7 +445,8 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
 
 def strengths(about: Mapping[str, Any]) -> list[float]:
     """The strengths at which to look at LoRAs next: weaker ones, then those of the audit, whose images
-    are there. Empty for models without a strength, and once the weakest is WEAKEST or less.
+    are there. Empty for models without a strength, once the weakest is WEAKEST or less, and if the
+    weakest show nothing of the subject any more.
 
     >>> strengths({"main": "a", "variants": [{"name": "a", "checkpoint": None, "strength": 1.0}]})
     [0.4, 0.6, 0.8, 1.0]
@@ -451,9 +454,14 @@ def strengths(about: Mapping[str, Any]) -> list[float]:
     [0.16, 0.24, 0.32, 0.4]
     """
     known = sorted({one["strength"] for one in tuned(about) if one["strength"]})
-    if not known or known[0] <= WEAKEST:
+    if not known or known[0] <= WEAKEST or _is_spent(about, known[0]):
         return []
     return [*(round(share * known[0], 3) for share in WEAKER), *known]
+
+
+def _is_spent(about: Mapping[str, Any], strength: float) -> bool:
+    """Whether all models at a strength show nothing of the subject."""
+    return all(is_forgotten(about, one) for one in tuned(about) if one["strength"] == strength)
 
 
 def _unsure(about: Mapping[str, Any]) -> str:
@@ -476,6 +484,8 @@ def what_helps(about: Mapping[str, Any]) -> str:
         if is_forgotten(about, best):
             kept += NOTHING_LEFT
         many = {"models": count(len(tuned(about)), "model"), "images": confirming(about)[0]}
+        others = [v["name"] for v in tuned(about) if v["verdict"] in FREE and v is not best]
+        many["others"] = f" (if it fails: {', '.join(others[:NAMED])})" if others else ""
         return (INSTEAD + CONFIRM).format(name=best["name"], written=written, kept=kept, **many)
     models = tuned(about)
     unsure = [one["name"] for one in models if one["verdict"] == "cannot be said"]
@@ -487,7 +497,9 @@ def what_helps(about: Mapping[str, Any]) -> str:
     helps.insert(
         0, f"a checkpoint before {checkpoints[0]}" if checkpoints[1:] else "an earlier checkpoint"
     )
-    if known and known[0] > WEAKEST:
+    if known and _is_spent(about, known[0]):
+        text += SPENT.format(weakest=known[0])
+    elif known and known[0] > WEAKEST:
         under = f"a strength under {known[0]:g}" if known[1:] else "a lower strength"
         helps.insert(0, under)
     elif known[1:] and not unsure:

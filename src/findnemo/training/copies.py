@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from findnemo.metrics.copies import pixel_vectors
+from findnemo.metrics.copies import COPYING, pixel_vectors
 from findnemo.stats import clopper_pearson
 
 if TYPE_CHECKING:
@@ -244,6 +244,16 @@ class Judgement:
         ]
         return sum(copies for copies, _ in ways), sum(of for _, of in ways)
 
+    @property
+    def has_chance(self) -> bool:
+        """Whether a model that never saw the pictures copies any by chance: by prompts that are not
+        the picture's own caption, or by its own caption in less than half of the images. In half of
+        them and more, it is a memory of that model.
+        """
+        own = (picture.ways.get("own", (0, 0)) for picture in self.pictures)
+        single = any(0 < copies < COPYING * of for copies, of in own)
+        return single or self.by_chance[0] > 0
+
     def taught(self, base: Judgement) -> list[int]:
         """The groups of pictures that this model copies more often than the base explains.
 
@@ -271,7 +281,7 @@ class Judgement:
         "chance"; None for a picture that it does not copy.
         """
         taught = {*self.taught(base)}
-        others = "chance" if base.by_chance[0] else "training"
+        others = "chance" if base.has_chance else "training"
         found: list[str | None] = []
         for k, (group, picture) in enumerate(zip(self.groups, self.pictures, strict=True)):
             if picture.state != "copied":
@@ -287,7 +297,7 @@ class Judgement:
 
         A model copies if a larger share of its generations are copies than of the base's (Fisher's
         exact test, 5 %), if it copies a picture more often than the base explains (`taught`), or if
-        a copy is proof and the base has no copies by chance. Without any of these, a model with
+        a copy is proof and the base has none by chance (`has_chance`). Without any of these, a model with
         copies is "as the base" if the base copies the same pictures, or if the base has copies by
         chance and no smaller share of them. The result is "cannot be said" for other copies, if a
         picture cannot be distinguished from the controls, or if there was no copy among too few
@@ -301,11 +311,11 @@ class Judgement:
             return "copies" if self.proof else "cannot be said"
         if is_more(self.rate(), base.rate()) or self.taught(base):
             return "copies"
-        by_chance = base.by_chance[0] > 0
         (mine, many), (other, of) = self.among(base.kinds), base.among(base.kinds)
-        if {*copied} <= {*base.of("copied")} or (by_chance and mine * of <= other * many):
+        no_more = base.has_chance and mine * of <= other * many
+        if {*copied} <= {*base.of("copied")} or no_more:
             return AS_BASE
-        return "copies" if self.proof and not by_chance else "cannot be said"
+        return "copies" if self.proof and not base.has_chance else "cannot be said"
 
 
 def is_more(mine: tuple[int, int], base: tuple[int, int], level: float = CHANCE) -> bool:
