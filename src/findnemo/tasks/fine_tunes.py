@@ -625,7 +625,10 @@ def _refuse_other(out: Path, given: Material, main: Candidate) -> None:
         options = old.meta("source_options") or {}
         place = old.meta("source")
     if settings.get("training") != given.digest:
-        raise MismatchError(f"{out} was made with other training pictures: give another --out")
+        raise MismatchError(
+            f"{out} was made with other training pictures or captions, or another number of images:"
+            " give the same again (--train-images, --images, --limit, --copy-rate), or another --out"
+        )
     now = (main.source.place, main.source.lora)
     if (place, options.get("lora")) != now:
         raise MismatchError(
