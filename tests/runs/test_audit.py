@@ -515,7 +515,8 @@ def test_numbers_that_go_wrong_in_a_later_stage_mark_the_caption(
     one = min(
         c for c, (results, _) in outcome(undisturbed)["captions"].items() if "localize" in results
     )
-    whole = getattr(MODULE, stage)
+    module = WORK if stage == "verify" else MODULE
+    whole = getattr(module, stage)
     ill = []
     eps = Probe._eps
 
@@ -532,7 +533,7 @@ def test_numbers_that_go_wrong_in_a_later_stage_mark_the_caption(
 
     with monkeypatch.context() as patch:
         patch.setattr(Probe, "_eps", spoilt)
-        patch.setattr(MODULE, stage, step)
+        patch.setattr(module, stage, step)
         captions = run_audit(tmp_path / "run", model, calibration)
     failed = {c.text: c.failed for c in captions if c.failed}
     assert list(failed) == [one]
@@ -711,7 +712,8 @@ def test_interrupted_anywhere_and_started_again(tmp_path, undisturbed, stages, m
     assert sorted(Counter(stage for stage, _ in once.elements()).items()) == [
         ("detect", 6),
         ("localize", 3),
-        ("verify", 6),  # each with its own neurons off, and with those of all
+        # each with its own neurons off, and with those of all: at a glance and in full
+        ("verify", 9),
     ]
     want = outcome(undisturbed)
     images = pictures(undisturbed)
