@@ -291,7 +291,7 @@ def test_a_strength_that_has_lost_the_subject_is_told_as_such(left, nothing):
     models = {"main": MAIN["name"], "variants": [base, weak, main], "pictures": pictures}
     told = what_helps(about() | models)
     assert f"is {left:.2f} (as trained 0.60, base 0.40)" in told
-    assert ("hardly more of the subject than the base" in told) == nothing
+    assert ("hardly more of the subject is left" in told) == nothing
 
 
 def test_a_base_that_does_not_tell_asks_for_no_more_images():
@@ -427,7 +427,7 @@ def test_a_lora_that_shows_nothing_of_the_subject_is_not_made_weaker():
     kept = about() | {"main": MAIN["name"], "variants": [base, main]}
     assert strengths(kept) == []
     told = what_helps(kept)
-    assert told.startswith("At 0.4 it shows hardly more of the subject than the base does.")
+    assert told.startswith("At 0.4 hardly more of the subject is left than in the base")
     assert "strength" not in told
     main["subject"] = 0.5
     assert strengths(kept) == [0.16, 0.24, 0.32, 0.4]

@@ -361,7 +361,7 @@ def _kept(about: Mapping[str, Any], cleaned: Mapping[str, Any]) -> str:
     if (limit := least_fit(about)) is not None:
         text += f" Images are off the captions under an A_CLIP of {limit:.2f}."
     if is_forgotten(about, cleaned):
-        text += " It shows hardly more of the subject than the base does."
+        text += " With them off, hardly more of the subject is left than in the base, or less."
     if astray(about):
         text += " Its images no longer follow the captions: do not use it as it is."
     return text

@@ -61,11 +61,11 @@ CONFIRM = (
     f" with more of them before you release it{{others}} ({HOW})."
 )
 LEFT_OF = "; its similarity to the subject is {own:.2f} (as trained {main:.2f}, base {base:.2f})"
-NOTHING_LEFT = ": it shows hardly more of the subject than the base does"
+NOTHING_LEFT = ": hardly more of the subject is left than in the base, or less"
 WRITTEN = ", with its strength written into the file"
 UNSURE = "Of {names}, the images do not tell whether {they}: look at more (--images). "
 EXHAUSTED = "No strength from {weakest:g} to {strongest:g} is free of copies. "
-SPENT = "At {weakest:g} it shows hardly more of the subject than the base does. "
+SPENT = "At {weakest:g} hardly more of the subject is left than in the base, or less. "
 WEAKER = (0.4, 0.6, 0.8)  # strengths to look at next, as shares of the weakest so far
 WEAKEST = 0.2  # strength of a LoRA under which there is little of it to look at
 RELEASED = ("release", "release edited")  # actions of `Advice` that let a model go
