@@ -128,7 +128,7 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
         "states": STATES,
         "tones": TONES,
         "figures": _figures(about, main),
-        "several": len(series(about["variants"], about["main"])) > 1,
+        "several": len(series(about)) > 1,
         "taught": {one["name"]: len(one.get("taught", {})) for one in about["variants"]},
         "labels": {one["name"]: label(about, one) for one in about["variants"]},
         "choice": choice(about),
@@ -191,7 +191,7 @@ def _begins(about: Mapping[str, Any], pictures: int) -> dict[str, str]:
     """The figure on the first model that copies; of a single model, on its copies with the neurons
     off.
     """
-    if len(series(about["variants"], about["main"])) > 1:
+    if len(series(about)) > 1:
         last, first = begins(about)
         note = f"{last} {unseen_in(about, last)}" if last else "the first that was looked at"
         note = note if first else "no model that was looked at copies more than the base"

@@ -46,21 +46,21 @@ def tuned(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [v for v in about["variants"] if v["name"] not in (BASE, CLEANED)]
 
 
-def series(variants: Sequence[Mapping[str, Any]], main: str) -> list[Mapping[str, Any]]:
-    """The tuned models to compare, in order: all checkpoints at the strength of the main model, or
-    all strengths of a single checkpoint.
+def series(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tuned models of a `summary` to compare, in order: all checkpoints at the strength of the
+    main model, or all strengths of a single checkpoint.
     """
-    tuned = [v for v in variants if v["name"] not in (BASE, CLEANED)]
-    if len({v["checkpoint"] for v in tuned}) < 2:
-        return tuned
-    strength = next(v["strength"] for v in tuned if v["name"] == main)
-    return [v for v in tuned if v["strength"] == strength]
+    models = tuned(about)
+    if len({v["checkpoint"] for v in models}) < 2:
+        return models
+    strength = next(v["strength"] for v in models if v["name"] == about["main"])
+    return [v for v in models if v["strength"] == strength]
 
 
 def begins(about: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Names of the last model before copies begin, and of the first that copies."""
     last = None
-    for variant in series(about["variants"], about["main"]):
+    for variant in series(about):
         if variant["verdict"] == "copies":
             return last, variant["name"]
         last = variant["name"]
@@ -246,8 +246,8 @@ def sentence(about: Mapping[str, Any]) -> str:
     if main["alike"]:
         text += f" Of {main['alike']} more it cannot be told: images of the base are as like them."
     last, first = begins(about)
-    if first is not None and len(series(about["variants"], about["main"])) > 1:
-        models = series(about["variants"], about["main"])
+    if first is not None and len(series(about)) > 1:
+        models = series(about)
         less = "earlier checkpoint" if models[0]["checkpoint"] != models[-1]["checkpoint"] else ""
         none = f"no {less or 'lower strength'} was looked at"
         before = f"{last} {unseen_in(about, last)}" if last else none
