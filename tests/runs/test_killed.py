@@ -60,6 +60,7 @@ def test_an_audit_killed_ten_times_and_more_ends_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)  # a quarter of an hour on one core; the limit tells a hang
 def test_an_audit_of_the_demo_model_killed_a_hundred_times(tmp_path, demo_model, capsys):
     prompts = [demo.memorized()[k] for k in (0, 5, 20)] + [
         Prompt(text, 100 + k) for k, text in enumerate(demo.unrelated()[:3])
