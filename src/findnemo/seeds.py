@@ -22,6 +22,7 @@ ORDINARY = 6500  # images of ordinary captions that hardening keeps
 REFERENCE = 7000  # untouched images that sets of images are compared with
 WATCH = 7500  # images checked while a model is trained
 TRAINED = 8000  # images compared with training pictures
+CONFIRMED = 9000  # further such images, of a model that was chosen by those of TRAINED
 
 
 def sample_seed(seed: int, prompt: str, sample: int) -> int:

@@ -20,7 +20,9 @@ from findnemo.runs.tuned import (
     copied_by,
     copies_in,
     label,
+    refuted,
     sentence,
+    to_confirm,
     worst,
 )
 from findnemo.runs.verdict import of_training
@@ -55,6 +57,14 @@ def about(*variants: dict, main: str, pictures: int = 4) -> dict:
     }
 
 
+def confirmed(row: dict, verdict: str | None = None, copied: int | None = None) -> dict:
+    """A model after further images, by default with the verdict that it had."""
+    first = {name: row[name] for name in ("verdict", "copied", "copies", "of")}
+    more = row["copied"] if copied is None else copied
+    now = {"verdict": verdict or row["verdict"], "copied": more, "copies": 2 * more, "of": 240}
+    return row | now | {"chosen_by": first, "beside": {"copied": 2, "copies": 4, "of": 240}}
+
+
 def grid(strengths, checkpoints, copying) -> list[dict]:
     return [
         model(
@@ -78,7 +88,7 @@ def test_copies_begin_at_a_checkpoint_of_the_main_strength():
 
 
 def test_a_strength_that_copies_as_the_base_does_begins_nothing_and_may_be_taken():
-    weak = model("LoRA x 0.2", AS_BASE, 2, subject=0.4, strength=0.2)
+    weak = confirmed(model("LoRA x 0.2", AS_BASE, 2, subject=0.4, strength=0.2))
     found = about(weak, model("LoRA", "copies", 4, subject=0.6), main="LoRA")
     found["variants"][0] = model("base", "copies", 2, subject=0.3)
     assert label(found, weak) == "as the base"
@@ -86,10 +96,8 @@ def test_a_strength_that_copies_as_the_base_does_begins_nothing_and_may_be_taken
     told = "Copies begin at LoRA; LoRA x 0.2 copies no more than the base."
     assert told in sentence(found)
     assert choice(found)["name"] == "LoRA x 0.2"
-    assert of_training(found, 7).sentence.endswith(
-        "; if more images confirm it, LoRA x 0.2 may do instead."
-    )
-    assert of_training(found, 7).why == ("instead", "check", "confirm")
+    assert of_training(found, 7).sentence.endswith("; release LoRA x 0.2 instead.")
+    assert of_training(found, 7).why == ("instead", "check")
 
 
 def test_a_model_that_does_not_tell_is_never_taken_for_one_without_copies():
@@ -107,12 +115,17 @@ def test_a_model_that_does_not_tell_is_never_taken_for_one_without_copies():
     ("taught", "of_base", "told"),
     [
         ({"a.png": 4, "b.png": 2}, 1, "The training taught all of them."),
-        ({"a.png": 4}, 1, "The training taught 1 of them; the others may be chance, or the base"),
+        (
+            {"a.png": 4},
+            1,
+            "The training taught 1 of them (a.png); the others (b.png) may be chance, or the base",
+        ),
         ({"a.png": 4}, 0, ""),
     ],
 )
 def test_where_the_base_copies_too_it_is_said_how_many_pictures_were_taught(taught, of_base, told):
-    found = about(model("LoRA", "copies", 2, taught=taught), main="LoRA")
+    copied = {"a.png": 4, "b.png": 2}
+    found = about(model("LoRA", "copies", 2, taught=taught, copies_of=copied), main="LoRA")
     found["variants"][0] = model("base", "copies" if of_base else "does not copy", of_base)
     assert told in sentence(found)
     assert ("The training taught" in sentence(found)) == bool(told)
@@ -129,7 +142,10 @@ def test_a_main_model_that_copies_as_the_base_does_may_be_released():
 def test_the_pictures_at_which_copies_begin_are_those_that_were_taught():
     weak = model("LoRA x 0.2", "copies", 2, copies_of={"a.png": 1, "b.png": 2}, taught={"b.png": 2})
     found = about(weak, model("LoRA", "copies", 4), main="LoRA")
-    assert "Copies begin at LoRA x 0.2 (b.png); no lower strength was looked at." in sentence(found)
+    assert (
+        "Copies begin at LoRA x 0.2 (taught b.png); no lower strength was looked at."
+        in sentence(found)
+    )
 
 
 def test_of_checkpoints_with_several_strengths_copies_begin_at_the_strength_of_the_main_one():
@@ -140,7 +156,8 @@ def test_of_checkpoints_with_several_strengths_copies_begin_at_the_strength_of_t
 
 def test_models_are_shown_beside_each_other_once_each():
     looks = {"looks": ["a.png"]}
-    models = [model("LoRA x 0.2", subject=0.4, **looks), model("LoRA", "copies", 2, **looks)]
+    weak = confirmed(model("LoRA x 0.2", subject=0.4, **looks))
+    models = [weak, model("LoRA", "copies", 2, **looks)]
     found = about(*models, model(CLEANED, "copies", 1, **looks), main="LoRA")
     found["variants"][0] |= looks
     assert [one["name"] for one in beside(found)] == ["base", "LoRA x 0.2", "LoRA", CLEANED]
@@ -184,14 +201,75 @@ def test_pictures_whose_captions_were_not_asked_are_not_called_uncopied():
 
 def test_the_choice_shows_most_of_the_subject_and_copies_nothing():
     found = about(
-        model("c1", subject=0.3),
-        model("c2", subject=0.4),
+        confirmed(model("c1", subject=0.3)),
+        confirmed(model("c2", subject=0.4)),
         model("c3", "copies", 1, subject=0.6),
         model(CLEANED, subject=0.35),
         main="c3",
     )
     assert choice(found)["name"] == "c2"
     assert choice(about(model("c3", "copies", 1, subject=0.6), main="c3")) is None
+
+
+def order_of(found: dict, fails: set[str]) -> list[str]:
+    """The models that an audit confirms, one after the other, if those of `fails` copy then."""
+    asked = []
+    while (one := to_confirm(found)) is not None:
+        asked.append(one["name"])
+        now = confirmed(one, "copies", 2) if one["name"] in fails else confirmed(one)
+        found["variants"] = [now if v is one else v for v in found["variants"]]
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("fails", "asked", "chosen"),
+    [
+        (set(), ["c2 x 0.6"], "c2 x 0.6"),
+        ({"c2 x 0.6"}, ["c2 x 0.6", "c2 x 0.4"], "c2 x 0.4"),
+        # what c1 copies at .4 it copies at .6, too, and so does c2: none of these is asked
+        ({"c2 x 0.6", "c2 x 0.4", "c1 x 0.4"}, ["c2 x 0.6", "c2 x 0.4", "c1 x 0.6"], "c1 x 0.6"),
+        (
+            {"c2 x 0.6", "c2 x 0.4", "c1 x 0.6", "c1 x 0.4"},
+            ["c2 x 0.6", "c2 x 0.4", "c1 x 0.6", "c1 x 0.4"],
+            None,
+        ),
+        ({"c1 x 0.4", "c2 x 0.6"}, ["c2 x 0.6", "c2 x 0.4"], "c2 x 0.4"),
+    ],
+)
+def test_models_are_confirmed_until_one_stands_and_none_that_must_copy_too(fails, asked, chosen):
+    models = grid((0.4, 0.6), ("c1", "c2"), set())
+    order = ("c1 x 0.4", "c1 x 0.6", "c2 x 0.4", "c2 x 0.6")
+    for one in models:
+        one["subject"] = 0.3 + 0.1 * order.index(one["name"])
+    main = model("c3", "copies", 2, checkpoint="c3", subject=0.9)
+    found = about(*models, main, main="c3")
+    assert order_of(found, fails) == asked
+    assert (choice(found) or {"name": None})["name"] == chosen
+    assert [one["name"] for one in refuted(found)] == [
+        one["name"] for one in models if one["name"] in fails and one["name"] in asked
+    ]
+
+
+def test_a_stronger_or_later_model_than_a_refuted_one_is_not_asked():
+    """The weakest and earliest shows most of the subject here, and copies by further images."""
+    models = grid((0.4, 0.6), ("c1", "c2"), set())
+    for k, one in enumerate(models):
+        one["subject"] = 0.8 - 0.1 * k
+    found = about(*models, model("c3", "copies", 2, checkpoint="c3"), main="c3")
+    assert order_of(found, {"c1 x 0.4"}) == ["c1 x 0.4"]
+    assert choice(found) is None
+
+
+def test_nothing_is_confirmed_where_the_main_model_does_not_copy():
+    weak = model("LoRA x 0.2", subject=0.4, strength=0.2)
+    for verdict in ("does not copy", AS_BASE, "cannot be said"):
+        assert to_confirm(about(weak, model("LoRA", verdict), main="LoRA")) is None
+
+
+def test_the_model_with_the_neurons_off_is_confirmed_even_if_another_one_was():
+    weak = confirmed(model("LoRA x 0.2", subject=0.4, strength=0.2))
+    found = about(weak, model("LoRA", "copies", 2), model(CLEANED), main="LoRA")
+    assert to_confirm(found)["name"] == CLEANED
 
 
 FITS = [  # base, tuned model, its images with other captions, neurons off, whether it is astray
@@ -210,7 +288,7 @@ def test_a_repair_that_loses_half_of_the_fit_to_captions_is_no_choice(
     kept = {"subject": 0.4}
     found = about(
         model("LoRA", "copies", 2, a_clip=main, a_clip_other=other, **kept),
-        model(CLEANED, a_clip=cleaned, **kept),
+        confirmed(model(CLEANED, a_clip=cleaned, **kept)),
         main="LoRA",
     )
     found["variants"][0] |= {"a_clip": base} | kept
@@ -219,7 +297,7 @@ def test_a_repair_that_loses_half_of_the_fit_to_captions_is_no_choice(
     assert label(found, found["variants"][2]) == ("off the captions" if lost else "does not copy")
     assert ("do not use it as it is" in sentence(found)) == lost
     figures = (
-        f"fit to the captions (A_CLIP) is {cleaned:.2f} (tuned model {main:.2f}, base {base:.2f})"
+        f"fit to the captions (A_CLIP) is {cleaned:.2f} (as trained {main:.2f}, base {base:.2f})"
     )
     assert figures in sentence(found)
 
@@ -241,7 +319,7 @@ def test_a_model_that_copies_no_more_than_the_base_is_said_to_do_so():
     )
     found = about(model("LoRA", "copies", 18, copies=46, of=80), cleaned, main="LoRA")
     found["variants"][0] |= {"verdict": "copies", "copied": 3, "copies": 5, "of": 80}
-    assert [label(found, one) for one in found["variants"]] == ["", "copies", "as the base"]
+    assert [label(found, one) for one in found["variants"]] == ["", "copies", "as the base?"]
     told = "it copies 3 (a.png, b.png, c.png), no more than the base (3), which was not trained on"
     assert told in sentence(found)
 
@@ -330,7 +408,7 @@ def test_a_picture_that_the_base_copies_too_says_in_how_many_images():
     one = {"file": "a.png", "state": "copied", "similarity": 0.9, "begins": "base"}
     one |= {"ways": {"own": [4, 4], "none": [0, 16]}, "base": {"copies": 1, "nearest": []}}
     cells = [next(iter(c.cells)) for c in training_table([one | {"cause": "training"}]).columns]
-    assert cells[3:6] == ["own 4 of 4", "1", "training"]
+    assert cells[3:6] == ["own caption 4 of 4", "1", "training"]
 
 
 def test_the_models_that_copy_a_picture_say_whether_they_were_taught_it():

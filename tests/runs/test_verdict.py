@@ -150,6 +150,13 @@ CLEANED |= {"checkpoint": None, "strength": 1.0, "copies": 0, "of": 60}
 BASE = CLEANED | {"name": "base", "strength": None, "a_clip": 0.5}
 
 
+def confirmed(row, verdict="does not copy", copied=0):
+    """A model after further images."""
+    first = {name: row[name] for name in ("verdict", "copied", "copies", "of")}
+    now = {"verdict": verdict, "copied": copied, "copies": 2 * copied, "of": 240}
+    return row | now | {"chosen_by": first, "beside": {"copied": 1, "copies": 2, "of": 240}}
+
+
 def about(*variants, **main):
     pictures = [{"group": k} for k in range(20)]
     return {"main": "tuned", "variants": [MAIN | main, *variants], "pictures": pictures}
@@ -160,11 +167,13 @@ def test_a_fine_tune_is_advised_by_its_copies():
 
     cleaned = CLEANED | {"name": tuned.CLEANED}
     earlier = CLEANED | {"name": "step 400"}
+    copies = "Do not release it: it copies 2 of 20 training pictures"
     said = {
-        "Do not release it: it copies 2 of 20 training pictures.": about(),
-        "Do not release it: it copies 2 of 20 training pictures; if more images confirm it, step 400"
-        " may do instead.": about(earlier),
-        "Release it with these 7 neurons off.": about(cleaned),
+        f"{copies}.": about(),
+        f"{copies}; further images have to confirm step 400.": about(earlier),
+        f"{copies}; release step 400 instead.": about(confirmed(earlier)),
+        f"{copies}; further images have to confirm {tuned.CLEANED}.": about(cleaned),
+        "Release it with these 7 neurons off.": about(confirmed(cleaned)),
         "Not decided yet: its images do not tell whether it copies.": about(
             verdict="cannot be said"
         ),
@@ -180,7 +189,7 @@ def test_a_fine_tune_is_advised_by_its_copies():
 def test_a_repair_whose_images_do_not_follow_the_captions_is_not_released(fit, action):
     from findnemo.runs import tuned
 
-    cleaned = CLEANED | {"name": tuned.CLEANED, "a_clip": fit}
+    cleaned = confirmed(CLEANED | {"name": tuned.CLEANED, "a_clip": fit})
     found = of_training(about(BASE, cleaned), 7)
     assert found.action == action
     lost = "with these 7 neurons off its images no longer follow the captions"
@@ -234,11 +243,20 @@ def strength(share: float, verdict: str = "copies", copied: int = 2) -> dict:
     [
         ([], "a lower strength"),
         ([strength(0.4)], "a strength under 0.4"),  # weaker ones are still to be looked at
-        ([strength(0.16), strength(0.4)], "No strength from 0.16 to 1 is free of copies."),
+        ([strength(0.16), strength(0.4)], "No model of this audit can be published."),
         (
-            [strength(0.16, "does not copy", 0)],
-            "you may release LoRA x 0.16 instead, with its strength written into the file",
+            [confirmed(strength(0.16, "does not copy", 0))],
+            "You may release LoRA x 0.16 instead, with its strength written into the file",
         ),
+        (
+            [
+                confirmed(strength(0.16, "as the base", 1), "copies", 2),
+                strength(0.4, "as the base"),
+            ],
+            "LoRA x 0.16 seemed to do, but by 240 other images it copies 2 training pictures (4 of"
+            " 240 images of the captions). No model of this audit can be published.",
+        ),
+        ([strength(0.16, "does not copy", 0)], "LoRA x 0.16 may do instead: further images have"),
         (
             [strength(0.16, "cannot be said", 0)],
             "the images do not tell whether it copies: look at more",
@@ -253,15 +271,13 @@ def test_what_was_tried_in_vain_is_not_advised_again(run, weaker, helps):
         patch.setattr("findnemo.runs.verdict.training_of", lambda run: kept)
         found = advice_of(run, list(run.captions()), place="run")
     assert helps in found.because
-    assert ("No strength" in found.because) == helps.startswith("No strength")
     file = "findnemo export run --to adapter --take 'LoRA x 0.16' --out instead.safetensors"
-    again = (
-        "findnemo audit MODEL --lora instead.safetensors --train-images FOLDER --images 16 --out"
-        " run-instead"
-    )
     check = "findnemo export run --take 'LoRA x 0.16' --check instead.safetensors"
-    assert (found.next_commands == (file, check, again)) == ("instead" in helps)
-    assert ("best of 2 models by 4 images of each caption" in found.because) == ("instead" in helps)
+    assert (found.next_commands == (file, check)) == ("You may release" in helps)
+    goes_on = (
+        "findnemo audit MODEL --lora LORA --train-images FOLDER --lora-scale 0.16,1 --out run",
+    )
+    assert (found.next_commands == goes_on) == ("further images have" in helps)
     more = "--lora-scale 0.16 --images 8 --out run-more-images"
     assert any(one.endswith(more) for one in found.next_commands) == ("do not tell" in helps)
 
@@ -283,15 +299,30 @@ def test_checkpoints_that_all_copy_are_advised_lower_strengths_too(run):
     assert found.next_commands == (weaker,)
 
 
-@pytest.mark.parametrize(("left", "nothing"), [(0.5, False), (0.4, True)])
-def test_a_strength_that_has_lost_the_subject_is_told_as_such(left, nothing):
-    weak = strength(0.1, "does not copy", 0) | {"subject": left}
-    main, base = MAIN | {"strength": 1.0, "subject": 0.6}, BASE | {"subject": 0.402}
-    pictures = [{"group": 0, "ways": {"own": [4, 4]}}]
-    models = {"main": MAIN["name"], "variants": [base, weak, main], "pictures": pictures}
-    told = what_helps(about() | models)
-    assert f"is {left:.2f} (as trained 0.60, base 0.40)" in told
-    assert ("hardly more of the subject is left" in told) == nothing
+def subject(middle: float) -> dict:
+    return {"subject": middle, "subject_low": middle - 0.03, "subject_high": middle + 0.03}
+
+
+@pytest.mark.parametrize(("left", "nothing"), [(0.5, False), (0.4, True), (0.42, True)])
+def test_a_strength_that_has_lost_the_subject_is_no_way_out(left, nothing):
+    """.42 +- .03 reaches down to the base's .402."""
+    weak = confirmed(strength(0.1, "does not copy", 0)) | subject(left)
+    weak["beside"] |= subject(0.402)
+    main, base = MAIN | {"strength": 1.0} | subject(0.6), BASE | subject(0.402)
+    told = what_helps(about() | {"variants": [base, weak, main]})
+    lost = "LoRA x 0.1 shows no more of the subject than the base. No model of this audit can be"
+    assert told.startswith(lost) == nothing
+    kept = f"Its similarity to the subject is {left:.2f} (as trained 0.60, base 0.40)"
+    assert (kept in told) == (not nothing)
+
+
+def test_a_similarity_that_tells_no_model_from_the_base_rules_out_none():
+    weak = confirmed(strength(0.1, "does not copy", 0)) | subject(0.41)
+    weak["beside"] |= subject(0.402)
+    main, base = MAIN | {"strength": 1.0} | subject(0.42), BASE | subject(0.402)
+    told = what_helps(about() | {"variants": [base, weak, main]})
+    assert told.startswith("You may release LoRA x 0.1 instead")
+    assert "The similarity does not tell any model from the base: look at models.png" in told
 
 
 def test_a_base_that_does_not_tell_asks_for_no_more_images():
@@ -412,9 +443,8 @@ def test_every_command_and_option_that_is_advised_is_there():
                 strengths="0.4,1",
                 variant="LoRA",
                 unsure=" --lora-scale 0.1",
-                instead=audit,
                 other=audit,
-                confirming=16,
+                scales=" --lora-scale 0.4,1",
             ).split()
             known = {
                 flag for one in commands[name].params for flag in (*one.opts, *one.secondary_opts)
@@ -422,22 +452,16 @@ def test_every_command_and_option_that_is_advised_is_there():
             assert {word for word in words if re.match("--", word)} <= known, template
 
 
-def test_a_lora_that_shows_nothing_of_the_subject_is_not_made_weaker():
-    base, main = BASE | {"subject": 0.44}, MAIN | {"strength": 0.4, "subject": 0.45}
-    kept = about() | {"main": MAIN["name"], "variants": [base, main]}
+def test_a_lora_whose_weakest_strength_has_lost_the_subject_is_not_made_weaker():
+    base, main = BASE | subject(0.44), MAIN | {"strength": 1.0} | subject(0.6)
+    weak = confirmed(strength(0.4, "does not copy", 0)) | subject(0.45)
+    weak["beside"] |= subject(0.44)
+    kept = about() | {"main": MAIN["name"], "variants": [base, weak, main]}
     assert strengths(kept) == []
     told = what_helps(kept)
-    assert told.startswith("At 0.4 hardly more of the subject is left than in the base")
-    assert "strength" not in told
-    main["subject"] = 0.5
-    assert strengths(kept) == [0.16, 0.24, 0.32, 0.4]
-
-
-def test_other_models_that_may_do_are_named_for_when_the_best_one_fails():
-    free = [strength(share, "does not copy", 0) | {"subject": share} for share in (0.1, 0.2)]
-    main, base = MAIN | {"strength": 1.0, "subject": 0.6}, BASE | {"subject": 0.05}
-    pictures = [{"group": 0, "ways": {"own": [4, 4]}}]
-    models = {"main": MAIN["name"], "variants": [base, *free, main], "pictures": pictures}
-    told = what_helps(about() | models)
-    assert "release LoRA x 0.2 instead" in told
-    assert "before you release it (if it fails: LoRA x 0.1)" in told
+    assert told.startswith(
+        "LoRA x 0.4 shows no more of the subject than the base. No model of this audit can be"
+        " published. What helps is an earlier checkpoint, or"
+    )
+    weak |= subject(0.5)
+    assert strengths(kept) == [0.16, 0.24, 0.32, 0.4, 1.0]

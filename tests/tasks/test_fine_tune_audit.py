@@ -5,6 +5,7 @@ what is refused before any model is loaded.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -24,10 +25,10 @@ from findnemo.metrics import Judges
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import TrainingPicture, TrainingSet
 from findnemo.runs import all_neurons, standing
-from findnemo.runs.fine_tunes import Shown, Subject, judged, summary
-from findnemo.runs.tuned import CLEANED, captions_told, row_of, training_of
+from findnemo.runs.fine_tunes import Shown, Subject, folder_of_variant, judged, summary
+from findnemo.runs.tuned import CLEANED, captions_told, choice, row_of, training_of
 from findnemo.tasks import Detecting, FineTune, Listener, Output, Pictures, Source, watching
-from findnemo.tasks.fine_tunes import Candidate, candidates, questions_of
+from findnemo.tasks.fine_tunes import FURTHER, Candidate, candidates, questions_of
 from findnemo.training import Gallery, Generation
 
 FEW = Pictures(images=2, image_steps=15, guidance=2.0, descriptor=demo.DESCRIPTOR)
@@ -48,7 +49,7 @@ def told():
 def run(place, told, tmp_path_factory):
     """The audit of a LoRA that copies two of three training pictures, at two strengths."""
     out = tmp_path_factory.mktemp("audited") / "run"
-    tuned = FineTune(place.photos, lora_scale="0.1,1")
+    tuned = FineTune(place.photos, lora_scale="0.1,1", copy_rate=0.5)
     source = Source(str(place.base), lora=str(place.lora))
     holdout = Detecting(holdout=list(demo.holdout()[:40]))
     with pytest.MonkeyPatch.context() as patch:
@@ -113,7 +114,7 @@ def test_copies_begin_at_a_strength_and_end_with_the_neurons_off(run, place):
     about = training_of(run)
     assert [v["name"] for v in about["variants"]] == ["base", "LoRA x 0.1", "LoRA", CLEANED]
     assert [v["copied"] for v in about["variants"]] == [0, 0, 2, 0]
-    told = "Copies begin at LoRA (memory-0.png, memory-1.png); LoRA x 0.1 gave no copy in 6 images,"
+    told = "Copies begin at LoRA (taught memory-0.png, memory-1.png); LoRA x 0.1 gave no copy."
     assert told in about["sentence"]
     assert row_of(about, "LoRA")["controls"][0] == 0
     found = all_neurons(run.captions())
@@ -121,6 +122,31 @@ def test_copies_begin_at_a_strength_and_end_with_the_neurons_off(run, place):
     assert set(held) <= set(found)
     assert len(found) <= 4 * len(held)
     assert {standing(c) for c in run.captions() if c.text in place.memories} == {"gone"}
+
+
+def test_a_model_that_seems_free_of_copies_is_confirmed_by_other_images(run, told):
+    """Four times as many of each training caption, all of seeds that it was not chosen by."""
+    about = training_of(run)
+    for name in ("LoRA x 0.1", CLEANED):
+        row = row_of(about, name)
+        first = {"verdict": "does not copy", "copied": 0, "copies": 0, "of": 6}
+        assert row["chosen_by"] == first
+        assert (row["verdict"], row["copied"], row["copies"], row["of"]) == (
+            "does not copy",
+            0,
+            0,
+            24,
+        )
+        assert row["beside"] == {"copied": 0, "copies": 0, "of": 24}
+    assert "chosen_by" not in row_of(about, "LoRA")
+    assert choice(about)["name"] in ("LoRA x 0.1", CLEANED)
+    assert "LoRA x 0.1: by 24 further images of the training captions it gives no copy" in told
+    first, further = (
+        {file.read_bytes() for file in folder_of_variant(run.path, name).rglob("*.png")}
+        for name in ("LoRA x 0.1", f"LoRA x 0.1{FURTHER}")
+    )
+    assert len(further) > 24
+    assert not first & further
 
 
 def test_the_exported_lora_copies_no_more_in_plain_diffusers(run, place, tmp_path):
@@ -153,6 +179,7 @@ def test_a_weaker_lora_is_written_as_it_was_audited(run, place, tmp_path):
     tasks.export(run.path, ["adapter"], file, weaker, listener=Listener(say=told.append))
     assert f"LoRA x 0.1: adapter written to {file}" in told
     assert any(text.startswith("what the audit says of LoRA x 0.1: ") for text in told)
+    assert f"SHA-256 of {file}: {hashlib.sha256(file.read_bytes()).hexdigest()}" in told
     weights = []
     for lora, strength in ((place.lora, 0.1), (file, 1.0)):
         pipeline = StableDiffusionPipeline.from_pretrained(place.base)
@@ -168,6 +195,16 @@ def test_a_weaker_lora_is_written_as_it_was_audited(run, place, tmp_path):
     assert tasks.check_export(run.path, file, weaker) == []
     assert tasks.check_export(run.path, place.lora, weaker)
     assert tasks.check_export(run.path, file)  # it is not the model with the neurons off
+
+
+def test_the_card_of_a_weaker_lora_says_what_the_audit_says_of_it(run, tmp_path):
+    card = tmp_path / "card.md"
+    tasks.export(run.path, ["card"], card, tasks.Selecting(take="LoRA x 0.1"))
+    text = card.read_text(encoding="utf-8").replace("\\", "")
+    assert text.startswith("## Memorization audit")
+    assert "What the audit says of LoRA x 0.1: does not copy (it copies 0 of 3 training" in text
+    assert "0 of 24 images of their captions are copies; the base copies 0, in 0 of 24)" in text
+    assert "At a greater strength than 1 it is another model" in text
 
 
 VARIANTS_REFUSED = {
@@ -186,7 +223,7 @@ def test_a_variant_that_cannot_be_written(run, tmp_path, why):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("form", ["checkpoint", "kohya", "neurons", "card"])
+@pytest.mark.parametrize("form", ["checkpoint", "kohya", "neurons"])
 def test_a_variant_is_written_as_a_lora_alone(run, tmp_path, form):
     selecting = tasks.Selecting(take="LoRA x 0.1")
     with pytest.raises(InputError, match=f"as it is, which {form} is not: add --to adapter"):
@@ -213,7 +250,7 @@ def test_the_terminal_and_the_same_call_again_say_the_same(run, place):
     shown = cli("inspect", run.path)
     assert training_of(run)["sentence"] in " ".join(shown.out.split())
     before = {p: p.stat().st_mtime_ns for p in (run.path / "variants").rglob("*.png")}
-    tuned = FineTune(place.photos, lora_scale="0.1,1")
+    tuned = FineTune(place.photos, lora_scale="0.1,1", copy_rate=0.5)
     source = Source(str(place.base), lora=str(place.lora))
     holdout = Detecting(holdout=list(demo.holdout()[:40]))
     with findnemo.audit(source, tuned, Output(run.path), holdout, pictures=FEW) as again:
@@ -234,7 +271,7 @@ def test_another_descriptor_judges_all_images_anew_and_makes_none_again(run, pla
     said = []
     with findnemo.audit(
         Source(str(place.base), lora=str(place.lora)),
-        FineTune(place.photos, lora_scale="0.1,1"),
+        FineTune(place.photos, lora_scale="0.1,1", copy_rate=0.5),
         Output(out),
         Detecting(holdout=list(demo.holdout()[:40])),
         pictures=replace(FEW, descriptor=other),
@@ -258,7 +295,7 @@ def test_images_of_another_lora_are_not_taken_for_its_own(run, place, tmp_path):
     with pytest.raises(MismatchError, match=r"is the audit of .*lora\.safetensors:1, and the last"):
         findnemo.audit(
             source,
-            FineTune(place.photos, lora_scale="0.1,1"),
+            FineTune(place.photos, lora_scale="0.1,1", copy_rate=0.5),
             Output(run.path),
             Detecting(holdout=list(demo.holdout()[:40])),
             pictures=FEW,

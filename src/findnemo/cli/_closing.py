@@ -65,8 +65,8 @@ def places(run: Path, captions: Sequence[Caption]) -> list[tuple[str, str]]:
     """Names and paths of what a run directory has to look at; only sheets of the verification that
     captions are judged by.
     """
-    from findnemo.runs.fine_tunes import GRID, MODELS
     from findnemo.runs.standing import folder_of
+    from findnemo.runs.store import GRID, MODELS
 
     folder = next((folder_of(c) for c in captions if c.together is not None), ".")
     where = {

@@ -125,14 +125,19 @@ def show_training(run: Run) -> None:
     """
     from findnemo.runs.tuned import (
         CAUSES,
+        OPEN,
+        STATES_TOLD,
         canaries_told,
         captions_told,
+        confirmed_told,
         controls_told,
         different,
         is_beside_base,
+        label,
         training_of,
         worst,
     )
+    from findnemo.runs.wording import count
 
     if (about := training_of(run)) is None:
         return
@@ -141,6 +146,10 @@ def show_training(run: Run) -> None:
         "taught: more often than the base and chance explain; " if is_beside_base(about) else ""
     )
     tell(f"pictures: copied by any prompt; {taught}copies: images of the training captions only")
+    if any(label(about, one).endswith(OPEN) for one in about["variants"]):
+        tell("?: by the images so far; not confirmed by further ones")
+    if confirmed := confirmed_told(about):
+        tell(plain(confirmed))
     if any(one.get("cause") for one in about["pictures"]):
         causes = "; ".join(f"{name}: {what}" for name, what in CAUSES.items())
         tell(f"why a picture is copied: {causes}")
@@ -154,6 +163,10 @@ def show_training(run: Run) -> None:
         stdout.print(training_table(seen))
         if len(pictures) < different(about):
             tell(f"Shown are the {len(pictures)} most copied; training.csv has all.")
+        elif others := len(pictures) - len(seen):
+            tell(f"No image is nearly a copy of {count(others, 'other training picture')}.")
+        if any(one["state"] in STATES_TOLD for one in seen):
+            tell("cannot be told: images of the base are as like the picture as the model's are")
     if adds_up := captions_told(list(run.captions(stage="detect"))):
         tell(adds_up)
     tell(
@@ -179,7 +192,7 @@ def variants_table(about: Mapping[str, Any]) -> Table:
     A narrow terminal omits nearly copied pictures, intervals and the diversity, and folds names.
     Nothing shows the subject without A_CLIP.
     """
-    from findnemo.runs.tuned import is_beside_base, label, taught
+    from findnemo.runs.tuned import OPEN, is_beside_base, label, taught
 
     variants = about["variants"]
     right: dict[str, Any] = {"justify": "right", "no_wrap": True}
@@ -198,7 +211,7 @@ def variants_table(about: Mapping[str, Any]) -> Table:
     )
     for one in variants:
         word = label(about, one)
-        said = f"[{VERDICTS.get(word, 'red')}]{plain(word)}[/]"
+        said = f"[{VERDICTS.get(word.rstrip(OPEN), 'red')}]{plain(word)}[/]"
         ends = "{:.0f} to {:.0f} %".format(100 * one["low"], 100 * one["high"])
         copies = f"{one['copies']} of {one['of']}"
         kept = (f"{one[name]:.2f}" if name in one else "" for name in costs)
@@ -212,6 +225,8 @@ def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
     """A line for each training picture: its state, the prompts that copy it, how many images of
     the base do, why it is copied, and, if the terminal is wide, the first model that does.
     """
+    from findnemo.runs.tuned import STATES_TOLD, WAYS_TOLD
+
     is_wide = stdout.width >= WIDE
     begins = [Column("first by")] if is_wide else []
     table = Table(
@@ -226,11 +241,14 @@ def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
     )
     for one in pictures:
         ways = ", ".join(
-            f"{way} {copies} of {of}" for way, (copies, of) in one["ways"].items() if copies
+            f"{WAYS_TOLD[way]} {copies} of {of}"
+            for way, (copies, of) in one["ways"].items()
+            if copies
         )
         of_base = one.get("base")
         beside = str(of_base["copies"]) if of_base and of_base["copies"] else ""
-        cells = [one["file"], one["state"], f"{one['similarity']:.2f}", ways, beside]
+        state = STATES_TOLD.get(one["state"], one["state"])
+        cells = [one["file"], state, f"{one['similarity']:.2f}", ways, beside]
         cells.append((one.get("cause") or "") if of_base else "")
         cells += [one["begins"] or ""] if is_wide else []
         table.add_row(*map(plain, cells))

@@ -43,6 +43,8 @@ def model_card(chosen: Selection) -> str:
 
     Captions and names are escaped: nothing in them acts as Markdown or HTML.
     """
+    if chosen.said:
+        return _taken(chosen)
     if chosen.is_by_hand:
         return _by_hand(chosen)
     parts = [
@@ -69,15 +71,39 @@ def _of_training(about: Mapping[str, Any]) -> list[str]:
     return [f"**The audit says: {advice}**\n", f"{sentence}\n", "Of its captions:\n"]
 
 
+def _taken(chosen: Selection) -> str:
+    """The section for a LoRA that is taken as it was audited: an earlier checkpoint, or a lower
+    strength.
+    """
+    said = chosen.said[:1].upper() + chosen.said[1:]
+    parts = [
+        "## Memorization audit\n",
+        _table(("", ""), _whose(chosen)),
+        f"{markdown(said, WHOLE)}.\n",
+        "### Limits\n",
+        f"- {LIMITS[0]}",
+        "- At a greater strength than 1 it is another model, which may copy.\n",
+        MADE,
+    ]
+    return "\n".join(parts)
+
+
+def _whose(chosen: Selection) -> list[tuple[str, str]]:
+    """The model of a selection, as rows of a table."""
+    versions = ", ".join(f"{n} {v}" for n, v in (chosen.about["versions"] or {}).items())
+    return [
+        ("model", markdown(name_of(chosen.about["source"]))),
+        ("fingerprint", f"`{chosen.fingerprint}`"),
+        ("versions", markdown(versions)),
+    ]
+
+
 def _by_hand(chosen: Selection) -> str:
     """The section for neurons that no audit chose: what they are, and that their effect is
     unknown.
     """
-    versions = ", ".join(f"{n} {v}" for n, v in (chosen.about["versions"] or {}).items())
     facts = [
-        ("model", markdown(name_of(chosen.about["source"]))),
-        ("fingerprint", f"`{chosen.fingerprint}`"),
-        ("versions", markdown(versions)),
+        *_whose(chosen),
         ("edit", edit_of(chosen)),
         *((markdown(n), " ".join(map(str, i))) for n, i in chosen.neurons.layers.items()),
     ]

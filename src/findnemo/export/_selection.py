@@ -41,7 +41,8 @@ class Selection:
     """`neurons` to scale by `factor`, and the `captions` whose memories they hold.
 
     `about`: what the run says about the rest. `is_by_hand`: a person chose the neurons (`by_hand`),
-    so there are no captions, and nothing was verified.
+    so there are no captions, and nothing was verified. `said`: of a model that is taken as it is
+    (`unedited`), what its audit says.
     """
 
     neurons: NeuronSet
@@ -49,6 +50,7 @@ class Selection:
     factor: float
     about: Mapping[str, Any]
     is_by_hand: bool = False
+    said: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -175,15 +177,16 @@ def by_hand(
     return selection
 
 
-def unedited(run: Run) -> Selection:
+def unedited(run: Run, said: str = "") -> Selection:
     """No neurons: the model of a run as it is.
 
-    In a fine-tune's audit it can be an earlier checkpoint, or a LoRA at a lower strength.
+    In a fine-tune's audit it can be an earlier checkpoint, or a LoRA at a lower strength. `said`: what
+    the audit says of it.
 
         with Run.open("run/variants/checkpoint-500-x-0.8-adf1") as variant:
             findnemo.export.unedited(variant)
     """
-    return Selection(EMPTY, (), 0.0, _of_run(run), is_by_hand=True)
+    return Selection(EMPTY, (), 0.0, _of_run(run), is_by_hand=True, said=said)
 
 
 def _factor_of(file: str | os.PathLike) -> float:

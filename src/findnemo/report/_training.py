@@ -15,11 +15,14 @@ from findnemo.runs.tuned import (
     BASE,
     CAUSES,
     CLEANED,
+    STATES_TOLD,
+    WAYS_TOLD,
     astray,
     begins,
     beside,
     canaries_told,
     choice,
+    confirmed_told,
     copies_in,
     different,
     label,
@@ -30,7 +33,7 @@ from findnemo.runs.tuned import (
     worst,
 )
 from findnemo.stats import clopper_pearson
-from findnemo.training import AS_BASE, STATES, WAYS
+from findnemo.training import AS_BASE, WAYS
 
 TONES = {
     "copies": "bad",
@@ -39,14 +42,6 @@ TONES = {
     "cannot be said": "",
     "copied": "bad",
     ASTRAY: "bad",
-}
-WAY_LABELS = {
-    "own": "own caption",
-    "neighbour": "another picture's caption",
-    "trigger": "trigger word alone",
-    "given": "captions given beside",
-    "none": "no prompt",
-    "control": "captions of other subjects",
 }
 
 
@@ -97,7 +92,7 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
     for k in worst(about):
         uris = [pictures.get(wanted) for wanted in _files(run.path, about, k)]
         ways = [
-            (WAY_LABELS[way], *about["pictures"][k]["ways"][way])
+            (WAYS_TOLD[way], *about["pictures"][k]["ways"][way])
             for way in WAYS
             if way in about["pictures"][k]["ways"]
         ]
@@ -112,6 +107,7 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
                 "of_base": uris[many:],
                 "ways": ways,
                 "tone": tone,
+                "state": STATES_TOLD.get(one["state"], one["state"]),
                 "cause": CAUSES.get(one.get("cause")) if one.get("base") else None,
             }
         )
@@ -125,13 +121,12 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
             (one["name"], [pictures.get(wanted) for wanted in _looks(run.path, one)])
             for one in beside(about)
         ],
-        "states": STATES,
         "tones": TONES,
         "figures": _figures(about, main),
         "several": len(series(about)) > 1,
         "taught": {one["name"]: len(one.get("taught", {})) for one in about["variants"]},
         "labels": {one["name"]: label(about, one) for one in about["variants"]},
-        "choice": choice(about),
+        "confirmed": confirmed_told(about),
         "astray": astray(about),
         "canaries": canaries_told(about),
         "clip": any("a_clip" in one for one in about["variants"]),
@@ -168,9 +163,7 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
         },
         _begins(about, of),
         {
-            "label": "no more copies than the base, most of the subject"
-            if best and best["verdict"] == AS_BASE
-            else "no copy seen, most of the subject",
+            "label": "confirmed by further images, most of the subject",
             "value": best["name"] if best else NONE,
             "note": _kept(about, best, main),
             "tone": "",
@@ -212,7 +205,8 @@ def _kept(about: Mapping[str, Any], best: Mapping[str, Any] | None, main: Mappin
     if best is None:
         spoilt = ", or its images do not follow the captions" if astray(about) else ""
         unsure = any(one["verdict"] == "cannot be said" for one in about["variants"])
-        return f"every model that was looked at copies{', or may copy' if unsure else ''}{spoilt}"
+        copies = f"every model that was looked at copies{', or may copy' if unsure else ''}"
+        return f"{copies}, or shows no more of the subject than the base{spoilt}"
     base = row_of(about, BASE) or {}
     told = []
     for name, what in (("subject", "similarity to the subject"), ("a_clip", "A_CLIP")):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +33,7 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt, TrainingPicture
 from findnemo.runs.audit import remember_source
 from findnemo.runs.stages import Progress, Stage, run_stage
-from findnemo.runs.store import VARIANTS, WATCHED, Caption, Run
+from findnemo.runs.store import GRID, MODELS, THUMBNAILS, VARIANTS, WATCHED, Caption, Run
 from findnemo.runs.table import enter
 from findnemo.runs.tuned import BASE, beside, copied_by, sentence, worst
 from findnemo.runs.work import Answer, attempted, commit
@@ -59,11 +60,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 STAGE = "pictures"
-GRID = "training.png"
-MODELS = "models.png"
 LOOKS = 6  # captions of which models are shown side by side
 BESIDE = 3  # generations next to each
 THUMBNAIL = 256
+BESIDE_COSTS = ("subject", "a_clip")  # of the base, beside those of a confirmed model
 OWN = ("own", "trigger", "given", "none")  # prompts that ask for the training pictures
 JUDGED = (*OWN, "control")  # prompts whose images are compared with the training pictures
 TWINS = ("canary", "twin")  # captions of planted pictures, and of their twins that were held out
@@ -73,12 +73,13 @@ TWINS = ("canary", "twin")  # captions of planted pictures, and of their twins t
 class Question:
     """A prompt for a model, with its kind and the number of images to make.
 
-    `kind`: a kind of `training.Generation`, or one of TWINS.
+    `kind`: a kind of `training.Generation`, or one of TWINS. `first`: number of the first sample.
     """
 
     prompt: str
     kind: str
     images: int
+    first: int = TRAINED
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,15 @@ def show(
         "neurons": neurons.to_json(),
         "images": {question.kind: question.images for question in questions},
     }
+    if others := {q.first for q in questions} - {TRAINED}:
+        kept["first"] = sorted(others)
     with Run.create(folder, kept) as run:
         remember_source(run, model)
         prompts = [Prompt(q.prompt, row, q.kind) for row, q in enumerate(questions, 1)]
         enter(run, prompts)
-        many = {q.prompt: q.images for q in questions}
+        samples = {q.prompt: range(q.first, q.first + q.images) for q in questions}
         open_, count = list_open(run, STAGE)
-        units = (Unit(tuple((c, many[c.text]) for c in group)) for group in groups(run))
+        units = (Unit(tuple((c, samples[c.text]) for c in group)) for group in groups(run))
         step = partial(_made, settings=settings, neurons=neurons)
         total = len(questions)
         stage = Stage(STAGE, step, units, count, partial(commit, run, STAGE), total, total - open_)
@@ -168,16 +171,19 @@ def _file(caption: Caption, sample: int) -> str:
 
 
 def _made(
-    model: Model, items: Sequence[tuple[Caption, int]], settings: ImageSettings, neurons: NeuronSet
+    model: Model,
+    items: Sequence[tuple[Caption, range]],
+    settings: ImageSettings,
+    neurons: NeuronSet,
 ) -> list[Answer]:
-    def one(caption: Caption, count: int) -> Answer:
-        rows = [(caption.text, TRAINED + k) for k in range(count)]
+    def one(caption: Caption, samples: range) -> Answer:
+        rows = [(caption.text, sample) for sample in samples]
         with deactivate(model, neurons):
             images = generate_many(model, rows, settings)
         files = {_file(caption, k): png(image) for k, image in enumerate(images)}
-        return Answer({"images": count, "evaluations": count * settings.passes}, files)
+        return Answer({"images": len(rows), "evaluations": len(rows) * settings.passes}, files)
 
-    return [attempted(model, partial(one, caption, count)) for caption, count in items]
+    return [attempted(model, partial(one, caption, samples)) for caption, samples in items]
 
 
 # judgement ------------------------------------------------------------------------------------------
@@ -214,7 +220,9 @@ class Variant:
 
     `vectors`: of its generations, (G, D). `judgement`: of the generations that ask for training
     pictures. `costs`: how much of the subject remains (`costs`). `seen`: how many canaries the copy
-    test sees.
+    test sees. `base`: the base model, with images for the same prompts and seeds; None for the base.
+    `chosen_by`: the variant by whose fewer images this model was chosen, and is confirmed with
+    others; None if it was not.
     """
 
     name: str
@@ -225,6 +233,8 @@ class Variant:
     judgement: Judgement
     costs: Mapping[str, float]
     seen: Sensitivity | None = None
+    base: Variant | None = None
+    chosen_by: Variant | None = None
 
     @property
     def rows(self) -> list[int]:
@@ -235,17 +245,18 @@ class Variant:
 def judged(
     subject: Subject,
     shown: Shown,
-    base: Tensor | None,
+    base: Variant | None,
     name: str,
     checkpoint: str | None = None,
     strength: float | None = None,
 ) -> Variant:
-    """Run the copy test on a variant. `base`: vectors of the base model's images, None for
-    itself.
+    """Run the copy test on a variant. `base`: the base model, with images for the same prompts and
+    seeds; None for itself.
     """
     vectors = described(shown.images(), subject.judges.descriptor)
     asking = shown.rows(*JUDGED)
-    controls = [part for part in (subject.held_out, base) if part is not None and len(part)]
+    of_base = None if base is None else base.vectors
+    controls = [part for part in (subject.held_out, of_base) if part is not None and len(part)]
     judgement = judge(
         subject.gallery,
         subject.captions,
@@ -255,12 +266,12 @@ def judged(
     )
     found = costs(subject, shown, vectors, judgement)
     seen = None if base is None else _sensitivity(subject, shown, vectors)
-    return Variant(name, checkpoint, strength, shown, vectors, judgement, found, seen)
+    return Variant(name, checkpoint, strength, shown, vectors, judgement, found, seen, base)
 
 
 def _sensitivity(subject: Subject, shown: Shown, vectors: Tensor) -> Sensitivity | None:
     """How many canaries a variant reproduces; None without canaries."""
-    if subject.canaries is None:
+    if subject.canaries is None or not shown.rows(*TWINS):
         return None
     rows: dict[str, list[int]] = {}
     for k in shown.rows(*TWINS):
@@ -277,7 +288,8 @@ def costs(
     """How much of the subject a variant shows, over generations of the training captions.
 
     `subject`: the median similarity to the nearest training picture, of generations that are no
-    copies. `left`: how many of these there are. `diversity`: 1 minus the mean similarity of two
+    copies. `subject_low`, `subject_high`: its 95 % interval, by order statistics; it takes six
+    generations. `left`: how many of these there are. `diversity`: 1 minus the mean similarity of two
     images of one prompt. `a_clip`: the median fit to the caption, if there is a CLIP.
     `a_clip_other`: the same images' fit to captions of other subjects. Values that cannot be
     measured are left out.
@@ -289,7 +301,7 @@ def costs(
     fair = [k for position, k in enumerate(asking) if position not in copies and k in set(own)]
     if fair:
         nearest = subject.gallery.similarity(vectors[fair]).amax(1)
-        values |= {"subject": float(nearest.median()), "left": len(fair)}
+        values |= {"subject": float(nearest.median()), "left": len(fair)} | _interval(nearest)
     if apart := _diversities(shown, vectors, own):
         values["diversity"] = statistics.fmean(apart)
     if subject.judges.alignment is not None and own:
@@ -301,6 +313,15 @@ def costs(
             strangers = [others[k % len(others)] for k in range(len(own))]
             values["a_clip_other"] = float(subject.judges.alignment(images, strangers).median())
     return {name: round(value, 4) for name, value in values.items()}
+
+
+def _interval(values: Tensor) -> dict[str, float]:
+    """The interval of a median; empty for too few values."""
+    from scipy.stats import quantile_test
+
+    found = quantile_test(values.double().numpy(), p=0.5).confidence_interval(0.95)
+    ends = {"subject_low": float(found.low), "subject_high": float(found.high)}
+    return {} if any(map(math.isnan, ends.values())) else ends
 
 
 def _diversities(shown: Shown, vectors: Tensor, own: Sequence[int]) -> list[float]:
@@ -336,9 +357,7 @@ def summary(
     """
     of_main = next(v for v in variants if v.name == main)
     base = next((v.judgement for v in variants if v.name == BASE), None)
-    rows = [
-        _of_variant(v, subject.rate, base) | _copied_by(subject, v, base, root) for v in variants
-    ]
+    rows = [_of_variant(v, subject, root) for v in variants]
     causes = [None] * len(subject.pictures) if base is None else of_main.judgement.causes(base)
     pictures = [
         {
@@ -366,15 +385,13 @@ def summary(
     return {"sentence": sentence(about), **about}
 
 
-def _copied_by(
-    subject: Subject, variant: Variant, base: Judgement | None, root: Path
-) -> dict[str, dict[str, int]]:
+def _copied_by(subject: Subject, variant: Variant, root: Path) -> dict[str, dict[str, int]]:
     """Names of the pictures that a variant copies, one of each group, and in how many images; and
     of those that it was taught: that it copies more often than the base explains.
     """
     first = {group: k for k, group in reversed(list(enumerate(subject.gallery.groups)))}
     found = variant.judgement
-    taught = [] if base is None or variant.name == BASE else found.taught(base)
+    taught = [] if variant.base is None else found.taught(variant.base.judgement)
     return {
         name: {
             relative(subject.pictures[first[group]].path, root): found.copies(first[group])
@@ -423,11 +440,11 @@ def _within(variant: Variant, file: Path) -> str:
     return f"{VARIANTS}/{file.relative_to(variant.shown.files[0].parents[3]).as_posix()}"
 
 
-def _of_variant(variant: Variant, rate: float, base: Judgement | None) -> dict[str, Any]:
+def _of_variant(variant: Variant, subject: Subject, root: Path) -> dict[str, Any]:
     found = variant.judgement
     copies, of = found.rate()
     low, high = share(copies, of)
-    said = found.verdict(rate, None if variant.name == BASE else base)
+    said = found.verdict(subject.rate, None if variant.base is None else variant.base.judgement)
     if said == "does not copy" and variant.shown.failed:
         said = "cannot be said"
     return {
@@ -444,10 +461,24 @@ def _of_variant(variant: Variant, rate: float, base: Judgement | None) -> dict[s
         "low": round(low, 4),
         "high": round(high, 4),
         "controls": list(found.controls),
-        "looks": _looks(variant),
+        "looks": _looks(variant.chosen_by or variant),
         **variant.costs,
-        **_of_canaries(variant),
+        **_of_canaries(variant.chosen_by or variant),
+        **_copied_by(subject, variant, root),
+        **_confirmed(variant, subject, root),
     }
+
+
+def _confirmed(variant: Variant, subject: Subject, root: Path) -> dict[str, Any]:
+    """What a model was chosen by, and what the base gives for the images that confirm it."""
+    if variant.chosen_by is None or variant.base is None:
+        return {}
+    first = _of_variant(variant.chosen_by, subject, root)
+    kept = {name: first[name] for name in ("verdict", "copied", "copies", "of")}
+    copies, of = variant.base.judgement.rate()
+    base = {"copied": len(variant.base.judgement.of("copied")), "copies": copies, "of": of}
+    costs = {name: variant.base.costs[name] for name in BESIDE_COSTS if name in variant.base.costs}
+    return {"chosen_by": kept, "beside": base | costs}
 
 
 def _looks(variant: Variant) -> list[str]:
@@ -471,28 +502,27 @@ def _of_canaries(variant: Variant) -> dict[str, Any]:
 # files ----------------------------------------------------------------------------------------------
 
 
-def write_training(run: Run, about: Mapping[str, Any], root: Path) -> None:
-    """Keep the result in the run: its value `training`, a table of all training pictures,
-    thumbnails, a grid of the most copied ones, and the models side by side.
+def write_training(path: Path, about: Mapping[str, Any], root: Path) -> None:
+    """Write the result into a run directory: a table of all training pictures, thumbnails, a grid of
+    the most copied ones, and the models side by side.
     """
-    run.set_meta("training", about)
-    write_table(about, run.path / WATCHED[1])
+    write_table(about, path / WATCHED[1])
     lines = []
     for k in worst(about):
         one = about["pictures"][k]
         own = picture(root / one["file"])
         own.thumbnail((THUMBNAIL, THUMBNAIL))
-        save_png(own, run.path / thumbnail(k))
-        like = [picture(inside(run.path, name)) for name in one["nearest"][:BESIDE]]
+        save_png(own, path / thumbnail(k))
+        like = [picture(inside(path, name)) for name in one["nearest"][:BESIDE]]
         label = f"{one['file']}: {one['state']}, similarity {one['similarity']:.2f}"
         lines.append((label, [own, *like]))
     if lines:
         title = f"training pictures, and the images of {about['main']} most like each"
-        save_png(sheet(title, lines), run.path / GRID)
+        save_png(sheet(title, lines), path / GRID)
     if models := beside(about):
-        rows = [(m["name"], [picture(inside(run.path, f)) for f in m["looks"]]) for m in models]
+        rows = [(m["name"], [picture(inside(path, f)) for f in m["looks"]]) for m in models]
         title = "images of the same noise, a training caption each: what is left of the subject"
-        save_png(sheet(title, rows), run.path / MODELS)
+        save_png(sheet(title, rows), path / MODELS)
 
 
 def write_table(about: Mapping[str, Any], path: Path) -> None:
@@ -537,4 +567,4 @@ def inside(root: Path, name: str) -> Path:
 
 def thumbnail(number: int) -> str:
     """The path in a run of the thumbnail of a training picture."""
-    return f"training/{number:05d}.png"
+    return f"{THUMBNAILS}/{number:05d}.png"

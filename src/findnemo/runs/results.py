@@ -382,8 +382,33 @@ class TrainedPicture(TypedDict, total=False):
     base: BesideBase
 
 
+class Counted(TypedDict):
+    """How many pictures a model copies, and how many of its images are copies."""
+
+    copied: Required[Count]
+    copies: Required[Count]
+    of: Required[Count]
+
+
+class OfBase(Counted, total=False):
+    """What the base gives for the images that confirm a model."""
+
+    subject: Number
+    a_clip: Number
+
+
+class ChosenBy(Counted):
+    """What was seen of a model by the images that it was chosen by."""
+
+    verdict: Required[Literal["copies", "as the base", "does not copy", "cannot be said"]]
+
+
 class JudgedVariant(TypedDict, total=False):
-    """A model at one checkpoint and strength in the summary of a fine-tune audit."""
+    """A model at one checkpoint and strength in the summary of a fine-tune audit.
+
+    `chosen_by`, `beside`: of a model that was confirmed by further images. All other figures are of
+    these images then, and `beside` is what the base gives for the same prompts and seeds.
+    """
 
     name: Required[Text]
     checkpoint: Required[Text | None]
@@ -399,6 +424,8 @@ class JudgedVariant(TypedDict, total=False):
     high: Required[Number]
     controls: Required[tuple[Count, Count]]
     subject: Number
+    subject_low: Number
+    subject_high: Number
     left: Count
     diversity: Number
     a_clip: Number
@@ -407,6 +434,8 @@ class JudgedVariant(TypedDict, total=False):
     taught: dict[Text, Count]
     looks: list[Text]
     canaries: dict[Text, tuple[Count, Count]]
+    chosen_by: ChosenBy
+    beside: OfBase
 
 
 class Training(TypedDict, total=False):

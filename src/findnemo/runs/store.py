@@ -63,12 +63,18 @@ BACKUP = "backup.sqlite"  # copy of the database from the end of a stage
 COPY = "settings.json"
 VARIANTS = "variants"  # folder with the images of a fine-tune audit
 WATCHED = ("training.json", "training.csv")  # what a training callback saw of its checkpoints
+GRID = "training.png"  # copied training pictures of a fine-tune audit
+MODELS = "models.png"  # images of its models side by side
+THUMBNAILS = "training"  # folder with its training pictures, small
 _BEFORE = {
     "calibration",
     ".lock",
     COPY,
     VARIANTS,
     *WATCHED,
+    GRID,
+    MODELS,
+    THUMBNAILS,
 }  # files that may exist before the database
 _STORAGE = {  # SQLite's error about a disk -> the reason and the way out
     "database or disk is full": ("no space left on the device", FULL),

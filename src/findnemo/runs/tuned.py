@@ -7,7 +7,7 @@ A summary is the run's value `training`, made by `fine_tunes.summary`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from findnemo.runs.results import Training, damaged, decoded
@@ -20,9 +20,9 @@ BASE = "base"
 CLEANED = "neurons off"
 SHOWN = 24  # training pictures in the grid
 NAMED = 5  # copied pictures that a sentence names
-LITTLE = 0.01  # similarity to the subject over the base's that shows nothing of it
 KEPT = 0.5  # share of the fit to the captions that a usable repair keeps
 A_CLIP = "fit to the captions (A_CLIP)"
+OPEN = "?"  # marks a verdict that is not confirmed
 ASTRAY = "off the captions"  # in tables, of a repair whose images do not follow the captions
 FREE = ("does not copy", AS_BASE)  # verdicts on models that may be taken
 CAUSES = {  # why the main model copies a picture
@@ -101,11 +101,29 @@ def least_fit(about: Mapping[str, Any]) -> float | None:
 
 
 def is_forgotten(about: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Whether a model shows hardly more of the subject than the base does: .01 at most."""
-    base = row_of(about, BASE) or {}
-    if "subject" not in row or "subject" not in base:
-        return False
-    return bool(round(row["subject"] - base["subject"], 2) <= LITTLE)
+    """Whether a model shows no more of the subject than the base does, as far as further images tell:
+    the interval of its similarity reaches down to the base's.
+
+    False for a model without further images, and if the similarity `tells_subject` of no model.
+    """
+    is_known = "chosen_by" in row and tells_subject(about)
+    return is_known and _is_over_base(about, row) is False
+
+
+def tells_subject(about: Mapping[str, Any]) -> bool:
+    """Whether the similarity to the subject tells the main model from the base, or one that further
+    images were made of.
+    """
+    known = [one for one in tuned(about) if "chosen_by" in one or one["name"] == about["main"]]
+    return any(_is_over_base(about, one) for one in known)
+
+
+def _is_over_base(about: Mapping[str, Any], row: Mapping[str, Any]) -> bool | None:
+    """Whether a model shows more of the subject than the base; None if it was not measured."""
+    base = row.get("beside") or row_of(about, BASE) or {}
+    if "subject_low" not in row or "subject" not in base:
+        return None
+    return bool(row["subject_low"] > base["subject"])
 
 
 def is_beside_base(about: Mapping[str, Any]) -> bool:
@@ -140,10 +158,17 @@ def copied_by(about: Mapping[str, Any], number: int) -> list[str]:
 
 
 def label(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """What a table calls a model: its verdict, or ASTRAY; nothing for the base itself."""
+    """What a table calls a model: its verdict, or ASTRAY; nothing for the base itself.
+
+    A question mark marks a model that seems free of copies beside a main one that is not, and that
+    further images have not confirmed.
+    """
     if row["name"] == BASE:
         return ""
-    return ASTRAY if row["name"] == CLEANED and astray(about) else str(row["verdict"])
+    if row["name"] == CLEANED and astray(about):
+        return ASTRAY
+    is_open = row["verdict"] in FREE and copies_in(about) and "chosen_by" not in row
+    return f"{row['verdict']}{OPEN * is_open}"
 
 
 def variant_told(about: Mapping[str, Any], name: str) -> str:
@@ -151,7 +176,8 @@ def variant_told(about: Mapping[str, Any], name: str) -> str:
 
     >>> row = {"name": "LoRA x 0.4", "verdict": "as the base", "copied": 1, "copies": 0, "of": 80}
     >>> row["copies_of"] = {"a.png": 2}
-    >>> said = variant_told({"variants": [row], "pictures": [{"group": 0}]}, "LoRA x 0.4")
+    >>> about = {"main": "LoRA x 0.4", "variants": [row], "pictures": [{"group": 0}]}
+    >>> said = variant_told(about, "LoRA x 0.4")
     >>> said[:74]
     'what the audit says of LoRA x 0.4: as the base (it copies 1 of 1 training '
     >>> said[74:]
@@ -160,30 +186,90 @@ def variant_told(about: Mapping[str, Any], name: str) -> str:
     row = row_of(about, name)
     assert row is not None
     told = f"it copies {row['copied']} of {count(different(about), 'training picture')}"
-    told += f"{_named(list(row.get('copies_of', {})))}, by any prompt; {row['copies']} of"
+    told += f"{_named(about, row.get('copies_of', ()))}, by any prompt; {row['copies']} of"
     told += f" {count(row['of'], 'image')} of their captions are copies"
-    advice = "" if row["verdict"] in FREE else "; do not release it"
-    return f"what the audit says of {name}: {label(about, row)} ({told}){advice}"
+    if beside := row.get("beside"):
+        told += f"; the base copies {beside['copied']}, in {beside['copies']} of {beside['of']}"
+    return f"what the audit says of {name}: {label(about, row)} ({told}){_unfit(about, row)}"
+
+
+def _unfit(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Why a model is not to be released; empty if nothing is known against it."""
+    if row["verdict"] not in FREE:
+        return "; do not release it"
+    if row not in fair(about):
+        return "; do not release it: see the report" if row["name"] != about["main"] else ""
+    return "" if "chosen_by" in row else "; further images have not confirmed it"
 
 
 def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The model that shows most of the subject, of those that do not copy or only as the base does;
-    None if there is none.
-
-    The base is no choice: it shows least of the subject. Nor is a model whose images no longer
-    follow the captions, or do not tell whether it copies.
+    """The model that may be published instead of the main one: of those that are `fair` and confirmed
+    by further images, the one that shows most of the subject; None if there is none.
     """
-    names = (BASE, CLEANED) if astray(about) else (BASE,)
-    fair = [v for v in about["variants"] if v["name"] not in names and v["verdict"] in FREE]
-    return max((v for v in fair if "subject" in v), key=lambda v: v["subject"], default=None)
+    return _most_of_subject(one for one in fair(about) if "chosen_by" in one)
+
+
+def to_confirm(about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The model that further images are to confirm next: that with the neurons off, or the fair one
+    that shows most of the subject if none is confirmed yet; None if there is none.
+
+    Only where the main model copies is another one looked for.
+    """
+    if not copies_in(about):
+        return None
+    left = [one for one in fair(about) if "chosen_by" not in one]
+    cleaned = [one for one in left if one["name"] == CLEANED]
+    return _most_of_subject(cleaned or ([] if choice(about) else left))
+
+
+def fair(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The models that may be taken, as far as they were looked at: they do not copy, or only as the
+    base does, and show more of the subject than it does.
+
+    Not the base itself. Not a model whose images no longer follow the captions. Not a later
+    checkpoint or a greater strength than a model that was `refuted`: it copies sooner. Not an earlier
+    one or a smaller strength than one that shows nothing of the subject: it shows less.
+    """
+    names = (BASE, CLEANED, about["main"]) if astray(about) else (BASE, about["main"])
+    bad, lost = refuted(about), [one for one in about["variants"] if is_forgotten(about, one)]
+    return [
+        one
+        for one in about["variants"]
+        if one["name"] not in names
+        and one["verdict"] in FREE
+        and not any(_is_under(about, other, one) for other in bad)
+        and not any(one is other or _is_under(about, one, other) for other in lost)
+    ]
+
+
+def refuted(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The models that seemed to be free of copies, and of which further images did not confirm
+    it.
+    """
+    return [v for v in about["variants"] if "chosen_by" in v and v["verdict"] not in FREE]
+
+
+def _is_under(about: Mapping[str, Any], one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a LoRA is no later a checkpoint than another one, and no stronger."""
+    if CLEANED in (one["name"], other["name"]):
+        return False
+    steps = list(dict.fromkeys(v["checkpoint"] for v in about["variants"]))
+    (then, less), (now, more) = (
+        (steps.index(v["checkpoint"]), abs(v["strength"] or 1.0)) for v in (one, other)
+    )
+    return then <= now and less <= more
+
+
+def _most_of_subject(models: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    return max(models, key=lambda one: one.get("subject", 0.0), default=None)
 
 
 def beside(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The models whose images of the same noise show what is left of the subject: the base, the one
-    that may be taken, the main one, and that with its neurons off. Only those with `looks`, paths
-    of an image of each of a few captions.
+    that may be taken or was to be confirmed, the main one, and that with its neurons off. Only those
+    with `looks`, paths of an image of each of a few captions.
     """
-    best = choice(about)
+    best = choice(about) or _most_of_subject(refuted(about))
     names = (BASE, best and best["name"], about["main"], CLEANED)
     rows = (row_of(about, name) for name in dict.fromkeys(names) if name)
     return [row for row in rows if row is not None and row.get("looks")]
@@ -198,18 +284,6 @@ def images_each(about: Mapping[str, Any]) -> int:
     """The number of images that a model made for each caption of a training picture."""
     asked = (one["ways"].get(kind) for one in about["pictures"] for kind in ("own", "trigger"))
     return max((of for found in asked if found for of in found[1:]), default=4)
-
-
-def confirming(about: Mapping[str, Any]) -> tuple[int, int]:
-    """How many images of each training caption were made, and how many of each prompt to make to
-    confirm a model: four times as many, and not fewer of any prompt than now.
-
-    >>> confirming({"pictures": [{"ways": {"own": [1, 4], "trigger": [0, 16]}}]})
-    (4, 16)
-    """
-    asked = (one["ways"].get("own") for one in about["pictures"])
-    own = next((found[1] for found in asked if found), images_each(about))
-    return own, max(4 * own, images_each(about))
 
 
 def sentence(about: Mapping[str, Any]) -> str:
@@ -251,7 +325,7 @@ def sentence(about: Mapping[str, Any]) -> str:
         less = "earlier checkpoint" if models[0]["checkpoint"] != models[-1]["checkpoint"] else ""
         none = f"no {less or 'lower strength'} was looked at"
         before = f"{last} {unseen_in(about, last)}" if last else none
-        text += f" {_begin(about)} at {first}{_named(_taught_by(about, first))}; {before}."
+        text += f" {_begin(about)} at {first}{_taught_by(about, first)}; {before}."
     if (cleaned := row_of(about, CLEANED)) is not None:
         text += f" With the neurons off {_left(about, main, cleaned)}."
         text += _kept(about, cleaned)
@@ -291,29 +365,42 @@ def _why_open(about: Mapping[str, Any], main: Mapping[str, Any], percent: str) -
 
 def _taught_told(about: Mapping[str, Any], main: Mapping[str, Any]) -> str:
     """How many of the copied pictures the training taught, where the base copies some, too."""
-    base, taught = row_of(about, BASE), len(main.get("taught", {}))
-    if not base or not base["copied"] or not taught:
+    base, known = row_of(about, BASE), main.get("taught") or {}
+    if not base or not base["copied"] or not known:
         return ""
-    which = "all" if taught == main["copied"] else f"{taught}"
-    others = (
-        "" if which == "all" else "; the others may be chance, or the base copies them as often"
+    if len(known) == main["copied"]:
+        return " The training taught all of them."
+    others = [one for one in main.get("copies_of", {}) if one not in known]
+    return (
+        f" The training taught {len(known)} of them{_named(about, known)}; the others"
+        f"{_named(about, others)} may be chance, or the base copies them as often."
     )
-    return f" The training taught {which} of them{others}."
 
 
-def _taught_by(about: Mapping[str, Any], name: str) -> list[str]:
-    """The pictures that a model was taught; if too few images tell, those that it copies and the
-    base does not.
+def _taught_by(about: Mapping[str, Any], name: str) -> str:
+    """The pictures that a model was taught, in brackets; if too few images tell, those that it copies
+    and the base does not.
     """
     row, base = row_of(about, name) or {}, row_of(about, BASE) or {}
+    if known := list(row.get("taught", {})):
+        return _named(about, known, "taught ")
     others = [one for one in row.get("copies_of", {}) if one not in base.get("copies_of", {})]
-    return list(row.get("taught", {})) or others
+    return _named(about, others, "copied ")
 
 
-def _named(files: Sequence[str]) -> str:
-    """Names of pictures in brackets; at most NAMED."""
-    more = ", ..." if len(files) > NAMED else ""
-    return f" ({', '.join(files[:NAMED])}{more})" if files else ""
+def _named(about: Mapping[str, Any], files: Iterable[str], what: str = "") -> str:
+    """Names of pictures in brackets; at most NAMED. Without folders, if these do not tell them
+    apart.
+
+    >>> _named({"pictures": [{"file": "2_sks/a.png"}, {"file": "2_sks/b.png"}]}, ["2_sks/a.png"])
+    ' (a.png)'
+    """
+    names = [one["file"] for one in about["pictures"] if "file" in one]
+    plain = {name: name.rpartition("/")[2] for name in names}
+    is_plain = len({*plain.values()}) == len({*names})
+    told = [plain.get(file, file) if is_plain else file for file in files]
+    more = ", ..." if len(told) > NAMED else ""
+    return f" ({what}{', '.join(told[:NAMED])}{more})" if told else ""
 
 
 def _left(about: Mapping[str, Any], main: Mapping[str, Any], cleaned: Mapping[str, Any]) -> str:
@@ -321,7 +408,7 @@ def _left(about: Mapping[str, Any], main: Mapping[str, Any], cleaned: Mapping[st
     if not cleaned["copied"]:
         return "it copies none"
     of_cleaned, of_main = (row.get("copies_of") for row in (cleaned, main))
-    told = f"it copies {cleaned['copied']}{_named(list(of_cleaned or {}))}"
+    told = f"it copies {cleaned['copied']}{_named(about, of_cleaned or ())}"
     if of_cleaned and of_main and not of_cleaned.keys() & of_main.keys():
         told += ", which it does not copy with them on"
     base = row_of(about, BASE)
@@ -348,22 +435,73 @@ def unseen_in(about: Mapping[str, Any], name: str) -> str:
 
 def _kept(about: Mapping[str, Any], cleaned: Mapping[str, Any]) -> str:
     """What the cleaned model keeps compared with the others, as sentences; empty if unknown."""
-    base = row_of(about, BASE) or {}
-    main = row_of(about, about["main"]) or {}
-    told = [
-        f"{what} is {cleaned[name]:.2f} (tuned model {main[name]:.2f}, base {base[name]:.2f})"
-        for name, what in (("subject", "similarity to the subject"), ("a_clip", A_CLIP))
-        if all(name in row for row in (cleaned, main, base))
-    ]
-    text = f" Its {' and its '.join(told)}." if told else ""
+    text = kept_told(about, cleaned)
     if "a_clip" not in cleaned:
         return f"{text} Whether its images follow the captions was not measured (--clip)."
     if (limit := least_fit(about)) is not None:
         text += f" Images are off the captions under an A_CLIP of {limit:.2f}."
     if is_forgotten(about, cleaned):
-        text += " With them off, hardly more of the subject is left than in the base, or less."
+        text += " With them off, its images show no more of the subject than the base's."
     if astray(about):
         text += " Its images no longer follow the captions: do not use it as it is."
+    return text
+
+
+def copies_told(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """What a model that was confirmed or refuted copies, as a clause without its subject.
+
+    >>> row = {"verdict": "copies", "copied": 2, "copies": 5, "of": 80, "taught": {"a.png": 4}}
+    >>> copies_told({"pictures": []}, row)
+    'copies 2 training pictures (5 of 80 images of the captions); the training taught 1 of them (a.png)'
+    """
+    if row["verdict"] == "does not copy":
+        return "gives no copy"
+    told = f"copies {count(row['copied'], 'training picture')}"
+    told += f" ({row['copies']} of {row['of']} images of the captions)"
+    if row["verdict"] == AS_BASE:
+        beside = row["beside"]
+        base = f"{beside['copied']}; {beside['copies']} of {beside['of']} images"
+        return f"{told}, no more than the base ({base})"
+    if row["verdict"] != "copies":
+        return "does not tell whether it copies" if not row["copied"] else f"may copy{told[6:]}"
+    known = row.get("taught") or {}
+    taught = f"; the training taught {len(known)} of them{_named(about, known)}" if known else ""
+    return f"{told}{taught}"
+
+
+def confirmed_told(about: Mapping[str, Any]) -> str:
+    """Of which models the figures are of further images, and what the base gives for these; empty if
+    of none.
+    """
+    rows = [one for one in about["variants"] if "chosen_by" in one]
+    if not rows:
+        return ""
+    beside = rows[0]["beside"]
+    they = "it" if len(rows) == 1 else "they"
+    return (
+        f"{joined([one['name'] for one in rows])}: the figures are of {rows[0]['of']} further images"
+        f" with other seeds, since by the first ones {they} seemed free of copies. For these the base"
+        f" copies {count(beside['copied'], 'picture')} ({beside['copies']} of {beside['of']} images)."
+    )
+
+
+def kept_told(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """What a model keeps of the subject and of the fit to the captions, beside the main model and
+    the base, as a sentence; empty if unknown.
+    """
+    base = (row_of(about, BASE) or {}) | row.get("beside", {})
+    main = row_of(about, about["main"]) or {}
+    told = [
+        f"{what} is {row[name]:.2f} (as trained {main[name]:.2f}, base {base[name]:.2f})"
+        for name, what in (("subject", "similarity to the subject"), ("a_clip", A_CLIP))
+        if all(name in one for one in (row, main, base))
+    ]
+    text = f" Its {' and its '.join(told)}." if told else ""
+    if "subject_low" in main and not tells_subject(about):
+        text += (
+            " The similarity does not tell any model from the base: look at models.png for what is"
+            " left of the subject."
+        )
     return text
 
 
@@ -454,6 +592,17 @@ def training_of(run: Run) -> dict[str, Any] | None:
     if row_of(about, about["main"]) is None:
         raise damaged(str(run.path), "its training names a main model that it does not have")
     return about
+
+
+STATES_TOLD = {"as a control": "cannot be told"}  # states of pictures that tables call otherwise
+WAYS_TOLD = {  # kinds of prompts that copy a picture
+    "own": "own caption",
+    "neighbour": "another's caption",
+    "trigger": "trigger word",
+    "given": "captions given",
+    "none": "no prompt",
+    "control": "other subjects",
+}
 
 
 def worst(about: Mapping[str, Any], most: int = SHOWN) -> list[int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from findnemo.calibration import Calibration
@@ -30,17 +29,18 @@ from findnemo.runs.standing import (
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.truth import KINDS
 from findnemo.runs.tuned import (
-    BASE,
     CLEANED,
-    FREE,
-    NAMED,
     astray,
     choice,
-    confirming,
+    copies_told,
     different,
+    fair,
     images_each,
     is_forgotten,
+    kept_told,
+    refuted,
     row_of,
+    to_confirm,
     training_of,
     tuned,
 )
@@ -55,17 +55,16 @@ RATE = (
     0.01  # a p-value that counts as evidence; too few hold-out captions to reach it are mentioned
 )
 HOW = "docs/fine-tunes.md, How to get rid of copies"
-INSTEAD = "If more images confirm it, you may release {name} instead{written}{kept}."
-CONFIRM = (
-    f" It is the best of {{models}} by {{images}} images of each caption, which is thin: audit its file"
-    f" with more of them before you release it{{others}} ({HOW})."
+INSTEAD = (
+    "You may release {name} instead{written}. It was chosen by its first images; by {of} others of the"
+    " training captions it {says}."
 )
-LEFT_OF = "; its similarity to the subject is {own:.2f} (as trained {main:.2f}, base {base:.2f})"
-NOTHING_LEFT = ": hardly more of the subject is left than in the base, or less"
 WRITTEN = ", with its strength written into the file"
+OPEN = "{name} may do instead: further images have to confirm it (the same command goes on). "
+REFUTED = "{name} seemed to do, but by {of} other images it {copies}. "
+FORGOTTEN = "{names} {show} no more of the subject than the base. "
+NONE = "No model of this audit can be published. "
 UNSURE = "Of {names}, the images do not tell whether {they}: look at more (--images). "
-EXHAUSTED = "No strength from {weakest:g} to {strongest:g} is free of copies. "
-SPENT = "At {weakest:g} hardly more of the subject is left than in the base, or less. "
 WEAKER = (0.4, 0.6, 0.8)  # strengths to look at next, as shares of the weakest so far
 WEAKEST = 0.2  # strength of a LoRA under which there is little of it to look at
 RELEASED = ("release", "release edited")  # actions of `Advice` that let a model go
@@ -95,7 +94,7 @@ NEXT = {  # reason of a decision -> the command to run next
     "cleaned": "findnemo export {run} --to adapter --out clean.safetensors",
     "instead": "findnemo export {run} --to adapter --take {variant} --out instead.safetensors",
     "check": "findnemo export {run} --take {variant} --check instead.safetensors",
-    "confirm": "{instead} --images {confirming} --out {run}-instead",
+    "not confirmed": "{audit}{scales} --out {run}",
 }
 
 
@@ -270,10 +269,8 @@ def advice_of(
         because += f" {_reach(looked_at(run, of)[0])}"
     names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training)}
     names["images"] = str(2 * images_each(training)) if training else "8"
-    names["confirming"] = str(confirming(training)[1]) if training else ""
-    names["other"] = _audit_of(run, place, training, {"--images": None})
-    file = {"--images": None, "--lora": "instead.safetensors"}
-    names["instead"] = _audit_of(run, place, training, file)
+    names["other"] = _audit_of(run, place, training, is_without_images=True)
+    names["scales"] = _scales(training) if training else ""
     weaker = strengths(training) if training else []
     names["strengths"] = ",".join(f"{strength:g}" for strength in weaker)
     settings = run.meta("settings")
@@ -328,27 +325,19 @@ def _form(run: Run) -> str:
 
 
 def _audit_of(
-    run: Run,
-    place: str,
-    training: Mapping[str, Any] | None,
-    others: Mapping[str, str | None] = MappingProxyType({}),
+    run: Run, place: str, training: Mapping[str, Any] | None, is_without_images: bool = False
 ) -> str:
     """The command that begins the audit of a run, as far as the run knows how it was started.
 
-    `training`: what the run keeps about training pictures, None without any. `others`: other values
-    of its options; None leaves an option out.
+    `training`: what the run keeps about training pictures, None without any. `is_without_images`:
+    whether --images is left out.
     """
     if training is not None:
         begun = training.get("begun") or ["MODEL", "--lora", "LORA", "--train-images", "FOLDER"]
         model, *options = begun
-        kept = {
-            name: others.get(name, value)
-            for name, value in zip(options[::2], options[1::2], strict=True)
-        }
-        words = [
-            word for name, value in kept.items() if value is not None for word in (name, value)
-        ]
-        return f"findnemo audit {shlex.join([model, *words])}"
+        pairs = zip(options[::2], options[1::2], strict=True)
+        left = [pair for pair in pairs if not (is_without_images and pair[0] == "--images")]
+        return f"findnemo audit {shlex.join([model, *(word for pair in left for word in pair)])}"
     source = run.meta("source")
     is_shipped = source in KINDS and not run.meta("source_options")
     given = source if is_shipped else "MODEL --prompts FILE"
@@ -420,7 +409,7 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
 
     `about`: the run's value `training`. `neurons`: number that are off in its cleaned model.
     """
-    main, cleaned, best = row_of(about, about["main"]), row_of(about, CLEANED), choice(about)
+    main, best = row_of(about, about["main"]), choice(about)
     if main is None or main["verdict"] == "does not copy":
         return None
     if main["verdict"] == AS_BASE:
@@ -429,7 +418,7 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
     if main["verdict"] != "copies":
         said = "Not decided yet: its images do not tell whether it copies."
         return Decision("go on", said, ("more images",))
-    if cleaned is not None and cleaned["verdict"] in FREE and not astray(about):
+    if any(one["name"] == CLEANED and "chosen_by" in one for one in fair(about)):
         return Decision("release edited", f"Release it with {_these(neurons)} off.", ("cleaned",))
     pictures = f"it copies {main['copied']} of {count(different(about), 'training picture')}"
     if astray(about):
@@ -437,9 +426,12 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
     other = ""
     unsure = any(one["verdict"] == "cannot be said" for one in tuned(about))
     why: tuple[str, ...] = ("weaker",) if strengths(about) else ("more images",) if unsure else ()
-    if best is not None and best["name"] != CLEANED:
-        other = f"; if more images confirm it, {best['name']} may do instead"
-        why = ("instead", "check", "confirm") if best["strength"] is not None else ()
+    if best is not None:
+        other = f"; release {best['name']} instead"
+        why = ("instead", "check") if best["strength"] is not None else ()
+    elif (open_ := to_confirm(about)) is not None:
+        other = f"; further images have to confirm {open_['name']}"
+        why = ("not confirmed",)
     return Decision("hold", f"Do not release it: {pictures}{other}.", why)
 
 
@@ -460,8 +452,8 @@ def strengths(about: Mapping[str, Any]) -> list[float]:
 
 
 def _is_spent(about: Mapping[str, Any], strength: float) -> bool:
-    """Whether all models at a strength show nothing of the subject."""
-    return all(is_forgotten(about, one) for one in tuned(about) if one["strength"] == strength)
+    """Whether a model at a strength shows nothing of the subject."""
+    return any(is_forgotten(about, one) for one in tuned(about) if one["strength"] == strength)
 
 
 def _unsure(about: Mapping[str, Any]) -> str:
@@ -473,37 +465,47 @@ def _unsure(about: Mapping[str, Any]) -> str:
     return f" --lora-scale {known}" if known and copies else ""
 
 
+def _scales(about: Mapping[str, Any]) -> str:
+    """The option for the strengths that were looked at, if they are not 1 alone."""
+    known = sorted({one["strength"] for one in tuned(about) if one["strength"]})
+    return (
+        f" --lora-scale {','.join(f'{one:g}' for one in known)}" if known not in ([], [1]) else ""
+    )
+
+
 def what_helps(about: Mapping[str, Any]) -> str:
     """What helps against the copies of a fine-tune, as far as it was not tried in vain."""
+    refuting = "".join(
+        REFUTED.format(name=one["name"], of=one["of"], copies=copies_told(about, one))
+        for one in refuted(about)
+    )
     best = choice(about)
     if best is not None and best["name"] != CLEANED:
         written = "" if best["strength"] in (None, 1) else WRITTEN
-        rows = {"own": best, "main": row_of(about, about["main"]), "base": row_of(about, BASE)}
-        subjects = {name: row["subject"] for name, row in rows.items() if row and "subject" in row}
-        kept = LEFT_OF.format(**subjects) if len(subjects) == len(rows) else ""
-        if is_forgotten(about, best):
-            kept += NOTHING_LEFT
-        many = {"models": count(len(tuned(about)), "model"), "images": confirming(about)[0]}
-        others = [v["name"] for v in tuned(about) if v["verdict"] in FREE and v is not best]
-        many["others"] = f" (if it fails: {', '.join(others[:NAMED])})" if others else ""
-        return (INSTEAD + CONFIRM).format(name=best["name"], written=written, kept=kept, **many)
+        says = copies_told(about, best)
+        told = INSTEAD.format(name=best["name"], of=best["of"], written=written, says=says)
+        return f"{refuting}{told}{kept_told(about, best)}"
+    if (open_ := to_confirm(about)) is not None:
+        return f"{refuting}{OPEN.format(name=open_['name'])}".rstrip()
     models = tuned(about)
-    unsure = [one["name"] for one in models if one["verdict"] == "cannot be said"]
+    lost = [one["name"] for one in models if is_forgotten(about, one)]
+    show = "shows" if len(lost) == 1 else "show"
+    text = refuting + (FORGOTTEN.format(names=joined(lost), show=show) if lost else "")
+    unsure = [
+        v["name"] for v in models if v["verdict"] == "cannot be said" and v not in refuted(about)
+    ]
+    they = "it copies" if len(unsure) == 1 else "they copy"
+    text += UNSURE.format(names=joined(unsure), they=they) if unsure else ""
     known = sorted({one["strength"] for one in models if one["strength"]})
     checkpoints = list(dict.fromkeys(one["checkpoint"] for one in models))
-    they = "it copies" if len(unsure) == 1 else "they copy"
-    text = UNSURE.format(names=joined(unsure), they=they) if unsure else ""
     helps = ["training again with fewer steps and without repeats"]
     helps.insert(
         0, f"a checkpoint before {checkpoints[0]}" if checkpoints[1:] else "an earlier checkpoint"
     )
-    if known and _is_spent(about, known[0]):
-        text += SPENT.format(weakest=known[0])
-    elif known and known[0] > WEAKEST:
-        under = f"a strength under {known[0]:g}" if known[1:] else "a lower strength"
-        helps.insert(0, under)
-    elif known[1:] and not unsure:
-        text += EXHAUSTED.format(weakest=known[0], strongest=known[-1])
+    if strengths(about):
+        helps.insert(0, f"a strength under {known[0]:g}" if known[1:] else "a lower strength")
+    elif not unsure:
+        text += NONE
     return f"{text}What helps is {', '.join(helps[:-1])}, or {helps[-1]} ({HOW})."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +68,7 @@ def export(
     else:
         said = _said_of(path, selecting, forms)
         with Run.open(_folder(path, selecting)) as opened:
-            chosen = _selected(opened, selecting)
+            chosen = _selected(opened, selecting, said)
             advice = None if said else advice_of(opened, striking(opened))
             said = said or _advised(advice)
             source = source_of(opened, given, ("model",) if weights else ())
@@ -92,6 +93,8 @@ def export(
             forms_of.write(form, chosen, target, opened_model, force, dtype)
         what = selecting.take or _count(chosen)
         listener.say(f"{what}: {form} written to {target}")
+        if target.is_file() and forms_of.FORMS[form].write is not None:
+            listener.say(f"SHA-256 of {target}: {_sha256(target)}")
         for line in forms_of.remarks(form, target, opened_model):
             listener.say(line)
     released = advice is None or advice.action in RELEASED
@@ -121,7 +124,7 @@ def check_export(
     given = replace(model, dtype=None) if isinstance(model, Source) else model
     said = _said_of(Path(run), selecting)
     with Run.open(_folder(Path(run), selecting)) as opened:
-        chosen = _selected(opened, selecting)
+        chosen = _selected(opened, selecting, said)
         said = said or _advised(advice_of(opened, striking(opened)))
         source = source_of(opened, given)
     audited = _loaded(source, given, listener)
@@ -132,9 +135,10 @@ def check_export(
         listener.warn(f"{beside} is missing: programs read there what the file predicts")
     if not told:
         listener.say(
-            f"{place} is right: {_audited(selecting)} ({chosen.fingerprint}) with"
-            f" {_count(chosen)}, all else unchanged"
+            f"{place} is right: {_audited(selecting)} with {_count(chosen)}, all else unchanged"
         )
+        if Path(place).is_file():
+            listener.say(f"SHA-256 of {place}: {_sha256(Path(place))}")
     if said:
         listener.say(said)
     return told
@@ -149,6 +153,11 @@ def _exported(source: Any, place: str | Path, is_lora: bool) -> Source:
         return replace(source, lora=str(place))
     config = source.config or (source.place if Path(place).is_file() else None)
     return Source(str(place), config=config, device=source.device, dtype=source.dtype)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder(path: Path, selecting: Selecting) -> Path:
@@ -183,10 +192,10 @@ def _said_of(path: Path, selecting: Selecting, forms: Iterable[str] = ()) -> str
             f"{path} has no model {name!r}: it has {', '.join(names)} (with neurons off, leave"
             " --take out)"
         )
-    if other := [form for form in forms if not forms_of.FORMS[form].of_lora]:
+    if other := [form for form in forms if form != "card" and not forms_of.FORMS[form].of_lora]:
         raise InputError(
-            f"--take writes a LoRA as it is, which {other[0]} is not: add --to adapter, or"
-            " adapter-kohya"
+            f"--take writes a LoRA as it is, which {other[0]} is not: add --to adapter,"
+            " adapter-kohya or card"
         )
     with Run.open(folder_of_variant(path, name)) as variant:
         if variant.meta("source") is None:
@@ -197,10 +206,10 @@ def _said_of(path: Path, selecting: Selecting, forms: Iterable[str] = ()) -> str
     return variant_told(about or {}, name)
 
 
-def _selected(run: Run, selecting: Selecting) -> Any:
-    """The neurons of a run to switch off; none for a variant."""
+def _selected(run: Run, selecting: Selecting, said: str) -> Any:
+    """The neurons of a run to switch off; none for a variant, of which its audit says `said`."""
     if selecting.take is not None:
-        return forms_of.unedited(run)
+        return forms_of.unedited(run, said)
     if selecting.neurons_file is not None:
         return forms_of.by_hand(selecting.neurons_file, run, selecting.factor)
     return forms_of.select(

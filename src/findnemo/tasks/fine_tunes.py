@@ -11,8 +11,9 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from findnemo.files.originals import from_file
 from findnemo.images import ImageSettings
 from findnemo.metrics import Judges
 from findnemo.models import Model, lora_checkpoints, model_checkpoints, of_strength, read_lora
+from findnemo.neurons import NeuronSet
 from findnemo.prompts import (
     Prompt,
     PromptTable,
@@ -33,7 +35,7 @@ from findnemo.prompts import (
     ordinary,
     read_training,
 )
-from findnemo.runs import Run, all_neurons, ask_all, write_results
+from findnemo.runs import Pool, Run, all_neurons, ask_all, write_results
 from findnemo.runs.fine_tunes import (
     OWN,
     TWINS,
@@ -50,8 +52,9 @@ from findnemo.runs.fine_tunes import (
 )
 from findnemo.runs.fine_tunes import STAGE as PICTURES
 from findnemo.runs.stages import Progress
-from findnemo.runs.tuned import BASE, CLEANED, row_of
+from findnemo.runs.tuned import BASE, CLEANED, FREE, copies_told, fair, row_of, to_confirm
 from findnemo.runs.wording import count, joined
+from findnemo.seeds import CONFIRMED
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     HOLDOUT,
@@ -63,7 +66,6 @@ from findnemo.tasks.opening import (
     named_judges,
     place_of,
     read_table,
-    resumed,
     warn_unjudged,
 )
 from findnemo.tasks.options import (
@@ -84,6 +86,8 @@ ASKED = 100  # captions of training pictures to make images for, at most
 LEAST = 16  # least number of images for each kind of prompt
 CONTROLS = 8  # captions of other subjects
 EACH = 2  # images of a canary's caption
+MORE = 4  # times as many images of a training caption confirm a model that was chosen by some
+FURTHER = ", further images"  # of a model, in the name of their folder
 ASKS = {  # kinds of prompts in words
     "own": "captions of training pictures",
     "trigger": "trigger words",
@@ -111,7 +115,8 @@ class Material:
     """The input of a fine-tune audit, read before any model is loaded.
 
     `root`: the folder that names of training pictures are relative to. `notes`: what a user should
-    know. `digest`: of the pictures, their captions and the questions.
+    know. `digest`: of the pictures, their captions and the questions. `suffix`: of the names of the
+    folders with images.
     """
 
     subject: Subject
@@ -120,6 +125,30 @@ class Material:
     settings: ImageSettings
     notes: tuple[str, ...]
     digest: str
+    suffix: str = ""
+
+    def folder(self, out: Path, name: str) -> Path:
+        """The folder of a model's images."""
+        return folder_of_variant(out, f"{name}{self.suffix}")
+
+    def further(self) -> Material:
+        """The input for further images of a model that was chosen: other seeds, and `MORE` times as
+        many images of the prompts that a verdict is about, at least as many as no copy takes to be
+        evidence.
+        """
+        asked = [one for one in self.questions if one.kind not in TWINS]
+        kinds = {one.kind for one in asked}
+        first = next(kind for kind in MAIN if kind in kinds)
+        least = math.ceil(needed(self.subject.rate) / sum(one.kind == first for one in asked))
+        further = (
+            replace(
+                one,
+                first=CONFIRMED,
+                images=max(MORE * one.images, least) if one.kind == first else one.images,
+            )
+            for one in asked
+        )
+        return replace(self, questions=tuple(further), suffix=FURTHER)
 
     def asked(self, candidate: Candidate) -> list[Question]:
         """The questions for a model.
@@ -440,7 +469,7 @@ def look(
 
     `to_come`: candidates whose LoRAs are checked against the model before any image is made.
     """
-    folder = folder_of_variant(out, candidate.name)
+    folder = given.folder(out, candidate.name)
     asked = given.asked(candidate)
     with at_work(candidate.source, workers, listener) as pool:
         if isinstance(pool.model, Model):  # facts about workers' models have no modules
@@ -451,7 +480,7 @@ def look(
             pool,
             asked,
             given.settings,
-            progress=_named(listener.progress, candidate.name),
+            progress=_named(listener.progress, candidate.name, given),
             stop=listener.stop,
         )
     if listener.stop():
@@ -464,15 +493,15 @@ def look(
     return _judged(candidate, given, shown, base)
 
 
-def _named(progress: Progress, name: str) -> Progress:
+def _named(progress: Progress, name: str, given: Material) -> Progress:
     """A progress that says of which model the images are."""
-    return lambda _, done, total: progress(f"images of {name}: caption", done, total)
+    images = "further images" if given.suffix else "images"
+    return lambda _, done, total: progress(f"{images} of {name}: caption", done, total)
 
 
 def _judged(candidate: Candidate, given: Material, shown: Shown, base: Variant | None) -> Variant:
-    before = None if base is None else base.vectors
     return judged(
-        given.subject, shown, before, candidate.name, candidate.checkpoint, candidate.strength
+        given.subject, shown, base, candidate.name, candidate.checkpoint, candidate.strength
     )
 
 
@@ -525,51 +554,138 @@ def audit_fine_tune(
         listener.say(f"images of {one.name}, model {number} of {len(found)}")
         base = variants[0] if variants else None
         to_come = found[1:] if base is None else ()
-        variant = look(one, given, out, base, workers, listener, to_come)
-        if variant is None:
-            break
-        variants.append(variant)
-    if len(variants) < len(found):
-        raise StoppedError(f"{out}: the audit was stopped; the same call goes on")
-    begun = begun_with(source, tuned, pictures)
-    about = summary(given.subject, variants, main.name, given.root, given.notes, begun)
+        variants.append(_found(look(one, given, out, base, workers, listener, to_come), out))
+    tell = partial(
+        summary,
+        given.subject,
+        main=main.name,
+        root=given.root,
+        notes=given.notes,
+        begun=begun_with(source, tuned, pictures),
+    )
+    about = tell(variants)
     listener.say(about["sentence"])
+    write_training(out, about, given.root)
+    further = given.further()
+    beside: Variant | None = None  # further images of the base
+    names = [one.name for one in found]
+    while (name := _next(about, names, further, out)) is not None:
+        if beside is None:
+            _tell_further(further, main, listener)
+            beside = _found(look(found[0], further, out, None, workers, listener), out)
+        number = names.index(name)
+        listener.say(f"further images of {name}, which copies no more than the base so far")
+        again = _found(look(found[number], further, out, beside, workers, listener), out)
+        variants[number] = replace(again, chosen_by=variants[number])
+        about = tell(variants)
+        listener.say(f"{name}: {_of_further(about, name)}")
+        write_training(out, about, given.root)
     table, copied = _table(variants[-1], given, str(tuned.train_images))
     if (row_of(about, main.name) or {}).get("verdict") == AS_BASE:
         copied = {}  # the training taught it none: there is nothing to search for
     plan = replace(asked.plan, image_settings=given.settings, copied=copied, training=given.digest)
-    asked = replace(asked, table=table, plan=plan, folder=given.root)
+    asked = replace(asked, table=table, plan=plan, folder=given.root, about=about)
+    if copied:
+        listener.say(f"search for neurons that hold the copies of {count(len(copied), 'caption')}")
+    cleaned: Variant | None = None
     with at_work(main.source, workers, listener) as pool:
         run = perform(asked, pool, listener)
         neurons = all_neurons(run.captions(stage="localize"))
-        widths = run.meta("widths") or {}
+        every = sum((run.meta("widths") or {}).values())
         run.close()
         if neurons and not listener.stop():
-            of = sum(widths.values())
-            listener.say(f"images of {main.name} with {len(neurons)} of {of} neurons off")
-            digest = hashlib.sha256(json.dumps(neurons.to_json()).encode()).hexdigest()[:8]
-            shown = show(
-                folder_of_variant(out, f"{CLEANED} {digest}"),
-                pool,
-                given.asked(main),
-                given.settings,
-                neurons,
-                _named(listener.progress, main.name),
-                listener.stop,
-            )
-            if not listener.stop():
-                cleaned = replace(main, name=CLEANED)
-                variants.append(_judged(cleaned, given, shown, variants[0]))
-        about = summary(given.subject, variants, main.name, given.root, given.notes, begun)
-        with resumed(out, pool) as work:
-            write_training(work.run, about, given.root)
-            ask_all(work.run)
-            write_results(work.run)
-            if output.report and not listener.stop():
-                report.write(work.run)
+            listener.say(f"images of {main.name} with {len(neurons)} of {every} neurons off")
+            cleaned = _off(main, neurons, given, out, pool, variants[0], listener)
+    if cleaned is not None:
+        variants.append(cleaned)
+        about = tell(variants)
+    if to_confirm(about) is not None and not listener.stop():
+        beside = beside or look(found[0], further, out, None, workers, listener)
+        more: Variant | None = None
+        if beside is not None:
+            listener.say(f"further images of {main.name} with {len(neurons)} neurons off")
+            with at_work(main.source, workers, listener) as pool:
+                more = _off(main, neurons, further, out, pool, beside, listener)
+        if more is not None:
+            variants[-1] = replace(more, chosen_by=cleaned)
+            about = tell(variants)
+    _finish(out, about, given.root, is_reported=output.report and not listener.stop())
     run = Run.open(out)
     ask_all(run)
     return run
+
+
+def _next(
+    about: Mapping[str, Any], names: Sequence[str], further: Material, out: Path
+) -> str | None:
+    """The name of the model that further images are to confirm next: one that has such images by an
+    earlier call, or the most promising one; None if there is none.
+    """
+    if (most := to_confirm(about)) is None:
+        return None
+    left = (one["name"] for one in fair(about) if "chosen_by" not in one)
+    there = (name for name in left if name in names and _images_there(further.folder(out, name)))
+    return next(there, str(most["name"]))
+
+
+def _off(
+    main: Candidate,
+    neurons: NeuronSet,
+    given: Material,
+    out: Path,
+    pool: Pool,
+    base: Variant,
+    listener: Listener,
+) -> Variant | None:
+    """The main model with neurons off, judged; None if stopped."""
+    digest = hashlib.sha256(json.dumps(neurons.to_json()).encode()).hexdigest()[:8]
+    shown = show(
+        given.folder(out, f"{CLEANED} {digest}"),
+        pool,
+        given.asked(main),
+        given.settings,
+        neurons,
+        _named(listener.progress, f"{main.name} with neurons off", given),
+        listener.stop,
+    )
+    return None if listener.stop() else _judged(replace(main, name=CLEANED), given, shown, base)
+
+
+def _finish(out: Path, about: Mapping[str, Any], root: Path, is_reported: bool) -> None:
+    """Write the results of an audit into its run directory."""
+    with Run.open(out) as run:
+        settings = run.meta("settings")
+    with Run.create(out, settings) as run:
+        run.set_meta("training", about)
+        write_training(out, about, root)
+        ask_all(run)
+        write_results(run)
+        if is_reported:
+            report.write(run)
+
+
+def _found(variant: Variant | None, out: Path) -> Variant:
+    """A variant. Raises StoppedError if there is none, as the audit was stopped."""
+    if variant is None:
+        raise StoppedError(f"{out}: the audit was stopped; the same call goes on")
+    return variant
+
+
+def _tell_further(further: Material, main: Candidate, listener: Listener) -> None:
+    """Say what further images are for, and how many there are."""
+    images = sum(one.images for one in further.asked(main))
+    listener.say(
+        "a model that seems free of copies may be so by chance: it must be confirmed by"
+        f" {images} further images, with other seeds, and the base by those of the same prompts"
+    )
+
+
+def _of_further(about: Mapping[str, Any], name: str) -> str:
+    """What further images of a model tell."""
+    row = row_of(about, name) or {}
+    copies = copies_told(about, row)
+    told = f"by {row['of']} further images of the training captions it {copies}"
+    return told if row["verdict"] in FREE else f"{told}: it is not advised"
 
 
 def begun_with(source: Source, tuned: FineTune, pictures: Pictures) -> list[str]:

@@ -6,7 +6,7 @@ Every task writes one run directory and continues where it stopped.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -439,6 +439,7 @@ class Ready:
     part: Shard | None = None
     folder: Path | None = None
     detecting: Detecting = Detecting()
+    about: Mapping[str, Any] | None = None
 
 
 def ready(request: Request, listener: Listener) -> Ready:
@@ -591,6 +592,8 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
     )  # if one cannot be opened, the run does not change
     run = start(output.path, model, calibration, plan, asked.part, output.wait, listener.say)
     try:
+        if asked.about is not None:
+            run.set_meta("training", asked.about)
         if asked.folder is not None:
             run.set_meta("folder", str(asked.folder))
             vouch(run)
