@@ -114,7 +114,7 @@ def test_copies_begin_at_a_strength_and_end_with_the_neurons_off(run, place):
     about = training_of(run)
     assert [v["name"] for v in about["variants"]] == ["base", "LoRA x 0.1", "LoRA", CLEANED]
     assert [v["copied"] for v in about["variants"]] == [0, 0, 2, 0]
-    told = "Copies begin at LoRA (taught memory-0.png, memory-1.png); LoRA x 0.1 gave no copy."
+    told = "Copies begin at LoRA (copied memory-0.png, memory-1.png); LoRA x 0.1 gave no copy."
     assert told in about["sentence"]
     assert row_of(about, "LoRA")["controls"][0] == 0
     found = all_neurons(run.captions())
@@ -137,7 +137,7 @@ def test_a_model_that_seems_free_of_copies_is_confirmed_by_other_images(run, tol
             0,
             24,
         )
-        assert row["beside"] == {"copied": 0, "copies": 0, "of": 24}
+        assert row["beside"].items() >= {"copied": 0, "copies": 0, "of": 24}.items()
     assert "chosen_by" not in row_of(about, "LoRA")
     assert choice(about)["name"] in ("LoRA x 0.1", CLEANED)
     assert "LoRA x 0.1: by 24 further images of the training captions it gives no copy" in told

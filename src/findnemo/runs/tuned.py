@@ -210,16 +210,19 @@ def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def to_confirm(about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The model that further images are to confirm next: that with the neurons off, or the fair one
-    that shows most of the subject if none is confirmed yet; None if there is none.
+    """The model that further images are to confirm next: that with the neurons off, or if none is
+    confirmed yet the fair one of the greatest strength, and of these the latest checkpoint; None if
+    there is none.
 
-    Only where the main model copies is another one looked for.
+    It keeps most of the training: its first images are too few to say which shows most of the
+    subject. Only where the main model copies is another one looked for.
     """
     if not copies_in(about):
         return None
     left = [one for one in fair(about) if "chosen_by" not in one]
     cleaned = [one for one in left if one["name"] == CLEANED]
-    return _most_of_subject(cleaned or ([] if choice(about) else left))
+    wanted = cleaned or ([] if choice(about) else left)
+    return max(wanted, key=lambda one: _training_of(about, one)[::-1], default=None)
 
 
 def fair(about: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -253,11 +256,14 @@ def _is_under(about: Mapping[str, Any], one: Mapping[str, Any], other: Mapping[s
     """Whether a LoRA is no later a checkpoint than another one, and no stronger."""
     if CLEANED in (one["name"], other["name"]):
         return False
-    steps = list(dict.fromkeys(v["checkpoint"] for v in about["variants"]))
-    (then, less), (now, more) = (
-        (steps.index(v["checkpoint"]), abs(v["strength"] or 1.0)) for v in (one, other)
-    )
+    (then, less), (now, more) = (_training_of(about, model) for model in (one, other))
     return then <= now and less <= more
+
+
+def _training_of(about: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[int, float]:
+    """The place of a model's checkpoint in the order of the training, and its strength."""
+    steps = list(dict.fromkeys(one["checkpoint"] for one in about["variants"]))
+    return steps.index(row["checkpoint"]), abs(row["strength"] or 1.0)
 
 
 def _most_of_subject(models: Iterable[dict[str, Any]]) -> dict[str, Any] | None:

@@ -11,9 +11,9 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -566,20 +566,9 @@ def audit_fine_tune(
     about = tell(variants)
     listener.say(about["sentence"])
     write_training(out, about, given.root)
-    further = given.further()
-    beside: Variant | None = None  # further images of the base
-    names = [one.name for one in found]
-    while (name := _next(about, names, further, out)) is not None:
-        if beside is None:
-            _tell_further(further, main, listener)
-            beside = _found(look(found[0], further, out, None, workers, listener), out)
-        number = names.index(name)
-        listener.say(f"further images of {name}, which copies no more than the base so far")
-        again = _found(look(found[number], further, out, beside, workers, listener), out)
-        variants[number] = replace(again, chosen_by=variants[number])
-        about = tell(variants)
-        listener.say(f"{name}: {_of_further(about, name)}")
-        write_training(out, about, given.root)
+    confirming = Confirming(given.further(), found, tell, out, workers, listener)
+    variants = confirming.confirmed(variants)
+    about = tell(variants)
     table, copied = _table(variants[-1], given, str(tuned.train_images))
     if (row_of(about, main.name) or {}).get("verdict") == AS_BASE:
         copied = {}  # the training taught it none: there is nothing to search for
@@ -598,34 +587,82 @@ def audit_fine_tune(
             cleaned = _off(main, neurons, given, out, pool, variants[0], listener)
     if cleaned is not None:
         variants.append(cleaned)
-        about = tell(variants)
-    if to_confirm(about) is not None and not listener.stop():
-        beside = beside or look(found[0], further, out, None, workers, listener)
-        more: Variant | None = None
-        if beside is not None:
-            listener.say(f"further images of {main.name} with {len(neurons)} neurons off")
-            with at_work(main.source, workers, listener) as pool:
-                more = _off(main, neurons, further, out, pool, beside, listener)
-        if more is not None:
-            variants[-1] = replace(more, chosen_by=cleaned)
-            about = tell(variants)
+        if to_confirm(tell(variants)) is not None and not listener.stop():
+            variants[-1] = confirming.cleaned(cleaned, neurons)
+    about = tell(variants)
     _finish(out, about, given.root, is_reported=output.report and not listener.stop())
     run = Run.open(out)
     ask_all(run)
     return run
 
 
-def _next(
-    about: Mapping[str, Any], names: Sequence[str], further: Material, out: Path
-) -> str | None:
-    """The name of the model that further images are to confirm next: one that has such images by an
-    earlier call, or the most promising one; None if there is none.
+@dataclass
+class Confirming:
+    """Further images of models that seem free of copies, and of the base for the same prompts and
+    seeds.
+
+    `further`: the input of such images. `found`: the models, as they are loaded. `tell`: makes the
+    summary of variants.
     """
-    if (most := to_confirm(about)) is None:
-        return None
-    left = (one["name"] for one in fair(about) if "chosen_by" not in one)
-    there = (name for name in left if name in names and _images_there(further.folder(out, name)))
-    return next(there, str(most["name"]))
+
+    further: Material
+    found: Sequence[Candidate]
+    tell: Callable[[Sequence[Variant]], Mapping[str, Any]]
+    out: Path
+    workers: Workers
+    listener: Listener
+
+    @cached_property
+    def base(self) -> Variant:
+        """The base by further images, made once."""
+        images = sum(one.images for one in self.further.asked(self.found[-1]))
+        self.listener.say(
+            "a model that seems free of copies may be so by chance: it must be confirmed by"
+            f" {images} further images, with other seeds, and the base by those of the same prompts"
+        )
+        return self._look(self.found[0], None)
+
+    def _look(self, candidate: Candidate, base: Variant | None) -> Variant:
+        made = look(candidate, self.further, self.out, base, self.workers, self.listener)
+        return _found(made, self.out)
+
+    def confirmed(self, variants: Sequence[Variant]) -> list[Variant]:
+        """The variants, of which the most promising are confirmed or refuted, one after the other,
+        until one stands.
+        """
+        now = list(variants)
+        names = [one.name for one in self.found]
+        while (name := self._next(self.tell(now))) is not None:
+            base = self.base
+            number = names.index(name)
+            self.listener.say(
+                f"further images of {name}, which copies no more than the base so far"
+            )
+            again = self._look(self.found[number], base)
+            now[number] = replace(again, chosen_by=now[number])
+            about = self.tell(now)
+            self.listener.say(f"{name}: {_of_further(about, name)}")
+            write_training(self.out, about, self.further.root)
+        return now
+
+    def _next(self, about: Mapping[str, Any]) -> str | None:
+        """The name of the model that is looked at next: one that has further images by an earlier
+        call, or the most promising one; None if there is none.
+        """
+        if (most := to_confirm(about)) is None:
+            return None
+        left = (one["name"] for one in fair(about) if "chosen_by" not in one)
+        there = (name for name in left if _images_there(self.further.folder(self.out, name)))
+        return next(there, str(most["name"]))
+
+    def cleaned(self, before: Variant, neurons: NeuronSet) -> Variant:
+        """The main model with neurons off, by further images; as it was if stopped."""
+        main = self.found[-1]
+        base = self.base
+        self.listener.say(f"further images of {main.name} with {len(neurons)} neurons off")
+        with at_work(main.source, self.workers, self.listener) as pool:
+            again = _off(main, neurons, self.further, self.out, pool, base, self.listener)
+        return before if again is None else replace(again, chosen_by=before)
 
 
 def _off(
@@ -669,15 +706,6 @@ def _found(variant: Variant | None, out: Path) -> Variant:
     if variant is None:
         raise StoppedError(f"{out}: the audit was stopped; the same call goes on")
     return variant
-
-
-def _tell_further(further: Material, main: Candidate, listener: Listener) -> None:
-    """Say what further images are for, and how many there are."""
-    images = sum(one.images for one in further.asked(main))
-    listener.say(
-        "a model that seems free of copies may be so by chance: it must be confirmed by"
-        f" {images} further images, with other seeds, and the base by those of the same prompts"
-    )
 
 
 def _of_further(about: Mapping[str, Any], name: str) -> str:
