@@ -253,8 +253,8 @@ def strength(share: float, verdict: str = "copies", copied: int = 2) -> dict:
                 confirmed(strength(0.16, "as the base", 1), "copies", 2),
                 strength(0.4, "as the base"),
             ],
-            "LoRA x 0.16 seemed to do, but by 240 other images it copies 2 training pictures (4 of"
-            " 240 images of the captions). No model of this audit can be published.",
+            "LoRA x 0.16 seemed free of copies, but by 240 other images it copies 2 training"
+            " pictures (by any prompt; 4 of 240 images of their captions). No model of this audit can be published.",
         ),
         ([strength(0.16, "does not copy", 0)], "LoRA x 0.16 may do instead: further images have"),
         (
@@ -322,7 +322,7 @@ def test_a_similarity_that_tells_no_model_from_the_base_rules_out_none():
     main, base = MAIN | {"strength": 1.0} | subject(0.42), BASE | subject(0.402)
     told = what_helps(about() | {"variants": [base, weak, main]})
     assert told.startswith("You may release LoRA x 0.1 instead")
-    assert "The similarity does not tell any model from the base: look at models.png" in told
+    assert "The similarity tells no model from the base: look at models.png" in told
 
 
 def test_a_base_that_does_not_tell_asks_for_no_more_images():

@@ -458,12 +458,12 @@ def copies_told(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
     >>> row = {"verdict": "copies", "copied": 2, "copies": 5, "of": 80, "taught": {"a.png": 4}}
     >>> copies_told({"pictures": []}, row)
-    'copies 2 training pictures (5 of 80 images of the captions); the training taught 1 of them (a.png)'
+    'copies 2 training pictures (by any prompt; 5 of 80 images of their captions); the training taught 1 of them (a.png)'
     """
     if row["verdict"] == "does not copy":
         return "gives no copy"
     told = f"copies {count(row['copied'], 'training picture')}"
-    told += f" ({row['copies']} of {row['of']} images of the captions)"
+    told += f" (by any prompt; {row['copies']} of {row['of']} images of their captions)"
     if row["verdict"] == AS_BASE:
         beside = row["beside"]
         base = f"{beside['copied']}; {beside['copies']} of {beside['of']} images"
@@ -502,13 +502,7 @@ def kept_told(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
         for name, what in (("subject", "similarity to the subject"), ("a_clip", A_CLIP))
         if all(name in one for one in (row, main, base))
     ]
-    text = f" Its {' and its '.join(told)}." if told else ""
-    if "subject_low" in main and not tells_subject(about):
-        text += (
-            " The similarity does not tell any model from the base: look at models.png for what is"
-            " left of the subject."
-        )
-    return text
+    return f" Its {' and its '.join(told)}." if told else ""
 
 
 def _are(count: int, what: str = "") -> str:

@@ -40,6 +40,7 @@ from findnemo.runs.tuned import (
     kept_told,
     refuted,
     row_of,
+    tells_subject,
     to_confirm,
     training_of,
     tuned,
@@ -56,12 +57,13 @@ RATE = (
 )
 HOW = "docs/fine-tunes.md, How to get rid of copies"
 INSTEAD = (
-    "You may release {name} instead{written}. It was chosen by its first images; by {of} others of the"
-    " training captions it {says}."
+    "You may release {name} instead{written}: by {of} further images of the training captions, by which"
+    " it was not chosen, it {says}."
 )
+BLIND = " The similarity tells no model from the base: look at models.png for what is left of the subject."
 WRITTEN = ", with its strength written into the file"
 OPEN = "{name} may do instead: further images have to confirm it (the same command goes on). "
-REFUTED = "{name} seemed to do, but by {of} other images it {copies}. "
+REFUTED = "{name} seemed free of copies, but by {of} other images it {copies}. "
 FORGOTTEN = "{names} {show} no more of the subject than the base. "
 NONE = "No model of this audit can be published. "
 UNSURE = "Of {names}, the images do not tell whether {they}: look at more (--images). "
@@ -484,11 +486,12 @@ def what_helps(about: Mapping[str, Any]) -> str:
         written = "" if best["strength"] in (None, 1) else WRITTEN
         says = copies_told(about, best)
         told = INSTEAD.format(name=best["name"], of=best["of"], written=written, says=says)
-        return f"{refuting}{told}{kept_told(about, best)}"
+        blind = BLIND if "subject_low" in best and not tells_subject(about) else ""
+        return f"{refuting}{told}{kept_told(about, best)}{blind}"
     if (open_ := to_confirm(about)) is not None:
         return f"{refuting}{OPEN.format(name=open_['name'])}".rstrip()
     models = tuned(about)
-    lost = [one["name"] for one in models if is_forgotten(about, one)]
+    lost = [v["name"] for v in models if v["verdict"] in FREE and is_forgotten(about, v)]
     show = "shows" if len(lost) == 1 else "show"
     text = refuting + (FORGOTTEN.format(names=joined(lost), show=show) if lost else "")
     unsure = [

@@ -52,7 +52,16 @@ from findnemo.runs.fine_tunes import (
 )
 from findnemo.runs.fine_tunes import STAGE as PICTURES
 from findnemo.runs.stages import Progress
-from findnemo.runs.tuned import BASE, CLEANED, FREE, copies_told, fair, row_of, to_confirm
+from findnemo.runs.tuned import (
+    BASE,
+    CLEANED,
+    FREE,
+    copies_in,
+    copies_told,
+    fair,
+    row_of,
+    to_confirm,
+)
 from findnemo.runs.wording import count, joined
 from findnemo.seeds import CONFIRMED
 from findnemo.tasks.listening import Listener
@@ -628,32 +637,32 @@ class Confirming:
 
     def confirmed(self, variants: Sequence[Variant]) -> list[Variant]:
         """The variants, of which the most promising are confirmed or refuted, one after the other,
-        until one stands.
+        until one stands. Those that have further images by an earlier call come first.
         """
         now = list(variants)
-        names = [one.name for one in self.found]
-        while (name := self._next(self.tell(now))) is not None:
-            base = self.base
-            number = names.index(name)
-            self.listener.say(
-                f"further images of {name}, which copies no more than the base so far"
-            )
-            again = self._look(self.found[number], base)
-            now[number] = replace(again, chosen_by=now[number])
-            about = self.tell(now)
-            self.listener.say(f"{name}: {_of_further(about, name)}")
-            write_training(self.out, about, self.further.root)
+        for name in self._looked_at(self.tell(now)):
+            now = self._confirm(now, name)
+        while (one := to_confirm(self.tell(now))) is not None:
+            now = self._confirm(now, one["name"])
         return now
 
-    def _next(self, about: Mapping[str, Any]) -> str | None:
-        """The name of the model that is looked at next: one that has further images by an earlier
-        call, or the most promising one; None if there is none.
-        """
-        if (most := to_confirm(about)) is None:
-            return None
-        left = (one["name"] for one in fair(about) if "chosen_by" not in one)
-        there = (name for name in left if _images_there(self.further.folder(self.out, name)))
-        return next(there, str(most["name"]))
+    def _looked_at(self, about: Mapping[str, Any]) -> list[str]:
+        """The models that have further images by an earlier call."""
+        names = [one["name"] for one in fair(about)] if copies_in(about) else []
+        return [name for name in names if _images_there(self.further.folder(self.out, name))]
+
+    def _confirm(self, variants: Sequence[Variant], name: str) -> list[Variant]:
+        """The variants, of which one is judged by further images."""
+        base = self.base
+        self.listener.say(f"further images of {name}, which copies no more than the base so far")
+        number = [one.name for one in variants].index(name)
+        again = self._look(self.found[number], base)
+        now = list(variants)
+        now[number] = replace(again, chosen_by=variants[number])
+        about = self.tell(now)
+        self.listener.say(f"{name}: {_of_further(about, name)}")
+        write_training(self.out, about, self.further.root)
+        return now
 
     def cleaned(self, before: Variant, neurons: NeuronSet) -> Variant:
         """The main model with neurons off, by further images; as it was if stopped."""
