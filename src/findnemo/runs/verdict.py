@@ -30,6 +30,7 @@ from findnemo.runs.store import Caption, Run
 from findnemo.runs.truth import KINDS
 from findnemo.runs.tuned import (
     CLEANED,
+    FREE,
     astray,
     choice,
     copies_told,
