@@ -20,7 +20,8 @@ from pathlib import Path
 from findnemo.runs.fine_tunes import Variant
 from findnemo.stats import clopper_pearson
 from findnemo.tasks import Detecting, FineTune, Listener, Pictures, Source
-from findnemo.tasks.fine_tunes import Candidate, Material, candidates, look, material
+from findnemo.tasks.fine_tunes import look
+from findnemo.tasks.tuned_input import Candidate, Material, candidates, material
 
 
 def looked(

@@ -291,7 +291,7 @@ def test_a_calibration_is_not_written_over_in_silence(place, tmp_path, monkeypat
     file = out / "calibration.json"
     before = file.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("findnemo.tasks.path.calibrate_with", never)
+        patch.setattr("findnemo.tasks.calibrating.calibrate_with", never)
         same = cli(*asked)
         assert same.status == 0, same.err
         assert "holds this calibration already" in said(same)

@@ -12,7 +12,7 @@ from findnemo.runs.compare import localized_captions
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.runs.work import Answer
-from findnemo.studies import STUDIES, study
+from findnemo.studies import study
 
 
 def test_a_result_is_computed_once_and_kept(bench):
@@ -119,7 +119,7 @@ def test_a_study_that_fails_does_not_stop_the_others(bench, tmp_path, monkeypatc
     def fails(bench):
         raise InputError("nothing to show")
 
-    monkeypatch.setitem(STUDIES, "fig13", fails)
+    monkeypatch.setattr("findnemo.studies.fig13.fig13", fails)
     done = study(["fig13", "fig2a"], bench, tmp_path)
     assert str(done["fig13"]) == "nothing to show"
     assert (tmp_path / "fig2a.png").is_file()

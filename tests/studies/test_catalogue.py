@@ -11,6 +11,7 @@ import torch
 
 from findnemo.errors import InputError
 from findnemo.studies import STUDIES, catalogue
+from findnemo.studies._making import make
 from findnemo.studies._registry import NEEDS, WORK, chosen
 
 
@@ -64,7 +65,7 @@ def test_what_a_run_lacks_is_listed_and_refused_alike(bench):
     assert states["table3"] == "lacks others"
     assert states["fig13"] == "ready, without others"
     with pytest.raises(InputError, match="needs captions that are not memorized, 2 or more: there"):
-        STUDIES["table3"](poor)
+        make("table3", poor)
 
 
 def test_imported_statistics_have_no_scores(bench, work):

@@ -24,7 +24,8 @@ from findnemo.neurons import NeuronSet
 from findnemo.prompts import read_prompts, read_training
 from findnemo.runs.standing import all_neurons
 from findnemo.seeds import FRESH, UNTOUCHED
-from findnemo.studies import STUDIES, Bench, Reference, write
+from findnemo.studies import Bench, Reference, write
+from findnemo.studies._making import make
 from findnemo.studies.fig5 import fig5a
 from findnemo.studies.fig6 import fig6
 from findnemo.studies.fig9 import fig9
@@ -152,9 +153,9 @@ def test_without_descriptor_or_training_image_it_says_what_is_needed(work):
     nowhere = replace(work, original=lambda caption: None)
     for name in ("fig6", "fig9"):
         with pytest.raises(InputError, match="--descriptor"):
-            STUDIES[name](Bench(bare, (), limit=1))
+            make(name, Bench(bare, (), limit=1))
         with pytest.raises(InputError, match="has an available training image"):
-            STUDIES[name](Bench(nowhere, (), limit=1))
+            make(name, Bench(nowhere, (), limit=1))
 
 
 def test_highly_memorized_captions_come_in_the_order_of_what_the_listing_leaves(work):

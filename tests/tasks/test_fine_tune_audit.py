@@ -28,7 +28,7 @@ from findnemo.runs import all_neurons, standing
 from findnemo.runs.fine_tunes import Shown, Subject, folder_of_variant, judged, summary
 from findnemo.runs.tuned import CLEANED, captions_told, choice, row_of, training_of
 from findnemo.tasks import Detecting, FineTune, Listener, Output, Pictures, Source, watching
-from findnemo.tasks.fine_tunes import FURTHER, Candidate, candidates, questions_of
+from findnemo.tasks.tuned_input import FURTHER, Candidate, candidates, questions_of
 from findnemo.training import Gallery, Generation
 
 FEW = Pictures(images=2, image_steps=15, guidance=2.0, descriptor=demo.DESCRIPTOR)
@@ -53,7 +53,7 @@ def run(place, told, tmp_path_factory):
     source = Source(str(place.base), lora=str(place.lora))
     holdout = Detecting(holdout=list(demo.holdout()[:40]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("findnemo.tasks.fine_tunes.CONTROLS", 3)
+        patch.setattr("findnemo.tasks.tuned_input.CONTROLS", 3)
         listener = Listener(progress=lambda stage, *_: told.append(stage), say=told.append)
         with findnemo.audit(
             source, tuned, Output(out), holdout, pictures=FEW, listener=listener

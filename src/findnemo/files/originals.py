@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from findnemo.errors import InputError
 from findnemo.files import fetch
@@ -35,8 +35,6 @@ from findnemo.files.secrets import hidden
 if TYPE_CHECKING:
     from PIL import Image
 
-    from findnemo.runs.store import Caption
-
 REDIRECTS = 3
 MOST_PIXELS = 50_000_000
 MOST_FILE = 256 << 20  # largest local picture, in bytes; for the web see `_fetch`
@@ -44,6 +42,13 @@ LONGEST = 10_000  # characters of a reference
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 FAILURES = "failures.jsonl"
 _OPENING = threading.Lock()  # all threads share the filters of warnings
+
+
+class Pictured(Protocol):
+    """Something that may name its training image: a path or a URL."""
+
+    @property
+    def image(self) -> str | None: ...
 
 
 class Originals:
@@ -107,7 +112,7 @@ class Originals:
             self._record(reference, str(refused))
             return None
 
-    def of_caption(self, caption: Caption) -> Image.Image | None:
+    def of_caption(self, caption: Pictured) -> Image.Image | None:
         """The training image of a run's caption, if it names one, for an audit
         (`Work.original`).
         """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 
-from findnemo.errors import FindnemoError, StoppedError
+from findnemo.errors import FindnemoError, InputError, StoppedError
 from findnemo.studies._bench import Bench, Study, write
-from findnemo.studies._registry import STUDIES, chosen
+from findnemo.studies._registry import NEEDS, STUDIES, chosen
 
 
 def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study | FindnemoError]:
@@ -24,7 +25,7 @@ def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study |
         if bench.stop():
             break
         try:
-            done[name] = made = STUDIES[name](bench)
+            done[name] = made = make(name, bench)
             settings = bench.made_with if STUDIES[name].pictured else ""
             write(made, folder, name, settings)
         except StoppedError:
@@ -35,6 +36,19 @@ def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study |
             done[name] = FindnemoError(f"{type(error).__name__} (unexpected): {error}")
     _index(folder)
     return done
+
+
+def make(name: str, bench: Bench) -> Study:
+    """Make one study. Raises InputError naming something needed that is missing."""
+    entry = STUDIES[name]
+    for key in entry.lacks(bench.stock, entry.needs):
+        need = NEEDS[key]
+        raise InputError(
+            f"needs {need.label}, {need.least} or more: there are {bench.stock[key]}"
+            f" ({need.source})"
+        )
+    made: Study = getattr(import_module(f"findnemo.studies.{entry.home}"), name)(bench)
+    return made
 
 
 def _index(folder: Path) -> None:

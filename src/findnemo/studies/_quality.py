@@ -22,12 +22,12 @@ from findnemo.images import ImageSettings
 from findnemo.metrics import Inception, Judges, frechet_distance, kernel_distance
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import TrainingPicture
+from findnemo.runs.work import Tools
 from findnemo.verification import pictured
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from findnemo.studies._bench import Desk
 
 GROUP = 64  # images in memory at a time
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def opened(inception: Path) -> Inception:
 
 
 def seen(
-    desk: Desk,
+    desk: Tools,
     item: tuple[NeuronSet, int],
     prompts: Sequence[str],
     settings: ImageSettings,

@@ -8,13 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import import_module
-from typing import TYPE_CHECKING
 
 from findnemo.errors import InputError
-
-if TYPE_CHECKING:
-    from findnemo.studies._bench import Bench, Study
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ WORK = {  # kinds of computation of a study, besides reading the run; the most e
 
 @dataclass(frozen=True)
 class Entry:
-    """A study by its name; call it with a bench to make the study.
+    """A study by its name (`make`).
 
     `shows`: what it shows of the paper, empty if the paper does not have it. `home`: its module
     here, with a function of its name. `needs`: keys of NEEDS that it cannot do without. `uses`:
@@ -92,17 +87,6 @@ class Entry:
     def lacks(self, stock: Mapping[str, int], keys: tuple[str, ...]) -> list[str]:
         """The `keys` of which there are too few. `stock`: key -> how many there are."""
         return [key for key in keys if stock[key] < NEEDS[key].least]
-
-    def __call__(self, bench: Bench) -> Study:
-        """Make the study. Raises InputError naming something needed that is missing."""
-        for key in self.lacks(bench.stock, self.needs):
-            need = NEEDS[key]
-            raise InputError(
-                f"needs {need.label}, {need.least} or more: there are {bench.stock[key]}"
-                f" ({need.source})"
-            )
-        made: Study = getattr(import_module(f"findnemo.studies.{self.home}"), self.name)(bench)
-        return made
 
 
 _JUDGED = ("descriptor", "training images", "CLIP")

@@ -13,6 +13,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from findnemo.tasks.auditing import audit as audit
+    from findnemo.tasks.auditing import detect as detect
+    from findnemo.tasks.auditing import localize as localize
+    from findnemo.tasks.calibrating import calibrate as calibrate
+    from findnemo.tasks.calibrating import calibrate_published as calibrate_published
     from findnemo.tasks.checking import Checked as Checked
     from findnemo.tasks.checking import Hardened as Hardened
     from findnemo.tasks.checking import harden as harden
@@ -38,14 +43,11 @@ if TYPE_CHECKING:
     from findnemo.tasks.options import Studying as Studying
     from findnemo.tasks.options import Trying as Trying
     from findnemo.tasks.options import Workers as Workers
-    from findnemo.tasks.path import audit as audit
-    from findnemo.tasks.path import calibrate as calibrate
-    from findnemo.tasks.path import calibrate_published as calibrate_published
-    from findnemo.tasks.path import detect as detect
-    from findnemo.tasks.path import localize as localize
     from findnemo.tasks.watching import watch as watch
 
 _HOMES = {
+    "auditing": ("audit", "detect", "localize"),
+    "calibrating": ("calibrate", "calibrate_published"),
     "checking": ("Checked", "Hardened", "harden", "verify"),
     "comparing": ("Detectors", "compare", "compare_detectors", "studies", "study"),
     "exporting": ("check_export", "export"),
@@ -54,7 +56,6 @@ _HOMES = {
         *("Captions", "Comparing", "Detecting", "FineTune", "HardeningOptions", "Localizing"),
         *("Output", "Pictures", "Selecting", "Source", "Studying", "Trying", "Workers"),
     ),
-    "path": ("audit", "calibrate", "calibrate_published", "detect", "localize"),
     "watching": ("watch",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,4 +1,4 @@
-"""The main path of a model: calibrate, detect, localize, verify.
+"""The main path of a model: detect, localize, verify, from checked options to a run.
 
 Every task writes one run directory and continues where it stopped.
 """
@@ -11,42 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from findnemo import report
-from findnemo.calibration import (
-    MISS,
-    PUBLISHED_TAU,
-    Calibration,
-    Rule,
-    ends_early,
-    holdout_for,
-    import_statistics,
-    promised,
-    prompts_digest,
-    threshold,
-)
-from findnemo.errors import DamageError, InputError, MismatchError
-from findnemo.files.writing import storing, sweep
+from findnemo.calibration import MISS, Calibration, ends_early, holdout_for, promised
+from findnemo.errors import InputError, MismatchError
 from findnemo.images import check_images
 from findnemo.localization import ONE_STEP
 from findnemo.passes import group_size
 from findnemo.prompts import repeated
-from findnemo.runs import (
-    Plan,
-    Pool,
-    Run,
-    Shard,
-    Work,
-    acquire,
-    answer,
-    ask_all,
-    calibrate_with,
-    enter,
-    refuse_foreign,
-    start,
-    write_results,
-)
+from findnemo.runs import Plan, Pool, Run, Shard, Work, answer, ask_all, enter, start, write_results
 from findnemo.runs.judging import judge_anew
 from findnemo.runs.ranking import Meter, Ranked
 from findnemo.runs.store import kept_settings
@@ -54,10 +26,10 @@ from findnemo.runs.track import check_tracker, track
 from findnemo.runs.trust import vouch
 from findnemo.settings import Settings, settings_for
 from findnemo.stats.rates import holdout_needed, least_listed
+from findnemo.tasks.calibrating import Holdout, given_calibration, own_calibration
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     as_begun,
-    at_work,
     begun_settings,
     captions_of,
     folder_of,
@@ -67,20 +39,16 @@ from findnemo.tasks.opening import (
     judges_of,
     kept_of,
     listed,
-    loaded,
-    place_of,
     plan_for,
     plan_of,
-    read_table,
     shard_of,
     table_of,
     warn_long,
     warn_missing,
-    warn_unjudged,
     with_pictures,
     work_on,
 )
-from findnemo.tasks.options import Detecting, FineTune, Localizing, Output, Pictures, Workers
+from findnemo.tasks.options import Detecting, Localizing, Output, Pictures
 from findnemo.tasks.ranking import (
     as_table,
     check_order,
@@ -92,311 +60,9 @@ from findnemo.tasks.ranking import (
 )
 
 PATH = ("detect", "localize", "verify")
-RATE = 0.01  # recommended rate of false alarms
-
-
-# calibration --------------------------------------------------------------------------------------
-
-
-def calibrate(
-    model: Any,
-    prompts: Any,
-    out: str | Path,
-    detecting: Detecting = Detecting(),
-    workers: Workers = Workers(),
-    listener: Listener = Listener(),
-    force: bool = False,
-) -> Calibration:
-    """Compute activation statistics and the threshold tau from hold-out captions, kept in the
-    folder `out`.
-
-    `prompts`: captions that are not memorized. Progress is kept in `out`: the same call continues,
-    and returns a finished calibration. `force`: replace another calibration in `out`.
-    `findnemo.calibrate` does the same for a loaded model in memory. Raises InputError for too few
-    captions, MismatchError for a folder with another calibration, naming what differs.
-
-    >>> import tempfile
-    >>> from findnemo import demo
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     calibrate("demo", demo.holdout()[:4], folder, Detecting(variant="findnemo")).count
-    4
-    """
-    folder = _folder(out)
-    table = read_table(prompts, listener)
-    settings = settings_for(detecting.variant or "findnemo", detecting.seed or 0)
-    with at_work(model, workers, listener) as pool:
-        holdout = Holdout(table, settings)
-        if not force and (there := _calibration_in(folder, listener)) is not None:
-            _refuse_of_other(folder, there, pool.model)
-            wanted = replace(
-                there,
-                settings=settings,
-                count=len(holdout.captions),
-                prompts=prompts_digest(holdout.captions),
-                fpr=detecting.fpr,
-                confidence=detecting.confidence,
-            )
-            _refuse_over(folder, there, wanted, detecting.precision)
-            listener.say(f"{folder} holds this calibration already")
-            return there
-        warn_long(pool.model, table, listener)
-        made = _calibrated(pool, holdout, detecting, folder, listener)
-        if detecting.fpr is None:
-            listener.say(rate_told(len(holdout.captions)))
-        return made
-
-
-def calibrate_published(
-    model: Any,
-    statistics: str | Path,
-    out: str | Path,
-    tau: float = PUBLISHED_TAU,
-    seed: int = 0,
-    listener: Listener = Listener(),
-    force: bool = False,
-) -> Calibration:
-    """Build a calibration in the folder `out` from published activation statistics (.pt) and their
-    threshold.
-
-    `tau`: the threshold published with the statistics. `force`: replace another calibration in
-    `out`. Raises MismatchError if `out` holds another calibration, naming what differs.
-    """
-    folder = _folder(out)
-    calibration = import_statistics(Path(statistics), loaded(model, listener), tau, seed)
-    if not force and (there := _calibration_in(folder, listener)) is not None:
-        _refuse_over(folder, there, calibration)
-    calibration.save(folder)
-    return calibration
-
-
-def _calibration_in(folder: Path, listener: Listener) -> Calibration | None:
-    """The intact calibration in a folder, if any.
-
-    Raises InputError for a calibration that this findnemo cannot read.
-    """
-    if not (folder / "calibration.json").exists():
-        return None
-    try:
-        return Calibration.load(folder)
-    except DamageError as told:
-        listener.warn(f"{told}: it is made again")
-        return None
-    except InputError as told:
-        raise InputError(f"{told}; give another --out, or --force to replace it") from None
-
-
-def _refuse_of_other(folder: Path, there: Calibration, model: Any) -> None:
-    """Raises MismatchError if a folder holds the calibration of another model."""
-    try:
-        there.check(model)
-    except MismatchError as told:
-        raise MismatchError(
-            f"{folder} holds another calibration: {told}; give another --out, or --force to replace"
-            " it"
-        ) from None
-
-
-def _refuse_over(
-    folder: Path, there: Calibration, wanted: Calibration, precision: float | None = None
-) -> None:
-    """Raises MismatchError if a folder holds a calibration other than the requested one.
-
-    `precision`: tolerance of its threshold.
-    """
-    differs = there.differences(wanted)
-    if not differs and precision == 0 and len(there.trajectories) < there.count:
-        differs = f"only {len(there.trajectories)} of its {there.count} captions are scored"
-    if not differs and there.tau != wanted.tau:
-        differs = f"tau {there.tau:.4f}, now {wanted.tau:.4f}"
-    if differs:
-        raise MismatchError(
-            f"{folder} holds another calibration: {differs}; give another --out, or --force to"
-            " replace it"
-        )
-
-
-def _folder(out: str | Path) -> Path:
-    if Path(out).is_file():
-        raise InputError(f"{out} is a file: give a directory")
-    return Path(out)
-
-
-@dataclass(frozen=True)
-class Holdout:
-    """The input of a calibration: a table of hold-out captions, and the settings of their
-    scores.
-    """
-
-    table: Any
-    settings: Settings
-
-    @property
-    def captions(self) -> list[str]:
-        """The texts of the table."""
-        return [prompt.text for prompt in self.table]
-
-
-def _calibrated(
-    pool: Pool, holdout: Holdout, detecting: Detecting, out: Path, listener: Listener
-) -> Calibration:
-    """Calibrate on hold-out captions, and keep the calibration in the folder `out`."""
-    captions = holdout.captions
-    # too few captions are refused before the work
-    threshold(torch.zeros(len(captions)), detecting.fpr, detecting.confidence)
-    done = iter(range(1, len(captions) + 1))
-    listener.progress("calibrate", 0, len(captions))
-    rule = Rule(detecting.fpr, detecting.confidence, detecting.precision or None)
-
-    def progress(prompt: str) -> None:
-        listener.progress("calibrate", next(done), len(captions))
-
-    return calibrate_with(pool, out, captions, holdout.settings, rule, progress, listener.stop)
-
-
-def rate_told(captions: int) -> str:
-    """How many ordinary captions pass a threshold of mean + 1 std, and how to set a rate with a
-    number of hold-out captions.
-
-    >>> rate_told(600)
-    'tau is mean + 1 std, which 12 to 18 % of ordinary captions reach: --fpr 0.01 is recommended, your 600 hold-out captions are enough for it'
-    """
-    needed = holdout_needed(1, RATE)
-    enough = (
-        f"your {captions} hold-out captions are enough for it"
-        if captions >= needed
-        else f"it takes {needed} hold-out captions, these are {captions}"
-    )
-    return (
-        "tau is mean + 1 std, which 12 to 18 % of ordinary captions reach: --fpr"
-        f" {RATE:g} is recommended, {enough}"
-    )
-
-
-def _own_calibration(pool: Pool, holdout: Holdout, asked: Ready, listener: Listener) -> Calibration:
-    """The run's own calibration: made once, then read from the run directory."""
-    detecting = asked.detecting
-    out = Path(asked.output.path)
-    folder = out / "calibration"
-    if not (folder / "calibration.json").exists():
-        refuse_foreign(out)
-        with storing(out):
-            out.mkdir(parents=True, exist_ok=True)
-        with acquire(out, asked.output.wait):
-            sweep(out)
-            # another process may have made it in the meantime
-            if not (folder / "calibration.json").exists():
-                _calibrated(pool, holdout, detecting, folder, listener)
-                # a fine-tune is judged by its images, not by tau
-                if detecting.fpr is None and asked.plan.training is None:
-                    listener.say(rate_told(len(holdout.captions)))
-    calibration = Calibration.load(folder)
-    calibration.check(pool.model, holdout.settings)
-    captions = holdout.captions
-    same = calibration.prompts == prompts_digest(captions)
-    if calibration.fpr != detecting.fpr or not same:
-        others = " others" if not same and calibration.count == len(captions) else ""
-        raise InputError(
-            f"{out} was calibrated on {calibration.count} captions with fpr {calibration.fpr}, "
-            f"now {len(captions)}{others} with {detecting.fpr}: give another --out"
-        )
-    return calibration
-
-
-def _asked_of(calibration: Calibration, detecting: Detecting) -> Calibration:
-    """The given calibration with a threshold for the requested rate.
-
-    Raises MismatchError for a variant or seed other than the calibration's: such a request would
-    silently do nothing.
-    """
-    has = calibration.settings.to_json()
-    for name in ("variant", "seed"):
-        value = getattr(detecting, name)
-        if value not in (None, has[name]):
-            raise MismatchError(
-                f"the calibration was made with {name} {has[name]}, not {value}: leave --{name}"
-                " out, or calibrate again"
-            )
-    if detecting.fpr in (None, calibration.fpr):
-        return calibration
-    return calibration.at(detecting.fpr)
 
 
 # the path -----------------------------------------------------------------------------------------
-
-
-def detect(
-    model: Any,
-    prompts: Any = None,
-    out: str | Path | Output = "findnemo-run",
-    detecting: Detecting = Detecting(),
-    workers: Workers = Workers(),
-    listener: Listener = Listener(),
-) -> Run:
-    """Find the captions of a table that are over the threshold, in a run directory that other tasks
-    continue. The captions are suspected, because no image is looked at.
-
-    Returns the run, open for reading.
-    """
-    request = Request(model, prompts, output_of(out), PATH[:1], detecting)
-    return _go(request, workers, listener)
-
-
-def localize(
-    model: Any,
-    prompts: Any = None,
-    out: str | Path | Output = "findnemo-run",
-    detecting: Detecting = Detecting(),
-    localizing: Localizing = Localizing(),
-    workers: Workers = Workers(),
-    listener: Listener = Listener(),
-) -> Run:
-    """Find the captions of a table that are over the threshold, and the neurons that hold them.
-
-    Returns the run, open for reading.
-    """
-    request = Request(model, prompts, output_of(out), PATH[:2], detecting, localizing)
-    return _go(request, workers, listener)
-
-
-def audit(
-    model: Any,
-    prompts: Any = None,
-    out: str | Path | Output = "findnemo-run",
-    detecting: Detecting = Detecting(),
-    localizing: Localizing = Localizing(),
-    pictures: Pictures = Pictures(),
-    workers: Workers = Workers(),
-    listener: Listener = Listener(),
-) -> Run:
-    """Audit a table of captions: calibrate, detect, localize, verify, report.
-
-    What `findnemo audit` does.
-
-    `model`: a place as for `findnemo.load`, a `Source`, a loaded model or a pipeline. `prompts`: a
-    file, a list of captions, or `Captions` with a column, a limit or a shard; 'demo' brings its
-    own. A `FineTune` instead asks what the model has learned of its training pictures. `out`: the
-    run directory, or `Output`. The same call continues where it stopped. Returns the run, open for
-    reading. Raises InputError for options that do not fit, before any work, and MismatchError if
-    `out` was made with others.
-
-        run = findnemo.audit("demo", out="run")
-        for caption in run.captions():
-            print(caption.text, findnemo.runs.standing(caption))
-    """
-    output = output_of(out)
-    if isinstance(prompts, FineTune):
-        if is_ordered(detecting):
-            raise InputError(
-                "--budget and --like put a table of captions in order: leave them out with"
-                " --train-images"
-            )
-        from findnemo.tasks.fine_tunes import audit_fine_tune
-
-        return audit_fine_tune(
-            model, prompts, output, detecting, localizing, pictures, workers, listener
-        )
-    request = Request(model, prompts, output, PATH, detecting, localizing, pictures)
-    return _go(request, workers, listener)
 
 
 def output_of(out: str | Path | Output) -> Output:
@@ -470,7 +136,7 @@ def ready(request: Request, listener: Listener) -> Ready:
     out = request.output.path
     pictures = judged_as_begun(request.pictures, out, getattr(model, "trust", False))
     table = table_of(given, model, listener)
-    calibration: Calibration | Holdout | None = _given_calibration(detecting)
+    calibration: Calibration | Holdout | None = given_calibration(detecting)
     bystanders = None
     if calibration is None:
         apart = holdout_of(detecting, given.column, model, listener)
@@ -493,7 +159,10 @@ def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
         check_images(pool.model, asked.plan.image_settings)
     if isinstance(calibration, Holdout):
         warn_long(pool.model, calibration.table, listener, of="hold-out ")
-        calibration = _own_calibration(pool, calibration, asked, listener)
+        is_rated = asked.plan.training is None
+        calibration = own_calibration(
+            pool, calibration, asked.detecting, asked.output, listener, is_rated
+        )
     plan = listed(asked.plan, asked.detecting, calibration)
     plan = replace(plan, miss=_miss(asked, calibration))
     if plan.training is None:
@@ -549,24 +218,6 @@ def _tell_promise(miss: float | None, calibration: Calibration, listener: Listen
             f" all that look ordinary takes {holdout_for(miss)} hold-out captions, these are"
             f" {len(calibration.trajectories)}"
         )
-
-
-def _go(request: Request, workers: Workers, listener: Listener) -> Run:
-    asked = ready(request, listener)
-    if "verify" in asked.stages and asked.plan.images:
-        warn_unjudged("audit", place_of(request.model), asked.plan.judges, listener)
-    with at_work(request.model, workers, listener) as pool:
-        run = perform(asked, pool, listener)
-    log(run, request.output, listener)
-    return run
-
-
-def _given_calibration(detecting: Detecting) -> Calibration | None:
-    given = detecting.calibration
-    if given is None:
-        return None
-    calibration = given if isinstance(given, Calibration) else Calibration.load(given)
-    return _asked_of(calibration, detecting)
 
 
 def _settings(detecting: Detecting, localizing: Localizing) -> Settings:
@@ -699,7 +350,7 @@ def go_on(
 def refuse_changed(out: str | Path, detecting: Detecting, pictures: Pictures) -> None:
     """Raises MismatchError naming an option that cannot change once a run has begun."""
     own = Calibration.load(Path(out) / "calibration")
-    if (given := _given_calibration(detecting)) is None:
+    if (given := given_calibration(detecting)) is None:
         same = detecting.holdout is None and detecting.fpr in (None, own.fpr)
     else:
         same = given.same(own)

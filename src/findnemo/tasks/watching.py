@@ -14,9 +14,10 @@ from findnemo.errors import InputError, MismatchError, ModelError
 from findnemo.files.writing import written
 from findnemo.runs.fine_tunes import Variant, summary, write_table
 from findnemo.runs.store import WATCHED
-from findnemo.tasks.fine_tunes import Candidate, candidates, check, look, material
+from findnemo.tasks.fine_tunes import look
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.options import Detecting, FineTune, Pictures, Source, Workers
+from findnemo.tasks.tuned_input import Candidate, candidates, check, material
 
 POLL = 5.0  # seconds between two looks at the directory
 
