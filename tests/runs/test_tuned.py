@@ -8,13 +8,11 @@ import re
 import pytest
 from rich.console import Console
 
-from findnemo.runs.store import Caption
 from findnemo.runs.tuned import (
     CLEANED,
     astray,
     begins,
     beside,
-    captions_told,
     choice,
     controls_told,
     copied_by,
@@ -106,10 +104,14 @@ def test_a_model_that_does_not_tell_is_never_taken_for_one_without_copies():
     weak = model("LoRA x 0.1", "cannot be said", 5, subject=0.9, strength=0.1)
     found = about(weak, model("LoRA", "copies", 4, subject=0.6), main="LoRA")
     assert choice(found) is None
+    assert to_confirm(found) is weak
+    found["variants"][1] = confirmed(weak)
+    assert choice(found) is to_confirm(found) is None
+    assert [one["name"] for one in refuted(found)] == ["LoRA x 0.1"]
     advised = of_training(found, 7)
     assert advised.action == "hold"
     assert "LoRA x 0.1" not in advised.sentence
-    assert "LoRA x 0.1 does not tell whether it copies." in sentence(found)
+    assert "LoRA x 0.1 may copy or not, its images do not tell." in sentence(found)
 
 
 @pytest.mark.parametrize(
@@ -354,20 +356,6 @@ def test_the_table_of_models_counts_the_pictures_that_each_was_taught():
     assert "taught" not in [column.header for column in variants_table(found).columns]
 
 
-def test_captions_that_were_searched_because_of_their_score_are_counted_apart():
-    rows = [
-        {"memorized": True, "score": 0.9, "tau": 0.8, "copies": True},
-        {"memorized": True, "score": 0.9, "tau": 0.8},
-        {"memorized": False, "score": 0.1, "tau": 0.8},
-    ]
-    captions = [
-        Caption(k, str(k), 1, None, None, {"detect": r}, {}, 0.1) for k, r in enumerate(rows)
-    ]
-    told = captions_told(captions)
-    assert told.startswith("Images of 1 of 3 captions are copies.")
-    assert told.endswith("1 more scores over tau, so the search looked at it, too.")
-
-
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_narrow_terminal_leaves_out_what_is_less_needed(width, monkeypatch):
     from findnemo.cli._show import training_table, variants_table
@@ -375,7 +363,7 @@ def test_a_narrow_terminal_leaves_out_what_is_less_needed(width, monkeypatch):
     monkeypatch.setattr("findnemo.cli._show.stdout.width", width)
     one = {"file": "a.png", "state": "copied", "similarity": 0.9, "begins": "LoRA"}
     table = training_table([one | {"ways": {"own": [4, 4]}}])
-    assert ("first by" in [column.header for column in table.columns]) == (width > 80)
+    assert ("first copy by" in [column.header for column in table.columns]) == (width > 80)
     fits = {"low": 0.1, "high": 0.3, "subject": 0.4, "a_clip": 0.3, "diversity": 0.6}
     name = "checkpoint-100 x 0.4 of a training with a long name"
     found = about(model("LoRA", "copies", 2, **fits), main="LoRA")

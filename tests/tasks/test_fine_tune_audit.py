@@ -26,7 +26,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.prompts import TrainingPicture, TrainingSet
 from findnemo.runs import all_neurons, standing
 from findnemo.runs.fine_tunes import Shown, Subject, folder_of_variant, judged, summary
-from findnemo.runs.tuned import CLEANED, captions_told, choice, row_of, training_of
+from findnemo.runs.tuned import CLEANED, choice, row_of, training_of
 from findnemo.tasks import Detecting, FineTune, Listener, Output, Pictures, Source, watching
 from findnemo.tasks.tuned_input import FURTHER, Candidate, candidates, questions_of
 from findnemo.training import Gallery, Generation
@@ -72,13 +72,6 @@ def test_progress_names_the_model_whose_images_are_made(run, told):
 
 def test_what_concerns_the_threshold_alone_is_not_said(run, told):
     assert not [text for text in told if "tau is" in text or "detection ends early" in text]
-
-
-def test_the_terminal_adds_up_what_became_of_copied_captions(run):
-    captions = list(run.captions(stage="detect"))
-    assert captions_told(captions).startswith(
-        f"Images of 2 of {len(captions)} captions are copies. With all neurons off: 2 gone."
-    )
 
 
 def test_the_run_knows_the_command_that_began_it(run, place):

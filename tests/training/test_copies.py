@@ -256,7 +256,7 @@ AGAINST_BASE = {
         MEMORY_OF_BASE,
         {("own", 1): 4, ("own", 2): 1},
         "copies",
-        [],
+        [2],
     ),
     "one beside a single one of the base": ({("own", 1): 1}, {("own", 2): 1}, AS_BASE, []),
     "two beside a single one of the base": (
@@ -265,7 +265,13 @@ AGAINST_BASE = {
         "cannot be said",
         [],
     ),
-    "one where the base has none": ({}, {("own", 1): 1}, "copies", []),
+    "one where the base has none": ({}, {("own", 1): 1}, "copies", [1]),
+    "what the base has memorized, and one of another subject": (
+        MEMORY_OF_BASE,
+        {("own", 1): 4, ("control", 2): 1},
+        "copies",
+        [2],
+    ),
 }
 
 
@@ -277,8 +283,9 @@ def test_a_model_copies_if_it_does_so_more_than_the_base(case):
 
 
 def test_one_copy_that_is_no_proof_says_nothing():
-    found = replace(shown({("own", 1): 1}), proof=False)
-    assert found.verdict(0.05, shown({}, controls=False)) == "cannot be said"
+    base, found = shown({}, controls=False), replace(shown({("own", 1): 1}), proven=frozenset())
+    assert found.verdict(0.05, base) == "cannot be said"
+    assert found.causes(base)[1] == "chance"
 
 
 def test_why_a_picture_is_copied():

@@ -100,12 +100,18 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
 def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) -> None:
     """Show the table of captions, and notes on them besides the verdict.
 
-    `captions`: all, or those of `total` to show (`runs.told`).
+    `captions`: all, or those of `total` to show (`runs.told`). Of a fine-tune, whose report has the
+    captions, only what failed.
     """
     from findnemo.runs import state
     from findnemo.runs.overview import value_layers
     from findnemo.runs.wording import count
 
+    if run.meta("training") is not None:
+        tell("\nThe report has the captions, and the neurons that are off for each.")
+        for line in (*_quality_lines(run.meta("quality")), *_failed_lines(captions)):
+            tell(line)
+        return
     many = len(captions) if total is None else total
     states = ("memorized", "suspected", "not memorized", None)
     ordered = sorted(captions, key=lambda c: (states.index(state(c)), c.id))
@@ -128,7 +134,6 @@ def show_training(run: Run) -> None:
         OPEN,
         STATES_TOLD,
         canaries_told,
-        captions_told,
         confirmed_told,
         controls_told,
         different,
@@ -167,22 +172,13 @@ def show_training(run: Run) -> None:
             tell(f"No image is nearly a copy of {count(others, 'other training picture')}.")
         if any(one["state"] in STATES_TOLD for one in seen):
             tell("cannot be told: images of the base are as like the picture as the model's are")
-    if adds_up := captions_told(list(run.captions(stage="detect"))):
-        tell(adds_up)
-    tell(
-        f"\nCaptions of {plain(about['main'])}, and the neurons that are off for each. Copies: the"
-        " share of a few other images, with fresh seeds, that copy the image of another seed, before"
-        " → with the neurons off: whether the caption gives one picture again and again, be it a"
-        " training picture or not. Captions of other subjects are listed only if an image of theirs"
-        " is a copy."
-    )
 
 
 VERDICTS = {"does not copy": "green", "cannot be said": "yellow", "as the base": "yellow"}
 
 
 COSTS = {"subject": "subject", "diversity": "diversity", "a_clip": "A_CLIP"}
-WIDE = 100  # width of a terminal that fits all costs
+WIDE = 120  # width of a terminal that fits all costs
 
 
 def variants_table(about: Mapping[str, Any]) -> Table:
@@ -214,11 +210,22 @@ def variants_table(about: Mapping[str, Any]) -> Table:
         said = f"[{VERDICTS.get(word.rstrip(OPEN), 'red')}]{plain(word)}[/]"
         ends = "{:.0f} to {:.0f} %".format(100 * one["low"], 100 * one["high"])
         copies = f"{one['copies']} of {one['of']}"
-        kept = (f"{one[name]:.2f}" if name in one else "" for name in costs)
+        kept = (_cost(one, name, is_wide) for name in costs)
         counts = (one["copied"], *(taught(one) for _ in learned), *(one[name] for name in nearly))
         shown = [copies, ends] if is_wide else [copies]
         table.add_row(plain(one["name"]), said, *map(str, counts), *shown, *kept)
     return table
+
+
+def _cost(one: Mapping[str, Any], name: str, is_wide: bool) -> str:
+    """A figure of a model in the table; of its similarity to the subject with the interval, if the
+    terminal is wide.
+    """
+    if name not in one:
+        return ""
+    ends = f"{name}_low", f"{name}_high"
+    interval = " ({:.2f} to {:.2f})".format(*(one[end] for end in ends)) if ends[0] in one else ""
+    return f"{one[name]:.2f}{interval if is_wide else ''}"
 
 
 def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
@@ -228,7 +235,7 @@ def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
     from findnemo.runs.tuned import STATES_TOLD, WAYS_TOLD
 
     is_wide = stdout.width >= WIDE
-    begins = [Column("first by")] if is_wide else []
+    begins = [Column("first copy by")] if is_wide else []
     table = Table(
         Column("training picture", no_wrap=True, max_width=30),
         Column("", no_wrap=True),
@@ -246,7 +253,9 @@ def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
             if copies
         )
         of_base = one.get("base")
-        beside = str(of_base["copies"]) if of_base and of_base["copies"] else ""
+        beside = ""
+        if of_base and of_base["copies"]:
+            beside = f"{of_base['copies']}" + (f" of {of_base['of']}" if "of" in of_base else "")
         state = STATES_TOLD.get(one["state"], one["state"])
         cells = [one["file"], state, f"{one['similarity']:.2f}", ways, beside]
         cells.append((one.get("cause") or "") if of_base else "")

@@ -18,6 +18,7 @@ from findnemo.calibration import Calibration, tau_interval
 from findnemo.errors import InputError
 from findnemo.localization import Scan
 from findnemo.localization.trajectory import GONE
+from findnemo.models import of_strength
 from findnemo.neurons import Neuron
 from findnemo.report import _charts as charts
 from findnemo.report._attacks import attack, attempts, hardened
@@ -390,7 +391,10 @@ def _name(run: Run) -> str:
     """The model's name, with its LoRA."""
     source = overview.name_of(run.meta("source"))
     lora = (run.meta("source_options") or {}).get("lora")
-    return source if lora is None else f"{lora.rpartition('/')[2]} on {source}"
+    if lora is None:
+        return source
+    place, strength = of_strength(lora)
+    return f"{place.rpartition('/')[2]}{f' x {strength:g}' * (strength != 1)} on {source}"
 
 
 def _holdout_captions(calibration: Calibration) -> str:

@@ -163,8 +163,8 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
         },
         _begins(about, of),
         {
-            "label": "confirmed by further images, most of the subject",
-            "value": best["name"] if best else NONE,
+            "label": "may be published instead",
+            "value": best["name"] if best else "none",
             "note": _kept(about, best, main),
             "tone": "",
         },
@@ -204,9 +204,10 @@ def _begins(about: Mapping[str, Any], pictures: int) -> dict[str, str]:
 def _kept(about: Mapping[str, Any], best: Mapping[str, Any] | None, main: Mapping[str, Any]) -> str:
     if best is None:
         spoilt = ", or its images do not follow the captions" if astray(about) else ""
-        unsure = any(one["verdict"] == "cannot be said" for one in about["variants"])
-        copies = f"every model that was looked at copies{', or may copy' if unsure else ''}"
-        return f"{copies}, or shows no more of the subject than the base{spoilt}"
+        return (
+            "every model that was looked at copies, may copy, or shows no more of the subject than"
+            f" the base{spoilt}"
+        )
     base = row_of(about, BASE) or {}
     told = []
     for name, what in (("subject", "similarity to the subject"), ("a_clip", "A_CLIP")):

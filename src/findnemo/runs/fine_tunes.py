@@ -412,8 +412,12 @@ def _beside_base(variants: Sequence[Variant], number: int) -> dict[str, Any]:
     base = next((v for v in variants if v.name == BASE), None)
     if base is None:
         return {}
-    copies = base.judgement.copies(number)
-    return {"base": {"copies": copies, "nearest": _nearest(base, number)[:1]}}
+    ways = base.judgement.pictures[number].ways.values()
+    counts = {
+        "copies": sum(copies for copies, _ in ways),
+        "of": sum(of for copies, of in ways if copies),
+    }
+    return {"base": counts | {"nearest": _nearest(base, number)[:1]}}
 
 
 def _of_picture(variant: Variant, number: int) -> dict[str, Any]:

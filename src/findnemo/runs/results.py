@@ -358,10 +358,13 @@ class Hardened(TypedDict, total=False):
     quality: Required[dict[Text, dict[Text, list[Number]]]]
 
 
-class BesideBase(TypedDict):
-    """How many images of the base copy a training picture, and the one most like it."""
+class BesideBase(TypedDict, total=False):
+    """How many images of the base copy a training picture, of those by the kinds of prompts that do,
+    and the image most like it.
+    """
 
     copies: Required[Count]
+    of: Count
     nearest: Required[list[Text]]
 
 

@@ -6,13 +6,11 @@ A summary is the run's value `training`, made by `fine_tunes.summary`.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from findnemo.runs.results import Training, damaged, decoded
-from findnemo.runs.standing import WORDS, standing
-from findnemo.runs.store import Caption, Run
+from findnemo.runs.store import Run
 from findnemo.runs.wording import count, joined
 from findnemo.training import AS_BASE, STATES, share
 
@@ -25,11 +23,11 @@ A_CLIP = "fit to the captions (A_CLIP)"
 OPEN = "?"  # marks a verdict that is not confirmed
 ASTRAY = "off the captions"  # in tables, of a repair whose images do not follow the captions
 FREE = ("does not copy", AS_BASE)  # verdicts on models that may be taken
+UNTOLD = "cannot be said"  # the verdict where images do not tell
 CAUSES = {  # why the main model copies a picture
     "training": "the training taught it",
-    "base": "the base copies it about as often",
-    "chance": "this may be chance, as few images copy it, and the base copies other pictures as well;"
-    " --images N with more of them tells",
+    "base": "the base copies it too, and not clearly less often",
+    "chance": "too few images copy it to tell this from chance",
 }
 
 
@@ -219,7 +217,7 @@ def to_confirm(about: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     if not copies_in(about):
         return None
-    left = [one for one in fair(about) if "chosen_by" not in one]
+    left = [one for one in _hopeful(about) if "chosen_by" not in one]
     cleaned = [one for one in left if one["name"] == CLEANED]
     wanted = cleaned or ([] if choice(about) else left)
     return max(wanted, key=lambda one: _training_of(about, one)[::-1], default=None)
@@ -228,8 +226,14 @@ def to_confirm(about: Mapping[str, Any]) -> dict[str, Any] | None:
 def fair(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The models that may be taken, as far as they were looked at: they do not copy, or only as the
     base does, and show more of the subject than it does.
+    """
+    return [one for one in _hopeful(about) if one["verdict"] in FREE]
 
-    Not the base itself. Not a model whose images no longer follow the captions. Not a later
+
+def _hopeful(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The models that are not known to copy, and that may show more of the subject than the base.
+
+    Not the base itself, and not the main model. Not a model whose images no longer follow the captions. Not a later
     checkpoint or a greater strength than a model that was `refuted`: it copies sooner. Not an earlier
     one or a smaller strength than one that shows nothing of the subject: it shows less.
     """
@@ -239,15 +243,16 @@ def fair(about: Mapping[str, Any]) -> list[dict[str, Any]]:
         one
         for one in about["variants"]
         if one["name"] not in names
-        and one["verdict"] in FREE
+        and one["verdict"] in (*FREE, UNTOLD)
+        and not ("chosen_by" in one and one["verdict"] == UNTOLD)
         and not any(_is_under(about, other, one) for other in bad)
         and not any(one is other or _is_under(about, one, other) for other in lost)
     ]
 
 
 def refuted(about: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The models that seemed to be free of copies, and of which further images did not confirm
-    it.
+    """The models that were not known to copy, and of which further images did not show that they do
+    not.
     """
     return [v for v in about["variants"] if "chosen_by" in v and v["verdict"] not in FREE]
 
@@ -322,7 +327,9 @@ def sentence(about: Mapping[str, Any]) -> str:
         may = "may copy some" if main["copied"] else "gave no copy"
         return f"{about['main']} {may} of {pictures}, but {_why_open(about, main, percent)}."
     if main["nearly"]:
-        text += f" {_are(main['nearly'], ' more')} nearly copied."
+        base = row_of(about, BASE)
+        beside = f" ({base['nearly']} by the base)" if base else ""
+        text += f" {_are(main['nearly'], ' more')} nearly copied{beside}."
     if main["alike"]:
         text += f" Of {main['alike']} more it cannot be told: images of the base are as like them."
     last, first = begins(about)
@@ -426,7 +433,7 @@ def _left(about: Mapping[str, Any], main: Mapping[str, Any], cleaned: Mapping[st
 UNSEEN = {
     "does not copy": "gave no copy",
     AS_BASE: "copies no more than the base",
-    "cannot be said": "does not tell whether it copies",
+    UNTOLD: "may copy or not, its images do not tell",
 }
 
 
@@ -483,10 +490,10 @@ def confirmed_told(about: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     beside = rows[0]["beside"]
-    they = "it" if len(rows) == 1 else "they"
+    they, were = ("it", "was") if len(rows) == 1 else ("they", "were")
     return (
         f"{joined([one['name'] for one in rows])}: the figures are of {rows[0]['of']} further images"
-        f" with other seeds, since by the first ones {they} seemed free of copies. For these the base"
+        f" with other seeds, since by the first ones {they} {were} not known to copy. For these the base"
         f" copies {count(beside['copied'], 'picture')} ({beside['copies']} of {beside['of']} images)."
     )
 
@@ -525,30 +532,6 @@ def copied_of(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     }
     found = [(names[name], row_of(about, name)) for name in names]
     return [(what, f"{row['copied']} of {of}") for what, row in found if row is not None]
-
-
-def captions_told(captions: Sequence[Caption]) -> str:
-    """What became of the captions of a fine-tune whose images are copies, in numbers that add up;
-    empty if there are none.
-    """
-    copied = [(c, c.detected) for c in captions if c.detected is not None and c.detected.copies]
-    if not copied:
-        return ""
-    became = Counter(standing(caption) for caption, _ in copied)
-    parts = [f"{n} {WORDS[word].clause or word}" for word, n in became.items()]
-    told = (
-        f"Images of {len(copied)} of {count(len(captions), 'caption')} are copies. With all neurons"
-        f" off: {joined(parts)}."
-    )
-    if under := sum(found.score < found.tau for _, found in copied):
-        told += (
-            f" {under} of them score under tau: they count as memorized because they are copied."
-        )
-    searched = [c for c in captions if c.detected is not None and c.detected.memorized]
-    if more := len(searched) - len(copied):
-        verb, them = ("scores", "it") if more == 1 else ("score", "them")
-        told += f" {more} more {verb} over tau, so the search looked at {them}, too."
-    return told
 
 
 def controls_told(about: Mapping[str, Any]) -> str:

@@ -64,10 +64,9 @@ INSTEAD = (
 BLIND = " The similarity tells no model from the base: look at models.png for what is left of the subject."
 WRITTEN = ", with its strength written into the file"
 OPEN = "{name} may do instead: further images have to confirm it (the same command goes on). "
-REFUTED = "{name} seemed free of copies, but by {of} other images it {copies}. "
+REFUTED = "{name} was not known to copy; by {of} further images it {copies}. "
 FORGOTTEN = "{names} {show} no more of the subject than the base. "
 NONE = "No model of this audit can be published. "
-UNSURE = "Of {names}, the images do not tell whether {they}: look at more (--images). "
 WEAKER = (0.4, 0.6, 0.8)  # strengths to look at next, as shares of the weakest so far
 WEAKEST = 0.2  # strength of a LoRA under which there is little of it to look at
 RELEASED = ("release", "release edited")  # actions of `Advice` that let a model go
@@ -92,7 +91,7 @@ NEXT = {  # reason of a decision -> the command to run next
     "apart": VERIFY,
     "other prompts": "findnemo harden {run} --out hardened",
     "gone": "findnemo export {run} {form}",
-    "more images": "{other}{unsure} --images {images} --out {run}-more-images",
+    "more images": "{other} --images {images} --out {run}-more-images",
     "weaker": "{audit} --lora-scale {strengths} --out {run}",
     "cleaned": "findnemo export {run} --to adapter --out clean.safetensors",
     "instead": "findnemo export {run} --to adapter --take {variant} --out instead.safetensors",
@@ -278,7 +277,6 @@ def advice_of(
     names["strengths"] = ",".join(f"{strength:g}" for strength in weaker)
     settings = run.meta("settings")
     is_exhausted = settings.get("thorough", True) and settings.get("scope") == "all"
-    names["unsure"] = _unsure(training) if training else ""
     best = choice(training) if training else None
     names["variant"] = shlex.quote(best["name"]) if best else ""
     names["form"] = _form(run)
@@ -427,8 +425,7 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
     if astray(about):
         pictures += f", and with {_these(neurons)} off its images no longer follow the captions"
     other = ""
-    unsure = any(one["verdict"] == "cannot be said" for one in tuned(about))
-    why: tuple[str, ...] = ("weaker",) if strengths(about) else ("more images",) if unsure else ()
+    why: tuple[str, ...] = ("weaker",) if strengths(about) else ()
     if best is not None:
         other = f"; release {best['name']} instead"
         why = ("instead", "check") if best["strength"] is not None else ()
@@ -459,15 +456,6 @@ def _is_spent(about: Mapping[str, Any], strength: float) -> bool:
     return any(is_forgotten(about, one) for one in tuned(about) if one["strength"] == strength)
 
 
-def _unsure(about: Mapping[str, Any]) -> str:
-    """The option for the strengths of a LoRA whose images do not tell, if its main one copies."""
-    main = row_of(about, about["main"])
-    some = {one["strength"] for one in tuned(about) if one["verdict"] == "cannot be said"}
-    known = ",".join(f"{strength:g}" for strength in sorted(some - {None}))
-    copies = main is not None and main["verdict"] == "copies"
-    return f" --lora-scale {known}" if known and copies else ""
-
-
 def _scales(about: Mapping[str, Any]) -> str:
     """The option for the strengths that were looked at, if they are not 1 alone."""
     known = sorted({one["strength"] for one in tuned(about) if one["strength"]})
@@ -495,11 +483,6 @@ def what_helps(about: Mapping[str, Any]) -> str:
     lost = [v["name"] for v in models if v["verdict"] in FREE and is_forgotten(about, v)]
     show = "shows" if len(lost) == 1 else "show"
     text = refuting + (FORGOTTEN.format(names=joined(lost), show=show) if lost else "")
-    unsure = [
-        v["name"] for v in models if v["verdict"] == "cannot be said" and v not in refuted(about)
-    ]
-    they = "it copies" if len(unsure) == 1 else "they copy"
-    text += UNSURE.format(names=joined(unsure), they=they) if unsure else ""
     known = sorted({one["strength"] for one in models if one["strength"]})
     checkpoints = list(dict.fromkeys(one["checkpoint"] for one in models))
     helps = ["training again with fewer steps and without repeats"]
@@ -508,7 +491,7 @@ def what_helps(about: Mapping[str, Any]) -> str:
     )
     if strengths(about):
         helps.insert(0, f"a strength under {known[0]:g}" if known[1:] else "a lower strength")
-    elif not unsure:
+    else:
         text += NONE
     return f"{text}What helps is {', '.join(helps[:-1])}, or {helps[-1]} ({HOW})."
 

@@ -35,7 +35,7 @@ from findnemo.runs.fine_tunes import (
     write_training,
 )
 from findnemo.runs.stages import Progress
-from findnemo.runs.tuned import CLEANED, FREE, copies_in, copies_told, fair, row_of, to_confirm
+from findnemo.runs.tuned import CLEANED, FREE, copies_in, copies_told, row_of, to_confirm, tuned
 from findnemo.runs.wording import count
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import HOLDOUT, at_work, judged_as_begun, place_of
@@ -223,8 +223,8 @@ class Confirming:
         """The base by further images, made once."""
         images = sum(one.images for one in self.further.asked(self.found[-1]))
         self.listener.say(
-            "a model that seems free of copies may be so by chance: it must be confirmed by"
-            f" {images} further images, with other seeds, and the base by those of the same prompts"
+            "a model that seems free of copies may be so by chance: before it is advised, it is looked at by"
+            f" {images} further images with other seeds, and the base by those of the same prompts"
         )
         return self._look(self.found[0], None)
 
@@ -245,13 +245,14 @@ class Confirming:
 
     def _looked_at(self, about: Mapping[str, Any]) -> list[str]:
         """The models that have further images by an earlier call."""
-        names = [one["name"] for one in fair(about)] if copies_in(about) else []
+        models = tuned(about) if copies_in(about) else []
+        names = [one["name"] for one in models if one["verdict"] != "copies"]
         return [name for name in names if _images_there(self.further.folder(self.out, name))]
 
     def _confirm(self, variants: Sequence[Variant], name: str) -> list[Variant]:
         """The variants, of which one is judged by further images."""
         base = self.base
-        self.listener.say(f"further images of {name}, which copies no more than the base so far")
+        self.listener.say(f"further images of {name}, which is not known to copy")
         number = [one.name for one in variants].index(name)
         again = self._look(self.found[number], base)
         now = list(variants)

@@ -201,8 +201,8 @@ class Judgement:
     """The result of the copy test on a model, for each generation and each training picture.
 
     `kinds`: of the generations. `groups`: of the gallery. `controls`: [controls with a similarity
-    of at least `COPY`, all]. `proof`: whether a copy is proof by itself: so similar that it also
-    exceeds the controls by as much without Fisher's transformation.
+    of at least `COPY`, all]. `proven`: the groups with a copy that is proof by itself: so similar
+    that it also exceeds the controls by as much without Fisher's transformation.
     """
 
     sightings: tuple[Sighting, ...]
@@ -210,7 +210,7 @@ class Judgement:
     kinds: tuple[str, ...]
     groups: tuple[int, ...]
     controls: tuple[int, int] = (0, 0)
-    proof: bool = False
+    proven: frozenset[int] = frozenset()
 
     def of(self, state: str) -> list[int]:
         """The groups of pictures in a state; equal pictures count once."""
@@ -259,7 +259,8 @@ class Judgement:
 
         For each kind of prompt the share of copies is compared with the base's for this kind, or,
         if it has none, with its `by_chance` (Fisher's exact test, one-sided; 5 % over all
-        comparisons, by Bonferroni). So a single copy among few generations is no proof.
+        comparisons, by Bonferroni). So a single copy among few generations is no proof, unless it
+        is `proven`, and the base copies neither this picture nor any by chance (`has_chance`).
         """
         tests = len({*self.groups}) * len(WAYS)
         chance = base.by_chance
@@ -270,18 +271,19 @@ class Judgement:
                 beside = of_base if of_base[0] else chance
                 if counts[0] and is_more(counts, beside, CHANCE / tests):
                     found.add(group)
+            if group in self.proven and not (base.has_chance or _copies(other)):
+                found.add(group)
         return sorted(found)
 
     def copies(self, picture: int) -> int:
         """The number of generations that copy a picture, whatever their prompts."""
-        return sum(copies for copies, _ in self.pictures[picture].ways.values())
+        return _copies(self.pictures[picture])
 
     def causes(self, base: Judgement) -> list[str | None]:
         """Why this model copies each picture: "training" taught it, the "base" does so too, or
         "chance"; None for a picture that it does not copy.
         """
         taught = {*self.taught(base)}
-        others = "chance" if base.has_chance else "training"
         found: list[str | None] = []
         for k, (group, picture) in enumerate(zip(self.groups, self.pictures, strict=True)):
             if picture.state != "copied":
@@ -289,33 +291,35 @@ class Judgement:
             elif group in taught:
                 found.append("training")
             else:
-                found.append("base" if base.copies(k) else others)
+                found.append("base" if base.copies(k) else "chance")
         return found
 
     def verdict(self, rate: float = RATE, base: Judgement | None = None) -> str:
         """One of VERDICTS.
 
         A model copies if a larger share of its generations are copies than of the base's (Fisher's
-        exact test, 5 %), if it copies a picture more often than the base explains (`taught`), or if
-        a copy is proof and the base has none by chance (`has_chance`). Without any of these, a model with
-        copies is "as the base" if the base copies the same pictures, or if the base has copies by
-        chance and no smaller share of them. The result is "cannot be said" for other copies, if a
-        picture cannot be distinguished from the controls, or if there was no copy among too few
-        generations to say, with 95 % confidence, that fewer than `rate` of them are.
+        exact test, 5 %), or if it was `taught` a picture. Without any of these, a model with copies
+        is "as the base" if the base copies the same pictures, or if the base has copies by chance
+        and no smaller share of them. The result is "cannot be said" for other copies, if a picture
+        cannot be distinguished from the controls, or if there was no copy among too few generations
+        to say, with 95 % confidence, that fewer than `rate` of them are.
         """
         copied = self.of("copied")
         if not copied:
             told = self.rate()[1] >= needed(rate) and not self.of("as a control")
             return "does not copy" if told else "cannot be said"
         if base is None:
-            return "copies" if self.proof else "cannot be said"
+            return "copies" if self.proven else "cannot be said"
         if is_more(self.rate(), base.rate()) or self.taught(base):
             return "copies"
         (mine, many), (other, of) = self.among(base.kinds), base.among(base.kinds)
         no_more = base.has_chance and mine * of <= other * many
-        if {*copied} <= {*base.of("copied")} or no_more:
-            return AS_BASE
-        return "copies" if self.proof and not base.has_chance else "cannot be said"
+        return AS_BASE if {*copied} <= {*base.of("copied")} or no_more else "cannot be said"
+
+
+def _copies(picture: Picture) -> int:
+    """The number of generations that copy a picture, whatever their prompts."""
+    return sum(copies for copies, _ in picture.ways.values())
 
 
 def is_more(mine: tuple[int, int], base: tuple[int, int], level: float = CHANCE) -> bool:
@@ -429,8 +433,10 @@ def judge(
     reached = int((gallery.similarity(from_controls) >= COPY).any(1).sum())
     kinds = tuple(one.kind for one in generations)
     controlled = (reached, len(from_controls))
-    proven = bool((copies & (alike >= proof)).any())
-    return Judgement(sightings, tuple(pictures), kinds, gallery.groups, controlled, proven)
+    proven = (copies & (alike >= proof)).any(0).nonzero().flatten().tolist()
+    return Judgement(
+        sightings, tuple(pictures), kinds, gallery.groups, controlled, frozenset(proven)
+    )
 
 
 def _others(alike: Tensor) -> Tensor:
