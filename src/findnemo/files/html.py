@@ -10,6 +10,7 @@ import base64
 import html
 import io
 from collections.abc import Iterable
+from functools import singledispatch
 from typing import TYPE_CHECKING
 
 from findnemo.files.secrets import hidden
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 LONGEST = 200.0  # pixels of the longest bar
 BAR = '<svg width="{:.0f}" height="10" aria-hidden="true"><rect width="100%" height="10" fill="#3b7dd8"/></svg>'
 LEFT = ' style="text-align:left"'
+
+
+@singledispatch
+def in_notebook(value: object) -> str:
+    """A value as HTML for a notebook. Modules that know a kind of value register how it is shown.
+
+    >>> in_notebook("<b>one</b>")
+    '&lt;b&gt;one&lt;/b&gt;'
+    """
+    return escaped(value)
 
 
 def escaped(value: object) -> str:

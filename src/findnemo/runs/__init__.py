@@ -4,6 +4,7 @@ May be imported: the names below and the modules here. May import: localization,
 robustness, demo and what lies under them.
 """
 
+from findnemo.runs import _html as _html  # says how a notebook shows a run
 from findnemo.runs._lock import acquire
 from findnemo.runs._places import refuse_links
 from findnemo.runs.audit import answer, audit, start

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from findnemo.files.fetch import RefusedError
-from findnemo.files.html import block, data_uri, escaped, facts, paragraph
+from findnemo.files.html import block, data_uri, escaped, facts, in_notebook, paragraph
 from findnemo.files.originals import picture
 from findnemo.runs._places import refuse_links
 from findnemo.runs.export import striking
@@ -20,6 +20,7 @@ SHOWN = 12  # pictures at most
 SIDE = 420  # longer side of a picture, in pixels
 
 
+@in_notebook.register
 def html_of(run: Run) -> str:
     """Return HTML that says what to do with a run and why, with its five figures and its sheets.
 

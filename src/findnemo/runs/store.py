@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from findnemo.errors import DamageError, FindnemoError, InputError, MismatchError, StorageError
+from findnemo.files.html import in_notebook
 from findnemo.files.secrets import hidden
 from findnemo.files.writing import CLOSED, FAILS, FULL, storing, sweep, written
 from findnemo.models._identity import EARLIER, PICTURES, kept_identity
@@ -452,10 +453,8 @@ class Run:
 
     def _repr_html_(self) -> str:
         """The run in a notebook: what to do, figures, and pictures before and after."""
-        from findnemo.runs._html import html_of
-
         with Run.open(self.path) as run:  # this object may be closed, or used by its writer
-            return html_of(run)
+            return in_notebook(run)
 
     def __enter__(self) -> Run:
         return self
