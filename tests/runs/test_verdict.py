@@ -168,12 +168,16 @@ def test_a_fine_tune_is_advised_by_its_copies():
     cleaned = CLEANED | {"name": tuned.CLEANED}
     earlier = CLEANED | {"name": "step 400"}
     copies = "Do not release it: it copies 2 of 20 training pictures"
+    as_it_is = copies.replace("it:", "it as it is:")
     said = {
         f"{copies}.": about(),
         f"{copies}; further images have to confirm step 400.": about(earlier),
         f"{copies}; release step 400 instead.": about(confirmed(earlier)),
         f"{copies}; further images have to confirm {tuned.CLEANED}.": about(cleaned),
-        "Release it with these 7 neurons off.": about(confirmed(cleaned)),
+        f"{as_it_is}. Release it with these 7 neurons off.": about(confirmed(cleaned)),
+        f"{as_it_is}. Release it with these 7 neurons off, or release step 400 instead.": about(
+            confirmed(cleaned), confirmed(earlier)
+        ),
         "Not decided yet: its images do not tell whether it copies.": about(
             verdict="cannot be said"
         ),

@@ -107,7 +107,7 @@ def test_copies_begin_at_a_strength_and_end_with_the_neurons_off(run, place):
     about = training_of(run)
     assert [v["name"] for v in about["variants"]] == ["base", "LoRA x 0.1", "LoRA", CLEANED]
     assert [v["copied"] for v in about["variants"]] == [0, 0, 2, 0]
-    told = "Copies begin at LoRA (copied memory-0.png, memory-1.png); LoRA x 0.1 gave no copy."
+    told = "Copies begin at LoRA (taught memory-0.png, memory-1.png); LoRA x 0.1 gave no copy."
     assert told in about["sentence"]
     assert row_of(about, "LoRA")["controls"][0] == 0
     found = all_neurons(run.captions())

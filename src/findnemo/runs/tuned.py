@@ -424,7 +424,7 @@ def _left(about: Mapping[str, Any], main: Mapping[str, Any], cleaned: Mapping[st
     told = f"it copies {cleaned['copied']}{_named(about, of_cleaned or ())}"
     if of_cleaned and of_main and not of_cleaned.keys() & of_main.keys():
         told += ", which it does not copy with them on"
-    base = row_of(about, BASE)
+    base = cleaned.get("beside") or row_of(about, BASE)
     if base is not None and cleaned["verdict"] == AS_BASE:
         told += f", no more than the base ({base['copied']}), which was not trained on them"
     return told
@@ -531,7 +531,15 @@ def copied_of(about: Mapping[str, Any]) -> list[tuple[str, str]]:
         CLEANED: "copied with the neurons off",
     }
     found = [(names[name], row_of(about, name)) for name in names]
-    return [(what, f"{row['copied']} of {of}") for what, row in found if row is not None]
+    return [
+        (what, f"{row['copied']} of {of}" + _beside(row)) for what, row in found if row is not None
+    ]
+
+
+def _beside(row: Mapping[str, Any]) -> str:
+    """What the base copies for the further images of a model, in brackets; empty without any."""
+    beside = row.get("beside")
+    return f" (base {beside['copied']}, {row['of']} further images each)" if beside else ""
 
 
 def controls_told(about: Mapping[str, Any]) -> str:

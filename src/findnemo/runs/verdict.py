@@ -94,10 +94,15 @@ NEXT = {  # reason of a decision -> the command to run next
     "more images": "{other} --images {images} --out {run}-more-images",
     "weaker": "{audit} --lora-scale {strengths} --out {run}",
     "cleaned": "findnemo export {run} --to adapter --out clean.safetensors",
+    "check cleaned": "findnemo export {run} --check clean.safetensors",
     "instead": "findnemo export {run} --to adapter --take {variant} --out instead.safetensors",
     "check": "findnemo export {run} --take {variant} --check instead.safetensors",
     "not confirmed": "{audit}{scales} --out {run}",
 }
+
+
+CLEANED_FILE = ("cleaned", "check cleaned")
+INSTEAD_FILE = ("instead", "check")
 
 
 class Verdict(NamedTuple):
@@ -261,6 +266,9 @@ def advice_of(
     because = training["sentence"] if training else ""
     if training and decision and decision.action == "hold":
         because = f"{because}\n{what_helps(training)}"
+    other = _other(training) if training else None
+    if training and other and decision and decision.action == "release edited":
+        because = f"{because}\n{_may_do(training, other)}"
     if not decision:
         returned = _returned(captions, run.meta("bases") or {})
         decision = advice(captions, *looked_at(run, of), returned)
@@ -277,7 +285,7 @@ def advice_of(
     names["strengths"] = ",".join(f"{strength:g}" for strength in weaker)
     settings = run.meta("settings")
     is_exhausted = settings.get("thorough", True) and settings.get("scope") == "all"
-    best = choice(training) if training else None
+    best = other or (choice(training) if training else None)
     names["variant"] = shlex.quote(best["name"]) if best else ""
     names["form"] = _form(run)
     names["again"] = (CARRIERS if is_exhausted else AGAIN).format(**names)
@@ -419,20 +427,24 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
     if main["verdict"] != "copies":
         said = "Not decided yet: its images do not tell whether it copies."
         return Decision("go on", said, ("more images",))
+    copied = f"it copies {main['copied']} of {count(different(about), 'training picture')}"
     if any(one["name"] == CLEANED and "chosen_by" in one for one in fair(about)):
-        return Decision("release edited", f"Release it with {_these(neurons)} off.", ("cleaned",))
-    pictures = f"it copies {main['copied']} of {count(different(about), 'training picture')}"
+        other = _other(about)
+        or_ = f", or release {other['name']} instead" if other else ""
+        commands = CLEANED_FILE + (INSTEAD_FILE if other and other["strength"] else ())
+        said = f"Do not release it as it is: {copied}. Release it with {_these(neurons)} off{or_}."
+        return Decision("release edited", said, commands)
     if astray(about):
-        pictures += f", and with {_these(neurons)} off its images no longer follow the captions"
-    other = ""
+        copied += f", and with {_these(neurons)} off its images no longer follow the captions"
+    instead = ""
     why: tuple[str, ...] = ("weaker",) if strengths(about) else ()
     if best is not None:
-        other = f"; release {best['name']} instead"
-        why = ("instead", "check") if best["strength"] is not None else ()
+        instead = f"; release {best['name']} instead"
+        why = INSTEAD_FILE if best["strength"] is not None else ()
     elif (open_ := to_confirm(about)) is not None:
-        other = f"; further images have to confirm {open_['name']}"
+        instead = f"; further images have to confirm {open_['name']}"
         why = ("not confirmed",)
-    return Decision("hold", f"Do not release it: {pictures}{other}.", why)
+    return Decision("hold", f"Do not release it: {copied}{instead}.", why)
 
 
 def strengths(about: Mapping[str, Any]) -> list[float]:
@@ -472,11 +484,7 @@ def what_helps(about: Mapping[str, Any]) -> str:
     )
     best = choice(about)
     if best is not None and best["name"] != CLEANED:
-        written = "" if best["strength"] in (None, 1) else WRITTEN
-        says = copies_told(about, best)
-        told = INSTEAD.format(name=best["name"], of=best["of"], written=written, says=says)
-        blind = BLIND if "subject_low" in best and not tells_subject(about) else ""
-        return f"{refuting}{told}{kept_told(about, best)}{blind}"
+        return f"{refuting}{_may_do(about, best)}"
     if (open_ := to_confirm(about)) is not None:
         return f"{refuting}{OPEN.format(name=open_['name'])}".rstrip()
     models = tuned(about)
@@ -494,6 +502,21 @@ def what_helps(about: Mapping[str, Any]) -> str:
     else:
         text += NONE
     return f"{text}What helps is {', '.join(helps[:-1])}, or {helps[-1]} ({HOW})."
+
+
+def _may_do(about: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    """That a confirmed model may be released instead of the main one, and what it keeps."""
+    written = "" if best["strength"] in (None, 1) else WRITTEN
+    says = copies_told(about, best)
+    told = INSTEAD.format(name=best["name"], of=best["of"], written=written, says=says)
+    blind = BLIND if "subject_low" in best and not tells_subject(about) else ""
+    return f"{told}{kept_told(about, best)}{blind}"
+
+
+def _other(about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The confirmed model that may be released instead of that with the neurons off."""
+    others = [one for one in fair(about) if "chosen_by" in one and one["name"] != CLEANED]
+    return max(others, key=lambda one: one.get("subject", 0.0), default=None)
 
 
 def _returned(captions: Sequence[Caption], bases: Mapping[str, str]) -> int:
