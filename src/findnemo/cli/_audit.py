@@ -284,7 +284,7 @@ def audit(
     Example: `findnemo audit CompVis/stable-diffusion-v1-4 --prompts captions.csv --holdout
     laion.csv -o run`
 
-    Example: `findnemo audit BASE --lora adapter.safetensors --train-images photos -o run`
+    Example: `findnemo audit BASE --lora checkpoints --train-images photos -o run`
 
     Example: `findnemo audit model.safetensors --config stable-diffusion-v1-5/stable-diffusion-v1-5
     --prompts captions.csv --holdout laion.csv --descriptor sscd.pt --clip CLIP --out run`

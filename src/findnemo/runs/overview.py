@@ -237,7 +237,7 @@ def glance(
     doubted = sum(state(caption) == "suspected" for caption in captions)
     cost = change.told
     if "a_clip_before" in known:
-        cost += f"; their A_CLIP {known['a_clip_before']:.3f} \u2192 {known['a_clip_after']:.3f}"
+        cost += f"; fit to them (A_CLIP) {known['a_clip_before']:.3f} \u2192 {known['a_clip_after']:.3f}"
     prompts = known.get("prompts")
     others = count(prompts, "other caption") if prompts else "other captions"
     return [

@@ -45,8 +45,8 @@ class Source:
     )
     lora: str | None = option(
         None,
-        "A LoRA on the model: a .safetensors file of diffusers, peft or kohya, or a directory, with"
-        " --train-images of checkpoints; FILE:0.8 sets another strength than 1.",
+        "A LoRA on the model: a .safetensors file of diffusers, peft or kohya, or its directory; for"
+        " --train-images also a directory of checkpoints. FILE:0.8 sets another strength than 1.",
     )
     embedding: str | None = option(
         None,
