@@ -117,20 +117,32 @@ def test_a_model_that_does_not_tell_is_never_taken_for_one_without_copies():
 @pytest.mark.parametrize(
     ("taught", "of_base", "told"),
     [
-        ({"a.png": 4, "b.png": 2}, 1, "The training taught all of them."),
+        ("abc", 1, " The training taught all of them."),
+        ("abc", 0, ""),
         (
-            {"a.png": 4},
+            "a",
             1,
-            "The training taught 1 of them (a.png); the others (b.png) may be chance, or the base",
+            " The training taught 1 of them (a.png). The base copies 1 of them too (b.png). 1 of them"
+            " may be chance (c.png).",
         ),
-        ({"a.png": 4}, 0, ""),
+        (
+            "ac",
+            1,
+            " The training taught 2 of them (a.png, c.png). The base copies 1 of them too (b.",
+        ),
+        ("a", 0, " The training taught 1 of them (a.png). 2 of them may be chance (b.png, c.png)."),
     ],
 )
-def test_where_the_base_copies_too_it_is_said_how_many_pictures_were_taught(taught, of_base, told):
-    copied = {"a.png": 4, "b.png": 2}
-    found = about(model("LoRA", "copies", 2, taught=taught, copies_of=copied), main="LoRA")
+def test_it_is_said_why_each_picture_is_copied(taught, of_base, told):
+    other = {"b": "base" if of_base else "chance", "c": "chance"}
+    copied = {f"{name}.png": 2 for name in "abc"}
+    held = {f"{name}.png": 2 for name in taught}
+    found = about(model("LoRA", "copies", 3, taught=held, copies_of=copied), main="LoRA")
     found["variants"][0] = model("base", "copies" if of_base else "does not copy", of_base)
-    assert told in sentence(found)
+    for one, name in zip(found["pictures"], "abcd", strict=True):
+        cause = "training" if name in taught else other.get(name)
+        one |= {"file": f"{name}.png", "cause": cause}
+    assert f"images of their captions are copies.{told}" in sentence(found)
     assert ("The training taught" in sentence(found)) == bool(told)
 
 

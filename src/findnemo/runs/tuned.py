@@ -326,9 +326,9 @@ def sentence(about: Mapping[str, Any]) -> str:
     else:
         may = "may copy some" if main["copied"] else "gave no copy"
         return f"{about['main']} {may} of {pictures}, but {_why_open(about, main, percent)}."
-    if main["nearly"]:
-        base = row_of(about, BASE)
-        beside = f" ({base['nearly']} by the base)" if base else ""
+    by_base = (row_of(about, BASE) or {}).get("nearly", 0)
+    if main["nearly"] > by_base:
+        beside = f", by the base {by_base}" if by_base else ""
         text += f" {_are(main['nearly'], ' more')} nearly copied{beside}."
     if main["alike"]:
         text += f" Of {main['alike']} more it cannot be told: images of the base are as like them."
@@ -377,17 +377,24 @@ def _why_open(about: Mapping[str, Any], main: Mapping[str, Any], percent: str) -
 
 
 def _taught_told(about: Mapping[str, Any], main: Mapping[str, Any]) -> str:
-    """How many of the copied pictures the training taught, where the base copies some, too."""
+    """Which of the copied pictures the training taught, and why it copies the others; empty if the
+    base copies nothing and all were taught.
+    """
     base, known = row_of(about, BASE), main.get("taught") or {}
-    if not base or not base["copied"] or not known:
+    if not base or not known:
         return ""
     if len(known) == main["copied"]:
-        return " The training taught all of them."
-    others = [one for one in main.get("copies_of", {}) if one not in known]
-    return (
-        f" The training taught {len(known)} of them{_named(about, known)}; the others"
-        f"{_named(about, others)} may be chance, or the base copies them as often."
-    )
+        return " The training taught all of them." if base["copied"] else ""
+    why: dict[str, list[str]] = {}
+    for one in about["pictures"]:
+        if one.get("cause") in ("base", "chance") and one["file"] in main.get("copies_of", {}):
+            why.setdefault(one["cause"], []).append(one["file"])
+    text = f" The training taught {len(known)} of them{_named(about, known)}."
+    if of_base := why.get("base"):
+        text += f" The base copies {len(of_base)} of them too{_named(about, of_base)}."
+    if chance := why.get("chance"):
+        text += f" {len(chance)} of them may be chance{_named(about, chance)}."
+    return text
 
 
 def _taught_by(about: Mapping[str, Any], name: str) -> str:
@@ -395,8 +402,10 @@ def _taught_by(about: Mapping[str, Any], name: str) -> str:
     and the base does not.
     """
     row, base = row_of(about, name) or {}, row_of(about, BASE) or {}
+    main = row_of(about, about["main"]) or {}
     if known := list(row.get("taught", {})):
-        return _named(about, known, "taught ")
+        still = [one for one in known if one in main.get("taught", {})]
+        return _named(about, still or known, "taught ")
     others = [one for one in row.get("copies_of", {}) if one not in base.get("copies_of", {})]
     return _named(about, others, "copied ")
 
