@@ -293,6 +293,15 @@ def test_the_model_with_the_neurons_off_is_confirmed_even_if_another_one_was():
     assert to_confirm(found)["name"] == CLEANED
 
 
+def test_an_edited_model_is_advised_only_if_it_clearly_shows_more_of_the_subject():
+    weak = confirmed(model("LoRA x 0.2", subject=0.4, strength=0.2))
+    for low, advised in ((0.39, "LoRA x 0.2"), (0.41, CLEANED)):
+        cleaned = confirmed(model(CLEANED, subject=0.5, subject_low=low))
+        found = about(weak, model("LoRA", "copies", 2), cleaned, main="LoRA")
+        assert choice(found)["name"] == advised
+    assert choice(about(model("LoRA", "copies", 2), cleaned, main="LoRA"))["name"] == CLEANED
+
+
 FITS = [  # base, tuned model, its images with other captions, neurons off, whether it is astray
     (0.55, 0.43, 0.0, 0.04, True),
     (0.30, 0.32, 0.14, 0.24, False),
@@ -394,9 +403,9 @@ def test_a_narrow_terminal_leaves_out_what_is_less_needed(width, monkeypatch):
 
 def test_controls_are_explained_in_a_sentence():
     found = about(model("LoRA", controls=[5, 112]), main="LoRA")
-    told = "Of 112 pictures that do not come from this training (images of the base), 5 have a"
+    told = "Of 112 images that do not come from this training (of the base), 5 are as similar to a"
     assert controls_told(found).startswith(told)
-    assert "pictures held out), 5 have" in controls_told(found | {"held_out": True})
+    assert "pictures held out), 5 are" in controls_told(found | {"held_out": True})
     assert controls_told(about(model("LoRA"), main="LoRA")) == ""
 
 

@@ -175,15 +175,17 @@ def test_a_fine_tune_is_advised_by_its_copies():
         f"{copies}; release step 400 instead.": about(confirmed(earlier)),
         f"{copies}; further images have to confirm {tuned.CLEANED}.": about(cleaned),
         f"{as_it_is}. Release it with these 7 neurons off.": about(confirmed(cleaned)),
-        f"{as_it_is}. Release it with these 7 neurons off, or release step 400 instead.": about(
-            confirmed(cleaned), confirmed(earlier)
+        f"{copies}; release step 400 instead. ": about(confirmed(cleaned), confirmed(earlier)),
+        f"{as_it_is}. Release it with these 7 neurons off. ": about(
+            confirmed(cleaned) | {"subject_low": 0.45}, confirmed(earlier)
         ),
+        f"{copies}, 1 of which the training taught it. ": about(taught={"a.png": 3}),
         "Not decided yet: its images do not tell whether it copies.": about(
             verdict="cannot be said"
         ),
     }
     for sentence, one in said.items():
-        assert of_training(one, 7).sentence == sentence
+        assert of_training(one, 7).sentence == sentence.rstrip()
     unsure = about(cleaned | {"verdict": "cannot be said"})
     assert of_training(unsure, 7).action == "hold"
     assert of_training(about(verdict="does not copy"), 0) is None  # its captions decide
@@ -257,9 +259,9 @@ def strength(share: float, verdict: str = "copies", copied: int = 2) -> dict:
                 confirmed(strength(0.16, "as the base", 1), "copies", 2),
                 strength(0.4, "as the base"),
             ],
-            "LoRA x 0.16 was not known to copy; by 240 further images it copies 2 training pictures"
-            " (by any prompt; 4 of 240 images of their captions). No model of this audit can be"
-            " published.",
+            "LoRA x 0.16 was not known to copy; by 240 further images it copies 2 training pictures,"
+            " by any prompt, and 4 of 240 images of their captions are copies. No model of this audit"
+            " can be published.",
         ),
         ([strength(0.16, "does not copy", 0)], "LoRA x 0.16 may do instead: further images have"),
         (

@@ -72,7 +72,7 @@ def places(run: Path, captions: Sequence[Caption]) -> list[tuple[str, str]]:
     where = {
         run / "report.html": "report",
         run / folder / "sheets": "pictures",
-        run / GRID: "pictures",
+        run / GRID: "copied",
         run / MODELS: "models",
         run / "results.csv": "results",
     }

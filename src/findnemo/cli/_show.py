@@ -170,6 +170,10 @@ def show_training(run: Run) -> None:
             tell(f"Shown are the {len(pictures)} most copied; training.csv has all.")
         elif others := len(pictures) - len(seen):
             tell(f"No image is nearly a copy of {count(others, 'other training picture')}.")
+        tell(
+            "Each picture has its own bar for a copy (level in training.csv), so an image of .70 can be a"
+            " copy of one picture and not of another."
+        )
         if any(one["state"] in STATES_TOLD for one in seen):
             tell("cannot be told: images of the base are as like the picture as the model's are")
 

@@ -13,6 +13,7 @@ from findnemo.runs import STANDINGS, Caption, standing, switched_off
 from findnemo.runs.overview import name_of, quickly, sampler_of
 from findnemo.runs.results import Verified
 from findnemo.runs.standing import copies, judged, said, seen, unseen, with_joined
+from findnemo.runs.tuned import CLEANED, row_of, variant_told
 from findnemo.runs.wording import count
 
 NONE = "\u2013"  # in place of a missing figure
@@ -68,6 +69,9 @@ def _of_training(about: Mapping[str, Any]) -> list[str]:
     if not (training := about.get("training")):
         return []
     advice, sentence = (markdown(text, WHOLE) for text in (about["advice"], training["sentence"]))
+    if row_of(training, CLEANED) is not None:
+        told = markdown(variant_told(training, CLEANED), WHOLE)
+        return [f"**With these neurons off: {told}.**\n", f"{sentence}\n", "Of its captions:\n"]
     return [f"**The audit says: {advice}**\n", f"{sentence}\n", "Of its captions:\n"]
 
 
@@ -91,11 +95,12 @@ def _taken(chosen: Selection) -> str:
 def _whose(chosen: Selection) -> list[tuple[str, str]]:
     """The model of a selection, as rows of a table."""
     versions = ", ".join(f"{n} {v}" for n, v in (chosen.about["versions"] or {}).items())
-    return [
+    facts = [
         ("model", markdown(name_of(chosen.about["source"]))),
         ("fingerprint", f"`{chosen.fingerprint}`"),
         ("versions", markdown(versions)),
     ]
+    return [(name, value) for name, value in facts if value]
 
 
 def _by_hand(chosen: Selection) -> str:

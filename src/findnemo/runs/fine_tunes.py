@@ -35,7 +35,7 @@ from findnemo.runs.audit import remember_source
 from findnemo.runs.stages import Progress, Stage, run_stage
 from findnemo.runs.store import GRID, MODELS, THUMBNAILS, VARIANTS, WATCHED, Caption, Run
 from findnemo.runs.table import enter
-from findnemo.runs.tuned import BASE, beside, copied_by, sentence, worst
+from findnemo.runs.tuned import BASE, FREE, beside, copied_by, sentence, worst
 from findnemo.runs.work import Answer, attempted, commit
 from findnemo.runs.workers import Pool, Unit
 from findnemo.runs.worklist import groups, list_open
@@ -366,7 +366,7 @@ def summary(
             "group": subject.gallery.groups[k],
             **_of_picture(of_main, k),
             **_beside_base(variants, k),
-            "begins": next((v.name for v in variants if v.judgement.copies(k)), None),
+            "begins": _begins(variants, rows, k),
             "cause": causes[k],
         }
         for k, one in enumerate(subject.pictures)
@@ -383,6 +383,17 @@ def summary(
         "begun": list(begun),
     }
     return {"sentence": sentence(about), **about}
+
+
+def _begins(
+    variants: Sequence[Variant], rows: Sequence[Mapping[str, Any]], number: int
+) -> str | None:
+    """The first model that copies a picture, of the base and those that copy more than it."""
+    for variant, row in zip(variants, rows, strict=True):
+        is_more = variant.name == BASE or row["verdict"] not in FREE
+        if is_more and variant.judgement.copies(number):
+            return variant.name
+    return None
 
 
 def _copied_by(subject: Subject, variant: Variant, root: Path) -> dict[str, dict[str, int]]:

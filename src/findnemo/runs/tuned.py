@@ -201,10 +201,25 @@ def _unfit(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The model that may be published instead of the main one: of those that are `fair` and confirmed
-    by further images, the one that shows most of the subject; None if there is none.
+    """The model that is advised instead of the main one, of those that are `confirmed`; None if there
+    is none.
+
+    It is the checkpoint or strength that shows most of the subject; the model with the neurons off
+    only if there is no other, or if it clearly shows more: what an edit does to its images, the
+    similarity does not tell.
     """
-    return _most_of_subject(one for one in fair(about) if "chosen_by" in one)
+    models = confirmed(about)
+    whole = _most_of_subject(one for one in models if one["name"] != CLEANED)
+    cleaned = next((one for one in models if one["name"] == CLEANED), None)
+    if whole is None or cleaned is None:
+        return whole or cleaned
+    is_more = cleaned.get("subject_low", -1.0) > whole.get("subject", 1.0)
+    return cleaned if is_more else whole
+
+
+def confirmed(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The models that may be published: `fair`, also by further images."""
+    return [one for one in fair(about) if "chosen_by" in one]
 
 
 def to_confirm(about: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -276,12 +291,12 @@ def _most_of_subject(models: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def beside(about: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The models whose images of the same noise show what is left of the subject: the base, the one
-    that may be taken or was to be confirmed, the main one, and that with its neurons off. Only those
-    with `looks`, paths of an image of each of a few captions.
+    """The models whose images of the same noise show what is left of the subject: the base, those that
+    may be published (or of those that were to be, one), the main one, and that with its neurons
+    off. Only those with `looks`, paths of an image of each of a few captions.
     """
-    best = choice(about) or _most_of_subject(refuted(about))
-    names = (BASE, best and best["name"], about["main"], CLEANED)
+    best = confirmed(about) or [one for one in [_most_of_subject(refuted(about))] if one]
+    names = (BASE, *(one["name"] for one in best), about["main"], CLEANED)
     rows = (row_of(about, name) for name in dict.fromkeys(names) if name)
     return [row for row in rows if row is not None and row.get("looks")]
 
@@ -474,16 +489,20 @@ def copies_told(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
     >>> row = {"verdict": "copies", "copied": 2, "copies": 5, "of": 80, "taught": {"a.png": 4}}
     >>> copies_told({"pictures": []}, row)
-    'copies 2 training pictures (by any prompt; 5 of 80 images of their captions); the training taught 1 of them (a.png)'
+    'copies 2 training pictures, by any prompt, and 5 of 80 images of their captions are copies; the training taught 1 of them (a.png)'
     """
     if row["verdict"] == "does not copy":
         return "gives no copy"
     told = f"copies {count(row['copied'], 'training picture')}"
-    told += f" (by any prompt; {row['copies']} of {row['of']} images of their captions)"
+    if row["verdict"] == AS_BASE:
+        told += _named(about, row.get("copies_of", ()))
+    told += (
+        f", by any prompt, and {row['copies']} of {row['of']} images of their captions are copies"
+    )
     if row["verdict"] == AS_BASE:
         beside = row["beside"]
         base = f"{beside['copied']}; {beside['copies']} of {beside['of']} images"
-        return f"{told}, no more than the base ({base})"
+        return f"{told}: no more than of the base ({base})"
     if row["verdict"] != "copies":
         return "does not tell whether it copies" if not row["copied"] else f"may copy{told[6:]}"
     known = row.get("taught") or {}
@@ -511,7 +530,7 @@ def kept_told(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """What a model keeps of the subject and of the fit to the captions, beside the main model and
     the base, as a sentence; empty if unknown.
     """
-    base = (row_of(about, BASE) or {}) | row.get("beside", {})
+    base = row_of(about, BASE) or {}
     main = row_of(about, about["main"]) or {}
     told = [
         f"{what} is {row[name]:.2f} (as trained {main[name]:.2f}, base {base[name]:.2f})"
@@ -560,11 +579,10 @@ def controls_told(about: Mapping[str, Any]) -> str:
         return ""
     held_out = ", and pictures held out" if about.get("held_out") else ""
     return (
-        f"Of {count(of, 'picture')} that do not come from this training (images of the"
-        f" base{held_out}), {hits} {'has' if hits == 1 else 'have'} a similarity of .7 or more to a"
-        " training picture, as copies have: by chance, or as a memory of the base. The model copies"
-        " such a training picture only with an image that is more similar to it than all of these."
-        " The row of the base counts those that also stand out among the training pictures."
+        f"Of {count(of, 'image')} that do not come from this training (of the base{held_out}), {hits}"
+        f" {'is' if hits == 1 else 'are'} as similar to a training picture as copies are, .7 or more:"
+        " by chance, or as a memory of the base. So an image of the model is a copy of such a picture"
+        " only if it is more similar to it than all of these."
     )
 
 

@@ -33,9 +33,9 @@ from findnemo.runs.tuned import (
     FREE,
     astray,
     choice,
+    confirmed,
     copies_told,
     different,
-    fair,
     images_each,
     is_forgotten,
     kept_told,
@@ -63,6 +63,10 @@ INSTEAD = (
 )
 BLIND = " The similarity tells no model from the base: look at models.png for what is left of the subject."
 WRITTEN = ", with its strength written into the file"
+EDITED = (
+    " With its neurons off the last model may be released, too (findnemo export --to adapter): look at"
+    " both in models.png."
+)
 OPEN = "{name} may do instead: further images have to confirm it (the same command goes on). "
 REFUTED = "{name} was not known to copy; by {of} further images it {copies}. "
 FORGOTTEN = "{names} {show} no more of the subject than the base. "
@@ -266,9 +270,6 @@ def advice_of(
     because = training["sentence"] if training else ""
     if training and decision and decision.action == "hold":
         because = f"{because}\n{what_helps(training)}"
-    other = _other(training) if training else None
-    if training and other and decision and decision.action == "release edited":
-        because = f"{because}\n{_may_do(training, other)}"
     if not decision:
         returned = _returned(captions, run.meta("bases") or {})
         decision = advice(captions, *looked_at(run, of), returned)
@@ -285,7 +286,7 @@ def advice_of(
     names["strengths"] = ",".join(f"{strength:g}" for strength in weaker)
     settings = run.meta("settings")
     is_exhausted = settings.get("thorough", True) and settings.get("scope") == "all"
-    best = other or (choice(training) if training else None)
+    best = choice(training) if training else None
     names["variant"] = shlex.quote(best["name"]) if best else ""
     names["form"] = _form(run)
     names["again"] = (CARRIERS if is_exhausted else AGAIN).format(**names)
@@ -428,12 +429,11 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
         said = "Not decided yet: its images do not tell whether it copies."
         return Decision("go on", said, ("more images",))
     copied = f"it copies {main['copied']} of {count(different(about), 'training picture')}"
-    if any(one["name"] == CLEANED and "chosen_by" in one for one in fair(about)):
-        other = _other(about)
-        or_ = f", or release {other['name']} instead" if other else ""
-        commands = CLEANED_FILE + (INSTEAD_FILE if other and other["strength"] else ())
-        said = f"Do not release it as it is: {copied}. Release it with {_these(neurons)} off{or_}."
-        return Decision("release edited", said, commands)
+    if 0 < (known := len(main.get("taught", {}))) < main["copied"]:
+        copied += f", {known} of which the training taught it"
+    if best is not None and best["name"] == CLEANED:
+        said = f"Do not release it as it is: {copied}. Release it with {_these(neurons)} off."
+        return Decision("release edited", said, CLEANED_FILE)
     if astray(about):
         copied += f", and with {_these(neurons)} off its images no longer follow the captions"
     instead = ""
@@ -484,7 +484,8 @@ def what_helps(about: Mapping[str, Any]) -> str:
     )
     best = choice(about)
     if best is not None and best["name"] != CLEANED:
-        return f"{refuting}{_may_do(about, best)}"
+        edited = EDITED if any(one["name"] == CLEANED for one in confirmed(about)) else ""
+        return f"{refuting}{_may_do(about, best)}{edited}"
     if (open_ := to_confirm(about)) is not None:
         return f"{refuting}{OPEN.format(name=open_['name'])}".rstrip()
     models = tuned(about)
@@ -511,12 +512,6 @@ def _may_do(about: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     told = INSTEAD.format(name=best["name"], of=best["of"], written=written, says=says)
     blind = BLIND if "subject_low" in best and not tells_subject(about) else ""
     return f"{told}{kept_told(about, best)}{blind}"
-
-
-def _other(about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The confirmed model that may be released instead of that with the neurons off."""
-    others = [one for one in fair(about) if "chosen_by" in one and one["name"] != CLEANED]
-    return max(others, key=lambda one: one.get("subject", 0.0), default=None)
 
 
 def _returned(captions: Sequence[Caption], bases: Mapping[str, str]) -> int:
