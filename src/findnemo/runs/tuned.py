@@ -205,16 +205,11 @@ def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
     is none.
 
     It is the checkpoint or strength that shows most of the subject; the model with the neurons off
-    only if there is no other, or if it clearly shows more: what an edit does to its images, the
-    similarity does not tell.
+    only if there is no other: how much an edit spoils its images, the similarity does not tell.
     """
     models = confirmed(about)
     whole = _most_of_subject(one for one in models if one["name"] != CLEANED)
-    cleaned = next((one for one in models if one["name"] == CLEANED), None)
-    if whole is None or cleaned is None:
-        return whole or cleaned
-    is_more = cleaned.get("subject_low", -1.0) > whole.get("subject", 1.0)
-    return cleaned if is_more else whole
+    return whole or next(iter(models), None)
 
 
 def confirmed(about: Mapping[str, Any]) -> list[dict[str, Any]]:
