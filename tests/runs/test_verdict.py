@@ -176,7 +176,7 @@ def test_a_fine_tune_is_advised_by_its_copies():
         f"{copies}; further images have to confirm {tuned.CLEANED}.": about(cleaned),
         f"{as_it_is}. Release it with these 7 neurons off.": about(confirmed(cleaned)),
         f"{copies}; release step 400 instead. ": about(confirmed(cleaned), confirmed(earlier)),
-        f"{copies}, 1 of which the training taught it. ": about(taught={"a.png": 3}),
+        f"{copies} (the training taught it 1 of them). ": about(taught={"a.png": 3}),
         "Not decided yet: its images do not tell whether it copies.": about(
             verdict="cannot be said"
         ),

@@ -430,7 +430,7 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
         return Decision("go on", said, ("more images",))
     copied = f"it copies {main['copied']} of {count(different(about), 'training picture')}"
     if 0 < (known := len(main.get("taught", {}))) < main["copied"]:
-        copied += f", {known} of which the training taught it"
+        copied += f" (the training taught it {known} of them)"
     if best is not None and best["name"] == CLEANED:
         said = f"Do not release it as it is: {copied}. Release it with {_these(neurons)} off."
         return Decision("release edited", said, CLEANED_FILE)
