@@ -138,14 +138,16 @@ def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str
     """The five figures of a fine-tune audit."""
     of = different(about)
     hits, controls = main["controls"]
-    best = choice(about)
+    best, base = choice(about), row_of(about, BASE)
     bad = "bad" if main["copied"] else ""
     beside = f"95 % interval {interval(*clopper_pearson(hits, controls), percent)}"
     return [
         {
             "label": "training pictures copied",
             "value": f"{main['copied']} of {of}",
-            "note": f"{main['nearly']:,} more nearly",
+            "note": f"{main['nearly']:,} more nearly, by the base {base['nearly']:,}"
+            if base
+            else f"{main['nearly']:,} more nearly",
             "tone": bad or ("good" if main["verdict"] == "does not copy" else ""),
         },
         {

@@ -291,7 +291,8 @@ def beside(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     off. Only those with `looks`, paths of an image of each of a few captions.
     """
     best = confirmed(about) or [one for one in [_most_of_subject(refuted(about))] if one]
-    names = (BASE, *(one["name"] for one in best), about["main"], CLEANED)
+    others = (one["name"] for one in best if one["name"] != CLEANED)
+    names = (BASE, *others, about["main"], CLEANED)
     rows = (row_of(about, name) for name in dict.fromkeys(names) if name)
     return [row for row in rows if row is not None and row.get("looks")]
 
