@@ -205,7 +205,8 @@ def variants_table(about: Mapping[str, Any]) -> Table:
     table = Table(
         Column("model", overflow="fold"),
         Column("", no_wrap=True),
-        *(Column(name, **right) for name in ("pictures", *learned, *nearly, "copies", *interval)),
+        *(Column(name, **right) for name in ("pictures", *learned, *nearly)),
+        *(Column(name, min_width=10, **right) for name in ("copies", *interval)),
         *(Column(COSTS[name], **right) for name in costs),
         **LOOSE,
     )

@@ -35,7 +35,7 @@ from findnemo.runs.audit import remember_source
 from findnemo.runs.stages import Progress, Stage, run_stage
 from findnemo.runs.store import GRID, MODELS, THUMBNAILS, VARIANTS, WATCHED, Caption, Run
 from findnemo.runs.table import enter
-from findnemo.runs.tuned import BASE, FREE, beside, copied_by, sentence, worst
+from findnemo.runs.tuned import BASE, FREE, beside, copied_by, sentence, taught_so_far, worst
 from findnemo.runs.work import Answer, attempted, commit
 from findnemo.runs.workers import Pool, Unit
 from findnemo.runs.worklist import groups, list_open
@@ -358,7 +358,15 @@ def summary(
     of_main = next(v for v in variants if v.name == main)
     base = next((v.judgement for v in variants if v.name == BASE), None)
     rows = [_of_variant(v, subject, root) for v in variants]
+    for row in rows:
+        row["taught"] = taught_so_far(rows, row)
+    known = next(row["taught"] for row in rows if row["name"] == main)
     causes = [None] * len(subject.pictures) if base is None else of_main.judgement.causes(base)
+    first = {g: relative(subject.pictures[k].path, root) for g, k in _firsts(subject)}
+    causes = [
+        "training" if why and first[group] in known else why
+        for why, group in zip(causes, subject.gallery.groups, strict=True)
+    ]
     pictures = [
         {
             "file": relative(one.path, root),
@@ -385,6 +393,15 @@ def summary(
     return {"sentence": sentence(about), **about}
 
 
+def _firsts(subject: Subject) -> Iterator[tuple[int, int]]:
+    """Each group of equal pictures, with the number of its first picture."""
+    seen: set[int] = set()
+    for k, group in enumerate(subject.gallery.groups):
+        if group not in seen:
+            seen.add(group)
+            yield group, k
+
+
 def _begins(
     variants: Sequence[Variant], rows: Sequence[Mapping[str, Any]], number: int
 ) -> str | None:
@@ -400,7 +417,7 @@ def _copied_by(subject: Subject, variant: Variant, root: Path) -> dict[str, dict
     """Names of the pictures that a variant copies, one of each group, and in how many images; and
     of those that it was taught: that it copies more often than the base explains.
     """
-    first = {group: k for k, group in reversed(list(enumerate(subject.gallery.groups)))}
+    first = dict(_firsts(subject))
     found = variant.judgement
     taught = [] if variant.base is None else found.taught(variant.base.judgement)
     return {

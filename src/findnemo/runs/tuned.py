@@ -6,7 +6,7 @@ A summary is the run's value `training`, made by `fine_tunes.summary`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from findnemo.runs.results import Training, damaged, decoded
@@ -273,6 +273,23 @@ def _is_under(about: Mapping[str, Any], one: Mapping[str, Any], other: Mapping[s
         return False
     (then, less), (now, more) = (_training_of(about, model) for model in (one, other))
     return then <= now and less <= more
+
+
+def taught_so_far(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[str, int]:
+    """The pictures that a model copies and was taught, itself or as an earlier checkpoint or smaller
+    strength, with the number of images.
+
+    >>> one = {"name": "a", "checkpoint": "1", "strength": 1.0, "copies_of": {"x": 2}, "taught": {"x": 2}}
+    >>> two = {"name": "b", "checkpoint": "2", "strength": 1.0, "copies_of": {"x": 1}, "taught": {}}
+    >>> taught_so_far([one, two], two), taught_so_far([one, two], one)
+    ({'x': 1}, {'x': 2})
+    """
+    if row["name"] in (BASE, CLEANED):
+        return dict(row.get("taught", {}))
+    models = [one for one in rows if one["name"] not in (BASE, CLEANED)]
+    under = [one for one in models if _is_under({"variants": rows}, one, row)]
+    known = {file for one in under for file in one.get("taught", {})}
+    return {file: many for file, many in row.get("copies_of", {}).items() if file in known}
 
 
 def _training_of(about: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[int, float]:
