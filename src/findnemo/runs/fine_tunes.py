@@ -546,7 +546,8 @@ def write_training(path: Path, about: Mapping[str, Any], root: Path) -> None:
         own.thumbnail((THUMBNAIL, THUMBNAIL))
         save_png(own, path / thumbnail(k))
         like = [picture(inside(path, name)) for name in one["nearest"][:BESIDE]]
-        label = f"{one['file']}: {one['state']}, similarity {one['similarity']:.2f}"
+        why = f" ({one['cause']})" if one.get("cause") else ""
+        label = f"{one['file']}: {one['state']}{why}, similarity {one['similarity']:.2f}"
         lines.append((label, [own, *like]))
     if lines:
         title = f"training pictures, and the images of {about['main']} most like each"
