@@ -269,8 +269,8 @@ AGAINST_BASE = {
     "what the base has memorized, and one of another subject": (
         MEMORY_OF_BASE,
         {("own", 1): 4, ("control", 2): 1},
-        "copies",
-        [2],
+        "cannot be said",
+        [],
     ),
 }
 

@@ -260,7 +260,8 @@ class Judgement:
         For each kind of prompt the share of copies is compared with the base's for this kind, or,
         if it has none, with its `by_chance` (Fisher's exact test, one-sided; 5 % over all
         comparisons, by Bonferroni). So a single copy among few generations is no proof, unless it
-        is `proven`, and the base copies neither this picture nor any by chance (`has_chance`).
+        is `proven`, a prompt that asks for the picture gave it, and the base copies neither this
+        picture nor any by chance (`has_chance`).
         """
         tests = len({*self.groups}) * len(WAYS)
         chance = base.by_chance
@@ -271,7 +272,8 @@ class Judgement:
                 beside = of_base if of_base[0] else chance
                 if counts[0] and is_more(counts, beside, CHANCE / tests):
                     found.add(group)
-            if group in self.proven and not (base.has_chance or _copies(other)):
+            is_asked = any(mine.ways.get(way, (0, 0))[0] for way in MAIN)
+            if group in self.proven and is_asked and not (base.has_chance or _copies(other)):
                 found.add(group)
         return sorted(found)
 
