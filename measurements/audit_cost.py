@@ -6,7 +6,7 @@
     python measurements/audit_cost.py demo --out build/cost --against ../older --rounds 3
     python measurements/audit_cost.py --out build/cost --table
 
-Subjects: `demo`, `demo-natural`, folders of natural members, or any `--model`. Each is audited by
+Subjects: `demo`, `demo-natural`, folders of members of either suite, or any `--model`. Each is audited by
 `findnemo.audit` as it is installed (procedure `findnemo`); by the released procedure (`released`):
 detection by all ten seeds, Algorithms 3 and 4 as published (`literal.Literal`), and for captions
 over tau ten images before and ten after by plain diffusers, in one batch each, as its script
@@ -49,7 +49,8 @@ from PIL import Image
 
 import findnemo
 from findnemo import Calibration, ImageSettings, Model, NeuronSet, demo, report
-from findnemo.benchmark import natural_demo, open_natural
+from findnemo.benchmark import natural_demo, open_member, open_natural
+from findnemo.benchmark.planted_scoring import learned
 from findnemo.calibration import calibrate_in
 from findnemo.images import usual
 from findnemo.metrics import Descriptor
@@ -378,17 +379,26 @@ def timed(source: Path, arguments: list[Any]) -> Row:
 
 
 def shipped(name: str, args: argparse.Namespace) -> Subject:
-    """The demo, the natural demo, or a member by its folder, which is saved as a user has it."""
+    """The demo, the natural demo, or a member of suite 1 or 2 by its folder."""
     images, folder = place_of(args, Path(name).name, usual("demo"))
+    held_out = False
+    place = name
     if name == "demo":
-        place = name
         captions = [
             Caption(p.text, str(p.type), (demo.MODELS[name] / str(p.image),), True)
             for p in demo.memorized()
         ]
         published = demo.calibration()
-        chosen = "tuned on"
-    else:
+    elif (Path(name) / "model").is_dir():  # of suite 1
+        planted = open_member(name)
+        place = str(Path(name) / "model")
+        captions = [
+            Caption(m.caption, m.type, (planted.pictures / f"{m.picture}.png",), True)
+            for m in learned(planted)[0]
+        ]
+        published = planted.calibration
+        held_out = planted.plan.held_out
+    else:  # of suite 2: saved as a user has it
         member = natural_demo() if name == "demo-natural" else open_natural(name)
         place = str(folder / "model")
         if not (folder / "model" / "model_index.json").exists():
@@ -397,13 +407,15 @@ def shipped(name: str, args: argparse.Namespace) -> Subject:
             Caption(m.caption, m.type, m.pictures, True) for m in member.memories if m.copied
         ]
         published = member.calibration
-        chosen = "held out" if member.held_out else "tuned on"
+        held_out = member.held_out
+    if name != "demo":
         images = replace(images, descriptor=demo.DESCRIPTOR, clip=str(demo.CLIP))
     holdout = folder / "holdout.txt"
     holdout.write_text("\n".join(demo.holdout()[:HOLDOUT]) + "\n", encoding="utf-8")
     detecting = Detecting(holdout=str(holdout), fpr=FPR if args.fpr is None else args.fpr)
     ordinary = [Caption(text, memorized=False) for text in demo.unrelated()[: args.ordinary]]
     asked = [*captions[: args.memorized], *ordinary]
+    chosen = "held out" if held_out else "tuned on"
     on = (args.device, args.dtype)
     return Subject(folder, place, asked, detecting, published, images, chosen, *on)
 
@@ -451,9 +463,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "subjects", nargs="*", help="demo, demo-natural, or folders of natural members"
-    )
+    parser.add_argument("subjects", nargs="*", help="demo, demo-natural, or folders of members")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", help="any model instead, with --prompts")
     parser.add_argument("--prompts", help="its captions; a type (VM, TM) says which are memorized")
