@@ -17,12 +17,11 @@ from findnemo._version import __version__
 from findnemo.calibration import Calibration
 from findnemo.detection import Detection, detect_many
 from findnemo.errors import FindnemoError
-from findnemo.images import ImageSettings
 from findnemo.localization import check_score, diagnose, localize, localize_copies
 from findnemo.metrics import Judges
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
-from findnemo.neurons import EMPTY, NeuronSet
+from findnemo.neurons import EMPTY
 from findnemo.passes import group_size, search_group, side_by_side
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
@@ -268,7 +267,7 @@ _STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
 }
 
 
-def check_quality(work: Work, pool: Pool | None = None, progress: Progress = no_progress) -> None:
+def check_quality(work: Work, pool: Pool, progress: Progress) -> None:
     """Compare images of captions that are not memorized before and after all neurons of the run are
     off; the run keeps it as `quality`.
     """
@@ -281,31 +280,18 @@ def check_quality(work: Work, pool: Pool | None = None, progress: Progress = no_
         run.set_meta("quality", None)
         run.set_meta("quality_basis", None)
     if plan.images and neurons != EMPTY and clean and run.meta("quality_basis") != basis:
-        step = partial(
-            _quality,
+        checking = partial(
+            quality,
             neurons=neurons,
-            settings=plan.image_settings,
+            image_settings=plan.image_settings,
             judges=work.judges,
+            draws=RANDOM,
             thorough=plan.thorough,
         )
-        pool = pool or Serial(work.model)
-        result = answer_of(pool, step, tuple(clean), "check of other captions", progress)
+        result = answer_of(pool, checking, tuple(clean), "check of other captions", progress)
         run.set_meta("quality", result)
         # failed checks are tried again
         run.set_meta("quality_basis", None if result["failed"] else basis)
-
-
-def _quality(
-    model: Model,
-    items: Sequence[Sequence[str]],
-    neurons: NeuronSet,
-    settings: ImageSettings,
-    judges: Judges,
-    thorough: bool,
-) -> list[dict[str, Any]]:
-    return [
-        quality(model, prompts, neurons, settings, judges, RANDOM, thorough) for prompts in items
-    ]
 
 
 def not_memorized(run: Run, most: int) -> list[str]:

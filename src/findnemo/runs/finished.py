@@ -48,8 +48,8 @@ def finish_first(
     together = all_neurons(run.captions(stage="localize"))
     wanted = _wanted(run.path, worst_first(memorized), together)
     if wanted:
-        step = partial(_made, settings=settings)
-        made = answer_of(pool, step, tuple(wanted), "images for the report", progress)
+        making = partial(_made, settings=settings)
+        made = answer_of(pool, making, tuple(wanted), "images for the report", progress)
         write_all({run.path / file: data for file, data in made.items()})
 
 
@@ -71,16 +71,11 @@ def _wanted(path: Path, memorized: Sequence[Caption], together: NeuronSet) -> li
     return wanted
 
 
-def _made(
-    model: Model, items: Sequence[Sequence[Wanted]], settings: ImageSettings
-) -> list[dict[str, bytes]]:
+def _made(model: Model, wanted: Sequence[Wanted], settings: ImageSettings) -> dict[str, bytes]:
     """File -> content, without images for which the model returns NaN."""
-    answers = []
-    for wanted in items:
-        files = {}
-        for text, sample, off, file in wanted:
-            with suppress(NumericalError):
-                (image,) = pictures(model, text, [sample], settings, off)
-                files[file] = png(image)
-        answers.append(files)
-    return answers
+    files = {}
+    for text, sample, off, file in wanted:
+        with suppress(NumericalError):
+            (image,) = pictures(model, text, [sample], settings, off)
+            files[file] = png(image)
+    return files

@@ -167,21 +167,15 @@ def scope_of(work: Work, pool: Pool, progress: Progress) -> str:
         texts = tuple(islice(found, SCANNED))
         if not texts:
             return "all"
-        step = partial(
-            _scanned,
-            settings=plan.image_settings,
+        scanning = partial(
+            scan,
+            images=plan.image_settings,
             seed=work.calibration.settings.seed,
             thorough=plan.thorough,
         )
-        kept = answer_of(pool, step, texts, "scan of layers", progress)
+        kept = answer_of(pool, scanning, texts, "scan of layers", progress).to_json()
         run.set_meta("scan", kept)
     return Scan.from_json(kept).scope
-
-
-def _scanned(
-    model: Model, items: Sequence[Sequence[str]], settings: ImageSettings, seed: int, thorough: bool
-) -> list[dict[str, Any]]:
-    return [scan(model, prompts, settings, seed, thorough).to_json() for prompts in items]
 
 
 def originals_of(work: Work, stage: str, caption: Caption) -> tuple[Image.Image, ...]:

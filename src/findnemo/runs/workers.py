@@ -16,6 +16,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from findnemo.errors import DeviceError, InputError
@@ -279,21 +280,26 @@ def drive_together(
 
 def answer_of(
     pool: Pool,
-    step: Step,
+    do: Callable[[Any, Any], Any],
     item: Any,
     what: str,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Any:
-    """The answer to a single item, as a stage named `what`.
+    """`do(model, item)`, computed by a worker as a stage named `what`.
 
     Raises DeviceError naming it if workers die over the item.
     """
     progress(what, 0, 1)
+    step = partial(_each, do=do)
     (event,) = drive(pool, step, Dispatch([Unit((item,))], 1, 1))
     if event.aside:
         raise DeviceError(f"the {what} could not be done: {event.aside}")
     progress(what, 1, 1)
     return event.answers[0]
+
+
+def _each(model: Any, items: Sequence[Any], do: Callable[[Any, Any], Any]) -> list[Any]:
+    return [do(model, item) for item in items]
 
 
 def in_order(pool: Pool, step: Step, items: Iterable[Any], ahead: int = 4) -> Iterator[Event]:

@@ -139,8 +139,8 @@ def _score(pool: Pool, ordinary: Sequence[str], memories: Memories) -> Score:
     """
     if isinstance(pool, Serial):
         return scorer(pool.model, ordinary, memories)
-    step = partial(_scored, ordinary=ordinary, memories=memories)
-    return lambda texts: answer_of(pool, step, tuple(texts), "the order of the captions")
+    scoring = partial(_scored, ordinary=ordinary, memories=memories)
+    return lambda texts: answer_of(pool, scoring, tuple(texts), "the order of the captions")
 
 
 def scorer(model: Any, ordinary: Sequence[str], memories: Memories) -> Drives | Unusual:
@@ -151,10 +151,9 @@ def scorer(model: Any, ordinary: Sequence[str], memories: Memories) -> Drives | 
 
 
 def _scored(
-    model: Any, items: Sequence[Sequence[str]], ordinary: Sequence[str], memories: Memories
-) -> list[list[float]]:
-    score = scorer(model, ordinary, memories)
-    return [score(texts).tolist() for texts in items]
+    model: Any, texts: Sequence[str], ordinary: Sequence[str], memories: Memories
+) -> list[float]:
+    return scorer(model, ordinary, memories)(texts).tolist()
 
 
 def as_table(table: Any, order: Sequence[Ranked]) -> PromptTable:
@@ -209,18 +208,15 @@ def _likenesses(
     texts = tuple(one.prompt.text for one in order)
     if not texts:
         return []
-    if isinstance(pool, Serial):
-        return Drives(pool.model, dict(memories), ordinary).told(texts)
-    step = partial(_likeness_step, ordinary=ordinary, memories=memories)
-    found: list[tuple[float, str, NeuronSet]] = answer_of(pool, step, texts, "the neurons")
+    driving = partial(_driven, ordinary=ordinary, memories=memories)
+    found: list[tuple[float, str, NeuronSet]] = answer_of(pool, driving, texts, "the neurons")
     return found
 
 
-def _likeness_step(
-    model: Any, items: Sequence[Sequence[str]], ordinary: Sequence[str], memories: Memories
-) -> list[list[tuple[float, str, NeuronSet]]]:
-    drives = Drives(model, dict(memories), ordinary)
-    return [drives.told(texts) for texts in items]
+def _driven(
+    model: Any, texts: Sequence[str], ordinary: Sequence[str], memories: Memories
+) -> list[tuple[float, str, NeuronSet]]:
+    return Drives(model, dict(memories), ordinary).told(texts)
 
 
 def _write_like(
