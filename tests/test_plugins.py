@@ -47,10 +47,6 @@ def install(tmp_path, monkeypatch):
     """Put a package into a folder on the path: its code, and the metadata that pip writes."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def forget() -> None:
-        plugins.installed.cache_clear()
-        plugins._entries.cache_clear()
-
     modules = set(sys.modules)
 
     def put(name: str, entry_points: str, code: str = "") -> None:
@@ -60,11 +56,11 @@ def install(tmp_path, monkeypatch):
         about.mkdir()
         (about / "METADATA").write_text(f"Name: {name}\nVersion: 1.5\n", encoding="utf-8")
         (about / "entry_points.txt").write_text(entry_points, encoding="utf-8")
-        forget()
+        plugins.installed.cache_clear()
 
     yield put
     monkeypatch.undo()
-    forget()
+    plugins.installed.cache_clear()
     for name in set(sys.modules) - modules:
         if getattr(sys.modules[name], "__file__", None) == str(tmp_path / f"{name}.py"):
             del sys.modules[name]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from findnemo.errors import FindnemoError, InputError, first_line
@@ -166,14 +166,9 @@ def answering(method: str) -> Iterator[None]:
 def installed(kinds: str) -> dict[str, tuple[EntryPoint, ...]]:
     """Name -> entry points that packages have under it; nothing is imported."""
     found: dict[str, tuple[EntryPoint, ...]] = {}
-    for entry in _entries(f"findnemo.{kinds}"):
+    for entry in entry_points(group=f"findnemo.{kinds}"):
         found[entry.name] = (*found.get(entry.name, ()), entry)
     return dict(sorted(found.items()))
-
-
-@cache
-def _entries(group: str) -> EntryPoints:
-    return entry_points(group=group)
 
 
 def packages() -> dict[str, str]:

@@ -14,10 +14,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    for logging in _loggings():
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+    _silence()
 
 
 @contextmanager
@@ -25,17 +22,21 @@ def quiet_loading() -> Iterator[None]:
     """Keep them off while a model is loaded; then all is as the caller had set it."""
     before = [(each, each.get_verbosity(), each.is_progress_bar_enabled()) for each in _loggings()]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)
         try:
-            for logging, _, _ in before:
-                logging.set_verbosity_error()
-                logging.disable_progress_bar()
+            _silence()
             yield
         finally:
             for logging, verbosity, shows in before:
                 logging.set_verbosity(verbosity)
                 if shows:
                     logging.enable_progress_bar()
+
+
+def _silence() -> None:
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    for logging in _loggings():
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
 
 
 def _loggings() -> tuple[Any, Any]:

@@ -50,19 +50,16 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
     [True, True, False]
     """
     parts = modules_of(networks)
-    trained = [module for module in parts if getattr(module, "training", False)]
+    modes = [(module, "training") for module in parts if getattr(module, "training", False)]
     saving = [module for module in parts if vars(module).get("gradient_checkpointing")]
+    modes += [(module, "gradient_checkpointing") for module in saving]
     try:
-        for module in trained:
-            module.training = False
-        for module in saving:
-            module.gradient_checkpointing = False  # type: ignore[assignment]
+        for module, mode in modes:
+            setattr(module, mode, False)
         yield
     finally:
-        for module in trained:
-            module.training = True
-        for module in saving:
-            module.gradient_checkpointing = True  # type: ignore[assignment]
+        for module, mode in modes:
+            setattr(module, mode, True)
 
 
 @contextmanager
