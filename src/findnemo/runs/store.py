@@ -67,16 +67,8 @@ WATCHED = ("training.json", "training.csv")  # what a training callback saw of i
 GRID = "training.png"  # copied training pictures of a fine-tune audit
 MODELS = "models.png"  # images of its models side by side
 THUMBNAILS = "training"  # folder with its training pictures, small
-_BEFORE = {
-    "calibration",
-    ".lock",
-    COPY,
-    VARIANTS,
-    *WATCHED,
-    GRID,
-    MODELS,
-    THUMBNAILS,
-}  # files that may exist before the database
+# what may exist before the database
+_BEFORE = {"calibration", ".lock", COPY, VARIANTS, *WATCHED, GRID, MODELS, THUMBNAILS}
 _STORAGE = {  # SQLite's error about a disk -> the reason and the way out
     "database or disk is full": ("no space left on the device", FULL),
     "readonly database": ("it is read-only", CLOSED),
@@ -92,7 +84,6 @@ _DAMAGE = (
     *("malformed", "not a database", "unsupported file format", "string or blob too big"),
     *("could not decode to utf-8", "database corruption"),
 )
-_UNASKED = "no such table: asked"
 
 Row = tuple[Any, ...]
 Change = Callable[["Run", dict[str, Any], dict[str, Any]], dict[str, Any] | None]
@@ -219,10 +210,9 @@ class Run:
         """
         if self._lock is not None:
             self.query("PRAGMA journal_mode=WAL")
+            # writes nothing, but detects a damaged header that forbids writing
             for query in ("BEGIN IMMEDIATE", "PRAGMA user_version=0", "ROLLBACK"):
-                self.query(
-                    query
-                )  # writes nothing, but detects a damaged header that forbids writing
+                self.query(query)
         self.query("PRAGMA synchronous=FULL")  # commits survive a power cut
         self.query("PRAGMA foreign_keys=ON")
         found = self.query("PRAGMA integrity_check(1)")[0][0]
@@ -307,7 +297,7 @@ class Run:
     def _in_words(self, error: Exception) -> FindnemoError | None:
         """An error of SQLite in plain words; None if a statement or its values are to blame."""
         said = str(error).lower()
-        if said == _UNASKED:
+        if said == "no such table: asked":
             return InputError(
                 f"{self.path}: no captions were asked for: call enter(run, prompts) or ask_all(run)"
                 " first"

@@ -337,7 +337,7 @@ class Facts:
     dtype: Any
     device: Any
     latent_shape: tuple[int, int, int]
-    layers: dict[str, int]
+    value_layers: dict[str, int]
     every_layer: dict[str, int]
     samplers: dict[str, str] = field(default_factory=dict)
     readers: tuple[Any, ...] = ()
@@ -351,7 +351,7 @@ class Facts:
         copied = ("identity", "source", "options", "dtype", "device", "latent_shape")
         return cls(
             **{name: getattr(model, name) for name in (*copied, "samplers", "readers")},
-            layers=model.widths(),
+            value_layers=model.widths(),
             every_layer=model.widths("all"),
             threads=torch.get_num_threads(),
         )
@@ -360,12 +360,8 @@ class Facts:
     def fingerprint(self) -> str:
         return self.identity.fingerprint
 
-    @property
-    def value_layers(self) -> dict[str, int]:
-        return self.layers
-
     def widths(self, scope: str = "paper") -> dict[str, int]:
-        return dict(self.every_layer if scope == "all" else self.layers)
+        return dict(self.every_layer if scope == "all" else self.value_layers)
 
 
 @dataclass(frozen=True)
