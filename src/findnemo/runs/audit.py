@@ -17,7 +17,7 @@ from findnemo._version import __version__
 from findnemo.calibration import Calibration
 from findnemo.detection import Detection, detect_many
 from findnemo.errors import FindnemoError
-from findnemo.localization import check_score, diagnose, localize, localize_copies
+from findnemo.localization import bystanders, check_score, diagnose, localize, localize_copies
 from findnemo.metrics import Judges
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
@@ -51,7 +51,7 @@ from findnemo.runs.workers import Pool, Serial, Unit, answer_of, never
 from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.memory import named
 from findnemo.runtime.plugins import packages
-from findnemo.verification import RANDOM, quality
+from findnemo.verification import RANDOM, Look, quality
 
 
 def start(
@@ -183,14 +183,7 @@ def answers(
     Each item is a caption with its training images, as far as they are known.
     """
     known = {caption.id: originals for caption, originals in items}
-    tools = Tools(
-        model,
-        calibration,
-        plan,
-        judges,
-        lambda caption: next(iter(known[caption.id]), None),
-        lambda caption: known[caption.id],
-    )
+    tools = Tools(model, calibration, plan, judges, known)
     try:
         with named(model.device, "a single caption"):
             return _STEPS[stage](tools, [caption for caption, _ in items])
@@ -218,36 +211,32 @@ def _seen(plan: Plan, caption: str) -> dict[str, Any]:
 
 def _localize(tools: Tools, caption: Caption) -> Answer:
     plan = tools.plan
+    settings = tools.calibration.settings
     about = (tools.model, caption.text, tools.calibration)
-    scope = "all" if plan.scope == "auto" else plan.scope
-    if originals := tools.copied(caption):
-        found = localize_copies(*about, originals, plan.image_settings, scope, plan.thorough)
+    pictures = (plan.image_settings, plan.scope, plan.thorough)
+    if originals := tools.originals.get(caption.id):
+        found = localize_copies(*about, originals, *pictures)
     else:
-        found = localize(
-            *about,
-            plan.search,
-            plan.max_impact,
-            tools.bystanders,
-            plan.image_settings,
-            scope,
-            plan.thorough,
-        )
+        near = () if plan.max_impact is None else bystanders(tools.model, plan.unrelated, settings)
+        found = localize(*about, plan.search, plan.max_impact, near, *pictures)
     ordinary = tools.calibration.ordinary
     if not found.points or found.reached or not ordinary:
         return Answer(found.to_json())
     # there is nothing to switch off: say what carries the memory
-    seed = tools.calibration.settings.seed
-    carrier = diagnose(tools.model, caption.text, ordinary, plan.image_settings, seed)
+    carrier = diagnose(tools.model, caption.text, ordinary, plan.image_settings, settings.seed)
     return Answer(found.to_json() | {"diagnosis": carrier.to_json()})
 
 
-def verified(tools: Tools, caption: Caption) -> Answer:
-    """Verify a caption with its own neurons off; the answer holds its pictures."""
+def verified(tools: Tools, caption: Caption, made: Look | None = None) -> Answer:
+    """Verify a caption with its own neurons off; the answer holds its pictures.
+
+    `made`: its stored pictures.
+    """
     neurons = neurons_of(caption)
     original = tools.original(caption)
     tools.calibration.check(tools.model)
     # `check_union` settles doubt about pictures with neurons off, for all neurons together
-    look = replace(tools.made(caption), confirm=False)
+    look = replace(made or Look(), confirm=False)
     result = verify_with(tools, caption, neurons, look)
     return Answer(result.values, pictures_of(caption, result, len(neurons), original))
 

@@ -206,7 +206,7 @@ class Comparison:
     caption: Caption
     methods: tuple[str, ...]
     before: list[Image.Image] | None
-    original: Image.Image | None
+    originals: tuple[Image.Image, ...]
 
 
 def _units(work: Work, wanted: Sequence[str]) -> Iterator[Unit]:
@@ -217,9 +217,9 @@ def _units(work: Work, wanted: Sequence[str]) -> Iterator[Unit]:
     for (caption,) in groups(work.run):
         open_ = tuple(n for n in wanted if stage_of + n not in caption.results)
         before = kept_images(work, caption)
-        original = work.original(caption)
+        originals = work.originals(caption)
         for part in [(name,) for name in open_] if before is not None else [open_]:
-            yield Unit((Comparison(caption, part, before, original),))
+            yield Unit((Comparison(caption, part, before, originals),))
 
 
 def _compared(
@@ -232,7 +232,7 @@ def _compared(
 def _of_caption(
     tools: Tools, case: Comparison, reference: tuple[str, ...], folder: str
 ) -> list[Answer]:
-    tools = replace(tools, original=lambda caption: case.original)
+    tools = replace(tools, originals={case.caption.id: case.originals})
     before = case.before
     if before is None:
         before = generate(tools.model, case.caption.text, samples(tools), tools.plan.image_settings)

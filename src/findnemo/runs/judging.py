@@ -23,7 +23,7 @@ from findnemo.runs.changing import PICTURED
 from findnemo.runs.results import Verified
 from findnemo.runs.stages import Progress, Stage, run_stage
 from findnemo.runs.store import Caption, Run
-from findnemo.runs.work import Answer, Plan, Tools, Work, attempted, keep
+from findnemo.runs.work import Answer, Plan, Tools, Work, answered, attempted, keep
 from findnemo.runs.workers import Event, Pool, Unit
 from findnemo.verification import Look
 
@@ -44,7 +44,7 @@ def judge_anew(work: Work, pool: Pool, progress: Progress, stop: Callable[[], bo
         return
     require_same(run, work.model, pictures=True)
     units = (
-        Unit(((caption, (made_of(run, caption, work.plan), work.original(caption))),))
+        Unit(((caption, (made_of(run, caption, work.plan), work.originals(caption))),))
         for number in waiting
         for caption in run.captions([number])
     )
@@ -92,7 +92,7 @@ def _folder(path: Path, caption: Caption) -> Path:
     return path / "images" / caption.slug
 
 
-Item = tuple[Caption, tuple[Look, "Image.Image | None"]]
+Item = tuple[Caption, tuple[Look, tuple["Image.Image", ...]]]
 
 
 def _judged(
@@ -100,20 +100,16 @@ def _judged(
 ) -> list[Answer]:
     """The step: verify every caption from its stored pictures."""
 
-    def one(caption: Caption, made: Look, original: Image.Image | None) -> Answer:
-        tools = Tools(model, calibration, plan, judges, lambda _: original, made=lambda _: made)
-        return verified(tools, caption)
+    def one(caption: Caption, made: Look, originals: Sequence[Image.Image]) -> Answer:
+        tools = Tools(model, calibration, plan, judges, {caption.id: originals})
+        return verified(tools, caption, made)
 
     return [attempted(model, partial(one, caption, *rest)) for caption, rest in items]
 
 
 def _commit(run: Run, images: int, events: Sequence[Event]) -> int:
     """Commit the verifications, and remove pictures of seeds that are no longer wanted."""
-    answers = [
-        (caption, "verify", Answer(error=event.aside) if event.aside else answer, event.seconds)
-        for event in events
-        for (caption, _), answer in zip(event.unit.items, event.answers or [None], strict=True)
-    ]
+    answers = answered("verify", events)
     done = keep(run, answers)
     for caption, *_ in answers:
         for folder in (_folder(run.path, caption), run.path / "noise" / caption.slug):

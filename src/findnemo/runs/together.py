@@ -160,7 +160,7 @@ def _looked(
 ) -> list[Answer]:
     """What captions that share passes look like with `neurons` off: the step of a worker."""
     known = {caption.id: originals for caption, (originals, _) in items}
-    tools = Tools(model, calibration, plan, judges, lambda c: next(iter(known[c.id]), None))
+    tools = Tools(model, calibration, plan, judges, known)
 
     def one(caption: Caption, look: Look) -> Answer:
         result = verify_with(tools, caption, neurons, look)
@@ -186,11 +186,9 @@ def _further(
 
     def one(caption: Caption, originals: Sequence[Image.Image]) -> Answer:
         failed = () if caption.together is None else caption.together.back
-        scope = "all" if plan.scope == "auto" else plan.scope
         about = (model, caption.text, calibration, neurons, failed)
-        return Answer(
-            localize_further(*about, plan.image_settings, scope, plan.thorough, originals).to_json()
-        )
+        pictures = (plan.image_settings, plan.scope, plan.thorough, originals)
+        return Answer(localize_further(*about, *pictures).to_json())
 
     return side_by_side(model, [partial(attempted, model, partial(one, *item)) for item in items])
 

@@ -15,7 +15,7 @@ from findnemo.errors import FindnemoError
 from findnemo.files.originals import picture
 from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, check_images, png, sheet
-from findnemo.localization import DEFAULT, Bystanders, Scan, bystanders, scan
+from findnemo.localization import DEFAULT, Scan, scan
 from findnemo.metrics import Judges
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
@@ -105,26 +105,18 @@ class Plan:
 class Tools:
     """What a stage needs to answer: model, calibration, plan, judges and known training images.
 
-    There is no run: workers have none. `copied`: the training images that a caption was seen to
-    reproduce. `made`: the stored pictures of the caption.
+    There is no run: workers have none. `originals`: id of a caption -> its training images
+    (`originals_of`).
     """
 
     model: Model
     calibration: Calibration
     plan: Plan
     judges: Judges = field(default_factory=Judges)
-    original: Callable[[Caption], Image.Image | None] = lambda caption: None
-    copied: Callable[[Caption], Sequence[Image.Image]] = lambda caption: ()
-    made: Callable[[Caption], Look] = lambda caption: Look()
+    originals: Mapping[int, Sequence[Image.Image]] = field(default_factory=dict)
 
-    @property
-    def bystanders(self) -> Bystanders | tuple[()]:
-        """The captions on which the impact of a set is measured; empty without
-        `Plan.max_impact`.
-        """
-        if self.plan.max_impact is None:
-            return ()
-        return bystanders(self.model, self.plan.unrelated, self.calibration.settings)
+    def original(self, caption: Caption) -> Image.Image | None:
+        return next(iter(self.originals.get(caption.id, ())), None)
 
 
 @dataclass(frozen=True)
@@ -140,6 +132,11 @@ class Work:
     plan: Plan
     judges: Judges = field(default_factory=Judges)
     original: Callable[[Caption], Image.Image | None] = lambda caption: None
+
+    def originals(self, caption: Caption) -> tuple[Image.Image, ...]:
+        """The training image of a caption, if there is one, as `Tools` take it."""
+        original = self.original(caption)
+        return () if original is None else (original,)
 
 
 @dataclass(frozen=True)
@@ -160,8 +157,10 @@ def scope_of(work: Work, pool: Pool, progress: Progress) -> str:
     """
     run = work.run
     plan = work.plan
-    if plan.scope != "auto" or plan.search != DEFAULT:
+    if plan.scope != "auto":
         return plan.scope
+    if plan.search != DEFAULT:
+        return "all"
     if (kept := run.meta("scan")) is None:
         found = (c.text for c in run.captions(stage="detect") if treated(c))
         texts = tuple(islice(found, SCANNED))
@@ -182,8 +181,7 @@ def originals_of(work: Work, stage: str, caption: Caption) -> tuple[Image.Image,
     """The training images of a caption that a stage looks at; workers cannot read the run."""
     if stage == "localize":
         return tuple(picture(file) for file in work.plan.copied.get(caption.text, ()))
-    original = work.original(caption) if stage == "verify" and work.plan.images else None
-    return () if original is None else (original,)
+    return work.originals(caption) if stage == "verify" and work.plan.images else ()
 
 
 def commit(run: Run, stage: str, events: Sequence[Event]) -> int:

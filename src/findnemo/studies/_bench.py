@@ -289,8 +289,8 @@ class Bench:
     def _case(self, job: Job) -> tuple[Job, Any, Any]:
         """A job with the images that it needs."""
         if not job.pictures:
-            return job, None, None
-        return job, kept_images(self.work, job.caption), self.work.original(job.caption)
+            return job, None, ()
+        return job, kept_images(self.work, job.caption), self.work.originals(job.caption)
 
     def _spread(
         self,
@@ -423,8 +423,9 @@ def _answer(desk: Desk, compute: Compute, item: Any) -> Any:
 
 
 def _of_caption(desk: Desk, case: tuple[Job, Any, Any]) -> Answer:
-    job, before, original = case
-    return job.compute(replace(desk, before=before, original=lambda _: original), job.caption)
+    job, before, originals = case
+    known = {job.caption.id: originals}
+    return job.compute(replace(desk, before=before, originals=known), job.caption)
 
 
 def edited(
