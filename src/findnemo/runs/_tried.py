@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from findnemo.metrics.copies import COPY
 from findnemo.robustness import ATTEMPTS
 from findnemo.robustness.attack import uninformed
-from findnemo.robustness.curves import Point, curve, gap, shares, strongest
+from findnemo.robustness.curves import curve, gap, shares, strongest
 from findnemo.runs.store import Caption
 from findnemo.stats import wilson
 
@@ -239,14 +239,22 @@ def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dic
         for state in (OFF, HARDENED)
         if (tried := rows.get(_curve_name(MEMORIZED, state)))
     }
-    works = {id_ for id_, of in found.items() for one in of.values() if _works(one)}
+    works = {
+        id_
+        for id_, of in found.items()
+        for one in of.values()
+        if EMBEDDING in one and one[EMBEDDING].works
+    }
     return {
         "x": "steps of the attack",
         "y": "similarity to the wanted picture",
         "n": max((len(r) for r in rows.values()), default=0),
         "known": known,
         "curves": {name: [[x, y] for x, y, _, _ in line] for name, line in points.items()},
-        "bands": {name: _band(line) for name, line in points.items()},
+        "bands": {
+            name: [[x, low, high] for x, _, low, high in line if low is not None]
+            for name, line in points.items()
+        },
         "gaps": _gaps(rows, works),
         "told": {
             state: _tally(some) | {"never": _copies(rows.get(f"never seen, {state}", {}))}
@@ -258,16 +266,6 @@ def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dic
 def _copies(lines: Mapping[int, Mapping[int, float]]) -> list[int]:
     """[pictures of which the attack gives a copy, pictures on which it was tried]."""
     return [sum(line[max(line)] >= COPY for line in lines.values()), len(lines)]
-
-
-def _works(found: Mapping[str, Verdict]) -> bool:
-    """Whether the attack works for a caption on the untouched model."""
-    return EMBEDDING in found and found[EMBEDDING].works
-
-
-def _band(line: Iterable[Point]) -> list[list[Any]]:
-    """[step, low, high] of the points of a curve that have an interval."""
-    return [[x, low, high] for x, _, low, high in line if low is not None]
 
 
 def _curve_name(who: str, trial: str) -> str:
@@ -310,15 +308,13 @@ def attempts_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> d
     """
     found = {c.id: verdicts(c, bases) for c in captions}
     tried = _results(captions, bases, ATTEMPT, True)
+    others = _results(captions, bases, ATTEMPT, False)
+    results = tried | {f"{ORDINARY}, {name}": payloads for name, payloads in others.items()}
     columns: dict[str, dict[str, dict[str, Any]]] = {
-        (name if is_memorized else f"{ORDINARY}, {name}"): {
+        name: {
             attempt: {**cell}
             for attempt, cell in shares([p["closeness"] for p in payloads.values()]).items()
         }
-        for is_memorized, results in (
-            (True, tried),
-            (False, _results(captions, bases, ATTEMPT, False)),
-        )
         for name, payloads in results.items()
     }
     for state in (OFF, HARDENED):

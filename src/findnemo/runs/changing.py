@@ -181,12 +181,14 @@ def told(run: Run, settings: Settings) -> list[str]:
     lines = [f"{run.path} goes on with other settings: {', '.join(values)}"]
     counts = {stage: _count(run, stage) for stage in ("detect", "localize", "verify")}
     counts["verify"] += _count(run, PICTURED)
-    kept = {"detect": "what detection found", "localize": "the neurons that were found"}
-    stays = [
-        f"{said} ({count(counts[s], 'caption')})"
-        for s, said in kept.items()
-        if s not in redone and counts[s]
-    ]
+    stays = []
+    made = []
+    for stage, (kept, lost) in _SAID.items():
+        captions = count(counts[stage], "caption")
+        if counts[stage] and stage in redone:
+            made.append(f"{lost} of {captions}")
+        elif counts[stage]:
+            stays.append(f"{kept} ({captions})")
     if stays:
         lines.append(f"kept: {' and '.join(stays)}")
     keeps = keeps_pictures(earlier, settings)
@@ -195,11 +197,6 @@ def told(run: Run, settings: Settings) -> list[str]:
         lines.append(
             f"judged anew: the stored pictures of {count(counts['verify'], 'caption')}{few}"
         )
-    made = [
-        f"the {_SAID[s]} of {count(counts[s], 'caption')}"
-        for s in ("detect", "localize")
-        if s in redone and counts[s]
-    ]
     if counts["verify"] and not keeps:
         made.append(f"the pictures of {count(counts['verify'], 'caption')}")
     if run.meta("union") is not None:
@@ -215,7 +212,10 @@ def told(run: Run, settings: Settings) -> list[str]:
     return lines
 
 
-_SAID = {"detect": "detection", "localize": "search for neurons"}
+_SAID = {  # stage -> what is kept of it, and what is made again
+    "detect": ("what detection found", "the detection"),
+    "localize": ("the neurons that were found", "the search for neurons"),
+}
 
 
 def _shown(value: Any) -> str:

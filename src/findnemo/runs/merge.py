@@ -122,6 +122,7 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
     if not parts:
         raise InputError("no shards: give the run directories that were made with --shard")
     first = parts[0]
+    pictures = [part.pictures for part in parts if part.pictures is not None]
     for before, part in pairwise(parts):
         if part.shard.count != first.shard.count:
             raise MismatchError(
@@ -132,10 +133,10 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
             raise MismatchError(
                 f"{part.path} has different settings from {first.path}: {difference}"
             )
-        if difference := _other_pictures(parts, part):
+        if part.pictures is not None and (others := part.pictures.differences(pictures[0])):
             raise MismatchError(
                 f"the pictures of {part.path} were not made like those of other shards:"
-                f" {difference}"
+                f" {'; '.join(others)}"
             )
         if part.table != first.table:
             raise MismatchError(
@@ -160,14 +161,6 @@ def _checked(parts: Sequence[_Part], partial: bool) -> tuple[str, ...]:
             " without them"
         )
     return missing
-
-
-def _other_pictures(parts: Sequence[_Part], part: _Part) -> str:
-    """How the pictures of a shard differ in the making from those before it, if its settings do not
-    say.
-    """
-    known = [p.pictures for p in parts if p.pictures is not None]
-    return "" if part.pictures is None else "; ".join(part.pictures.differences(known[0]))
 
 
 def _built(path: Path, parts: Sequence[_Part], missing: Sequence[str]) -> tuple[int, int, int]:

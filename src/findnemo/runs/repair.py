@@ -48,12 +48,8 @@ KEPT = ".damaged"  # suffix, with a number, under which damaged files and direct
 # folders of pictures of captions; of other settings with @ and a digest behind
 FOLDERS = ("images", "noise", "sheets", "compare", "cleaned")
 COMPARED = re.compile("compare(@[0-9a-f]+)?:")  # stages of mitigations
-DERIVED = (
-    "quality",
-    "quality_basis",
-    "listed",
-    "union",
-)  # values of the run that are made again if any value is lost
+# values of the run that are made again if any value is lost
+DERIVED = ("quality", "quality_basis", "listed", "union")
 # what a damaged file raises: the second where SQLite names something in it that is no text
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
 NAMED = 20  # losses listed one by one
@@ -177,13 +173,15 @@ def _salvage(path: Path) -> tuple[dict[str, Table], list[str]]:
         for table in COLUMNS:
             for number, row in _readable(file, table):
                 if row[-1] == checksum(table, row[:-1]):
-                    tables[table].setdefault(_key(table, row), (number, row))
+                    key = row[:2] if table == "results" else row[:1]
+                    tables[table].setdefault(key, (number, row))
                 else:
                     spoilt.add(named(table, row))
         if file.name == DATABASE:
             own = set(tables["meta"])
     _settle(tables["meta"], own, path)
-    lost = sorted(spoilt - _names(tables))
+    kept = {named(table, row) for table, rows in tables.items() for _, row in rows.values()}
+    lost = sorted(spoilt - kept)
     return tables, [*lost, *(line for line in _without_strays(tables) if line not in lost)]
 
 
@@ -227,16 +225,8 @@ def _settle(meta: Table, own: set[Any], path: Path) -> None:
     meta["schema",] = (0, _row("meta", ("schema", json.dumps(SCHEMA))))
 
 
-def _key(table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return row[:2] if table == "results" else row[:1]
-
-
 def _row(table: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*values, checksum(table, values))
-
-
-def _names(tables: dict[str, Table]) -> set[str]:
-    return {named(table, row) for table, rows in tables.items() for _, row in rows.values()}
 
 
 def _without_strays(tables: dict[str, Table]) -> list[str]:

@@ -237,7 +237,10 @@ class Run:
         if schema is None and (self.path / COPY).exists():  # the copy exists once a run has begun
             raise self._damaged("its tables are not those of a run")
         if schema is None and self._lock is not None:
-            self._make_tables()
+            with self.transaction():
+                for table in TABLES:
+                    self.query(table)
+                self.put("meta", ("schema", json.dumps(SCHEMA)))
         elif schema != SCHEMA:
             newer = "a newer findnemo made it: update this one"
             way_out = newer if schema else "it stopped before it began: start it again"
@@ -260,12 +263,6 @@ class Run:
             }
             if lacking := {*COLUMNS[table], "checksum"} - has:
                 raise self._damaged(f"its table {table} has no {min(lacking)}")
-
-    def _make_tables(self) -> None:
-        with self.transaction():
-            for table in TABLES:
-                self.query(table)
-            self.put("meta", ("schema", json.dumps(SCHEMA)))
 
     def _check_rows(self) -> None:
         """Check every row against its checksum before writing. It takes a few microseconds a

@@ -123,11 +123,11 @@ def _look(work: Work, union: Union, caption: Caption) -> Look:
         return Look(first)
     folder, stage = work.run.path, "verify"
     whens = ["before", *["after"] * (glance is not None or neurons_of(caption) == union.neurons)]
-    whole = {(when, k): folder for when in whens for k in positions} if own is not None else {}
+    every = [(when, k) for when in whens for k in positions]
+    whole = dict.fromkeys(every, folder) if own is not None else {}
     if glance is not None:
         folder, stage = folder / cleaned(union.digests[-1]), union.glanced
         whole = {one: at for one, at in whole.items() if one[0] == "before"}
-        every = [(when, k) for when in whens for k in positions]
         whole |= dict.fromkeys(every if glance.steps is None else glance.whole, folder)
     images = Path("images") / caption.slug
     try:

@@ -86,7 +86,9 @@ def track(run: Run, name: str, folder: Path | None = None) -> None:
         for step, caption in enumerate(found, 1):
             tracker.log(caption_values(caption), step=step)
         for step, caption in enumerate(found[:PICTURED], len(found) + 1):
-            _log_images(tracker, name, images(run, caption), step)
+            shown = images(run, caption)
+            if shown and hasattr(tracker, "log_images"):
+                tracker.log_images(shown, step=step, **IMAGE_OPTIONS.get(name, {}))
 
 
 def _started(name: str, folder: Path) -> GeneralTracker:
@@ -170,8 +172,3 @@ def images(run: Run, caption: Caption) -> dict[str, Any]:
                 [np.asarray(picture(file)) for file in files]
             )
     return shown
-
-
-def _log_images(tracker: Any, name: str, shown: dict[str, Any], step: int) -> None:
-    if shown and hasattr(tracker, "log_images"):
-        tracker.log_images(shown, step=step, **IMAGE_OPTIONS.get(name, {}))
