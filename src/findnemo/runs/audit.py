@@ -18,7 +18,6 @@ from findnemo.calibration import Calibration
 from findnemo.detection import Detection, detect_many
 from findnemo.errors import FindnemoError
 from findnemo.localization import bystanders, check_score, diagnose, localize, localize_copies
-from findnemo.metrics import Judges
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
 from findnemo.neurons import EMPTY
@@ -163,27 +162,18 @@ def _answer_stage(
         Unit(tuple((c, originals_of(work, stage, c)) for c in group))
         for group in groups(work.run, size)
     )
-    step = partial(
-        answers, stage=stage, calibration=work.calibration, plan=work.plan, judges=work.judges
-    )
+    step = partial(answers, stage=stage, **work.tools)
     write = partial(commit, work.run, stage)
     run_stage(Stage(stage, step, units, count, write, captions), pool, progress, stop)
 
 
-def answers(
-    model: Model,
-    items: Sequence[Item],
-    stage: str,
-    calibration: Calibration,
-    plan: Plan,
-    judges: Judges,
-) -> list[Answer]:
+def answers(model: Model, items: Sequence[Item], stage: str, **known: Any) -> list[Answer]:
     """Answer a stage for captions that share passes: the step of a worker.
 
-    Each item is a caption with its training images, as far as they are known.
+    Each item is a caption with its training images, as far as they are known. `known`: `Work.tools`.
     """
-    known = {caption.id: originals for caption, originals in items}
-    tools = Tools(model, calibration, plan, judges, known)
+    originals = {caption.id: images for caption, images in items}
+    tools = Tools(model, originals=originals, **known)
     try:
         with named(model.device, "a single caption"):
             return _STEPS[stage](tools, [caption for caption, _ in items])

@@ -131,9 +131,7 @@ def compare(
         _compared,
         folder=stage_of.rstrip(":"),
         reference=tuple(ordinary(run, REFERENCES) or not_memorized(run, REFERENCES)),
-        calibration=work.calibration,
-        plan=work.plan,
-        judges=work.judges,
+        **work.tools,
     )
     units = _units(work, wanted)
     commit_methods = partial(_commit, run, stage_of)

@@ -10,12 +10,10 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from findnemo.calibration import Calibration
 from findnemo.files.originals import picture
 from findnemo.images import intact_png
-from findnemo.metrics import Judges
 from findnemo.models import Model
 from findnemo.runs._same import require_same
 from findnemo.runs.audit import verified
@@ -48,7 +46,7 @@ def judge_anew(work: Work, pool: Pool, progress: Progress, stop: Callable[[], bo
         for number in waiting
         for caption in run.captions([number])
     )
-    step = partial(_judged, calibration=work.calibration, plan=work.plan, judges=work.judges)
+    step = partial(_judged, **work.tools)
     commit = partial(_commit, run, work.plan.images)
     count = len(waiting)
     run_stage(Stage("judge", step, units, count, commit, count), pool, progress, stop)
@@ -95,13 +93,11 @@ def _folder(path: Path, caption: Caption) -> Path:
 Item = tuple[Caption, tuple[Look, tuple["Image.Image", ...]]]
 
 
-def _judged(
-    model: Model, items: Sequence[Item], calibration: Calibration, plan: Plan, judges: Judges
-) -> list[Answer]:
+def _judged(model: Model, items: Sequence[Item], **known: Any) -> list[Answer]:
     """The step: verify every caption from its stored pictures."""
 
     def one(caption: Caption, made: Look, originals: Sequence[Image.Image]) -> Answer:
-        tools = Tools(model, calibration, plan, judges, {caption.id: originals})
+        tools = Tools(model, originals={caption.id: originals}, **known)
         return verified(tools, caption, made)
 
     return [attempted(model, partial(one, caption, *rest)) for caption, rest in items]

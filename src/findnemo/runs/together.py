@@ -14,7 +14,6 @@ from findnemo.calibration import Calibration
 from findnemo.files.fetch import RefusedError
 from findnemo.files.originals import picture
 from findnemo.localization import DEFAULT, localize_further
-from findnemo.metrics import Judges
 from findnemo.metrics.copies import copies_in
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
@@ -78,13 +77,7 @@ def check_union(
         # one image, or all steps from the start, leave nothing to confirm
         glance = glance and work.plan.images > 1 and not work.plan.thorough
         stage = union.glanced if glance else union.looked
-        step = partial(
-            _looked,
-            neurons=union.neurons,
-            calibration=work.calibration,
-            plan=work.plan,
-            judges=work.judges,
-        )
+        step = partial(_looked, neurons=union.neurons, **work.tools)
 
         def about(caption: Caption) -> Seen:
             known = replace(_look(work, union, caption), glance=glance)
@@ -151,16 +144,11 @@ def _look(work: Work, union: Union, caption: Caption) -> Look:
 
 
 def _looked(
-    model: Model,
-    items: Sequence[tuple[Caption, Seen]],
-    neurons: NeuronSet,
-    calibration: Calibration,
-    plan: Plan,
-    judges: Judges,
+    model: Model, items: Sequence[tuple[Caption, Seen]], neurons: NeuronSet, **known: Any
 ) -> list[Answer]:
     """What captions that share passes look like with `neurons` off: the step of a worker."""
-    known = {caption.id: originals for caption, (originals, _) in items}
-    tools = Tools(model, calibration, plan, judges, known)
+    originals = {caption.id: pictures for caption, (pictures, _) in items}
+    tools = Tools(model, originals=originals, **known)
 
     def one(caption: Caption, look: Look) -> Answer:
         result = verify_with(tools, caption, neurons, look)

@@ -90,12 +90,9 @@ class Plan:
             settings["scope"] = self.scope
         if not self.thorough:
             settings["thorough"] = False
-        if self.fdr is not None:
-            settings["fdr"] = self.fdr
-        if self.miss is not None:
-            settings["miss"] = self.miss
-        if self.training is not None:
-            settings["training"] = self.training
+        for name in ("fdr", "miss", "training"):
+            if (value := getattr(self, name)) is not None:
+                settings[name] = value
         if self.max_impact is not None:
             settings |= {"max_impact": self.max_impact, "unrelated": list(self.unrelated)}
         return settings
@@ -132,6 +129,11 @@ class Work:
     plan: Plan
     judges: Judges = field(default_factory=Judges)
     original: Callable[[Caption], Image.Image | None] = lambda caption: None
+
+    @property
+    def tools(self) -> dict[str, Any]:
+        """What `Tools` are made of in a worker, which has the model."""
+        return {"calibration": self.calibration, "plan": self.plan, "judges": self.judges}
 
     def originals(self, caption: Caption) -> tuple[Image.Image, ...]:
         """The training image of a caption, if there is one, as `Tools` take it."""

@@ -312,14 +312,8 @@ class Bench:
                 keep(event.unit.items[0][0], answer, event.seconds)
             return len(events)
 
-        work = self.work
         total = count + done
-        tools: dict[str, Any] = {
-            "calibration": work.calibration,
-            "plan": work.plan,
-            "judges": work.judges,
-        }
-        step = partial(_computed, compute=compute, **tools)
+        step = partial(_computed, compute=compute, **self.work.tools)
         units = (Unit((item,)) for item in enumerate(items))
         stage = Stage(name, step, units, count, commit, total, done)
         if run_stage(stage, self.workers, self.progress, self.stop) < total:
