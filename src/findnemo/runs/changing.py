@@ -59,7 +59,7 @@ def part_of(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
     return {key: v for key, v in values if any(f"{key}.".startswith(f"{n}.") for n in names)}
 
 
-def digest(settings: Settings, names: tuple[str, ...] = CHANGEABLE) -> str:
+def digest(settings: Settings, names: tuple[str, ...]) -> str:
     """A digest of a part of the settings, 8 hexadecimal digits."""
     text = json.dumps(part_of(settings, names), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -212,11 +212,10 @@ class RayPool:
         try:
             answer = self._ray.get(hand.answer)
         except self._ray.exceptions.RayError as error:
-            reason = (
+            answer = DeviceError(
                 f"workers die while they load the model ({_reason(error)}): fewer workers may fit"
                 " the memory"
             )
-            answer = DeviceError(reason)
         if isinstance(answer, FindnemoError):
             self._hands.remove(hand)
             self._ray.kill(hand.actor)
@@ -296,17 +295,16 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> bool:
     """
     if ray.is_initialized():
         return False
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address is not None:
-            ray.init(address=address, **quiet)
-            return True
-        own = {
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        options |= {
+            "num_cpus": max(workers or 0, cores()),
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE,
             "_node_ip_address": "127.0.0.1",
         }
-        ray.init(address="local", num_cpus=max(workers or 0, cores()), **own, **quiet)
+    try:
+        ray.init(address="local" if address is None else address, **options)
         return True
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         where = "this machine" if address is None else f"the cluster at {address}"

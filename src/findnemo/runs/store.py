@@ -736,15 +736,12 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     Models are equal if their identities are.
     """
     then, now = (kept_identity(settings.get("identity")) for settings in (old, new))
-    models = (
-        []
-        if now is None
-        else (
-            [f"it {EARLIER}"]
-            if then is None
-            else now.differences(then, PICTURES[1] in {*then.parts} & {*now.parts})
-        )
-    )
+    if now is None:
+        models = []
+    elif then is None:
+        models = [f"it {EARLIER}"]
+    else:
+        models = now.differences(then, PICTURES[1] in {*then.parts} & {*now.parts})
     apart = ("identity",) if now is None or then is None else ("identity", "model")
     flat_old, flat_new = (
         flat({k: v for k, v in settings.items() if k not in apart}) for settings in (old, new)
