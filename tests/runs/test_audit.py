@@ -27,7 +27,6 @@ from findnemo.errors import DeviceError, InputError, MismatchError, NumericalErr
 from findnemo.files import writing
 from findnemo.images import ImageSettings
 from findnemo.localization import Diagnosis, Point
-from findnemo.metrics import Judges
 from findnemo.neurons import EMPTY
 from findnemo.passes import Probe
 from findnemo.prompts import Prompt
@@ -157,12 +156,12 @@ def test_what_carries_a_memory_is_asked_where_no_value_neurons_do(
     monkeypatch.setattr(MODULE, "diagnose", lambda *args: calls.append(args[1:3]) or said)
     caption = Caption(1, "a", 1, None, None, {}, {}, 0.0)
     plan = replace(PLAN, search="trajectory")
-    (answer,) = MODULE.answers(model, [(caption, None)], "localize", ordinary, plan, Judges())
+    tools = Work(None, model, ordinary, plan).tools
+    (answer,) = MODULE.answers(model, [(caption, ())], "localize", **tools)
     assert calls == [("a", ("a cat",))] * asked
     assert answer.payload.get("diagnosis") == (said.to_json() if asked else None)
-    (answer,) = MODULE.answers(
-        model, [(caption, None)], "localize", replace(calibration, ordinary=()), plan, Judges()
-    )
+    tools = Work(None, model, replace(calibration, ordinary=()), plan).tools
+    (answer,) = MODULE.answers(model, [(caption, ())], "localize", **tools)
     assert (answer.error, "diagnosis" in answer.payload) == (
         None,
         False,
@@ -182,7 +181,8 @@ def test_a_memory_out_of_reach_has_prices_and_a_diagnosis(monkeypatch):
     plan = replace(
         PLAN, search="trajectory", scope="all", image_settings=findnemo.demo.image_settings()
     )
-    (answer,) = MODULE.answers(model, [(caption, None)], "localize", calibration, plan, Judges())
+    tools = Work(None, model, calibration, plan).tools
+    (answer,) = MODULE.answers(model, [(caption, ())], "localize", **tools)
     payload = json.loads(json.dumps(answer.payload))
     assert not payload["reached"]
     assert [count for count, _, _ in payload["points"]] == [1, 2, 4, 8, 9]
