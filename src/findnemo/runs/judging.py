@@ -23,7 +23,7 @@ from findnemo.runs.changing import PICTURED
 from findnemo.runs.results import Verified
 from findnemo.runs.stages import Progress, Stage, run_stage
 from findnemo.runs.store import Caption, Run
-from findnemo.runs.work import Answer, Plan, Tools, Work, attempted, keep
+from findnemo.runs.work import Answer, Plan, Tools, Work, answered, attempted, keep
 from findnemo.runs.workers import Event, Pool, Unit
 from findnemo.verification import Look
 
@@ -109,11 +109,7 @@ def _judged(
 
 def _commit(run: Run, images: int, events: Sequence[Event]) -> int:
     """Commit the verifications, and remove pictures of seeds that are no longer wanted."""
-    answers = [
-        (caption, "verify", Answer(error=event.aside) if event.aside else answer, event.seconds)
-        for event in events
-        for (caption, _), answer in zip(event.unit.items, event.answers or [None], strict=True)
-    ]
+    answers = answered("verify", events)
     done = keep(run, answers)
     for caption, *_ in answers:
         for folder in (_folder(run.path, caption), run.path / "noise" / caption.slug):
