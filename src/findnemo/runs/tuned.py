@@ -635,8 +635,8 @@ WAYS_TOLD = {  # kinds of prompts that copy a picture
 }
 
 
-def worst(about: Mapping[str, Any], most: int = SHOWN) -> list[int]:
-    """Numbers of the most copied training pictures, one of each group."""
+def worst(about: Mapping[str, Any]) -> list[int]:
+    """Numbers of the SHOWN most copied training pictures, one of each group."""
     order = list(STATES)
     pictures = about["pictures"]
     ranked = sorted(
@@ -644,4 +644,4 @@ def worst(about: Mapping[str, Any], most: int = SHOWN) -> list[int]:
         key=lambda k: (order.index(pictures[k]["state"]), -pictures[k]["similarity"], k),
     )
     first = {pictures[k]["group"]: k for k in reversed(ranked)}
-    return [k for k in ranked if first[pictures[k]["group"]] == k][:most]
+    return [k for k in ranked if first[pictures[k]["group"]] == k][:SHOWN]

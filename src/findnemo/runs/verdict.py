@@ -53,9 +53,8 @@ from findnemo.training import AS_BASE
 TROUBLE = [word for word, entry in WORDS.items() if entry.clause]
 ALL = "SELECT id FROM captions"
 _DETECTED = "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done'"
-RATE = (
-    0.01  # a p-value that counts as evidence; too few hold-out captions to reach it are mentioned
-)
+# a p-value that counts as evidence; too few hold-out captions to reach it are mentioned
+RATE = 0.01
 HOW = "docs/fine-tunes.md, How to get rid of copies"
 SELDOM = 0.1  # share of the images of a caption
 WEAKER = (0.4, 0.6, 0.8)  # strengths to look at next, as shares of the weakest so far
