@@ -298,10 +298,9 @@ def costs(
     """
     own = shown.rows("own") or shown.rows("trigger") or shown.rows("given")
     values: dict[str, float] = {}
-    copies = {s.generation for s in judgement.sightings if s.copy}
     asking = shown.rows(*JUDGED)
-    fair = [k for position, k in enumerate(asking) if position not in copies and k in set(own)]
-    if fair:
+    copies = {asking[s.generation] for s in judgement.sightings if s.copy}
+    if fair := [k for k in own if k not in copies]:
         nearest = subject.gallery.similarity(vectors[fair]).amax(1)
         values |= {"subject": float(nearest.median()), "left": len(fair)} | _interval(nearest)
     if apart := _diversities(shown, vectors, own):
