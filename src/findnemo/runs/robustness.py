@@ -12,6 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -396,6 +397,10 @@ def subject_of(work: Work, caption: Caption) -> Subject:
     return subject(work.model, caption.text, work.plan.image_settings, work.original(caption))
 
 
+def _switched(model: Model, trial: Trial) -> AbstractContextManager[None]:
+    return deactivate(model, trial.neurons) if len(trial.neurons) else nullcontext()
+
+
 def _attempts(
     model: Model,
     case: Case,
@@ -414,7 +419,7 @@ def _attempts(
     broken: dict[str, str] = {}
     for name, attempt in ATTEMPTS.items():
         try:
-            with deactivate(model, case.trial.neurons), named(model.device, "a single attempt"):
+            with _switched(model, case.trial), named(model.device, "a single attempt"):
                 images = attempt(model, target, samples, settings)
             values = closeness(images, references, judges.descriptor).tolist()
             near[name] = [round(v, 4) for v in values]
@@ -441,7 +446,7 @@ def _attack(
     def keep(start: str, step: int, images: Sequence[Image.Image]) -> None:
         files[f"{stem}-{start}-{step:04d}.png"] = png(images[0])
 
-    with deactivate(model, case.trial.neurons):
+    with _switched(model, case.trial):
         curves = attack(
             model,
             wanted,
