@@ -3,7 +3,6 @@
 May be imported: the names below. May import: models and what lies under them.
 """
 
-from findnemo.images._encoded import latents_of, pixels
 from findnemo.images._images import (
     ImageSettings,
     check_images,
@@ -12,7 +11,9 @@ from findnemo.images._images import (
     generate,
     generate_many,
     intact_png,
+    latents_of,
     noise_pictures,
+    pixels,
     png,
     save_png,
     sheet,

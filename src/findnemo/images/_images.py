@@ -1,4 +1,4 @@
-"""Finished images of a prompt, and sheets that show them side by side."""
+"""Finished images of a prompt, sheets that show them side by side, and pictures as latents."""
 
 from __future__ import annotations
 
@@ -173,6 +173,24 @@ def to_pil(decoded: torch.Tensor) -> list[Image.Image]:
     return pictures
 
 
+def pixels(picture: Image.Image, model: Model) -> torch.Tensor:
+    """A picture in the form for the model's encoder: (1, 3, H, W) in [-1, 1], its middle square at
+    the model's native size.
+    """
+    import numpy as np
+    from PIL import ImageOps
+
+    _, height, width = model.latent_shape
+    factor = int(getattr(model.pipeline, "vae_scale_factor", 1))
+    fitted = ImageOps.fit(picture.convert("RGB"), (width * factor, height * factor))
+    return torch.from_numpy(np.asarray(fitted, np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+
+
+def latents_of(picture: Image.Image, model: Model) -> torch.Tensor:
+    """The latent (1, C, H, W) of a picture."""
+    return model.encode_images(pixels(picture, model))
+
+
 def noise_pictures(deltas: torch.Tensor) -> list[Image.Image]:
     """Scaled noise differences (N, C, H, W) in [0, 1] as pictures: the first three channels as red,
     green and blue.
@@ -182,8 +200,8 @@ def noise_pictures(deltas: torch.Tensor) -> list[Image.Image]:
     """
     from PIL import Image
 
-    pixels = (deltas[:, :3].permute(0, 2, 3, 1) * 255).byte().cpu().numpy()
-    return [Image.fromarray(p) for p in pixels]
+    rows = (deltas[:, :3].permute(0, 2, 3, 1) * 255).byte().cpu().numpy()
+    return [Image.fromarray(row) for row in rows]
 
 
 def _require_finite(values: torch.Tensor, name: str) -> None:

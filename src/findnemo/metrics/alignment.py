@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from findnemo.errors import InputError
+from findnemo.errors import InputError, first_line
 from findnemo.metrics._pixels import HALF, RGB, Preprocessing
 from findnemo.models import Reader
 from findnemo.runtime.notices import notice
@@ -48,9 +48,9 @@ class Clip:
                 str(source), use_safetensors=True, dtype=torch.float32
             )
         except (OSError, ValueError) as error:
-            why = str(error).strip().splitlines()[0]
             raise InputError(
-                f"no CLIP {str(source)!r}: give a directory or a hub id with safetensors ({why})"
+                f"no CLIP {str(source)!r}: give a directory or a hub id with safetensors"
+                f" ({first_line(error)})"
             ) from error
         self.model = model.to(device).eval()
         self.source = str(source)

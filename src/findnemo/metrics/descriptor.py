@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from findnemo.errors import InputError
+from findnemo.errors import InputError, first_line
 from findnemo.metrics._pixels import HALF, Preprocessing
 from findnemo.runtime.state import evaluating, plain_arithmetic
 
@@ -41,9 +41,7 @@ def open_torchscript(
     try:
         return torch.jit.load(str(path), map_location=device).eval()
     except RuntimeError as error:
-        raise InputError(
-            f"{path} is not a TorchScript {what}: {str(error).splitlines()[0]}"
-        ) from error
+        raise InputError(f"{path} is not a TorchScript {what}: {first_line(error)}") from error
 
 
 class Descriptor:

@@ -26,6 +26,7 @@ from findnemo.runs.tuned import (
     copies_in,
     different,
     label,
+    main_of,
     row_of,
     series,
     training_of,
@@ -70,14 +71,12 @@ def about_training(run: Run) -> list[tuple[str, str]]:
     """What was compared, as rows of the report's facts; empty for other runs."""
     if (about := training_of(run)) is None:
         return []
-    main = row_of(about, about["main"])
-    assert main is not None
     names = ", ".join(one["name"] for one in about["variants"])
     descriptor = "a copy descriptor" if about["descriptor"] else "the correlation of pixels"
     return [
         ("Training pictures", f"{len(about['pictures']):,}, compared by {descriptor}"),
         ("Models compared", names),
-        ("Images of each", f"{main['of']:,} that ask for training pictures"),
+        ("Images of each", f"{main_of(about)['of']:,} that ask for training pictures"),
     ]
 
 
@@ -111,8 +110,7 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
                 "cause": CAUSES.get(one.get("cause")) if one.get("base") else None,
             }
         )
-    main = row_of(about, about["main"])
-    assert main is not None
+    main = main_of(about)
     return {
         "about": about,
         "main": main,

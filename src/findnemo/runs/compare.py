@@ -14,10 +14,10 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -35,6 +35,7 @@ from findnemo.mitigation.neurons import drawn
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.passes import counting
+from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
 from findnemo.runs.audit import not_memorized
 from findnemo.runs.calibrating import as_published
@@ -52,13 +53,7 @@ from findnemo.runtime.plugins import answering
 from findnemo.seeds import FRESH
 from findnemo.verification import RANDOM
 
-
-class _Typed(Protocol):
-    @property
-    def type(self) -> str | None: ...
-
-
-Typed = TypeVar("Typed", bound=_Typed)
+Typed = TypeVar("Typed", Caption, Prompt)
 
 NONE = "none"  # no mitigation: the row that all others are compared with
 NEMO = "nemo"  # the neurons of the listing, as published
@@ -119,13 +114,10 @@ def compare(
         _list_nemo(work, typed, progress, pool, stop)
         if stop():
             return
-    count = len(wanted) * list_open(run, "compare", ["-"], extra=typed)[0]
-    marks = ", ".join("?" * len(stages))
-    answered = (
-        f"SELECT COUNT(*) FROM results WHERE status = 'done' AND stage IN ({marks}) AND caption IN"
-        " (SELECT caption FROM temp.open)"
-    )
-    done = run.query(answered, stages)[0][0]
+    count = len(stages) * len(captions)
+    named = ", ".join("?" * len(stages))
+    answered = f"a.status = 'done' AND a.stage IN ({named}) AND {typed}"
+    ((done,),) = run.query(f"SELECT COUNT(*) FROM results AS a WHERE {answered}", stages)
     list_open(run, "compare", stages, extra=typed)
     step = partial(
         _compared,
@@ -224,16 +216,16 @@ def _compared(
     model: Model, items: Sequence[Comparison], reference: tuple[str, ...], folder: str, **tools: Any
 ) -> list[list[Answer]]:
     """The step: an answer for every method of every caption; pictures go to `folder` of the run."""
-    return [_of_caption(Tools(model, **tools), case, reference, folder) for case in items]
+    return [_of_caption(model, case, reference, folder, **tools) for case in items]
 
 
 def _of_caption(
-    tools: Tools, case: Comparison, reference: tuple[str, ...], folder: str
+    model: Model, case: Comparison, reference: tuple[str, ...], folder: str, **known: Any
 ) -> list[Answer]:
-    tools = replace(tools, originals={case.caption.id: case.originals})
+    tools = Tools(model, originals={case.caption.id: case.originals}, **known)
     before = case.before
     if before is None:
-        before = generate(tools.model, case.caption.text, samples(tools), tools.plan.image_settings)
+        before = made(tools, case.caption)
     answer = partial(_answer, tools, case.caption, before, reference, folder)
     return [attempted(tools.model, partial(answer, name)) for name in case.methods]
 
@@ -256,7 +248,7 @@ def _answer(
         ):
             once = spent.evaluations  # the cost of a caption, independent of the number of images
             began = time.perf_counter()
-            after = made(tools, caption, nullcontext())
+            after = made(tools, caption)
             seconds = time.perf_counter() - began
         more = {
             "evaluations": round((spent.evaluations - once) / len(after), 2),
@@ -371,18 +363,14 @@ def kept_images(work: Work, caption: Caption) -> list[Image.Image] | None:
     """
     same = settings_of(work.run)["image_settings"] == work.plan.image_settings.to_json()
     for of in [""] * same + [apart(work)] * bool(apart(work)):
-        files = [work.run.path / name for name in _untouched_files(work, caption, of)]
+        files = [work.run.path / name for name in untouched_files(work, caption, of)]
         if all(map(intact_png, files)):
             return [picture(file) for file in files]
     return None
 
 
-def untouched_files(work: Work, caption: Caption) -> list[str]:
-    """Paths in the run of a caption's images without mitigation, by settings (`apart`)."""
-    return _untouched_files(work, caption, apart(work))
-
-
-def _untouched_files(work: Work, caption: Caption, of: str) -> list[str]:
+def untouched_files(work: Work, caption: Caption, of: str) -> list[str]:
+    """Paths in the run of a caption's images without mitigation, by settings `of` (`apart`)."""
     folder = f"images{of}/{caption.slug}"
     return [f"{folder}/before-{k:02d}.png" for k in range(len(samples(work)))]
 
@@ -467,12 +455,9 @@ def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
     return drawn(work.model, case, DRAWS[name], few=True)
 
 
-def made(
-    work: Work | Tools, caption: Caption, context: AbstractContextManager[None]
-) -> list[Image.Image]:
-    """Images of a caption in a context, one for each seed of the comparison."""
-    with context:
-        return generate(work.model, caption.text, samples(work), work.plan.image_settings)
+def made(work: Work | Tools, caption: Caption) -> list[Image.Image]:
+    """Images of a caption with the edits that are in force, one for each seed of the comparison."""
+    return generate(work.model, caption.text, samples(work), work.plan.image_settings)
 
 
 def judged(

@@ -36,12 +36,8 @@ from findnemo.runtime.plugins import answering
 from findnemo.stats.roc import accuracy_of
 
 STAGE = "detect:"  # prefix of a stage; the name of a detector follows
-HOLDOUT = (
-    "holdout:"  # prefix of a value of the run, caption -> score; the name of a detector follows
-)
-REFERENCE = (
-    "reference:"  # prefix of a value of the run, caption -> what the detector must know about it
-)
+HOLDOUT = "holdout:"  # likewise, of a value of the run: caption -> score
+REFERENCE = "reference:"  # likewise: caption -> what the detector must know about it
 FOLDER = "detectors"
 HALF = 0.5  # the threshold of Finding NeMo's appendix B.4
 VERBATIM = "VM"  # the type that is also judged alone
@@ -145,19 +141,15 @@ def run_detectors(
     enter(run, _apart(prompts, holdout))
     run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or ()), *names])))
     for name in names:
-        step: Step = partial(_scored, name=name, settings=settings)
+        learned: dict[str, Any] = {}
         if name in REFERENCES:
             usual: Step = partial(_referred, name=name, settings=settings)
             known = run.meta(REFERENCE + name) or ()
             texts = tuple(dict.fromkeys([*known, *holdout[: max(2, len(holdout) // 2)]]))[:CAPTIONS]
             stage = _holdout_stage(run, REFERENCE + name, f"{name}, reference", usual, texts)
             run_stage(stage, pool, progress, stop)
-            step = partial(
-                _scored,
-                name=name,
-                settings=settings,
-                reference=list((run.meta(REFERENCE + name) or {}).values()),
-            )
+            learned["reference"] = list((run.meta(REFERENCE + name) or {}).values())
+        step: Step = partial(_scored, name=name, settings=settings, **learned)
         run_stage(_captions_stage(run, name, step), pool, progress, stop)
         stage = _holdout_stage(
             run, HOLDOUT + name, f"{name}, hold-out", step, _unseen(run, name, holdout)

@@ -64,6 +64,8 @@ LOOKS = 6  # captions of which models are shown side by side
 BESIDE = 3  # generations next to each
 THUMBNAIL = 256
 BESIDE_COSTS = ("subject", "a_clip")  # of the base, beside those of a confirmed model
+# columns of the table that are values of a picture
+TABLED = ("file", "caption", "group", "state", "similarity", "margin", "level", "begins", "cause")
 OWN = ("own", "trigger", "given", "none")  # prompts that ask for the training pictures
 JUDGED = (*OWN, "control")  # prompts whose images are compared with the training pictures
 TWINS = ("canary", "twin")  # captions of planted pictures, and of their twins that were held out
@@ -296,10 +298,9 @@ def costs(
     """
     own = shown.rows("own") or shown.rows("trigger") or shown.rows("given")
     values: dict[str, float] = {}
-    copies = {s.generation for s in judgement.sightings if s.copy}
     asking = shown.rows(*JUDGED)
-    fair = [k for position, k in enumerate(asking) if position not in copies and k in set(own)]
-    if fair:
+    copies = {asking[s.generation] for s in judgement.sightings if s.copy}
+    if fair := [k for k in own if k not in copies]:
         nearest = subject.gallery.similarity(vectors[fair]).amax(1)
         values |= {"subject": float(nearest.median()), "left": len(fair)} | _interval(nearest)
     if apart := _diversities(shown, vectors, own):
@@ -356,13 +357,15 @@ def summary(
     of the command that begins such an audit, without --out.
     """
     of_main = next(v for v in variants if v.name == main)
-    base = next((v.judgement for v in variants if v.name == BASE), None)
+    base = next((v for v in variants if v.name == BASE), None)
     rows = [_of_variant(v, subject, root) for v in variants]
     for row in rows:
         row["taught"] = taught_so_far(rows, row)
     known = next(row["taught"] for row in rows if row["name"] == main)
-    causes = [None] * len(subject.pictures) if base is None else of_main.judgement.causes(base)
-    first = {g: relative(subject.pictures[k].path, root) for g, k in _firsts(subject)}
+    causes = (
+        [None] * len(subject.pictures) if base is None else of_main.judgement.causes(base.judgement)
+    )
+    first = {g: relative(subject.pictures[k].path, root) for g, k in _firsts(subject).items()}
     causes = [
         "training" if why and first[group] in known else why
         for why, group in zip(causes, subject.gallery.groups, strict=True)
@@ -373,7 +376,7 @@ def summary(
             "caption": one.caption,
             "group": subject.gallery.groups[k],
             **_of_picture(of_main, k),
-            **_beside_base(variants, k),
+            **_beside_base(base, k),
             "begins": _begins(variants, rows, k),
             "cause": causes[k],
         }
@@ -393,13 +396,12 @@ def summary(
     return {"sentence": sentence(about), **about}
 
 
-def _firsts(subject: Subject) -> Iterator[tuple[int, int]]:
+def _firsts(subject: Subject) -> dict[int, int]:
     """Each group of equal pictures, with the number of its first picture."""
-    seen: set[int] = set()
+    first: dict[int, int] = {}
     for k, group in enumerate(subject.gallery.groups):
-        if group not in seen:
-            seen.add(group)
-            yield group, k
+        first.setdefault(group, k)
+    return first
 
 
 def _begins(
@@ -417,7 +419,7 @@ def _copied_by(subject: Subject, variant: Variant, root: Path) -> dict[str, dict
     """Names of the pictures that a variant copies, one of each group, and in how many images; and
     of those that it was taught: that it copies more often than the base explains.
     """
-    first = dict(_firsts(subject))
+    first = _firsts(subject)
     found = variant.judgement
     taught = [] if variant.base is None else found.taught(variant.base.judgement)
     return {
@@ -435,17 +437,13 @@ def relative(path: Path, root: Path) -> str:
     return full.relative_to(root).as_posix() if full.is_relative_to(root) else path.name
 
 
-def _beside_base(variants: Sequence[Variant], number: int) -> dict[str, Any]:
+def _beside_base(base: Variant | None, number: int) -> dict[str, Any]:
     """How many images of the base copy a picture, and the one most like it."""
-    base = next((v for v in variants if v.name == BASE), None)
     if base is None:
         return {}
-    ways = base.judgement.pictures[number].ways.values()
-    counts = {
-        "copies": sum(copies for copies, _ in ways),
-        "of": sum(of for copies, of in ways if copies),
-    }
-    return {"base": counts | {"nearest": _nearest(base, number)[:1]}}
+    of = sum(of for copies, of in base.judgement.pictures[number].ways.values() if copies)
+    nearest = _nearest(base, number)[:1]
+    return {"base": {"copies": base.judgement.copies(number), "of": of, "nearest": nearest}}
 
 
 def _of_picture(variant: Variant, number: int) -> dict[str, Any]:
@@ -560,30 +558,19 @@ def write_training(path: Path, about: Mapping[str, Any], root: Path) -> None:
 
 def write_table(about: Mapping[str, Any], path: Path) -> None:
     """Write all training pictures as CSV: what was seen of each, and which prompts copy it."""
-    names = [
-        "file",
-        "caption",
-        "group",
-        "state",
-        "similarity",
-        "margin",
-        "level",
-        "begins",
-        "cause",
-    ]
-    ends = [*(f"copies_{way}" for way in WAYS), *(f"of_{way}" for way in WAYS)]
-    ends += ["copies_base", "copied_by"]
+    ways = [*(f"copies_{way}" for way in WAYS), *(f"of_{way}" for way in WAYS)]
     with written(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow([*names, *ends])
+        rows.writerow([*TABLED, *ways, "copies_base", "copied_by"])
         for k, one in enumerate(about["pictures"]):
-            ways = [one["ways"].get(way, (0, 0)) for way in WAYS]
+            counts = [one["ways"].get(way, (0, 0)) for way in WAYS]
             cells = [
-                *(one.get(name) for name in names),
-                *(w[0] for w in ways),
-                *(w[1] for w in ways),
+                *(one.get(name) for name in TABLED),
+                *(copies for copies, _ in counts),
+                *(of for _, of in counts),
+                one.get("base", {}).get("copies"),
+                "; ".join(copied_by(about, k)),
             ]
-            cells += [one.get("base", {}).get("copies"), "; ".join(copied_by(about, k))]
             rows.writerow(marked(cell) if isinstance(cell, str) else cell for cell in cells)
 
 

@@ -29,12 +29,6 @@ def _encodable(value: str) -> str:
     return value
 
 
-def _decimal(value: str) -> str:
-    if not value.isdecimal():
-        raise ValueError("no step")
-    return value
-
-
 def _neurons(value: Any) -> NeuronSet:
     return NeuronSet(_adapter(dict[Text, list[Count]]).validate_python(value))
 
@@ -43,31 +37,25 @@ def _point(value: Any) -> Point:
     return Point(*_adapter(tuple[Count, Number, Number | None]).validate_python(value))
 
 
-def _digest(value: str) -> str:
-    if not (len(value) == 8 and set(value) <= set("0123456789abcdef")):
-        raise ValueError("no digest")
-    return value
-
-
 Text = Annotated[str, Strict(), AfterValidator(_encodable)]
 Flag = Annotated[bool, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
 Count = Annotated[int, Strict(), Field(ge=0, le=int(LARGEST))]
 ZScore = Annotated[float, Strict(), Field(ge=-math.inf)]  # infinite for a neuron without variance
-Digest = Annotated[str, Strict(), AfterValidator(_digest)]  # part of a path
-Step = Annotated[str, Strict(), AfterValidator(_decimal)]
+Digest = Annotated[str, Strict(), Field(pattern="^[0-9a-f]{8}$")]  # part of a path
+Step = Annotated[str, Strict(), Field(pattern=r"^\d+$")]
 Neurons = Annotated[NeuronSet, PlainValidator(_neurons)]
 PricePoint = Annotated[Point, PlainValidator(_point)]
 Sealed = dict[Text, dict[Text, Any]]
 
 
-class Carrier(TypedDict, total=False):
+class Carrier(TypedDict):
     """What carries a memory that is out of reach (`localization.Diagnosis`)."""
 
-    sentence: Required[Text]
-    left: Required[dict[Text, Number]]
-    kept: Required[dict[Text, Number]]
-    words: Required[dict[Text, Number]]
+    sentence: Text
+    left: dict[Text, Number]
+    kept: dict[Text, Number]
+    words: dict[Text, Number]
 
 
 @dataclass(frozen=True)
@@ -169,8 +157,8 @@ class Continued:
     evaluations: Count = 0
 
 
-class Failure(TypedDict, total=False):
-    error: Required[Text]
+class Failure(TypedDict):
+    error: Text
 
 
 class Compared(TypedDict, total=False):
@@ -186,22 +174,22 @@ class Compared(TypedDict, total=False):
     once: Number | None
 
 
-class Scored(TypedDict, total=False):
-    value: Required[Number]
-    evaluations: Required[Count]
-    seconds: Required[Number]
+class Scored(TypedDict):
+    value: Number
+    evaluations: Count
+    seconds: Number
 
 
-class Attacked(TypedDict, total=False):
-    basis: Required[Text]
-    known: Required[Flag]
-    curves: Required[dict[Text, dict[Step, list[Number]]]]
+class Attacked(TypedDict):
+    basis: Text
+    known: Flag
+    curves: dict[Text, dict[Step, list[Number]]]
 
 
-class Attempted(TypedDict, total=False):
-    basis: Required[Text]
-    known: Required[Flag]
-    closeness: Required[dict[Text, list[Number]]]
+class Attempted(TypedDict):
+    basis: Text
+    known: Flag
+    closeness: dict[Text, list[Number]]
 
 
 STAGES: dict[str, Any] = {  # keys that end in a colon are prefixes; a name follows
@@ -238,12 +226,12 @@ class Finished(TypedDict, total=False):
     sampler: Text | None
 
 
-class Detectors(TypedDict, total=False):
+class Detectors(TypedDict):
     """Settings of a run of detectors."""
 
-    model: Required[Text]
-    dtype: Required[Text]
-    image_settings: Required[Finished]
+    model: Text
+    dtype: Text
+    image_settings: Finished
 
 
 class Audit(Detectors, total=False):
@@ -263,19 +251,19 @@ class Audit(Detectors, total=False):
     shard: Text | None
 
 
-class Begun(TypedDict, total=False):
+class Begun(TypedDict):
     """The changeable settings of a run, as they were at its beginning (`changing`)."""
 
-    images: Required[Count]
-    image_settings: Required[Finished]
-    judges: Required[dict[Text, Text]]
+    images: Count
+    image_settings: Finished
+    judges: dict[Text, Text]
 
 
-class SettingsCopy(TypedDict, total=False):
+class SettingsCopy(TypedDict):
     """The file next to the database that keeps the settings."""
 
-    settings: Required[dict[str, Any]]
-    checksum: Required[str]
+    settings: dict[str, Any]
+    checksum: str
 
 
 class Change(TypedDict, total=False):
@@ -330,32 +318,32 @@ class Share(TypedDict, total=False):
     told: Told
 
 
-class AttemptsSummary(TypedDict, total=False):
-    columns: Required[list[Text]]
-    table: Required[dict[Text, dict[Text, Share]]]
+class AttemptsSummary(TypedDict):
+    columns: list[Text]
+    table: dict[Text, dict[Text, Share]]
 
 
-class Table(TypedDict, total=False):
-    captions: Required[Count]
-    digest: Required[Text]
-    group: Required[Count]
+class Table(TypedDict):
+    captions: Count
+    digest: Text
+    group: Count
 
 
-class Merged(TypedDict, total=False):
-    shards: Required[list[Text]]
-    missing: Required[list[Text]]
+class Merged(TypedDict):
+    shards: list[Text]
+    missing: list[Text]
 
 
-class Union(TypedDict, total=False):
+class Union(TypedDict):
     """Digests of the sets that led to the exported set; its own is the last."""
 
-    digests: Required[list[Digest]]
+    digests: list[Digest]
 
 
-class Hardened(TypedDict, total=False):
-    prompts: Required[Count]
-    images: Required[Count]
-    quality: Required[dict[Text, dict[Text, list[Number]]]]
+class Hardened(TypedDict):
+    prompts: Count
+    images: Count
+    quality: dict[Text, dict[Text, list[Number]]]
 
 
 class BesideBase(TypedDict, total=False):
@@ -388,9 +376,9 @@ class TrainedPicture(TypedDict, total=False):
 class Counted(TypedDict):
     """How many pictures a model copies, and how many of its images are copies."""
 
-    copied: Required[Count]
-    copies: Required[Count]
-    of: Required[Count]
+    copied: Count
+    copies: Count
+    of: Count
 
 
 class OfBase(Counted, total=False):

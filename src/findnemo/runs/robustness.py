@@ -59,13 +59,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 T = TypeVar("T")
-NOTHING = {
-    "basis": "",
-    "known": False,
-    "curves": {},
-    "closeness": {},
-    "skipped": {},
-}  # of a trial that failed
+# of a trial that failed
+NOTHING = {"basis": "", "known": False, "curves": {}, "closeness": {}, "skipped": {}}
 NEVER = "never seen"
 
 
@@ -115,13 +110,9 @@ class Case:
     control: Image.Image | None
 
 
-def _never(case: Case, subject: Subject) -> Image.Image:
-    return case.control or scrambled(subject.picture)
-
-
 WANTED: dict[str, Callable[[Case, Subject], Image.Image]] = {
     "own": lambda case, subject: subject.picture,
-    "never seen": _never,
+    NEVER: lambda case, subject: case.control or scrambled(subject.picture),
     "mirrored": lambda case, subject: mirrored(subject.picture),
 }
 
@@ -140,14 +131,6 @@ def ordinary(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
     """
     under = [c for c in captions if c.detected is not None and not c.detected.memorized]
     return spread([c for c in under if not is_memory(c.type)], most)
-
-
-def _chosen(captions: Sequence[Caption], effort: Effort) -> dict[str, list[Caption]]:
-    """The captions to try, of each kind."""
-    return {
-        MEMORIZED: memorized(captions, effort.captions),
-        ORDINARY: ordinary(captions, effort.captions),
-    }
 
 
 def spread(found: list[T], most: int) -> list[T]:
@@ -246,13 +229,7 @@ def _answer(
     captions = list(run.captions())
     bases = {stage + trial.name: _basis(work, effort, trial, stage) for trial in chosen}
     run.set_meta("bases", _valid_bases(work, effort, stage) | bases)
-    jobs = [
-        _Job(k, caption, trial)
-        for who, group in _chosen(captions, effort).items()
-        for k, caption in enumerate(group)
-        for trial in chosen
-        if trial.who == who
-    ]
+    jobs = _jobs(captions, effort, chosen)
     open_ = [job for job in jobs if not job.stands(stage, bases[stage + job.trial.name])]
     done = len(jobs) - len(open_)
     others = {id(job.trial.model): job.trial.model for job in open_ if job.trial.model is not None}
@@ -286,6 +263,21 @@ class _Job(NamedTuple):
     def stands(self, stage: str, basis: str) -> bool:
         """Whether the run holds its result on this basis."""
         return self.caption.results.get(stage + self.trial.name, {}).get("basis") == basis
+
+
+def _jobs(captions: Sequence[Caption], effort: Effort, chosen: Sequence[Trial]) -> list[_Job]:
+    """A job for each trial on each caption of its kind."""
+    groups = {
+        MEMORIZED: memorized(captions, effort.captions),
+        ORDINARY: ordinary(captions, effort.captions),
+    }
+    return [
+        _Job(k, caption, trial)
+        for who, group in groups.items()
+        for k, caption in enumerate(group)
+        for trial in chosen
+        if trial.who == who
+    ]
 
 
 def _case(work: Work, effort: Effort, job: _Job) -> Case:
@@ -495,7 +487,8 @@ def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> Non
 
 def evaluations(work: Work, effort: Effort, stage: str) -> int:
     """About how many U-Net sample evaluations a stage still needs."""
-    captions = _chosen(list(work.run.captions()), effort)
+    chosen = [trial for trial in trials(work) if stage == ATTACK or trial.wanted != NEVER]
+    jobs = _jobs(list(work.run.captions()), effort, chosen)
     settings = work.plan.image_settings
 
     def each(trial: Trial) -> int:
@@ -505,11 +498,9 @@ def evaluations(work: Work, effort: Effort, stage: str) -> int:
         return len(ATTEMPTS) * effort.images * settings.passes
 
     return sum(
-        each(trial)
-        for trial in trials(work)
-        if stage == ATTACK or trial.wanted != NEVER
-        for k, caption in enumerate(captions[trial.who])
-        if not _Job(k, caption, trial).stands(stage, _basis(work, effort, trial, stage))
+        each(job.trial)
+        for job in jobs
+        if not job.stands(stage, _basis(work, effort, job.trial, stage))
     )
 
 

@@ -84,12 +84,8 @@ WORDS = {  # worst first
     "not memorized": Word("its score is under tau"),
 }
 STANDINGS = {word: entry.means for word, entry in WORDS.items()}
-BAD = (
-    "out of reach",
-    "reduced",
-    "back",
-    "copies",
-)  # standings of memories that were checked and are not gone
+# standings of memories that were checked and are not gone
+BAD = ("out of reach", "reduced", "back", "copies")
 
 
 def copies(checked: Verified, when: str) -> bool | None:
@@ -226,21 +222,12 @@ def _reduced(found: Localized, checked: Verified | None) -> bool:
     return left < SAME <= (found.copy_before or 0.0)
 
 
-def suspected(p: float | None) -> str:
-    """The words for a score over tau without a seen copy, with its p-value if there is one.
-
-    >>> suspected(0.1863), suspected(None)
-    ('suspected (p = 0.19)', 'suspected')
-    """
-    return "suspected" if p is None else f"suspected (p = {p:.2g})"
-
-
 def said(caption: Caption) -> str:
     """The standing of a caption as text; for a suspected one with its p-value."""
     word = standing(caption)
     if state(caption) != "suspected":
         return word
-    doubt = suspected(caption.p)
+    doubt = "suspected" if caption.p is None else f"suspected (p = {caption.p:.2g})"
     return doubt if word == "suspected" else f"{word}, {doubt}"
 
 
@@ -318,18 +305,12 @@ def joined(caption: Caption) -> NeuronSet:
 
 def with_joined(caption: Caption) -> NeuronSet:
     """The neurons found for a caption, and those that joined them."""
-    more = joined(caption)
-    return neurons_of(caption) | more if more else neurons_of(caption)
+    return neurons_of(caption) | joined(caption)
 
 
 def z_scores(caption: Caption) -> dict[str, float]:
     """ "layer:index" -> z-score, of the neurons of a caption that have a known one."""
     return {} if caption.localized is None else caption.localized.z
-
-
-def impact_of(caption: Caption) -> float | None:
-    """The impact of a caption's neurons on unrelated captions; None if not measured."""
-    return None if caption.localized is None else caption.localized.impact
 
 
 def evaluations_of(caption: Caption) -> int:

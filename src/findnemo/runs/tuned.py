@@ -37,6 +37,12 @@ def row_of(about: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     return found
 
 
+def main_of(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The variant of a `summary` in which neurons are searched."""
+    found: dict[str, Any] = next(v for v in about["variants"] if v["name"] == about["main"])
+    return found
+
+
 def tuned(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The tuned models of a `summary`, in order: without the base, and without that with its
     neurons off.
@@ -51,7 +57,7 @@ def series(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     models = tuned(about)
     if len({v["checkpoint"] for v in models}) < 2:
         return models
-    strength = next(v["strength"] for v in models if v["name"] == about["main"])
+    strength = main_of(about)["strength"]
     return [v for v in models if v["strength"] == strength]
 
 
@@ -67,8 +73,7 @@ def begins(about: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 def copies_in(about: Mapping[str, Any]) -> bool:
     """Whether the main model copies a training picture."""
-    main = row_of(about, about["main"])
-    return main is not None and main["verdict"] == "copies"
+    return bool(main_of(about)["verdict"] == "copies")
 
 
 def astray(about: Mapping[str, Any]) -> bool:
@@ -90,7 +95,7 @@ def least_fit(about: Mapping[str, Any]) -> float | None:
     None if it was not measured, or if a CLIP tells captions apart so little that the fit tells
     nothing.
     """
-    base, main = (row_of(about, name) or {} for name in (BASE, about["main"]))
+    base, main = row_of(about, BASE) or {}, main_of(about)
     if "a_clip" not in base or "a_clip" not in main:
         return None
     floor: float = main.get("a_clip_other", 0.0)
@@ -327,8 +332,7 @@ def images_each(about: Mapping[str, Any]) -> int:
 
 def sentence(about: Mapping[str, Any]) -> str:
     """The result of a fine-tune audit in a few words."""
-    main = row_of(about, about["main"])
-    assert main is not None
+    main = main_of(about)
     many = different(about)
     pictures = count(many, "training picture")
     asked = len({one["group"] for one in about["pictures"] if {*one["ways"]} & {"own", "trigger"}})
@@ -378,9 +382,7 @@ def _begin(about: Mapping[str, Any]) -> str:
     models = tuned(about)
     if any(len({one[key] for one in models}) < 2 for key in ("checkpoint", "strength")):
         return "Copies begin"
-    main = row_of(about, about["main"])
-    assert main is not None
-    return f"At strength {main['strength']:g}, copies begin"
+    return f"At strength {main_of(about)['strength']:g}, copies begin"
 
 
 def _why_open(about: Mapping[str, Any], main: Mapping[str, Any], percent: str) -> str:
@@ -430,9 +432,8 @@ def _taught_by(about: Mapping[str, Any], name: str) -> str:
     and the base does not.
     """
     row, base = row_of(about, name) or {}, row_of(about, BASE) or {}
-    main = row_of(about, about["main"]) or {}
     if known := list(row.get("taught", {})):
-        still = [one for one in known if one in main.get("taught", {})]
+        still = [one for one in known if one in main_of(about).get("taught", {})]
         return _named(about, still or known, "taught ")
     others = [one for one in row.get("copies_of", {}) if one not in base.get("copies_of", {})]
     return _named(about, others, "copied ")
@@ -543,8 +544,7 @@ def kept_told(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """What a model keeps of the subject and of the fit to the captions, beside the main model and
     the base, as a sentence; empty if unknown.
     """
-    base = row_of(about, BASE) or {}
-    main = row_of(about, about["main"]) or {}
+    base, main = row_of(about, BASE) or {}, main_of(about)
     told = [
         f"{what} is {row[name]:.2f} (as trained {main[name]:.2f}, base {base[name]:.2f})"
         for name, what in (("subject", "similarity to the subject"), ("a_clip", A_CLIP))
@@ -587,7 +587,7 @@ def controls_told(about: Mapping[str, Any]) -> str:
     """How many controls are as similar to a training picture as a copy, in a sentence; empty if
     none is.
     """
-    hits, of = (row_of(about, about["main"]) or {}).get("controls", (0, 0))
+    hits, of = main_of(about)["controls"]
     if not hits:
         return ""
     held_out = ", and pictures held out" if about.get("held_out") else ""
@@ -601,11 +601,10 @@ def controls_told(about: Mapping[str, Any]) -> str:
 
 def canaries_told(about: Mapping[str, Any]) -> str:
     """How sensitive the copy test is, in a sentence; empty without canaries."""
-    main = row_of(about, about["main"]) or {}
     parts = [
         f"{hits} of {of} shown {count} time{'s' * (count != '1')} an epoch"
         f" ({' to '.join(f'{100 * end:.0f}' for end in share(hits, of))} %)"
-        for count, (hits, of) in main.get("canaries", {}).items()
+        for count, (hits, of) in main_of(about).get("canaries", {}).items()
     ]
     if not parts:
         return ""
@@ -636,8 +635,8 @@ WAYS_TOLD = {  # kinds of prompts that copy a picture
 }
 
 
-def worst(about: Mapping[str, Any], most: int = SHOWN) -> list[int]:
-    """Numbers of the most copied training pictures, one of each group."""
+def worst(about: Mapping[str, Any]) -> list[int]:
+    """Numbers of the SHOWN most copied training pictures, one of each group."""
     order = list(STATES)
     pictures = about["pictures"]
     ranked = sorted(
@@ -645,4 +644,4 @@ def worst(about: Mapping[str, Any], most: int = SHOWN) -> list[int]:
         key=lambda k: (order.index(pictures[k]["state"]), -pictures[k]["similarity"], k),
     )
     first = {pictures[k]["group"]: k for k in reversed(ranked)}
-    return [k for k in ranked if first[pictures[k]["group"]] == k][:most]
+    return [k for k in ranked if first[pictures[k]["group"]] == k][:SHOWN]

@@ -39,8 +39,8 @@ from findnemo.runs.tuned import (
     images_each,
     is_forgotten,
     kept_told,
+    main_of,
     refuted,
-    row_of,
     tells_subject,
     to_confirm,
     training_of,
@@ -53,29 +53,10 @@ from findnemo.training import AS_BASE
 TROUBLE = [word for word, entry in WORDS.items() if entry.clause]
 ALL = "SELECT id FROM captions"
 _DETECTED = "SELECT caption FROM results WHERE stage = 'detect' AND status = 'done'"
-RATE = (
-    0.01  # a p-value that counts as evidence; too few hold-out captions to reach it are mentioned
-)
+# a p-value that counts as evidence; too few hold-out captions to reach it are mentioned
+RATE = 0.01
 HOW = "docs/fine-tunes.md, How to get rid of copies"
-INSTEAD = (
-    "You may release {name} instead{written}: by {of} further images of the training captions, by which"
-    " it was not chosen, it {says}."
-)
-BLIND = " The similarity tells no model from the base: look at models.png for what is left of the subject."
-WRITTEN = ", with its strength written into the file"
 SELDOM = 0.1  # share of the images of a caption
-MISSED = (
-    " A picture that it copies in one image of ten is missed by {each} images of its caption in"
-    " {percent:.0f} % of cases."
-)
-EDITED = (
-    " With its neurons off the last model may be released, too (findnemo export --to adapter): look at"
-    " both in models.png."
-)
-OPEN = "{name} may do instead: further images have to confirm it (the same command goes on). "
-REFUTED = "{name} was not known to copy; by {of} further images it {copies}. "
-FORGOTTEN = "{names} {show} no more of the subject than the base. "
-NONE = "No model of this audit can be published. "
 WEAKER = (0.4, 0.6, 0.8)  # strengths to look at next, as shares of the weakest so far
 WEAKEST = 0.2  # strength of a LoRA under which there is little of it to look at
 RELEASED = ("release", "release edited")  # actions of `Advice` that let a model go
@@ -108,10 +89,6 @@ NEXT = {  # reason of a decision -> the command to run next
     "check": "findnemo export {run} --take {variant} --check instead.safetensors",
     "not confirmed": "{audit}{scales} --out {run}",
 }
-
-
-CLEANED_FILE = ("cleaned", "check cleaned")
-INSTEAD_FILE = ("instead", "check")
 
 
 class Verdict(NamedTuple):
@@ -178,10 +155,7 @@ def verdict(
     start = f"Of {count(len(memories), 'memorized caption')}, {joined(bad)}"
     if not gone:
         return Verdict("bad", " ".join((f"{start}.", *doubts)))
-    end = (
-        f"{count(gone, 'memory')} {'is' if gone == 1 else 'are'} gone on the fresh seeds that were"
-        " tried"
-    )
+    end = f"{count(gone, 'memory')} {_is(gone)} gone on the fresh seeds that were tried"
     return Verdict("mixed", " ".join((f"{start}. {end}, {price}.", *doubts)))
 
 
@@ -235,8 +209,9 @@ def _of_scores(captions: Sequence[Caption]) -> list[str]:
     back = sum(standing(c) == "back" for c in off)
     checked = [c for c in off if (v := judged(c)) is not None and v.same_seed is not None]
     number = len(all_neurons(off))
-    are = "is" if number == 1 else "are"
-    text = f"{count(number, 'neuron')} {are} switched off for {len(off)} of them all the same"
+    text = (
+        f"{count(number, 'neuron')} {_is(number)} switched off for {len(off)} of them all the same"
+    )
     if checked:
         text += (
             f"; on fresh seeds the noise differences of {back} of {len(checked)} still resemble"
@@ -283,17 +258,22 @@ def advice_of(
         because += "".join(f" {line}" for line in _limits(run, captions))
     if decision.action in RELEASED:
         because += f" {_reach(looked_at(run, of)[0])}"
-    names = {"run": shlex.quote(place), "audit": _audit_of(run, place, training)}
-    names["images"] = str(2 * images_each(training)) if training else "8"
-    names["other"] = _audit_of(run, place, training, is_without_images=True)
-    names["scales"] = _scales(training) if training else ""
-    weaker = strengths(training) if training else []
-    names["strengths"] = ",".join(f"{strength:g}" for strength in weaker)
+    names = {
+        "run": shlex.quote(place),
+        "audit": _audit_of(run, place, training),
+        "other": _audit_of(run, place, training, is_without_images=True),
+        "form": _form(run),
+    }
+    if training:
+        best = choice(training)
+        names |= {
+            "images": str(2 * images_each(training)),
+            "scales": _scales(training),
+            "strengths": _listed(strengths(training)),
+            "variant": shlex.quote(best["name"]) if best else "",
+        }
     settings = run.meta("settings")
     is_exhausted = settings.get("thorough", True) and settings.get("scope") == "all"
-    best = choice(training) if training else None
-    names["variant"] = shlex.quote(best["name"]) if best else ""
-    names["form"] = _form(run)
     names["again"] = (CARRIERS if is_exhausted else AGAIN).format(**names)
     commands = dict.fromkeys(NEXT[why].format(**names) for why in decision.why)
     return Advice(decision.action, decision.sentence, because, tuple(commands))
@@ -424,8 +404,8 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
 
     `about`: the run's value `training`. `neurons`: number that are off in its cleaned model.
     """
-    main, best = row_of(about, about["main"]), choice(about)
-    if main is None or main["verdict"] == "does not copy":
+    main, best = main_of(about), choice(about)
+    if main["verdict"] == "does not copy":
         return None
     if main["verdict"] == AS_BASE:
         said = "Release it as it is: it copies no more than the base, which never saw the pictures."
@@ -438,14 +418,14 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
         copied += f" (the training taught it {known} of them)"
     if best is not None and best["name"] == CLEANED:
         said = f"Do not release it as it is: {copied}. Release it with {_these(neurons)} off."
-        return Decision("release edited", said, CLEANED_FILE)
+        return Decision("release edited", said, ("cleaned", "check cleaned"))
     if astray(about):
         copied += f", and with {_these(neurons)} off its images no longer follow the captions"
     instead = ""
     why: tuple[str, ...] = ("weaker",) if strengths(about) else ()
     if best is not None:
         instead = f"; release {best['name']} instead"
-        why = INSTEAD_FILE if best["strength"] is not None else ()
+        why = ("instead", "check") if best["strength"] is not None else ()
     elif (open_ := to_confirm(about)) is not None:
         instead = f"; further images have to confirm {open_['name']}"
         why = ("not confirmed",)
@@ -462,61 +442,79 @@ def strengths(about: Mapping[str, Any]) -> list[float]:
     >>> strengths({"main": "a", "variants": [{"name": "a", "checkpoint": None, "strength": 0.4}]})
     [0.16, 0.24, 0.32, 0.4]
     """
-    known = sorted({one["strength"] for one in tuned(about) if one["strength"]})
-    if not known or known[0] <= WEAKEST or _is_spent(about, known[0]):
+    known = _strengths_of(about)
+    if not known or known[0] <= WEAKEST:
+        return []
+    weakest = [one for one in tuned(about) if one["strength"] == known[0]]
+    if any(is_forgotten(about, one) for one in weakest):
         return []
     return [*(round(share * known[0], 3) for share in WEAKER), *known]
 
 
-def _is_spent(about: Mapping[str, Any], strength: float) -> bool:
-    """Whether a model at a strength shows nothing of the subject."""
-    return any(is_forgotten(about, one) for one in tuned(about) if one["strength"] == strength)
+def _strengths_of(about: Mapping[str, Any]) -> list[float]:
+    """The strengths of the audit, the weakest first; empty for models without a strength."""
+    return sorted({one["strength"] for one in tuned(about) if one["strength"]})
 
 
 def _scales(about: Mapping[str, Any]) -> str:
     """The option for the strengths that were looked at, if they are not 1 alone."""
-    known = sorted({one["strength"] for one in tuned(about) if one["strength"]})
-    return (
-        f" --lora-scale {','.join(f'{one:g}' for one in known)}" if known not in ([], [1]) else ""
-    )
+    known = _strengths_of(about)
+    return "" if known in ([], [1]) else f" --lora-scale {_listed(known)}"
+
+
+def _listed(known: Sequence[float]) -> str:
+    return ",".join(f"{strength:g}" for strength in known)
 
 
 def what_helps(about: Mapping[str, Any]) -> str:
     """What helps against the copies of a fine-tune, as far as it was not tried in vain."""
     refuting = "".join(
-        REFUTED.format(name=one["name"], of=one["of"], copies=copies_told(about, one))
+        f"{one['name']} was not known to copy; by {one['of']} further images it"
+        f" {copies_told(about, one)}. "
         for one in refuted(about)
     )
     best = choice(about)
     if best is not None and best["name"] != CLEANED:
-        edited = EDITED if any(one["name"] == CLEANED for one in confirmed(about)) else ""
-        return f"{refuting}{_may_do(about, best)}{edited}"
+        return f"{refuting}{_may_do(about, best)}"
     if (open_ := to_confirm(about)) is not None:
-        return f"{refuting}{OPEN.format(name=open_['name'])}".rstrip()
+        return (
+            f"{refuting}{open_['name']} may do instead: further images have to confirm it (the same"
+            " command goes on)."
+        )
     models = tuned(about)
-    lost = [v["name"] for v in models if v["verdict"] in FREE and is_forgotten(about, v)]
-    show = "shows" if len(lost) == 1 else "show"
-    text = refuting + (FORGOTTEN.format(names=joined(lost), show=show) if lost else "")
-    known = sorted({one["strength"] for one in models if one["strength"]})
+    text = refuting
+    if lost := [v["name"] for v in models if v["verdict"] in FREE and is_forgotten(about, v)]:
+        show = "shows" if len(lost) == 1 else "show"
+        text += f"{joined(lost)} {show} no more of the subject than the base. "
+    known = _strengths_of(about)
     checkpoints = list(dict.fromkeys(one["checkpoint"] for one in models))
-    helps = ["training again with fewer steps and without repeats"]
-    helps.insert(
-        0, f"a checkpoint before {checkpoints[0]}" if checkpoints[1:] else "an earlier checkpoint"
-    )
+    helps = []
     if strengths(about):
-        helps.insert(0, f"a strength under {known[0]:g}" if known[1:] else "a lower strength")
+        helps.append(f"a strength under {known[0]:g}" if known[1:] else "a lower strength")
     else:
-        text += NONE
-    return f"{text}What helps is {', '.join(helps[:-1])}, or {helps[-1]} ({HOW})."
+        text += "No model of this audit can be published. "
+    before = f"a checkpoint before {checkpoints[0]}" if checkpoints[1:] else "an earlier checkpoint"
+    helps += [before, "or training again with fewer steps and without repeats"]
+    return f"{text}What helps is {', '.join(helps)} ({HOW})."
 
 
 def _may_do(about: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     """That a confirmed model may be released instead of the main one, and what it keeps."""
-    written = "" if best["strength"] in (None, 1) else WRITTEN
-    says = copies_told(about, best)
-    told = INSTEAD.format(name=best["name"], of=best["of"], written=written, says=says)
-    blind = BLIND if "subject_low" in best and not tells_subject(about) else ""
-    return f"{told}{kept_told(about, best)}{blind}{_missed_told(about, best)}"
+    is_whole = best["strength"] in (None, 1)
+    written = "" if is_whole else ", with its strength written into the file"
+    text = (
+        f"You may release {best['name']} instead{written}: by {best['of']} further images of the"
+        f" training captions, by which it was not chosen, it {copies_told(about, best)}."
+        f"{kept_told(about, best)}"
+    )
+    if "subject_low" in best and not tells_subject(about):
+        text += " The similarity tells no model from the base: look at models.png for what is left"
+        text += " of the subject."
+    text += _missed_told(about, best)
+    if any(one["name"] == CLEANED for one in confirmed(about)):
+        text += " With its neurons off the last model may be released, too (findnemo export --to"
+        text += " adapter): look at both in models.png."
+    return text
 
 
 def _missed_told(about: Mapping[str, Any], best: Mapping[str, Any]) -> str:
@@ -533,7 +531,10 @@ def _missed_told(about: Mapping[str, Any], best: Mapping[str, Any]) -> str:
         return ""
     each = first * best["of"] // max(best["chosen_by"]["of"], 1)
     share = (1 - SELDOM) ** each + each * SELDOM * (1 - SELDOM) ** (each - 1)
-    return MISSED.format(each=each, percent=100 * share)
+    return (
+        f" A picture that it copies in one image of ten is missed by {each} images of its caption in"
+        f" {100 * share:.0f} % of cases."
+    )
 
 
 def _returned(captions: Sequence[Caption], bases: Mapping[str, str]) -> int:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -281,8 +281,8 @@ class Bench:
 
         def keep(k: int, answer: Any, seconds: float) -> None:
             if not isinstance(answer, Exception):
-                files = map(self.work.run.path.joinpath, untouched_files(self.work, missing[k]))
-                write_all(dict(zip(files, answer, strict=True)))
+                files = untouched_files(self.work, missing[k], self.apart)
+                write_all(dict(zip(map(self.work.run.path.joinpath, files), answer, strict=True)))
 
         self._spread("untouched images", _untouched, missing, len(missing), keep)
 
@@ -426,14 +426,15 @@ def edited(
     desk: Desk, caption: Caption, edit: AbstractContextManager[None], file: str | None = None
 ) -> Answer:
     """How images of a caption compare under an edit; the first image goes to a file of the run."""
-    after = made(desk, caption, edit)
-    before = list(desk.before or made(desk, caption, nullcontext()))
+    with edit:
+        after = made(desk, caption)
+    before = list(desk.before or made(desk, caption))
     files = {} if file is None else {file: png(after[0])}
     return Answer(judged(desk, caption, after, before), files)
 
 
 def _untouched(desk: Desk, caption: Caption) -> list[bytes]:
-    return [png(image) for image in made(desk, caption, nullcontext())]
+    return [png(image) for image in made(desk, caption)]
 
 
 def _off(desk: Desk, caption: Caption, neurons: NeuronSet, factor: float) -> Answer:

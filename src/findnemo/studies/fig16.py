@@ -6,7 +6,7 @@ Figure 20: convolutional channels off. Both are contrasts: neither holds a memor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count, islice
@@ -265,7 +265,7 @@ def _trials(
 
 
 def _untouched(desk: Desk, caption: Caption) -> Image.Image:
-    return made(desk, caption, nullcontext())[0]
+    return made(desk, caption)[0]
 
 
 def _layers_off(desk: Desk, caption: Caption, names: Sequence[str], file: str) -> Answer:

@@ -7,11 +7,8 @@ from findnemo.training.callback import MemorizationCallback, Reading
 from findnemo.training.canaries import Canaries, Canary, plant, read_canaries
 from findnemo.training.copies import (
     AS_BASE,
-    COPY,
     MAIN,
-    NEAR,
     RATE,
-    SAME,
     STATES,
     VERDICTS,
     WAYS,
@@ -21,7 +18,6 @@ from findnemo.training.copies import (
     Picture,
     Sighting,
     described,
-    is_more,
     judge,
     levels,
     needed,
@@ -31,11 +27,8 @@ from findnemo.training.seen import Seen, Sensitivity, compared, sensitivity
 
 __all__ = [
     "AS_BASE",
-    "COPY",
     "MAIN",
-    "NEAR",
     "RATE",
-    "SAME",
     "STATES",
     "VERDICTS",
     "WAYS",
@@ -52,7 +45,6 @@ __all__ = [
     "Sighting",
     "compared",
     "described",
-    "is_more",
     "judge",
     "levels",
     "needed",

@@ -54,8 +54,7 @@ def bare(pipeline: Any) -> Any:
     if not isinstance(parts, dict) or not hasattr(pipeline, "register_modules"):
         raise ModelError(
             f"{type(pipeline).__name__} is not a pipeline: give the diffusers pipeline of the"
-            " networks"
-            " that are trained"
+            " networks that are trained"
         )
     found = copy.copy(pipeline)
     networks = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}

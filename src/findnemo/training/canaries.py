@@ -205,8 +205,7 @@ def _caption_column(folder: Path) -> str:
         if name != "metadata.jsonl" and (folder / name).is_file():
             raise InputError(
                 f"{folder / name} names the pictures, so a trainer would not read the table of"
-                " canaries:"
-                " write it as metadata.jsonl"
+                " canaries: write it as metadata.jsonl"
             )
     table = folder / "metadata.jsonl"
     if not table.is_file():

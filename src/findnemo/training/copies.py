@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -58,20 +59,12 @@ def described(images: Iterable[Image.Image], descriptor: Descriptor | None = Non
     """
     from PIL import ImageOps
 
+    if descriptor is None:
+        images = (ImageOps.fit(image, (SIDE, SIDE)) for image in images)
+    plain = (image.convert("RGB") for image in images)
     found: list[Tensor] = []
-    batch: list[Image.Image] = []
-
-    def flush() -> None:
-        if batch:
-            found.append(pixel_vectors(batch) if descriptor is None else descriptor(batch))
-            batch.clear()
-
-    for image in images:
-        small = image if descriptor is not None else ImageOps.fit(image, (SIDE, SIDE))
-        batch.append(small.convert("RGB"))
-        if len(batch) == BATCH:
-            flush()
-    flush()
+    while batch := list(islice(plain, BATCH)):
+        found.append(pixel_vectors(batch) if descriptor is None else descriptor(batch))
     return torch.cat(found) if found else torch.empty(0, 1)
 
 
@@ -221,9 +214,7 @@ class Judgement:
         """(copies, generations) of the training captions; if none was asked, of trigger words or of
         given prompts.
         """
-        kind = next((kind for kind in MAIN if kind in self.kinds), None)
-        mine = [s.copy for s, of in zip(self.sightings, self.kinds, strict=True) if of == kind]
-        return sum(mine), len(mine)
+        return self.among([kind for kind in MAIN if kind in self.kinds][:1])
 
     def among(self, kinds: Iterable[str]) -> tuple[int, int]:
         """(copies, generations) of some kinds of prompts."""
@@ -266,20 +257,21 @@ class Judgement:
         tests = len({*self.groups}) * len(WAYS)
         chance = base.by_chance
         found = set()
-        for group, mine, other in zip(self.groups, self.pictures, base.pictures, strict=True):
+        pairs = zip(self.groups, self.pictures, base.pictures, strict=True)
+        for k, (group, mine, other) in enumerate(pairs):
             for way, counts in mine.ways.items():
                 of_base = other.ways.get(way, (0, 0))
                 beside = of_base if of_base[0] else chance
                 if counts[0] and is_more(counts, beside, CHANCE / tests):
                     found.add(group)
             is_asked = any(mine.ways.get(way, (0, 0))[0] for way in MAIN)
-            if group in self.proven and is_asked and not (base.has_chance or _copies(other)):
+            if group in self.proven and is_asked and not (base.has_chance or base.copies(k)):
                 found.add(group)
         return sorted(found)
 
     def copies(self, picture: int) -> int:
         """The number of generations that copy a picture, whatever their prompts."""
-        return _copies(self.pictures[picture])
+        return sum(copies for copies, _ in self.pictures[picture].ways.values())
 
     def causes(self, base: Judgement) -> list[str | None]:
         """Why this model copies each picture: "training" taught it, the "base" does so too, or
@@ -317,11 +309,6 @@ class Judgement:
         (mine, many), (other, of) = self.among(base.kinds), base.among(base.kinds)
         no_more = base.has_chance and mine * of <= other * many
         return AS_BASE if {*copied} <= {*base.of("copied")} or no_more else "cannot be said"
-
-
-def _copies(picture: Picture) -> int:
-    """The number of generations that copy a picture, whatever their prompts."""
-    return sum(copies for copies, _ in picture.ways.values())
 
 
 def is_more(mine: tuple[int, int], base: tuple[int, int], level: float = CHANCE) -> bool:
