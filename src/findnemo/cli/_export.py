@@ -111,21 +111,16 @@ def export(
         if check is not None:
             if to or out or push:
                 raise InputError("--check writes nothing: leave --to, --out and --push out")
-            wanted = selecting.take or "model with these neurons off"
             told = tasks.check_export(run, check, selecting, place, listener)
-            hint = (
-                "" if selecting.take else "; of a file written with --take NAME, give that here too"
-            )
-            _check(told, check, wanted, hint)
+            if told:
+                for line in told[:MOST]:
+                    warn(line)
+                wanted = selecting.take or "model with these neurons off"
+                hint = "; of a file written with --take NAME, give that here too"
+                warn(
+                    f"{check} is not the audited {wanted} (differences: {len(told)})"
+                    f"{'' if selecting.take else hint}"
+                )
+                raise typer.Exit(FAILED)
             return
         tasks.export(run, to or ("checkpoint",), out, selecting, place, push, force, listener)
-
-
-def _check(told: list[str], place: Path, wanted: str, hint: str) -> None:
-    """Report how an export differs from what it should be, and end with a failure if it does."""
-    if told:
-        for line in told[:MOST]:
-            warn(line)
-        more = f" (differences: {len(told)})"
-        warn(f"{place} is not the audited {wanted}{more}{hint}")
-        raise typer.Exit(FAILED)

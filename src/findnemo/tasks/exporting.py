@@ -19,7 +19,7 @@ from findnemo.runs.tuned import CLEANED, training_of, variant_told
 from findnemo.runs.verdict import RELEASED, Advice, advice_of
 from findnemo.runtime.notices import told_to
 from findnemo.tasks.listening import Listener
-from findnemo.tasks.opening import loaded, place_of, source_of
+from findnemo.tasks.opening import loaded, place_of, source_of, without_run
 from findnemo.tasks.options import Selecting, Source
 
 
@@ -134,9 +134,8 @@ def check_export(
     if rounding is None and (beside := forms_of.missing_beside(Path(place), audited)):
         listener.warn(f"{beside} is missing: programs read there what the file predicts")
     if not told:
-        listener.say(
-            f"{place} is right: {_audited(selecting)} with {_count(chosen)}, all else unchanged"
-        )
+        audited_one = f"the audited {selecting.take or 'model'}"
+        listener.say(f"{place} is right: {audited_one} with {_count(chosen)}, all else unchanged")
         if Path(place).is_file():
             listener.say(f"SHA-256 of {place}: {_sha256(Path(place))}")
     if said:
@@ -241,16 +240,10 @@ def _chosen_by(selecting: Selecting) -> list[str]:
 
 def _model_at(place: Path, out: str | Path | None, model: Any) -> Source:
     """A model without a run. Raises InputError for options that need a run."""
-    beside = Source() if model is None else model
-    if not isinstance(beside, Source) or beside.place is not None:
-        raise InputError(
-            f"{place} is not a run directory, so --model has no run to apply to: give the run, or"
-            " the model"
-            " alone"
-        )
+    source = without_run(place, model)
     if out is None:
         raise InputError(f"{place} is not a run directory, in which exports belong: give --out")
-    return replace(beside, place=str(place), dtype=None)
+    return replace(source, dtype=None)
 
 
 def _loaded(source: Any, given: Any, listener: Listener) -> Any:
@@ -286,10 +279,6 @@ def _advised(advice: Advice | None) -> str:
     if advice is None or advice.action in RELEASED:
         return ""
     return f"the audit's advice: {advice.sentence}"
-
-
-def _audited(selecting: Selecting) -> str:
-    return f"the audited {selecting.take or 'model'}"
 
 
 def _count(chosen: Any) -> str:

@@ -84,11 +84,8 @@ def passing(model: Model, tell: Callable[[int], None] | None) -> Iterator[None]:
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tell(len(args[0] if args else kwargs["hidden_states"]))
 
-    handle = model.denoiser.register_forward_pre_hook(before, with_kwargs=True)
-    try:
+    with model.denoiser.register_forward_pre_hook(before, with_kwargs=True):
         yield
-    finally:
-        handle.remove()
 
 
 def loaded(model: Any, listener: Listener = Listener()) -> Model:
@@ -161,6 +158,20 @@ def source_of(run: Run, model: Any = None, opens: Sequence[str] = NAMED) -> Any:
         embedding=given.embedding or kept.get("embedding"),
         dtype=dtype,
     )
+
+
+def without_run(place: str | Path, options: Any = None) -> Source:
+    """A model at a place that is no run directory, with the options of a `Source`.
+
+    Raises InputError for another model in `options`, which only a run could have.
+    """
+    given = Source() if options is None else options
+    if not isinstance(given, Source) or given.place is not None:
+        raise InputError(
+            f"{place} is not a run directory, so --model has no run to apply to: give the run, or"
+            " the model alone"
+        )
+    return replace(given, place=str(place))
 
 
 # captions -----------------------------------------------------------------------------------------
@@ -496,9 +507,7 @@ def work_on(
 
 
 def judges_of(source: str, named: Mapping[str, str]) -> Judges:
-    """The descriptor and the CLIP in the named files; if none is named, those of a shipped
-    model.
-    """
+    """The descriptor and the CLIP in the named files; by default those of a shipped model."""
     own = demo.judges() if source in demo.MODELS else Judges()
     file = named.get("descriptor")
     clip = named.get("clip")
