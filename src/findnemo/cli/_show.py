@@ -13,8 +13,6 @@ from findnemo.cli._common import LOOSE, plain, stdout, tell
 from findnemo.cli._streams import shown
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from findnemo.runs import Caption, Run
 
 COLOURS = {
@@ -126,9 +124,7 @@ def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) ->
 
 
 def show_training(run: Run) -> None:
-    """Show the result of a fine-tune audit: the models, and the copied pictures. Nothing for other
-    runs.
-    """
+    """Show the models and the copied pictures of a fine-tune audit; nothing for other runs."""
     from findnemo.runs.tuned import (
         CAUSES,
         OPEN,
@@ -269,20 +265,13 @@ def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def say_report(path: Path) -> None:
-    """Say where the report of a run is."""
-    stdout.print(plain(f"report in {path}: open it in a browser"), soft_wrap=True)
-
-
 def failed(run: Run, numbers: Mapping[str, int]) -> bool:
     """Whether a caption of `numbers` (`runs.counts`) or the quality check of a run failed."""
     return bool(numbers["failed"] or (run.meta("quality") or {}).get("failed"))
 
 
 def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
-    """Plain sentences: the threshold, the list, the sizes of the sets, memories that are not gone
-    and why.
-    """
+    """Plain sentences: threshold, list, sizes of the sets, memories that are not gone and why."""
     from findnemo.runs import STANDINGS, list_of, list_told, settings_of, standing
     from findnemo.runs.overview import value_layers
     from findnemo.runs.truth import truth_of
@@ -308,9 +297,7 @@ def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
 
 
 def _size_lines(captions: Sequence[Caption], every: int) -> list[str]:
-    """How many captions have a set of neurons, and of what sizes. `every`: neurons of the layers
-    shown.
-    """
+    """How many captions have a set of neurons, and its sizes. `every`: neurons of shown layers."""
     from findnemo.runs import all_neurons, switched_off
     from findnemo.runs.standing import treated
     from findnemo.runs.wording import count
@@ -352,10 +339,9 @@ def _carried_lines(captions: Sequence[Caption]) -> list[str]:
 def _failed_lines(captions: Sequence[Caption]) -> list[str]:
     from findnemo.runs import failures
 
-    broken = [(c.row, c.text, "; ".join(failures(c).values())) for c in captions if failures(c)]
     return [
-        f"[red]failed:[/] row {row} ({plain(text)}): {plain(reasons)}"
-        for row, text, reasons in broken[:5]
+        f"[red]failed:[/] row {c.row} ({plain(c.text)}): {plain('; '.join(failures(c).values()))}"
+        for c in [c for c in captions if failures(c)][:5]
     ]
 
 
