@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from typing import Any
 
 import typer
@@ -18,21 +17,21 @@ from findnemo.tasks import options
 FEW = 12  # a command with at most so many arguments and options shows all
 EXAMPLES = 3  # examples in the short help of a command
 OUTPUT = "Output"
-# panels in the order of the help, each with its groups of `findnemo.tasks.options`
-PANELS: dict[str, tuple[type, ...]] = {
-    "What is audited": (options.Captions,),
-    "Which neurons": (options.Selecting,),
-    "Threshold": (options.Detecting,),
-    "Search": (options.Localizing,),
-    "Images and judges": (options.Pictures,),
-    "Attempts and attack": (options.Trying,),
-    "Hardening": (options.HardeningOptions,),
-    "Mitigations": (options.Comparing,),
-    "What studies use": (options.Studying,),
-    "A fine-tune": (options.FineTune,),
-    "The model": (options.Source,),
-    "Devices": (options.Workers,),
-    OUTPUT: (options.Output,),
+# panels in the order of the help, each with its group of `findnemo.tasks.options`
+PANELS: dict[str, type] = {
+    "What is audited": options.Captions,
+    "Which neurons": options.Selecting,
+    "Threshold": options.Detecting,
+    "Search": options.Localizing,
+    "Images and judges": options.Pictures,
+    "Attempts and attack": options.Trying,
+    "Hardening": options.HardeningOptions,
+    "Mitigations": options.Comparing,
+    "What studies use": options.Studying,
+    "A fine-tune": options.FineTune,
+    "The model": options.Source,
+    "Devices": options.Workers,
+    OUTPUT: options.Output,
 }
 # panels of options without a group, or in a panel other than their group's
 ELSEWHERE = {
@@ -72,10 +71,8 @@ GROUPS = {  # the commands in the order of `findnemo --help`
 
 def panel_of(name: str) -> str:
     """The panel of an option, by its name in Python."""
-    for panel, groups in PANELS.items():
-        if name in (field.name for of in groups for field in dataclasses.fields(of)):
-            return ELSEWHERE.get(name, panel)
-    return ELSEWHERE.get(name, OUTPUT)
+    own = (panel for panel, group in PANELS.items() if name in group.__dataclass_fields__)
+    return ELSEWHERE.get(name) or next(own, OUTPUT)
 
 
 WHOLE = f"{__name__}.whole"  # key of the context: show all options
