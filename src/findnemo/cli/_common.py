@@ -46,9 +46,6 @@ PromptsOpt = Annotated[
 ]
 OutOpt = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
 RunArg = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
-LimitOpt = Annotated[
-    int | None, typer.Option(help="Use the first N captions of the table only.", min=1)
-]
 JsonOpt = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output.")
 ]
@@ -97,18 +94,14 @@ def tell(text: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Text of unknown origin for a terminal: one line without control characters, markup and
-    secrets.
-    """
+    """Text of unknown origin for a terminal: one line, no control characters, markup or secrets."""
     from rich.markup import escape
 
     return escape("".join(c for c in shown(hidden(" ".join(text.split()))) if c.isprintable()))
 
 
 def print_json(value: Any) -> None:
-    """Print JSON that can be read back in any encoding of standard output: pure ASCII unless it is
-    UTF-8.
-    """
+    """Print JSON that can be read back in any encoding of standard output: ASCII unless UTF-8."""
     text = json.dumps(value, indent=1, ensure_ascii=encoding_of(sys.stdout) != "utf-8")
     # half of a surrogate pair becomes its JSON escape
     sys.stdout.write(shown(text) + "\n")
