@@ -115,10 +115,9 @@ class NeuronSet:
         that.
         """
         path = Path(path)
-        about = {
-            "format": "findnemo.neurons.1",
-            **({} if self._model is None else {"model": self._model}),
-        }
+        about = {"format": "findnemo.neurons.1"}
+        if self._model is not None:
+            about["model"] = self._model
         if path.suffix == ".safetensors":
             import torch
 

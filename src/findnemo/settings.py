@@ -78,11 +78,9 @@ class Settings:
         valid.
         """
         values = asdict(self)
-        return (
-            values
-            if self.pairs != "largest"
-            else {name: value for name, value in values.items() if name != "pairs"}
-        )
+        if self.pairs == "largest":
+            del values["pairs"]
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Settings:
@@ -104,9 +102,8 @@ class Settings:
         )
 
 
-MOST = (
-    1000  # largest samples, trials and steps: more means a damaged file, and would exhaust memory
-)
+# largest samples, trials and steps: more means a damaged file, and would exhaust memory
+MOST = 1000
 _KINDS: dict[str, Any] = {  # allowed texts, or the smallest and the largest number
     "variant": ("findnemo", "paper", "released"),
     "similarity": ("ssim", "ms-ssim"),
