@@ -138,9 +138,7 @@ def list_text(listed: Discoveries, captions: Sequence[Caption], q: Mapping[int, 
 def show_caption(
     run: Run, captions: Sequence[Caption], caption: Caption, q: float | None = None
 ) -> None:
-    """Show everything a run knows about one caption: verdict, measurements before and after,
-    neurons, picture.
-    """
+    """Show what a run knows about a caption: verdict, values before and after, neurons, picture."""
     from findnemo.report.sentences import of_caption
     from findnemo.runs._tried import verdicts
     from findnemo.runs.overview import value_layers

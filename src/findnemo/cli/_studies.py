@@ -113,9 +113,7 @@ def compare(
 
 
 def _reasons(caption: Any, stage_of: str) -> str:
-    """Why mitigations, whose stages begin with `stage_of`, failed on a caption; empty if none
-    did.
-    """
+    """Why mitigations, of stages that begin with `stage_of`, failed on a caption; or empty."""
     return "; ".join(
         f"{stage.removeprefix(stage_of)}: {reason}"
         for stage, reason in caption.failed.items()

@@ -171,9 +171,7 @@ def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
 
 
 def _refuse_miss(detecting: Detecting) -> None:
-    """Raises InputError for an invalid share of lost memories, or one that the other options
-    forbid.
-    """
+    """Raises InputError for an invalid share of lost memories, or one that `fdr` forbids."""
     if detecting.miss is None:
         return
     if not 0 <= detecting.miss < 1:
@@ -209,9 +207,7 @@ def _miss(asked: Ready, calibration: Calibration) -> float | None:
 
 
 def _tell_promise(miss: float | None, calibration: Calibration, listener: Listener) -> None:
-    """Say if the hold-out captions are too few for the share of memories that an early end may
-    lose.
-    """
+    """Say if the hold-out captions are too few for the share of memories that may be lost."""
     if miss and not promised(calibration.trajectories, miss):
         listener.say(
             "detection ends early only for captions that can no longer reach tau: to end it for"

@@ -111,7 +111,8 @@ def in_order(
     if found is None:
         return None
     # siblings are as many as requested, without randomly drawn captions
-    return found.order(0)[:most] if memories else found.order(), found.distinct()
+    order = found.order(0)[:most] if memories else found.order()
+    return order, found.distinct()
 
 
 def _rows(table: Any) -> int:
@@ -120,9 +121,7 @@ def _rows(table: Any) -> int:
 
 
 def _score(pool: Pool, ordinary: Sequence[str], memories: Memories) -> Score:
-    """A function that says how likely captions are, computed in this process or by a worker that
-    has the model.
-    """
+    """How likely captions are, computed in this process or by a worker that has the model."""
     if isinstance(pool, Serial):
         return scorer(pool.model, ordinary, memories)
     step = partial(_scored, ordinary=ordinary, memories=memories)
@@ -130,9 +129,7 @@ def _score(pool: Pool, ordinary: Sequence[str], memories: Memories) -> Score:
 
 
 def scorer(model: Any, ordinary: Sequence[str], memories: Memories) -> Drives | Unusual:
-    """How strongly a caption drives the neurons of memories; without memories, how unusual it
-    is.
-    """
+    """How strongly a caption drives the neurons of memories; without any, how unusual it is."""
     return Drives(model, memories, ordinary) if memories else Unusual(model, ordinary)
 
 
@@ -158,8 +155,7 @@ def keep_order(
     meter: Meter,
     listener: Listener,
 ) -> None:
-    """After detection, keep what was found within the budget, or which captions are like the
-    memories.
+    """After detection, keep what the budget has found, or which captions are like the memories.
 
     `captions`: number of different ones in the table.
     """
