@@ -15,20 +15,11 @@ from findnemo.cli._streams import shown
 if TYPE_CHECKING:
     from findnemo.runs import Caption, Run
 
-COLOURS = {
-    "good": "green",
-    "open": "yellow",
-    "bad": "red",
-    "": "dim",
-}  # tone of a standing -> colour
+# tone of a standing -> colour
+COLOURS = {"good": "green", "open": "yellow", "bad": "red", "": "dim"}
 MOST_LAYERS = 8  # layers counted one by one, at most
-SIDES: tuple[Any, ...] = (
-    "left",
-    "right",
-    "right",
-    "right",
-    "left",
-)  # alignment of the cells of a caption
+# alignment of the cells of a caption
+SIDES: tuple[Any, ...] = ("left", "right", "right", "right", "left")
 OTHERS = 8  # captions that are not memorized, in the table, at most
 ROOM = 20  # least number of visible characters of a caption
 GIVE_WAY = (0, 3)  # columns to omit for that, in this order
@@ -51,7 +42,8 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
     """
     from findnemo.runs.standing import said, standing
 
-    heads = ("type", "score", "copies", _where(layers), "standing")
+    off = "off by layer" if len(layers) <= MOST_LAYERS else "off: down, mid, up"
+    heads = ("type", "score", "copies", off, "standing")
     lines = [(standing(c), (c.type or "", *_cells(c, layers), said(c))) for c in captions]
     columns = list(zip(heads, *(rest for _, rest in lines), strict=True))
     widths = {column[0]: max(map(len, map(shown, column))) for column in columns}
@@ -67,10 +59,6 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
         kept = [plain(cell) for head, cell in zip(heads, cells, strict=True) if head in widths]
         table.add_row(plain(caption.text), *kept[:-1], coloured(stands, kept[-1]))
     return table
-
-
-def _where(layers: Sequence[str]) -> str:
-    return "off by layer" if len(layers) <= MOST_LAYERS else "off: down, mid, up"
 
 
 def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:

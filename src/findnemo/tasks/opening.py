@@ -181,12 +181,11 @@ def captions_of(prompts: Any) -> Captions:
     return prompts if isinstance(prompts, Captions) else Captions(prompts)
 
 
-def table_of(prompts: Any, model: Any, listener: Listener) -> Any:
+def table_of(given: Captions, model: Any, listener: Listener) -> Any:
     """A table of captions of any length, checked from the first row to the last.
 
-    Without `prompts`, the captions of a shipped model.
+    Without a source, the captions of a shipped model.
     """
-    given = captions_of(prompts)
     if given.source is None:
         return demo_table(model, given.limit)
     if not isinstance(given.source, (str, Path)):
@@ -208,10 +207,10 @@ def read_table(prompts: Any, listener: Listener) -> PromptTable:
     return table.limit(given.limit)
 
 
-def folder_of(prompts: Any) -> Path:
+def folder_of(given: Captions) -> Path:
     """The folder of pictures that a table names by relative paths: its own."""
-    source = captions_of(prompts).source
-    return Path(source if isinstance(source, (str, Path)) else "").absolute().parent
+    source = given.source if isinstance(given.source, (str, Path)) else ""
+    return Path(source).absolute().parent
 
 
 def demo_table(model: Any, limit: int | None) -> PromptTable:

@@ -17,14 +17,14 @@ from findnemo.errors import InputError, MismatchError
 from findnemo.images import check_images
 from findnemo.localization import ONE_STEP
 from findnemo.passes import group_size
-from findnemo.prompts import repeated
+from findnemo.prompts import PromptTable, repeated
 from findnemo.runs import Plan, Pool, Run, Shard, Work, answer, ask_all, enter, start, write_results
 from findnemo.runs.judging import judge_anew
 from findnemo.runs.ranking import Meter, Ranked
 from findnemo.runs.store import kept_settings
 from findnemo.runs.track import check_tracker, track
 from findnemo.runs.trust import vouch
-from findnemo.settings import Settings, settings_for
+from findnemo.settings import settings_for
 from findnemo.stats.rates import holdout_needed, least_listed
 from findnemo.tasks.calibrating import Holdout, given_calibration, own_calibration
 from findnemo.tasks.listening import Listener
@@ -50,7 +50,6 @@ from findnemo.tasks.opening import (
 )
 from findnemo.tasks.options import Detecting, Localizing, Output, Pictures
 from findnemo.tasks.ranking import (
-    as_table,
     check_order,
     in_order,
     is_ordered,
@@ -141,7 +140,8 @@ def ready(request: Request, listener: Listener) -> Ready:
     if calibration is None:
         apart = holdout_of(detecting, given.column, model, listener)
         bystanders = apart if detecting.holdout is not None else None
-        calibration = Holdout(apart, _settings(detecting, localizing))
+        variant = detecting.variant or ("paper" if localizing.search in ONE_STEP else "findnemo")
+        calibration = Holdout(apart, settings_for(variant, detecting.seed or 0))
     plan = plan_for(model, localizing, pictures, calibration.settings.seed)
     plan = gentle(plan, localizing, model, given.column, bystanders, listener)
     plan = as_begun(plan, out, request.pictures)
@@ -216,11 +216,6 @@ def _tell_promise(miss: float | None, calibration: Calibration, listener: Listen
         )
 
 
-def _settings(detecting: Detecting, localizing: Localizing) -> Settings:
-    variant = detecting.variant or ("paper" if localizing.search in ONE_STEP else "findnemo")
-    return settings_for(variant, detecting.seed or 0)
-
-
 def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Listener) -> Run:
     """Run stages with an existing calibration. Returns the run, open for reading.
 
@@ -250,7 +245,7 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
                 run.unlock()
                 return run
             order, different = found
-            table = as_table(table, order)
+            table = PromptTable(table.source, tuple(one.prompt for one in order))
         if table is None:
             ask_all(run)
         else:

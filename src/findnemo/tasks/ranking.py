@@ -140,11 +140,6 @@ def _scored(
     return [score(texts).tolist() for texts in items]
 
 
-def as_table(table: Any, order: Sequence[Ranked]) -> PromptTable:
-    """The captions of an order, as a table of the same source."""
-    return PromptTable(table.source, tuple(one.prompt for one in order))
-
-
 def keep_order(
     run: Run,
     pool: Pool,
