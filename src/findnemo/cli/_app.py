@@ -33,10 +33,8 @@ from findnemo.tasks.options import Captions, Workers
 
 app = typer.Typer(
     name="findnemo",
-    help=(
-        "Find the neurons with which a text-to-image diffusion model memorizes training"
-        " images, and switch them off."
-    ),
+    help="Find the neurons with which a text-to-image diffusion model memorizes training"
+    " images, and switch them off.",
     epilog=(
         "Start with: `findnemo demo`. Completion for your shell: `findnemo --install-completion`."
     ),

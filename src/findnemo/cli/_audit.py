@@ -159,11 +159,9 @@ def detect(
     detector: Annotated[
         str | None,
         typer.Option(
-            help=(
-                "Compare detectors instead: agreement, ssim, magnitude, entropy-d, entropy-e,"
-                " one-step, edges, bright-ending, anisotropy, sharpness, curvature, dsm, dsm-1,"
-                " latent-updates." + also("detectors")
-            )
+            help="Compare detectors instead: agreement, ssim, magnitude, entropy-d, entropy-e,"
+            " one-step, edges, bright-ending, anisotropy, sharpness, curvature, dsm, dsm-1,"
+            " latent-updates." + also("detectors")
         ),
     ] = None,
     pictures: Annotated[

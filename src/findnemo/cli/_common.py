@@ -38,10 +38,8 @@ PromptsOpt = Annotated[
     typer.Option(
         "--prompts",
         "-p",
-        help=(
-            "Captions: CSV, TSV, Parquet, JSON(L) or text; - for standard input, hf:OWNER/NAME"
-            " for a data set; 'demo' has its own."
-        ),
+        help="Captions: CSV, TSV, Parquet, JSON(L) or text; - for standard input, hf:OWNER/NAME"
+        " for a data set; 'demo' has its own.",
     ),
 ]
 OutOpt = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
@@ -54,10 +52,8 @@ FailOpt = Annotated[
     bool,
     typer.Option(
         "--fail-on-memorized",
-        help=(
-            "Exit with status 1 if a caption is memorized, or if it is over the threshold and no"
-            " images clear it."
-        ),
+        help="Exit with status 1 if a caption is memorized, or if it is over the threshold and no"
+        " images clear it.",
     ),
 ]
 

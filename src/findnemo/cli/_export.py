@@ -31,12 +31,10 @@ def export(
     to: Annotated[
         list[str] | None,
         typer.Option(
-            help=(
-                "checkpoint (default): a diffusers directory. file: one .safetensors file, for"
-                " ComfyUI. lora, kohya: the edit alone as a LoRA, for diffusers or ComfyUI."
-                " adapter, adapter-kohya: your LoRA, cleaned, for diffusers or ComfyUI. neurons:"
-                " JSON. card: a section for the model card. You can repeat the option."
-            )
+            help="checkpoint (default): a diffusers directory. file: one .safetensors file, for"
+            " ComfyUI. lora, kohya: the edit alone as a LoRA, for diffusers or ComfyUI."
+            " adapter, adapter-kohya: your LoRA, cleaned, for diffusers or ComfyUI. neurons:"
+            " JSON. card: a section for the model card. You can repeat the option."
         ),
     ] = None,
     out: Annotated[
@@ -51,19 +49,15 @@ def export(
         str | None,
         typer.Option(
             metavar="REPO_ID",
-            help=(
-                "With --to card: write the section into the model card of this repository on the hub,"
-                " not into a file."
-            ),
+            help="With --to card: write the section into the model card of this repository on the hub,"
+            " not into a file.",
         ),
     ] = None,
     check: Annotated[
         Path | None,
         typer.Option(
-            help=(
-                "Write nothing: compare an export, weight by weight, with what it should be: the"
-                " audited model with its neurons off, or the model of --take."
-            ),
+            help="Write nothing: compare an export, weight by weight, with what it should be: the"
+            " audited model with its neurons off, or the model of --take.",
             rich_help_panel="Output",
         ),
     ] = None,
@@ -73,10 +67,8 @@ def export(
     dtype: Annotated[
         str | None,
         typer.Option(
-            help=(
-                "dtype of the written weights: float32, float16 or bfloat16. Default: that of the"
-                " model's files, whatever dtype the run computed in (lora, kohya: float32)."
-            )
+            help="dtype of the written weights: float32, float16 or bfloat16. Default: that of the"
+            " model's files, whatever dtype the run computed in (lora, kohya: float32)."
         ),
     ] = None,
     quiet: QuietOpt = False,

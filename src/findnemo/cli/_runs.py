@@ -24,9 +24,7 @@ def inspect(
     fdr: Annotated[
         float | None,
         typer.Option(
-            help=(
-                "List the captions at this false discovery rate (default: the run's, if it has one)."
-            )
+            help="List the captions at this false discovery rate (default: the run's, if it has one)."
         ),
     ] = None,
     json: JsonOpt = False,
@@ -128,10 +126,8 @@ def report(
         bool,
         typer.Option(
             "--evidence",
-            help=(
-                "Write an evidence pack instead: attack classes, what was executed, figures and"
-                " hashes, as a page and as JSON."
-            ),
+            help="Write an evidence pack instead: attack classes, what was executed, figures and"
+            " hashes, as a page and as JSON.",
         ),
     ] = False,
     release: Annotated[

@@ -126,10 +126,8 @@ def study(
     name: Annotated[
         str | None,
         typer.Argument(
-            help=(
-                f"all, or names separated by commas: {', '.join(STUDIES)}. These work on finished"
-                f" images: {', '.join(name for name, of in STUDIES.items() if of.pictured)}."
-            )
+            help=f"all, or names separated by commas: {', '.join(STUDIES)}. These work on finished"
+            f" images: {', '.join(name for name, of in STUDIES.items() if of.pictured)}."
         ),
     ] = None,
     run: Annotated[Path | None, typer.Argument(help="A run directory.", metavar="RUN")] = None,

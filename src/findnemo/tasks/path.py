@@ -229,9 +229,8 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
     order: list[Ranked] | None = None
     if is_ordered(detecting):
         check_order(pool, calibration, detecting)
-    judges = judges_of(
-        model.source, plan.judges
-    )  # if one cannot be opened, the run does not change
+    # if one cannot be opened, the run does not change
+    judges = judges_of(model.source, plan.judges)
     run = start(output.path, model, calibration, plan, asked.part, output.wait, listener.say)
     try:
         if asked.about is not None:
