@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from findnemo.cli._progress import Watch, watching
-from findnemo.cli._streams import encoding_of, shown
+from findnemo.cli._streams import output_encoding, shown
 from findnemo.files.secrets import hidden
 from findnemo.runtime.quiet import quiet_libraries
 
@@ -98,7 +98,7 @@ def plain(text: str) -> str:
 
 def print_json(value: Any) -> None:
     """Print JSON that can be read back in any encoding of standard output: ASCII unless UTF-8."""
-    text = json.dumps(value, indent=1, ensure_ascii=encoding_of(sys.stdout) != "utf-8")
+    text = json.dumps(value, indent=1, ensure_ascii=output_encoding() != "utf-8")
     # half of a surrogate pair becomes its JSON escape
     sys.stdout.write(shown(text) + "\n")
 

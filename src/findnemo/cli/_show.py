@@ -26,11 +26,11 @@ GIVE_WAY = (0, 3)  # columns to omit for that, in this order
 LEAST = 12  # characters of a caption in the narrowest terminal
 
 
-def coloured(stands: str, text: str | None = None) -> str:
-    """A text, by default the word itself, in the colour of a standing."""
+def coloured(stands: str, text: str) -> str:
+    """A text in the colour of a standing."""
     from findnemo.runs.standing import WORDS
 
-    return f"[{COLOURS[WORDS[stands].tone]}]{stands if text is None else text}[/]"
+    return f"[{COLOURS[WORDS[stands].tone]}]{text}[/]"
 
 
 def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:

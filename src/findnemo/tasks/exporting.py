@@ -196,12 +196,6 @@ def _said_of(path: Path, selecting: Selecting, forms: Iterable[str] = ()) -> str
             f"--take writes a LoRA as it is, which {other[0]} is not: add --to adapter,"
             " adapter-kohya or card"
         )
-    with Run.open(folder_of_variant(path, name)) as variant:
-        if variant.meta("source") is None:
-            raise InputError(
-                f"{variant.path} was made by an older findnemo and does not know its file: call the"
-                " audit again, it keeps all images"
-            )
     return variant_told(about or {}, name)
 
 
