@@ -61,8 +61,8 @@ def benchmark(
     suite: Annotated[
         Path | None,
         typer.Option(
-            help="Score the trained models in this folder, or the one model that it holds, instead of"
-            " the shipped model."
+            help="Score the trained models in this folder, or the one model that it holds, instead"
+            " of the shipped model."
         ),
     ] = None,
     train: Annotated[

@@ -49,8 +49,8 @@ def export(
         str | None,
         typer.Option(
             metavar="REPO_ID",
-            help="With --to card: write the section into the model card of this repository on the hub,"
-            " not into a file.",
+            help="With --to card: write the section into the model card of this repository on the"
+            " hub, not into a file.",
         ),
     ] = None,
     check: Annotated[

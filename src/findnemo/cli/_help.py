@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import typer
@@ -33,7 +34,7 @@ PANELS: dict[str, type] = {
     "Devices": options.Workers,
     OUTPUT: options.Output,
 }
-# panels of options without a group, or in a panel other than their group's
+# panels of options in a panel other than their group's, or other than OUTPUT without a group
 ELSEWHERE = {
     "prompts": "What is audited",
     "holdout": "What is audited",
@@ -44,8 +45,6 @@ ELSEWHERE = {
     "force": OUTPUT,
     "import_statistics": "Threshold",
     "tau": "Threshold",
-    "out": OUTPUT,
-    "help": OUTPUT,
 }
 # options that `--help` omits
 RARE = frozenset(
@@ -71,8 +70,10 @@ GROUPS = {  # the commands in the order of `findnemo --help`
 
 def panel_of(name: str) -> str:
     """The panel of an option, by its name in Python."""
-    own = (panel for panel, group in PANELS.items() if name in group.__dataclass_fields__)
-    return ELSEWHERE.get(name) or next(own, OUTPUT)
+    for panel, group in PANELS.items():
+        if name in (field.name for field in dataclasses.fields(group)):
+            return ELSEWHERE.get(name, panel)
+    return ELSEWHERE.get(name, OUTPUT)
 
 
 WHOLE = f"{__name__}.whole"  # key of the context: show all options

@@ -24,7 +24,8 @@ def inspect(
     fdr: Annotated[
         float | None,
         typer.Option(
-            help="List the captions at this false discovery rate (default: the run's, if it has one)."
+            help="List the captions at this false discovery rate (default: the run's, if it has"
+            " one)."
         ),
     ] = None,
     json: JsonOpt = False,
