@@ -53,35 +53,22 @@ if TYPE_CHECKING:
     from findnemo.tasks import study as study
     from findnemo.verification import verify as verify
 
-_HOME = {
-    "Calibration": "calibration",
-    "activations": "calibration",
-    "calibrate": "calibration",
-    "import_statistics": "calibration",
-    "score": "passes",
-    "Detection": "detection",
-    "detect": "detection",
-    "detect_many": "detection",
-    "compiled": "passes",
-    "deactivate": "edits",
-    "prune": "edits",
-    "save_lora": "edits",
-    "FindnemoError": "errors",
-    "ImageSettings": "images",
-    "generate": "images",
-    "Localization": "localization",
-    "localize": "localization",
-    "Model": "models",
-    "load": "models",
-    "NeuronSet": "neurons",
-    "read_prompts": "prompts",
-    "Settings": "settings",
-    "audit": "tasks",
-    "compare": "tasks",
-    "harden": "tasks",
-    "study": "tasks",
-    "verify": "verification",
+_HOMES = {
+    "calibration": ("Calibration", "activations", "calibrate", "import_statistics"),
+    "detection": ("Detection", "detect", "detect_many"),
+    "edits": ("deactivate", "prune", "save_lora"),
+    "errors": ("FindnemoError",),
+    "images": ("ImageSettings", "generate"),
+    "localization": ("Localization", "localize"),
+    "models": ("Model", "load"),
+    "neurons": ("NeuronSet",),
+    "passes": ("compiled", "score"),
+    "prompts": ("read_prompts",),
+    "settings": ("Settings",),
+    "tasks": ("audit", "compare", "harden", "study"),
+    "verification": ("verify",),
 }
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 _MODULES = ("app", "demo", "export", "tasks")
 

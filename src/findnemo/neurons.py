@@ -115,10 +115,9 @@ class NeuronSet:
         that.
         """
         path = Path(path)
-        about = {
-            "format": "findnemo.neurons.1",
-            **({} if self._model is None else {"model": self._model}),
-        }
+        about = {"format": "findnemo.neurons.1"}
+        if self._model is not None:
+            about["model"] = self._model
         if path.suffix == ".safetensors":
             import torch
 
@@ -140,10 +139,9 @@ class NeuronSet:
         Raises `InputError` for any other file, and for more than 16 MiB.
         """
         path = checked(path, JSON_BYTES)
+        read = _read_tensors if path.suffix == ".safetensors" else _read_json
         try:
-            return cls(
-                *(_read_tensors(path) if path.suffix == ".safetensors" else _read_json(path))
-            )
+            return cls(*read(path))
         except (OSError, ValueError, RecursionError, InputError) as error:
             raise InputError(
                 f"{path} is not a neuron file (JSON with a 'layers' object, or safetensors):"

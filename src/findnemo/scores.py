@@ -32,9 +32,8 @@ CONSTANT = (
     " says nothing of an image at this timestep; check the checkpoint and its scheduler"
     " (prediction_type, rescale_betas_zero_snr), or load it with dtype float32"
 )
-ROUNDING = (
-    4 * torch.finfo(torch.float32).eps
-)  # relative spread of a map below which it has no content
+# relative spread of a map below which it has no content
+ROUNDING = 4 * torch.finfo(torch.float32).eps
 
 
 def minmax(delta: Tensor, per_channel: bool = False, strict: bool = True) -> Tensor:
@@ -81,15 +80,11 @@ def fault(deltas: Tensor) -> str | None:
     return CONSTANT if deltas.isinf().any() else None
 
 
-def _window(x: Tensor) -> Tensor:
-    at = torch.arange(WINDOW, device=x.device, dtype=torch.float32) - WINDOW // 2
-    kernel = torch.exp(-(at**2) / (2 * SIGMA**2))
-    return kernel / kernel.sum()
-
-
 def _blur(x: Tensor) -> Tensor:
     """Gaussian-weighted local mean, (N, C, H, W) -> (N, C, H-10, W-10)."""
-    kernel = _window(x)
+    at = torch.arange(WINDOW, device=x.device, dtype=torch.float32) - WINDOW // 2
+    kernel = torch.exp(-(at**2) / (2 * SIGMA**2))
+    kernel = kernel / kernel.sum()
     channels = x.shape[1]
     x = F.conv2d(x, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
     return F.conv2d(x, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
@@ -160,9 +155,8 @@ def ms_ssim(x: Tensor, y: Tensor, together: int | None = None) -> Tensor:
     >>> torch.allclose(ms_ssim(x, y, together=2)[:2], ms_ssim(x[:2], y[:2]))
     True
     """
-    _check(
-        x.shape, WINDOW * 2 ** (len(MS_WEIGHTS) - 1), "MS-SSIM"
-    )  # halved twice, the window must still fit
+    # halved twice, the window must still fit
+    _check(x.shape, WINDOW * 2 ** (len(MS_WEIGHTS) - 1), "MS-SSIM")
     x, y, result = x.float(), y.float(), x.new_ones(len(x), dtype=torch.float32)
     for scale, weight in enumerate(MS_WEIGHTS):
         last = scale == len(MS_WEIGHTS) - 1

@@ -64,8 +64,9 @@ class Settings:
     def __post_init__(self) -> None:
         """Raises InputError naming a value with which no score can be computed."""
         for name, kind in _KINDS.items():
-            if not _fits(getattr(self, name), kind):
-                raise InputError(f"settings cannot have {name} {getattr(self, name)!r:.60}")
+            value = getattr(self, name)
+            if type(value) is not type(kind[0]) or value not in kind:
+                raise InputError(f"settings cannot have {name} {value!r:.60}")
         if self.guidance is not None and not (
             type(self.guidance) in (int, float) and abs(self.guidance) <= MOST
         ):
@@ -78,11 +79,9 @@ class Settings:
         valid.
         """
         values = asdict(self)
-        return (
-            values
-            if self.pairs != "largest"
-            else {name: value for name, value in values.items() if name != "pairs"}
-        )
+        if self.pairs == "largest":
+            del values["pairs"]
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Settings:
@@ -104,26 +103,20 @@ class Settings:
         )
 
 
-MOST = (
-    1000  # largest samples, trials and steps: more means a damaged file, and would exhaust memory
-)
+# largest samples, trials and steps: more means a damaged file, and would exhaust memory
+MOST = 1000
 _KINDS: dict[str, Any] = {  # allowed texts, or the smallest and the largest number
     "variant": ("findnemo", "paper", "released"),
     "similarity": ("ssim", "ms-ssim"),
     "pairs": ("largest", "mean"),
-    **{"per_channel": (False, True), "reverse": (False, True)},
-    **{
-        "steps": range(1, MOST + 1),
-        "timestep": range(MOST),
-        "trials": range(MOST + 1),
-        "samples": range(2, MOST + 1),
-    },
+    "per_channel": (False, True),
+    "reverse": (False, True),
+    "steps": range(1, MOST + 1),
+    "timestep": range(MOST),
+    "trials": range(MOST + 1),
+    "samples": range(2, MOST + 1),
     "seed": range(-(2**63), 2**63),
 }
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    return type(value) is type(kind[0]) and value in kind
 
 
 PAPER = Settings()

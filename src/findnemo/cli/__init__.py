@@ -16,7 +16,6 @@ from types import FrameType
 ISSUES = "https://github.com/findnemo/findnemo/issues"
 STOPPED = (130, 143)  # exit status after Ctrl-C and after SIGTERM
 SAID = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-EXPECTED = (OSError,)  # missing paths, no permission, a full disk
 
 
 def main() -> None:
@@ -84,7 +83,8 @@ def _line(error: Exception) -> str:
     from findnemo.cli._common import plain
     from findnemo.errors import FindnemoError
 
-    if isinstance(error, (FindnemoError, *EXPECTED)):
+    # missing paths, no permission, a full disk
+    if isinstance(error, (FindnemoError, OSError)):
         return plain(str(error))
     what = plain(f"{type(error).__name__}: {error}")
     return (
@@ -94,9 +94,7 @@ def _line(error: Exception) -> str:
 
 
 def _traceback() -> str:
-    """The traceback of the current error, without control characters (it may contain a caption) and
-    secrets.
-    """
+    """The traceback of the current error, without secrets and control characters (of captions)."""
     import traceback
 
     from findnemo.files.secrets import hidden

@@ -15,7 +15,6 @@ from findnemo.cli._common import (
     PLAIN,
     Global,
     JsonOpt,
-    LimitOpt,
     OutOpt,
     QuietOpt,
     listening,
@@ -30,14 +29,12 @@ from findnemo.cli._serve import app as serve
 from findnemo.cli._studies import compare, study
 from findnemo.cli._watch import watch
 from findnemo.errors import FAILED, InputError
-from findnemo.tasks.options import Workers
+from findnemo.tasks.options import Captions, Workers
 
 app = typer.Typer(
     name="findnemo",
-    help=(
-        "Find the neurons with which a text-to-image diffusion model memorizes training"
-        " images, and switch them off."
-    ),
+    help="Find the neurons with which a text-to-image diffusion model memorizes training"
+    " images, and switch them off.",
     epilog=(
         "Start with: `findnemo demo`. Completion for your shell: `findnemo --install-completion`."
     ),
@@ -71,7 +68,7 @@ def options(
         context.obj.debug = debug
 
 
-@grouped(workers=("workers", "ray"))
+@grouped(captions=("column", "shard"), workers=("workers", "ray"))
 def demo(
     out: OutOpt = Path("findnemo-demo"),
     check: Annotated[
@@ -85,7 +82,7 @@ def demo(
             " planted.",
         ),
     ] = False,
-    limit: LimitOpt = None,
+    captions: Captions = Captions(),
     workers: Workers = Workers(),
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -109,10 +106,9 @@ def demo(
 
     if not check:
         place = "demo-natural" if natural else "demo"
-        table = tasks.Captions(limit=limit)
         with listening(quiet) as listener:
             detecting = tasks.Detecting(calibration=shipped.calibration(place, "findnemo"))
-            run = tasks.audit(place, table, out, detecting, workers=workers, listener=listener)
+            run = tasks.audit(place, captions, out, detecting, workers=workers, listener=listener)
         show_result(run, False, json, quiet)
         return
     if natural:
@@ -124,7 +120,7 @@ def demo(
     from findnemo.tasks.opening import at_work
 
     with listening(quiet) as listener, at_work("demo", workers, listener) as pool:
-        figures = check_demo(pool.model, listener.progress, limit)
+        figures = check_demo(pool.model, listener.progress, captions.limit)
     if json:
         print_json([f.to_json() for f in figures])
     else:

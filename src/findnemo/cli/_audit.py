@@ -159,11 +159,9 @@ def detect(
     detector: Annotated[
         str | None,
         typer.Option(
-            help=(
-                "Compare detectors instead: agreement, ssim, magnitude, entropy-d, entropy-e,"
-                " one-step, edges, bright-ending, anisotropy, sharpness, curvature, dsm, dsm-1,"
-                " latent-updates." + also("detectors")
-            )
+            help="Compare detectors instead: agreement, ssim, magnitude, entropy-d, entropy-e,"
+            " one-step, edges, bright-ending, anisotropy, sharpness, curvature, dsm, dsm-1,"
+            " latent-updates." + also("detectors")
         ),
     ] = None,
     pictures: Annotated[
@@ -312,30 +310,27 @@ def audit(
     from findnemo import tasks
 
     place = replace(source, place=model)
-    table: Captions | FineTune = replace(captions, source=prompts)
-    if tuned.train_images is None:
-        refuse_without_pictures(tuned)
-    else:
-        table = fine_tune_of(tuned, replace(captions, source=prompts))
+    table = audited_of(tuned, replace(captions, source=prompts))
     where = replace(output, path=out)
     with listening(quiet) as listener:
         run = tasks.audit(place, table, where, detecting, localizing, pictures, workers, listener)
     show_result(run, fail_on_memorized, json, quiet)
 
 
-def fine_tune_of(tuned: FineTune, table: Captions) -> FineTune:
-    """The fine-tune to audit, with further captions, if any."""
+def audited_of(tuned: FineTune, table: Captions) -> Captions | FineTune:
+    """The captions to audit; with training pictures the fine-tune, and further captions, if any.
+
+    Raises InputError for an option that does nothing with, or without, training pictures.
+    """
+    if tuned.train_images is None:
+        for field in fields(FineTune):
+            if getattr(tuned, field.name) != field.default:
+                raise InputError(f"--{field.name.replace('_', '-')} goes with --train-images DIR")
+        return table
     if table.shard is not None:
         raise InputError("--shard does nothing with --train-images: leave one of them out")
     prompts = None if table.source is None else replace(table, limit=None)
     return replace(tuned, prompts=prompts, column=table.column, limit=table.limit)
-
-
-def refuse_without_pictures(tuned: FineTune) -> None:
-    """Raises InputError for an option that does nothing without training pictures."""
-    for field in fields(FineTune):
-        if getattr(tuned, field.name) != field.default:
-            raise InputError(f"--{field.name.replace('_', '-')} goes with --train-images DIR")
 
 
 def show_result(run: Run, fail: bool, json: bool, quiet: bool) -> None:

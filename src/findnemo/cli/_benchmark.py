@@ -13,7 +13,6 @@ import typer
 from findnemo.cli._common import (
     LOOSE,
     JsonOpt,
-    LimitOpt,
     OutOpt,
     QuietOpt,
     plain,
@@ -24,7 +23,7 @@ from findnemo.cli._common import (
 )
 from findnemo.cli._options import grouped
 from findnemo.runtime.quiet import quiet_libraries
-from findnemo.tasks.options import Workers
+from findnemo.tasks.options import Captions, Workers
 
 SHOWN = {  # figure -> its head in the table, and whether to show its interval
     "precision": ("precision", True),
@@ -48,7 +47,7 @@ NATURAL = "See docs/benchmark.md"
 PLANTED = "Planted memories are not natural ones; see docs/benchmark.md"
 
 
-@grouped(workers=("workers", "ray"))
+@grouped(captions=("column", "shard"), workers=("workers", "ray"))
 def benchmark(
     out: OutOpt = Path("findnemo-benchmark"),
     natural: Annotated[
@@ -62,10 +61,8 @@ def benchmark(
     suite: Annotated[
         Path | None,
         typer.Option(
-            help=(
-                "Score the trained models in this folder, or the one model that it holds, instead of"
-                " the shipped model."
-            )
+            help="Score the trained models in this folder, or the one model that it holds, instead"
+            " of the shipped model."
         ),
     ] = None,
     train: Annotated[
@@ -93,7 +90,7 @@ def benchmark(
     kinds: Annotated[
         bool, typer.Option("--kinds", help="Also show precision and recall by kind of memory.")
     ] = False,
-    limit: LimitOpt = None,
+    captions: Captions = Captions(),
     workers: Workers = Workers(),
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -145,7 +142,9 @@ def benchmark(
         file = out / ("natural.json" if natural else "results.json")
         with watched(quiet or json) as watch:
             update = None if watch is None else watch.stage
-            own = api.run(file, suite, chosen, answers, limit, update, natural, workers.threads)
+            own = api.run(
+                file, suite, chosen, answers, captions.limit, update, natural, workers.threads
+            )
         results = Results.over(own, shipped(version))
     if json:
         print_json(table.to_json(results))
@@ -154,9 +153,7 @@ def benchmark(
 
 
 def show(results: Any, kinds: bool) -> None:
-    """Show two tables of methods: for held-out members, and for those on which methods were
-    tuned.
-    """
+    """Show two tables of methods: for held-out members, and for those they were tuned on."""
     from findnemo.benchmark import NATURAL_VERSION, table
 
     natural = results.suite == NATURAL_VERSION

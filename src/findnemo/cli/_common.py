@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from findnemo.cli._progress import Watch, watching
-from findnemo.cli._streams import encoding_of, shown
+from findnemo.cli._streams import output_encoding, shown
 from findnemo.files.secrets import hidden
 from findnemo.runtime.quiet import quiet_libraries
 
@@ -38,17 +38,12 @@ PromptsOpt = Annotated[
     typer.Option(
         "--prompts",
         "-p",
-        help=(
-            "Captions: CSV, TSV, Parquet, JSON(L) or text; - for standard input, hf:OWNER/NAME"
-            " for a data set; 'demo' has its own."
-        ),
+        help="Captions: CSV, TSV, Parquet, JSON(L) or text; - for standard input, hf:OWNER/NAME"
+        " for a data set; 'demo' has its own.",
     ),
 ]
 OutOpt = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
 RunArg = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
-LimitOpt = Annotated[
-    int | None, typer.Option(help="Use the first N captions of the table only.", min=1)
-]
 JsonOpt = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output.")
 ]
@@ -57,10 +52,8 @@ FailOpt = Annotated[
     bool,
     typer.Option(
         "--fail-on-memorized",
-        help=(
-            "Exit with status 1 if a caption is memorized, or if it is over the threshold and no"
-            " images clear it."
-        ),
+        help="Exit with status 1 if a caption is memorized, or if it is over the threshold and no"
+        " images clear it.",
     ),
 ]
 
@@ -97,19 +90,15 @@ def tell(text: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Text of unknown origin for a terminal: one line without control characters, markup and
-    secrets.
-    """
+    """Text of unknown origin for a terminal: one line, no control characters, markup or secrets."""
     from rich.markup import escape
 
     return escape("".join(c for c in shown(hidden(" ".join(text.split()))) if c.isprintable()))
 
 
 def print_json(value: Any) -> None:
-    """Print JSON that can be read back in any encoding of standard output: pure ASCII unless it is
-    UTF-8.
-    """
-    text = json.dumps(value, indent=1, ensure_ascii=encoding_of(sys.stdout) != "utf-8")
+    """Print JSON that can be read back in any encoding of standard output: ASCII unless UTF-8."""
+    text = json.dumps(value, indent=1, ensure_ascii=output_encoding() != "utf-8")
     # half of a surrogate pair becomes its JSON escape
     sys.stdout.write(shown(text) + "\n")
 

@@ -31,12 +31,10 @@ def export(
     to: Annotated[
         list[str] | None,
         typer.Option(
-            help=(
-                "checkpoint (default): a diffusers directory. file: one .safetensors file, for"
-                " ComfyUI. lora, kohya: the edit alone as a LoRA, for diffusers or ComfyUI."
-                " adapter, adapter-kohya: your LoRA, cleaned, for diffusers or ComfyUI. neurons:"
-                " JSON. card: a section for the model card. You can repeat the option."
-            )
+            help="checkpoint (default): a diffusers directory. file: one .safetensors file, for"
+            " ComfyUI. lora, kohya: the edit alone as a LoRA, for diffusers or ComfyUI."
+            " adapter, adapter-kohya: your LoRA, cleaned, for diffusers or ComfyUI. neurons:"
+            " JSON. card: a section for the model card. You can repeat the option."
         ),
     ] = None,
     out: Annotated[
@@ -51,19 +49,15 @@ def export(
         str | None,
         typer.Option(
             metavar="REPO_ID",
-            help=(
-                "With --to card: write the section into the model card of this repository on the hub,"
-                " not into a file."
-            ),
+            help="With --to card: write the section into the model card of this repository on the"
+            " hub, not into a file.",
         ),
     ] = None,
     check: Annotated[
         Path | None,
         typer.Option(
-            help=(
-                "Write nothing: compare an export, weight by weight, with what it should be: the"
-                " audited model with its neurons off, or the model of --take."
-            ),
+            help="Write nothing: compare an export, weight by weight, with what it should be: the"
+            " audited model with its neurons off, or the model of --take.",
             rich_help_panel="Output",
         ),
     ] = None,
@@ -73,10 +67,8 @@ def export(
     dtype: Annotated[
         str | None,
         typer.Option(
-            help=(
-                "dtype of the written weights: float32, float16 or bfloat16. Default: that of the"
-                " model's files, whatever dtype the run computed in (lora, kohya: float32)."
-            )
+            help="dtype of the written weights: float32, float16 or bfloat16. Default: that of the"
+            " model's files, whatever dtype the run computed in (lora, kohya: float32)."
         ),
     ] = None,
     quiet: QuietOpt = False,
@@ -111,21 +103,16 @@ def export(
         if check is not None:
             if to or out or push:
                 raise InputError("--check writes nothing: leave --to, --out and --push out")
-            wanted = selecting.take or "model with these neurons off"
             told = tasks.check_export(run, check, selecting, place, listener)
-            hint = (
-                "" if selecting.take else "; of a file written with --take NAME, give that here too"
-            )
-            _check(told, check, wanted, hint)
+            if told:
+                for line in told[:MOST]:
+                    warn(line)
+                wanted = selecting.take or "model with these neurons off"
+                hint = "; of a file written with --take NAME, give that here too"
+                warn(
+                    f"{check} is not the audited {wanted} (differences: {len(told)})"
+                    f"{'' if selecting.take else hint}"
+                )
+                raise typer.Exit(FAILED)
             return
         tasks.export(run, to or ("checkpoint",), out, selecting, place, push, force, listener)
-
-
-def _check(told: list[str], place: Path, wanted: str, hint: str) -> None:
-    """Report how an export differs from what it should be, and end with a failure if it does."""
-    if told:
-        for line in told[:MOST]:
-            warn(line)
-        more = f" (differences: {len(told)})"
-        warn(f"{place} is not the audited {wanted}{more}{hint}")
-        raise typer.Exit(FAILED)

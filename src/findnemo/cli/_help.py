@@ -18,23 +18,23 @@ from findnemo.tasks import options
 FEW = 12  # a command with at most so many arguments and options shows all
 EXAMPLES = 3  # examples in the short help of a command
 OUTPUT = "Output"
-# panels in the order of the help, each with its groups of `findnemo.tasks.options`
-PANELS: dict[str, tuple[type, ...]] = {
-    "What is audited": (options.Captions,),
-    "Which neurons": (options.Selecting,),
-    "Threshold": (options.Detecting,),
-    "Search": (options.Localizing,),
-    "Images and judges": (options.Pictures,),
-    "Attempts and attack": (options.Trying,),
-    "Hardening": (options.HardeningOptions,),
-    "Mitigations": (options.Comparing,),
-    "What studies use": (options.Studying,),
-    "A fine-tune": (options.FineTune,),
-    "The model": (options.Source,),
-    "Devices": (options.Workers,),
-    OUTPUT: (options.Output,),
+# panels in the order of the help, each with its group of `findnemo.tasks.options`
+PANELS: dict[str, type] = {
+    "What is audited": options.Captions,
+    "Which neurons": options.Selecting,
+    "Threshold": options.Detecting,
+    "Search": options.Localizing,
+    "Images and judges": options.Pictures,
+    "Attempts and attack": options.Trying,
+    "Hardening": options.HardeningOptions,
+    "Mitigations": options.Comparing,
+    "What studies use": options.Studying,
+    "A fine-tune": options.FineTune,
+    "The model": options.Source,
+    "Devices": options.Workers,
+    OUTPUT: options.Output,
 }
-# panels of options without a group, or in a panel other than their group's
+# panels of options in a panel other than their group's, or other than OUTPUT without a group
 ELSEWHERE = {
     "prompts": "What is audited",
     "holdout": "What is audited",
@@ -45,8 +45,6 @@ ELSEWHERE = {
     "force": OUTPUT,
     "import_statistics": "Threshold",
     "tau": "Threshold",
-    "out": OUTPUT,
-    "help": OUTPUT,
 }
 # options that `--help` omits
 RARE = frozenset(
@@ -72,8 +70,8 @@ GROUPS = {  # the commands in the order of `findnemo --help`
 
 def panel_of(name: str) -> str:
     """The panel of an option, by its name in Python."""
-    for panel, groups in PANELS.items():
-        if name in (field.name for of in groups for field in dataclasses.fields(of)):
+    for panel, group in PANELS.items():
+        if name in (field.name for field in dataclasses.fields(group)):
             return ELSEWHERE.get(name, panel)
     return ELSEWHERE.get(name, OUTPUT)
 

@@ -89,7 +89,10 @@ def _parameter(field: dataclasses.Field, group: Any) -> inspect.Parameter:
     """A field as an option, with the default of the `group` in the command's signature."""
     about = field.metadata
     kind = typing.get_type_hints(type(group))[field.name]
-    option = typer.Option(*about["flags"], help=about["help"], **about["limits"])
+    flags = about["flags"]
+    if field.default is False:
+        flags = (f"--{field.name.replace('_', '-')}",)
+    option = typer.Option(*flags, help=about["help"], **about["limits"])
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -138,17 +138,15 @@ def list_text(listed: Discoveries, captions: Sequence[Caption], q: Mapping[int, 
 def show_caption(
     run: Run, captions: Sequence[Caption], caption: Caption, q: float | None = None
 ) -> None:
-    """Show everything a run knows about one caption: verdict, measurements before and after,
-    neurons, picture.
-    """
+    """Show what a run knows about a caption: verdict, values before and after, neurons, picture."""
     from findnemo.report.sentences import of_caption
     from findnemo.runs._tried import verdicts
     from findnemo.runs.overview import value_layers
-    from findnemo.runs.standing import folder_of
+    from findnemo.runs.standing import folder_of, meaning, said, standing
     from findnemo.runs.why import why
 
     kind = f", type {plain(caption.type)}" if caption.type else ""
-    tell(verdict_of(caption))
+    tell(f"{coloured(standing(caption), said(caption))}: {meaning(caption)}")
     stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}{kind}")
     for line in (why(caption), work_of(caption, q)):
         if line:
@@ -172,13 +170,6 @@ def show_caption(
 def _show_rows(table: Table) -> None:
     if table.row_count:
         stdout.print(table)
-
-
-def verdict_of(caption: Caption) -> str:
-    """The standing of a caption, and its meaning."""
-    from findnemo.runs.standing import meaning, said, standing
-
-    return f"{coloured(standing(caption), said(caption))}: {meaning(caption)}"
 
 
 def work_of(caption: Caption, q: float | None = None) -> str:

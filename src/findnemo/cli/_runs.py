@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from findnemo.cli._common import JsonOpt, QuietOpt, RunArg, plain, print_json, say, stdout, warn
-from findnemo.errors import InputError
+from findnemo.errors import FAILED, InputError
+
+if TYPE_CHECKING:
+    from findnemo.runs import Run
+
+LISTED = 20  # differences of an evidence pack to list
 
 
 def inspect(
@@ -18,9 +24,8 @@ def inspect(
     fdr: Annotated[
         float | None,
         typer.Option(
-            help=(
-                "List the captions at this false discovery rate (default: the run's, if it has one)."
-            )
+            help="List the captions at this false discovery rate (default: the run's, if it has"
+            " one)."
         ),
     ] = None,
     json: JsonOpt = False,
@@ -122,10 +127,8 @@ def report(
         bool,
         typer.Option(
             "--evidence",
-            help=(
-                "Write an evidence pack instead: attack classes, what was executed, figures and"
-                " hashes, as a page and as JSON."
-            ),
+            help="Write an evidence pack instead: attack classes, what was executed, figures and"
+            " hashes, as a page and as JSON.",
         ),
     ] = False,
     release: Annotated[
@@ -165,8 +168,6 @@ def report(
     Example: `findnemo report run --verify run/evidence.json`
     """
     from findnemo.cli._detectors import refuse_beside
-    from findnemo.cli._evidence import show_check, written_evidence
-    from findnemo.cli._show import say_report
     from findnemo.report import write
     from findnemo.runs import Run
 
@@ -186,9 +187,57 @@ def report(
         else:
             path = write(opened, out)
     if not (quiet or evidence):
-        say_report(path)
+        stdout.print(plain(f"report in {path}: open it in a browser"), soft_wrap=True)
     if open_:
         typer.launch(path.absolute().as_uri())
+
+
+def written_evidence(
+    run: Run, out: Path | None, release: str | None, by: str | None, captions: bool, quiet: bool
+) -> Path:
+    """Write the pack of a run and say where it is; return the path of the page."""
+    from findnemo.report import write_evidence
+
+    page, data = write_evidence(run, out, release, by, captions)
+    if release is None:
+        warn("release not declared: the pack says so; --release weights, api or internal")
+    if not quiet:
+        stdout.print(plain(f"evidence in {page} and {data}"), soft_wrap=True)
+    return page
+
+
+def show_check(file: Path, place: Path | None, quiet: bool) -> None:
+    """Say whether a pack is unchanged, and whether its run still agrees with it.
+
+    `place`: the run; by default the directory of the file, if that is a run. Ends the command with
+    status 1 if anything differs.
+    """
+    from findnemo.report import verify_evidence
+    from findnemo.runs import Run
+    from findnemo.runs.store import DATABASE
+
+    beside = file.parent if (file.parent / DATABASE).is_file() else None
+    with ExitStack() as stack:
+        where = place or beside
+        run = None if where is None else stack.enter_context(Run.open(where))
+        found = verify_evidence(file, run)
+    for line in found.differences[:LISTED]:
+        stdout.print(f"[red]differs:[/] {plain(line)}", soft_wrap=True)
+    if (more := len(found.differences) - LISTED) > 0:
+        stdout.print(f"and {more} more differences")
+    for line in found.notes:
+        say(line, quiet)
+    if found.differences:
+        raise typer.Exit(FAILED)
+    if not quiet:
+        against = (
+            "no run was given: only the digest was checked"
+            if found.run is None
+            else f"{found.run} still is what it says"
+        )
+        stdout.print(plain(f"{file}: the digest fits the content, {found.digest}"), soft_wrap=True)
+        stdout.print(plain(against), soft_wrap=True)
+        say("a digest is no signature: it does not tell who made a file, nor that it is true")
 
 
 def merge(

@@ -10,7 +10,6 @@ import typer
 
 from findnemo.cli._common import MovedOpt, QuietOpt, listening, plain, say, stdout, warn
 from findnemo.cli._options import grouped
-from findnemo.errors import InputError
 from findnemo.tasks.options import Source, Workers
 
 PlaceArg = Annotated[
@@ -55,21 +54,15 @@ def app(
     from findnemo.app.subject import is_run
     from findnemo.runs import Run
     from findnemo.runtime.threads import suited, threads
-    from findnemo.tasks.opening import loaded, source_of
+    from findnemo.tasks.opening import loaded, source_of, without_run
 
     require_gradio()
     given = replace(source, place=model)
     if is_run(place):
         with Run.open(place) as run:
             given = source_of(run, given, ("model",))
-    elif model is not None:
-        raise InputError(
-            f"{place} is not a run directory, so --model has no run to apply to: give the run, or"
-            " the model"
-            " alone"
-        )
     else:
-        given = replace(given, place=place)
+        given = without_run(place, given)
     with listening(quiet) as listener:
         opened = loaded(given, listener)
     if host not in ("127.0.0.1", "localhost", "::1"):

@@ -13,35 +13,24 @@ from findnemo.cli._common import LOOSE, plain, stdout, tell
 from findnemo.cli._streams import shown
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from findnemo.runs import Caption, Run
 
-COLOURS = {
-    "good": "green",
-    "open": "yellow",
-    "bad": "red",
-    "": "dim",
-}  # tone of a standing -> colour
+# tone of a standing -> colour
+COLOURS = {"good": "green", "open": "yellow", "bad": "red", "": "dim"}
 MOST_LAYERS = 8  # layers counted one by one, at most
-SIDES: tuple[Any, ...] = (
-    "left",
-    "right",
-    "right",
-    "right",
-    "left",
-)  # alignment of the cells of a caption
+# alignment of the cells of a caption
+SIDES: tuple[Any, ...] = ("left", "right", "right", "right", "left")
 OTHERS = 8  # captions that are not memorized, in the table, at most
 ROOM = 20  # least number of visible characters of a caption
 GIVE_WAY = (0, 3)  # columns to omit for that, in this order
 LEAST = 12  # characters of a caption in the narrowest terminal
 
 
-def coloured(stands: str, text: str | None = None) -> str:
-    """A text, by default the word itself, in the colour of a standing."""
+def coloured(stands: str, text: str) -> str:
+    """A text in the colour of a standing."""
     from findnemo.runs.standing import WORDS
 
-    return f"[{COLOURS[WORDS[stands].tone]}]{stands if text is None else text}[/]"
+    return f"[{COLOURS[WORDS[stands].tone]}]{text}[/]"
 
 
 def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
@@ -53,7 +42,8 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
     """
     from findnemo.runs.standing import said, standing
 
-    heads = ("type", "score", "copies", _where(layers), "standing")
+    off = "off by layer" if len(layers) <= MOST_LAYERS else "off: down, mid, up"
+    heads = ("type", "score", "copies", off, "standing")
     lines = [(standing(c), (c.type or "", *_cells(c, layers), said(c))) for c in captions]
     columns = list(zip(heads, *(rest for _, rest in lines), strict=True))
     widths = {column[0]: max(map(len, map(shown, column))) for column in columns}
@@ -69,10 +59,6 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
         kept = [plain(cell) for head, cell in zip(heads, cells, strict=True) if head in widths]
         table.add_row(plain(caption.text), *kept[:-1], coloured(stands, kept[-1]))
     return table
-
-
-def _where(layers: Sequence[str]) -> str:
-    return "off by layer" if len(layers) <= MOST_LAYERS else "off: down, mid, up"
 
 
 def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
@@ -126,9 +112,7 @@ def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) ->
 
 
 def show_training(run: Run) -> None:
-    """Show the result of a fine-tune audit: the models, and the copied pictures. Nothing for other
-    runs.
-    """
+    """Show the models and the copied pictures of a fine-tune audit; nothing for other runs."""
     from findnemo.runs.tuned import (
         CAUSES,
         OPEN,
@@ -269,20 +253,13 @@ def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def say_report(path: Path) -> None:
-    """Say where the report of a run is."""
-    stdout.print(plain(f"report in {path}: open it in a browser"), soft_wrap=True)
-
-
 def failed(run: Run, numbers: Mapping[str, int]) -> bool:
     """Whether a caption of `numbers` (`runs.counts`) or the quality check of a run failed."""
     return bool(numbers["failed"] or (run.meta("quality") or {}).get("failed"))
 
 
 def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
-    """Plain sentences: the threshold, the list, the sizes of the sets, memories that are not gone
-    and why.
-    """
+    """Plain sentences: threshold, list, sizes of the sets, memories that are not gone and why."""
     from findnemo.runs import STANDINGS, list_of, list_told, settings_of, standing
     from findnemo.runs.overview import value_layers
     from findnemo.runs.truth import truth_of
@@ -308,9 +285,7 @@ def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
 
 
 def _size_lines(captions: Sequence[Caption], every: int) -> list[str]:
-    """How many captions have a set of neurons, and of what sizes. `every`: neurons of the layers
-    shown.
-    """
+    """How many captions have a set of neurons, and its sizes. `every`: neurons of shown layers."""
     from findnemo.runs import all_neurons, switched_off
     from findnemo.runs.standing import treated
     from findnemo.runs.wording import count
@@ -352,10 +327,9 @@ def _carried_lines(captions: Sequence[Caption]) -> list[str]:
 def _failed_lines(captions: Sequence[Caption]) -> list[str]:
     from findnemo.runs import failures
 
-    broken = [(c.row, c.text, "; ".join(failures(c).values())) for c in captions if failures(c)]
     return [
-        f"[red]failed:[/] row {row} ({plain(text)}): {plain(reasons)}"
-        for row, text, reasons in broken[:5]
+        f"[red]failed:[/] row {c.row} ({plain(c.text)}): {plain('; '.join(failures(c).values()))}"
+        for c in [c for c in captions if failures(c)][:5]
     ]
 
 

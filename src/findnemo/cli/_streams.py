@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import sys
-from typing import TextIO
 
 HANDLER = "findnemo"  # name among the error handlers of Python's encodings
 PLAINER = {
@@ -57,15 +56,15 @@ def escaped(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode()
 
 
-def shown(text: str, stream: TextIO | None = None) -> str:
-    """The text that a stream (standard output) will show, needed before a table is laid out."""
-    encoding = encoding_of(sys.stdout if stream is None else stream)
+def shown(text: str) -> str:
+    """The text that standard output will show, needed before a table is laid out."""
+    encoding = output_encoding()
     return text.encode(encoding, HANDLER).decode(encoding)
 
 
-def encoding_of(stream: TextIO) -> str:
-    """The encoding of a stream; UTF-8 if it has none."""
+def output_encoding() -> str:
+    """The encoding of standard output; UTF-8 if it has none."""
     try:
-        return codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name
+        return codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name
     except LookupError:
         return "ascii"

@@ -113,9 +113,7 @@ def compare(
 
 
 def _reasons(caption: Any, stage_of: str) -> str:
-    """Why mitigations, whose stages begin with `stage_of`, failed on a caption; empty if none
-    did.
-    """
+    """Why mitigations, of stages that begin with `stage_of`, failed on a caption; or empty."""
     return "; ".join(
         f"{stage.removeprefix(stage_of)}: {reason}"
         for stage, reason in caption.failed.items()
@@ -128,10 +126,8 @@ def study(
     name: Annotated[
         str | None,
         typer.Argument(
-            help=(
-                f"all, or names separated by commas: {', '.join(STUDIES)}. These work on finished"
-                f" images: {', '.join(name for name, of in STUDIES.items() if of.pictured)}."
-            )
+            help=f"all, or names separated by commas: {', '.join(STUDIES)}. These work on finished"
+            f" images: {', '.join(name for name, of in STUDIES.items() if of.pictured)}."
         ),
     ] = None,
     run: Annotated[Path | None, typer.Argument(help="A run directory.", metavar="RUN")] = None,

@@ -57,7 +57,10 @@ def calibrate(
     with at_work(model, workers, listener) as pool:
         holdout = Holdout(table, settings)
         if not force and (there := _calibration_in(folder, listener)) is not None:
-            _refuse_of_other(folder, there, pool.model)
+            try:
+                there.check(pool.model)
+            except MismatchError as told:
+                raise _another(folder, told) from None
             wanted = replace(
                 there,
                 settings=settings,
@@ -115,15 +118,11 @@ def _calibration_in(folder: Path, listener: Listener) -> Calibration | None:
         raise InputError(f"{told}; give another --out, or --force to replace it") from None
 
 
-def _refuse_of_other(folder: Path, there: Calibration, model: Any) -> None:
-    """Raises MismatchError if a folder holds the calibration of another model."""
-    try:
-        there.check(model)
-    except MismatchError as told:
-        raise MismatchError(
-            f"{folder} holds another calibration: {told}; give another --out, or --force to replace"
-            " it"
-        ) from None
+def _another(folder: Path, differs: object) -> MismatchError:
+    return MismatchError(
+        f"{folder} holds another calibration: {differs}; give another --out, or --force to replace"
+        " it"
+    )
 
 
 def _refuse_over(
@@ -139,10 +138,7 @@ def _refuse_over(
     if not differs and there.tau != wanted.tau:
         differs = f"tau {there.tau:.4f}, now {wanted.tau:.4f}"
     if differs:
-        raise MismatchError(
-            f"{folder} holds another calibration: {differs}; give another --out, or --force to"
-            " replace it"
-        )
+        raise _another(folder, differs)
 
 
 def _folder(out: str | Path) -> Path:
@@ -153,9 +149,7 @@ def _folder(out: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class Holdout:
-    """The input of a calibration: a table of hold-out captions, and the settings of their
-    scores.
-    """
+    """The input of a calibration: a table of hold-out captions, and the settings of scores."""
 
     table: Any
     settings: Settings
@@ -240,29 +234,24 @@ def own_calibration(
     return calibration
 
 
-def _asked_of(calibration: Calibration, detecting: Detecting) -> Calibration:
-    """The given calibration with a threshold for the requested rate.
+def given_calibration(detecting: Detecting) -> Calibration | None:
+    """The calibration that options name, with a threshold for the requested rate; None if they name
+    none.
 
     Raises MismatchError for a variant or seed other than the calibration's: such a request would
     silently do nothing.
     """
-    has = calibration.settings.to_json()
-    for name in ("variant", "seed"):
-        value = getattr(detecting, name)
-        if value not in (None, has[name]):
-            raise MismatchError(
-                f"the calibration was made with {name} {has[name]}, not {value}: leave --{name}"
-                " out, or calibrate again"
-            )
-    if detecting.fpr in (None, calibration.fpr):
-        return calibration
-    return calibration.at(detecting.fpr)
-
-
-def given_calibration(detecting: Detecting) -> Calibration | None:
-    """The calibration that options name; None if they name none."""
     given = detecting.calibration
     if given is None:
         return None
     calibration = given if isinstance(given, Calibration) else Calibration.load(given)
-    return _asked_of(calibration, detecting)
+    for name in ("variant", "seed"):
+        value, has = getattr(detecting, name), getattr(calibration.settings, name)
+        if value not in (None, has):
+            raise MismatchError(
+                f"the calibration was made with {name} {has}, not {value}: leave --{name} out, or"
+                " calibrate again"
+            )
+    if detecting.fpr in (None, calibration.fpr):
+        return calibration
+    return calibration.at(detecting.fpr)

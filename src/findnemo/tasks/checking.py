@@ -106,9 +106,7 @@ def verify(
 
 
 def _require_search(run: Run) -> None:
-    """Raises InputError if captions are over the threshold and no neurons were searched for
-    them.
-    """
+    """Raises InputError if no neurons were searched for captions over the threshold."""
     sought, over = (
         run.query(f"SELECT COUNT(*) FROM results WHERE stage = '{stage}' {of}")[0][0]
         for stage, of in (
@@ -128,9 +126,7 @@ def _require_search(run: Run) -> None:
 def _attacked(
     work: Work, pool: Pool, effort: Effort, trying: Trying, listener: Listener
 ) -> list[str]:
-    """Run the attempts and the attack on the edited model of a run, with controls; return why some
-    failed.
-    """
+    """Run attempts and attack on a run's edited model, with controls; return why some failed."""
     if not memorized(work.run.captions(), 1):
         listener.say("no memorized caption has its neurons off: there is nothing to attack")
         return []
@@ -192,16 +188,15 @@ def harden(
     """
     path = Path(run)
     target = Path(out)
-    options = hardening
     with Run.open(path) as old:
         refuse_shard(old)
         place = place_of(source_of(old, model))
-        if options.check:
+        if hardening.check:
             warn_unjudged("harden", place, settings_of(old)["judges"], listener)
-    check_target(target, True, options.force, place)
-    settings = _settings(options, place)
+    check_target(target, True, hardening.force, place)
+    settings = _settings(hardening, place)
     with opened(path, model, workers, listener) as (work, pool):
-        wanted = challenged(work, options.captions)
+        wanted = challenged(work, hardening.captions)
         held = len(ordinary_captions(work)[0])
         cost = cost_of_hardening(settings, len(wanted), held, work.plan.image_settings)
         seconds = pace(work, [ATTACK]).get(ATTACK)
@@ -219,7 +214,7 @@ def harden(
             check_checkpoint(part, hardened, effects(hardened, all_neurons(work.run.captions())))
         listener.say(f"hardened model written to {target}")
         checks = None
-        if options.check:
+        if hardening.check:
             effort = replace(Effort(), captions=min(len(wanted), CHECKED))
             about = check_hardened(
                 work, hardened, effort, settings, pool, listener.progress, listener.stop

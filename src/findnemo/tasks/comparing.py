@@ -193,8 +193,7 @@ def study(
     """
     wanted = chosen_studies(names.split(",") if isinstance(names, str) else names)
     with Run.open(run) as old:
-        clip = {} if studying.clip is None else {"clip": studying.clip}
-        named = settings_of(old)["judges"] | clip
+        named = settings_of(old)["judges"] | named_judges(Pictures(clip=studying.clip))
         warn_unjudged("study", str(old.meta("source")), named, listener)
     with opened(run, model, workers, listener) as (work, pool):
         own = work.model.source in demo.MODELS

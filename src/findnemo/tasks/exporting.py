@@ -19,7 +19,7 @@ from findnemo.runs.tuned import CLEANED, training_of, variant_told
 from findnemo.runs.verdict import RELEASED, Advice, advice_of
 from findnemo.runtime.notices import told_to
 from findnemo.tasks.listening import Listener
-from findnemo.tasks.opening import loaded, place_of, source_of
+from findnemo.tasks.opening import loaded, place_of, source_of, without_run
 from findnemo.tasks.options import Selecting, Source
 
 
@@ -134,9 +134,8 @@ def check_export(
     if rounding is None and (beside := forms_of.missing_beside(Path(place), audited)):
         listener.warn(f"{beside} is missing: programs read there what the file predicts")
     if not told:
-        listener.say(
-            f"{place} is right: {_audited(selecting)} with {_count(chosen)}, all else unchanged"
-        )
+        audited_one = f"the audited {selecting.take or 'model'}"
+        listener.say(f"{place} is right: {audited_one} with {_count(chosen)}, all else unchanged")
         if Path(place).is_file():
             listener.say(f"SHA-256 of {place}: {_sha256(Path(place))}")
     if said:
@@ -197,12 +196,6 @@ def _said_of(path: Path, selecting: Selecting, forms: Iterable[str] = ()) -> str
             f"--take writes a LoRA as it is, which {other[0]} is not: add --to adapter,"
             " adapter-kohya or card"
         )
-    with Run.open(folder_of_variant(path, name)) as variant:
-        if variant.meta("source") is None:
-            raise InputError(
-                f"{variant.path} was made by an older findnemo and does not know its file: call the"
-                " audit again, it keeps all images"
-            )
     return variant_told(about or {}, name)
 
 
@@ -241,16 +234,10 @@ def _chosen_by(selecting: Selecting) -> list[str]:
 
 def _model_at(place: Path, out: str | Path | None, model: Any) -> Source:
     """A model without a run. Raises InputError for options that need a run."""
-    beside = Source() if model is None else model
-    if not isinstance(beside, Source) or beside.place is not None:
-        raise InputError(
-            f"{place} is not a run directory, so --model has no run to apply to: give the run, or"
-            " the model"
-            " alone"
-        )
+    source = without_run(place, model)
     if out is None:
         raise InputError(f"{place} is not a run directory, in which exports belong: give --out")
-    return replace(beside, place=str(place), dtype=None)
+    return replace(source, dtype=None)
 
 
 def _loaded(source: Any, given: Any, listener: Listener) -> Any:
@@ -286,10 +273,6 @@ def _advised(advice: Advice | None) -> str:
     if advice is None or advice.action in RELEASED:
         return ""
     return f"the audit's advice: {advice.sentence}"
-
-
-def _audited(selecting: Selecting) -> str:
-    return f"the audited {selecting.take or 'model'}"
 
 
 def _count(chosen: Any) -> str:

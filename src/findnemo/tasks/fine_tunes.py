@@ -72,8 +72,8 @@ def look(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
     to_come: Sequence[Candidate] = (),
-) -> Variant | None:
-    """Make the missing images of a model and judge them all; None if stopped.
+) -> Variant:
+    """Make the missing images of a model and judge them all. Raises StoppedError if stopped.
 
     `to_come`: candidates whose LoRAs are checked against the model before any image is made.
     """
@@ -92,7 +92,7 @@ def look(
             stop=listener.stop,
         )
     if listener.stop():
-        return None
+        raise StoppedError(f"{out}: the audit was stopped; the same call goes on")
     if shown.failed:
         listener.warn(
             f"{candidate.name}: {count(len(shown.failed), 'prompt')} gave no images ({shown.failed[0]!r:.60});"
@@ -160,7 +160,7 @@ def audit_fine_tune(
         listener.say(f"images of {one.name}, model {number} of {len(found)}")
         base = variants[0] if variants else None
         to_come = found[1:] if base is None else ()
-        variants.append(_found(look(one, given, out, base, workers, listener, to_come), out))
+        variants.append(look(one, given, out, base, workers, listener, to_come))
     tell = partial(
         summary,
         given.subject,
@@ -229,8 +229,7 @@ class Confirming:
         return self._look(self.found[0], None)
 
     def _look(self, candidate: Candidate, base: Variant | None) -> Variant:
-        made = look(candidate, self.further, self.out, base, self.workers, self.listener)
-        return _found(made, self.out)
+        return look(candidate, self.further, self.out, base, self.workers, self.listener)
 
     def confirmed(self, variants: Sequence[Variant]) -> list[Variant]:
         """The variants, of which the most promising are confirmed or refuted, one after the other,
@@ -308,13 +307,6 @@ def _finish(out: Path, about: Mapping[str, Any], root: Path, is_reported: bool) 
             report.write(run)
 
 
-def _found(variant: Variant | None, out: Path) -> Variant:
-    """A variant. Raises StoppedError if there is none, as the audit was stopped."""
-    if variant is None:
-        raise StoppedError(f"{out}: the audit was stopped; the same call goes on")
-    return variant
-
-
 def _of_further(about: Mapping[str, Any], name: str) -> str:
     """What further images of a model tell."""
     row = row_of(about, name) or {}
@@ -353,9 +345,7 @@ def begun_with(source: Source, tuned: FineTune, pictures: Pictures) -> list[str]
 
 
 def _calibrated_on(source: Source, tuned: FineTune, detecting: Detecting) -> Detecting:
-    """The options with findnemo's own hold-out captions, if none are given and the model has
-    none.
-    """
+    """The options with hold-out captions of findnemo, if none are given and the model has none."""
     if detecting.holdout is not None or detecting.calibration is not None:
         return detecting
     if place_of(source) not in demo.MODELS:
@@ -366,9 +356,7 @@ def _calibrated_on(source: Source, tuned: FineTune, detecting: Detecting) -> Det
 
 
 def _refuse_other(out: Path, given: Material, main: Candidate) -> None:
-    """Raises MismatchError for a directory with the audit of other pictures or of another main
-    model, before any image is made.
-    """
+    """Raises MismatchError for the audit of other pictures or of another main model."""
     if not (out / "run.sqlite").is_file():
         return
     with Run.open(out) as old:

@@ -84,11 +84,8 @@ def passing(model: Model, tell: Callable[[int], None] | None) -> Iterator[None]:
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tell(len(args[0] if args else kwargs["hidden_states"]))
 
-    handle = model.denoiser.register_forward_pre_hook(before, with_kwargs=True)
-    try:
+    with model.denoiser.register_forward_pre_hook(before, with_kwargs=True):
         yield
-    finally:
-        handle.remove()
 
 
 def loaded(model: Any, listener: Listener = Listener()) -> Model:
@@ -163,6 +160,20 @@ def source_of(run: Run, model: Any = None, opens: Sequence[str] = NAMED) -> Any:
     )
 
 
+def without_run(place: str | Path, options: Any = None) -> Source:
+    """A model at a place that is no run directory, with the options of a `Source`.
+
+    Raises InputError for another model in `options`, which only a run could have.
+    """
+    given = Source() if options is None else options
+    if not isinstance(given, Source) or given.place is not None:
+        raise InputError(
+            f"{place} is not a run directory, so --model has no run to apply to: give the run, or"
+            " the model alone"
+        )
+    return replace(given, place=str(place))
+
+
 # captions -----------------------------------------------------------------------------------------
 
 
@@ -170,12 +181,11 @@ def captions_of(prompts: Any) -> Captions:
     return prompts if isinstance(prompts, Captions) else Captions(prompts)
 
 
-def table_of(prompts: Any, model: Any, listener: Listener) -> Any:
+def table_of(given: Captions, model: Any, listener: Listener) -> Any:
     """A table of captions of any length, checked from the first row to the last.
 
-    Without `prompts`, the captions of a shipped model.
+    Without a source, the captions of a shipped model.
     """
-    given = captions_of(prompts)
     if given.source is None:
         return demo_table(model, given.limit)
     if not isinstance(given.source, (str, Path)):
@@ -197,10 +207,10 @@ def read_table(prompts: Any, listener: Listener) -> PromptTable:
     return table.limit(given.limit)
 
 
-def folder_of(prompts: Any) -> Path:
+def folder_of(given: Captions) -> Path:
     """The folder of pictures that a table names by relative paths: its own."""
-    source = captions_of(prompts).source
-    return Path(source if isinstance(source, (str, Path)) else "").absolute().parent
+    source = given.source if isinstance(given.source, (str, Path)) else ""
+    return Path(source).absolute().parent
 
 
 def demo_table(model: Any, limit: int | None) -> PromptTable:
@@ -496,9 +506,7 @@ def work_on(
 
 
 def judges_of(source: str, named: Mapping[str, str]) -> Judges:
-    """The descriptor and the CLIP in the named files; if none is named, those of a shipped
-    model.
-    """
+    """The descriptor and the CLIP in the named files; by default those of a shipped model."""
     own = demo.judges() if source in demo.MODELS else Judges()
     file = named.get("descriptor")
     clip = named.get("clip")

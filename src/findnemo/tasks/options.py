@@ -20,7 +20,8 @@ def option(default: Any, means: str, *flags: str, **limits: Any) -> Any:
     """A field of a group of options.
 
     `means`: one or two sentences. `flags`: names on the command line, if they differ from the name
-    of the field. `limits`: `min`, `max` of a number, `metavar`.
+    of the field; what is False by default has no `--no-...`. `limits`: `min`, `max` of a number,
+    `metavar`.
     """
     return dataclasses.field(
         default=default, metadata={"help": means, "flags": flags, "limits": limits}
@@ -61,13 +62,11 @@ class Source:
         False,
         "Compile the model for scores and searches. This takes minutes at the start, and pays"
         " off on a GPU with many captions.",
-        "--compile",
     )
     trust: bool = option(
         False,
         "Trust a run that somebody else made: open the model, descriptor (a program), CLIP"
         " and pictures that it names.",
-        "--trust",
     )
 
     def __str__(self) -> str:
@@ -96,10 +95,7 @@ class Captions:
     column: str | None = option(None, "Caption column, if it has an unusual name.")
     limit: int | None = option(None, "Use the first N captions of the table only.", min=1)
     shard: str | None = option(
-        None,
-        "Audit part I of N of the captions; `findnemo merge` joins the parts.",
-        "--shard",
-        metavar="I/N",
+        None, "Audit part I of N of the captions; `findnemo merge` joins the parts.", metavar="I/N"
     )
 
 
@@ -147,7 +143,7 @@ class Output:
 
     path: str | Path = "findnemo-run"
     wait: bool = option(
-        False, "Wait for another process that writes to --out, instead of refusing.", "--wait"
+        False, "Wait for another process that writes to --out, instead of refusing."
     )
     report: bool = option(True, "Write RUN/report.html at the end.")
     track: str | None = option(
@@ -240,7 +236,6 @@ class Localizing:
         False,
         "Make every image that decides a result with all denoising steps, not with three"
         " steps and a confirmation. Several times slower.",
-        "--thorough",
     )
 
 
@@ -315,7 +310,7 @@ class Comparing:
         " all but noise and sail, which take hundreds of U-Net evaluations per image."
         + also("mitigations"),
     )
-    intervals: bool = option(False, "Add 95 % bootstrap intervals of the medians.", "--intervals")
+    intervals: bool = option(False, "Add 95 % bootstrap intervals of the medians.")
 
 
 @dataclass(frozen=True)
@@ -368,9 +363,7 @@ class HardeningOptions:
     check: bool = option(
         True, "Attack the hardened model again, and the edited one for comparison."
     )
-    force: bool = option(
-        False, "Replace an earlier export or hardened checkpoint in --out.", "--force"
-    )
+    force: bool = option(False, "Replace an earlier export or hardened checkpoint in --out.")
     seed: int = option(0, "Base seed of all samples.")
 
 
@@ -441,7 +434,6 @@ class Selecting:
         False,
         "Include captions that are only reduced: no set removes their memory, but there are"
         " fewer copies.",
-        "--include-reduced",
     )
     neurons_file: Path | None = option(
         None,

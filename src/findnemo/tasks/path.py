@@ -17,14 +17,14 @@ from findnemo.errors import InputError, MismatchError
 from findnemo.images import check_images
 from findnemo.localization import ONE_STEP
 from findnemo.passes import group_size
-from findnemo.prompts import repeated
+from findnemo.prompts import PromptTable, repeated
 from findnemo.runs import Plan, Pool, Run, Shard, Work, answer, ask_all, enter, start, write_results
 from findnemo.runs.judging import judge_anew
 from findnemo.runs.ranking import Meter, Ranked
 from findnemo.runs.store import kept_settings
 from findnemo.runs.track import check_tracker, track
 from findnemo.runs.trust import vouch
-from findnemo.settings import Settings, settings_for
+from findnemo.settings import settings_for
 from findnemo.stats.rates import holdout_needed, least_listed
 from findnemo.tasks.calibrating import Holdout, given_calibration, own_calibration
 from findnemo.tasks.listening import Listener
@@ -50,7 +50,6 @@ from findnemo.tasks.opening import (
 )
 from findnemo.tasks.options import Detecting, Localizing, Output, Pictures
 from findnemo.tasks.ranking import (
-    as_table,
     check_order,
     in_order,
     is_ordered,
@@ -141,7 +140,8 @@ def ready(request: Request, listener: Listener) -> Ready:
     if calibration is None:
         apart = holdout_of(detecting, given.column, model, listener)
         bystanders = apart if detecting.holdout is not None else None
-        calibration = Holdout(apart, _settings(detecting, localizing))
+        variant = detecting.variant or ("paper" if localizing.search in ONE_STEP else "findnemo")
+        calibration = Holdout(apart, settings_for(variant, detecting.seed or 0))
     plan = plan_for(model, localizing, pictures, calibration.settings.seed)
     plan = gentle(plan, localizing, model, given.column, bystanders, listener)
     plan = as_begun(plan, out, request.pictures)
@@ -171,9 +171,7 @@ def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
 
 
 def _refuse_miss(detecting: Detecting) -> None:
-    """Raises InputError for an invalid share of lost memories, or one that the other options
-    forbid.
-    """
+    """Raises InputError for an invalid share of lost memories, or one that `fdr` forbids."""
     if detecting.miss is None:
         return
     if not 0 <= detecting.miss < 1:
@@ -209,20 +207,13 @@ def _miss(asked: Ready, calibration: Calibration) -> float | None:
 
 
 def _tell_promise(miss: float | None, calibration: Calibration, listener: Listener) -> None:
-    """Say if the hold-out captions are too few for the share of memories that an early end may
-    lose.
-    """
+    """Say if the hold-out captions are too few for the share of memories that may be lost."""
     if miss and not promised(calibration.trajectories, miss):
         listener.say(
             "detection ends early only for captions that can no longer reach tau: to end it for"
             f" all that look ordinary takes {holdout_for(miss)} hold-out captions, these are"
             f" {len(calibration.trajectories)}"
         )
-
-
-def _settings(detecting: Detecting, localizing: Localizing) -> Settings:
-    variant = detecting.variant or ("paper" if localizing.search in ONE_STEP else "findnemo")
-    return settings_for(variant, detecting.seed or 0)
 
 
 def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Listener) -> Run:
@@ -238,9 +229,8 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
     order: list[Ranked] | None = None
     if is_ordered(detecting):
         check_order(pool, calibration, detecting)
-    judges = judges_of(
-        model.source, plan.judges
-    )  # if one cannot be opened, the run does not change
+    # if one cannot be opened, the run does not change
+    judges = judges_of(model.source, plan.judges)
     run = start(output.path, model, calibration, plan, asked.part, output.wait, listener.say)
     try:
         if asked.about is not None:
@@ -254,7 +244,7 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
                 run.unlock()
                 return run
             order, different = found
-            table = as_table(table, order)
+            table = PromptTable(table.source, tuple(one.prompt for one in order))
         if table is None:
             ask_all(run)
         else:

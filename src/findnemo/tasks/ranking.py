@@ -20,16 +20,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.prompts import PromptTable
 from findnemo.runs import Pool, Run, Serial, settings_of, switched_off
 from findnemo.runs.export import in_writing
-from findnemo.runs.ranking import (
-    RANKING,
-    Meter,
-    Ranked,
-    Ranking,
-    Score,
-    left_told,
-    ranked,
-    what_is_left,
-)
+from findnemo.runs.ranking import RANKING, Meter, Ranked, Score, left_told, ranked, what_is_left
 from findnemo.runs.workers import answer_of
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.options import Detecting
@@ -38,7 +29,7 @@ SIBLINGS = 1000  # captions to look at if there is no budget
 LEAST = 2  # evaluations of a caption, at least
 LIKE = "like.csv"
 
-Memories = tuple[tuple[str, NeuronSet], ...]
+Memories = Mapping[str, NeuronSet]  # caption -> its neurons
 
 
 def refuse_order(detecting: Detecting, shard: Any) -> None:
@@ -78,8 +69,8 @@ def memories_of(like: str | Path) -> Memories:
     """
     with Run.open(like) as run:
         settings_of(run)
-        found = ((c.text, switched_off(c)) for c in run.captions(stage="localize"))
-        memories = tuple((text, neurons) for text, neurons in found if neurons)
+        found = {c.text: switched_off(c) for c in run.captions(stage="localize")}
+    memories = {text: neurons for text, neurons in found.items() if neurons}
     if not memories:
         raise InputError(
             f"{like} has found no neurons, so no caption can be like its memories: run `findnemo"
@@ -100,17 +91,14 @@ def in_order(
 
     `table`: from `opening.table_of`. Progress is kept in `out`.
     """
-    like = detecting.like
-    memories: Memories = ()
-    if like is not None:
-        memories = memories_of(like)
+    memories = {} if detecting.like is None else memories_of(detecting.like)
     ordinary = calibration.ordinary
     most = SIBLINGS if detecting.budget is None else detecting.budget // LEAST
-    known = {text for text, _ in memories}
-    rows = (prompt for prompt in islice(iter(table), table.most) if prompt.text not in known)
+    rows = (prompt for prompt in islice(iter(table), table.most) if prompt.text not in memories)
     total = _rows(table)
     listener.say(f"putting {total} captions in order by their text")
-    about = (pool.model.fingerprint, ordinary, [(c, n.to_json()) for c, n in memories], table.most)
+    alike = [(text, neurons.to_json()) for text, neurons in memories.items()]
+    about = (pool.model.fingerprint, ordinary, alike, table.most)
     found = ranked(
         out / RANKING,
         hashlib.sha256(repr(about).encode("utf-8", "surrogatepass")).hexdigest(),
@@ -120,12 +108,11 @@ def in_order(
         lambda done: listener.progress("order", done, total),
         listener.stop,
     )
-    return None if found is None else (_limited(found, memories, most), found.distinct())
-
-
-def _limited(found: Ranking, memories: Memories, most: int) -> list[Ranked]:
-    """The order; for siblings without randomly drawn captions, and no longer than requested."""
-    return found.order(0)[:most] if memories else found.order()
+    if found is None:
+        return None
+    # siblings are as many as requested, without randomly drawn captions
+    order = found.order(0)[:most] if memories else found.order()
+    return order, found.distinct()
 
 
 def _rows(table: Any) -> int:
@@ -134,31 +121,22 @@ def _rows(table: Any) -> int:
 
 
 def _score(pool: Pool, ordinary: Sequence[str], memories: Memories) -> Score:
-    """A function that says how likely captions are, computed in this process or by a worker that
-    has the model.
-    """
+    """How likely captions are, computed in this process or by a worker that has the model."""
     if isinstance(pool, Serial):
         return scorer(pool.model, ordinary, memories)
     scoring = partial(_scored, ordinary=ordinary, memories=memories)
-    return lambda texts: answer_of(pool, scoring, tuple(texts), "the order of the captions")
+    return lambda texts: answer_of(pool, scoring, tuple(texts), "order of the captions")
 
 
 def scorer(model: Any, ordinary: Sequence[str], memories: Memories) -> Drives | Unusual:
-    """How strongly a caption drives the neurons of memories; without memories, how unusual it
-    is.
-    """
-    return Drives(model, dict(memories), ordinary) if memories else Unusual(model, ordinary)
+    """How strongly a caption drives the neurons of memories; without any, how unusual it is."""
+    return Drives(model, memories, ordinary) if memories else Unusual(model, ordinary)
 
 
 def _scored(
     model: Any, texts: Sequence[str], ordinary: Sequence[str], memories: Memories
 ) -> list[float]:
     return scorer(model, ordinary, memories)(texts).tolist()
-
-
-def as_table(table: Any, order: Sequence[Ranked]) -> PromptTable:
-    """The captions of an order, as a table of the same source."""
-    return PromptTable(table.source, tuple(one.prompt for one in order))
 
 
 def keep_order(
@@ -171,20 +149,15 @@ def keep_order(
     meter: Meter,
     listener: Listener,
 ) -> None:
-    """After detection, keep what was found within the budget, or which captions are like the
-    memories.
+    """After detection, keep what the budget has found, or which captions are like the memories.
 
     `captions`: number of different ones in the table.
     """
     detected = {c.text: c.detected for c in run.captions(stage="detect") if c.detected is not None}
     if detecting.like is not None:
         memories = memories_of(detecting.like)
-        _write_like(
-            run.path / LIKE,
-            _likenesses(pool, calibration.ordinary, memories, order),
-            order,
-            detected,
-        )
+        told = _likenesses(pool, calibration.ordinary, memories, order)
+        _write_like(run.path / LIKE, told, order, detected)
         looked = [one for one in order if one.prompt.text in detected]
         over = sum(detected[one.prompt.text].memorized for one in looked)
         listener.say(
@@ -209,14 +182,14 @@ def _likenesses(
     if not texts:
         return []
     driving = partial(_driven, ordinary=ordinary, memories=memories)
-    found: list[tuple[float, str, NeuronSet]] = answer_of(pool, driving, texts, "the neurons")
+    found: list[tuple[float, str, NeuronSet]] = answer_of(pool, driving, texts, "likenesses")
     return found
 
 
 def _driven(
     model: Any, texts: Sequence[str], ordinary: Sequence[str], memories: Memories
 ) -> list[tuple[float, str, NeuronSet]]:
-    return Drives(model, dict(memories), ordinary).told(texts)
+    return Drives(model, memories, ordinary).told(texts)
 
 
 def _write_like(

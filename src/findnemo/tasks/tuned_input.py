@@ -47,8 +47,7 @@ CONTROLS = 8  # captions of other subjects
 EACH = 2  # images of a canary's caption
 MORE = 4  # times as many images of a training caption confirm a model that was chosen by some
 FURTHER = ", further images"  # of a model, in the name of their folder
-NAMED = 3  # pictures, or trigger words, listed in a note
-LONG = 30  # characters of a trigger that a note shows
+NAMED = 3  # pictures listed in a note
 
 
 @dataclass(frozen=True)
@@ -268,9 +267,7 @@ def _of_canaries(canaries: Canaries | None) -> list[Question]:
 
 
 def _controls(source: Source, detecting: Detecting, listener: Listener) -> list[str]:
-    """Captions of other subjects: the first hold-out captions, else those of the demo or of
-    findnemo.
-    """
+    """Captions of other subjects: the first hold-out captions, else the demo's or findnemo's."""
     if detecting.holdout is not None:
         return [p.text for p in read_table(Captions(detecting.holdout), listener)][:CONTROLS]
     own = demo.unrelated() if place_of(source) in demo.MODELS else ordinary()

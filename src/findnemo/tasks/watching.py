@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from findnemo.errors import InputError, MismatchError, ModelError
+from findnemo.errors import InputError, MismatchError, ModelError, StoppedError
 from findnemo.files.writing import written
-from findnemo.runs.fine_tunes import Variant, summary, write_table
+from findnemo.models import of_strength
+from findnemo.runs.fine_tunes import summary, write_table
 from findnemo.runs.store import WATCHED
 from findnemo.tasks.fine_tunes import look
 from findnemo.tasks.listening import Listener
@@ -54,20 +55,21 @@ def watch(
     for text in given.notes:
         listener.warn(text)
     root = Path(out)
-    base = look(Candidate("base", replace(source, lora=None)), given, root, None, workers, listener)
-    if base is None:
+    untuned = Candidate("base", replace(source, lora=None))
+    try:
+        base = look(untuned, given, root, None, workers, listener)
+    except StoppedError:
         return
-    variants: list[Variant] = [base]
+    variants = [base]
     for one in _candidates(source, tuned, listener, patience):
         listener.say(f"images of {one.name}")
         try:
-            variant = look(one, given, root, base, workers, listener)
+            variants.append(look(one, given, root, base, workers, listener))
+        except StoppedError:
+            return
         except (InputError, MismatchError, ModelError) as problem:
             listener.warn(f"{one.name}: {problem}; it is tried again when it changes")
             continue
-        if variant is None:
-            return
-        variants.append(variant)
         about = summary(given.subject, variants, one.name, given.root, given.notes)
         data, table = (root / name for name in WATCHED)
         with written(data) as part:
@@ -109,8 +111,7 @@ def _tuned_models(source: Source, tuned: FineTune) -> list[Candidate]:
 
 def _size(one: Candidate) -> int:
     """Bytes of the files of a candidate; 0 if they are gone."""
-    place = Path(str(one.source.lora or one.source.place))
-    file = place if place.exists() else Path(str(place).rpartition(":")[0])
+    file = Path(of_strength(str(one.source.lora or one.source.place))[0])
     files = [file, *file.rglob("*")] if file.is_dir() else [file]
     with suppress(OSError):  # a file removed in the meantime has no size
         return sum(path.stat().st_size for path in files if path.is_file())
