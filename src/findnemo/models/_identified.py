@@ -37,15 +37,14 @@ Digests = dict[str, tuple[str, Any]]  # part -> its earlier stamp, and its diges
 
 def settings(pipeline: Any, schedule: tuple[str, ...]) -> Identity:
     """The identity of a pipeline without its weights, which are not read."""
-    found = identity(pipeline, schedule, {}, lambda cache, name, tensors: {})
-    return Identity({name: Part(part.settings) for name, part in found.parts.items()})
+    return identity(pipeline, schedule, {}, lambda cache, name, tensors: None)
 
 
 def identity(
     pipeline: Any,
     schedule: tuple[str, ...],
     cache: Digests,
-    read: Callable[[Digests, str, Mapping[str, Tensor]], dict[str, Any]] | None = None,
+    read: Callable[[Digests, str, Mapping[str, Tensor]], dict[str, Any] | None] | None = None,
 ) -> Identity:
     """The identity of a pipeline as it is now.
 
