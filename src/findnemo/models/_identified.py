@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from findnemo.models._adapters import Module, acting
+from findnemo.models._adapters import acting, adapted, fused_in, parted
 from findnemo.models._content import digests, stamp
 from findnemo.models._identity import ADAPTER, METHOD, RULES, Identity, Part
 from findnemo.models._modules import SPARE
@@ -62,12 +62,13 @@ def identity(
         # a compiled network computes the same as its original
         component = getattr(component, "_orig_mod", component)
         if isinstance(component, nn.Module):
-            module = Module.of(component)
-            parts[name] = Part(settings_of(component), read(cache, name, module.tensors))
-            for adapter, acts in acting(module):
-                weights = read(cache, f"{name} {adapter}", module.adapters.get(adapter, {}))
+            layers = adapted(component)
+            tensors, adapters = parted(component, layers)
+            parts[name] = Part(settings_of(component), read(cache, name, tensors))
+            for adapter, acts in acting(layers):
+                weights = read(cache, f"{name} {adapter}", adapters.get(adapter, {}))
                 parts[f"{ADAPTER}{adapter!r} of {name}"] = Part(acts, weights)
-            fused += [f"{ADAPTER}{adapter!r} of {name}" for adapter in module.fused]
+            fused += [f"{ADAPTER}{adapter!r} of {name}" for adapter in fused_in(layers)]
         elif name == "scheduler":
             parts["scheduler"] = Part(_noise(component, schedule))
             parts["sampler"] = Part(_sampler(component, schedule))
