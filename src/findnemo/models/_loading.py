@@ -148,9 +148,8 @@ def load(
 def _live(pipeline: Any, device: torch.device | None, dtype: torch.dtype | None) -> Model:
     adapter = _adapter(*(kind.__name__ for kind in type(pipeline).__mro__))
     check_parts(adapter, pipeline)
-    asked = {"device": device, "dtype": dtype}
-    if wanted := {name: value for name, value in asked.items() if value is not None}:
-        pipeline.to(**wanted)
+    if device is not None or dtype is not None:
+        pipeline.to(device=device, dtype=dtype)
     return _checked(adapter, pipeline, f"live {type(pipeline).__name__}")
 
 

@@ -26,10 +26,8 @@ from findnemo.models._modules import networks_of
 from findnemo.models._unet_names import unet_name
 
 MOST = 16 << 30  # largest LoRA file, in bytes
-FILES = (
-    "pytorch_lora_weights.safetensors",
-    "adapter_model.safetensors",
-)  # LoRA files in a directory
+# LoRA files in a directory
+FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 PEFT_CONFIG = "adapter_config.json"
 METADATA = "lora_adapter_metadata"  # key of peft's configuration in diffusers' files
 
@@ -292,16 +290,15 @@ def _places(pipeline: Any) -> dict[str, Place]:
     """Every possible name of a module in a file -> its place."""
     places: dict[str, Place] = {}
     for component, network in networks_of(pipeline).items():
-        modules = {
-            name: module
+        modules = [
+            name
             for name, module in network.named_modules()
             if isinstance(module, (nn.Linear, nn.Conv2d)) and name
-        }
+        ]
         for name in modules:
             place = Place(component, (name,))
             places |= dict.fromkeys(_names(component, name, network), place)
-        if isinstance(network, nn.Module) and component in ("unet", "transformer"):
-            places |= _original(component, network, modules)
+        places |= _original(component, network, modules)
     return places
 
 
@@ -456,7 +453,7 @@ def _split(
             raise ModelError(f"{stem} of {path} changes a bias that {place.name} does not have")
         delta = replace(delta, bias=None)  # zeros: peft writes biases for every layer or for none
     start = 0
-    for (name, _), count in zip(layers.items(), outputs, strict=True):
+    for name, count in zip(layers, outputs, strict=True):
         yield name, delta.rows(start, start + count)
         start += count
 
