@@ -54,9 +54,8 @@ def conditions(model: Model) -> Iterator[str]:
     kind = type(model.pipeline).__name__
     for setting, what in UNKNOWN.items():
         value = config.get(setting)
-        if (
-            any(value) if isinstance(value, list | tuple) else value
-        ):  # a list has one value for each block
+        # a list has one value for each block
+        if any(value) if isinstance(value, list | tuple) else value:
             yield f"its U-Net wants {what} ({setting} {value!r}): {ALONE}"
     wanted = config.get("addition_embed_type")
     served = ADDITIONS.get(kind, (None,))

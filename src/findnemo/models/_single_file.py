@@ -72,10 +72,8 @@ KINDS = {
 OTHERS = (  # key -> what the file is instead of a checkpoint, and the way out
     (
         r"lora|\.hada_w|\.lokr_w",
-        (
-            "a LoRA, not a checkpoint: load the pipeline it was made for, load_lora_weights,"
-            " fuse_lora, and give that"
-        ),
+        "a LoRA, not a checkpoint: load the pipeline it was made for, load_lora_weights,"
+        " fuse_lora, and give that",
     ),
     (r"^control_model\.|^controlnet_", "a ControlNet, not a checkpoint"),
     (
