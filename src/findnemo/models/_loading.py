@@ -180,8 +180,8 @@ def _opened(
         add_difference(pipeline.unet, load_file(change))
     add_embeddings(embeddings, pipeline)
     if lora := asked.get("lora"):
-        file, scale = of_strength(lora)
-        read_lora(file, pipeline).merge(pipeline, scale)
+        named, scale = of_strength(lora)
+        read_lora(named, pipeline).merge(pipeline, scale)
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     model = _checked(adapter, pipeline, str(source))
