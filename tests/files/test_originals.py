@@ -21,7 +21,7 @@ from findnemo._version import __version__
 from findnemo.errors import InputError
 from findnemo.files import fetch, originals
 from findnemo.files.fetch import RefusedError
-from findnemo.files.originals import Originals, decode, for_run
+from findnemo.files.originals import Originals, decode
 from findnemo.runs.store import Caption
 
 
@@ -606,7 +606,7 @@ def test_times_that_make_no_sense_are_refused(tmp_path, timeout, pause):
 
 
 def test_an_audit_gets_the_originals_of_its_captions(tmp_path):
-    original = for_run(tmp_path / "run", demo.ASSETS)
+    original = Originals(tmp_path / "run" / "originals", demo.ASSETS)
     prompt = demo.memorized()[0]
     captions = [
         Caption(1, prompt.text, 1, "VM", image, {}, {}, 0.0)

@@ -500,7 +500,7 @@ class Toy(FlowModel):
         self.image = image
         self.pipeline = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler())
 
-    def velocity(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
+    def output(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
         return (latents - self.image) / (timestep / 1000)
 
 
@@ -530,7 +530,7 @@ def test_what_a_flow_gives_as_noise_leaves_the_image_at_every_step(timestep):
     s = timestep / 1000
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     latents = (1 - s) * x0 + s * eps
-    torch.testing.assert_close(Toy(x0).velocity(latents, timestep, Text(torch.empty(0))), eps - x0)
+    torch.testing.assert_close(Toy(x0).output(latents, timestep, Text(torch.empty(0))), eps - x0)
     torch.testing.assert_close(
         Toy(x0).predict_noise(latents, timestep, Text(torch.empty(0))) - latents, -x0
     )

@@ -44,18 +44,16 @@ def call(module: str, name: str, source: str, *rest: Any) -> Any:
             f"{source}: not read in {SECONDS} s: write it again, or split it"
         ) from None
     if done.returncode != 0:
+        status = done.returncode
+        ended = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
         raise InputError(
-            f"{source}: its reader {_ended(done.returncode)}: it takes more than {MEMORY >> 30} GiB"
+            f"{source}: its reader {ended}: it takes more than {MEMORY >> 30} GiB"
             " of memory, or is damaged; write it again, split it, or export it as .csv"
         )
     answer = json.loads(done.stdout)
     if "error" in answer:
         raise InputError(answer["error"])
     return answer["value"]
-
-
-def _ended(status: int) -> str:
-    return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
 
 
 def serve(memory: str, module: str, name: str, given: str) -> None:

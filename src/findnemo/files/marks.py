@@ -12,9 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-FORMULA = (
-    "=+-@\t\r\n＝＋－＠"  # first characters of a formula in some spreadsheet, in full width too
-)
+# first characters of a formula in some spreadsheet, in full width too
+FORMULA = "=+-@\t\r\n＝＋－＠"
 COLUMNS = (  # columns of every results.csv
     "row", "caption", "status", "memorized", "score", "tau", "reached", "neurons", "layers",
     "fresh_score_before", "fresh_score_after", "fresh_same_seed", "evaluations", "seconds", "error",

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 from findnemo.errors import InputError
 from findnemo.files import fetch
@@ -42,13 +42,6 @@ LONGEST = 10_000  # characters of a reference
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 FAILURES = "failures.jsonl"
 _OPENING = threading.Lock()  # all threads share the filters of warnings
-
-
-class Pictured(Protocol):
-    """Something that may name its training image: a path or a URL."""
-
-    @property
-    def image(self) -> str | None: ...
 
 
 class Originals:
@@ -97,8 +90,9 @@ class Originals:
         self.pause = pause
         self.failures: dict[str, str] = {}
         self._whole = {hidden(reference): reference for reference in references}
-        self._hosts: dict[str, _Host] = {}
         self._lock = threading.Lock()
+        self._turns: dict[str, threading.Lock] = {}  # host -> lock of the one request to it
+        self._free: dict[str, float] = {}  # host -> when the next request to it may be made
 
     def __call__(self, reference: str) -> Image.Image | None:
         """The image, RGB, or None if it is not available."""
@@ -112,8 +106,8 @@ class Originals:
             self._record(reference, str(refused))
             return None
 
-    def of_caption(self, caption: Pictured) -> Image.Image | None:
-        """The training image of a run's caption, if it names one, for an audit
+    def of_caption(self, caption: Any) -> Image.Image | None:
+        """The training image of a run's caption, if its `image` names one, for an audit
         (`Work.original`).
         """
         return self(caption.image) if caption.image else None
@@ -146,14 +140,14 @@ class Originals:
     def _turn(self, host: str) -> Iterator[float]:
         """One request at a time to a host, with a pause between two; yields the seconds waited."""
         with self._lock:
-            mine = self._hosts.setdefault(host, _Host())
+            mine = self._turns.setdefault(host, threading.Lock())
         began = time.monotonic()
-        with mine.lock:
-            time.sleep(max(0.0, mine.free - time.monotonic()))
+        with mine:
+            time.sleep(max(0.0, self._free.get(host, 0.0) - time.monotonic()))
             try:
                 yield time.monotonic() - began
             finally:
-                mine.free = time.monotonic() + self.pause
+                self._free[host] = time.monotonic() + self.pause
 
     def _write(self, path: Path, data: bytes) -> None:
         part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
@@ -185,28 +179,9 @@ class Originals:
             ) from error
 
 
-class _Host:
-    """When the next request to a host may be made."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.free = 0.0
-
-
 def kept_name(url: str) -> str:
     """The file name in the cache for a URL, with or without its secrets."""
     return hashlib.sha256(hidden(url).encode(errors="surrogatepass")).hexdigest()
-
-
-def for_run(run: str | os.PathLike, folder: str | os.PathLike = ".", **options: Any) -> Originals:
-    """Originals cached in the `originals/` of a run directory.
-
-    `folder`: that of the table of captions. `options`: of `Originals`.
-
-        originals = for_run("run", "captions' folder")
-        audit(Work(run, model, calibration, plan, judges, originals.of_caption), prompts)
-    """
-    return Originals(Path(run) / "originals", folder, **options)
 
 
 # pictures -----------------------------------------------------------------------------------------

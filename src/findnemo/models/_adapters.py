@@ -5,7 +5,6 @@ which strength.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,48 +16,48 @@ from findnemo.models._structure import FUSED, adapts, paths, short
 WRAPPERS = {"base_layer", "text_model"}
 
 
-@dataclass(frozen=True)
-class Module:
-    """A module without its adapters (LoRA and other layers of peft): its own tensors, those of each
-    adapter, and the layers that carry any.
+def adapted(module: nn.Module) -> dict[str, Any]:
+    """Path -> layer of a module that carries adapters."""
+    return {path: part for path, part in paths(module) if adapts(part)}
+
+
+def parted(
+    module: nn.Module, layers: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """A module's own tensors, named as if it had no adapters (`layers`), and those of each."""
+    tensors: dict[str, Tensor] = {}
+    adapters: dict[str, dict[str, Tensor]] = {}
+    for key, value in weights_of(module).items():
+        names = key.split(".")
+        if not FUSED.isdisjoint(names):
+            continue
+        if adapter := _owner(layers, names):
+            adapters.setdefault(adapter, {})[key] = value
+        else:
+            tensors[".".join(name for name in names if name not in WRAPPERS)] = value
+    return tensors, adapters
+
+
+def _owner(layers: Mapping[str, Any], names: list[str]) -> str | None:
+    """The adapter that a tensor belongs to, by the levels of its name; None for the module's own
+    tensors.
     """
+    for depth in range(len(names) if layers else 0):
+        layer = layers.get(".".join(names[:depth]))
+        if layer is not None:
+            own = names[max(depth, 1) :]
+            adapters = _names(layer)
+            if own[:1] == ["base_layer"]:
+                return None
+            return next((name for name in own if name in adapters), None)
+    return None
 
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    adapters: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    layers: dict[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, module: nn.Module) -> Module:
-        bare = cls(layers={path: part for path, part in paths(module) if adapts(part)})
-        for key, value in weights_of(module).items():
-            names = key.split(".")
-            if not FUSED.isdisjoint(names):
-                continue
-            if adapter := bare._owner(names):
-                bare.adapters.setdefault(adapter, {})[key] = value
-            else:
-                bare.tensors[".".join(name for name in names if name not in WRAPPERS)] = value
-        return bare
-
-    def _owner(self, names: list[str]) -> str | None:
-        """The adapter that a tensor belongs to, by the levels of its name; None for the module's
-        own tensors.
-        """
-        for depth in range(len(names) if self.layers else 0):
-            layer = self.layers.get(".".join(names[:depth]))
-            if layer is not None:
-                own = names[max(depth, 1) :]
-                adapters = _names(layer)
-                if own[:1] == ["base_layer"]:
-                    return None
-                return next((name for name in own if name in adapters), None)
-        return None
-
-    @property
-    def fused(self) -> list[str]:
-        """Adapters added to the weights that can still be removed."""
-        layers = self.layers.values()
-        return sorted({name for one in layers for name in getattr(one, "merged_adapters", ())})
+def fused_in(layers: Mapping[str, Any]) -> list[str]:
+    """Adapters added to the weights that can still be removed."""
+    return sorted(
+        {name for layer in layers.values() for name in getattr(layer, "merged_adapters", ())}
+    )
 
 
 def _names(layer: Any) -> set[str]:
@@ -67,16 +66,16 @@ def _names(layer: Any) -> set[str]:
     return {name for attribute in attributes for name in getattr(layer, attribute, {})}
 
 
-def acting(module: Module) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The adapters that change a module's output now, with their settings; none that is off, at 0
-    or fused.
+def acting(layers: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The adapters of layers that change the output now, with their settings; none that is off, at
+    0 or fused.
     """
     strengths: dict[str, dict[str, tuple[float, float]]] = {}
-    for path, layer in module.layers.items():
+    for path, layer in layers.items():
         for adapter, pair in _strengths(layer).items():
             strengths.setdefault(adapter, {})[path] = pair
     for adapter, of_layers in strengths.items():
-        dora = any(getattr(layer, "use_dora", {}).get(adapter) for layer in module.layers.values())
+        dora = any(getattr(layer, "use_dora", {}).get(adapter) for layer in layers.values())
         settings = {"strength": _one(of_layers, 0), "alpha / rank": _one(of_layers, 1)}
         yield adapter, settings | ({"dora": True} if dora else {})
 

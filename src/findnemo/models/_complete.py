@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging.handlers import BufferingHandler
 
 from findnemo.errors import ModelError
 
@@ -21,20 +23,12 @@ MISSING = re.compile(  # messages of transformers 5, and of 4
 SPARE = re.compile(r"\w*(Safety|Vision)\w*")  # classes of parts that findnemo does not use
 
 
-class _Kept(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.said: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(COLOURS.sub("", record.getMessage()))
-
-
 @contextmanager
 def complete(source: str) -> Iterator[None]:
     """Raises ModelError if a text encoder loaded in the context got random numbers for weights."""
     logger = logging.getLogger(LOGGER)
-    kept = _Kept()
+    kept = BufferingHandler(sys.maxsize)
+    kept.setLevel(logging.WARNING)
     level = logger.level
     propagate = logger.propagate
     logger.setLevel(logging.WARNING)
@@ -46,7 +40,8 @@ def complete(source: str) -> Iterator[None]:
         logger.removeHandler(kept)
         logger.propagate = propagate
         logger.setLevel(level)
-    for said in kept.said:
+    for record in kept.buffer:
+        said = COLOURS.sub("", record.getMessage())
         if (lacking := MISSING.search(said)) and not SPARE.search(said):
             weight = (lacking[1] or lacking[2]).strip()[:80]
             raise ModelError(

@@ -73,9 +73,8 @@ def _digest(tensors: Mapping[str, Tensor], kind: torch.dtype) -> tuple[str, bool
     unchanged = True
     for name in sorted(tensors):
         value = tensors[name].cpu()
-        computed = (
-            value.dtype in COMPUTED
-        )  # anything else (codes of quantized weights) counts by its bytes
+        # anything else (codes of quantized weights) counts by its bytes
+        computed = value.dtype in COMPUTED
         rounded = value.to(kind) if computed else value
         if rounded.dtype != value.dtype:
             unchanged = unchanged and torch.equal(rounded.to(value.dtype), value)

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
 
 from findnemo.errors import ModelError
 from findnemo.models._base import Model
+from findnemo.models._flow import FlowModel
 from findnemo.models._widths import pooled, widths
 
 FACES = "captions in all its attention, where findnemo takes attn1 to see the image alone"
@@ -54,9 +54,8 @@ def conditions(model: Model) -> Iterator[str]:
     kind = type(model.pipeline).__name__
     for setting, what in UNKNOWN.items():
         value = config.get(setting)
-        if (
-            any(value) if isinstance(value, list | tuple) else value
-        ):  # a list has one value for each block
+        # a list has one value for each block
+        if any(value) if isinstance(value, list | tuple) else value:
             yield f"its U-Net wants {what} ({setting} {value!r}): {ALONE}"
     wanted = config.get("addition_embed_type")
     served = ADDITIONS.get(kind, (None,))
@@ -124,16 +123,11 @@ def channels(model: Model) -> Iterator[str]:
     config = getattr(model.pipeline, model.component).config
     taken = config.get("in_channels")
     returned = config.get("out_channels") or taken
-    if _flows(model) and taken != returned:
+    if isinstance(model, FlowModel) and taken != returned:
         yield (
             f"its transformer takes {taken} channels and returns {returned}: inpainting and control"
             " variants are not supported"
         )
-
-
-def _flows(model: Model) -> bool:
-    """Whether the denoiser predicts the velocity of a flow."""
-    return hasattr(model, "velocity")
 
 
 def schedules(model: Model) -> Iterator[str]:
@@ -142,7 +136,7 @@ def schedules(model: Model) -> Iterator[str]:
     kind = type(scheduler).__name__
     config = scheduler.config
     predicts_flow = config.get("use_flow_sigmas") or "flow" in str(config.get("prediction_type"))
-    if _flows(model):
+    if isinstance(model, FlowModel):
         if "FlowMatch" not in kind or not _takes_sigmas(model):
             yield (
                 f"its scheduler is a {kind}, and its transformer goes by a flow: give a"
@@ -163,7 +157,7 @@ def schedules(model: Model) -> Iterator[str]:
             )
 
 
-def _takes_sigmas(model: Any) -> bool:
+def _takes_sigmas(model: FlowModel) -> bool:
     """Whether a scheduler accepts sigmas, if the pipeline gives any."""
     scheduler = model.pipeline.scheduler
     given = model.spacing({"use_dynamic_shifting": False} | scheduler.config, 1)
@@ -180,7 +174,7 @@ def sizes(model: Model) -> Iterator[str]:
     size = getattr(pipeline, model.component).config.get("sample_size")
     owner = f"sample_size of its {model.component}"
     step = 8
-    if _flows(model):
+    if isinstance(model, FlowModel):
         size = pipeline.default_sample_size
         owner = "default_sample_size of the pipeline"
         step = 2 * scale

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from findnemo.models._base import Model
 from findnemo.models._modules import exact
-from findnemo.models._text import Text
 
 
 class FlowModel(Model):
@@ -29,7 +28,7 @@ class FlowModel(Model):
     counterpart is the difference that equals -x0_hat. So `predict_noise` gives s v, because s v -
     x_s = -x0_hat at every s; at s = 1 it is v itself. One pass a latent.
 
-    An adapter implements `velocity` instead of `predict_noise`.
+    An adapter's `output` is the velocity v(x_s, s, y), at a timestep of s * 1000, without guidance.
     """
 
     component = "transformer"
@@ -53,15 +52,6 @@ class FlowModel(Model):
         "use_exponential_sigmas",
         "use_beta_sigmas",
     )
-
-    def velocity(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
-        """v(x_s, s, y), (N, C, H, W), for latents (N, C, H, W), encoded prompts, and timestep s *
-        1000, one for all or (N,). No guidance.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not predict a velocity")
-
-    def output(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
-        return self.velocity(latents, timestep, text)
 
     def as_noise(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
         """s v, (N, C, H, W): x_s without the predicted image, x_s - x0_hat. The class says why."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from findnemo.models._adapters import Module, acting
+from findnemo.models._adapters import acting, adapted, fused_in, parted
 from findnemo.models._content import digests, stamp
 from findnemo.models._identity import ADAPTER, METHOD, RULES, Identity, Part
 from findnemo.models._modules import SPARE
@@ -37,15 +37,14 @@ Digests = dict[str, tuple[str, Any]]  # part -> its earlier stamp, and its diges
 
 def settings(pipeline: Any, schedule: tuple[str, ...]) -> Identity:
     """The identity of a pipeline without its weights, which are not read."""
-    found = identity(pipeline, schedule, {}, lambda cache, name, tensors: {})
-    return Identity({name: Part(part.settings) for name, part in found.parts.items()})
+    return identity(pipeline, schedule, {}, lambda cache, name, tensors: None)
 
 
 def identity(
     pipeline: Any,
     schedule: tuple[str, ...],
     cache: Digests,
-    read: Callable[[Digests, str, Mapping[str, Tensor]], dict[str, Any]] | None = None,
+    read: Callable[[Digests, str, Mapping[str, Tensor]], dict[str, Any] | None] | None = None,
 ) -> Identity:
     """The identity of a pipeline as it is now.
 
@@ -63,12 +62,13 @@ def identity(
         # a compiled network computes the same as its original
         component = getattr(component, "_orig_mod", component)
         if isinstance(component, nn.Module):
-            module = Module.of(component)
-            parts[name] = Part(settings_of(component), read(cache, name, module.tensors))
-            for adapter, acts in acting(module):
-                weights = read(cache, f"{name} {adapter}", module.adapters.get(adapter, {}))
+            layers = adapted(component)
+            tensors, adapters = parted(component, layers)
+            parts[name] = Part(settings_of(component), read(cache, name, tensors))
+            for adapter, acts in acting(layers):
+                weights = read(cache, f"{name} {adapter}", adapters.get(adapter, {}))
                 parts[f"{ADAPTER}{adapter!r} of {name}"] = Part(acts, weights)
-            fused += [f"{ADAPTER}{adapter!r} of {name}" for adapter in module.fused]
+            fused += [f"{ADAPTER}{adapter!r} of {name}" for adapter in fused_in(layers)]
         elif name == "scheduler":
             parts["scheduler"] = Part(_noise(component, schedule))
             parts["sampler"] = Part(_sampler(component, schedule))

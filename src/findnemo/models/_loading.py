@@ -17,7 +17,7 @@ from findnemo.models._complete import complete
 from findnemo.models._difference import add_difference
 from findnemo.models._embedding import add_embeddings, read_embeddings
 from findnemo.models._fit import check_fit
-from findnemo.models._lora import merge_named, of_strength
+from findnemo.models._lora import of_strength, read_lora
 from findnemo.models._modules import SPARE
 from findnemo.models._parts import PICKLES, check_index, check_parts, left_out
 from findnemo.models._reading import mend_limits
@@ -69,6 +69,7 @@ CONVERT = (
     "convert them in a place you trust:"
     " DiffusionPipeline.from_pretrained(DIR).save_pretrained(NEW_DIR, safe_serialization=True)"
 )
+LOADED_HERE = {"a hub id", "a directory", "a single file", "the demo model"}
 # option -> its meaning, and the sources to which it applies; for others it would do nothing
 OPTIONS = {
     "revision": ("names a branch, tag or commit of a hub id", {"a hub id"}),
@@ -77,14 +78,8 @@ OPTIONS = {
         {"a hub id", "a directory"},
     ),
     "config": ("gives a single .safetensors file what it lacks", {"a single file"}),
-    "lora": (
-        "changes a model that is loaded here",
-        {"a hub id", "a directory", "a single file", "the demo model"},
-    ),
-    "embedding": (
-        "adds tokens to a model that is loaded here",
-        {"a hub id", "a directory", "a single file", "the demo model"},
-    ),
+    "lora": ("changes a model that is loaded here", LOADED_HERE),
+    "embedding": ("adds tokens to a model that is loaded here", LOADED_HERE),
 }
 
 
@@ -153,9 +148,8 @@ def load(
 def _live(pipeline: Any, device: torch.device | None, dtype: torch.dtype | None) -> Model:
     adapter = _adapter(*(kind.__name__ for kind in type(pipeline).__mro__))
     check_parts(adapter, pipeline)
-    asked = {"device": device, "dtype": dtype}
-    if wanted := {name: value for name, value in asked.items() if value is not None}:
-        pipeline.to(**wanted)
+    if device is not None or dtype is not None:
+        pipeline.to(device=device, dtype=dtype)
     return _checked(adapter, pipeline, f"live {type(pipeline).__name__}")
 
 
@@ -186,7 +180,8 @@ def _opened(
         add_difference(pipeline.unet, load_file(change))
     add_embeddings(embeddings, pipeline)
     if lora := asked.get("lora"):
-        merge_named(lora, pipeline)
+        named, scale = of_strength(lora)
+        read_lora(named, pipeline).merge(pipeline, scale)
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     model = _checked(adapter, pipeline, str(source))

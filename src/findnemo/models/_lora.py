@@ -26,10 +26,8 @@ from findnemo.models._modules import networks_of
 from findnemo.models._unet_names import unet_name
 
 MOST = 16 << 30  # largest LoRA file, in bytes
-FILES = (
-    "pytorch_lora_weights.safetensors",
-    "adapter_model.safetensors",
-)  # LoRA files in a directory
+# LoRA files in a directory
+FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 PEFT_CONFIG = "adapter_config.json"
 METADATA = "lora_adapter_metadata"  # key of peft's configuration in diffusers' files
 
@@ -193,7 +191,7 @@ def read_file(path: Path, pipeline: Any) -> Lora:
     if not entries:
         raise InputError(f"{path} holds no tensors")
     places = _places(pipeline)
-    config = _configuration(path, metadata)
+    configs = _configurations(path, metadata)
     grouped: dict[str, dict[str, Tensor]] = {}
     for key, entry in entries.items():
         stem, part = _parsed(path, key)
@@ -208,18 +206,12 @@ def read_file(path: Path, pipeline: Any) -> Lora:
     deltas: dict[tuple[str, str], Delta] = {}
     for stem, parts in grouped.items():
         place = places[stem]
-        delta = _delta(path, stem, parts, config.scale(place, parts))
+        delta = _delta(path, stem, parts, _scale(configs, place, parts))
         for name, piece in _split(path, stem, place, delta, pipeline):
             if (place.component, name) in deltas:
                 raise ModelError(f"{path} changes {place.component}.{name} under two names")
             deltas[place.component, name] = piece
     return Lora(str(path), deltas)
-
-
-def merge_named(name: str, pipeline: Any) -> None:
-    """Merge a LoRA into a pipeline, by a name with its strength, "FILE" or "FILE:0.8"."""
-    file, scale = of_strength(name)
-    read_lora(file, pipeline).merge(pipeline, scale)
 
 
 def of_strength(name: str) -> tuple[str, float]:
@@ -298,16 +290,15 @@ def _places(pipeline: Any) -> dict[str, Place]:
     """Every possible name of a module in a file -> its place."""
     places: dict[str, Place] = {}
     for component, network in networks_of(pipeline).items():
-        modules = {
-            name: module
+        modules = [
+            name
             for name, module in network.named_modules()
             if isinstance(module, (nn.Linear, nn.Conv2d)) and name
-        }
+        ]
         for name in modules:
             place = Place(component, (name,))
             places |= dict.fromkeys(_names(component, name, network), place)
-        if isinstance(network, nn.Module) and component in ("unet", "transformer"):
-            places |= _original(component, network, modules)
+        places |= _original(component, network, modules)
     return places
 
 
@@ -366,55 +357,47 @@ def _original(component: str, network: nn.Module, modules: Iterable[str]) -> dic
 # values ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Config:
-    """What peft's configuration says about alpha, for files without it. `of`: component ->
-    configuration.
+def _scale(configs: Mapping[str, Any], place: Place, parts: Mapping[str, Tensor]) -> float:
+    """alpha / rank of a module; 1 by default. `configs`: for files without alpha."""
+    if "down" not in parts:
+        return 1.0
+    rank = len(parts["down"])
+    config = configs.get(place.component, configs.get("", {}))
+    alpha: Any = config.get("lora_alpha", rank)
+    patterns = config.get("alpha_pattern") or {}
+    for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
+        if place.modules[0].endswith(str(pattern).lstrip("^")):
+            alpha = value
+    if "alpha" in parts:
+        alpha = parts["alpha"]
+    try:
+        alpha = float(alpha)
+    except (TypeError, ValueError, RuntimeError):
+        raise ModelError(f"alpha of {place.name} is not a number") from None
+    if not math.isfinite(alpha):
+        raise ModelError(f"alpha of {place.name} is {alpha}")
+    root = bool(config.get("use_rslora")) and "alpha" not in parts
+    return alpha / (math.sqrt(rank) if root else rank)
+
+
+def _configurations(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """peft's configurations of a file, by component ("" for all): in its metadata, or next to
+    it.
     """
-
-    of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    def scale(self, place: Place, parts: Mapping[str, Tensor]) -> float:
-        """alpha / rank of a module; 1 by default."""
-        if "down" not in parts:
-            return 1.0
-        rank = len(parts["down"])
-        config = self.of.get(place.component, self.of.get("", {}))
-        alpha: Any = config.get("lora_alpha", rank)
-        patterns = config.get("alpha_pattern") or {}
-        for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
-            if place.modules[0].endswith(str(pattern).lstrip("^")):
-                alpha = value
-        if "alpha" in parts:
-            alpha = parts["alpha"]
-        try:
-            alpha = float(alpha)
-        except (TypeError, ValueError, RuntimeError):
-            raise ModelError(f"alpha of {place.name} is not a number") from None
-        if not math.isfinite(alpha):
-            raise ModelError(f"alpha of {place.name} is {alpha}")
-        root = bool(config.get("use_rslora")) and "alpha" not in parts
-        return alpha / (math.sqrt(rank) if root else rank)
-
-
-def _configuration(path: Path, metadata: Mapping[str, str]) -> _Config:
-    """peft's configuration of a file: in its metadata, or next to it."""
+    of: dict[str, dict[str, Any]] = {}
     beside = path.parent / PEFT_CONFIG
     if METADATA in metadata:
         kept = _mapping(metadata[METADATA], f"{METADATA} of {path}")
-        of: dict[str, dict[str, Any]] = {}
         for key, value in kept.items():
             component, _, name = key.partition(".")
             of.setdefault(component, {})[name] = value
     elif path.name == FILES[1] and beside.is_file():
         text = checked(beside, JSON_BYTES).read_text(encoding="utf-8")
         of = {"": _mapping(text, str(beside))}
-    else:
-        return _Config()
     for config in of.values():
         if config.get("use_dora"):
             raise ModelError(f"{path} is a DoRA, which findnemo does not apply: merge it first")
-    return _Config(of)
+    return of
 
 
 def _mapping(text: str, where: str) -> dict[str, Any]:
@@ -470,7 +453,7 @@ def _split(
             raise ModelError(f"{stem} of {path} changes a bias that {place.name} does not have")
         delta = replace(delta, bias=None)  # zeros: peft writes biases for every layer or for none
     start = 0
-    for (name, _), count in zip(layers.items(), outputs, strict=True):
+    for name, count in zip(layers, outputs, strict=True):
         yield name, delta.rows(start, start + count)
         start += count
 

@@ -27,9 +27,6 @@ SAMPLERS = {
 # settings of the noise schedule that a sampler must support
 SCHEDULE = ("prediction_type", "trained_betas", "rescale_betas_zero_snr")
 
-# settings that only a new sampler has
-_FIXED: dict[str, dict[str, Any]] = {"PNDMScheduler": {"skip_prk_steps": True}}
-
 
 def explicit(config: Mapping[str, Any]) -> dict[str, Any]:
     """A scheduler's settings, including defaults: diffusers would give another scheduler its own
@@ -106,7 +103,9 @@ def sampling(model: Any, name: str | None) -> Iterator[None]:
     kind = getattr(diffusers, sampler_class(model.samplers, name))
     own = explicit(model.pipeline.scheduler.config)
     with spare_scheduler(model.pipeline):
-        config = {"clip_sample": False, **own, **_FIXED.get(kind.__name__, {})}
+        config = {"clip_sample": False, **own}
+        if kind is diffusers.PNDMScheduler:
+            config["skip_prk_steps"] = True
         model.pipeline.scheduler = kind.from_config(config)
         yield
 

@@ -72,10 +72,8 @@ KINDS = {
 OTHERS = (  # key -> what the file is instead of a checkpoint, and the way out
     (
         r"lora|\.hada_w|\.lokr_w",
-        (
-            "a LoRA, not a checkpoint: load the pipeline it was made for, load_lora_weights,"
-            " fuse_lora, and give that"
-        ),
+        "a LoRA, not a checkpoint: load the pipeline it was made for, load_lora_weights,"
+        " fuse_lora, and give that",
     ),
     (r"^control_model\.|^controlnet_", "a ControlNet, not a checkpoint"),
     (
@@ -116,15 +114,15 @@ def configuration(path: Path, config: str | None) -> Path:
     tensors, _ = read_header(path)
     name = kind_of(path, tensors)
     kind = KINDS[name] if name else None
-    if config is None and kind is None:
+    if config is not None:
+        folder = _folder(config, "no configuration")
+    elif kind is not None:
+        folder = _folder(kind.hub, f"{path.name} is {name}, whose configuration usually comes from")
+    else:
         raise InputError(
             f"{path} is not a complete {', '.join(KINDS)} checkpoint by its keys: give"
             f" {GIVE}, a diffusers directory or hub id of the same architecture"
         )
-    if config is None and kind is not None:
-        folder = _folder(kind.hub, f"{path.name} is {name}, whose configuration usually comes from")
-    else:
-        folder = _folder(str(config), "no configuration")
     pipeline = pipeline_class(folder)
     if kind is not None and pipeline != kind.pipeline:
         raise InputError(

@@ -45,7 +45,7 @@ class Flux(JointAttention):
         self.tell_cut(prompts)
         return Text(embeds, of_width(pooled, self.pooled_width)).to(self.device, self.dtype)
 
-    def velocity(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
+    def output(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
         pipeline = self.pipeline
         device = latents.device
         dtype = latents.dtype

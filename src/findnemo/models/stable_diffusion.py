@@ -164,8 +164,7 @@ class StableDiffusion(DiffusionModel):
             raise ModelError(
                 "the pipeline has an IP-Adapter loaded, whose U-Net needs an image with every"
                 " prompt: call pipeline.unload_ip_adapter() first (the neurons that are found work"
-                " with"
-                " it too, and deactivate works around its calls)"
+                " with it too, and deactivate works around its calls)"
             )
 
     def check_editable(self) -> None:

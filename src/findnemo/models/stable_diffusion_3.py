@@ -43,7 +43,7 @@ class StableDiffusion3(JointAttention):
         self.tell_cut(prompts)
         return Text(embeds, of_width(pooled, self.pooled_width)).to(self.device, self.dtype)
 
-    def velocity(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
+    def output(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
         output: Tensor = self.denoiser(
             latents,
             timestep=a_row(timestep, latents, torch.float32),

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from findnemo.errors import InputError
+from findnemo.errors import InputError, first_line
 from findnemo.prompts._columns import columns_of, records
 from findnemo.prompts._table import Record
 
@@ -46,8 +46,7 @@ def of_hub(source: str, column: str | None) -> Callable[[], Iterator[Record]]:
 
 
 def _unread(source: str, error: Exception) -> InputError:
-    why = (str(error).splitlines() or [type(error).__name__])[0]
     return InputError(
-        f"{source}: cannot be read ({why:.200}): name it as hf:OWNER/NAME or hf:OWNER/NAME:SPLIT,"
+        f"{source}: cannot be read ({first_line(error):.200}): name it as hf:OWNER/NAME or hf:OWNER/NAME:SPLIT,"
         " or give a file"
     )

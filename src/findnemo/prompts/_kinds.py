@@ -12,49 +12,44 @@ _UNPACK = "unpack it and give the table that it holds"
 _SAVE = "save the sheet of captions as CSV (UTF-8)"
 EXPORT = "export the captions as .csv, .parquet, .jsonl or .txt"
 _PULL = "fetch it with git lfs pull"
-_MAGIC: tuple[tuple[bytes, str, str], ...] = (
-    (b"\x1f\x8b", "a gzip file", _UNPACK),
-    (b"\xfd7zXZ\0", "an xz file", _UNPACK),
-    (b"(\xb5/\xfd", "a Zstandard file", _UNPACK),
-    (b"\x04\x22\x4d\x18", "an LZ4 file", _UNPACK),
-    (b"7z\xbc\xaf'\x1c", "a 7z archive", _UNPACK),
-    (b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook or Word document", _SAVE),
-    (b"%PDF-", "a PDF document", EXPORT),
-    (b"{\\rtf", "an RTF document", EXPORT),
-    (b"\x89PNG\r\n\x1a\n", "a PNG picture", EXPORT),
-    (b"\xff\xd8\xff", "a JPEG picture", EXPORT),
-    (b"II*\0", "a TIFF picture", EXPORT),
-    (b"MM\0*", "a TIFF picture", EXPORT),
-    (b"SQLite format 3\0", "an SQLite database", EXPORT),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", EXPORT),
-    (b"\x93NUMPY", "a NumPy array", EXPORT),
-    (b"ARROW1\0\0", "an Arrow (Feather) file", EXPORT),
-    (b"FEA1\0", "a Feather file", EXPORT),
-    (b"Obj\x01", "an Avro file", EXPORT),
-    (b"\x7fELF", "a program", EXPORT),
-    (b"MZ\x90\0", "a program", EXPORT),
+# beginning of a file -> what it is, and the way out
+_BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
+    (rb"\x1f\x8b", "a gzip file", _UNPACK),
+    (rb"\xfd7zXZ\0", "an xz file", _UNPACK),
+    (rb"\(\xb5/\xfd", "a Zstandard file", _UNPACK),
+    (rb"\x04\x22\x4d\x18", "an LZ4 file", _UNPACK),
+    (rb"7z\xbc\xaf'\x1c", "a 7z archive", _UNPACK),
+    (rb"Rar!\x1a\x07", "a RAR archive", _UNPACK),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook or Word document", _SAVE),
+    (rb"%PDF-", "a PDF document", EXPORT),
+    (rb"\{\\rtf", "an RTF document", EXPORT),
+    (rb"\x89PNG\r\n\x1a\n", "a PNG picture", EXPORT),
+    (rb"\xff\xd8\xff", "a JPEG picture", EXPORT),
+    (rb"II\*\0|MM\0\*", "a TIFF picture", EXPORT),
+    (rb"SQLite format 3\0", "an SQLite database", EXPORT),
+    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file", EXPORT),
+    (rb"\x93NUMPY", "a NumPy array", EXPORT),
+    (rb"ARROW1\0\0", "an Arrow (Feather) file", EXPORT),
+    (rb"FEA1\0", "a Feather file", EXPORT),
+    (rb"Obj\x01", "an Avro file", EXPORT),
+    (rb"\x7fELF|MZ\x90\0", "a program", EXPORT),
     (
-        b"version https://git-lfs.github.com/spec/",
+        rb"version https://git-lfs\.github\.com/spec/",
         "a pointer of Git LFS, not the file itself",
         _PULL,
     ),
-)
-_HTML = rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html[\s>])"
-_PATTERNS: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
-    (re.compile(rb"PK(\x03\x04|\x05\x06|\x07\x08)"), "a ZIP archive", _UNPACK),
-    (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), "a bzip2 file", _UNPACK),
-    (re.compile(rb"(?=[^\0]{1,100}\0).{257}ustar[\0 ]", re.DOTALL), "a tar archive", _UNPACK),
-    (re.compile(rb"\x80[\x01-\x05]"), "a pickle", EXPORT),
-    (re.compile(rb"\([ldt]p\d+\n|[]}]q\0"), "a pickle", EXPORT),  # protocols 0 and 1
-    (re.compile(rb".{5}\0\0\0\{", re.DOTALL), "tensors (safetensors)", EXPORT),
-    (re.compile(rb"GGUF[\x01-\x09]\0"), "model weights (GGUF)", EXPORT),
-    (re.compile(rb"GIF8[79]a.{0,8}\0", re.DOTALL), "a GIF picture", EXPORT),
-    (re.compile(rb"BM.{4}\0\0\0\0.{3}\0", re.DOTALL), "a BMP picture", EXPORT),
-    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "a WebP picture", EXPORT),
-    (re.compile(rb"RIFF.{4}(WAVE|AVI )|\0\0.{2}ftyp", re.DOTALL), "a sound or a film", EXPORT),
-    (re.compile(_HTML, re.IGNORECASE), "a web page", EXPORT),
-    (re.compile(rb"(\xef\xbb\xbf)?\s*<\?xml[\s?]", re.IGNORECASE), "an XML document", EXPORT),
+    (rb"PK(\x03\x04|\x05\x06|\x07\x08)", "a ZIP archive", _UNPACK),
+    (rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "a bzip2 file", _UNPACK),
+    (rb"(?=[^\0]{1,100}\0).{257}ustar[\0 ]", "a tar archive", _UNPACK),
+    (rb"\x80[\x01-\x05]|\([ldt]p\d+\n|[]}]q\0", "a pickle", EXPORT),  # later protocols, 0 and 1
+    (rb".{5}\0\0\0\{", "tensors (safetensors)", EXPORT),
+    (rb"GGUF[\x01-\x09]\0", "model weights (GGUF)", EXPORT),
+    (rb"GIF8[79]a.{0,8}\0", "a GIF picture", EXPORT),
+    (rb"BM.{4}\0\0\0\0.{3}\0", "a BMP picture", EXPORT),
+    (rb"RIFF.{4}WEBP", "a WebP picture", EXPORT),
+    (rb"RIFF.{4}(WAVE|AVI )|\0\0.{2}ftyp", "a sound or a film", EXPORT),
+    (rb"(?i)(\xef\xbb\xbf)?\s*(<!doctype html|<html[\s>])", "a web page", EXPORT),
+    (rb"(?i)(\xef\xbb\xbf)?\s*<\?xml[\s?]", "an XML document", EXPORT),
 )
 _PACKED: tuple[tuple[bytes, str, str], ...] = (  # names in a ZIP archive
     (b"xl/workbook", "an Excel workbook", _SAVE),
@@ -73,11 +68,8 @@ def kind_of(head: bytes, tail: bytes = b"") -> tuple[str, str] | None:
     """What a file that is no table is, and the way out, by its first and last bytes; None if it may
     be a table.
     """
-    for magic, what, way_out in _MAGIC:
-        if head.startswith(magic):
-            return what, way_out
-    for pattern, what, way_out in _PATTERNS:
-        if pattern.match(head):
+    for pattern, what, way_out in _BEGINNINGS:
+        if re.match(pattern, head, re.DOTALL):
             names = head + tail if head.startswith(b"PK") else b""
             return next(((w, o) for name, w, o in _PACKED if name in names), (what, way_out))
     return _odd(head)

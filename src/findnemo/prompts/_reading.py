@@ -113,8 +113,7 @@ def _of_values(source: Any, column: str | None) -> tuple[str, Callable[[], Itera
     if isinstance(source, Mapping):
         raise InputError(
             "a dict of columns is not a list of captions: give rows, such as [{'caption': ...},"
-            " ...],"
-            " or a DataFrame"
+            " ...], or a DataFrame"
         )
     # a DataFrame, of polars or of pandas
     if hasattr(source, "columns") and hasattr(source, "to_dict"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,8 +101,7 @@ def read_training(
     return TrainingSet(str(source), tuple(found), tuple(notes + _notes(str(path), found)))
 
 
-def _notes(source: str, found: Iterable[TrainingPicture]) -> list[str]:
-    pictures = list(found)
+def _notes(source: str, pictures: list[TrainingPicture]) -> list[str]:
     bare = [p.path.name for p in pictures if p.caption is None]
     notes = []
     if bare:

@@ -12,7 +12,7 @@ from typing import Any
 from findnemo import demo
 from findnemo.calibration import Calibration
 from findnemo.errors import InputError, MismatchError
-from findnemo.files.originals import for_run
+from findnemo.files.originals import Originals
 from findnemo.files.secrets import hidden
 from findnemo.images import ImageSettings, usual
 from findnemo.localization import check_impact, check_search
@@ -501,7 +501,8 @@ def work_on(
         if run.meta("folder") is None or not run.names_pictures():
             return Work(run, model, calibration, plan, judges, shipped)
     references = [p.image for p in table if p.image and hidden(p.image) != p.image]
-    originals = for_run(run.path, run.meta("folder") or ".", references=references)
+    folder = run.meta("folder") or "."
+    originals = Originals(run.path / "originals", folder, references=references)
     return Work(run, model, calibration, plan, judges, originals.of_caption)
 
 
