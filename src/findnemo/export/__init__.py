@@ -19,12 +19,12 @@ import torch
 
 from findnemo.edits import widths_of
 from findnemo.errors import EditError, InputError
-from findnemo.export._adapter import require_lora, write_adapter, write_adapter_kohya
+from findnemo.export._adapter import write_adapter, write_adapter_kohya
 from findnemo.export._card import markdown, model_card
 from findnemo.export._checks import check_checkpoint
 from findnemo.export._comparison import deviations, rounding_of
 from findnemo.export._files import check_beside, check_target, whole, written_beside
-from findnemo.export._marks import OURS, node_of_comfyui
+from findnemo.export._marks import node_of_comfyui
 from findnemo.export._original import ORIGINAL, original_tensors
 from findnemo.export._push import push_card, with_section
 from findnemo.export._selection import Selection, by_hand, select, unedited
@@ -273,7 +273,7 @@ def check_place(form: str, path: str | Path, source: str, force: bool = False) -
     if suffix and target.suffix != suffix:
         raise InputError(f"{target} is not a name for {form}: it must end in {suffix}")
     if FORMS[form].beside is not None:
-        check_beside(target.with_suffix(".yaml"), force, OURS)
+        check_beside(target.with_suffix(".yaml"), force)
 
 
 def check_folder(path: str | Path, what: str, way_out: str) -> None:
@@ -287,8 +287,12 @@ def check_folder(path: str | Path, what: str, way_out: str) -> None:
 
 def check_lora(form: str, options: Mapping[str, str]) -> None:
     """Raises InputError for a form of a LoRA, if the model's options name none."""
-    if FORMS[form].of_lora:
-        require_lora(form, options)
+    if FORMS[form].of_lora and "lora" not in options:
+        alone = "kohya" if form.endswith("kohya") else "lora"
+        raise InputError(
+            f"{form} is the LoRA of a run with the neurons off in it, and this run was made without"
+            f" one (--lora): --to {alone} writes the edit alone"
+        )
 
 
 def check_form(form: str) -> None:

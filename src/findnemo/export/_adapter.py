@@ -20,13 +20,11 @@ import torch
 from torch import Tensor
 
 from findnemo.edits import LIMITS, lora_weights
-from findnemo.errors import EditError, InputError
+from findnemo.errors import EditError
 from findnemo.export._checks import kohya_name
-from findnemo.export._marks import kohya, spec, tell_limits_of_lora
-from findnemo.export._original import require_original
 from findnemo.export._selection import Selection
-from findnemo.export._source import Dtype, base_of, tell_narrowed
-from findnemo.export._weights import about_of, title_of
+from findnemo.export._source import Dtype, base_of, dtype_name, tell_narrowed
+from findnemo.export._weights import about_of, kohya_marks
 from findnemo.files.tensors import DTYPES, read_header, seal, write
 from findnemo.models import Lora, Model
 from findnemo.models._lora import KOHYA_TEXT, Delta, of_strength, read_file
@@ -52,16 +50,6 @@ class _Edit:
         return {(self.base.component, n): list(r) for n, r in self.neurons.layers.items()}
 
 
-def require_lora(form: str, options: Mapping[str, str]) -> None:
-    """Raises InputError for the options of a model loaded without a LoRA."""
-    if "lora" not in options:
-        alone = "kohya" if form.endswith("kohya") else "lora"
-        raise InputError(
-            f"{form} is the LoRA of a run with the neurons off in it, and this run was made without"
-            f" one (--lora): --to {alone} writes the edit alone"
-        )
-
-
 def write_adapter(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
     """Write a file that `pipeline.load_lora_weights` reads."""
     edit = _edit(model, chosen)
@@ -77,9 +65,7 @@ def write_adapter(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> 
 
 def write_adapter_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
     """Write a file in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
-    require_original(model, "a LoRA in kohya's form")
-    tell_limits_of_lora(model.pipeline)
-    marks = spec(model.pipeline, title_of(model, chosen), "/lora") | kohya(model.pipeline)
+    marks = kohya_marks(model, chosen)
     metadata = {"ss_network_module": "networks.lora"} | marks | _about(model, chosen)
     _write(_edit(model, chosen), path, dtype, metadata, _in_kohyas_form)
 
@@ -116,10 +102,9 @@ def _write(
     seal(path)
     left = _check(edit, read_file(path, edit.base.pipeline), written)
     if left > 0 and written != torch.float32:
-        name = str(written).removeprefix("torch.")
         notice(
-            f"the LoRA is written in {name}, in which the neurons' weights are off by up to"
-            f" {100 * left:.2g} % of their size: --dtype float32 is exact"
+            f"the LoRA is written in {dtype_name(written)}, in which the neurons' weights are off by"
+            f" up to {100 * left:.2g} % of their size: --dtype float32 is exact"
         )
 
 
@@ -142,12 +127,8 @@ def _changes(edit: _Edit) -> dict[Place, Delta]:
     off = lora_weights(edit.base, edit.neurons, edit.factor) if edit.neurons else {}
     for place, rows in edit.rows.items():
         prefix = ".".join(place)
-        bias = off.get(f"{prefix}.lora_B.bias")
-        taken = Delta(
-            off[f"{prefix}.lora_A.weight"].double(),
-            off[f"{prefix}.lora_B.weight"].double(),
-            bias=None if bias is None else bias.double(),
-        )
+        down, up = (off[f"{prefix}.lora_{matrix}.weight"] for matrix in "AB")
+        taken = _in_dtype(Delta(down, up, bias=off.get(f"{prefix}.lora_B.bias")), torch.double)
         changes[place] = _joined(changes.get(place), taken, rows, edit.factor)
     return changes
 
@@ -178,11 +159,11 @@ def _joined(delta: Delta | None, taken: Delta, rows: list[int], factor: float) -
         return taken
     up = delta.up.clone()
     up[rows] *= factor
-    biases = [bias for bias in (taken.bias, delta.bias) if bias is not None]
+    bias = taken.bias
     if delta.bias is not None:
-        biases[-1] = delta.bias.clone()
-        biases[-1][rows] *= factor
-    bias = sum(biases[1:], biases[0]) if biases else None
+        own = delta.bias.clone()
+        own[rows] *= factor
+        bias = own if bias is None else bias + own
     return Delta(torch.cat([delta.down, taken.down]), torch.cat([up, taken.up], 1), bias=bias)
 
 
@@ -206,13 +187,12 @@ def _of_one_rank(deltas: Mapping[Place, Delta]) -> dict[Place, Delta]:
 
 def _rounded(place: Place, delta: Delta, dtype: torch.dtype) -> Delta:
     """A change in the dtype to write. Raises EditError if that dtype cannot hold it."""
-    bias = None if delta.bias is None else delta.bias.to(dtype)
-    rounded = replace(delta, down=delta.down.to(dtype), up=delta.up.to(dtype), bias=bias)
-    for values in (rounded.down, rounded.up, bias):
+    rounded = _in_dtype(delta, dtype)
+    for values in (rounded.down, rounded.up, rounded.bias):
         if values is not None and not bool(values.isfinite().all()):
-            name = str(dtype).removeprefix("torch.")
             raise EditError(
-                f"the change of {'.'.join(place)} is too large for {name}: give --dtype float32"
+                f"the change of {'.'.join(place)} is too large for {dtype_name(dtype)}: give --dtype"
+                " float32"
             )
     return rounded
 
@@ -288,12 +268,12 @@ def _compared(
     weight = module.weight.detach().cpu().double()
     shape = weight.shape
     own = edit.lora.deltas.get(place)
-    change = _exact(delta)
+    change = _in_dtype(delta, torch.double)
     scale = torch.ones(len(weight), dtype=torch.double)
     scale[edit.rows.get(place, [])] = edit.factor
     before = weight
     if own is not None:
-        before = weight + edit.strength * _exact(own).weight(shape)
+        before = weight + edit.strength * _in_dtype(own, torch.double).weight(shape)
     up = change.up.flatten(1).abs()
     down = change.down.flatten(1).abs()
     summed = weight.abs() + (up @ down).reshape(shape)
@@ -310,10 +290,8 @@ def _compared(
         yield base + change.bias, with_own, with_own * scale, near
 
 
-def _exact(delta: Delta) -> Delta:
-    """A change in float64."""
-    values = {
-        name: None if value is None else value.double()
-        for name, value in (("mid", delta.mid), ("bias", delta.bias))
-    }
-    return Delta(delta.down.double(), delta.up.double(), delta.scale, **values)
+def _in_dtype(delta: Delta, dtype: torch.dtype) -> Delta:
+    """A change in another dtype."""
+    matrices = {"down": delta.down, "up": delta.up, "mid": delta.mid, "bias": delta.bias}
+    cast: dict[str, Any] = {k: v.to(dtype) for k, v in matrices.items() if v is not None}
+    return replace(delta, **cast)

@@ -92,13 +92,17 @@ def _taken(chosen: Selection) -> str:
     return "\n".join(parts)
 
 
+def _versions(about: Mapping[str, Any]) -> str:
+    """The versions of a run, in a line of Markdown; empty if it does not know them."""
+    return markdown(", ".join(f"{n} {v}" for n, v in (about["versions"] or {}).items()))
+
+
 def _whose(chosen: Selection) -> list[tuple[str, str]]:
     """The model of a selection, as rows of a table."""
-    versions = ", ".join(f"{n} {v}" for n, v in (chosen.about["versions"] or {}).items())
     facts = [
         ("model", markdown(name_of(chosen.about["source"]))),
         ("fingerprint", f"`{chosen.fingerprint}`"),
-        ("versions", markdown(versions)),
+        ("versions", _versions(chosen.about)),
     ]
     return [(name, value) for name, value in facts if value]
 
@@ -149,10 +153,9 @@ def markdown(text: str, longest: int = LONGEST) -> str:
 
 def _facts(chosen: Selection) -> list[tuple[str, str]]:
     about = chosen.about
-    settings = chosen.about["settings"]
+    settings = about["settings"]
     calibration = settings.get("calibration", {})
     images = settings.get("image_settings", {})
-    versions = ", ".join(f"{name} {version}" for name, version in (about["versions"] or {}).items())
     counts = (
         f"{about['audited']} audited, {about['memorized']} memorized, {len(chosen.captions)}"
         " switched off here"
@@ -186,7 +189,7 @@ def _facts(chosen: Selection) -> list[tuple[str, str]]:
                 " tokenizers, text encoders, denoiser and adapters; first 32 digits)"
             ),
         ),
-        ("versions", markdown(versions)),
+        ("versions", _versions(about)),
         ("captions", counts),
         (
             "threshold",

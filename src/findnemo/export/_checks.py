@@ -13,7 +13,7 @@ from torch import Tensor
 
 from findnemo.edits import Effect, check_part
 from findnemo.export._original import UNET
-from findnemo.files.tensors import Entry, read_header, read_rows
+from findnemo.files.tensors import Entry, read, read_header
 from findnemo.models import Model
 from findnemo.models._modules import networks_of
 from findnemo.models._unet_names import unet_name
@@ -89,7 +89,4 @@ def _tensors(folder: Path) -> dict[str, tuple[Path, Entry]]:
 
 
 def _read(tensors: Mapping[str, tuple[Path, Entry]], name: str) -> Tensor | None:
-    if name not in tensors:
-        return None
-    path, entry = tensors[name]
-    return read_rows(path, entry, slice(0, entry.shape[0]))
+    return read(*tensors[name]) if name in tensors else None

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from findnemo.errors import InputError
+from findnemo.export._marks import OURS
 from findnemo.files.modes import Like, settle
 
 # a directory with one of these is an export, which may be replaced
@@ -32,11 +33,9 @@ def check_target(path: Path, directory: bool, force: bool, source: str) -> None:
         raise InputError(f"{path} is not an export, so it is not replaced: give another --out")
 
 
-def check_beside(path: Path, force: bool, ours: str) -> None:
+def check_beside(path: Path, force: bool) -> None:
     """Raises InputError for a file next to the target that user interfaces would read with it, and
-    that must not be replaced.
-
-    `ours`: the beginning of such a file from an export, which `force` may replace.
+    that must not be replaced. `force` may replace one from an export.
     """
     if not path.exists():
         return
@@ -45,7 +44,7 @@ def check_beside(path: Path, force: bool, ours: str) -> None:
             f"{path} already exists, and user interfaces read it with the model file of that"
             " name: give another --out, or --force to replace it"
         )
-    if not path.is_file() or not path.read_bytes().startswith(ours.encode()):
+    if not path.is_file() or not path.read_bytes().startswith(OURS.encode()):
         raise InputError(
             f"{path} was not written by an export and is not replaced, and user interfaces read it"
             " with the model file of that name: give another --out, or move it away"

@@ -111,7 +111,7 @@ def of_source(model: Model, dtype: Dtype = None) -> Source:
     changed = {name for name in kept if name not in again or not _same(again[name], parts[name])}
     fresh = networks_of(reopened)
     for name in sorted(changed):
-        width = _name(next(parts[name].parameters()).dtype)
+        width = dtype_name(next(parts[name].parameters()).dtype)
         notice(
             f"{name} is not what {model.source} holds (changed since it was loaded): written as it"
             f" is loaded, in {width}"
@@ -172,8 +172,8 @@ def with_kept(model: Model, pipeline: Any) -> Any:
     computed = next(getattr(pipeline, model.component).parameters()).dtype
     if kept is not None and _lost(kept.dtypes.values(), computed):
         notice(
-            f"the {model.component} is written in {_name(computed)}, in which it was computed,"
-            f" {model.source} has it in {_name(kept.widest)}"
+            f"the {model.component} is written in {dtype_name(computed)}, in which it was computed,"
+            f" {model.source} has it in {dtype_name(kept.widest)}"
         )
     of_shared = {name: about for name, about in source.kept.items() if name in shared}
     return _cast(pipeline, model.pipeline, of_shared, None)
@@ -353,16 +353,16 @@ def tell_narrowed(kinds: Mapping[str, Iterable[torch.dtype]], dtype: Dtype) -> N
     lost = {what: _lost(of_one, dtype) for what, of_one in kinds.items()}
     parts = [f"{what} from {', '.join(names)}" for what, names in lost.items() if names]
     if parts:
-        notice(f"narrowed to {_name(dtype)}, as asked: {'; '.join(parts)}")
+        notice(f"narrowed to {dtype_name(dtype)}, as asked: {'; '.join(parts)}")
 
 
 def _lost(kinds: Iterable[torch.dtype], dtype: torch.dtype) -> list[str]:
     """Names of those of `kinds` whose values `dtype` does not hold exactly."""
     wide = {kind for kind in kinds if kind.itemsize > 1}
-    return sorted(_name(kind) for kind in wide if torch.promote_types(kind, dtype) != dtype)
+    return sorted(dtype_name(kind) for kind in wide if torch.promote_types(kind, dtype) != dtype)
 
 
-def _name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 

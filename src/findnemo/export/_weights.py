@@ -78,8 +78,7 @@ def write_lora(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> Non
 
 def write_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
     """Write a LoRA in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
-    require_original(model, "a LoRA in kohya's form")
-    tell_limits_of_lora(model.pipeline)
+    marks = kohya_marks(model, chosen)
     kept = of_source(model, dtype).model
     tensors = kohya_weights(kept, chosen.neurons, chosen.factor)
     rank = str(len(next(value for name, value in tensors.items() if "lora_down" in name)))
@@ -88,7 +87,6 @@ def write_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> No
         "ss_network_dim": rank,
         "ss_network_alpha": rank,
     }
-    marks = spec(model.pipeline, title_of(model, chosen), "/lora") | kohya(model.pipeline)
     about = about_of(chosen) | {"limits": LIMITS}
     write(path, _all_as(tensors, dtype), network | marks | about)
     seal(path)
@@ -249,8 +247,7 @@ def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str
                 f"{original} in {model.source} is {entry.dtype} {entry.shape}, not what was loaded:"
                 " load the file again"
             )
-        held = read_rows(model.source, entry, slice(0, entry.shape[0]))
-        if not torch.equal(held.to(loaded.dtype), loaded.cpu()):
+        if not torch.equal(read(model.source, entry).to(loaded.dtype), loaded.cpu()):
             raise MismatchError(
                 f"{original} in {model.source} is not what was loaded: the file or the model"
                 " changed since; load it again"
@@ -265,6 +262,16 @@ def _all_as(tensors: dict[str, torch.Tensor], dtype: Dtype) -> dict[str, torch.T
     kinds = {value.dtype for value in tensors.values()}
     tell_narrowed({"the LoRA, which is then not exact,": kinds}, dtype)
     return tensors if dtype is None else {name: value.to(dtype) for name, value in tensors.items()}
+
+
+def kohya_marks(model: Model, chosen: Selection) -> dict[str, str]:
+    """What a LoRA in kohya's form says of its base model; warns if user interfaces do not load it.
+
+    Raises ModelError for a model without such a form.
+    """
+    require_original(model, "a LoRA in kohya's form")
+    tell_limits_of_lora(model.pipeline)
+    return spec(model.pipeline, title_of(model, chosen), "/lora") | kohya(model.pipeline)
 
 
 def title_of(model: Model, chosen: Selection) -> str:

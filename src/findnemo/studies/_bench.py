@@ -21,7 +21,7 @@ from findnemo.calibration import Calibration
 from findnemo.edits import deactivate
 from findnemo.errors import DeviceError, FindnemoError, StoppedError
 from findnemo.files.writing import write_all
-from findnemo.images import ImageSettings, png
+from findnemo.images import ImageSettings, generate, png
 from findnemo.metrics.kind import is_memory
 from findnemo.neurons import NeuronSet
 from findnemo.passes import score
@@ -43,6 +43,7 @@ from findnemo.runs.store import Caption, settings_of
 from findnemo.runs.work import Answer, Tools, Work
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runtime.memory import named
+from findnemo.seeds import FRESH
 from findnemo.settings import Settings
 from findnemo.studies._catalogue import stock
 from findnemo.studies._nemo import listing
@@ -215,7 +216,7 @@ class Bench:
 
     def sample(self) -> list[Caption]:
         """The first `limit` captions of each type, for costly studies."""
-        return [c for group in by_type(self.memorized()).values() for c in group[: self.limit]]
+        return first_of_each(self.memorized(), self.limit)
 
     # computing ------------------------------------------------------------------------------------
 
@@ -397,6 +398,11 @@ def by_type(captions: Iterable[Caption], none: str = "") -> dict[str, list[Capti
     return kinds
 
 
+def first_of_each(captions: Iterable[Caption], most: int | None) -> list[Caption]:
+    """At most so many captions of each type."""
+    return [c for group in by_type(captions).values() for c in group[:most]]
+
+
 # steps of workers ---------------------------------------------------------------------------------
 
 
@@ -431,6 +437,13 @@ def edited(
     before = list(desk.before or made(desk, caption))
     files = {} if file is None else {file: png(after[0])}
     return Answer(judged(desk, caption, after, before), files)
+
+
+def pictured(desk: Desk, item: tuple[str, NeuronSet]) -> Image.Image:
+    """The first image of a caption with neurons off."""
+    text, off = item
+    with deactivate(desk.model, off):
+        return generate(desk.model, text, [FRESH], desk.plan.image_settings)[0]
 
 
 def _untouched(desk: Desk, caption: Caption) -> list[bytes]:

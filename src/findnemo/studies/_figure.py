@@ -68,12 +68,10 @@ def figure(
     of one of them in inches.
     """
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with rc_context(_style()):
         made = Figure(figsize=(width * columns, height * rows), dpi=160)
-        FigureCanvasAgg(made)
         axes = made.subplots(rows, columns, squeeze=False)
         yield made, list(axes.flat)
 
@@ -114,7 +112,6 @@ def picture_grid(
     import textwrap
 
     import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = max(len(images) for _, images in rows)
@@ -124,7 +121,6 @@ def picture_grid(
     width, height = left + columns * (tile + gap), top + len(rows) * (tile + gap)
     ground, text, _ = COLOURS[_page.get()]
     made = Figure(figsize=(width, height), dpi=160, facecolor=ground)
-    FigureCanvasAgg(made)
     for r, (label, images) in enumerate(rows):
         bottom = height - top - (r + 1) * (tile + gap) + gap
         lines = [
@@ -132,31 +128,15 @@ def picture_grid(
             for part in label.split("\n")
             for line in textwrap.wrap(part, 15, max_lines=4, placeholder="…")
         ]
-        made.text(
-            (left - 0.08) / width,
-            (bottom + tile / 2) / height,
-            "\n".join(lines),
-            ha="right",
-            va="center",
-            fontsize=7,
-            color=text,
-        )
+        at = ((left - 0.08) / width, (bottom + tile / 2) / height)
+        made.text(*at, "\n".join(lines), ha="right", va="center", fontsize=7, color=text)
         for k, image in enumerate(images):
-            axis = made.add_axes(
-                ((left + k * (tile + gap)) / width, bottom / height, tile / width, tile / height)
-            )
+            x = (left + k * (tile + gap)) / width
+            axis = made.add_axes((x, bottom / height, tile / width, tile / height))
             axis.imshow(np.asarray(image), interpolation="nearest")
             axis.set_axis_off()
     for k, head in enumerate(heads):
         lines = textwrap.wrap(head, int(17 * tile), max_lines=2, placeholder="…")
-        x = (left + k * (tile + gap) + tile / 2) / width
-        made.text(
-            x,
-            1 - (top - 0.04) / height,
-            "\n".join(lines),
-            ha="center",
-            va="bottom",
-            fontsize=6.5,
-            color=text,
-        )
+        at = ((left + k * (tile + gap) + tile / 2) / width, 1 - (top - 0.04) / height)
+        made.text(*at, "\n".join(lines), ha="center", va="bottom", fontsize=6.5, color=text)
     return made

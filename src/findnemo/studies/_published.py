@@ -59,5 +59,9 @@ HOLDOUT = (0.358, 0.07, 0.428)
 # .5, TPR at 1 % FPR
 DETECTOR = {"all": (0.98, 0.942, 0.876), "VM": (0.9964, 0.9739, 0.9821)}
 CLIP = "openai/clip-vit-base-patch32"  # the CLIP behind A_CLIP
-COLUMNS = ("neurons", "sscd_orig", "sscd_gen", "d_sscd", "a_clip")
-HEADS = ("median neurons", "SSCD_orig", "SSCD_gen", "D_SSCD", "A_CLIP")
+EFFECTS = {  # figure of a caption's images -> head of its column
+    "sscd_orig": "SSCD_orig",
+    "sscd_gen": "SSCD_gen",
+    "d_sscd": "D_SSCD",
+    "a_clip": "A_CLIP",
+}

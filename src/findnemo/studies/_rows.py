@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import chain
 from statistics import mean, median
 from typing import Any
 
@@ -13,12 +12,13 @@ from findnemo import demo
 from findnemo.runs.store import Run
 from findnemo.stats.intervals import bootstrap
 from findnemo.stats.robust import median_mad
-from findnemo.studies._published import CLIP, COLUMNS, HEADS, Row
+from findnemo.studies._published import CLIP, EFFECTS, Row
 from findnemo.studies._table import Cell, Table, plus_minus
 
 Payloads = Sequence[Mapping[str, Any]]
 
 FIGURES = "Figures are medians over captions ± the median absolute deviation."
+NEURONS = "median neurons"
 COPIES = "copies left"  # a column of ours alone
 
 
@@ -41,13 +41,9 @@ def comparison(
     """
     is_papers = clip is None or clip.rstrip("/").endswith(CLIP.partition("/")[2])
     every = [p for by_type in rows.values() for payloads in by_type.values() for p in payloads]
-    kept = [
-        k
-        for k, column in enumerate(COLUMNS)
-        if not (k and every) or any(column in p for p in every)
-    ]
-    theirs_of = {HEADS[k]: f"{HEADS[k]}, paper" for k in kept}
-    if "A_CLIP" in theirs_of and not is_papers:
+    kept = [column for column in EFFECTS if not every or any(column in p for p in every)]
+    theirs_of = {head: f"{head}, paper" for head in (NEURONS, *(EFFECTS[c] for c in kept))}
+    if "a_clip" in kept and not is_papers:
         theirs_of["A_CLIP"] = "A_CLIP with ViT-B/32, paper"
     copies = [COPIES] if any("copies" in p for p in every) else []
     heads = ["", "type", "n", *theirs_of, *copies, *theirs_of.values()]
@@ -55,24 +51,28 @@ def comparison(
     for name, by_type in rows.items():
         for kind, payloads in by_type.items():
             if payloads:
-                ours = [_cell(payloads, COLUMNS[k], intervals) for k in kept[1:]]
+                ours = [_cell(payloads, column, intervals) for column in kept]
                 count = f"{median(p.get('neurons', 0) for p in payloads):g}"
-                of_paper = _theirs(published.get(name, {}).get(kind))
-                theirs = [of_paper[k] for k in kept]
+                theirs = _theirs(published.get(name, {}).get(kind), kept)
                 left = [_copies_left(payloads) for _ in copies]
                 lines.append([name, kind or "-", len(payloads), count, *ours, *left, *theirs])
-    left_out = _left_out({HEADS[k] for k in range(len(HEADS)) if k not in kept} if every else set())
-    about = _figures(bool(copies)) + note + _a_clip_note(clip, is_papers, rows)
-    return Table(title, heads, lines, about + left_out)
-
-
-def _figures(copies: bool) -> str:
-    """What the figures of a comparison are, with or without that of `copies`."""
-    told = (
+    of_copies = (
         f" {COPIES.capitalize()}: the share of images that copy an untouched image of another seed,"
         " mean over captions."
     )
-    return f"{FIGURES}{told if copies else ''} "
+    parts = [
+        f"{FIGURES}{of_copies if copies else ''} ",
+        note,
+        _a_clip_note(clip, is_papers, every),
+        _left_out([head for column, head in EFFECTS.items() if column not in kept]),
+    ]
+    return Table(title, heads, lines, "".join(parts))
+
+
+def medians(payloads: Payloads) -> dict[str, float | None]:
+    """The median over captions of every figure of EFFECTS; None if no caption has it."""
+    values = {key: [p[key] for p in payloads if key in p] for key in EFFECTS}
+    return {key: median(v) if v else None for key, v in values.items()}
 
 
 def _copies_left(payloads: Payloads) -> str | None:
@@ -83,21 +83,16 @@ def _copies_left(payloads: Payloads) -> str | None:
 def _left_out(missing: Collection[str]) -> str:
     """Which columns are missing, and how to fill them; empty if none is.
 
-    >>> _left_out({"SSCD_orig"})
+    >>> _left_out(["SSCD_orig"])
     ' Left out: SSCD_orig (no training images: the column `image` of the captions names them).'
     """
-    judge = "no descriptor: `findnemo audit --descriptor sscd.pt` gives the run one"
-    reasons = {
-        judge: [head for head in ("SSCD_orig", "SSCD_gen", "D_SSCD") if head in missing],
-        "no CLIP: `findnemo audit --clip NAME` gives the run one": [
-            head for head in ("A_CLIP",) if head in missing
-        ],
-    }
-    if "SSCD_gen" not in missing:
-        reasons["no training images: the column `image` of the captions names them"] = reasons.pop(
-            judge
-        )
-    named = [f"{', '.join(heads)} ({why})" for why, heads in reasons.items() if heads]
+    likeness = [head for head in missing if head != "A_CLIP"]
+    fit = [head for head in missing if head == "A_CLIP"]
+    judge = (likeness, "no descriptor: `findnemo audit --descriptor sscd.pt` gives the run one")
+    pictures = (likeness, "no training images: the column `image` of the captions names them")
+    clip = (fit, "no CLIP: `findnemo audit --clip NAME` gives the run one")
+    reasons = [judge, clip] if "SSCD_gen" in missing else [clip, pictures]
+    named = [f"{', '.join(heads)} ({why})" for heads, why in reasons if heads]
     return f" Left out: {'; '.join(named)}." if named else ""
 
 
@@ -108,14 +103,11 @@ def judge_of(run: Run, judges: Mapping[str, str], kind: str = "CLIP") -> str:
     return str(judges.get(kind.lower(), unnamed))
 
 
-def _a_clip_note(
-    clip: str | None, is_papers: bool, rows: Mapping[str, Mapping[str, Payloads]]
-) -> str:
+def _a_clip_note(clip: str | None, is_papers: bool, every: Payloads) -> str:
     """Which CLIP gave the A_CLIP of these rows, and whether it can be compared with the published
     numbers; empty without A_CLIP.
     """
-    groups = [payloads for by_type in rows.values() for payloads in by_type.values()]
-    if clip is None or not any("a_clip" in payload for payload in chain.from_iterable(groups)):
+    if clip is None or not any("a_clip" in payload for payload in every):
         return ""
     if is_papers:
         return f" A_CLIP is with {clip}, as in the paper."
@@ -137,10 +129,10 @@ def _cell(payloads: Payloads, column: str, intervals: bool) -> str | None:
     return f"{cell} [{low:.2f}, {high:.2f}]"
 
 
-def _theirs(row: Row | None) -> list[Cell]:
-    if row is None:
-        return [None] * len(HEADS)
-    neurons, *values = row
+def _theirs(row: Row | None, kept: Collection[str]) -> list[Cell]:
+    """The published number of neurons and figures of the columns that are `kept`."""
+    neurons, *figures = row or [None] * (1 + len(EFFECTS))
+    values = [v for column, v in zip(EFFECTS, figures, strict=True) if column in kept]
     return [
         None if neurons is None else f"{neurons:g}",
         *(None if v is None else f"{v:.2f}" if v == round(v, 2) else f"{v:g}" for v in values),

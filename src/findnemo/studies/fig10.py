@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from findnemo.edits import deactivate
-from findnemo.images import ImageSettings, generate
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.runs.overview import holders
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
-from findnemo.seeds import FRESH
-from findnemo.studies._bench import Bench, Desk, Study, by_type
+from findnemo.studies._bench import Bench, Study, by_type, pictured
 from findnemo.studies._figure import picture_grid
 from findnemo.studies._table import Cell, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL import Image
 
 # neurons with pictures, and captions for each
 SHOWN = 3
@@ -89,16 +84,10 @@ def _pictures(
         for off in (EMPTY, NeuronSet.of([neuron]))
         for caption in captions
     ]
-    images = iter(bench.over("fig10", partial(_image, settings=bench.image_settings), items))
+    images = iter(bench.over("fig10", pictured, items))
     figures = {}
     for k, ((layer, index), captions) in enumerate(shared.items(), 10):
         labels = ("all on", f"#{index} of\nlayer {number[layer]} off")
         rows = [(label, list(islice(images, len(captions)))) for label in labels]
         figures[f"fig{k}"] = picture_grid(rows, [c.text for c in captions], tile=1.5)
     return figures
-
-
-def _image(desk: Desk, item: tuple[str, NeuronSet], settings: ImageSettings) -> Image.Image:
-    text, off = item
-    with deactivate(desk.model, off):
-        return generate(desk.model, text, [FRESH], settings)[0]

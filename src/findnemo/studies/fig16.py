@@ -26,7 +26,8 @@ from findnemo.runs.store import Caption
 from findnemo.runs.work import Answer
 from findnemo.studies._bench import Bench, Desk, Job, Study, by_type, edited
 from findnemo.studies._figure import picture_grid
-from findnemo.studies._images import EFFECTS, medians
+from findnemo.studies._published import EFFECTS
+from findnemo.studies._rows import medians
 from findnemo.studies._table import Table
 
 if TYPE_CHECKING:

@@ -20,20 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STEPS = ("initial selection", "refined")
-EDGES = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    11,
-    21,
-    50,
-    100,
-    200,
-    500,
-)  # bounds of groups of prompts by number of neurons
+# bounds of groups of prompts by number of neurons
+EDGES = (1, 2, 3, 4, 5, 6, 11, 21, 50, 100, 200, 500)
 MEDIANS = {"VM": (26.5, 4), "TM": (674.5, 21)}  # published medians of both STEPS
 # published shares of prompts with one neuron (a number of prompts), five or fewer, fifty or more
 SHARES = {"VM": ("28 prompts", "2/3", None), "TM": (None, ".30", "1/3")}

@@ -35,7 +35,7 @@ def fig6(bench: Bench) -> Study:
     than VM and TM are decided anew. The second table is a table of captions that every command
     reads.
     """
-    captions = [c for c in bench.work.run.captions() if is_memory(c.type) or _is_found(c)]
+    captions = [c for c in bench.work.run.captions() if is_memory(c.type) or treated(c)]
     pictured = [c for c in captions if bench.work.original(c) is not None]
     if not pictured:
         raise InputError(
@@ -138,11 +138,6 @@ def _strip(axis: Any, groups: Mapping[str, Sequence[Shown]]) -> None:
         begin += len(group)
     axis.axhline(VERBATIM, color=ink(), linestyle="--", linewidth=0.8)
     axis.set(xlabel="caption", ylabel=f"SSCD of {IMAGES} generations", xticks=[])
-
-
-def _is_found(caption: Caption) -> bool:
-    """Whether a caption was found to be memorized."""
-    return treated(caption)
 
 
 def _similarities(desk: Desk, caption: Caption) -> Answer:

@@ -10,22 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import islice
 from textwrap import shorten
-from typing import TYPE_CHECKING
 
-from findnemo.edits import deactivate
 from findnemo.errors import InputError
-from findnemo.images import generate
 from findnemo.metrics.copies import COPY
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
-from findnemo.seeds import FRESH
-from findnemo.studies._bench import Bench, Desk, Study
+from findnemo.studies._bench import Bench, Study, pictured
 from findnemo.studies._figure import picture_grid
 from findnemo.studies._table import Cell, Table
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 MOST = 6  # captions to show
 SETS = ("all on", "Algorithms 1 to 4", "the run's own")
@@ -59,7 +52,7 @@ def fig9(bench: Bench) -> Study:
     )
     shown = trials[:MOST]
     asked = [(t.caption.text, neurons) for t in shown for neurons in t.sets]
-    pictures = iter(bench.over("fig9, pictures", _picture, asked))
+    pictures = iter(bench.over("fig9, pictures", pictured, asked))
     grid = [
         (_label(t), [original, *(next(pictures) for _ in SETS)])
         for t in shown
@@ -100,10 +93,3 @@ def _pairs(trial: Trial) -> list[Cell]:
 def _label(trial: Trial) -> str:
     counts = " / ".join(str(len(neurons)) for neurons in trial.sets[1:])
     return f"{shorten(trial.caption.text, 40, placeholder='…')}\nneurons: {counts}"
-
-
-def _picture(desk: Desk, item: tuple[str, NeuronSet]) -> Image.Image:
-    """The first image of a caption with neurons off."""
-    text, neurons = item
-    with deactivate(desk.model, neurons):
-        return generate(desk.model, text, [FRESH], desk.plan.image_settings)[0]

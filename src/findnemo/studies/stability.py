@@ -58,15 +58,8 @@ def stability(bench: Bench) -> Study:
         " interval. A variant in which the caption is under tau has no set, and is not compared."
     )
     rows = [_row(kind, [variants for _, variants in answers]) for kind, answers in found.items()]
-    heads = [
-        "change",
-        "variants memorized",
-        "captions compared",
-        "IoU, median",
-        "IoU, mean",
-        "interval",
-        "same set throughout",
-    ]
+    heads = ["change", "variants memorized", "captions compared"]
+    heads += ["IoU, median", "IoU, mean", "interval", "same set throughout"]
     tables = [
         Table("Intersection over union", heads, rows, note),
         _by_wording([variants for _, variants in found["wording"]]),
@@ -162,13 +155,8 @@ def _by_wording(found: Iterable[Found]) -> Table:
         values = [iou(NeuronSet(a), NeuronSet(b)) for a, b in pairs if b is not None]
         middle = [median(values), mean(values)] if values else [None, None]
         rows.append([kind, len(pairs), len(values), *middle])
-    heads = [
-        "wording",
-        "captions",
-        "memorized too",
-        "IoU with the caption's own set, median",
-        "mean",
-    ]
+    heads = ["wording", "captions", "memorized too"]
+    heads += ["IoU with the caption's own set, median", "mean"]
     note = (
         "Wordings are rules (`findnemo.prompts.paraphrases`); one that changes nothing is left out."
     )

@@ -25,7 +25,7 @@ from findnemo.runs.standing import evaluations_of, neurons_of
 from findnemo.runs.standing import joined as later
 from findnemo.runs.store import Caption, Run, each_caption, settings_of
 from findnemo.runs.wording import count, joined
-from findnemo.studies._bench import Bench, Study, by_type
+from findnemo.studies._bench import Bench, Study, by_type, first_of_each
 from findnemo.studies._published import TABLE1
 from findnemo.studies._rows import Payloads, comparison
 from findnemo.studies._table import Cell, Table
@@ -60,7 +60,8 @@ def label(name: str) -> str:
 
 def table1(bench: Bench) -> Study:
     """Mitigations on the memorized captions of the run, with their costs."""
-    chosen = sampled(bench)
+    every = compared_captions(bench.work.run.captions(stage="detect"))
+    chosen = first_of_each(every, bench.limit)
     bench.untouched(chosen)
     compare(
         bench.work, progress=bench.progress, pool=bench.workers, stop=bench.stop, captions=chosen
@@ -99,12 +100,6 @@ def table(
     shown = [c for c in captions if any(stage.startswith(stage_of) for stage in c.results)]
     note = seeds + _about(run, shown or captions, len(captions))
     return comparison("Mitigations", lines, TABLE1, note, intervals, clip)
-
-
-def sampled(bench: Bench) -> list[Caption]:
-    """The captions to compare mitigations on, of each type at most the bench's limit."""
-    every = compared_captions(bench.work.run.captions(stage="detect"))
-    return [c for group in by_type(every).values() for c in group[: bench.limit]]
 
 
 def costs(run: Run, apart: str | None = None) -> Table:

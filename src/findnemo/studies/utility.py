@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from statistics import fmean, median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,13 +17,24 @@ from findnemo.localization import Bystanders
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.standing import all_neurons
 from findnemo.runs.wording import count
+from findnemo.seeds import UNTOUCHED, WANTED
 from findnemo.settings import Settings
 from findnemo.stats.intervals import bootstrap
 from findnemo.studies._bench import Bench, Desk, Study
 from findnemo.studies._figure import BLUE, GREY, RED, figure
-from findnemo.studies._images import images_with
 from findnemo.studies._table import Cell, Table
-from findnemo.verification import RANDOM, Pictures, changes, distance, distances, random_sets
+from findnemo.verification import (
+    RANDOM,
+    Pictures,
+    changes,
+    distance,
+    distances,
+    pictured,
+    random_sets,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 CAPTIONS = 64
 REPEATS = 300  # resamples of the bootstrap
@@ -100,7 +111,9 @@ def _measure(bench: Bench) -> dict[str, Any]:
     draw = partial(_random_sets, seed=bench.image_settings.seed)
     (random,) = bench.over("utility, random neurons", draw, [neurons])
     sets = [EMPTY, neurons, *random]
-    real, images = images_with(bench, "utility", prompts, sets)
+    items = [(EMPTY, WANTED), *((off, UNTOUCHED) for off in sets)]
+    made = bench.over("utility", partial(_images, prompts=prompts), items)
+    real, *images = [Pictures(some, prompts, bench.work.judges) for some in made]
     changes = {}
     each = {}
     for key, (found, *drawn) in _each(bench, sets, images).items():
@@ -114,6 +127,15 @@ def _measure(bench: Bench) -> dict[str, Any]:
         "changes": changes,
         "each": each,
     }
+
+
+def _images(
+    desk: Desk, item: tuple[NeuronSet, int], prompts: Sequence[str]
+) -> Sequence[Image.Image]:
+    """An image of every prompt with neurons off, on one sample number."""
+    neurons, sample = item
+    settings = desk.plan.image_settings
+    return pictured(desk.model, prompts, sample, settings, desk.judges, neurons).images
 
 
 def _random_sets(desk: Desk, neurons: NeuronSet, seed: int) -> list[NeuronSet]:
