@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from findnemo.models import Model
+from findnemo.runtime.state import replaced
 
 
 @dataclass
@@ -75,7 +76,8 @@ class Reuse:
         given |= {n: out.expand(len(keep), -1, -1) for n, out in self.text.items()}
         with ExitStack() as stack:
             for name, output in given.items():
-                stack.enter_context(_returns(model.denoiser.get_submodule(name), output))
+                module = model.denoiser.get_submodule(name)
+                stack.enter_context(replaced(module, "forward", _returning(output)))
             yield
 
 
@@ -87,15 +89,6 @@ def _rows(output: Any, keep: Sequence[int]) -> Any:
     )
 
 
-@contextmanager
-def _returns(module: nn.Module, output: Any) -> Iterator[None]:
-    """Let a module's forward return a known output; its hooks still run."""
-    before = module.__dict__.get("forward")  # set if a library wraps forward, as accelerate does
-    module.forward = lambda *args, **kwargs: output
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
+def _returning(output: Any) -> Callable[..., Any]:
+    """A module's `forward` that returns a known output; the module's hooks still run."""
+    return lambda *args, **kwargs: output
