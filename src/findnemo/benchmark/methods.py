@@ -25,7 +25,7 @@ from findnemo.calibration import Calibration, activations, calibrate
 from findnemo.edits import deactivate, layer_weights
 from findnemo.images import ImageSettings
 from findnemo.localization import DEFAULT, localize, out_of_distribution_neurons
-from findnemo.localization.candidates import THETA
+from findnemo.localization.listing import THETA
 from findnemo.localization.minimal import sufficient_prefix
 from findnemo.localization.replication import Replication
 from findnemo.localization.search import descending
