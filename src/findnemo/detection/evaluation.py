@@ -7,13 +7,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from findnemo.calibration import threshold
 from findnemo.errors import InputError
 from findnemo.stats.intervals import bootstrap
-from findnemo.stats.roc import auroc, tpr_at_fpr
+from findnemo.stats.roc import accuracy_of, auroc, tpr_at_fpr
 
 FPR = 0.01
 Interval = tuple[float, float]
@@ -68,7 +67,7 @@ def evaluate(
 
     def accuracy(positive: Tensor, negative: Tensor, holdout: Tensor) -> float:
         cut = threshold(holdout, fpr)
-        return float(torch.cat([positive >= cut, negative < cut]).double().mean())
+        return accuracy_of(positive >= cut, negative >= cut)
 
     def tpr(positive: Tensor, negative: Tensor) -> float:
         return tpr_at_fpr(positive, negative, FPR)
