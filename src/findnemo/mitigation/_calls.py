@@ -90,13 +90,10 @@ def starting(model: Model, call: Call, change: Start) -> Iterator[None]:
 def _changed_noise(
     model: Model, noise: Tensor, timestep: int, text: Text, empty: Text, change: Start
 ) -> Tensor:
+    pairs = zip(noise.clone().split(1), text.split(), strict=True)
     with frozen(model.denoiser):
-        return torch.cat(
-            [
-                change(x.float(), difference(model, timestep, y, empty))
-                for x, y in zip(noise.clone().split(1), text.split(), strict=True)
-            ]
-        )
+        changed = [change(x.float(), difference(model, timestep, y, empty)) for x, y in pairs]
+    return torch.cat(changed)
 
 
 def difference(model: Model, timestep: float, text: Text, empty: Text) -> Difference:

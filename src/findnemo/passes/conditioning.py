@@ -30,9 +30,8 @@ class Call:
     """
 
     def __init__(self) -> None:
-        self.count: int | None = (
-            None  # number of rows with a prompt if others have none: prompts times images per prompt
-        )
+        # number of rows with a prompt if others have none: prompts times images per prompt
+        self.count: int | None = None
         self.step = -1
         self.following = True
 

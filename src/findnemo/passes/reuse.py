@@ -55,12 +55,11 @@ class Reuse:
 
         with ExitStack() as stack:
             for name, layer in model.layers_of("all").items():
-                stack.callback(
-                    layer.register_forward_hook(lambda *_, name=name: done.append(name)).remove
-                )
+                passed = layer.register_forward_hook(lambda *_, name=name: done.append(name))
+                stack.enter_context(passed)
             for make, modules in ((part, model.parts), (projection, model.text_projections)):
                 for name, module in modules.items():
-                    stack.callback(module.register_forward_hook(make(name), prepend=True).remove)
+                    stack.enter_context(module.register_forward_hook(make(name), prepend=True))
             yield
 
     @contextmanager
@@ -82,11 +81,9 @@ class Reuse:
 
 
 def _rows(output: Any, keep: Sequence[int]) -> Any:
-    return (
-        output[list(keep)]
-        if isinstance(output, Tensor)
-        else type(output)(_rows(part, keep) for part in output)
-    )
+    if isinstance(output, Tensor):
+        return output[list(keep)]
+    return type(output)(_rows(part, keep) for part in output)
 
 
 def _returning(output: Any) -> Callable[..., Any]:
