@@ -54,6 +54,7 @@ def evaluate(
     accuracy includes the uncertainty of the threshold. Raises InputError for an empty sample or too
     few hold-out scores. Source: Finding NeMo, section 4 and appendix (detection).
 
+    >>> import torch
     >>> found = evaluate(torch.tensor([0.8, 0.9, 0.3]), torch.tensor([0.2, 0.4]), torch.tensor([0.2, 0.3, 0.4]))
     >>> round(found.threshold, 2), round(found.auroc, 2), found.accuracy, round(found.tpr, 2)
     (0.4, 0.83, 0.6, 0.67)
