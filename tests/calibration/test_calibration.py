@@ -29,6 +29,7 @@ from findnemo.calibration import (
     tau_interval,
     threshold,
 )
+from findnemo.calibration._calibration import digest_of
 from findnemo.calibration._gathered import Gathered
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.models import Model
@@ -371,7 +372,7 @@ def test_something_that_is_no_calibration_directory_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", '{"format": 2', "[]", "{}", '{"format": 2, "layers": ["nowhere"]}']
+    "content", ["", '{"format": 3', "[]", "{}", '{"format": 3, "layers": ["nowhere"]}']
 )
 def test_a_damaged_description_is_refused(calibration, tmp_path, content):
     calibration.save(tmp_path)
@@ -380,9 +381,13 @@ def test_a_damaged_description_is_refused(calibration, tmp_path, content):
         Calibration.load(tmp_path)
 
 
-def without_digest(about: dict) -> dict:
-    """A description as format 2 had it, in which only what does not fit is noticed."""
-    return {key: value for key, value in about.items() if key != "digest"} | {"format": 2}
+def describe(folder: Path, **changes) -> None:
+    """Change a description, with a digest for it, so that only what does not fit is noticed."""
+    description = folder / "calibration.json"
+    about = json.loads(description.read_text()) | changes
+    del about["digest"]
+    about["digest"] = digest_of(about, (folder / "calibration.safetensors").read_bytes())
+    description.write_text(json.dumps(about))
 
 
 @pytest.mark.parametrize(
@@ -392,12 +397,13 @@ def without_digest(about: dict) -> dict:
         ({"settings": {"colour": "red"}}, "settings of another findnemo version.*colour"),
         ({"settings": None}, "settings of another findnemo version|is damaged"),
         ({"layers": ["mid"]}, "is damaged.*mean.mid"),
+        ({"layers": 7}, "its layers cannot be those of a calibration"),
+        ({"layers": [[1]]}, "its layers cannot be those of a calibration"),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(calibration, tmp_path, change, message):
     calibration.save(tmp_path)
-    about = json.loads((tmp_path / "calibration.json").read_text())
-    (tmp_path / "calibration.json").write_text(json.dumps(without_digest(about) | change))
+    describe(tmp_path, **change)
     with pytest.raises(InputError, match=message):
         Calibration.load(tmp_path)
 
@@ -410,17 +416,10 @@ def test_damaged_tensors_are_refused(calibration, tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="is damaged"):
         Calibration.load(tmp_path)
-    description = tmp_path / "calibration.json"
-    description.write_text(json.dumps(without_digest(json.loads(description.read_text()))))
     save_file({name: tensor for name, tensor in tensors.items() if name != "trajectories"}, path)
+    describe(tmp_path)
     with pytest.raises(InputError, match=r"is damaged.*trajectories"):
         Calibration.load(tmp_path)
-
-
-def test_a_calibration_of_the_format_before_digests_is_read(calibration, tmp_path):
-    description = calibration.save(tmp_path) / "calibration.json"
-    description.write_text(json.dumps(without_digest(json.loads(description.read_text()))))
-    assert_equal(Calibration.load(tmp_path), calibration)
 
 
 @pytest.mark.parametrize("name", ["calibration.json", "calibration.safetensors"])

@@ -149,7 +149,7 @@ def test_a_fault_of_ours_while_a_calibration_is_read_shows_as_itself(
 
 
 @pytest.mark.parametrize(
-    "about", [[1], {"format": 2, "layers": 7}, {"format": 1, "layers": [[1]]}, {}, "text", None]
+    "about", [[1], {"format": 3, "layers": 7}, {"format": 1, "layers": [[1]]}, {}, "text", None]
 )
 def test_a_calibration_of_other_shapes_is_damage(tmp_path, calibration, about):
     calibration.save(tmp_path)

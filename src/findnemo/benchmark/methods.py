@@ -25,13 +25,13 @@ from findnemo.calibration import Calibration, activations, calibrate
 from findnemo.edits import deactivate, layer_weights
 from findnemo.images import ImageSettings
 from findnemo.localization import DEFAULT, localize, out_of_distribution_neurons
-from findnemo.localization.candidates import THETA
+from findnemo.localization.listing import THETA
 from findnemo.localization.minimal import sufficient_prefix
 from findnemo.localization.replication import Replication
 from findnemo.localization.search import descending
 from findnemo.localization.trajectory import COPIES, SAME, WHOLE, Copies, few_steps, prices
 from findnemo.mitigation import Case
-from findnemo.mitigation.pruning import FIRST, conceptprune_weights, wanda_weights, zeroed
+from findnemo.mitigation.pruning import FIRST, chosen, zeroed
 from findnemo.models import Model
 from findnemo.models._modules import applied
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
@@ -200,14 +200,13 @@ def by_value_conceptprune(task: Task) -> Answer:
     return sufficient(task, lambda _: descending(ratio))
 
 
-def by_pruning(task: Task, weights: Callable[..., Mapping[Any, Tensor]]) -> Answer:
-    """Weights of the feed-forward layers set to zero, as by the authors of Wanda and ConceptPrune
-    at their settings (`mitigation.pruning`).
+def by_pruning(task: Task, compared: bool) -> Answer:
+    """Weights of the feed-forward layers set to zero, as by the authors of Wanda, or `compared`
+    with reference captions as by those of ConceptPrune, at their settings (`mitigation.pruning`).
     """
-    compared = task.reference[:REFERENCE] if weights is conceptprune_weights else ()
-    case = Case(task.prompt, reference=compared)
-    masks = weights(task.model, case)
-    return Answer(evaluations=2 * FIRST * (1 + len(compared)), edit=partial(zeroed, masks))
+    reference = task.reference[:REFERENCE] if compared else ()
+    masks = chosen(task.model, Case(task.prompt, reference=reference), compared)
+    return Answer(evaluations=2 * FIRST * (1 + len(reference)), edit=partial(zeroed, masks))
 
 
 def by_learned_mask(task: Task) -> Answer:
@@ -244,8 +243,8 @@ METHODS: dict[str, Method] = {
     "learned mask": by_learned_mask,
     "Wanda (value neurons)": by_value_wanda,
     "ConceptPrune (value neurons)": by_value_conceptprune,
-    "Wanda": partial(by_pruning, weights=wanda_weights),
-    "ConceptPrune": partial(by_pruning, weights=conceptprune_weights),
+    "Wanda": partial(by_pruning, compared=False),
+    "ConceptPrune": partial(by_pruning, compared=True),
     "random": by_chance,
 }
 

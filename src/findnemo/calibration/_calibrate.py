@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -65,11 +65,11 @@ def calibrate(
         True
     """
     rule = Rule(fpr, confidence, precision)
-    return _calibrated(None, model, prompts, settings or settings_for(variant, seed), rule)
+    return calibrate_in(None, model, prompts, settings or settings_for(variant, seed), rule)
 
 
 def calibrate_in(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike | None,
     model: Model,
     prompts: Iterable[str],
     settings: Settings,
@@ -78,56 +78,36 @@ def calibrate_in(
     parts: Parts | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Calibration:
-    """Calibrate as `calibrate` does, and save the calibration to a folder.
+    """Calibrate as `calibrate` does, and save the calibration to a folder, if one is given.
 
     The folder keeps the progress, so that the same call resumes after an interruption. The result
     is the same to the last bit. `progress`: called with every finished prompt. `parts`: computes
     chunks of prompts, in order (`runs.parts_of`); by default this process. `stop`: called between
     groups of prompts. Raises StoppedError once `stop` returns True, and the errors of `calibrate`.
     """
-    return _calibrated(Path(folder), model, prompts, settings, rule, progress, parts, stop)
-
-
-def _calibrated(
-    folder: Path | None,
-    model: Model,
-    prompts: Iterable[str],
-    settings: Settings,
-    rule: Rule,
-    progress: Callable[[str], None] = lambda prompt: None,
-    parts: Parts | None = None,
-    stop: Callable[[], bool] = lambda: False,
-) -> Calibration:
-    path = folder / PARTIAL if folder else None
+    path = None if folder is None else Path(folder) / PARTIAL
     seen = ""
     number = 0
     precision = None if rule.fpr is not None else rule.precision
     identity = model.identity
-    gathered = (
-        Gathered.load(path, f"{identity.fingerprint} {settings} {precision}")
-        if path
-        else Gathered("")
-    )
+    gathered = Gathered.load(path, f"{identity.fingerprint} {settings} {precision}")
     done = gathered.count
     saved = -math.inf
-    # the first caption, and whether all are equal to it
-    one = None
-    alike = True
     ordinary: list[str] = []
+    alike = True  # whether all captions are equal to the first one
+    # an interruption changes no chunk or group, so the arithmetic is the same
     chunks = chunked(captions_in(prompts), done, lambda: not gathered.settled(precision))
-    computed = (parts or _parts_here(model))(settings, chunks)
+    here = (groups_of(model, chunk, settings) for chunk in chunks)
     try:
-        for (
-            groups
-        ) in computed:  # an interruption changes no chunk or group, so the arithmetic is the same
+        for groups in here if parts is None else parts(settings, chunks):
             for group in groups:
                 first = number
                 for prompt in group.prompts:
-                    one, alike = (prompt, alike) if one is None else (one, alike and prompt == one)
                     seen = chained(seen, prompt)
                     number = number + 1
                     if len(ordinary) < ORDINARY:
                         ordinary.append(prompt)
+                    alike = alike and prompt == ordinary[0]
                     if number == done:
                         gathered.require(seen)
                 if number > done:
@@ -148,31 +128,25 @@ def _calibrated(
         gathered.require(seen)
         if number > 1 and alike:
             raise InputError(
-                f"all {number} hold-out captions are {one!r:.60}: give different ones, so"
+                f"all {number} hold-out captions are {ordinary[0]!r:.60}: give different ones, so"
                 " that findnemo can compute statistics"
             )
     except BaseException:
-        if (
-            path and gathered.count > done and gathered.whole
-        ):  # an interrupt can come while a group is taken
+        # an interrupt can come while a group is taken
+        if path and gathered.count > done and gathered.whole:
             gathered.save(path)
         raise
     if told := model.identity.differences(identity, pictures=False):
         raise MismatchError(
             f"the model changed while it was calibrated: {'; '.join(told)}; calibrate again"
         )
-    made = replace(
-        gathered.calibration(identity, model.source, settings, rule.fpr, rule.confidence),
-        ordinary=tuple(ordinary),
+    made = gathered.calibration(
+        identity, model.source, settings, rule.fpr, rule.confidence, tuple(ordinary)
     )
-    if folder is not None and path is not None:
-        made.save(folder)
+    if path is not None:
+        made.save(path.parent)
         path.unlink(missing_ok=True)
     return made
-
-
-def _parts_here(model: Model) -> Parts:
-    return lambda settings, chunks: (groups_of(model, chunk, settings) for chunk in chunks)
 
 
 def groups_of(model: Model, chunk: Chunk, settings: Settings) -> Iterator[Group]:
@@ -186,12 +160,9 @@ def groups_of(model: Model, chunk: Chunk, settings: Settings) -> Iterator[Group]
         if text is None or start + len(group) <= chunk.done:
             yield Group(group)
             continue
-        activations = {name: r[start : start + size] for name, r in rows.items()}
-        yield Group(
-            group,
-            activations,
-            _scores(model, group, settings, text[start : start + size]) if chunk.scored else [],
-        )
+        part = slice(start, start + size)
+        scores = _scores(model, group, settings, text[part]) if chunk.scored else []
+        yield Group(group, {name: r[part] for name, r in rows.items()}, scores)
 
 
 def _scores(
@@ -211,10 +182,9 @@ def _trajectories(
     All prompts and seeds share passes. `text`: N rows.
     """
     rows = [(prompt, k) for prompt in prompts for k in range(settings.samples)]
-    deltas = (
-        Rows(model, rows, settings, text.repeat(settings.samples)).deltas().split(settings.samples)
-    )
-    for prompt, part in zip(prompts, deltas, strict=True):
+    deltas = Rows(model, rows, settings, text.repeat(settings.samples)).deltas()
+    parts = deltas.split(settings.samples)
+    for prompt, part in zip(prompts, parts, strict=True):
         if (reason := fault(part)) is not None:
             raise NumericalError(f"hold-out prompt {prompt!r}: {reason}")
-    return [trajectory(part, settings.similarity, settings.pairs).cpu().double() for part in deltas]
+    return [trajectory(part, settings.similarity, settings.pairs).cpu().double() for part in parts]

@@ -23,9 +23,7 @@ from findnemo.models._identity import Identity, told_apart
 from findnemo.settings import Settings
 from findnemo.stats.rates import CONFIDENCE, p_value, rank, rate_bound
 
-# the format written; formats read
 FORMAT = 3
-WITHOUT_DIGEST = 2
 BINS = 10  # bins of scores in a notebook
 
 
@@ -94,12 +92,10 @@ class Calibration:
         """Upper bound of the false-alarm rate of this threshold, at a confidence; None if tau is
         not made for a rate.
         """
+        if self.fpr is None:
+            return None
         n = len(self.trajectories)
-        return (
-            None
-            if self.fpr is None
-            else rate_bound(n, rank(n, self.fpr, self.confidence), confidence)
-        )
+        return rate_bound(n, rank(n, self.fpr, self.confidence), confidence)
 
     def early_bounds(self, miss: float = MISS) -> dict[int, float]:
         """Seeds seen -> the score under which a caption is not memorized (`early_bounds`).
@@ -245,15 +241,12 @@ class Calibration:
             if not isinstance(about, dict):
                 raise ValueError("calibration.json is not a JSON object")
             data = checked(path / "calibration.safetensors", TENSOR_BYTES).read_bytes()
-            if about["format"] not in (FORMAT, WITHOUT_DIGEST):
+            if about["format"] != FORMAT:
                 raise InputError(
                     f"{path} has calibration format {about['format']!r:.40}, this version of"
-                    " findnemo reads"
-                    f" {FORMAT}"
+                    f" findnemo reads {FORMAT}"
                 )
-            if about.pop("digest", None) != (
-                digest_of(about, data) if about["format"] == FORMAT else None
-            ):
+            if about.pop("digest", None) != digest_of(about, data):
                 raise ValueError("it does not fit its digest")
             tensors = load(data)
             if not (

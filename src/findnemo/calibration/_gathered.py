@@ -113,25 +113,14 @@ class Gathered:
             self.pending = []
             self.whole = True
 
-    def scores(self) -> Tensor:
-        return (
-            torch.stack(self.trajectories)[:, -1]
-            if self.trajectories
-            else torch.empty(0, dtype=torch.float64)
-        )
-
     def settled(self, precision: float | None) -> bool:
         """Whether tau is known to `precision`.
 
         This is checked every CHUNK scores, so that interruptions do not change where it stops.
         """
-        if (
-            not self._settled
-            and precision is not None
-            and self.trajectories
-            and len(self.trajectories) % CHUNK == 0
-        ):
-            low, high = tau_interval(self.scores())
+        scored = len(self.trajectories)
+        if not self._settled and precision is not None and scored and scored % CHUNK == 0:
+            low, high = tau_interval(torch.stack(self.trajectories)[:, -1])
             self._settled = high - low < precision
         return self._settled
 
@@ -149,6 +138,7 @@ class Gathered:
         settings: Settings,
         fpr: float | None,
         confidence: float | None,
+        ordinary: tuple[str, ...],
     ) -> Calibration:
         if self.count < 2:
             raise InputError(f"a calibration needs at least two hold-out prompts, not {self.count}")
@@ -158,9 +148,10 @@ class Gathered:
             {n: getattr(m, part).float() for n, m in self.moments.items()}
             for part in ("mean", "std")
         )
-        made_with = (identity.fingerprint, source, settings)
         return Calibration(
-            *made_with,
+            identity.fingerprint,
+            source,
+            settings,
             tau,
             mean,
             std,
@@ -170,6 +161,7 @@ class Gathered:
             self.prompts,
             confidence,
             identity,
+            ordinary,
         )
 
     def save(self, path: Path) -> None:
@@ -198,12 +190,12 @@ class Gathered:
             part.write_bytes(save(tensors, metadata=about))
 
     @classmethod
-    def load(cls, path: Path, key: str) -> Gathered:
+    def load(cls, path: Path | None, key: str) -> Gathered:
         """Read what `save` wrote for the same model and settings; else start afresh."""
         from safetensors import SafetensorError, safe_open
         from safetensors.torch import save
 
-        if not path.exists():
+        if path is None or not path.exists():
             return cls(key)
         try:
             with safe_open(checked(path, TENSOR_BYTES), "pt") as file:

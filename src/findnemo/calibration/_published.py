@@ -33,9 +33,8 @@ def import_statistics(
     try:
         _refuse_program(checked(path, TENSOR_BYTES))
         mean, std = torch.load(path, map_location="cpu", weights_only=True)
-        if any(
-            t.numel() > JSON_BYTES for t in (*mean, *std)
-        ):  # a small file can describe tensors of any size
+        # a small file can describe tensors of any size
+        if any(t.numel() > JSON_BYTES for t in (*mean, *std)):
             raise ValueError("its tensors are larger than a layer can be")
         pairs = [(m.float(), s.float().reshape(m.shape)) for m, s in zip(mean, std, strict=True)]
     except InputError:

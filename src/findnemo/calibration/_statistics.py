@@ -58,11 +58,9 @@ class Moments:
     @property
     def std(self) -> Tensor:
         """Unbiased standard deviation (NaN for one sample)."""
-        return (
-            (self.squares / (self.count - 1)).sqrt()
-            if self.count > 1
-            else torch.full_like(self.mean, math.nan)
-        )
+        if self.count < 2:
+            return torch.full_like(self.mean, math.nan)
+        return (self.squares / (self.count - 1)).sqrt()
 
 
 def threshold(scores: Tensor, fpr: float | None = None, confidence: float | None = None) -> float:
@@ -91,9 +89,8 @@ def threshold(scores: Tensor, fpr: float | None = None, confidence: float | None
             )
         return float(scores.double().mean() + scores.double().std())
     kth = scores.sort().values[rank(n, fpr, confidence) - 1]
-    return float(
-        torch.nextafter(kth, torch.full_like(kth, math.inf))
-    )  # a score equal to tau means memorized, so tau lies above the tie
+    # a score equal to tau means memorized, so tau lies above the tie
+    return float(torch.nextafter(kth, torch.full_like(kth, math.inf)))
 
 
 def tau_interval(scores: Tensor) -> tuple[float, float]:

@@ -84,9 +84,8 @@ def entropy_e(
     4
     """
     names = list(model.cross_attentions)
-    if names and not 0 <= layer < len(
-        names
-    ):  # without any layer, the error of `recorded` says what to use instead
+    # without any layer, the error of `recorded` says what to use instead
+    if names and not 0 <= layer < len(names):
         raise ModelError(
             f"no cross-attention layer {layer} in this model: it has {len(names)}, counted from 0"
         )

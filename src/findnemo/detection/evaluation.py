@@ -7,13 +7,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from findnemo.calibration import threshold
 from findnemo.errors import InputError
 from findnemo.stats.intervals import bootstrap
-from findnemo.stats.roc import auroc, tpr_at_fpr
+from findnemo.stats.roc import accuracy_of, auroc, tpr_at_fpr
 
 FPR = 0.01
 Interval = tuple[float, float]
@@ -55,6 +54,7 @@ def evaluate(
     accuracy includes the uncertainty of the threshold. Raises InputError for an empty sample or too
     few hold-out scores. Source: Finding NeMo, section 4 and appendix (detection).
 
+    >>> import torch
     >>> found = evaluate(torch.tensor([0.8, 0.9, 0.3]), torch.tensor([0.2, 0.4]), torch.tensor([0.2, 0.3, 0.4]))
     >>> round(found.threshold, 2), round(found.auroc, 2), found.accuracy, round(found.tpr, 2)
     (0.4, 0.83, 0.6, 0.67)
@@ -68,7 +68,7 @@ def evaluate(
 
     def accuracy(positive: Tensor, negative: Tensor, holdout: Tensor) -> float:
         cut = threshold(holdout, fpr)
-        return float(torch.cat([positive >= cut, negative < cut]).double().mean())
+        return accuracy_of(positive >= cut, negative >= cut)
 
     def tpr(positive: Tensor, negative: Tensor) -> float:
         return tpr_at_fpr(positive, negative, FPR)

@@ -46,19 +46,15 @@ def latent_updates(
     24
     """
     with spending() as spent:
-        rows = (
-            [updates(model, c, settings) for c in ordinary(CAPTIONS)]
-            if reference is None
-            else reference
-        )
+        if reference is None:
+            reference = [updates(model, c, settings) for c in ordinary(CAPTIONS)]
         norms = _norms(model, prompt, settings, images)
-    usual = torch.tensor(rows, dtype=norms.dtype)
+    usual = torch.tensor(reference, dtype=norms.dtype)
     if len(usual) < 2 or usual.shape[1:] != norms.shape[1:]:
         raise InputError(
             f"a reference of shape {tuple(usual.shape)} does not say what is usual in"
-            f" {settings.steps}"
-            " steps: give a row of `updates` for each of two ordinary captions or more, with the"
-            " settings of the run"
+            f" {settings.steps} steps: give a row of `updates` for each of two ordinary captions or"
+            " more, with the settings of the run"
         )
     return mean_score(((norms - usual.mean(0)).abs() / usual.std(0)).amax(1), spent)
 

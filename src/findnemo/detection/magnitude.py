@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from findnemo.detection._guidance import guided_run, predict
-from findnemo.detection._score import Score, mean_score
-from findnemo.errors import InputError, NumericalError
+from findnemo.detection._score import Score, mean_score, require_finite
+from findnemo.errors import InputError
 from findnemo.images import ImageSettings, font
 from findnemo.models import Model
 from findnemo.passes import counting
 from findnemo.runtime.state import undisturbed
-from findnemo.scores import NOT_FINITE
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -104,8 +103,7 @@ def saliency(model: Model, prompt: str, settings: ImageSettings, *, images: int 
         step = predict(model, latents, first, replace(text, tokens=embedding), empty)
         (slope,) = torch.autograd.grad(norms(step.gap).mean(), embedding)
     values = slope[0].float().norm(dim=1)
-    if not torch.isfinite(values).all():
-        raise NumericalError(NOT_FINITE)
+    require_finite(values)
     return list(zip(tokens, values[model.starts :].tolist(), strict=False))
 
 

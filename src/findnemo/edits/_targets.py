@@ -58,8 +58,7 @@ def check_factor(model: Model, factor: float) -> None:
     if not isinstance(factor, Real) or not abs(factor) <= most:
         raise InputError(
             f"{factor!r} is not a factor for neurons: give a finite number (0 switches off), at"
-            " most"
-            f" {most:.3g} for this model"
+            f" most {most:.3g} for this model"
         )
 
 

@@ -8,11 +8,11 @@ what lies under them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,11 +20,10 @@ from torch import Tensor
 from findnemo.calibration import Calibration
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings, latents_of, usual
-from findnemo.localization.candidates import initial_selection, out_of_distribution_neurons
 from findnemo.localization.diagnosis import Diagnosis, diagnose
 from findnemo.localization.gentle import Bystanders, Choice, bystanders, gentlest
+from findnemo.localization.listing import initial_selection, out_of_distribution_neurons, refine
 from findnemo.localization.points import Point, priced
-from findnemo.localization.refinement import refine
 from findnemo.localization.result import DEFAULT, Further, Localization
 from findnemo.localization.scope import Scan, scan
 from findnemo.localization.search import (
@@ -86,6 +85,9 @@ __all__ = [
     "scan",
 ]
 
+F = TypeVar("F", Found, Trail)
+Limit = tuple[float, Bystanders]  # the largest impact that is wanted, and on what it is measured
+
 
 @undisturbed
 def localize(
@@ -133,20 +135,16 @@ def localize(
     if isinstance(unrelated, Bystanders):
         unrelated.check(model)
     with model.steady(), spending() as spent:  # steady: once for all passes of the search
-        others = None if max_impact is None else _bystanders(model, unrelated, calibration)
+        limit = None
+        if max_impact is not None:
+            if not isinstance(unrelated, Bystanders):
+                unrelated = Bystanders(model, unrelated, calibration.settings)
+            limit = max_impact, unrelated
         if search in ONE_STEP:
-            found = _by_one_step(model, prompt, calibration, search, max_impact, others)
+            found = _by_one_step(model, prompt, calibration, search, limit)
         else:
-            found = _to_the_end(
-                model,
-                prompt,
-                calibration,
-                images or usual(model.source),
-                scope,
-                max_impact,
-                others,
-                thorough=thorough,
-            )
+            images = images or usual(model.source)
+            found = _to_the_end(model, prompt, calibration, images, scope, thorough, limit)
     return replace(found, evaluations=spent.evaluations)
 
 
@@ -173,18 +171,9 @@ def localize_copies(
     """
     calibration.check(model)
     with model.steady(), spending() as spent:
-        known = torch.cat([latents_of(picture, model) for picture in originals]).float()
-        found = _to_the_end(
-            model,
-            prompt,
-            calibration,
-            images or usual(model.source),
-            scope,
-            None,
-            None,
-            known,
-            thorough,
-        )
+        known = _latents(model, originals)
+        images = images or usual(model.source)
+        found = _to_the_end(model, prompt, calibration, images, scope, thorough, originals=known)
     return replace(found, evaluations=spent.evaluations)
 
 
@@ -217,8 +206,7 @@ def localize_further(
     calibration.check(model)
     images = images or usual(model.source)
     with model.steady(), spending() as spent:
-        known = torch.cat([latents_of(one, model) for one in originals]) if originals else None
-        known = None if known is None else known.float()
+        known = _latents(model, originals) if originals else None
         samples = COPIES + WHOLE if known is None else MANY
         denoising = Denoising(
             model, prompt, samples, images.guidance, calibration.settings.seed, more=failed
@@ -232,6 +220,10 @@ def localize_further(
             if found.order or not found.reached:
                 break
     return replace(found, evaluations=spent.evaluations)
+
+
+def _latents(model: Model, pictures: Sequence[Image.Image]) -> Tensor:
+    return torch.cat([latents_of(picture, model) for picture in pictures]).float()
 
 
 def _further(
@@ -280,26 +272,12 @@ def check_impact(max_impact: float | None) -> None:
     if max_impact is not None and not (math.isfinite(max_impact) and 0 <= max_impact <= 2):
         raise InputError(
             f"an impact of {max_impact} is not a mean of 1 - SSIM: give a number from 0 to 2, such"
-            " as"
-            " 0.02"
+            " as 0.02"
         )
 
 
-def _bystanders(
-    model: Model, unrelated: Bystanders | Sequence[str], calibration: Calibration
-) -> Bystanders:
-    if isinstance(unrelated, Bystanders):
-        return unrelated
-    return Bystanders(model, unrelated, calibration.settings)
-
-
 def _by_one_step(
-    model: Model,
-    prompt: str,
-    calibration: Calibration,
-    search: str,
-    max_impact: float | None,
-    others: Bystanders | None,
+    model: Model, prompt: str, calibration: Calibration, search: str, limit: Limit | None
 ) -> Localization:
     seen = evidence(model, prompt, calibration, ONE_STEP[search].guess)
     replication = seen.replication
@@ -307,13 +285,11 @@ def _by_one_step(
     if not replication.kept:
         return answer
     found = find(search, seen)
-    if max_impact is not None and others is not None:
+    if limit is not None:
+        _, others = limit
         # where the search could not bring the memory to tau, its set stays, for nothing removes it
         more = alternatives(search, seen, found, lambda neurons: others.heaviest(neurons, prompt))
-        sets = chain([found], more if found.gone else ())
-        choice = gentlest(sets, max_impact, lambda neurons: others.impacts([neurons], prompt)[0])
-        found = choice.found
-        answer = replace(answer, max_impact=max_impact, **choice.told)
+        found, answer = _gentlest(answer, chain([found], more if found.gone else ()), limit)
     after = replication.similarity(found.neurons)
     return replace(
         answer,
@@ -334,10 +310,9 @@ def _to_the_end(
     calibration: Calibration,
     images: ImageSettings,
     scope: str,
-    max_impact: float | None,
-    others: Bystanders | None,
+    thorough: bool,
+    limit: Limit | None = None,
     originals: Tensor | None = None,
-    thorough: bool = False,
 ) -> Localization:
     seen = evidence(model, prompt, calibration)
     answer = replace(_ordinary(prompt, calibration, seen, DEFAULT), scope=scope)
@@ -350,12 +325,10 @@ def _to_the_end(
     answer = replace(answer, copy_before=round(copies.alike, 4))
     if not copies.seen:
         if originals is not None and seen.replication.kept:  # alike among themselves, perhaps
-            return _to_the_end(
-                model, prompt, calibration, images, scope, max_impact, others, None, thorough
-            )
+            return _to_the_end(model, prompt, calibration, images, scope, thorough, limit)
         if originals is not None:
             return replace(answer, memorized=True, reached=False)
-        trace = _by_one_step(model, prompt, calibration, "gradient", max_impact, others)
+        trace = _by_one_step(model, prompt, calibration, "gradient", limit)
         return replace(trace, search=DEFAULT, copy_before=answer.copy_before)
     widths = model.widths(scope)
     whole = None if copies.thorough else images.steps
@@ -372,14 +345,10 @@ def _to_the_end(
                 return
             guess = []
 
-    if max_impact is None or others is None:
+    if limit is None:
         trail = next(trails())
     else:
-        choice = gentlest(
-            trails(), max_impact, lambda neurons: others.impacts([neurons], prompt)[0]
-        )
-        trail = choice.found
-        answer = replace(answer, max_impact=max_impact, **choice.told)
+        trail, answer = _gentlest(answer, trails(), limit)
     points = priced(model, calibration, prompt, trail.order, trail.tried)
     if seen.replication.kept:
         answer = replace(answer, score_after=seen.replication.similarity(trail.neurons))
@@ -394,6 +363,14 @@ def _to_the_end(
         points=points,
         z=_z_of(trail.neurons, seen.z),
     )
+
+
+def _gentlest(answer: Localization, sets: Iterable[F], limit: Limit) -> tuple[F, Localization]:
+    """The gentlest of some sets that remove a memory, and the answer with its impact."""
+    most, others = limit
+    choice = gentlest(sets, most, lambda neurons: others.impacts([neurons], answer.prompt)[0])
+    impact = round(choice.impact, 6)
+    return choice.found, replace(answer, max_impact=most, impact=impact, tried=choice.tried)
 
 
 def _ordinary(prompt: str, calibration: Calibration, seen: Evidence, search: str) -> Localization:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,12 @@ from findnemo.neurons import Neuron, NeuronSet
 from findnemo.passes import Rows, unpaid
 from findnemo.scores import fault
 from findnemo.settings import PAPER, Settings
+
+if TYPE_CHECKING:
+    from findnemo.localization.search import Found
+    from findnemo.localization.trajectory import Trail
+
+F = TypeVar("F", bound="Found | Trail")
 
 # neurons of a set that are measured one by one: of a larger set those that ordinary captions drive
 # most
@@ -133,36 +139,18 @@ def _kept(
     return Bystanders(model, captions, settings)
 
 
-class Answer(Protocol):
-    """What a search found: `neurons`, and whether the memory is `gone` with them off."""
-
-    @property
-    def neurons(self) -> NeuronSet: ...
-
-    @property
-    def gone(self) -> bool: ...
-
-
-A = TypeVar("A", bound=Answer)
-
-
 @dataclass(frozen=True)
-class Choice(Generic[A]):
+class Choice(Generic[F]):
     """`found`: the chosen set; `impact`: its impact; `tried`: how many
     sufficient sets were measured.
     """
 
-    found: A
+    found: F
     impact: float
     tried: int
 
-    @property
-    def told(self) -> dict[str, Any]:
-        """What a `Localization` keeps of a choice."""
-        return {"impact": round(self.impact, 6), "tried": self.tried}
 
-
-def gentlest(sets: Iterable[A], most: float, impact: Callable[[NeuronSet], float]) -> Choice[A]:
+def gentlest(sets: Iterable[F], most: float, impact: Callable[[NeuronSet], float]) -> Choice[F]:
     """The first of some sets with an impact of at most `most`; if there is none, the one
     with the smallest impact.
 

@@ -53,8 +53,8 @@ class Replication:
         self.witnesses = self.kept[:witnesses]
         # every similarity measured so far
         self._memo: dict[NeuronSet, dict[int, float]] = {}
-        # seeds -> level -> what `sensitivity` gave
-        self._gradients: dict[tuple[int, ...], dict[float, dict[str, Tensor]]] = {}
+        # seeds and level -> what `sensitivity` gave
+        self._gradients: dict[tuple[tuple[int, ...], float], dict[str, Tensor]] = {}
         if self.kept:
             self._memo[EMPTY] = dict.fromkeys(self.kept, 1.0)  # nothing off: the same picture
         if guessed is not None and 0 in self.kept:
@@ -146,14 +146,14 @@ class Replication:
         Layer -> (width,). Large where switching the neuron on again would bring the memory back
         most. Computed once.
         """
-        known = self._gradients.setdefault(tuple(seeds), {})
-        if level not in known:
-            known[level] = self._sensitivity(seeds, level)
-        return known[level]
+        key = (tuple(seeds), level)
+        if key not in self._gradients:
+            self._gradients[key] = self._sensitivity(seeds, level)
+        return self._gradients[key]
 
     def _sensitivity(self, seeds: Sequence[int], level: float) -> dict[str, Tensor]:
         model = self.probe.model
-        widths = self.probe.model.widths()
+        widths = model.widths()
 
         def part(rows: slice) -> list[Tensor]:
             with torch.enable_grad(), frozen(model.denoiser):

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from findnemo.calibration import Calibration, activations
 from findnemo.errors import InputError
-from findnemo.localization.candidates import initial_selection
+from findnemo.localization.listing import initial_selection, refine
 from findnemo.localization.minimal import Test, minimize, sufficient_prefix
-from findnemo.localization.refinement import refine
 from findnemo.localization.replication import Replication
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
@@ -98,10 +97,7 @@ def by_gradient(replication: Replication, z: Values, absolute: Values) -> Found:
 
 
 def _by_sensitivity(replication: Replication, z: Values) -> list[Ranking]:
-    @cache
-    def gradient(level: float) -> Values:
-        return replication.sensitivity(replication.kept[:GRADIENT_SEEDS], level)
-
+    gradient = partial(replication.sensitivity, replication.kept[:GRADIENT_SEEDS])
     low, high = LEVELS
     return [
         lambda: most_unusual(z)[:FEW],
@@ -146,10 +142,7 @@ def _search(name: str, given: Any) -> Search:
     return search
 
 
-_OWN = {
-    "gradient": Search(by_gradient, _by_sensitivity, guess=True),
-    "listing": Search(by_listing, _by_unusualness, guess=False),
-}
+_OWN = {"gradient": Search(by_gradient, _by_sensitivity, guess=True), "listing": Search(by_listing)}
 ONE_STEP = Methods("search", "searches", _OWN, _search)
 
 

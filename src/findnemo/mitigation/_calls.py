@@ -16,7 +16,7 @@ from findnemo.errors import InputError, ModelError
 from findnemo.models import Model, Text
 from findnemo.passes.conditioning import Call, check_changeable
 from findnemo.passes.gradients import frozen
-from findnemo.runtime.state import undisturbed
+from findnemo.runtime.state import replaced, undisturbed
 
 ENTRIES = 4 * 64 * 64  # size of the latents for which norms were published
 PREPARE = ("prepare_latents", "prepare_intermediate_images")  # methods that draw a pipeline's noise
@@ -81,28 +81,19 @@ def starting(model: Model, call: Call, change: Start) -> Iterator[None]:
         halves = [changed] * (len(sample) // len(changed))
         return (torch.cat(halves), timestep, *rest), kwargs
 
-    setattr(pipeline, name, prepare)
-    handle = model.denoiser.register_forward_pre_hook(begin, with_kwargs=True)
-    try:
+    hook = model.denoiser.register_forward_pre_hook(begin, with_kwargs=True)
+    with hook, replaced(pipeline, name, prepare):
         yield
-    finally:
-        handle.remove()
-        delattr(pipeline, name)
-        if getattr(pipeline, name) != plain:  # it was changed before
-            setattr(pipeline, name, plain)
 
 
 @undisturbed
 def _changed_noise(
     model: Model, noise: Tensor, timestep: int, text: Text, empty: Text, change: Start
 ) -> Tensor:
+    pairs = zip(noise.clone().split(1), text.split(), strict=True)
     with frozen(model.denoiser):
-        return torch.cat(
-            [
-                change(x.float(), difference(model, timestep, y, empty))
-                for x, y in zip(noise.clone().split(1), text.split(), strict=True)
-            ]
-        )
+        changed = [change(x.float(), difference(model, timestep, y, empty)) for x, y in pairs]
+    return torch.cat(changed)
 
 
 def difference(model: Model, timestep: float, text: Text, empty: Text) -> Difference:
@@ -152,11 +143,8 @@ def predicting(
         return (changed, *output[1:]) if isinstance(output, tuple) else type(output)(changed)
 
     # before the hook that notices the end of a call
-    handle = model.denoiser.register_forward_hook(exchange, with_kwargs=True, prepend=True)
-    try:
+    with model.denoiser.register_forward_hook(exchange, with_kwargs=True, prepend=True):
         yield
-    finally:
-        handle.remove()
 
 
 def timestep_of(model: Model, call: Call) -> float:

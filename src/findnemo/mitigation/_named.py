@@ -29,8 +29,7 @@ def parsed(text: str) -> tuple[str, dict[str, str]]:
         if not (option and equals and value) or option in options:
             raise InputError(
                 f"{text[:80]!r} is not a mitigation with options: write NAME:OPTION=VALUE, each"
-                " option"
-                " once"
+                " option once"
             )
         options[option] = value
     return name, options

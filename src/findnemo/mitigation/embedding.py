@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.errors import EditError
+from findnemo.mitigation._calls import fitted
 from findnemo.mitigation._case import Case, at_least
 from findnemo.models import Model, Text
 from findnemo.passes.conditioning import Call, check_changeable, following
@@ -21,7 +22,6 @@ from findnemo.passes.gradients import frozen
 from findnemo.runtime.state import undisturbed
 
 TARGET = 1.5  # norm of a whole image's noise difference
-ENTRIES = 4 * 64 * 64  # size of the latents for which it was published
 LEARNING_RATE = 0.05
 ITERATIONS = 10
 
@@ -104,7 +104,7 @@ def adjusted(
     `empty`: the empty prompt. The parts of the text other than token embeddings stay unchanged.
     Rows are adjusted one at a time, so that the others do not matter, to the last bit.
     """
-    scaled = target * (latents[0].numel() / ENTRIES) ** 0.5
+    scaled = fitted(target, latents[0])
     rows = []
     with frozen(model.denoiser):
         for x, y in zip(latents.split(1), text.split(), strict=True):

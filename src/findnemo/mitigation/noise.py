@@ -141,7 +141,6 @@ def flattened(
     x = noise
     for _ in range(rounds):
         here = d(x)
-        x = x - gamma * (
-            d(x + rho * nn.functional.normalize(here.flatten(), dim=0).view_as(here)) - here
-        )
+        towards = nn.functional.normalize(here.flatten(), dim=0).view_as(here)
+        x = x - gamma * (d(x + rho * towards) - here)
     return x

@@ -50,10 +50,9 @@ def masked_padding(model: Model, case: Case, share: float | None = None) -> Iter
             text = shown(model, prompts)
             embeds, *rest = encode(**options)
             if share is None:
-                masked = _encoded(model, encode, options, text, marks)
+                masked, zeros = _encoded(model, encode, options, text, marks), ends(text)
             else:
-                masked = embeds
-            zeros = ends(text) if share is None else first_padding(text, share)
+                masked, zeros = embeds, first_padding(text, share)
             written = torch.tensor([bool(prompt) for prompt in prompts])[:, None]
             images = options["num_images_per_prompt"]
             zeros, written = (

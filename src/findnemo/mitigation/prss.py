@@ -28,9 +28,8 @@ from findnemo.models import Model, Text, captions_in
 from findnemo.passes.conditioning import Encoded, check_changeable, following
 from findnemo.prompts.paraphrases import paraphrases
 
-MEMORIZED = (
-    1.0  # ||d|| for a latent of 4 x 64 x 64 at the first step, above which a prompt is memorized
-)
+# ||d|| for a latent of 4 x 64 x 64 at the first step, above which a prompt is memorized
+MEMORIZED = 1.0
 LOW = 3.0  # ||eps_e - eps_empty|| at which re-anchoring begins
 HIGH = 5.0  # ||eps_e - eps_empty|| at which it is complete
 MOST = 25  # wordings to try, at most

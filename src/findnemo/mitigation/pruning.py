@@ -57,23 +57,8 @@ def wanda(
     >>> with wanda(model, Case(prompt), first=2):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
-    with zeroed(wanda_weights(model, case, share, steps, first, guidance)):
+    with zeroed(chosen(model, case, False, share, steps, first, guidance)):
         yield
-
-
-def wanda_weights(
-    model: Model,
-    case: Case,
-    share: float = SHARE,
-    steps: int = STEPS,
-    first: int = FIRST,
-    guidance: float = GUIDANCE,
-) -> dict[nn.Module, Tensor]:
-    """The weights that `wanda` zeroes: feed-forward layer -> mask (out, in)."""
-    _check(share)
-    layers = _editable(model)
-    concept = norms(model, [case.prompt], _noise(case), steps, first, guidance)
-    return {layer: skilled(layer.weight, concept[n], None, share) for n, layer in layers.items()}
 
 
 @contextmanager
@@ -99,32 +84,31 @@ def conceptprune(
     >>> with conceptprune(model, Case(prompt, reference=("a red star",)), first=2):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
-    with zeroed(conceptprune_weights(model, case, share, steps, first, guidance)):
+    with zeroed(chosen(model, case, True, share, steps, first, guidance)):
         yield
 
 
-def conceptprune_weights(
+def chosen(
     model: Model,
     case: Case,
+    compared: bool,
     share: float = SHARE,
     steps: int = STEPS,
     first: int = FIRST,
     guidance: float = GUIDANCE,
 ) -> dict[nn.Module, Tensor]:
-    """The weights that `conceptprune` zeroes: feed-forward layer -> mask (out, in)."""
+    """The weights that `wanda` zeroes, or, `compared` with those for the reference, that
+    `conceptprune` zeroes: feed-forward layer -> mask (out, in).
+    """
     _check(share)
     layers = _editable(model)
-    noise = _noise(case)
-    concept = norms(model, [case.prompt], noise, steps, first, guidance)
-    reference = norms(model, case.reference or [""], noise, steps, first, guidance)
+    sampled = (sample_seed(case.seed, case.prompt, 0), steps, first, guidance)
+    concept = norms(model, [case.prompt], *sampled)
+    reference = norms(model, case.reference or [""], *sampled) if compared else {}
     return {
-        layer: skilled(layer.weight, concept[n], reference[n], share) for n, layer in layers.items()
+        layer: skilled(layer.weight, concept[n], reference.get(n), share)
+        for n, layer in layers.items()
     }
-
-
-def _noise(case: Case) -> int:
-    """Seed of the noise from which the case's captions are sampled."""
-    return sample_seed(case.seed, case.prompt, 0)
 
 
 def scores(weight: Tensor, norm: Tensor) -> Tensor:
@@ -172,21 +156,21 @@ def skilled(
     mask = torch.zeros_like(weight, dtype=torch.bool)
     for step, norm in enumerate(concept):
         score = scores(weight, norm)
-        chosen = largest(score, share)
+        top = largest(score, share)
         if reference is not None:
-            chosen &= score > scores(weight, reference[step])
-        mask |= chosen
+            top &= score > scores(weight, reference[step])
+        mask |= top
     return mask
 
 
 @contextmanager
-def zeroed(chosen: Mapping[nn.Module, Tensor]) -> Iterator[None]:
+def zeroed(masks: Mapping[nn.Module, Tensor]) -> Iterator[None]:
     """Zero the weights of layers under masks (out, in) while the context lasts; afterwards restore
     them bit for bit.
 
     Raises EditError if a layer does not compute with these zeros.
     """
-    layers: dict[Any, Tensor] = dict(chosen)
+    layers: dict[Any, Tensor] = dict(masks)
     weights = {layer: layer.weight.data for layer in layers}
     values = {layer: weights[layer][mask] for layer, mask in layers.items()}
     try:

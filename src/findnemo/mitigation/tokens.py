@@ -17,11 +17,8 @@ from findnemo.passes.conditioning import Encoded, following
 from findnemo.seeds import sample_seed
 
 NUMBERS = 100_000
-PROMPTS = (
-    "prompt",
-    "prompt_2",
-    "prompt_3",
-)  # prompts of the text encoders; missing ones are equal to the first
+# prompts of the text encoders; missing ones are equal to the first
+PROMPTS = ("prompt", "prompt_2", "prompt_3")
 TRIES = 10_000
 
 
@@ -42,7 +39,10 @@ def inserted_words(
     >>> with inserted_words(model, Case(prompt), "numbers", 1):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
-    _check(kind, count)
+    if kind not in WORDS:
+        raise InputError(f"kind of words {kind!r} is not known: use one of {', '.join(WORDS)}")
+    if count < 1:
+        raise InputError(f"{count} words cannot be inserted: use 1 or more")
     if count > model.longest:
         raise InputError(
             f"{count} words cannot be inserted: the text encoder reads {model.longest} tokens"
@@ -76,13 +76,6 @@ def inserted_words(
 
     with following(model, vary):
         yield
-
-
-def _check(kind: str, count: int) -> None:
-    if kind not in WORDS:
-        raise InputError(f"kind of words {kind!r} is not known: use one of {', '.join(WORDS)}")
-    if count < 1:
-        raise InputError(f"{count} words cannot be inserted: use 1 or more")
 
 
 def varied_all(

@@ -13,6 +13,7 @@ from torch import Tensor
 from findnemo.errors import EditError, ModelError
 from findnemo.models import Model
 from findnemo.passes.conditioning import Call, following
+from findnemo.runtime.state import replaced
 
 # processors of plain attention; the additions of any other would be lost while it is replaced
 PLAIN = ("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor")
@@ -46,11 +47,11 @@ def recorded(model: Model, seen: Seen) -> Iterator[Call]:
     layers = _layers(model)
     with following(model) as call, ExitStack() as stack:
         for name, layer in layers.items():
-            stack.callback(_restore, layer, layer.processor)
-            layer.set_processor(
-                AttnProcessor()
-            )  # this one calls `get_attention_scores` for explicit probabilities
-            layer.get_attention_scores = _reporting(layer, name, call, seen)
+            stack.callback(layer.set_processor, layer.processor)
+            # this one calls `get_attention_scores` for explicit probabilities
+            layer.set_processor(AttnProcessor())
+            reporting = _reporting(layer, name, call, seen)
+            stack.enter_context(replaced(layer, "get_attention_scores", reporting))
         yield call
 
 
@@ -92,8 +93,3 @@ def _reporting(layer: Any, name: str, call: Call, seen: Seen) -> Callable[..., T
         return probabilities.to(query.dtype)
 
     return scores
-
-
-def _restore(layer: Any, processor: Any) -> None:
-    vars(layer).pop("get_attention_scores", None)
-    layer.set_processor(processor)

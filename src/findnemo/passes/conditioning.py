@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from findnemo.errors import ModelError
 from findnemo.models import Model
+from findnemo.runtime.state import replaced
 
 Encoded = Callable[..., Any]
 
@@ -29,9 +30,8 @@ class Call:
     """
 
     def __init__(self) -> None:
-        self.count: int | None = (
-            None  # number of rows with a prompt if others have none: prompts times images per prompt
-        )
+        # number of rows with a prompt if others have none: prompts times images per prompt
+        self.count: int | None = None
         self.step = -1
         self.following = True
 
@@ -105,19 +105,12 @@ def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) 
             call.count = None
             call.step = -1
 
-    handles = [
+    with (
         model.denoiser.register_forward_pre_hook(count),
         model.denoiser.register_forward_hook(ended),
-    ]
-    pipeline.encode_prompt = encode_prompt
-    try:
+        replaced(pipeline, "encode_prompt", encode_prompt),
+    ):
         yield call
-    finally:
-        del pipeline.encode_prompt
-        if pipeline.encode_prompt != plain:  # it was changed before
-            pipeline.encode_prompt = plain
-        for handle in handles:
-            handle.remove()
 
 
 def _named(function: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

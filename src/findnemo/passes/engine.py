@@ -19,11 +19,8 @@ from findnemo.edits import scaled
 from findnemo.errors import EditError
 from findnemo.models import Model, Text
 
-TOLERANCE = {
-    torch.float32: 1e-3,
-    torch.float16: 3e-2,
-    torch.bfloat16: 1e-1,
-}  # relative to the largest value
+# relative to the largest value
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 
 
 def compiled(model: Model, **options: Any) -> Model:
@@ -73,9 +70,8 @@ class Engine:
             n: m.to(latents.device, latents.dtype)[:, None].contiguous()
             for n, m in zip(masks, filled, strict=True)
         }
-        if (
-            layers := list(self.model.layers_of("all").values())
-        ) != self._layers:  # a LoRA was loaded, or the denoiser replaced
+        layers = list(self.model.layers_of("all").values())
+        if layers != self._layers:  # a LoRA was loaded, or the denoiser replaced
             self._layers = layers
             self._checked = set()
         with self.model.steady():
@@ -98,7 +94,7 @@ class Engine:
         """
         with ExitStack() as stack:
             for name, layer in self.model.layers_of("all").items():
-                stack.callback(layer.register_forward_hook(self._hook(name)).remove)
+                stack.enter_context(layer.register_forward_hook(self._hook(name)))
             return self._run(latents, timestep, text, masks)
 
     def _hook(self, name: str) -> Any:

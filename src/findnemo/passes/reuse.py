@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from findnemo.models import Model
+from findnemo.runtime.state import replaced
 
 
 @dataclass
@@ -54,12 +55,11 @@ class Reuse:
 
         with ExitStack() as stack:
             for name, layer in model.layers_of("all").items():
-                stack.callback(
-                    layer.register_forward_hook(lambda *_, name=name: done.append(name)).remove
-                )
+                passed = layer.register_forward_hook(lambda *_, name=name: done.append(name))
+                stack.enter_context(passed)
             for make, modules in ((part, model.parts), (projection, model.text_projections)):
                 for name, module in modules.items():
-                    stack.callback(module.register_forward_hook(make(name), prepend=True).remove)
+                    stack.enter_context(module.register_forward_hook(make(name), prepend=True))
             yield
 
     @contextmanager
@@ -75,27 +75,17 @@ class Reuse:
         given |= {n: out.expand(len(keep), -1, -1) for n, out in self.text.items()}
         with ExitStack() as stack:
             for name, output in given.items():
-                stack.enter_context(_returns(model.denoiser.get_submodule(name), output))
+                module = model.denoiser.get_submodule(name)
+                stack.enter_context(replaced(module, "forward", _returning(output)))
             yield
 
 
 def _rows(output: Any, keep: Sequence[int]) -> Any:
-    return (
-        output[list(keep)]
-        if isinstance(output, Tensor)
-        else type(output)(_rows(part, keep) for part in output)
-    )
+    if isinstance(output, Tensor):
+        return output[list(keep)]
+    return type(output)(_rows(part, keep) for part in output)
 
 
-@contextmanager
-def _returns(module: nn.Module, output: Any) -> Iterator[None]:
-    """Let a module's forward return a known output; its hooks still run."""
-    before = module.__dict__.get("forward")  # set if a library wraps forward, as accelerate does
-    module.forward = lambda *args, **kwargs: output
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
+def _returning(output: Any) -> Callable[..., Any]:
+    """A module's `forward` that returns a known output; the module's hooks still run."""
+    return lambda *args, **kwargs: output

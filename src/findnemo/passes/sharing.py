@@ -38,9 +38,8 @@ GRADED = 16  # small latents in a pass with gradients, whose graph must fit in m
 LEAST = 2  # large latents in such a pass: the number in one request of a search
 SMALL = 24 * 24  # a latent of at most so many positions is small
 
-Values = Callable[
-    [Tensor, slice], Tensor
-]  # (outputs of some samples (T, n, C, H, W), their rows) -> (n,)
+# (outputs of some samples (T, n, C, H, W), their rows) -> (n,)
+Values = Callable[[Tensor, slice], Tensor]
 
 
 @dataclass(frozen=True)

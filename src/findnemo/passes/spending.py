@@ -98,9 +98,6 @@ def counting(model: Model) -> Iterator[Spent]:
         times = 3 if graded and torch.is_grad_enabled() else 1
         spend(times * len(args[0] if args else kwargs["hidden_states"]))
 
-    handle = model.denoiser.register_forward_pre_hook(count, with_kwargs=True)
-    try:
-        with spending() as spent:
-            yield spent
-    finally:
-        handle.remove()
+    hook = model.denoiser.register_forward_pre_hook(count, with_kwargs=True)
+    with hook, spending() as spent:
+        yield spent

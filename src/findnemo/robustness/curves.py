@@ -79,13 +79,11 @@ def _with_interval(*samples: Sequence[float]) -> tuple[float, float | None, floa
     return value, round(low, 4), round(high, 4)
 
 
-def shares(
-    subjects: Sequence[Mapping[str, Sequence[float]]], level: float = COPY
-) -> dict[str, dict[str, float]]:
+def shares(subjects: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, dict[str, float]]:
     """Attempt -> shares of copies over captions. `subjects`: for each caption, attempt -> closeness
     of its images.
 
-    `images`: share of images at or over `level`. `captions`: number of the `n` captions with such
+    `images`: share of images that are copies. `captions`: number of the `n` captions with such
     an image. `low`, `high`: the Wilson interval (95 %) of the share of captions.
 
     >>> shares([{"seeds": [0.9, 0.1]}, {"seeds": [0.2, 0.1]}])["seeds"]["images"]
@@ -97,9 +95,9 @@ def shares(
         rows = [subject[name] for subject in subjects if subject.get(name)]
         if not rows:
             continue
-        hit = sum(max(row) >= level for row in rows)
+        hit = sum(max(row) >= COPY for row in rows)
         low, high = (round(end, 4) for end in wilson(hit, len(rows)))
-        images = statistics.fmean(statistics.fmean(float(v >= level) for v in row) for row in rows)
+        images = statistics.fmean(statistics.fmean(float(v >= COPY) for v in row) for row in rows)
         counts = {"images": round(images, 4), "captions": hit, "n": len(rows)}
         table[name] = {**counts, "low": low, "high": high}
     return table

@@ -14,8 +14,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +30,7 @@ from findnemo.images import ImageSettings, generate, latents_of
 from findnemo.models import Model, Text
 from findnemo.neurons import NeuronSet
 from findnemo.robustness.attack import diffusion_loss, optimized, starting
-from findnemo.runtime.state import undisturbed
+from findnemo.runtime.state import replaced, undisturbed
 from findnemo.seeds import ORDINARY, SURROGATES, sample_seed
 
 if TYPE_CHECKING:
@@ -273,21 +272,10 @@ def _drift(
 ) -> Tensor:
     """How far predictions for ordinary captions have moved from those before hardening."""
     noise, timesteps = _noised(model, clean, generator)
-    with torch.no_grad(), _denoiser(model, reference):
+    with torch.no_grad(), replaced(model.pipeline, model.component, reference):
         before, _ = model.regression(clean, noise, timesteps, text)
     now, _ = model.regression(clean, noise, timesteps, text)
     return nn.functional.mse_loss(now.float(), before.float())
-
-
-@contextmanager
-def _denoiser(model: Model, other: nn.Module) -> Iterator[None]:
-    """Replace the model's denoiser by another network while the context lasts."""
-    own = model.denoiser
-    setattr(model.pipeline, model.component, other)
-    try:
-        yield
-    finally:
-        setattr(model.pipeline, model.component, own)
 
 
 @torch.no_grad()

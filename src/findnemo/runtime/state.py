@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -100,16 +100,34 @@ def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @contextmanager
-def spare_scheduler(pipeline: Any) -> Iterator[None]:
-    """Replace the pipeline's scheduler by a copy while the context lasts, so that another call in
-    progress is not affected.
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an object another attribute, or another method, while the context lasts.
+
+    >>> from types import SimpleNamespace
+    >>> lamp = SimpleNamespace(light="on")
+    >>> with replaced(lamp, "light", "off"), replaced(lamp, "__str__", None):
+    ...     lamp.light
+    'off'
+    >>> vars(lamp)
+    {'light': 'on'}
     """
-    own = pipeline.scheduler
-    pipeline.scheduler = copy.deepcopy(own)
+    missing = object()
+    own = vars(owner).get(name, missing)  # a method is mostly that of the class
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        pipeline.scheduler = own
+        if own is missing:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
+
+
+def spare_scheduler(pipeline: Any) -> AbstractContextManager[None]:
+    """Replace the pipeline's scheduler by a copy while the context lasts, so that another call in
+    progress is not affected.
+    """
+    return replaced(pipeline, "scheduler", copy.deepcopy(pipeline.scheduler))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 from findnemo.calibration import Calibration, activations
 from findnemo.errors import InputError
 from findnemo.localization import initial_selection, out_of_distribution_neurons, refine
-from findnemo.localization.candidates import THETA
+from findnemo.localization.listing import THETA
 from findnemo.localization.replication import Replication
 from findnemo.models import Model
 from findnemo.neurons import EMPTY

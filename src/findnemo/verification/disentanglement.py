@@ -113,5 +113,5 @@ def _outputs(model: Model, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]
     with ExitStack() as stack:
         for name in layers:
             block = model.denoiser.get_submodule(name.rpartition(".")[0])
-            stack.callback(block.register_forward_hook(keep(name)).remove)
+            stack.enter_context(block.register_forward_hook(keep(name)))
         yield found

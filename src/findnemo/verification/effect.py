@@ -189,13 +189,15 @@ def _noise_values(
     settings name.
     """
     unblocked, blocked = (deltas[: settings.samples] for deltas in (unblocked, blocked))
+    kept = replicating(unblocked, settings, tau)
     values = {
         "score_before": memorization_score(unblocked, settings.similarity, settings.pairs),
         "score_after": memorization_score(blocked, settings.similarity, settings.pairs),
-        "replicating": len(replicating(unblocked, settings, tau)),
+        "replicating": len(kept),
     }
-    alike = same_seed(unblocked, blocked, settings, tau)
-    return values if alike is None else values | {"same_seed": alike}
+    if kept:
+        values["same_seed"] = _largest(unblocked[kept], blocked[kept], settings)
+    return values
 
 
 def _in_all_steps(
