@@ -39,6 +39,19 @@ def tiny_clip(kind: Any = CLIPTextModel, width: int = 32, **options: Any) -> Any
     return kind(CLIPTextConfig(**config | options)).eval()
 
 
+def schedule(**options: object) -> DDIMScheduler:
+    """Stable Diffusion's schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        **options,
+    )
+
+
 def tiny_pipeline(
     prediction_type: str = "epsilon", size: int = 16, seed: int = 0, **unet_options: object
 ) -> StableDiffusionPipeline:
@@ -71,15 +84,7 @@ def tiny_pipeline(
         text_encoder=tiny_clip(projection_dim=512),
         tokenizer=tiny_tokenizer(),
         unet=UNet2DConditionModel(**{**options, **unet_options}).eval(),
-        scheduler=DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-            prediction_type=prediction_type,
-        ),
+        scheduler=schedule(prediction_type=prediction_type),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
