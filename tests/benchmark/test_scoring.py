@@ -132,7 +132,7 @@ def test_attribution_is_the_slope_of_the_mean_similarity(demo_model):
     probe = Probe(demo_model, caption)
     seeds = [0, 1, 2]
     step = 0.02
-    slopes = attribution(Replication(probe, 0.0), [0, 1, 2])
+    slopes = attribution(Replication(probe, 0.0), [0, 1, 2], demo_model.widths())
     _, name, i = max(
         (abs(float(v)), name, i) for name, values in slopes.items() for i, v in enumerate(values)
     )
