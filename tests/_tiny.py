@@ -9,6 +9,14 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+# options of `tiny_pipeline` for two value layers of 8 neurons
+SMALL = {
+    "block_out_channels": (8, 8),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+
 
 def tiny_tokenizer(length: int = 77) -> CLIPTokenizer:
     """A byte-level CLIP tokenizer without merges: every character is a token."""
@@ -92,3 +100,12 @@ def tiny_pipeline(
     pipeline.vae.eval()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@torch.no_grad()
+def made_loud(model: Any) -> Any:
+    """The model, in which captions now differ and neurons matter."""
+    model.denoiser.conv_out.weight *= 100
+    for layer in model.value_layers.values():
+        layer.weight *= 1000
+    return model
