@@ -292,7 +292,7 @@ def _planting(memories: Sequence[MemoryCheck], calibration: Calibration) -> list
 def _nemo(memories: Sequence[MemoryCheck], calibration: Calibration) -> list[Figure]:
     planted = demo.planted()
     tau = calibration.tau
-    figures = []
+    figures: list[Figure] = []
     for kind in ("VM", "TM"):
         mine = [m for m in memories if m.type == kind]
         if not mine:

@@ -189,7 +189,7 @@ def alarms_markdown(results: Results) -> str:
     column for each kind of caption.
     """
     methods = [m for m in names(results) if m != TRUTH]
-    columns = {}
+    columns: dict[str, list[str]] = {}
     for kind in dict.fromkeys(a.kind for a in results.alarms):
         alarms = [a for a in results.alarms if a.kind == kind]
         figures = [false_alarms([a for a in alarms if a.method == m]) for m in methods]
