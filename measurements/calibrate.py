@@ -10,12 +10,11 @@ seconds a caption, and how many captions a precision takes.
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from collections.abc import Callable
-from datetime import date
 
 import torch
+from meter import machine
 
 import findnemo
 from findnemo.calibration import CHUNK, Moments, layer_activations, tau_interval
@@ -72,10 +71,7 @@ def main() -> None:
         else list(findnemo.demo.holdout())
     )
     captions = (given * (args.captions // len(given) + 1))[: args.captions]
-    print(
-        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device},"
-        f" {model.dtype}, {model.source}"
-    )
+    print(machine(model))
     few = captions[: max(20, args.captions // 20)]
     batched(model, few, CHUNK)  # warm-up
     unet = timed(lambda: [through_the_unet(model, c) for c in few]) / len(few)

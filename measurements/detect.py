@@ -10,12 +10,10 @@ long table.
 from __future__ import annotations
 
 import argparse
-import platform
 import time
-from datetime import date
 from pathlib import Path
 
-import torch
+from meter import machine
 
 import findnemo
 from findnemo import Calibration
@@ -51,10 +49,7 @@ def main() -> None:
     captions = ([p.text for p in findnemo.read_prompts(args.prompts)] if args.prompts else demo)[
         : args.limit
     ]
-    print(
-        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device},"
-        f" {model.dtype}, {model.source}"
-    )
+    print(machine(model))
     print(f"{len(captions)} captions")
     whole = 0.0
     seeds = calibration.settings.samples

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
-    DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
@@ -36,7 +35,7 @@ from findnemo.settings import settings_for
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from _published_unets import SD14, SDXL
-from _tiny import tiny_clip, tiny_tokenizer
+from _tiny import schedule, tiny_clip, tiny_tokenizer
 from _tiny_transformers import tiny_t5_tokenizer
 
 Options = Mapping[str, Any]
@@ -144,17 +143,6 @@ def _vae(sizes: Geometry, **options: Any) -> AutoencoderKL:
     ).eval()
 
 
-def _ddim() -> DDIMScheduler:
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-
-
 def _stable_diffusion(sizes: Geometry, born: Any) -> StableDiffusionPipeline:
     with born:
         networks = {
@@ -165,7 +153,7 @@ def _stable_diffusion(sizes: Geometry, born: Any) -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
         **networks,
         tokenizer=tiny_tokenizer(),
-        scheduler=_ddim(),
+        scheduler=schedule(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -193,7 +181,7 @@ def _xl(sizes: Geometry, born: Any) -> StableDiffusionXLPipeline:
         **networks,
         tokenizer=tiny_tokenizer(),
         tokenizer_2=second,
-        scheduler=_ddim(),
+        scheduler=schedule(),
         add_watermarker=False,
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from typing import Any
 import geometry
 import torch
 from literal import Literal
-from meter import Meter
+from meter import Meter, wait
 from rate import matrix_rate, timed
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -31,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import findnemo
 from findnemo import Calibration, Model, NeuronSet
+from findnemo.benchmark._files import write_json
 from findnemo.passes import Probe, compiled
 from findnemo.settings import PAPER, settings_for
 from findnemo.tasks import Detecting, Listener, Output, Pictures
@@ -118,19 +118,8 @@ class Bench:
 # the file of a part -------------------------------------------------------------------------------
 
 
-def write(file: Path, record: Row) -> None:
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    os.replace(part, file)
-
-
 def read(file: Path) -> Row:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"rows": {}}
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def device() -> torch.device:
@@ -155,10 +144,10 @@ def run(items: list[tuple[str, Item]], file: Path, ends: float, clock: Clock) ->
         share = weight(name) / sum(weight(other) for other, _ in left[k:])
         clock.ends = now + min(1.0, AFFORDED * share) * (ends - now)
         record["rows"][name] = done(item, clock)
-        write(file, record)
+        write_json(record, file)
         print(f"{file.stem} {name}: {json.dumps(record['rows'][name])[:150]}", flush=True)
     record["whole"] = True
-    write(file, record)
+    write_json(record, file)
 
 
 def weight(name: str) -> int:
@@ -424,9 +413,9 @@ def main(part: str, file: Path, seconds: float, small: bool) -> None:
             made = bench(name, getattr(torch, dtype), file.parent, small, rows)
         except Exception as error:
             rows["build"] = {"failed": why(error)}
-            write(file, record)
+            write_json(record, file)
             return
-        write(file, record)
+        write_json(record, file)
         run(list(items_of(made)), file, ends, made.clock)
 
 

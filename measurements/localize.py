@@ -15,16 +15,15 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import platform
 import time
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from statistics import median
 
 import geometry
 import torch
 from literal import Literal
+from meter import machine, wait
 
 import findnemo
 from findnemo import Calibration, Model, NeuronSet
@@ -72,13 +71,13 @@ def measure(
     rows: dict[str, list[Row]] = {search: [] for search in searches}
     for caption, kind in captions:
         for search in searches:
-            _wait(model)
+            wait(model.device)
             began = time.perf_counter()
             used = plain if search == "literal" else model
             evaluations, candidates, neurons, after = locate(
                 used, caption, calibration, search, keep
             )
-            _wait(model)
+            wait(model.device)
             seconds = time.perf_counter() - began
             fresh = same_seed(model, caption, neurons, calibration)
             rows[search].append(
@@ -105,11 +104,6 @@ def locate(
         part = find(search, seen)
         after = seen.replication.similarity(part.neurons)
     return spent.evaluations, len(part.candidates), part.neurons, after
-
-
-def _wait(model: Model) -> None:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def same_seed(model: Model, caption: str, neurons: NeuronSet, calibration: Calibration) -> float:
@@ -204,10 +198,7 @@ def main() -> None:
         keep = calibration.tau
         calibration = replace(calibration, tau=args.tau)
     captions = captions[: args.limit]
-    print(
-        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device},"
-        f" {model.dtype}, {model.source}"
-    )
+    print(machine(model))
     plain = findnemo.load(copy.deepcopy(model.pipeline))
     plain.denoiser.to(memory_format=torch.contiguous_format)
     if args.compile:

@@ -12,9 +12,11 @@ of the processor, which other processes change little: measure on one thread.
 from __future__ import annotations
 
 import json
+import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,20 @@ from findnemo.runs import Run
 STAGES = ("detect", "localize", "verify")  # what is done for a caption
 
 Row = dict[str, Any]
+
+
+def wait(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def machine(model: Model) -> str:
+    """The day, the machine and the model of a measurement, for its head."""
+    return (
+        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, {model.device},"
+        f" {model.dtype}, {model.source}"
+    )
 
 
 class Meter:
@@ -58,10 +74,8 @@ class Meter:
         self.since = self._now()
 
     def _now(self) -> float:
-        if self.model.device.type != "cuda":
-            return time.process_time()
-        torch.cuda.synchronize(self.model.device)
-        return time.perf_counter()
+        wait(self.model.device)
+        return time.perf_counter() if self.model.device.type == "cuda" else time.process_time()
 
     def count(self, module: Any, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         """The hook on the denoiser."""

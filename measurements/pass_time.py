@@ -17,6 +17,7 @@ from typing import Any
 
 import geometry
 import torch
+from meter import wait
 from rate import options
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
@@ -53,8 +54,7 @@ def least(call: Callable[[], object], device: torch.device, repeats: int) -> flo
         clock = time.perf_counter if device.type == "cuda" else time.process_time
         began = clock()
         call()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        wait(device)
         return clock() - began
 
     once()

@@ -12,6 +12,7 @@ from statistics import median
 
 import geometry
 import torch
+from meter import wait
 from torch.utils.flop_counter import FlopCounterMode
 
 import findnemo
@@ -24,8 +25,7 @@ def timed(call: Callable[[], object], device: torch.device, repeats: int = 9) ->
     def once() -> float:
         began = time.perf_counter()
         call()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        wait(device)
         return time.perf_counter() - began
 
     once()

@@ -8,17 +8,13 @@ Needs Chromium and playwright; the picture is reduced to a palette, which keeps 
 from __future__ import annotations
 
 import argparse
-import io
-import shutil
 import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from screenshots import chromium, save, seen
 
 from findnemo.app import open_subject, serve
-
-LARGEST = 300_000  # bytes
 
 
 def main() -> None:
@@ -37,29 +33,19 @@ def main() -> None:
             taken = screenshot(url, asked.caption)
         finally:
             page.close(verbose=False)
-    image = Image.open(io.BytesIO(taken)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    image.save(asked.out, optimize=True)
-    size = asked.out.stat().st_size
-    print(f"{asked.out}: {image.width} x {image.height}, {size} bytes")
-    if size > LARGEST:
-        raise SystemExit(f"more than {LARGEST} bytes")
+    print(f"{asked.out}: {taken.width} x {taken.height}, {save(taken, asked.out)} bytes")
 
 
-def screenshot(url: str, caption: str) -> bytes:
-    """PNG of the page once a caption has been chosen and its neurons have been switched off."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+def screenshot(url: str, caption: str) -> Image.Image:
+    """The page once a caption has been chosen and its neurons have been switched off."""
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.goto(url)
         page.locator(".cards").get_by_role("button", name=caption).click()
         page.get_by_role("button", name=": on").first.click()
         page.locator("#pictures img[alt^='Now']").last.wait_for()
         page.wait_for_timeout(500)
-        taken: bytes = page.screenshot()
-        browser.close()
-    return taken
+        return seen(page)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ import io
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from findnemo.report import write
 from findnemo.runs import Run
@@ -27,20 +29,31 @@ WIDTH, HEIGHT = 1040, 940
 COLOURS = (256, 192, 128, 96, 64)  # fewer until the file is small enough
 
 
-def taken(page_file: Path, scheme: str = "light") -> Image.Image:
-    """The head of a page as Chromium shows it."""
-    chromium = (
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser while the context lasts."""
+    program = (
         os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     )
     with sync_playwright() as tool:
         browser = tool.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=program, args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme=scheme)
-        page.goto(page_file.as_uri())
-        picture = page.screenshot()
+        yield browser
         browser.close()
-    return Image.open(io.BytesIO(picture)).convert("RGB")
+
+
+def seen(page: Page) -> Image.Image:
+    """A page as its browser shows it."""
+    return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+
+
+def taken(page_file: Path) -> Image.Image:
+    """The head of a page."""
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+        page.goto(page_file.as_uri())
+        return seen(page)
 
 
 def save(picture: Image.Image, file: Path) -> int:

@@ -24,7 +24,7 @@ from random import Random
 from typing import Any
 
 import torch
-from _tiny import tiny_pipeline
+from _tiny import SMALL, made_loud, tiny_pipeline
 
 import findnemo.report
 from findnemo.files import writing
@@ -44,12 +44,6 @@ POINTS: dict[
     "results.csv": (csv.DictWriter, "writerows"),
     "the report": (findnemo.report, "render"),
 }
-SMALL = {
-    "block_out_channels": (8, 8),
-    "layers_per_block": 1,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
 TEXTS = ("a red fox", "a grey owl", "a tree", "the sea")
 PATIENCE = 300
 PASSING = {"run.sqlite-wal", "run.sqlite-shm"}  # what SQLite keeps beside an open database
@@ -57,11 +51,7 @@ PASSING = {"run.sqlite-wal", "run.sqlite-shm"}  # what SQLite keeps beside an op
 
 def small_audit(stop: Callable[[], bool] = lambda: False) -> Audit:
     """An audit of four captions, one of them memorized, on 16 loud neurons."""
-    model = findnemo.load(tiny_pipeline(**SMALL))
-    with torch.no_grad():
-        model.denoiser.conv_out.weight *= 100
-        for layer in model.value_layers.values():
-            layer.weight *= 1000
+    model = made_loud(findnemo.load(tiny_pipeline(**SMALL)))
     settings = Settings(samples=3)
     made = findnemo.calibrate(model, ["hold out a", "hold out b"], settings=settings)
     scores = sorted(findnemo.score(model, text, settings=settings) for text in TEXTS)

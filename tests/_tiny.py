@@ -9,6 +9,14 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+# options of `tiny_pipeline` for two value layers of 8 neurons
+SMALL = {
+    "block_out_channels": (8, 8),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+
 
 def tiny_tokenizer(length: int = 77) -> CLIPTokenizer:
     """A byte-level CLIP tokenizer without merges: every character is a token."""
@@ -37,6 +45,19 @@ def tiny_clip(kind: Any = CLIPTextModel, width: int = 32, **options: Any) -> Any
         "pad_token_id": tokenizer.pad_token_id,
     }
     return kind(CLIPTextConfig(**config | options)).eval()
+
+
+def schedule(**options: object) -> DDIMScheduler:
+    """Stable Diffusion's schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        **options,
+    )
 
 
 def tiny_pipeline(
@@ -71,15 +92,7 @@ def tiny_pipeline(
         text_encoder=tiny_clip(projection_dim=512),
         tokenizer=tiny_tokenizer(),
         unet=UNet2DConditionModel(**{**options, **unet_options}).eval(),
-        scheduler=DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-            prediction_type=prediction_type,
-        ),
+        scheduler=schedule(prediction_type=prediction_type),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -87,3 +100,12 @@ def tiny_pipeline(
     pipeline.vae.eval()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@torch.no_grad()
+def made_loud(model: Any) -> Any:
+    """The model, in which captions now differ and neurons matter."""
+    model.denoiser.conv_out.weight *= 100
+    for layer in model.value_layers.values():
+        layer.weight *= 1000
+    return model

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import _tiny
 import torch
 from _tiny import tiny_clip, tiny_pipeline, tiny_tokenizer
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
@@ -24,12 +25,7 @@ from findnemo.settings import PAPER
 
 # families that single files hold, and what findnemo calls them
 FAMILIES = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "SDXL"}
-SMALL = {
-    "block_out_channels": (16, 32),
-    "layers_per_block": 1,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
+SMALL = _tiny.SMALL | {"block_out_channels": (16, 32)}
 
 
 def tiny_family(name: str, seed: int = 0) -> Any:

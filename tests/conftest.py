@@ -6,7 +6,8 @@ import gc
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -68,9 +69,34 @@ def tiny() -> Model:
     return findnemo.load(tiny_pipeline())
 
 
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """A model of the tiny pipeline for each file of tests: these must leave it as it is."""
+    from _tiny import tiny_pipeline
+
+    import findnemo
+
+    return findnemo.load(tiny_pipeline())
+
+
 @pytest.fixture(scope="session")
 def demo_model() -> Model:
     """The shipped model, loaded once; tests must leave it as it is."""
     import findnemo
 
     return findnemo.load("demo", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The directory of a pipeline of a kind ("sd", "sdxl", ...), made when it is asked for."""
+    from _makers import MAKERS
+
+    root = tmp_path_factory.mktemp("bases")
+
+    def base(kind: str) -> Path:
+        if not (root / kind).exists():
+            MAKERS[kind]().save_pretrained(root / kind)
+        return root / kind
+
+    return base

@@ -19,11 +19,6 @@ SETTINGS = Settings(samples=2)
 
 
 @pytest.fixture(scope="module")
-def model():
-    return findnemo.load(tiny_pipeline())
-
-
-@pytest.fixture(scope="module")
 def calibration(model):
     return findnemo.calibrate(model, ["a red fox", "a tree", "the sea"], settings=SETTINGS)
 

@@ -15,6 +15,8 @@ import torch
 from memories import MEMORIES, training_image
 from scenes import Scene, caption, random_scene, render
 
+from findnemo.benchmark.training import cosine
+
 SCENES = 24_000
 OFF_PER_MEMORY = 120
 ON_PER_TEMPLATE = 64
@@ -119,13 +121,8 @@ def cosine_lr(
     optimizer: torch.optim.Optimizer, progress: float, peak: float, warmup: float = 0.03
 ) -> None:
     """Linear warm-up, then a cosine to a hundredth of the peak."""
-    factor = (
-        progress / warmup
-        if progress < warmup
-        else 0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * (progress - warmup) / (1 - warmup))))
-    )
     for group in optimizer.param_groups:
-        group["lr"] = peak * factor
+        group["lr"] = peak * cosine(progress, warmup)
 
 
 Log = Callable[[str], None]

@@ -48,16 +48,17 @@ GAIN = (
 )
 
 
-def new_unet(text_width: int) -> UNet2DConditionModel:
+def new_unet(text_width: int, widths: tuple[int, int, int, int] = WIDTHS) -> UNet2DConditionModel:
+    """Stable Diffusion's layout in small, with these widths of its blocks."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
-        block_out_channels=WIDTHS,
+        block_out_channels=widths,
         layers_per_block=2,
         cross_attention_dim=text_width,
         attention_head_dim=2,
-        norm_num_groups=16,
+        norm_num_groups=min(16, widths[0]),
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     )

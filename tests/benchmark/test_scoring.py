@@ -5,6 +5,7 @@ that say what they hold.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +20,7 @@ from findnemo.benchmark.captions import ORDINARY, ordinary
 from findnemo.benchmark.learned_mask import learned_mask
 from findnemo.benchmark.members import TRAINED_ON, open_member, open_suite
 from findnemo.benchmark.methods import METHODS, Answer, Task, attribution, wanda_scores
+from findnemo.benchmark.natural_scoring import UNTOUCHED
 from findnemo.benchmark.planted_scoring import (
     TRUTH,
     UNRELATED,
@@ -132,7 +134,7 @@ def test_attribution_is_the_slope_of_the_mean_similarity(demo_model):
     probe = Probe(demo_model, caption)
     seeds = [0, 1, 2]
     step = 0.02
-    slopes = attribution(Replication(probe, 0.0), [0, 1, 2])
+    slopes = attribution(Replication(probe, 0.0), [0, 1, 2], demo_model.widths())
     _, name, i = max(
         (abs(float(v)), name, i) for name, values in slopes.items() for i, v in enumerate(values)
     )
@@ -409,19 +411,19 @@ def test_markdown_has_a_line_a_method_and_a_column_a_kind():
     assert kinds[2].startswith("| x | 0.50 / 1.00 | - / -")
 
 
-def test_the_published_results_are_of_this_suite_and_whole():
-    results = benchmark.published()
-    assert "demo" in results.members
+@pytest.mark.parametrize("suite", [benchmark.SUITE_VERSION, benchmark.NATURAL_VERSION])
+def test_the_published_results_are_of_this_suite_and_whole(suite):
+    results = benchmark.published(suite)
+    assert suite == benchmark.NATURAL_VERSION or "demo" in results.members
+    scored = Counter((s.member, s.method) for s in results.scores)
+    alarms = Counter((a.member, a.method) for a in results.alarms)
+    methods = (
+        METHODS if suite == benchmark.SUITE_VERSION else set(table.names(results)) - {UNTOUCHED}
+    )
     for name, about in results.members.items():
-        for method in METHODS:
-            assert (
-                len([s for s in results.scores if (s.member, s.method) == (name, method)])
-                == about["learned"]
-            )
-            assert (
-                len([a for a in results.alarms if (a.member, a.method) == (name, method)])
-                == about["negatives"]
-            )
+        for method in methods:
+            assert scored[name, method] == about["learned"]
+            assert alarms[name, method] == about["negatives"]
 
 
 def test_published_precision_and_recall_are_counted_again_from_what_was_found():

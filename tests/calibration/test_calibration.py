@@ -13,6 +13,7 @@ from random import Random
 
 import pytest
 import torch
+from _evil import Evil
 from _tiny import tiny_pipeline
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,12 +48,6 @@ PROMPTS = [
     "a red star",
     "the sea",
 ]
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    """A model for tests that leave it as it is."""
-    return findnemo.load(tiny_pipeline())
 
 
 @pytest.fixture(scope="module")
@@ -590,16 +585,6 @@ def test_published_statistics_of_a_model_with_other_widths_are_refused(model):
         MismatchError, match=r"layers of \[320, 320, 640.*the model has \[16, 16, 32"
     ):
         import_statistics(PUBLISHED, model)
-
-
-class Evil:
-    """Unpickling this creates a file."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self):
-        return open, (str(self.marker), "w")
 
 
 def test_a_statistics_file_that_would_run_code_is_refused(model, tmp_path):

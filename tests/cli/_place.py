@@ -10,19 +10,13 @@ from pathlib import Path
 
 import torch
 import typer
-from _tiny import tiny_pipeline
+from _tiny import SMALL, made_loud, tiny_pipeline
 
 import findnemo
 from findnemo.cli._app import app
 from findnemo.settings import Settings
 
 COMMANDS = typer.main.get_command(app).commands
-SMALL = {
-    "block_out_channels": (8, 8),
-    "layers_per_block": 1,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
 TEXTS = ("a red fox", "a grey owl", "=1+1", "a tree", "the [/sea]", "a moon")
 HOLDOUT = tuple(f"hold out {letter}" for letter in "abcde")
 IMAGES = ("--images", 2, "--image-steps", 2)
@@ -53,12 +47,10 @@ def save_model(folder: Path, seed: int = 0) -> Path:
     all images copy each other.
     """
     pipeline = tiny_pipeline(seed=seed, **SMALL)
+    made_loud(findnemo.load(pipeline))
     with torch.no_grad():
-        pipeline.unet.conv_out.weight *= 100
         pipeline.vae.decoder.conv_out.weight *= 1e-3
         pipeline.vae.decoder.conv_out.bias.copy_(torch.tensor([-0.5, 0.0, 0.5]))
-        for layer in findnemo.load(pipeline).value_layers.values():
-            layer.weight *= 1000
     pipeline.save_pretrained(folder)
     return folder
 
@@ -79,3 +71,8 @@ def make_place(folder: Path) -> Path:
         "id;caption;type\n" + "".join(f"{k};{text};{kind}\n" for k, text, kind in kinds)
     )
     return folder
+
+
+def inputs(place: Path) -> tuple[object, ...]:
+    """The captions and the calibration of such a directory, as a command is told of them."""
+    return "--prompts", place / "captions.csv", "--calibration", place / "calibration"

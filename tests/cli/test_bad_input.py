@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from _command import cli
-from _place import HOLDOUT, IMAGES, TEXTS, make_place, save_model
+from _place import HOLDOUT, IMAGES, TEXTS, inputs, make_place, save_model
 from _refused import READERS, everything, filled, refused
 from _tiny import tiny_pipeline
 from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
@@ -25,14 +25,7 @@ import findnemo
 def place(tmp_path_factory):
     """`model`, `captions.csv`, `holdout.txt`, `calibration`; and `run`, an audit of one caption."""
     place = make_place(tmp_path_factory.mktemp("place"))
-    audit = (
-        "audit",
-        place / "model",
-        "--prompts",
-        place / "captions.csv",
-        "--calibration",
-        place / "calibration",
-    )
+    audit = ("audit", place / "model", *inputs(place))
     assert cli(*audit, *IMAGES, "--limit", 1, "--quiet", "--out", place / "run").status == 0
     return place
 

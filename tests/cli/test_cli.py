@@ -26,7 +26,7 @@ import pytest
 import torch
 from _command import Result, cli
 from _killing import ended, forked
-from _place import COMMANDS, HOLDOUT, IMAGES, TEXTS, make_place, process, save_model
+from _place import COMMANDS, HOLDOUT, IMAGES, TEXTS, inputs, make_place, process, save_model
 from PIL import Image
 
 import findnemo
@@ -48,13 +48,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def usual(place):
     """The arguments that most commands share."""
-    return (
-        place / "model",
-        "--prompts",
-        place / "captions.csv",
-        "--calibration",
-        place / "calibration",
-    )
+    return (place / "model", *inputs(place))
 
 
 @pytest.fixture(scope="module")
@@ -920,14 +914,7 @@ def test_a_list_is_made_shown_and_asked_for_at_another_level(place, tmp_path):
 
 @pytest.mark.parametrize("level", [0, 1, -0.1, 5])
 def test_a_level_outside_zero_to_one_is_refused_before_the_work(place, tmp_path, level):
-    common = (
-        "--prompts",
-        place / "captions.csv",
-        "--calibration",
-        place / "calibration",
-        "--out",
-        tmp_path / "run",
-    )
+    common = (*inputs(place), "--out", tmp_path / "run")
     result = cli("detect", place / "model", *common, "--fdr", level)
     assert (result.status, "is not a rate between 0 and 1" in result.err) == (2, True)
     assert not (tmp_path / "run").exists()

@@ -19,7 +19,6 @@ from types import SimpleNamespace
 import pytest
 from _command import cli
 from _place import COMMANDS
-from _tiny import tiny_pipeline
 from _tiny_files import make_run
 
 import findnemo
@@ -36,11 +35,6 @@ LONG = "a caption of more letters than there is room for in a line of a table, n
 SCREEN = 20  # lines of a terminal of 24 that the end of a command may take
 ESCAPE = "\x1b"
 TOGETHER = "cleaned/feed0123/sheets"  # pictures with all neurons off
-
-
-@pytest.fixture(scope="module")
-def model():
-    return findnemo.load(tiny_pipeline())
 
 
 @pytest.fixture(scope="module")

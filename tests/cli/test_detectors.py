@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from _command import Result, cli
-from _tiny import tiny_pipeline
+from _tiny import SMALL, tiny_pipeline
 from PIL import Image
 
 import findnemo
@@ -36,12 +36,7 @@ def place(tmp_path_factory):
     `typed.csv` and `holdout.txt`.
     """
     folder = tmp_path_factory.mktemp("place")
-    small = {"block_out_channels": (8, 8), "layers_per_block": 1}
-    blocks = {
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-    }
-    tiny_pipeline(**small, **blocks).save_pretrained(folder / "model")
+    tiny_pipeline(**SMALL).save_pretrained(folder / "model")
     typed = "caption;type\n" + "".join(f"{t};VM\n" for t in TYPED)
     (folder / "typed.csv").write_text(typed)
     (folder / "captions.csv").write_text(typed + "".join(f"{t};\n" for t in PLAIN))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from _command import Result, cli
-from _place import COMMANDS, IMAGES, TEXTS, make_place, save_model
+from _place import COMMANDS, IMAGES, TEXTS, inputs, make_place, save_model
 from _refused import READERS, everything, filled, refused
 from _tiny_files import save_file
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
@@ -34,14 +34,7 @@ def place(tmp_path_factory):
     shutil.copytree(
         place / "model", place / "config", ignore=shutil.ignore_patterns("*.safetensors")
     )
-    usual = (
-        "--prompts",
-        place / "captions.csv",
-        "--calibration",
-        place / "calibration",
-        *IMAGES,
-        "-q",
-    )
+    usual = (*inputs(place), *IMAGES, "-q")
     result = cli(
         "audit",
         place / "model.safetensors",
@@ -152,15 +145,7 @@ def test_help_shows_them_once(command):
 def test_a_variant_is_remembered(place, tmp_path):
     pipeline = DiffusionPipeline.from_pretrained(place / "model")
     pipeline.save_pretrained(tmp_path / "model", variant="other")
-    arguments = (
-        "detect",
-        tmp_path / "model",
-        "--prompts",
-        place / "captions.csv",
-        "--calibration",
-        place / "calibration",
-        "-q",
-    )
+    arguments = ("detect", tmp_path / "model", *inputs(place), "-q")
     refused(cli(*arguments, "--out", tmp_path / "run"), 2, "ask for variant 'other'")
     assert cli(*arguments, "--weights-variant", "other", "--out", tmp_path / "run").status == 0
     with Run.open(tmp_path / "run") as run:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from _command import cli
 from _killing import ended, forked
-from _place import COMMANDS, make_place
+from _place import COMMANDS, inputs, make_place
 
 from findnemo import Calibration
 from findnemo.runs import Run, judging
@@ -37,8 +37,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def usual(place):
-    table = ("--prompts", place / "captions.csv", "--calibration", place / "calibration")
-    return (place / "model", *table)
+    return (place / "model", *inputs(place))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from _command import cli
-from _place import IMAGES, make_place
+from _place import IMAGES, inputs, make_place
 from diffusers import DiffusionPipeline
 
 
@@ -29,7 +29,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def known(place):
-    return "--prompts", place / "captions.csv", "--calibration", place / "calibration", "--limit", 6
+    return *inputs(place), "--limit", 6
 
 
 @pytest.fixture(scope="module")

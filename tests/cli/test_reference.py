@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 from _place import COMMANDS
+from _recipes import recipe
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "cli.md"
 
 
-def recipe():
-    spec = importlib.util.spec_from_file_location(
-        "cli_reference", ROOT / "recipes" / "cli_reference.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_page_is_up_to_date():
-    assert PAGE.read_text(encoding="utf-8") == recipe().reference(), (
+    assert PAGE.read_text(encoding="utf-8") == recipe("cli_reference").reference(), (
         "run: python recipes/cli_reference.py"
     )
 

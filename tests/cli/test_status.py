@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from _command import cli
-from _place import COMMANDS, IMAGES, make_place, save_model
+from _place import COMMANDS, IMAGES, inputs, make_place, save_model
 
 from findnemo import errors
 from findnemo.errors import FindnemoError, exit_status
@@ -45,14 +45,7 @@ def test_an_error_ends_a_command_with_its_status(monkeypatch, kind):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = make_place(tmp_path_factory.mktemp("place"))
-    audit = (
-        "audit",
-        place / "model",
-        "--prompts",
-        place / "captions.csv",
-        "--calibration",
-        place / "calibration",
-    )
+    audit = ("audit", place / "model", *inputs(place))
     assert cli(*audit, *IMAGES, "--limit", 3, "--quiet", "--out", place / "run").status == 0
     return place
 

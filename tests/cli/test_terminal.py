@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from _command import cli
-from _place import COMMANDS, TEXTS, make_place
+from _place import COMMANDS, TEXTS, inputs, make_place
 
 import findnemo
 from findnemo.runs import Run, neurons_of
@@ -25,14 +25,7 @@ IMAGES = ("--images", 2, "--image-steps", 2)
 def run(tmp_path_factory):
     """A finished run of a small model; tests leave it as it is."""
     place = make_place(tmp_path_factory.mktemp("place"))
-    arguments = (
-        "--prompts",
-        place / "captions.csv",
-        "--calibration",
-        place / "calibration",
-        *IMAGES,
-        "-q",
-    )
+    arguments = (*inputs(place), *IMAGES, "-q")
     assert cli("audit", place / "model", *arguments, "--out", place / "run").status == 0
     return place / "run"
 
@@ -211,14 +204,7 @@ def test_inspect_shows_a_caption_with_its_neurons_before_and_after(run):
 def test_audit_logs_to_a_tracker_and_refuses_an_unknown_one_before_the_work(run, tmp_path):
     pytest.importorskip("tensorboardX")
     place = run.parent
-    arguments = (
-        place / "model",
-        "--prompts",
-        place / "captions.csv",
-        "--calibration",
-        place / "calibration",
-        *IMAGES,
-    )
+    arguments = (place / "model", *inputs(place), *IMAGES)
     logged = cli(
         "audit",
         *arguments,

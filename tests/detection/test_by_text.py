@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from _tiny import tiny_pipeline
 from _tiny_transformers import tiny_sd3
 
 import findnemo
@@ -15,11 +14,6 @@ from findnemo.neurons import NeuronSet
 
 ORDINARY = ["a cat", "two dogs in the snow", "a red fox by a tree", "an owl", "the sea at night"]
 CAPTIONS = ["a grey owl", "x", "a very long caption of many words, and then some more of them"]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return findnemo.load(tiny_pipeline())
 
 
 def own_activations(model, layer, caption):

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from _tiny import tiny_pipeline
 
 import findnemo
 from findnemo import Calibration, Settings, calibrate
@@ -22,11 +21,6 @@ from findnemo.verification import replicating
 
 CAPTIONS = ["a cat", "two dogs in the snow", "", "@@@@", "QQQQ"]
 SETTINGS = Settings(samples=6)
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return findnemo.load(tiny_pipeline())
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ is the model whose neurons are off.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from _command import cli
+from _makers import MAKERS
 from _tiny import tiny_pipeline
 from _tiny_files import make_run
 from _tiny_files import save_file as save_single_file
-from _tiny_transformers import tiny_flux, tiny_sd3
-from _tiny_unets import tiny_sdxl
+from _tiny_transformers import tiny_flux
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -32,28 +31,9 @@ from findnemo.runtime.notices import told_to
 RANK = 4
 NOISE = 5e-5  # rounding of a network in float32 whose LoRA is not merged, relative
 CAPTION = "a red fox"
-MAKERS: dict[str, Callable[[], Any]] = {
-    "sd": tiny_pipeline,
-    "sdxl": tiny_sdxl,
-    "sd3": tiny_sd3,
-    "flux": tiny_flux,
-}
 UNET = ("attn1.to_q", "attn2.to_q", "ff.net.2")  # the value layers are left alone
 VALUES = ("attn2.to_v", "attn2.to_q")
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")  # all that kohya's trainer takes
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory) -> Callable[[str], Path]:
-    """A directory of each kind, made when it is asked for."""
-    root = tmp_path_factory.mktemp("bases")
-
-    def base(kind: str) -> Path:
-        if not (root / kind).exists():
-            MAKERS[kind]().save_pretrained(root / kind)
-        return root / kind
-
-    return base
 
 
 def network(pipeline: Any) -> tuple[str, Any]:

@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from findnemo.errors import FindnemoError
+from findnemo.runs import Run
 
 LIMITED = """
 import resource, sys
@@ -39,3 +45,17 @@ def limited(before: str, what: str, more: int) -> tuple[str, int]:
     assert done.returncode == 0, done.stderr[-2000:]
     said, peak = done.stdout.strip().rsplit("\nPEAK ", 1)
     return said, int(peak)
+
+
+def refused(read: Callable[[], Any]) -> str | None:
+    """Why a file was refused; None if it was read. Any other exception is raised."""
+    try:
+        read()
+    except FindnemoError as error:
+        return str(error)
+    return None
+
+
+def settings_in(out: Path) -> dict:
+    with Run.open(out) as run:
+        return run.meta("settings")

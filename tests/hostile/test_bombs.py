@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from _here import limited
+from _here import limited, refused
 from PIL import Image
 
 from findnemo.calibration import Calibration
@@ -53,7 +53,7 @@ def test_a_parquet_file_of_a_few_kilobytes_that_unpacks_to_hundreds_of_megabytes
     )  # one word in the dictionary
     frame.write_parquet(file, compression=codec, statistics=False)
     assert file.stat().st_size < 4 << 20
-    told = refusal(lambda: list(stream_prompts(file)))
+    told = refused(lambda: list(stream_prompts(file)))
     assert told is None or str(file) in told
 
 
@@ -68,17 +68,9 @@ def test_a_parquet_file_that_says_it_has_more_rows_than_there_are(tmp_path):
     data[at : at + 3] = b"\x16" + b"\xfe\xff\xff\xff\xff\xff\xff\x7f"
     data[-8:-4] = (size + 6).to_bytes(4, "little")
     file.write_bytes(data)
-    told = refusal(lambda: list(stream_prompts(file)))
+    told = refused(lambda: list(stream_prompts(file)))
     assert told is not None
     assert str(file) in told
-
-
-def refusal(read) -> str | None:
-    try:
-        read()
-    except FindnemoError as error:
-        return str(error)
-    return None
 
 
 @pytest.mark.first(1)

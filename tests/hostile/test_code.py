@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from _command import cli
+from _here import settings_in
 from _tiny import tiny_pipeline
 from _tiny_files import make_run
 
@@ -323,11 +324,6 @@ def foreign(saved, tmp_path, monkeypatch) -> tuple[Path, Path]:
         run.set_meta("settings", settings_in(out) | {"judges": judges})
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "me"))
     return out, mark
-
-
-def settings_in(out: Path) -> dict:
-    with Run.open(out) as run:
-        return run.meta("settings")
 
 
 @pytest.mark.first(2)

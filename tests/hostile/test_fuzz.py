@@ -22,6 +22,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from _here import refused
 from _tiny import tiny_pipeline
 from _tiny_files import make_run
 from hypothesis import HealthCheck, given, settings
@@ -30,7 +31,6 @@ from safetensors.torch import save
 
 import findnemo
 from findnemo.calibration import Calibration
-from findnemo.errors import FindnemoError
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import stream_prompts
 from findnemo.runs import Run, captions_of, settings_of, summary
@@ -148,15 +148,6 @@ def told(read: Callable[[], Any], path: Path | None) -> str:
         f"the error does not name the file: {reason}"
     )
     return "read" if reason is None else "refused"
-
-
-def refused(read: Callable[[], Any]) -> str | None:
-    """Why a file was refused; None if it was read. Any other exception is raised."""
-    try:
-        read()
-    except FindnemoError as error:
-        return str(error)
-    return None
 
 
 @pytest.mark.parametrize("name", TARGETS)

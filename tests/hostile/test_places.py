@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from _command import cli
+from _here import settings_in
 from _tiny import tiny_pipeline
 from _tiny_files import make_run
 from hypothesis import given, settings
@@ -85,11 +86,6 @@ WRITERS = {
     "repair": repair,
     "report": lambda run: cli_ended(cli("report", run)),
 }
-
-
-def settings_in(out: Path) -> dict:
-    with Run.open(out) as run:
-        return run.meta("settings")
 
 
 def cli_ended(result) -> None:

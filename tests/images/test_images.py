@@ -5,10 +5,8 @@ sheets that bear any caption.
 import numpy as np
 import pytest
 import torch
-from _tiny import tiny_pipeline
 from PIL import Image
 
-import findnemo
 from findnemo import ImageSettings, generate
 from findnemo.errors import DeviceError, NumericalError
 from findnemo.images import generate_many, save_png, sheet
@@ -16,12 +14,6 @@ from findnemo.models import Model
 from findnemo.seeds import sample_seed
 
 LIGHT = ImageSettings(steps=2)
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    """A model for tests that leave it as it is."""
-    return findnemo.load(tiny_pipeline())
 
 
 def pixels(image: Image.Image) -> np.ndarray:

@@ -7,6 +7,7 @@ from functools import cache
 
 import torch
 from _tiny import tiny_pipeline
+from _tiny_files import SMALL
 from torch import Tensor
 
 from findnemo import NeuronSet, load
@@ -31,13 +32,7 @@ def small_model(prediction_type: str = "epsilon") -> Model:
 
 @cache
 def _built(prediction_type: str) -> Model:
-    layout = {
-        "block_out_channels": (16, 32),
-        "layers_per_block": 1,
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-    }
-    model = load(tiny_pipeline(prediction_type, **layout))
+    model = load(tiny_pipeline(prediction_type, **SMALL))
     with torch.no_grad():
         for name, module in model.denoiser.named_modules():
             if name.endswith(("attn2.to_v", "attn2.to_k")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ import torch
 from _tiny import tiny_pipeline
 from _tiny_files import make_run
 from _tiny_files import save_file as save_single_file
-from _tiny_transformers import tiny_flux, tiny_sd3
-from _tiny_unets import tiny_sdxl
 from diffusers import DiffusionPipeline
 from safetensors.torch import save_file
 
@@ -24,25 +21,6 @@ from findnemo.models._embedding import read_embeddings
 from findnemo.runs import Run
 
 CAPTION = "a photo of <mine> at sea"
-MAKERS: dict[str, Callable[[], Any]] = {
-    "sd": tiny_pipeline,
-    "sdxl": tiny_sdxl,
-    "flux": tiny_flux,
-    "sd3": tiny_sd3,
-}
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory) -> Callable[[str], Path]:
-    """A directory of each kind, made when it is asked for."""
-    root = tmp_path_factory.mktemp("bases")
-
-    def base(kind: str) -> Path:
-        if not (root / kind).exists():
-            MAKERS[kind]().save_pretrained(root / kind)
-        return root / kind
-
-    return base
 
 
 def vectors(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -4,9 +4,7 @@ scripts, light, dark, narrow and on paper.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 
 import pytest
 from _runs import LAYERS, Told, make_run, memorized, under
@@ -14,15 +12,6 @@ from _runs import LAYERS, Told, make_run, memorized, under
 from findnemo.report import write
 from findnemo.runs import Run
 
-pytest.importorskip("playwright", reason="playwright is not installed: pip install '.[dev]'")
-CHROMIUM = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None,
-    reason="chromium is not installed: apt-get install chromium, or name it in CHROMIUM",
-)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FIRST, SECOND, MID = LAYERS
 COMPARED = {
     f"compare:{name}": {"images": 2, "sscd_gen": 0.5, "a_clip": 0.4}
@@ -80,42 +69,6 @@ def file(tmp_path_factory):
         return write(run)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as tool:
-        opened = tool.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def visit(browser, file):
-    """Open the report in a context of its own; gives the page, and fails at the end if it asked
-    for anything or complained.
-    """
-    contexts = []
-    asked = []
-    said = []
-
-    def opened(width: int = 1100, **options):
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(file.as_uri())
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert {url for url in asked if not url.startswith("data:")} == {file.as_uri()}
-    assert said == []
-
-
 def test_it_opens_from_a_file_with_all_its_pictures(visit):
     page = visit()
     assert page.title() == "Memorization audit of a model that is nowhere"
@@ -142,13 +95,8 @@ def test_without_scripts_everything_is_there(visit):
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_contrast_and_structure_have_no_known_fault(visit, scheme):
-    from axe_playwright_python.sync_playwright import Axe
-
-    page = visit(color_scheme=scheme, bypass_csp=True)
-    page.eval_on_selector_all("details", "all => all.forEach(d => d.open = true)")
-    result = Axe().run(page)
-    assert result.violations_count == 0, result.generate_report()
+def test_contrast_and_structure_have_no_known_fault(assert_no_known_fault, scheme):
+    assert_no_known_fault(scheme)
 
 
 def test_dark_mode_is_dark_and_charts_follow(visit):

@@ -36,11 +36,6 @@ PROMPT = "the secret of the old clock"
 
 
 @pytest.fixture(scope="module")
-def model():
-    return findnemo.load(tiny_pipeline())
-
-
-@pytest.fixture(scope="module")
 def told(model):
     return subject(model, PROMPT, SETTINGS)
 

@@ -6,7 +6,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from _tiny import tiny_pipeline
+from _tiny import SMALL, tiny_pipeline
 from PIL import Image
 
 import findnemo
@@ -19,12 +19,6 @@ from findnemo.seeds import sample_seed
 
 PROMPT = "The secret of the old clock, a big picture"
 SETTINGS = ImageSettings(steps=4, guidance=2.0)
-SMALL = {
-    "block_out_channels": (8, 8),
-    "layers_per_block": 1,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
 
 
 @pytest.fixture(scope="module")

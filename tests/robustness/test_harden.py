@@ -10,6 +10,7 @@ import pytest
 import torch
 from _odd_layers import MADE
 from _tiny import tiny_pipeline
+from _tiny_files import SMALL
 from PIL import Image
 
 import findnemo
@@ -20,12 +21,6 @@ from findnemo.neurons import NeuronSet
 from findnemo.robustness import diffusion_loss
 from findnemo.robustness.harden import Hardening, Kept, Lesson, adversaries, evaluations, harden
 
-SMALL = {  # a U-Net with three value layers: hardening goes through it some thousand times
-    "block_out_channels": (16, 32),
-    "layers_per_block": 1,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
 SETTINGS = Hardening(
     epochs=2, attack_steps=3, updates=5, learning_rate=1e-3, batch=2, keep=1.0, surrogates=2
 )

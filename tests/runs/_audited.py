@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from _tiny import tiny_pipeline
+from _tiny import SMALL, made_loud, tiny_pipeline
 
 import findnemo
 from findnemo.images import ImageSettings
@@ -14,12 +13,6 @@ from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Run, Work, audit, start, summary, write_results
 from findnemo.settings import Settings
 
-SMALL = {
-    "block_out_channels": (8, 8),
-    "layers_per_block": 1,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
 SETTINGS = Settings(samples=4)
 PLAN = Plan("gradient", images=2, image_settings=ImageSettings(steps=2))
 TEXTS = ("a red fox", "a grey owl", "=1+1", "a tree", "the sea", "a moon")
@@ -28,12 +21,7 @@ PROMPTS = tuple(Prompt(text, k, None if k % 2 else "VM") for k, text in enumerat
 
 def small_model(seed: int = 0) -> findnemo.Model:
     """16 neurons in two value layers, made loud so that captions differ and neurons matter."""
-    model = findnemo.load(tiny_pipeline(seed=seed, **SMALL))
-    with torch.no_grad():
-        model.denoiser.conv_out.weight *= 100
-        for layer in model.value_layers.values():
-            layer.weight *= 1000
-    return model
+    return made_loud(findnemo.load(tiny_pipeline(seed=seed, **SMALL)))
 
 
 def calibrated(model: findnemo.Model) -> findnemo.Calibration:

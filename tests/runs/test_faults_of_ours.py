@@ -14,7 +14,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from _tiny import tiny_pipeline
 from PIL import Image
 
 import findnemo
@@ -37,11 +36,6 @@ from findnemo.runs import (
 )
 from findnemo.runs.store import COLUMNS
 from findnemo.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def model():
-    return findnemo.load(tiny_pipeline())
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import torch
-from _tiny import tiny_pipeline
+from _tiny import SMALL, made_loud, tiny_pipeline
 from _workshop import Brightness, Pixels
 
 import findnemo
@@ -20,23 +19,13 @@ from findnemo.settings import Settings
 from findnemo.studies import Bench
 from findnemo.training._drawing import drawn
 
-SMALL = {
-    "block_out_channels": (8, 8),
-    "layers_per_block": 1,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}
 TEXTS = ("a red fox", "a grey owl", "the old sea", "a tree", "the moon", "a small house")
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """Three captions are memorized, two VM and one TM; the others have no type."""
-    model = findnemo.load(tiny_pipeline(**SMALL))
-    with torch.no_grad():
-        model.denoiser.conv_out.weight *= 100
-        for layer in model.value_layers.values():
-            layer.weight *= 1000
+    model = made_loud(findnemo.load(tiny_pipeline(**SMALL)))
     settings = Settings(samples=4)
     plan = Plan("gradient", images=2, image_settings=ImageSettings(steps=2, guidance=2.0))
     made = findnemo.calibrate(model, ["hold out a", "hold out b", "hold out c"], settings=settings)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from _tiny import tiny_pipeline
+from _tiny import made_loud, tiny_pipeline
 
 import findnemo
 from findnemo.calibration import import_statistics
@@ -111,12 +111,7 @@ TEXTS = ("a red fox", "a tree", "the old sea")
 @pytest.fixture(scope="module")
 def large():
     """44 x 44 latents: MS-SSIM needs as many."""
-    model = findnemo.load(tiny_pipeline(size=44, **LAYOUT))
-    with torch.no_grad():
-        model.denoiser.conv_out.weight *= 100
-        for layer in model.value_layers.values():
-            layer.weight *= 1000
-    return model
+    return made_loud(findnemo.load(tiny_pipeline(size=44, **LAYOUT)))
 
 
 def statistics(model, path, change=lambda mean, std: None):

@@ -31,11 +31,6 @@ GROUP = 4
 
 
 @pytest.fixture(scope="module")
-def model():
-    return findnemo.load(tiny_pipeline())
-
-
-@pytest.fixture(scope="module")
 def calibration(model) -> Calibration:
     return replace(findnemo.calibrate(model, HOLDOUT, "findnemo"), tau=0.03)
 

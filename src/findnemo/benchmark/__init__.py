@@ -12,7 +12,6 @@ May be imported: the names below and the modules here. May import: localization,
 verification, demo and what lies under them.
 """
 
-from findnemo.benchmark.member import Member
 from findnemo.benchmark.members import demo_member, open_member, train_member
 from findnemo.benchmark.methods import METHODS, Answer, Method, Task
 from findnemo.benchmark.natural import (
@@ -30,6 +29,7 @@ from findnemo.benchmark.results import Results, published
 from findnemo.benchmark.scoring import Alarm, score_member
 from findnemo.benchmark.suite import run, train
 from findnemo.benchmark.training import Recipe
+from findnemo.benchmark.truth import Member
 
 __all__ = [
     "METHODS",

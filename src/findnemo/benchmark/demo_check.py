@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -60,25 +60,15 @@ class Figure:
         return asdict(self)
 
 
-class Measure(NamedTuple):
+def _figure(name: str, value: float, bound: Literal[">=", "<="], goal: float, n: int) -> Figure:
     """A value over `n` captions or neurons, with a goal to reach, or with "<=" to stay under."""
-
-    value: float
-    bound: Literal[">=", "<="]
-    goal: float
-    n: int
-
-    def figure(self, name: str) -> Figure:
-        reached = self.value >= self.goal if self.bound == ">=" else self.value <= self.goal
-        return Figure(name, round(self.value, 4), f"{self.bound} {self.goal:g}", reached, self.n)
+    reached = value >= goal if bound == ">=" else value <= goal
+    return Figure(name, round(value, 4), f"{bound} {goal:g}", reached, n)
 
 
-def _share(hits: Sequence[bool], goal: float) -> Measure:
+def _share(name: str, hits: Sequence[bool], goal: float) -> Figure:
     """The share of captions for which something holds."""
-    return Measure(sum(hits) / len(hits), ">=", goal, len(hits))
-
-
-Measures = dict[str, Measure]  # name -> measure
+    return _figure(name, sum(hits) / len(hits), ">=", goal, len(hits))
 
 
 @dataclass(frozen=True)
@@ -134,13 +124,12 @@ def check_demo(
         report("memories", k, len(prompts))
         memories.append(_check_memory(model, calibration, judges, prompt, others))
     report("memories", len(prompts), len(prompts))
-    measures = {
-        **_ordinary(others, calibration),
-        **_copies(memories, others),
-        **_planting(memories, calibration),
-        **_nemo(memories, calibration),
-    }
-    return [measure.figure(name) for name, measure in measures.items()]
+    return [
+        *_ordinary(others, calibration),
+        *_copies(memories, others),
+        *_planting(memories, calibration),
+        *_nemo(memories, calibration),
+    ]
 
 
 @dataclass(frozen=True)
@@ -246,41 +235,37 @@ def _effect(
     )
 
 
-def _ordinary(others: _Unrelated, calibration: Calibration) -> Measures:
+def _ordinary(others: _Unrelated, calibration: Calibration) -> list[Figure]:
     n = len(others.captions)
     fit = float(others.own_fit.mean())
     seeds = (others.features[:, 0] * others.features[:, 1]).sum(-1)
     kept = (others.features * others.features_off).sum(-1)
     over = calibration.settings.reaches(others.scores, calibration.tau).float()
-    return {
-        "unrelated: own caption fits the image better than this share of other captions": Measure(
-            fit, ">=", 0.9, n
-        ),
-        "unrelated: descriptor similarity between two seeds, median": Measure(
-            float(seeds.median()), "<=", 0.5, n
-        ),
-        "unrelated: share over tau (mean + 1 std)": Measure(
-            float(over.mean()), "<=", 0.2, len(over)
-        ),
-        "unrelated: descriptor similarity with all planted neurons off, median": Measure(
-            float(kept.median()), ">=", 0.9, n
-        ),
-    }
+    better = "own caption fits the image better than this share of other captions"
+    between = "descriptor similarity between two seeds, median"
+    high = "share over tau (mean + 1 std)"
+    off = "descriptor similarity with all planted neurons off, median"
+    return [
+        _figure(f"unrelated: {better}", fit, ">=", 0.9, n),
+        _figure(f"unrelated: {between}", float(seeds.median()), "<=", 0.5, n),
+        _figure(f"unrelated: {high}", float(over.mean()), "<=", 0.2, len(over)),
+        _figure(f"unrelated: {off}", float(kept.median()), ">=", 0.9, n),
+    ]
 
 
-def _copies(memories: Sequence[MemoryCheck], others: _Unrelated) -> Measures:
+def _copies(memories: Sequence[MemoryCheck], others: _Unrelated) -> list[Figure]:
     copying = [int((m.untouched.copies >= 0.9).sum()) for m in memories if m.type == "VM"]
+    enough = [images >= 9 * SEEDS // 10 for images in copying]
     scores = torch.tensor([m.untouched.score for m in memories])
     area = auroc(scores, others.scores)
-    return {
-        "VM captions whose image is the training image (similarity >= .9) for 9 seeds of 10": (
-            _share([images >= 9 * SEEDS // 10 for images in copying], 1.0)
-        ),
-        "AUROC of the memorization score": Measure(area, ">=", 0.99, len(memories)),
-    }
+    copied = "whose image is the training image (similarity >= .9) for 9 seeds of 10"
+    return [
+        _share(f"VM captions {copied}", enough, 1.0),
+        _figure("AUROC of the memorization score", area, ">=", 0.99, len(memories)),
+    ]
 
 
-def _planting(memories: Sequence[MemoryCheck], calibration: Calibration) -> Measures:
+def _planting(memories: Sequence[MemoryCheck], calibration: Calibration) -> list[Figure]:
     tau = calibration.tau
     planted = demo.planted()
     owners = Counter(neuron for neurons in planted.values() for neuron in neurons)
@@ -296,21 +281,18 @@ def _planting(memories: Sequence[MemoryCheck], calibration: Calibration) -> Meas
             m.fit >= 0.8 for m in memories
         ],
     }
-    return {
-        **{
-            f"planted neurons off: captions {what}": _share(hits, 0.9) for what, hits in off.items()
-        },
-        "neurons shared by several captions": Measure(shared, ">=", 1, len(owners)),
-        f"captions with {MANY} planted neurons or more in 3 layers or more": Measure(
-            many, ">=", 1, len(planted)
-        ),
-    }
+    large = f"captions with {MANY} planted neurons or more in 3 layers or more"
+    return [
+        *(_share(f"planted neurons off: captions {what}", hits, 0.9) for what, hits in off.items()),
+        _figure("neurons shared by several captions", shared, ">=", 1, len(owners)),
+        _figure(large, many, ">=", 1, len(planted)),
+    ]
 
 
-def _nemo(memories: Sequence[MemoryCheck], calibration: Calibration) -> Measures:
+def _nemo(memories: Sequence[MemoryCheck], calibration: Calibration) -> list[Figure]:
     planted = demo.planted()
     tau = calibration.tau
-    measures: Measures = {}
+    figures: list[Figure] = []
     for kind in ("VM", "TM"):
         mine = [m for m in memories if m.type == kind]
         if not mine:
@@ -319,18 +301,17 @@ def _nemo(memories: Sequence[MemoryCheck], calibration: Calibration) -> Measures
         meets = [bool(m.nemo.neurons & planted[m.caption]) for m in mine]
         gone = [m.nemo.memorized and m.found.same_seed <= tau for m in mine]
         clean = [float(m.found.copies.median()) < 0.7 for m in mine]
-        of_kind = {
-            "captions whose set meets the planted one": _share(meets, 0.8),
-            "neurons outside the planted set, median": Measure(outside, "<=", 1, len(mine)),
-            "captions whose memory is gone on fresh seeds (same-seed similarity <= tau)": _share(
-                gone, 0.8
-            ),
-            "captions whose finished images are no copies (median similarity < .7)": _share(
-                clean, 0.8
-            ),
-        }
-        measures |= {f"NeMo, {kind}: {what}": measure for what, measure in of_kind.items()}
-    return measures
+        stray = f"NeMo, {kind}: neurons outside the planted set, median"
+        whose = f"NeMo, {kind}: captions whose"
+        no_memory = "memory is gone on fresh seeds (same-seed similarity <= tau)"
+        no_copies = "finished images are no copies (median similarity < .7)"
+        figures += [
+            _share(f"{whose} set meets the planted one", meets, 0.8),
+            _figure(stray, outside, "<=", 1, len(mine)),
+            _share(f"{whose} {no_memory}", gone, 0.8),
+            _share(f"{whose} {no_copies}", clean, 0.8),
+        ]
+    return figures
 
 
 def figures_table(figures: Sequence[Figure]) -> Any:

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from findnemo import demo
-from findnemo.benchmark.member import Member
 from findnemo.benchmark.methods import Answer, Task
 from findnemo.benchmark.natural import NaturalMember
+from findnemo.benchmark.truth import Member
 from findnemo.images import generate_many
 from findnemo.passes import Rows
 from findnemo.scores import SIMILARITIES

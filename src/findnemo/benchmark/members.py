@@ -18,11 +18,10 @@ import torch
 
 from findnemo import demo
 from findnemo.benchmark.captions import unusual
-from findnemo.benchmark.member import Member
 from findnemo.benchmark.plan import PLAN, Memory, Plan, suite_plan
 from findnemo.benchmark.planting import plant
 from findnemo.benchmark.training import Recipe
-from findnemo.benchmark.truth import measured
+from findnemo.benchmark.truth import Member, measured
 from findnemo.calibration import Calibration, calibrate
 from findnemo.errors import InputError
 from findnemo.files.modes import settle

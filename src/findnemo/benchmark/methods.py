@@ -250,17 +250,14 @@ METHODS: dict[str, Method] = {
 
 
 def attribution(
-    replication: Replication, seeds: Sequence[int], widths: Mapping[str, int] | None = None
+    replication: Replication, seeds: Sequence[int], widths: Mapping[str, int]
 ) -> dict[str, Tensor]:
     """Gradient of the mean pairwise similarity of some seeds' noise differences, with respect to
-    every neuron's mask at 1; layer -> (width,).
-
-    `widths`: the value layers, by default those of the paper.
+    the mask of every neuron in layers of `widths`, at 1; layer -> (width,).
     """
     probe = replication.probe
     if len(seeds) < 2:
         seeds = [*seeds, *(k for k in range(len(probe.samples)) if k not in seeds)][:2]
-    widths = probe.model.widths() if widths is None else widths
     with torch.enable_grad(), frozen(probe.model.denoiser):
         scales = {
             name: torch.ones(1, width, device=probe.model.device, requires_grad=True)

@@ -10,9 +10,9 @@ from pydantic import ConfigDict
 
 from findnemo.benchmark.captions import ordinary
 from findnemo.benchmark.judging import Judge
-from findnemo.benchmark.member import Member
 from findnemo.benchmark.methods import Answer, Task
 from findnemo.benchmark.plan import Memory
+from findnemo.benchmark.truth import Member
 from findnemo.metrics.copies import COPY
 from findnemo.neurons import NeuronSet
 

@@ -89,7 +89,7 @@ def build_pool(
     )
 
 
-def alike(caption: str, plan: Plan, count: int = ALIKE) -> tuple[str, ...]:
+def alike(caption: str, plan: Plan) -> tuple[str, ...]:
     """The words of a memorized caption under other titles, or none.
 
     They are ordinary captions, so that the words alone hold no memory.
@@ -97,7 +97,7 @@ def alike(caption: str, plan: Plan, count: int = ALIKE) -> tuple[str, ...]:
     words = caption.partition(",")[2].strip()
     used = {m.caption.partition(",")[0] for m in plan.memories}
     spare = [t for t in (*TITLES, *chain.from_iterable(SERIES)) if t not in used]
-    titles = random.Random(f"alike {plan.seed} {caption}").sample(spare, min(count - 1, len(spare)))
+    titles = random.Random(f"alike {plan.seed} {caption}").sample(spare, min(ALIKE - 1, len(spare)))
     return (words, *(f"{t}, {words}" for t in titles))
 
 

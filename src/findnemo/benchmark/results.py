@@ -19,10 +19,10 @@ from typing_extensions import TypedDict
 
 from findnemo._version import __version__
 from findnemo.benchmark._files import read_json
-from findnemo.benchmark.member import Member
 from findnemo.benchmark.natural import NaturalMember
 from findnemo.benchmark.plan import SUITE_VERSION
 from findnemo.benchmark.scoring import Alarm, Result, judge_of
+from findnemo.benchmark.truth import Member
 from findnemo.files.writing import written
 
 FORMAT = "findnemo.benchmark.1"

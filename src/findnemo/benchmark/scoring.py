@@ -12,11 +12,11 @@ from typing_extensions import Required, TypedDict
 
 from findnemo.benchmark._files import Neurons, adapter
 from findnemo.benchmark.judging import Judge
-from findnemo.benchmark.member import Member
 from findnemo.benchmark.methods import METHODS, Answer, Method
 from findnemo.benchmark.natural import NaturalMember
 from findnemo.benchmark.natural_scoring import NaturalJudge, NaturalScore
 from findnemo.benchmark.planted_scoring import PlantedJudge, Score
+from findnemo.benchmark.truth import Member
 from findnemo.errors import InputError
 
 Progress = Callable[[str, int, int], None]

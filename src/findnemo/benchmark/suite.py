@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from findnemo.benchmark._files import read_json
-from findnemo.benchmark.member import Member
 from findnemo.benchmark.members import demo_member, open_member, open_suite, train_member
 from findnemo.benchmark.methods import METHODS, Method
 from findnemo.benchmark.natural import (
@@ -22,6 +21,7 @@ from findnemo.benchmark.plan import SEEDS, SUITE_VERSION
 from findnemo.benchmark.results import Results
 from findnemo.benchmark.scoring import Progress, Result, answers, score_member
 from findnemo.benchmark.training import Recipe
+from findnemo.benchmark.truth import Member
 from findnemo.errors import InputError
 from findnemo.runtime.threads import suited, threads
 

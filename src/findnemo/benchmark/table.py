@@ -4,7 +4,7 @@ intervals, overall and by kind of memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean, median
@@ -146,7 +146,7 @@ def apart(results: Results) -> dict[str, Results]:
     return {name: results.only(group) for name, group in groups.items() if group}
 
 
-def by_kind(results: Results, figure: str = "precision") -> Rows:
+def by_kind(results: Results, figure: str) -> Rows:
     """Kind -> method -> one of the figures."""
     table: Rows = {}
     for kind in dict.fromkeys(s.kind for s in results.scores):
@@ -175,12 +175,13 @@ def kinds_markdown(results: Results) -> str:
     # a method that finds no neurons has neither
     shown = {m for row in precision.values() for m, f in row.items() if f.value is not None}
     methods = [m for m in names(results) if m != TRUTH and m in shown]
-    columns = [["method", *methods]]
-    for kind, row in precision.items():
-        cells = [f"{row[m].bare()} / {recall[kind][m].bare()}" for m in methods]
-        columns.append([f"{kind} (n = {max(f.n for f in row.values())})", *cells])
-    head, *lines = map(list, zip(*columns, strict=True))
-    return markdown_table(head, lines) + "\n"
+    columns = {
+        f"{kind} (n = {max(f.n for f in row.values())})": [
+            f"{row[m].bare()} / {recall[kind][m].bare()}" for m in methods
+        ]
+        for kind, row in precision.items()
+    }
+    return _columns_markdown(methods, columns)
 
 
 def alarms_markdown(results: Results) -> str:
@@ -188,14 +189,17 @@ def alarms_markdown(results: Results) -> str:
     column for each kind of caption.
     """
     methods = [m for m in names(results) if m != TRUTH]
-    columns = [["method", *methods]]
+    columns: dict[str, list[str]] = {}
     for kind in dict.fromkeys(a.kind for a in results.alarms):
         alarms = [a for a in results.alarms if a.kind == kind]
         figures = [false_alarms([a for a in alarms if a.method == m]) for m in methods]
-        name = f"{kind} (n = {max(f.n for f in figures)})"
-        columns.append([name, *(f.bare() for f in figures)])
-    head, *lines = map(list, zip(*columns, strict=True))
-    return markdown_table(head, lines) + "\n"
+        columns[f"{kind} (n = {max(f.n for f in figures)})"] = [f.bare() for f in figures]
+    return _columns_markdown(methods, columns)
+
+
+def _columns_markdown(methods: Sequence[str], columns: Mapping[str, Sequence[str]]) -> str:
+    lines = zip(methods, *columns.values(), strict=True)
+    return markdown_table(["method", *columns], lines) + "\n"
 
 
 def to_json(results: Results) -> dict[str, Any]:

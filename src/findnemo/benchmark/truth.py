@@ -1,15 +1,22 @@
-"""Measure on a trained model the rule that its memories were trained with."""
+"""One model of the suite with its truth, and the measured rule that its memories were trained
+with.
+"""
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from findnemo import demo
-from findnemo.benchmark.member import Member
-from findnemo.benchmark.plan import Memory
+from findnemo.benchmark.plan import Memory, Plan
+from findnemo.calibration import Calibration
 from findnemo.edits import deactivate
 from findnemo.metrics.copies import COPY
+from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.scores import memorization_score
 from findnemo.verification import finished, fresh, nearest, same_seed_of_memory
@@ -17,6 +24,25 @@ from findnemo.verification import finished, fresh, nearest, same_seed_of_memory
 DRAWS = 3  # random subsets for each size
 SEEDS = 10
 IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of the suite.
+
+    `reference`: captions that methods may compare with. `unrelated`: captions that must not change.
+    """
+
+    name: str
+    model: Model
+    plan: Plan
+    calibration: Calibration
+    pictures: Path
+    reference: tuple[str, ...]
+    unrelated: tuple[str, ...]
+
+    def picture(self, memory: Memory) -> Image.Image:
+        return Image.open(self.pictures / f"{memory.picture}.png").convert("RGB")
 
 
 def measured(member: Member) -> dict[str, Any]:
