@@ -24,7 +24,7 @@ from findnemo.models._identity import kept_identity
 from findnemo.report._canonical import canonical, digest_of, of_file, of_rows, of_text
 from findnemo.report._evidence_row import Held
 from findnemo.report._evidence_rows import ROWS
-from findnemo.report._sources import READ, RELEASES, SOURCES, UNDECLARED
+from findnemo.report._sources import RELEASES, SOURCES, UNDECLARED
 from findnemo.report._text import count, environment, interval, percent, placeless
 from findnemo.report.sentences import WEIGHTS
 from findnemo.runs import (
@@ -126,7 +126,7 @@ def evidence(
             {
                 "title": source.title,
                 "date": source.date,
-                "says": [{"text": text, "read": READ[how]} for text, how in source.says],
+                "says": [{"text": text, "read": how} for text, how in source.says],
             }
             for source in SOURCES
         ],
