@@ -15,6 +15,7 @@ import torch
 from findnemo.calibration import threshold
 from findnemo.metrics.copies import COPY, TRAINED
 from findnemo.metrics.kind import is_memory
+from findnemo.report._attacks import bounded
 from findnemo.report._evidence_row import (
     AUDIT,
     Figure,
@@ -453,15 +454,11 @@ def inversion(held: Held) -> Row:
             "Attackers who do not have the picture.",
         ),
     )
-    bands = found.get("bands") or {}
     figures: list[Figure] = []
-    for name, points in (found.get("gaps") or {}).items():
-        figures += [_at(f"gap, {name}", x, y, low, high) for x, y, low, high in points]
-    for name, line in found["curves"].items():
-        ends = {x: (low, high) for x, low, high in bands.get(name, ())}
-        figures += [
-            _at(f"mean similarity, {name}", x, y, *ends.get(x, (None, None))) for x, y in line
-        ]
+    for name, gaps in (found.get("gaps") or {}).items():
+        figures += [_at(f"gap, {name}", *point) for point in gaps]
+    for name, points in bounded(found).items():
+        figures += [_at(f"mean similarity, {name}", *point) for point in points]
     if not figures:
         return replace(row, why="no embedding was optimized", command=verifying(held))
     told = sentences(None, found)
