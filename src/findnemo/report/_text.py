@@ -95,6 +95,13 @@ def interval(
     return "" if low is None or high is None else f"{written(low)} to {written(high)}"
 
 
+def at_head(
+    label: str, value: str, means: str = "", note: str = "", tone: str = ""
+) -> dict[str, str]:
+    """A figure at the head of a page, for its template."""
+    return {"label": label, "value": value, "means": means, "note": note, "tone": tone}
+
+
 def more_or_less(value: float, low: float | None = None, high: float | None = None) -> str:
     """A difference in words, with its interval.
 
