@@ -42,9 +42,7 @@ def attack(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def bounded(found: Mapping[str, Any]) -> dict[str, list[tuple[float, float, Any, Any]]]:
-    """Curve -> (step, value, low, high) of its points; low and high are None without an
-    interval.
-    """
+    """Curve -> (step, value, low, high) of its points, the last two None without an interval."""
     bands = found.get("bands") or {}
     curves = {}
     for name, line in found["curves"].items():
