@@ -141,7 +141,6 @@ def line(path: Path, caption: Caption, pictures: Mapping[Wanted, str]) -> dict[s
         "standing": word,
         "said": said(caption),
         "tone": WORDS[word].tone,
-        "rank": list(WORDS).index(word),
         "score": caption.score,
         "off": len(switched_off(caption)),
         "before": seen and seen.largest_before,

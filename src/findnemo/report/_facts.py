@@ -510,7 +510,7 @@ def _scope(asked: str, kept: dict[str, Any] | None) -> str:
     )
 
 
-def _before_after(captions: Sequence[Caption]) -> list[dict[str, Any]]:
+def _before_after(captions: Sequence[Caption]) -> list[tuple[Any, ...]]:
     """Medians over captions of the measurements of verification on fresh seeds."""
     rows = []
     for measured in overview.BEFORE_AFTER:
@@ -518,7 +518,7 @@ def _before_after(captions: Sequence[Caption]) -> list[dict[str, Any]]:
         if pairs and measured.stage == "verify":
             before = median([old for old, _ in pairs if old is not None])
             after = median([new for _, new in pairs if new is not None])
-            rows.append({"measured": measured, "before": before, "after": after})
+            rows.append((measured.title, before, after, measured.good))
     return rows
 
 
@@ -530,7 +530,6 @@ def _quality(quality: dict[str, Any] | None) -> dict[str, Any] | None:
         return None
     each = quality.get("each") or []
     return {
-        "n": quality["prompts"],
         "failed": quality["failed"],
         "neurons": quality["neurons"],
         "steps": quality.get("steps"),
