@@ -343,33 +343,21 @@ def other_words(held: Held) -> Row:
         " untouched model; of others it tells nothing.",
         "Image to image is given the picture: what it gives back it was partly given.",
     )
-    most = [
-        max((f for f in figures if _is_column(f, column)), key=lambda f: f["value"], default=None)
-        for column in (UNTOUCHED, OFF)
-    ]
-    result = tuple(
-        f"{of}, the attempt that gets most{_called(one)}: {in_words(one)}"
-        for of, one in zip(("untouched model", OFF), most, strict=True)
-        if one is not None
-    )
-    return executed(row, figures, sentences(found, None), how, result)
+    result = []
+    asked = [f for f in figures if not f["name"].startswith(GIVEN)]
+    for column in (UNTOUCHED, OFF):
+        if those := [f for f in asked if f["name"].endswith(f"; {column}")]:
+            most = max(those, key=lambda f: f["value"])
+            called = f" ({most['name'].removesuffix(f'; {column}')})" if most["hits"] else ""
+            of = f"{STATES[column]}, the attempt that gets most{called}"
+            result.append(f"{of}: {in_words(most)}")
+    return executed(row, figures, sentences(found, None), how, tuple(result))
 
 
 def _hits(column: str, cell: Mapping[str, Any]) -> tuple[int, int]:
     """(captions copied, captions counted), see `counted`; (0, 0) if no control is known."""
     told = None if column in EDITED and "told" not in cell else counted(cell)
     return (0, 0) if told is None else (int(told["back"]), int(told["works"]))
-
-
-def _called(one: Figure) -> str:
-    """The attempt that a figure is about, if it brought anything back."""
-    return f" ({one['name'].rpartition('; ')[0]})" if one["hits"] else ""
-
-
-def _is_column(one: Figure, column: str) -> bool:
-    """Whether a figure belongs to a column, and to an attempt that is not given the picture."""
-    name = str(one["name"])
-    return name.endswith(f"; {column}") and not name.startswith(GIVEN)
 
 
 # extraction ---------------------------------------------------------------------------------------
