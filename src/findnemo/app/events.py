@@ -486,9 +486,9 @@ def export(
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
-    neurons = f"{count(len(chosen.neurons), 'neuron')} {_scaled(factor)}"
-    of = f"{neurons}, for {count(len(chosen.captions), 'caption')}"
-    return file, f"{form}: {of}"
+    neurons = count(len(chosen.neurons), "neuron")
+    scaled = "off" if factor == 0 else f"times {factor:g}"
+    return file, f"{form}: {neurons} {scaled}, for {count(len(chosen.captions), 'caption')}"
 
 
 def save(subject: Subject, who: Who, edit: Edit) -> tuple[Path, str]:
@@ -517,10 +517,6 @@ def save(subject: Subject, who: Who, edit: Edit) -> tuple[Path, str]:
     return file, said + command(_exporting(subject, file.name))
 
 
-def _scaled(factor: float) -> str:
-    return "off" if factor == 0 else f"times {factor:g}"
-
-
 def _exporting(subject: Subject, file: str) -> str:
     """The command that exports a neuron file, quoted for a shell."""
     if subject.run is not None and not subject.shipped:
@@ -532,19 +528,8 @@ def _exporting(subject: Subject, file: str) -> str:
         named = subject.model.options.items()
         beside = [part for k, v in named for part in (flags.get(k, f"--{k}"), str(v))]
         opened = [str(subject.model.source), *beside]
-    return shlex.join(
-        [
-            "findnemo",
-            "export",
-            *opened,
-            "--neurons-file",
-            file,
-            "--to",
-            "checkpoint",
-            "--out",
-            "clean",
-        ]
-    )
+    what = f"{shlex.join(opened)} --neurons-file {shlex.quote(file)}"
+    return f"findnemo export {what} --to checkpoint --out clean"
 
 
 def forget(subject: Subject, session: str, what: str = "") -> None:
