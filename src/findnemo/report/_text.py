@@ -129,5 +129,6 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     templates.filters.update(shown=shown, clipped=clipped, number=number)
-    templates.globals.update(count=count, more_or_less=more_or_less, PRICES=PRICES)
+    templates.globals.update(count=count, interval=interval, more_or_less=more_or_less)
+    templates.globals.update(percent=percent, PRICES=PRICES)
     return templates
