@@ -12,7 +12,7 @@ import shlex
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -476,7 +476,6 @@ def export(
     exports.check_form(form)
     with Run.open(subject.run) as run:
         chosen = exports.select(run, _named(list(run.captions()), ids), factor=factor)
-    forget(subject, who.session, "export")
     name = exports.FORMS[form].name
     place = _place(subject, who.session, "export")
     try:
@@ -504,10 +503,8 @@ def save(subject: Subject, who: Who, edit: Edit) -> tuple[Path, str]:
         )
     neurons, factor = (edit.scaled, edit.factor) if edit.scaled else (edit.off, 0.0)
     check_factor(factor)
-    with ExitStack() as stack:
-        of = subject.model if subject.run is None else stack.enter_context(Run.open(subject.run))
+    with nullcontext(subject.model) if subject.run is None else Run.open(subject.run) as of:
         chosen = exports.by_hand(neurons, of, factor)
-    forget(subject, who.session, "edit")
     place = _place(subject, who.session, "edit") / exports.FORMS["neurons"].name
     file = exports.write("neurons", chosen, place)
     said = note(
@@ -539,7 +536,8 @@ def forget(subject: Subject, session: str, what: str = "") -> None:
 
 
 def _place(subject: Subject, session: str, what: str) -> Path:
-    """A new folder with a name that nobody can guess."""
+    """A new folder with a name that nobody can guess, in the place of an earlier one."""
+    forget(subject, session, what)
     return subject.folder / f"{_mark(session)}-{what}-{secrets.token_hex(16)}"
 
 
