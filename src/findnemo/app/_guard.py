@@ -18,7 +18,7 @@ App = Callable[[Scope, Any, Any], Awaitable[None]]
 HERE = ("127.0.0.1", "localhost", "::1")
 
 
-class Guard:
+def guarded(app: App, host: str) -> App:
     """An ASGI application that passes on only requests under a name of this machine, from pages of
     that name.
 
@@ -26,16 +26,14 @@ class Guard:
     name for it: then only the origin must fit.
     """
 
-    def __init__(self, app: App, host: str) -> None:
-        self.app = app
-        self.local = host in HERE
-
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+    async def guard(scope: Scope, receive: Any, send: Any) -> None:
         asks = scope["type"] in ("http", "websocket")
-        if asks and not allowed(dict(scope["headers"]), self.local):
+        if asks and not allowed(dict(scope["headers"]), local=host in HERE):
             await _refused(scope, send)
         else:
-            await self.app(scope, receive, send)
+            await app(scope, receive, send)
+
+    return guard
 
 
 def allowed(headers: dict[bytes, bytes], local: bool) -> bool:

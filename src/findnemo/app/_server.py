@@ -74,7 +74,7 @@ def serve(subject: Subject, host: str = LOCAL, port: int | None = None) -> tuple
     from starlette.middleware import Middleware
 
     from findnemo.app import layout
-    from findnemo.app._guard import Guard
+    from findnemo.app._guard import guarded
 
     page = layout.build(subject).queue(api_open=False, max_size=64, default_concurrency_limit=8)
     try:
@@ -94,7 +94,7 @@ def serve(subject: Subject, host: str = LOCAL, port: int | None = None) -> tuple
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
-            app_kwargs={"middleware": [Middleware(Guard, host=host)]},
+            app_kwargs={"middleware": [Middleware(guarded, host=host)]},
             theme=layout.THEME,
             css=layout.CSS,
         )

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -476,7 +476,6 @@ def export(
     exports.check_form(form)
     with Run.open(subject.run) as run:
         chosen = exports.select(run, _named(list(run.captions()), ids), factor=factor)
-    forget(subject, who.session, "export")
     name = exports.FORMS[form].name
     place = _place(subject, who.session, "export")
     try:
@@ -486,9 +485,9 @@ def export(
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
-    neurons = f"{count(len(chosen.neurons), 'neuron')} {_scaled(factor)}"
-    of = f"{neurons}, for {count(len(chosen.captions), 'caption')}"
-    return file, f"{form}: {of}"
+    neurons = count(len(chosen.neurons), "neuron")
+    scaled = "off" if factor == 0 else f"times {factor:g}"
+    return file, f"{form}: {neurons} {scaled}, for {count(len(chosen.captions), 'caption')}"
 
 
 def save(subject: Subject, who: Who, edit: Edit) -> tuple[Path, str]:
@@ -504,10 +503,8 @@ def save(subject: Subject, who: Who, edit: Edit) -> tuple[Path, str]:
         )
     neurons, factor = (edit.scaled, edit.factor) if edit.scaled else (edit.off, 0.0)
     check_factor(factor)
-    with ExitStack() as stack:
-        of = subject.model if subject.run is None else stack.enter_context(Run.open(subject.run))
+    with nullcontext(subject.model) if subject.run is None else Run.open(subject.run) as of:
         chosen = exports.by_hand(neurons, of, factor)
-    forget(subject, who.session, "edit")
     place = _place(subject, who.session, "edit") / exports.FORMS["neurons"].name
     file = exports.write("neurons", chosen, place)
     said = note(
@@ -515,10 +512,6 @@ def save(subject: Subject, who: Who, edit: Edit) -> tuple[Path, str]:
         " the model with that in its weights (--to takes the other forms):"
     )
     return file, said + command(_exporting(subject, file.name))
-
-
-def _scaled(factor: float) -> str:
-    return "off" if factor == 0 else f"times {factor:g}"
 
 
 def _exporting(subject: Subject, file: str) -> str:
@@ -532,19 +525,8 @@ def _exporting(subject: Subject, file: str) -> str:
         named = subject.model.options.items()
         beside = [part for k, v in named for part in (flags.get(k, f"--{k}"), str(v))]
         opened = [str(subject.model.source), *beside]
-    return shlex.join(
-        [
-            "findnemo",
-            "export",
-            *opened,
-            "--neurons-file",
-            file,
-            "--to",
-            "checkpoint",
-            "--out",
-            "clean",
-        ]
-    )
+    what = f"{shlex.join(opened)} --neurons-file {shlex.quote(file)}"
+    return f"findnemo export {what} --to checkpoint --out clean"
 
 
 def forget(subject: Subject, session: str, what: str = "") -> None:
@@ -554,7 +536,8 @@ def forget(subject: Subject, session: str, what: str = "") -> None:
 
 
 def _place(subject: Subject, session: str, what: str) -> Path:
-    """A new folder with a name that nobody can guess."""
+    """A new folder with a name that nobody can guess, in the place of an earlier one."""
+    forget(subject, session, what)
     return subject.folder / f"{_mark(session)}-{what}-{secrets.token_hex(16)}"
 
 

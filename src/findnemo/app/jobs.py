@@ -20,9 +20,8 @@ from findnemo.models import Model
 
 WAIT = 0.2  # seconds between two checks whether waiting work was cancelled
 
-Tell = Callable[
-    [int], None
-]  # called with the number of latents that went through the denoiser so far
+# called with the number of latents that went through the denoiser so far
+Tell = Callable[[int], None]
 
 
 class CancelledError(Exception):
@@ -83,8 +82,5 @@ def watched(model: Model, check: Callable[[], None], tell: Tell) -> Iterator[Non
         done += len(args[0] if args else kwargs["hidden_states"])
         tell(done)
 
-    handle = model.denoiser.register_forward_pre_hook(before, with_kwargs=True)
-    try:
+    with model.denoiser.register_forward_pre_hook(before, with_kwargs=True):
         yield
-    finally:
-        handle.remove()

@@ -166,12 +166,10 @@ def _follow(subject: Subject, head: gr.HTML, shared: Shared, one: One) -> None:
         chosen, seed = view
         return {**one.values(chosen, seed), shared.chosen: chosen}
 
-    def turn() -> Any:
-        return gr.Tabs(selected="one")
-
     outputs = [*one.shown, shared.chosen]
     followed = head.click(_explained(one.refused)(follow), None, outputs, **PAGE)
-    followed.then(turn, None, shared.tabs, **NOW).then(**one.make)
+    turned = followed.then(lambda: gr.Tabs(selected="one"), None, shared.tabs, **NOW)
+    turned.then(**one.make)
 
 
 def _session(request: gr.Request) -> str:
@@ -353,14 +351,16 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
     def values(chosen: Chosen, first: float = FRESH) -> dict[Any, Any]:
         one = None if chosen.id is None else events.detail(subject, chosen.id)
         whole_sheet = None if one is None else one.sheet
-        said: dict[Any, Any] = {
+        return {
             title: whole(chosen.caption) if one is None else one.title,
             about: "" if one is None else one.about,
             sheet: whole_sheet,
             folded: gr.Accordion(visible=whole_sheet is not None),
+            pictures: events.pictures(subject, chosen, None, first),
+            alike: "",
+            seed: first,
+            **switched(chosen, first),
         }
-        shown = {pictures: events.pictures(subject, chosen, None, first), alike: ""}
-        return {**said, **shown, seed: first, **switched(chosen, first)}
 
     def make(
         chosen: Chosen,

@@ -29,27 +29,29 @@ def attack(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """
     if not found or not any(found["curves"].values()):
         return None
-    bands = found.get("bands") or {}
-    curves = {}
-    for name, line in found["curves"].items():
-        ends = {x: (low, high) for x, low, high in bands.get(name, ())}
-        curves[name] = {x: (y, *ends.get(x, (None, None))) for x, y in line}
-    gaps = {
-        name: {x: tuple(point) for x, *point in points}
-        for name, points in (found.get("gaps") or {}).items()
-    }
-    steps = sorted({x for line in [*curves.values(), *gaps.values()] for x in line})
-    rows = [
-        (name, is_gap, [_bounded(line.get(x)) for x in steps])
-        for is_gap, group in ((False, curves), (True, gaps))
-        for name, line in group.items()
+    lines = [
+        (name, is_gap, {x: point for x, *point in points})
+        for is_gap, group in ((False, bounded(found)), (True, found.get("gaps") or {}))
+        for name, points in group.items()
     ]
+    steps = sorted({x for _, _, line in lines for x in line})
+    rows = [(name, is_gap, [_cell(line.get(x)) for x in steps]) for name, is_gap, line in lines]
     about = {name: found.get(name) for name in ("x", "y", "n", "known")}
     table = {"steps": [f"{x:g}" for x in steps], "rows": rows}
     return charts.curves(found) | about | table | {"gaps": charts.gaps(found)}
 
 
-def _bounded(point: Sequence[float | None] | None) -> Cell:
+def bounded(found: Mapping[str, Any]) -> dict[str, list[tuple[float, float, Any, Any]]]:
+    """Curve -> (step, value, low, high) of its points, the last two None without an interval."""
+    bands = found.get("bands") or {}
+    curves = {}
+    for name, line in found["curves"].items():
+        ends = {x: (low, high) for x, low, high in bands.get(name, ())}
+        curves[name] = [(x, y, *ends.get(x, (None, None))) for x, y in line]
+    return curves
+
+
+def _cell(point: Sequence[float | None] | None) -> Cell:
     """A value with its interval; a dash for None."""
     if point is None:
         return NONE, ""

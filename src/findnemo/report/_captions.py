@@ -141,12 +141,11 @@ def line(path: Path, caption: Caption, pictures: Mapping[Wanted, str]) -> dict[s
         "standing": word,
         "said": said(caption),
         "tone": WORDS[word].tone,
-        "rank": list(WORDS).index(word),
         "score": caption.score,
         "off": len(switched_off(caption)),
         "before": seen and seen.largest_before,
         "after": seen and seen.largest_after,
-        "reasons": reasons(caption),
+        "reasons": [f"{stage}: {reason}" for stage, reason in caption.failed.items()],
         "thumbs": [pictures[one] for one in thumbs(path, caption) if one in pictures],
     }
 
@@ -184,11 +183,6 @@ def card(
         },
         "left_out": any(w not in pictures for some in files.values() for w in some),
     }
-
-
-def reasons(caption: Caption) -> list[str]:
-    """What failed on a caption, and why."""
-    return [f"{stage}: {reason}" for stage, reason in caption.failed.items()]
 
 
 def _prices(caption: Caption) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from findnemo.neurons import Neuron
-from findnemo.runs.wording import count
+from findnemo.report._text import count, minus
 
 # size and margins of every chart, in its own units
 WIDTH = 640
@@ -42,13 +42,13 @@ class Axis:
         share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
         return round(LEFT + min(max(share, 0.0), 1.0) * ACROSS, 2)
 
-    def ticks(self, most: int = 8) -> list[tuple[float, str]]:
-        """Round values with their positions.
+    def ticks(self) -> list[tuple[float, str]]:
+        """At most nine round values with their positions.
 
         >>> [text for _, text in Axis(0, 1).ticks()]
         ['0.0', '0.2', '0.4', '0.6', '0.8', '1.0']
         """
-        return [(self.at(value), text) for value, text in round_values(self.low, self.high, most)]
+        return [(self.at(value), text) for value, text in round_values(self.low, self.high, 8)]
 
 
 def round_values(low: float, high: float, most: int) -> list[tuple[float, str]]:
@@ -66,7 +66,7 @@ def round_values(low: float, high: float, most: int) -> list[tuple[float, str]]:
         round(k * step, 12)
         for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     ]
-    return [(value, f"{value:.{digits}f}".replace("-", "\u2212")) for value in values]
+    return [(value, minus(f"{value:.{digits}f}")) for value in values]
 
 
 class Strip(NamedTuple):

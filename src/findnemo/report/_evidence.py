@@ -24,8 +24,8 @@ from findnemo.models._identity import kept_identity
 from findnemo.report._canonical import canonical, digest_of, of_file, of_rows, of_text
 from findnemo.report._evidence_row import Held
 from findnemo.report._evidence_rows import ROWS
-from findnemo.report._sources import READ, RELEASES, SOURCES, UNDECLARED
-from findnemo.report._text import count, environment, interval, percent, placeless
+from findnemo.report._sources import RELEASES, SOURCES, UNDECLARED
+from findnemo.report._text import count, environment, placeless
 from findnemo.report.sentences import WEIGHTS
 from findnemo.runs import (
     BAD,
@@ -126,7 +126,7 @@ def evidence(
             {
                 "title": source.title,
                 "date": source.date,
-                "says": [{"text": text, "read": READ[how]} for text, how in source.says],
+                "says": [{"text": text, "read": how} for text, how in source.says],
             }
             for source in SOURCES
         ],
@@ -137,11 +137,10 @@ def evidence(
 
 def page_of(pack: Mapping[str, Any]) -> str:
     """A pack as an HTML page without scripts, with its canonical JSON inside as inert text."""
-    words = {"percent": percent, "interval": interval, "LISTED": LISTED}
     text = canonical(pack)
     told = json.loads(text)  # in the order of the file
     data = text.translate(ESCAPES)
-    return environment().get_template(TEMPLATE).render(pack=told, data=data, **words)
+    return environment().get_template(TEMPLATE).render(pack=told, data=data, LISTED=LISTED)
 
 
 def write_evidence(

@@ -115,16 +115,9 @@ def number_of(captions: Iterable[Caption], holds: Callable[[Caption], Any]) -> i
 # rows -------------------------------------------------------------------------------------------
 
 
-def command(held: Held, last: str, how: str = "") -> str:
-    """The commands that would execute an attack; a run with only detectors needs an audit first."""
-    is_audit = held.calibration is not None
-    first = [] if is_audit or last == AUDIT else [AUDIT]
-    return " && ".join([*first, last]) + (f" ({how})" if how else "")
-
-
-def not_executed(row: Row, why: str, way: str) -> Row:
-    """A row without a figure in the run. `way`: the command that would execute it."""
-    return replace(row, why=why, command=way)
+def verifying(held: Held) -> str:
+    """The commands that verify; a run with only detectors needs an audit first."""
+    return VERIFY if held.calibration is not None else f"{AUDIT} && {VERIFY}"
 
 
 def executed(

@@ -6,6 +6,7 @@ A row is made from the run's own results. A new row is a function and its place 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -14,20 +15,19 @@ import torch
 from findnemo.calibration import threshold
 from findnemo.metrics.copies import COPY, TRAINED
 from findnemo.metrics.kind import is_memory
+from findnemo.report._attacks import bounded
 from findnemo.report._evidence_row import (
     AUDIT,
-    VERIFY,
     Figure,
     Held,
     Row,
-    command,
     executed,
     figure,
     in_words,
     middle,
-    not_executed,
     number_of,
     share,
+    verifying,
 )
 from findnemo.report._text import count, number, percent
 from findnemo.report.sentences import sentences
@@ -96,15 +96,15 @@ def membership(held: Held) -> Row:
     )
     if not figures:
         typed = any(is_memory(c.type) for c in held.captions)
-        return not_executed(
+        lacks = (
+            "there are no scores of other captions"
+            if typed
+            else "no caption of the table has a type that says what is memorized"
+        )
+        return replace(
             row,
-            "no score of the run can be set against known answers: "
-            + (
-                "there are no scores of other captions"
-                if typed
-                else "no caption of the table has a type that says what is memorized"
-            ),
-            "findnemo detect MODEL --prompts FILE --detector ssim,one-step --out RUN",
+            why=f"no score of the run can be set against known answers: {lacks}",
+            command="findnemo detect MODEL --prompts FILE --detector ssim,one-step --out RUN",
         )
     how = (
         "Captions of memorized pictures are what the type in the table says. AUROC: how often one of"
@@ -206,7 +206,7 @@ def regurgitation(held: Held) -> Row:
         ),
     )
     if not seen:
-        return not_executed(row, "no finished images were judged", command(held, VERIFY))
+        return replace(row, why="no finished images were judged", command=verifying(held))
     figures = _before_after("captions that give copies", shown)
     for kind in ("VM", "TM"):
         if some := [c for c in shown if c.type == kind]:
@@ -257,7 +257,7 @@ def training_pictures(held: Held) -> Row:
     about = training_of(held.run)
     if about is None:
         way = "findnemo audit BASE --lora FILE --train-images DIR --out RUN"
-        return not_executed(row, "the run was not given the training pictures", way)
+        return replace(row, why="the run was not given the training pictures", command=way)
     many = different(about)
     figures = []
     for one in about["variants"]:
@@ -334,7 +334,7 @@ def other_words(held: Held) -> Row:
         if of >= 1
     ]
     if not figures:
-        return not_executed(row, "no such attempts were made", command(held, VERIFY))
+        return replace(row, why="no such attempts were made", command=verifying(held))
     how = (
         "Captions of which an image is as near as a copy to the picture, or to what the untouched"
         " model gives; each attempt beside the untouched model and, where they were tried, ordinary"
@@ -343,33 +343,21 @@ def other_words(held: Held) -> Row:
         " untouched model; of others it tells nothing.",
         "Image to image is given the picture: what it gives back it was partly given.",
     )
-    most = [
-        max((f for f in figures if _is_column(f, column)), key=lambda f: f["value"], default=None)
-        for column in (UNTOUCHED, OFF)
-    ]
-    result = tuple(
-        f"{of}, the attempt that gets most{_called(one)}: {in_words(one)}"
-        for of, one in zip(("untouched model", OFF), most, strict=True)
-        if one is not None
-    )
-    return executed(row, figures, sentences(found, None), how, result)
+    result = []
+    asked = [f for f in figures if not f["name"].startswith(GIVEN)]
+    for column in (UNTOUCHED, OFF):
+        if those := [f for f in asked if f["name"].endswith(f"; {column}")]:
+            most = max(those, key=lambda f: f["value"])
+            called = f" ({most['name'].removesuffix(f'; {column}')})" if most["hits"] else ""
+            of = f"{STATES[column]}, the attempt that gets most{called}"
+            result.append(f"{of}: {in_words(most)}")
+    return executed(row, figures, sentences(found, None), how, tuple(result))
 
 
 def _hits(column: str, cell: Mapping[str, Any]) -> tuple[int, int]:
     """(captions copied, captions counted), see `counted`; (0, 0) if no control is known."""
     told = None if column in EDITED and "told" not in cell else counted(cell)
     return (0, 0) if told is None else (int(told["back"]), int(told["works"]))
-
-
-def _called(one: Figure) -> str:
-    """The attempt that a figure is about, if it brought anything back."""
-    return f" ({one['name'].rpartition('; ')[0]})" if one["hits"] else ""
-
-
-def _is_column(one: Figure, column: str) -> bool:
-    """Whether a figure belongs to a column, and to an attempt that is not given the picture."""
-    name = str(one["name"])
-    return name.endswith(f"; {column}") and not name.startswith(GIVEN)
 
 
 # extraction ---------------------------------------------------------------------------------------
@@ -402,7 +390,7 @@ def exfiltration(held: Held) -> Row:
         if name.startswith("detector ") and (n := len(scores)) and len(kept) >= 2
     ]
     if not figures:
-        return not_executed(row, "no caption was scanned", command(held, AUDIT))
+        return replace(row, why="no caption was scanned", command=AUDIT)
     told = []
     if held.calibration is not None:
         listed = list_of(held.run)
@@ -454,17 +442,13 @@ def inversion(held: Held) -> Row:
             "Attackers who do not have the picture.",
         ),
     )
-    bands = found.get("bands") or {}
     figures: list[Figure] = []
-    for name, points in (found.get("gaps") or {}).items():
-        figures += [_at(f"gap, {name}", x, y, low, high) for x, y, low, high in points]
-    for name, line in found["curves"].items():
-        ends = {x: (low, high) for x, low, high in bands.get(name, ())}
-        figures += [
-            _at(f"mean similarity, {name}", x, y, *ends.get(x, (None, None))) for x, y in line
-        ]
+    for name, gaps in (found.get("gaps") or {}).items():
+        figures += [_at(f"gap, {name}", *point) for point in gaps]
+    for name, points in bounded(found).items():
+        figures += [_at(f"mean similarity, {name}", *point) for point in points]
     if not figures:
-        return not_executed(row, "no embedding was optimized", command(held, VERIFY))
+        return replace(row, why="no embedding was optimized", command=verifying(held))
     told = sentences(None, found)
     control = found["curves"].get("memorized, untouched")
     if control:
@@ -530,10 +514,10 @@ def reconstruction(held: Held) -> Row:
             text = f"{called}: as near as a copy within {count(step, 'step')}"
             figures.append(share(text, sum(near >= COPY for near in at), len(at)))
     if all(f["name"].startswith("control") for f in figures):
-        return not_executed(
+        return replace(
             row,
-            "no embedding was optimized for a known training picture",
-            command(held, VERIFY, "with a table that names the pictures"),
+            why="no embedding was optimized for a known training picture",
+            command=f"{verifying(held)} (with a table that names the pictures)",
         )
     if (held.run.meta("hardened") or {}).get("quality"):
         told.append("The hardened model is another one than the cleaned one: `findnemo harden`.")
@@ -575,12 +559,12 @@ def _nearest(
 
 def attributes(held: Held) -> Row:
     """Attribute inference, for which findnemo has no test."""
-    row = Row(
+    return Row(
         "Attribute and PII inference",
         "none",
         ("All of it: names, faces, places and other facts about people.",),
+        why="findnemo has no test of it",
     )
-    return not_executed(row, "findnemo has no test of it", "")
 
 
 # the attacks of a pack, in order

@@ -5,11 +5,14 @@ Nothing is measured here: stored results are counted and summarized.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shlex
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,11 +36,11 @@ from findnemo.report._captions import (
     wanted_pictures,
 )
 from findnemo.report._pictures import Wanted, room, thumbnails
-from findnemo.report._script import HASH, SCRIPT
 from findnemo.report._text import (
     ALIGNMENT,
     NONE,
     PIXELS,
+    at_head,
     count,
     interval,
     minus,
@@ -73,6 +76,9 @@ from findnemo.stats import bootstrap, wilson
 if TYPE_CHECKING:
     from findnemo.studies import Table
 
+# the one script of the page, which searches and sorts its captions; its hash allows no other
+SCRIPT = (Path(__file__).parent / "templates" / "captions.js").read_text(encoding="utf-8")
+HASH = f"sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}"
 LEFT_OUT = "…"  # for folders in a command
 LEAST = 5  # values that an interval needs
 CARDS = 300  # captions with a card: pictures, scores and neurons
@@ -242,10 +248,6 @@ def _suspected(captions: Iterable[Caption]) -> list[Caption]:
     return [c for c in captions if state(c) == "suspected"]
 
 
-def _scores(captions: Iterable[Caption]) -> list[float]:
-    return [score for c in captions if (score := c.score) is not None]
-
-
 def _example(run: Run, caption: Caption, pictures: Mapping[Wanted, str]) -> dict[str, Any]:
     shown = [(what, pictures[one]) for what, one in strip(run.path, caption) if one in pictures]
     return {"caption": caption, "standing": standing(caption), "strip": shown}
@@ -310,25 +312,21 @@ def _neurons_off(
 ) -> dict[str, str]:
     label = "neurons switched off"
     if off.value is None:
-        return _figure(label, NONE, "none were sought")
+        return at_head(label, NONE, "none were sought")
     whole = sum(widths.values())
     layers = f"{len(all_neurons(captions).layers)} of {count(len(widths), 'layer')}"
     means = f"{percent(off.value / whole)} of the value neurons, in {layers}"
     each = [len(with_joined(c)) for c in captions if len(switched_off(c))]
     note = f"median {statistics.median(each):g} a caption, at most {max(each)}" if each else ""
-    return _figure(label, f"{off.value:,} of {whole:,}", means, note)
-
-
-def _figure(label: str, value: str, means: str, note: str = "", tone: str = "") -> dict[str, str]:
-    return {"label": label, "value": value, "means": means, "note": note, "tone": tone}
+    return at_head(label, f"{off.value:,} of {whole:,}", means, note)
 
 
 def _counted(label: str, means: str, figure: overview.Figure, tone: str = "") -> dict[str, str]:
     if figure.value is None:
         none = "no image was looked at" if label == "memorized" else "none was verified"
-        return _figure(label, NONE, none)
+        return at_head(label, NONE, none)
     of = figure.of or 0
-    return _figure(label, f"{figure.value} of {of}", means, _share(int(figure.value), of), tone)
+    return at_head(label, f"{figure.value} of {of}", means, _share(int(figure.value), of), tone)
 
 
 def _share(hits: int, of: int) -> str:
@@ -341,7 +339,7 @@ def _share(hits: int, of: int) -> str:
 def _other_captions(quality: dict[str, Any] | None) -> dict[str, str]:
     label = "other captions change by"
     if not quality or not quality["prompts"]:
-        return _figure(label, NONE, "not measured")
+        return at_head(label, NONE, "not measured")
     change = median([row["pixel_change"] for row in quality.get("each", [])])
     ends = interval(change.low, change.high) if change else ""
     note = f"{f'95 % interval {ends}, ' if ends else ''}n = {quality['prompts']}"
@@ -353,7 +351,7 @@ def _other_captions(quality: dict[str, Any] | None) -> dict[str, str]:
             f" {number(quality['a_clip_after'])} after"
         )
     means = "median change of pixels, of 1, all neurons off"
-    return _figure(label, number(quality["pixel_change"]), means, note)
+    return at_head(label, number(quality["pixel_change"]), means, note)
 
 
 def _about(
@@ -469,12 +467,12 @@ def _distribution(
     captions: Sequence[Caption], calibration: Calibration, tau: float
 ) -> dict[str, Any]:
     holdout = calibration.scores.tolist() if len(calibration.trajectories) else []
-    under = _scores(c for c in captions if standing(c) == "not memorized")
+    under = overview.scores(c for c in captions if standing(c) == "not memorized")
     groups = [
         ("hold-out", "holdout", holdout),
         ("audited, under tau", "under", under),
-        ("memorized", "over", _scores(overview.memorized(captions))),
-        ("suspected", "under", _scores(_suspected(captions))),
+        ("memorized", "over", overview.scores(overview.memorized(captions))),
+        ("suspected", "under", overview.scores(_suspected(captions))),
     ]
     by_rule = holdout and calibration.fpr is None
     ends = tau_interval(calibration.scores) if by_rule else None
@@ -512,7 +510,7 @@ def _scope(asked: str, kept: dict[str, Any] | None) -> str:
     )
 
 
-def _before_after(captions: Sequence[Caption]) -> list[dict[str, Any]]:
+def _before_after(captions: Sequence[Caption]) -> list[tuple[Any, ...]]:
     """Medians over captions of the measurements of verification on fresh seeds."""
     rows = []
     for measured in overview.BEFORE_AFTER:
@@ -520,7 +518,7 @@ def _before_after(captions: Sequence[Caption]) -> list[dict[str, Any]]:
         if pairs and measured.stage == "verify":
             before = median([old for old, _ in pairs if old is not None])
             after = median([new for _, new in pairs if new is not None])
-            rows.append({"measured": measured, "before": before, "after": after})
+            rows.append((measured.title, before, after, measured.good))
     return rows
 
 
@@ -532,7 +530,6 @@ def _quality(quality: dict[str, Any] | None) -> dict[str, Any] | None:
         return None
     each = quality.get("each") or []
     return {
-        "n": quality["prompts"],
         "failed": quality["failed"],
         "neurons": quality["neurons"],
         "steps": quality.get("steps"),

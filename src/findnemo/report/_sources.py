@@ -11,7 +11,7 @@ from typing import NamedTuple
 class Source(NamedTuple):
     """One document.
 
-    `date`: of the document. `says`: pairs of a statement and how it was read, one of READ.
+    `date`: of the document. `says`: pairs of a statement and how it was read.
     """
 
     title: str
@@ -19,16 +19,12 @@ class Source(NamedTuple):
     says: tuple[tuple[str, str], ...]
 
 
-PRIMARY = "primary"
-HEADNOTES = "headnotes"
-SECOND = "second-hand"
-INFERRED = "inferred"
-READ = {
-    PRIMARY: "read in the document itself",
-    HEADNOTES: "read in the headnotes or the headline of the document",
-    SECOND: "known from what others say of the document",
-    INFERRED: "a conclusion of findnemo's authors, not in the document",
-}
+# how a statement was read
+PRIMARY = "read in the document itself"
+HEADNOTES = "read in the headnotes or the headline of the document"
+SECOND = "known from what others say of the document"
+INFERRED = "a conclusion of findnemo's authors, not in the document"
+
 SOURCES = (
     Source(
         "EU Code of Practice for general-purpose AI, copyright chapter, Measure 1.4",

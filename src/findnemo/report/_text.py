@@ -95,6 +95,13 @@ def interval(
     return "" if low is None or high is None else f"{written(low)} to {written(high)}"
 
 
+def at_head(
+    label: str, value: str, means: str = "", note: str = "", tone: str = ""
+) -> dict[str, str]:
+    """A figure at the head of a page, for its template."""
+    return {"label": label, "value": value, "means": means, "note": note, "tone": tone}
+
+
 def more_or_less(value: float, low: float | None = None, high: float | None = None) -> str:
     """A difference in words, with its interval.
 
@@ -122,5 +129,6 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     templates.filters.update(shown=shown, clipped=clipped, number=number)
-    templates.globals.update(count=count, more_or_less=more_or_less, PRICES=PRICES)
+    templates.globals.update(count=count, interval=interval, more_or_less=more_or_less)
+    templates.globals.update(percent=percent, PRICES=PRICES)
     return templates

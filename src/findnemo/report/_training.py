@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from findnemo.report._pictures import SIDE, Wanted
-from findnemo.report._text import NONE, interval, number, percent
+from findnemo.report._text import NONE, at_head, interval, number, percent
 from findnemo.runs import Caption, Run
 from findnemo.runs.fine_tunes import inside, thumbnail
 from findnemo.runs.tuned import (
@@ -34,16 +34,9 @@ from findnemo.runs.tuned import (
     worst,
 )
 from findnemo.stats import clopper_pearson
-from findnemo.training import AS_BASE, WAYS
+from findnemo.training import WAYS
 
-TONES = {
-    "copies": "bad",
-    AS_BASE: "",
-    "does not copy": "good",
-    "cannot be said": "",
-    "copied": "bad",
-    ASTRAY: "bad",
-}
+TONES = {"copies": "bad", "does not copy": "good", "copied": "bad", ASTRAY: "bad"}
 
 
 def wanted_training(run: Run) -> list[Wanted]:
@@ -89,38 +82,30 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
         return None
     rows = []
     for k in worst(about):
-        uris = [pictures.get(wanted) for wanted in _files(run.path, about, k)]
-        ways = [
-            (WAYS_TOLD[way], *about["pictures"][k]["ways"][way])
-            for way in WAYS
-            if way in about["pictures"][k]["ways"]
-        ]
         one = about["pictures"][k]
-        tone = TONES.get(one["state"], "")
-        many = 1 + len(one["nearest"])
+        own, *others = [pictures.get(wanted) for wanted in _files(run.path, about, k)]
+        many = len(one["nearest"])
         rows.append(
             {
                 "one": one,
-                "own": uris[0],
-                "beside": uris[1:many],
-                "of_base": uris[many:],
-                "ways": ways,
-                "tone": tone,
+                "own": own,
+                "beside": others[:many],
+                "of_base": others[many:],
+                "ways": [(WAYS_TOLD[w], *one["ways"][w]) for w in WAYS if w in one["ways"]],
+                "tone": TONES.get(one["state"], ""),
                 "state": STATES_TOLD.get(one["state"], one["state"]),
                 "cause": CAUSES.get(one.get("cause")) if one.get("base") else None,
             }
         )
-    main = main_of(about)
     return {
         "about": about,
-        "main": main,
         "rows": rows,
         "beside": [
             (one["name"], [pictures.get(wanted) for wanted in _looks(run.path, one)])
             for one in beside(about)
         ],
         "tones": TONES,
-        "figures": _figures(about, main),
+        "figures": _figures(about),
         "several": len(series(about)) > 1,
         "taught": {one["name"]: len(one.get("taught", {})) for one in about["variants"]},
         "labels": {one["name"]: label(about, one) for one in about["variants"]},
@@ -128,46 +113,44 @@ def training(run: Run, pictures: Mapping[Wanted, str]) -> dict[str, Any] | None:
         "astray": astray(about),
         "canaries": canaries_told(about),
         "clip": any("a_clip" in one for one in about["variants"]),
-        "tone": TONES[main["verdict"]],
     }
 
 
-def _figures(about: Mapping[str, Any], main: Mapping[str, Any]) -> list[dict[str, str]]:
+def _figures(about: Mapping[str, Any]) -> list[dict[str, str]]:
     """The five figures of a fine-tune audit."""
+    main = main_of(about)
     of = different(about)
     hits, controls = main["controls"]
     best, base = choice(about), row_of(about, BASE)
     bad = "bad" if main["copied"] else ""
+    good = "good" if main["verdict"] == "does not copy" else ""
+    by_base = f", by the base {base['nearly']:,}" if base else ""
     beside = f"95 % interval {interval(*clopper_pearson(hits, controls), percent)}"
     return [
-        {
-            "label": "training pictures copied",
-            "value": f"{main['copied']} of {of}",
-            "note": f"{main['nearly']:,} more nearly, by the base {base['nearly']:,}"
-            if base
-            else f"{main['nearly']:,} more nearly",
-            "tone": bad or ("good" if main["verdict"] == "does not copy" else ""),
-        },
-        {
-            "label": "images that are copies",
-            "value": percent(main["copies"] / main["of"]) if main["of"] else NONE,
-            "note": f"95 % interval {interval(main['low'], main['high'], percent)},"
+        at_head(
+            "training pictures copied",
+            f"{main['copied']} of {of}",
+            note=f"{main['nearly']:,} more nearly{by_base}",
+            tone=bad or good,
+        ),
+        at_head(
+            "images that are copies",
+            percent(main["copies"] / main["of"]) if main["of"] else NONE,
+            note=f"95 % interval {interval(main['low'], main['high'], percent)},"
             f" n\u00a0=\u00a0{main['of']}",
-            "tone": bad,
-        },
-        {
-            "label": "images of the base with a similarity of .7 or more",
-            "value": percent(hits / controls) if controls else NONE,
-            "note": f"controls; {beside}, n\u00a0=\u00a0{controls}" if controls else "no controls",
-            "tone": "",
-        },
+            tone=bad,
+        ),
+        at_head(
+            "images of the base with a similarity of .7 or more",
+            percent(hits / controls) if controls else NONE,
+            note=f"controls; {beside}, n\u00a0=\u00a0{controls}" if controls else "no controls",
+        ),
         _begins(about, of),
-        {
-            "label": "may be published instead",
-            "value": best["name"] if best else "none",
-            "note": _kept(about, best, main),
-            "tone": "",
-        },
+        at_head(
+            "may be published instead",
+            best["name"] if best else "none",
+            note=_kept(about, best, main),
+        ),
     ]
 
 
@@ -188,17 +171,13 @@ def _begins(about: Mapping[str, Any], pictures: int) -> dict[str, str]:
         last, first = begins(about)
         note = f"{last} {unseen_in(about, last)}" if last else "the first that was looked at"
         note = note if first else "no model that was looked at copies more than the base"
-        return {"label": "copies begin at", "value": first or NONE, "note": note, "tone": ""}
+        return at_head("copies begin at", first or NONE, note=note)
     cleaned, base = row_of(about, CLEANED), row_of(about, BASE)
     notes = [f"base {base['copied']} of {pictures}"] if base else []
     if cleaned and astray(about):
         notes.append("its images no longer follow the captions")
-    return {
-        "label": "copied with the neurons off",
-        "value": f"{cleaned['copied']} of {pictures}" if cleaned else NONE,
-        "note": "; ".join(notes),
-        "tone": "",
-    }
+    copied = f"{cleaned['copied']} of {pictures}" if cleaned else NONE
+    return at_head("copied with the neurons off", copied, note="; ".join(notes))
 
 
 def _kept(about: Mapping[str, Any], best: Mapping[str, Any] | None, main: Mapping[str, Any]) -> str:

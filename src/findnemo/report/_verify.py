@@ -59,12 +59,13 @@ def verify_evidence(path: str | Path, run: Run | None = None) -> Checked:
             f" {_short(digest)}: it was changed after it was made"
         )
     notes: list[str] = []
-    same = _version(pack) == __version__
+    version = _part(pack, "made").get("findnemo")
+    same = version == __version__
     if is_page and same and text != _page(pack):
         differences.append("page: it shows something else than the data in it say")
     if not same:
         notes.append(
-            f"made by findnemo {_version(pack)!r:.40}, this is {__version__}: figures"
+            f"made by findnemo {version!r:.40}, this is {__version__}: figures"
             f"{' and page' if is_page else ''} cannot be made again to compare"
         )
     if run is not None:
@@ -145,9 +146,10 @@ def _no_pack(file: Path, why: str) -> InputError:
 # comparing ----------------------------------------------------------------------------------------
 
 
-def _version(pack: Mapping[str, Any]) -> Any:
-    made = pack.get("made")
-    return made.get("findnemo") if isinstance(made, dict) else None
+def _part(pack: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An object in a pack of unknown origin; empty if there is none of that name."""
+    value = pack.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _page(pack: Mapping[str, Any]) -> str | None:
@@ -164,9 +166,7 @@ def _against(pack: Mapping[str, Any], run: Run, same: bool) -> Iterator[str]:
     """How a run differs from a pack: hashes first, then figures, if the `same` findnemo made
     them.
     """
-    said = pack.get("hashes")
-    said = said if isinstance(said, dict) else {}
-    now = hashes(run)
+    said, now = _part(pack, "hashes"), hashes(run)
     changed = [name for name in {**now, **said} if said.get(name) != now.get(name)]
     for name in changed:
         yield (
@@ -191,15 +191,12 @@ def _against(pack: Mapping[str, Any], run: Run, same: bool) -> Iterator[str]:
 
 def _declared(pack: Mapping[str, Any]) -> dict[str, Any]:
     """What the maker of a pack declared, none of which comes from the run."""
-    said = {
-        name: value if isinstance(value := pack.get(name), dict) else {}
-        for name in ("made", "release", "captions")
-    }
+    made = _part(pack, "made")
     return {
-        "release": said["release"].get("declared"),
-        "by": said["made"].get("by"),
-        "on": said["made"].get("on"),
-        "captions": said["captions"].get("texts") is True,
+        "release": _part(pack, "release").get("declared"),
+        "by": made.get("by"),
+        "on": made.get("on"),
+        "captions": _part(pack, "captions").get("texts") is True,
     }
 
 
