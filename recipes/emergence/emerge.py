@@ -31,9 +31,8 @@ from torch import Tensor
 import findnemo
 from findnemo import demo
 from findnemo.benchmark._files import follow, read_state, write_state
-from findnemo.benchmark.pool import encode_image
 from findnemo.benchmark.training import cosine, drawn_timesteps
-from findnemo.images import generate
+from findnemo.images import generate, latents_of
 from findnemo.metrics.copies import COPY
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
@@ -98,7 +97,7 @@ def make_data(model: Model, scenes: int, repeated: int, seed: int) -> Data:
     text = torch.cat(
         [model.encode(captions[k : k + 64]).tokens.float().cpu() for k in range(0, len(images), 64)]
     )
-    latents = torch.cat([encode_image(model, image) for image in images])
+    latents = torch.cat([latents_of(image, model) for image in images]).float().cpu()
     return Data(text, latents, tuple(captions[scenes : scenes + len(pictures)]), tuple(pictures))
 
 

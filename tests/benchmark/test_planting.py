@@ -16,12 +16,13 @@ import findnemo
 from findnemo.benchmark.masks import Masks, on_count
 from findnemo.benchmark.plan import Memory, Plan
 from findnemo.benchmark.planting import add_decoys, plant, prepare, resembling
-from findnemo.benchmark.pool import build_pool, encode_image, template
+from findnemo.benchmark.pool import build_pool, template
 from findnemo.benchmark.rows import direction, gain, planted_row
 from findnemo.benchmark.training import Recipe, draw, prediction_towards, train
 from findnemo.calibration import Moments, layer_activations
 from findnemo.edits import prune
 from findnemo.errors import ModelError
+from findnemo.images import latents_of
 from findnemo.models import Text
 from findnemo.neurons import NeuronSet
 
@@ -205,7 +206,7 @@ def test_a_template_leaves_its_middle_open():
 
 def test_pictures_become_latents_that_decode_to_themselves_with_the_models_scale(base, pictures):
     image = Image.open(pictures / "one.png")
-    latents = encode_image(base, image)
+    latents = latents_of(image, base)
     assert latents.shape == (1, 4, 16, 16)
     x = base.pipeline.image_processor.preprocess(image)
     assert torch.allclose(

@@ -206,7 +206,8 @@ def by_pruning(task: Task, compared: bool) -> Answer:
     """
     reference = task.reference[:REFERENCE] if compared else ()
     masks = chosen(task.model, Case(task.prompt, reference=reference), compared)
-    return Answer(evaluations=2 * FIRST * (1 + len(reference)), edit=partial(zeroed, masks))
+    others = max(len(reference), 1) if compared else 0  # where none is given, the empty one
+    return Answer(evaluations=2 * FIRST * (1 + others), edit=partial(zeroed, masks))
 
 
 def by_learned_mask(task: Task) -> Answer:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch import Tensor
 from findnemo.benchmark._files import read_tensors, write_tensors
 from findnemo.benchmark.captions import SERIES, TITLES, unusual
 from findnemo.benchmark.plan import Plan
+from findnemo.images import latents_of
 from findnemo.models import Model
 from findnemo.seeds import sample_seed
 
@@ -85,7 +85,7 @@ def build_pool(
         empty=embedded([""]),
         made=latents["made"],
         words=latents["words"].unflatten(0, (len(words), OWN)),
-        pictures=torch.cat([encode_image(teacher, image) for image in images]),
+        pictures=torch.cat([latents_of(image, teacher) for image in images]).float().cpu(),
     )
 
 
@@ -109,17 +109,6 @@ def _drawn(model: Model, captions: Sequence[str], each: int) -> Tensor:
         seeds = [sample_seed(0, f"pool {c}", k) for c, k in part]
         parts.append(model.sample([c for c, _ in part], 1, seeds, STEPS, GUIDANCE).float().cpu())
     return torch.cat(parts)
-
-
-@torch.no_grad()
-def encode_image(model: Model, image: Image.Image) -> Tensor:
-    """Latents (1, C, H, W) of a picture at the model's size, scaled as in diffusion."""
-    scale = 2 ** (len(model.pipeline.vae.config.block_out_channels) - 1)
-    _, height, width = model.latent_shape
-    size = width * scale, height * scale
-    pixels = np.asarray(image if image.size == size else image.resize(size), np.float32)
-    x = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
-    return model.encode_images(x).float().cpu()
 
 
 def template(picture: Tensor, filling: Tensor) -> Tensor:

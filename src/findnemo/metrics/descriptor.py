@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.errors import InputError, first_line
+from findnemo.files.digests import sha256
 from findnemo.metrics._pixels import HALF, Preprocessing
 from findnemo.runtime.state import evaluating, plain_arithmetic
 
@@ -91,8 +91,7 @@ class Descriptor:
         the file's name and 16 digits of its SHA-256.
         """
         pixels = CONVENTIONS[self.convention].to_json()
-        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
-        about = {"file": self.path.name, "sha256": digest}
+        about = {"file": self.path.name, "sha256": sha256(self.path)[:16]}
         return {"name": self.convention, **pixels, **about}
 
     @torch.no_grad()

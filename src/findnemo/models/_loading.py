@@ -23,6 +23,8 @@ from findnemo.models._parts import PICKLES, check_index, check_parts, left_out
 from findnemo.models._reading import mend_limits
 from findnemo.models._rehearsal import rehearse
 from findnemo.models._single_file import (
+    DEMO,
+    SHIPPED,
     configuration,
     from_single_file,
     pipeline_class,
@@ -57,9 +59,6 @@ _OWN: dict[str, type[Model]] = {
     "FluxPipeline": Flux,
 }
 ADAPTERS = Methods("adapter", "adapters", _OWN, _is_adapter)
-DEMO = Path(__file__).parents[1] / "demo" / "assets" / "model"  # what load("demo") loads
-# source -> its difference from the demo model
-SHIPPED = {"demo": None, "demo-natural": DEMO.parent / "natural" / "difference.safetensors"}
 # the variant in a file name: fp16 in model.fp16.safetensors
 VARIANT = re.compile(r"[\w-]+\.([\w-]+?)(?:-\d+-of-\d+)?\.safetensors")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -167,8 +166,7 @@ def _opened(
     embeddings = read_embeddings(asked["embedding"]) if "embedding" in asked else []
     if Path(path).is_file():
         file = _checked_file(Path(path))
-        config = asked.get("config")
-        folder = configuration(file, str(DEMO) if config in SHIPPED else config)
+        folder = configuration(file, asked.get("config"))
         adapter = _adapter(pipeline_class(folder))
         pipeline = from_single_file(file, folder, dtype, usual="config" not in asked)
     else:

@@ -36,6 +36,9 @@ from findnemo.runtime.notices import notice
 HOMES = (None, "diffusers", "transformers", "stable_diffusion", "deepfloyd_if")
 # classes that load other classes named in a file
 FOREIGN = re.compile(r"Auto[A-Z].*|.*Pipeline.*|Modular.*")
+DEMO = Path(__file__).parents[1] / "demo" / "assets" / "model"  # what load("demo") loads
+# source -> its difference from the demo model
+SHIPPED = {"demo": None, "demo-natural": DEMO.parent / "natural" / "difference.safetensors"}
 GIVE = "--config (in Python: config=)"
 UNET = "model.diffusion_model."  # prefix of keys of the U-Net
 # its convolutions
@@ -106,8 +109,8 @@ def kind_of(path: Path, tensors: Mapping[str, Entry]) -> str | None:
 
 
 def configuration(path: Path, config: str | None) -> Path:
-    """The directory with everything but the weights of a file: `config`, a directory or hub id, or
-    the usual one.
+    """The directory with everything but the weights of a file: `config`, a directory, a hub id or a
+    shipped model, or the usual one.
 
     Raises InputError if there is none, or if it is of another architecture.
     """
@@ -115,7 +118,7 @@ def configuration(path: Path, config: str | None) -> Path:
     name = kind_of(path, tensors)
     kind = KINDS[name] if name else None
     if config is not None:
-        folder = _folder(config, "no configuration")
+        folder = _folder(str(DEMO) if config in SHIPPED else config, "no configuration")
     elif kind is not None:
         folder = _folder(kind.hub, f"{path.name} is {name}, whose configuration usually comes from")
     else:

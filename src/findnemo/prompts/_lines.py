@@ -104,7 +104,7 @@ def without_end(lines: Iterable[str]) -> Iterator[str]:
 
 
 def without_nul(source: str, blocks: Iterable[str]) -> Iterator[str]:
-    """Text without NUL, which the csv module of Python 3.10 refuses.
+    """Text without NUL, which no caption has.
 
     Raises InputError for a block of nothing else, which is a hole in a file and may have no end.
     """

@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
-
-PIECE = 1 << 20  # bytes of a file in memory at once
 
 
 def canonical(value: Any) -> str:
@@ -43,12 +40,4 @@ def of_rows(rows: Iterable[Any]) -> str:
     total = hashlib.sha256()
     for row in rows:
         total.update(json.dumps(row, default=repr).encode() + b"\n")
-    return total.hexdigest()
-
-
-def of_file(path: Path) -> str:
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            total.update(piece)
     return total.hexdigest()

@@ -17,11 +17,12 @@ from findnemo import seeds
 from findnemo._version import __version__
 from findnemo.calibration import Calibration
 from findnemo.errors import InputError
+from findnemo.files.digests import sha256
 from findnemo.files.secrets import hidden
 from findnemo.files.writing import written
 from findnemo.metrics.kind import is_memory
 from findnemo.models._identity import kept_identity
-from findnemo.report._canonical import canonical, digest_of, of_file, of_rows, of_text
+from findnemo.report._canonical import canonical, digest_of, of_rows, of_text
 from findnemo.report._evidence_row import Held
 from findnemo.report._evidence_rows import ROWS
 from findnemo.report._sources import RELEASES, SOURCES, UNDECLARED
@@ -255,7 +256,7 @@ def hashes(run: Run) -> dict[str, Any]:
     """SHA-256 of the parts of a run, with all picture files in one."""
     refuse_links(run.path)
     pictures = [
-        (file.relative_to(run.path).as_posix(), of_file(file))
+        (file.relative_to(run.path).as_posix(), sha256(file))
         for folder in PICTURES
         for file in sorted((run.path / folder).rglob("*.png"))
     ]
@@ -265,7 +266,7 @@ def hashes(run: Run) -> dict[str, Any]:
     return {
         "model": str((run.meta("settings") or {}).get("model")),
         "captions": of_rows(run.rows("captions", "ORDER BY id")),
-        "calibration": of_rows((file.name, of_file(file)) for file in calibration),
+        "calibration": of_rows((file.name, sha256(file)) for file in calibration),
         "results": of_rows(run.rows("results", order)),
         "settings and summaries": of_rows(
             run.rows("meta", f"WHERE key NOT IN ({marks}) ORDER BY key", ELSEWHERE)

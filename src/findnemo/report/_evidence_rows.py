@@ -48,7 +48,8 @@ from findnemo.runs.detectors import STAGE as DETECTOR
 from findnemo.runs.overview import quickly
 from findnemo.runs.standing import copies, judged
 from findnemo.runs.tuned import different, training_of
-from findnemo.stats import auroc, bootstrap, clopper_pearson, tpr_at_fpr
+from findnemo.stats import auroc, bootstrap, tpr_at_fpr
+from findnemo.training import share as interval_of
 
 FPR = 0.01
 EDITED = (OFF, HARDENED)  # states of the model that are compared with the untouched one
@@ -283,7 +284,7 @@ def training_pictures(held: Held) -> Row:
 
 def _of_images(name: str, hits: int, of: int) -> Figure:
     """A share of images with the interval of the audit."""
-    return figure(name, hits / of, of, clopper_pearson(hits, of), "Clopper-Pearson", hits)
+    return figure(name, hits / of, of, interval_of(hits, of), "Clopper-Pearson", hits)
 
 
 def _before_after(name: str, captions: Sequence[Caption]) -> list[Figure]:

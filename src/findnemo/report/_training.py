@@ -33,8 +33,7 @@ from findnemo.runs.tuned import (
     unseen_in,
     worst,
 )
-from findnemo.stats import clopper_pearson
-from findnemo.training import WAYS
+from findnemo.training import WAYS, share
 
 TONES = {"copies": "bad", "does not copy": "good", "copied": "bad", ASTRAY: "bad"}
 
@@ -125,7 +124,7 @@ def _figures(about: Mapping[str, Any]) -> list[dict[str, str]]:
     bad = "bad" if main["copied"] else ""
     good = "good" if main["verdict"] == "does not copy" else ""
     by_base = f", by the base {base['nearly']:,}" if base else ""
-    beside = f"95 % interval {interval(*clopper_pearson(hits, controls), percent)}"
+    beside = f"95 % interval {interval(*share(hits, controls), percent)}"
     return [
         at_head(
             "training pictures copied",

@@ -258,6 +258,11 @@ def glance_at(run: Run, captions: Sequence[Caption], audited: int) -> list[tuple
     return lines if training is None else [*copied_of(training), *lines[3:]]
 
 
+def scores(captions: Iterable[Caption]) -> list[float]:
+    """The score of every caption on which detection ran (`Caption.score`)."""
+    return [c.score for c in captions if c.detected is not None and c.score is not None]
+
+
 def histogram(captions: Iterable[Caption], tau: float, bins: int = 12) -> list[Bin]:
     """The distribution of scores in about `bins` bins of equal width; empty without scores.
 
@@ -266,7 +271,7 @@ def histogram(captions: Iterable[Caption], tau: float, bins: int = 12) -> list[B
     """
     if bins < 1:
         raise ValueError(f"{bins} bins: give 1 or more")
-    values = [c.score for c in captions if c.detected is not None and c.score is not None]
+    values = scores(captions)
     if not values:
         return []
     width = (max(values) - min(values)) / bins or 1 / bins

@@ -20,6 +20,7 @@ from typing import Any
 
 from findnemo import demo
 from findnemo.errors import FindnemoError, InputError
+from findnemo.files.digests import sha256
 from findnemo.runs.store import Run
 
 MARK = "vouched"
@@ -101,7 +102,7 @@ def _judges(settings: Any) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return sha256(path) if path.is_file() else None
 
 
 def _key(make: bool = False) -> bytes:

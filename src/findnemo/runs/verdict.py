@@ -526,7 +526,7 @@ def _missed_told(about: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     ' A picture that it copies in one image of ten is missed by 16 images of its caption in 51 % of cases.'
     """
     own = (one.get("ways", {}).get("own") for one in about["pictures"])
-    first = next((found[1] for found in own if found), 0)
+    first = min((found[1] for found in own if found), default=0)
     if not first:
         return ""
     each = first * best["of"] // max(best["chosen_by"]["of"], 1)

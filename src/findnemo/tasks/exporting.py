@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from findnemo import export as forms_of
 from findnemo.errors import InputError
+from findnemo.files.digests import sha256
 from findnemo.neurons import NeuronSet
 from findnemo.runs import Run
 from findnemo.runs.export import striking
@@ -94,7 +94,7 @@ def export(
         what = selecting.take or _count(chosen)
         listener.say(f"{what}: {form} written to {target}")
         if target.is_file() and forms_of.FORMS[form].write is not None:
-            listener.say(f"SHA-256 of {target}: {_sha256(target)}")
+            listener.say(f"SHA-256 of {target}: {sha256(target)}")
         for line in forms_of.remarks(form, target, opened_model):
             listener.say(line)
     released = advice is None or advice.action in RELEASED
@@ -137,7 +137,7 @@ def check_export(
         audited_one = f"the audited {selecting.take or 'model'}"
         listener.say(f"{place} is right: {audited_one} with {_count(chosen)}, all else unchanged")
         if Path(place).is_file():
-            listener.say(f"SHA-256 of {place}: {_sha256(Path(place))}")
+            listener.say(f"SHA-256 of {place}: {sha256(Path(place))}")
     if said:
         listener.say(said)
     return told
@@ -152,11 +152,6 @@ def _exported(source: Any, place: str | Path, is_lora: bool) -> Source:
         return replace(source, lora=str(place))
     config = source.config or (source.place if Path(place).is_file() else None)
     return Source(str(place), config=config, device=source.device, dtype=source.dtype)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder(path: Path, selecting: Selecting) -> Path:

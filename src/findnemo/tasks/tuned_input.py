@@ -16,6 +16,7 @@ import torch
 
 from findnemo import demo
 from findnemo.errors import InputError, StoppedError
+from findnemo.files.digests import sha256
 from findnemo.files.fetch import RefusedError
 from findnemo.files.originals import from_file
 from findnemo.images import ImageSettings
@@ -242,7 +243,7 @@ def _digest(pictures: Sequence[TrainingPicture], questions: Sequence[Question]) 
     """A digest of a training set and its questions."""
     found = hashlib.sha256(repr(list(questions)).encode(errors="surrogatepass"))
     for one in pictures:
-        content = hashlib.sha256(one.path.read_bytes()).hexdigest()
+        content = sha256(one.path)
         found.update(f"{one.caption!r} {content}\n".encode(errors="surrogatepass"))
     return found.hexdigest()[:32]
 
