@@ -34,6 +34,7 @@ from findnemo.localization.search import (
     alternatives,
     evidence,
     find,
+    first_guess,
     most_unusual,
 )
 from findnemo.localization.stability import frequency, iou, pairwise_iou
@@ -337,7 +338,7 @@ def _to_the_end(
     )
 
     def trails() -> Iterator[Trail]:
-        guess = most_unusual(seen.z)[:1]
+        guess = first_guess(seen)
         for gentle in GENTLER:
             trail = by_trajectory(copies, widths, price, guess, gentle)
             yield trail

@@ -30,6 +30,7 @@ LEVELS = (0.3, 0.75)
 GRADIENT_SEEDS = 2
 # how far a ranking is followed before the next one is tried
 FEW = 4
+GUESS = 8
 MANY = 32
 UNUSUAL = 100.0  # a z-score above this weighs no more
 SLACK = 1e-4  # rounding between batches of different size
@@ -160,6 +161,26 @@ def find(search: str, seen: Evidence) -> Found:
     if not isinstance(found, Found):
         raise InputError(f"search {search!r} gives {found!r:.60}: a NeuronSet or Found is needed")
     return found
+
+
+def first_guess(seen: Evidence) -> list[Neuron]:
+    """At most eight neurons that hold the memory by one noisy step, the most unusual first.
+
+    They are a 1-minimal set out of the first two rankings of `by_gradient`, tried on the seed that
+    replicates best: what pictures then say decides. Where none suffices, or no seed replicates, it
+    is the most unusual neuron alone.
+    """
+    replication = seen.replication
+    worth = most_unusual(seen.z)
+    if not replication.kept:
+        return worth[:1]
+    gone: Test = partial(replication.gone, level=replication.tau)
+    unusual, sensitive, *_ = _by_sensitivity(replication, seen.z)
+    prefix = _first_prefix([unusual, lambda: sensitive()[:GUESS]], gone)
+    if prefix is None:
+        return worth[:1]
+    neurons = minimize(prefix, gone, worth, partial(replication.needed, level=replication.tau))
+    return [n for n in worth if n in neurons]
 
 
 def most_unusual(z: Values) -> list[Neuron]:

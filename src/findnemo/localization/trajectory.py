@@ -334,7 +334,7 @@ def by_trajectory(
     power `gentle`. `guess`: what is tried first. No prefix that was tried before the last one was
     enough. By quick steps the last block is cut to what is needed, by bisection.
     """
-    order = list(guess[:1])
+    order = list(guess)
     most = max(1, sum(widths.values()) // MOST)
     began = len(copies.tried)
     asked = bool(order or copies.off)
