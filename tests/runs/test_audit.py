@@ -552,11 +552,11 @@ def test_a_method_that_gives_nan_is_marked_and_the_others_are_compared(
     made = module.made
     one = []
 
-    def spoilt(tools, caption, context):
+    def spoilt(tools, caption):
         if not one:
             one.append(caption.text)
             raise NumericalError("the finished latents hold NaN or infinity")
-        return made(tools, caption, context)
+        return made(tools, caption)
 
     monkeypatch.setattr(module, "made", spoilt)
     with start(tmp_path / "run", model, calibration, PLAN) as run:

@@ -142,11 +142,11 @@ def show_caption(
     from findnemo.report.sentences import of_caption
     from findnemo.runs._tried import verdicts
     from findnemo.runs.overview import value_layers
-    from findnemo.runs.standing import folder_of, meaning, said, standing
+    from findnemo.runs.standing import folder_of
     from findnemo.runs.why import why
 
     kind = f", type {plain(caption.type)}" if caption.type else ""
-    tell(f"{coloured(standing(caption), said(caption))}: {meaning(caption)}")
+    tell(verdict_of(caption))
     stdout.print(f"[bold]{plain(caption.text)}[/]  row {caption.row}{kind}")
     for line in (why(caption), work_of(caption, q)):
         if line:
@@ -170,6 +170,13 @@ def show_caption(
 def _show_rows(table: Table) -> None:
     if table.row_count:
         stdout.print(table)
+
+
+def verdict_of(caption: Caption) -> str:
+    """The standing of a caption, and its meaning."""
+    from findnemo.runs.standing import meaning, said, standing
+
+    return f"{coloured(standing(caption), said(caption))}: {meaning(caption)}"
 
 
 def work_of(caption: Caption, q: float | None = None) -> str:
