@@ -268,6 +268,17 @@ def test_a_checkpoint_of_a_single_file_has_its_dtypes(tmp_path):
     same(weights(clean), zeroed(weights(tmp_path / "wanted"), neurons))
 
 
+def test_a_single_file_that_was_read_with_the_demos_configuration_is_read_again_with_it(tmp_path):
+    demo = findnemo.load("demo")
+    file = tmp_path / "model.safetensors"
+    save(original_tensors(demo.pipeline), file, {"format": "pt"})
+    model = findnemo.load(file, dtype="bfloat16", config="demo")
+    neurons = NeuronSet({next(iter(model.value_layers)): [1, 5]})
+    clean = write("checkpoint", chosen_of(tmp_path, model, neurons), tmp_path / "clean", model)
+    demo.pipeline.save_pretrained(tmp_path / "wanted")
+    same(weights(clean), zeroed(weights(tmp_path / "wanted"), neurons))
+
+
 @pytest.mark.first(1)
 def test_channels_last_changes_no_value(narrow, tmp_path):
     folder, _, _, neurons = narrow

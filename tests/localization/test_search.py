@@ -14,7 +14,13 @@ import findnemo
 from findnemo import Model, NeuronSet, activations
 from findnemo.localization import Evidence, Found
 from findnemo.localization.replication import Replication
-from findnemo.localization.search import alternatives, by_gradient, ranked
+from findnemo.localization.search import (
+    alternatives,
+    by_gradient,
+    first_guess,
+    most_unusual,
+    ranked,
+)
 from findnemo.neurons import EMPTY
 from findnemo.passes import Probe
 from findnemo.scores import ssim
@@ -180,3 +186,39 @@ def test_there_are_three_alternatives_at_most_and_none_where_nothing_is_left():
 def test_no_alternative_is_begun_after_much_effort(monkeypatch):
     monkeypatch.setattr("findnemo.localization.search.EFFORT", 0)
     assert others([{neuron} for neuron in NEURONS], {NEURONS[0]}) == []
+
+
+# a first guess ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tau", "size"), [(0.9, 1), (0.4, 2), (0.3, 3), (0.2, None)])
+def test_a_first_guess_holds_one_seed_and_is_minimal_or_the_most_unusual_neuron(model, tau, size):
+    replication = Replication(Probe(model, PROMPT, samples=range(3), reuse=True), tau=-1.0)
+    replication.tau = tau
+    absolute = activations(model, PROMPT)
+    z = findnemo.calibrate(model, HOLDOUT, settings=findnemo.Settings(samples=2)).z_scores(absolute)
+    guess = first_guess(Evidence(replication, absolute, z))
+    seed = replication.kept[0]
+
+    def one_seed(neurons):
+        probe = Probe(model, PROMPT)
+        return float(ssim(probe.deltas(keep=[seed]), probe.deltas(neurons, keep=[seed])))
+
+    off = NeuronSet.of(guess)
+    if size is None:  # no set of at most eight is enough
+        assert one_seed(off) > tau
+        assert guess == most_unusual(z)[:1]
+        return
+    assert one_seed(off) <= tau
+    assert len(guess) == size
+    places = [most_unusual(z).index(neuron) for neuron in guess]
+    assert places == sorted(places)
+    for neuron in guess:
+        assert one_seed(off - NeuronSet.of([neuron])) > tau
+
+
+def test_without_a_seed_that_replicates_the_guess_is_the_most_unusual_neuron(model):
+    replication = Replication(Probe(model, PROMPT, samples=range(3), reuse=True), tau=1.1)
+    absolute = activations(model, PROMPT)
+    z = findnemo.calibrate(model, HOLDOUT, settings=findnemo.Settings(samples=2)).z_scores(absolute)
+    assert first_guess(Evidence(replication, absolute, z)) == most_unusual(z)[:1]

@@ -349,3 +349,13 @@ def test_the_last_block_is_cut_to_what_is_needed(needed, quick, found, tried):
     assert trail.gone
     assert trail.neurons == NeuronSet({"a": range(found)})
     assert [count for count, _ in trail.tried] == tried
+
+
+def test_a_guess_is_tried_as_a_whole_and_the_search_goes_on_from_it():
+    guess = [("a", 7), ("a", 3), ("a", 399)]
+    enough = by_trajectory(Needing(3), {"a": 400}, lambda: 1 / 0, guess)  # prices are not asked
+    assert enough.order == tuple(guess)
+    assert enough.tried == ((3, 0.1),)
+    more = by_trajectory(Needing(5), {"a": 400}, lambda: {"a": torch.ones(400)}, guess)
+    assert more.order == (*guess, ("a", 0), ("a", 1), ("a", 2))
+    assert more.gone

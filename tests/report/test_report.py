@@ -467,6 +467,13 @@ def test_a_fine_tune_is_advised_by_its_copies(tmp_path):
     assert copied < page.text.index("The one memory found is gone")
 
 
+def test_a_fine_tune_without_controls_has_a_page(tmp_path):
+    (lora,) = TRAINING["variants"]
+    known = TRAINING | {"variants": [lora | {"controls": [0, 0]}]}
+    page = page_of(make_run(tmp_path / "run", [under("a")], training=known))
+    assert "no controls" in page.text
+
+
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_a_fine_tune_has_a_page_whatever_its_verdict(verdict, tmp_path, capsys):
     from findnemo.cli._show import show_training

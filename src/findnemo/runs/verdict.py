@@ -518,11 +518,11 @@ def _may_do(about: Mapping[str, Any], best: Mapping[str, Any]) -> str:
 
 
 def _missed_told(about: Mapping[str, Any], best: Mapping[str, Any]) -> str:
-    """How often as many further images of a caption miss a picture that is copied now and then: a
-    single copy is no proof.
+    """How often as many further images as the least of any caption miss a picture that is copied now
+    and then: a single copy is no proof.
 
     >>> row = {"name": "a", "of": 384, "chosen_by": {"of": 96}}
-    >>> _missed_told({"pictures": [{"ways": {"own": [0, 4], "trigger": [0, 16]}}]}, row)
+    >>> _missed_told({"pictures": [{"ways": {"own": [0, 8]}}, {"ways": {"own": [0, 4]}}]}, row)
     ' A picture that it copies in one image of ten is missed by 16 images of its caption in 51 % of cases.'
     """
     own = (one.get("ways", {}).get("own") for one in about["pictures"])
