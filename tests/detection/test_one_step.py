@@ -1,4 +1,4 @@
-"""One-step extraction against diffusers' Heun sampler, edges against scipy."""
+"""One-step extraction against diffusers' Heun sampler, edges and masks against scipy."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from findnemo.detection.one_step import (
     extracted,
     one_step,
     one_step_images,
+    template_mask,
 )
 from findnemo.errors import InputError, ModelError
 
@@ -76,9 +77,9 @@ def test_the_pictures_are_one_for_each_seed(tiny):
     assert not np.array_equal(*map(np.asarray, pictures))
 
 
-def noisy(seed: int) -> Image.Image:
+def noisy(seed: int, size: tuple[int, int] = (256, 256)) -> Image.Image:
     rng = np.random.default_rng(seed)
-    smooth = ndimage.gaussian_filter(rng.random((256, 256, 3)), (1.5, 1.5, 0))
+    smooth = ndimage.gaussian_filter(rng.random((size[1], size[0], 3)), (1.5, 1.5, 0))
     return Image.fromarray((255 * (smooth - smooth.min()) / np.ptp(smooth)).astype(np.uint8))
 
 
@@ -106,3 +107,19 @@ def test_an_edge_counts_where_more_than_half_of_the_seeds_have_it():
     assert edge_consistency([one, one, other, other]) == 0  # half is not more than half
     with pytest.raises(InputError, match="no images"):
         edge_consistency([])
+
+
+def test_the_template_mask_is_scipys_erosion_and_dilation():
+    image = noisy(1, (60, 48))
+    other = noisy(1, (60, 48)).copy()
+    other.paste((0, 0, 0), (20, 15, 40, 30))
+    for x, y in ((5, 5), (50, 40), (0, 47)):
+        other.putpixel((x, y), (255, 255, 255))
+    agree = (abs(np.asarray(image, float) - np.asarray(other, float)) / 255).sum(2) < 0.03
+    expected = ndimage.binary_dilation(
+        ndimage.binary_erosion(agree, np.ones((3, 3))), np.ones((6, 6))
+    )
+    assert np.array_equal(template_mask(image, other).numpy(), expected)
+    assert 0 < expected.mean() < 1
+    with pytest.raises(InputError, match="resize one"):
+        template_mask(image, noisy(2))

@@ -27,6 +27,11 @@ SIZE = 256
 EDGE = 1.5
 # 1, 2, 1 with the outer channels repeated
 CHANNELS = torch.tensor([[3.0, 1, 0], [1, 2, 1], [0, 1, 3]])
+# summed absolute difference of RGB in [0, 1]
+AGREE = 0.03
+# pixels
+ERODE = 3
+DILATE = 6
 
 
 def one_step(
@@ -157,6 +162,38 @@ def edge_map(pixels: Tensor) -> Tensor:
     padded = F.pad(mixed.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")
     magnitude = F.conv2d(padded, kernels).norm(dim=1).unflatten(0, pixels.shape[:2])
     return magnitude.sum(1) > EDGE
+
+
+def template_mask(image: Image.Image, other: Image.Image) -> Tensor:
+    """Where two near-duplicates agree, which is what a template fixes: (H, W) of bool, True for the
+    template.
+
+    The summed absolute difference of RGB in [0, 1] is under .03. The mask is eroded 3 x 3 to remove
+    single pixels, and dilated 6 x 6 to close holes. Raises InputError for images of different
+    sizes. Source: Webster 2023, section 5 (template verbatims).
+    """
+    if image.size != other.size:
+        raise InputError(
+            f"near-duplicates of {image.size} and {other.size} pixels cannot be laid over each"
+            " other: resize one"
+        )
+    agree = (_rgb(image) - _rgb(other)).abs().sum(0) < AGREE
+    return _dilate(_erode(agree, ERODE), DILATE)
+
+
+def _dilate(mask: Tensor, size: int) -> Tensor:
+    """True where any pixel of the size x size window is True; an even window reaches further back,
+    up and to the left.
+    """
+    before, after = (size - 1) // 2, size // 2
+    padded = F.pad(mask[None, None].float(), (before, after, before, after))
+    return F.max_pool2d(padded, size, stride=1)[0, 0] > 0
+
+
+def _erode(mask: Tensor, size: int) -> Tensor:
+    """True where every pixel of the window is True; pixels beyond the border are False."""
+    padded = F.pad(mask[None, None].float(), [(size - 1) // 2, size // 2] * 2)
+    return -F.max_pool2d(-padded, size, stride=1)[0, 0] > 0
 
 
 def _rgb(image: Image.Image) -> Tensor:
