@@ -191,13 +191,10 @@ class Calibration:
         from safetensors.torch import save
 
         path = Path(folder)
-        tensors = {f"mean.{n}": t for n, t in self.mean.items()} | {
-            f"std.{n}": t for n, t in self.std.items()
-        }
-        data = save(
-            {n: t.float().contiguous() for n, t in tensors.items()}
-            | {"trajectories": self.trajectories.contiguous()}
-        )
+        tensors = {f"mean.{name}": values.float() for name, values in self.mean.items()}
+        tensors |= {f"std.{name}": values.float() for name, values in self.std.items()}
+        tensors["trajectories"] = self.trajectories
+        data = save({name: values.contiguous() for name, values in tensors.items()})
         about = {
             "format": FORMAT,
             "model": self.model,
@@ -214,11 +211,9 @@ class Calibration:
         }
         with written(path / "calibration.safetensors") as part:
             part.write_bytes(data)
+        about["digest"] = digest_of(about, data)
         with written(path / "calibration.json") as part:
-            part.write_text(
-                json.dumps(about | {"digest": digest_of(about, data)}, indent=1) + "\n",
-                encoding="utf-8",
-            )
+            part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         return path
 
     @classmethod
@@ -249,24 +244,17 @@ class Calibration:
             if about.pop("digest", None) != digest_of(about, data):
                 raise ValueError("it does not fit its digest")
             tensors = load(data)
-            if not (
-                isinstance(about["layers"], list)
-                and all(isinstance(n, str) for n in about["layers"])
-            ):
+            if not are_names(about["layers"]):
                 raise ValueError("its layers cannot be those of a calibration")
-            mean, std = (
-                {n: tensors[f"{part}.{n}"] for n in about["layers"]} for part in ("mean", "std")
-            )
             if not isinstance(ordinary := about.get("ordinary", []), list):
                 raise ValueError("its captions cannot be those of a calibration")
-            settings = Settings.from_json(about["settings"])
             made = cls(
                 about["model"],
                 about["source"],
-                settings,
+                Settings.from_json(about["settings"]),
                 about["tau"],
-                mean,
-                std,
+                {n: tensors[f"mean.{n}"] for n in about["layers"]},
+                {n: tensors[f"std.{n}"] for n in about["layers"]},
                 about["count"],
                 tensors["trajectories"],
                 about["fpr"],
@@ -317,6 +305,11 @@ class Calibration:
             raise ValueError(
                 f"its {wrong[0] if wrong else 'scores'} cannot be those of a calibration"
             )
+
+
+def are_names(layers: object) -> bool:
+    """Whether a parsed JSON value is a list of names of layers."""
+    return isinstance(layers, list) and all(isinstance(name, str) for name in layers)
 
 
 def digest_of(about: Mapping[str, object], data: bytes) -> str:
