@@ -17,9 +17,10 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from pydantic import ConfigDict
 
-from findnemo.benchmark._files import Neurons, adapter, read_json, write_json
+from findnemo.benchmark._files import Neurons, read_json, write_json
 from findnemo.benchmark.captions import SERIES, TITLES, WORDS, near_duplicates, unusual
 from findnemo.errors import InputError
+from findnemo.files.shapes import adapter
 from findnemo.neurons import EMPTY, NeuronSet
 
 T = TypeVar("T")
