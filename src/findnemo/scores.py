@@ -2,7 +2,8 @@
 maxima.
 
 All similarities take float tensors (N, C, H, W) with values in [0, 1] and compute in float32,
-whatever the dtype.
+whatever the dtype. They are written here, since scores are what findnemo is for: torchmetrics'
+differ between its versions, and the released code's scores are those of version 1.3.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from torch import Tensor
 from findnemo import demo
 from findnemo.calibration import Calibration
 from findnemo.edits import deactivate
+from findnemo.files.markdown import markdown_table
 from findnemo.images import generate
 from findnemo.localization import Localization, localize
 from findnemo.metrics import Judges
@@ -329,8 +330,8 @@ def figures_table(figures: Sequence[Figure]) -> Any:
 
 def figures_markdown(figures: Sequence[Figure]) -> str:
     """The figures as a Markdown table, for the model card."""
-    lines = ["| figure | value | goal | n | |", "|---|---:|---|---:|---|"]
-    for f in figures:
-        verdict = "reached" if f.reached else "**missed**"
-        lines.append(f"| {f.name} | {f.value:.3f} | {f.goal} | {f.n} | {verdict} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        (f.name, f"{f.value:.3f}", f.goal, str(f.n), "reached" if f.reached else "**missed**")
+        for f in figures
+    ]
+    return markdown_table(("figure", "value", "goal", "n", ""), rows) + "\n"

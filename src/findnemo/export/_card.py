@@ -343,6 +343,7 @@ def _row(caption: Caption, is_off: bool, off: NeuronSet) -> tuple[str, ...]:
     )
 
 
+# not `markdown_table`: `markdown` has escaped the cells, and more in them than `|`
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

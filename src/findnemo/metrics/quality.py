@@ -1,5 +1,5 @@
 """FID, KID and CLIP-FID as clean-fid computes them (Parmar et al. 2022): correct resizing, unbiased
-statistics.
+statistics. clean-fid itself needs torchvision, and takes folders only; tests compare with it.
 
 An extractor turns PIL images into features (N, D): `Inception` for FID and KID, `ClipFeatures` for
 CLIP-FID (Kynkäänniemi et al. 2023), a copy descriptor, or a function of your own.

@@ -138,7 +138,8 @@ def answered(model: Any, step: Step, task: Task) -> Outcome:
 class Dispatch:
     """The policy: which units go into the next task, and what happens to units whose worker died.
 
-    It knows no clock and no workers.
+    It knows no clock and no workers. It is written here, for Ray restarts a worker that died, and
+    knows nothing of the caption that killed it.
 
     `units`: in the order in which to begin them (longest first, if known); read only as they are
     handed out. `count`: their number, so that the last ones are handed out singly. `ahead`: no unit
