@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
@@ -25,9 +25,7 @@ from findnemo.edits import deactivate
 from findnemo.errors import FindnemoError, InputError, ModelError, StoppedError
 from findnemo.files.originals import picture
 from findnemo.files.secrets import hidden
-from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, generate, png, save_png, sheet
-from findnemo.metrics import Judges
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
@@ -47,11 +45,11 @@ from findnemo.runs._tried import (
     attack_summary,
     attempts_summary,
 )
-from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
+from findnemo.runs.stages import Crew, Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import all_neurons, switched_off
 from findnemo.runs.store import Caption
 from findnemo.runs.wording import count
-from findnemo.runs.work import Answer, Work
+from findnemo.runs.work import Answer, Tools, Work, attempted, done_in, keep
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runtime.memory import named
 
@@ -187,7 +185,8 @@ def try_out(
     off. Results that the run holds are not made again.
     """
     chosen = [t for t in (trials(work) if made is None else made) if t.wanted != NEVER]
-    _answer(work, effort, ATTEMPT, chosen, pool or Serial(work.model), progress, stop)
+    crew = Crew(pool or Serial(work.model), progress, stop)
+    _answer(work, effort, ATTEMPT, chosen, crew)
     bases = work.run.meta("bases")
     work.run.set_meta("attempts", attempts_summary(list(work.run.captions()), bases))
 
@@ -206,21 +205,13 @@ def attack_all(
     saw, and mirrored images of ordinary captions. Results that the run holds are not made again.
     """
     chosen = trials(work) if made is None else made
-    _answer(work, effort, ATTACK, chosen, pool or Serial(work.model), progress, stop)
+    _answer(work, effort, ATTACK, chosen, Crew(pool or Serial(work.model), progress, stop))
     captions = list(work.run.captions())
     _draw_sheets(work, effort, memorized(captions, effort.captions))
     work.run.set_meta("attack", attack_summary(captions, work.run.meta("bases")))
 
 
-def _answer(
-    work: Work,
-    effort: Effort,
-    stage: str,
-    chosen: Sequence[Trial],
-    pool: Pool,
-    progress: Progress,
-    stop: Callable[[], bool],
-) -> None:
+def _answer(work: Work, effort: Effort, stage: str, chosen: Sequence[Trial], crew: Crew) -> None:
     """Do the open trials: those of the run's model in the pool, those of other models in this
     process.
     """
@@ -239,16 +230,15 @@ def _answer(
             _tried,
             stage=stage,
             effort=replace(effort, controls=()),
-            settings=work.plan.image_settings,
-            judges=work.judges,
-            other=(work.model, model) if model is not None else None,
+            untouched=None if model is None else work.model,
             subjects={},
+            **work.tools,
         )
         units = (Unit((_case(work, effort, job),)) for job in mine)
         commit = partial(_commit, work, stage, bases)
-        of_pool = pool if model is None else Serial(work.model)
+        hands = crew if model is None else crew._replace(pool=Serial(model))
         whole = Stage(stage.rstrip(":"), step, units, len(mine), commit, total=len(jobs), done=done)
-        done = run_stage(whole, of_pool, progress, stop)
+        done = run_stage(whole, *hands)
     if done < len(jobs):
         raise StoppedError(f"stopped after {done} of {len(jobs)}")
 
@@ -287,14 +277,16 @@ def _case(work: Work, effort: Effort, job: _Job) -> Case:
 
 
 def _commit(work: Work, stage: str, bases: Mapping[str, str], events: Sequence[Event]) -> int:
-    for event in events:
-        case = event.unit.items[0]
-        found = Answer(NOTHING | {"failed": event.aside}) if event.aside else event.answers[0]
-        write_all({work.run.path / name: content for name, content in found.files.items()})
+    answers = []
+    for case, found, seconds in done_in(events):
         name = stage + case.trial.name
-        basis = {} if "failed" in found.payload else {"basis": bases[name]}
-        work.run.record(case.caption.id, name, basis | found.payload, event.seconds)
-    return len(events)
+        if found.error is not None:
+            # a failure stands on no basis, and is tried again
+            found = Answer(NOTHING | {"failed": hidden(found.error)})
+        else:
+            found = replace(found, payload={"basis": bases[name]} | found.payload)
+        answers.append((case.caption, name, found, seconds))
+    return keep(work.run, answers)
 
 
 def origin(work: Work, identity: str) -> str:
@@ -329,30 +321,27 @@ def _tried(
     items: Sequence[Case],
     stage: str,
     effort: Effort,
-    settings: ImageSettings,
-    judges: Judges,
-    other: tuple[Model, Model] | None,
+    untouched: Model | None,
     subjects: dict[int, Subject],
+    **known: Any,
 ) -> list[Answer]:
     """The step: the result of each trial on a caption.
 
-    `other`: the untouched model and the tried one, if they differ. `subjects`: those of captions
-    that this process has met; they do not depend on who makes them. A failure stands on no basis
-    and is tried again.
+    `untouched`: the model before the edit, if it is not the one that is tried. `subjects`: those of
+    captions that this process has met; they do not depend on who makes them. `known`: `Work.tools`.
     """
-    untouched, tried = other or (model, model)
-    answers = []
-    for case in items:
-        try:
-            with named(tried.device, "a single caption"):
-                caption = case.caption
-                if caption.id not in subjects:
-                    subjects[caption.id] = subject(untouched, caption.text, settings, case.original)
-                do = _attack if stage == ATTACK else _attempts
-                answers.append(do(tried, case, subjects[caption.id], effort, settings, judges))
-        except FindnemoError as problem:  # other results of the caption stay valid
-            answers.append(Answer(NOTHING | {"failed": hidden(str(problem))}))
-    return answers
+    tools = Tools(model, **known)
+
+    def one(case: Case) -> Answer:
+        caption = case.caption
+        if caption.id not in subjects:
+            settings = tools.plan.image_settings
+            giver = untouched or model
+            subjects[caption.id] = subject(giver, caption.text, settings, case.original)
+        do = _attack if stage == ATTACK else _attempts
+        return do(tools, case, subjects[caption.id], effort)
+
+    return [attempted(model, partial(one, case)) for case in items]
 
 
 def failures(captions: Iterable[Caption]) -> list[str]:
@@ -401,17 +390,11 @@ def _switched(model: Model, trial: Trial) -> AbstractContextManager[None]:
     return deactivate(model, trial.neurons) if len(trial.neurons) else nullcontext()
 
 
-def _attempts(
-    model: Model,
-    case: Case,
-    target: Subject,
-    effort: Effort,
-    settings: ImageSettings,
-    judges: Judges,
-) -> Answer:
+def _attempts(tools: Tools, case: Case, target: Subject, effort: Effort) -> Answer:
     """How close the images of every attempt come to the picture, or to what the untouched model
     gives for the caption.
     """
+    model = tools.model
     samples = range(seeds.ATTEMPTS, seeds.ATTEMPTS + effort.images)
     references = [target.picture, *target.others]
     near: dict[str, list[float]] = {}
@@ -420,8 +403,8 @@ def _attempts(
     for name, attempt in ATTEMPTS.items():
         try:
             with _switched(model, case.trial), named(model.device, "a single attempt"):
-                images = attempt(model, target, samples, settings)
-            values = closeness(images, references, judges.descriptor).tolist()
+                images = attempt(model, target, samples, tools.plan.image_settings)
+            values = closeness(images, references, tools.judges.descriptor).tolist()
             near[name] = [round(v, 4) for v in values]
         except (InputError, ModelError) as problem:  # it does not apply to this model or caption
             skipped[name] = str(problem)
@@ -430,14 +413,7 @@ def _attempts(
     return Answer({"known": target.known, "closeness": near, "skipped": skipped, "broken": broken})
 
 
-def _attack(
-    model: Model,
-    case: Case,
-    target: Subject,
-    effort: Effort,
-    settings: ImageSettings,
-    judges: Judges,
-) -> Answer:
+def _attack(tools: Tools, case: Case, target: Subject, effort: Effort) -> Answer:
     """Curves of the attack for the wanted picture, and the first image of each step."""
     wanted = replace(target, picture=WANTED[case.trial.wanted](case, target))
     stem = f"attack/{case.caption.slug}/{_file(case.trial.name)}"
@@ -446,15 +422,15 @@ def _attack(
     def keep(start: str, step: int, images: Sequence[Image.Image]) -> None:
         files[f"{stem}-{start}-{step:04d}.png"] = png(images[0])
 
-    with _switched(model, case.trial):
+    with _switched(tools.model, case.trial):
         curves = attack(
-            model,
+            tools.model,
             wanted,
-            settings,
+            tools.plan.image_settings,
             effort.steps,
             _starts(effort, case.trial.name),
             effort.images,
-            judges.descriptor,
+            tools.judges.descriptor,
             keep,
         )
     return Answer({"known": target.known, "curves": curves}, files)
