@@ -40,7 +40,6 @@ from findnemo.runs.store import (
     checksum,
     kept_settings,
     named,
-    told_of_disk,
 )
 from findnemo.runs.table import Shard
 
@@ -132,13 +131,12 @@ def _database(path: Path, lock: IO[str]) -> tuple[Run, list[Path], list[str]]:
         pass
     kept = _keep(path)
     tables, lost = _salvage(path)
-    with told_of_disk(path):
-        for name in (BACKUP, DATABASE):
-            with written(path / name) as part:
-                _write(part, tables)
-                if name == DATABASE:
-                    for end in ("-wal", "-shm"):  # a log belongs to the database that wrote it
-                        path.joinpath(DATABASE + end).unlink(missing_ok=True)
+    for name in (BACKUP, DATABASE):
+        with written(path / name) as part:
+            _write(part, tables)
+            if name == DATABASE:
+                for end in ("-wal", "-shm"):  # a log belongs to the database that wrote it
+                    path.joinpath(DATABASE + end).unlink(missing_ok=True)
     return Run(path, lock), kept, lost
 
 

@@ -24,7 +24,7 @@ from typing import IO, Any
 from findnemo.errors import DamageError, FindnemoError, InputError, MismatchError, StorageError
 from findnemo.files.html import in_notebook
 from findnemo.files.secrets import hidden
-from findnemo.files.writing import CLOSED, FAILS, FULL, storing, sweep, written
+from findnemo.files.writing import CLOSED, cannot_be_written, storing, sweep, written
 from findnemo.models._identity import EARLIER, PICTURES, kept_identity
 from findnemo.prompts import Prompt
 from findnemo.runs import results as stored
@@ -69,16 +69,6 @@ MODELS = "models.png"  # images of its models side by side
 THUMBNAILS = "training"  # folder with its training pictures, small
 # what may exist before the database
 _BEFORE = {"calibration", ".lock", COPY, VARIANTS, *WATCHED, GRID, MODELS, THUMBNAILS}
-_STORAGE = {  # SQLite's error about a disk -> the reason and the way out
-    "database or disk is full": ("no space left on the device", FULL),
-    "readonly database": ("it is read-only", CLOSED),
-    "unable to open database file": ("no permission", CLOSED),
-    "disk I/O error": ("the disk reports an error, or has no room", FAILS),
-    "database is locked": (
-        "another process holds it",
-        "wait for it, then run the same command again",
-    ),
-}
 # SQLite's errors about the bytes of a file; its other errors are about our statements
 _DAMAGE = (
     *("malformed", "not a database", "unsupported file format", "string or blob too big"),
@@ -465,7 +455,7 @@ class Run:
             return
         self._check_pages()
         self._check_rows()
-        with told_of_disk(self.path), written(self.path / BACKUP) as part:
+        with written(self.path / BACKUP) as part:
             part.touch()
             with closing(sqlite3.connect(part)) as copy:
                 copy.execute("PRAGMA journal_mode=MEMORY")  # no journal file
@@ -653,27 +643,6 @@ def named(table: str, row: Sequence[Any]) -> str:
         "captions": f"caption {row[0]!r:.60}",
         "results": f"the result {row[1]!r:.60} of caption {row[0]!r:.60}",
     }[table]
-
-
-def cannot_be_written(place: Path, error: Exception) -> StorageError | None:
-    """SQLite's error about the disk in plain words; None for another error."""
-    for said, (reason, way_out) in _STORAGE.items():
-        if said.lower() in str(error).lower():
-            return StorageError(f"{place} cannot be written: {reason}; {way_out}")
-    return None
-
-
-@contextmanager
-def told_of_disk(place: Path) -> Iterator[None]:
-    """Raise SQLite's errors about the disk as StorageError naming the directory, the reason and the
-    way out.
-    """
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if (plain := cannot_be_written(place, error)) is None:
-            raise
-        raise plain from error
 
 
 def _connect(file: Path, writes: bool) -> sqlite3.Connection:
