@@ -30,15 +30,6 @@ from findnemo.prompts import Prompt
 from findnemo.runs import results as stored
 from findnemo.runs._lock import acquire
 from findnemo.runs._places import refuse_links
-from findnemo.runs.results import (
-    Audit,
-    Continued,
-    Detected,
-    Detectors,
-    Localized,
-    Together,
-    Verified,
-)
 
 SCHEMA = 2
 COLUMNS = {  # what a checksum covers; it is the last column of each table
@@ -115,19 +106,19 @@ class Caption:
         return self._decoded.get(stage)
 
     @property
-    def detected(self) -> Detected | None:
+    def detected(self) -> stored.Detected | None:
         return self.decoded("detect")
 
     @property
-    def localized(self) -> Localized | None:
+    def localized(self) -> stored.Localized | None:
         return self.decoded("localize")
 
     @property
-    def verified(self) -> Verified | None:
+    def verified(self) -> stored.Verified | None:
         return self.decoded("verify")
 
     @property
-    def together(self) -> Together | None:
+    def together(self) -> stored.Together | None:
         """The verification with the exported neurons of all captions off together, or a glance."""
         if not self.unions:
             return None
@@ -135,7 +126,7 @@ class Caption:
         return next((look for look in looks if look is not None), None)
 
     @property
-    def further(self) -> tuple[Continued, ...]:
+    def further(self) -> tuple[stored.Continued, ...]:
         """What further searches found for it, one for each set that led to the exported one."""
         found = (self.decoded(f"further:{digest}") for digest in self.unions[:-1])
         return tuple(one for one in found if one is not None)
@@ -607,7 +598,7 @@ class Run:
 def settings_of(run: Run, audit: bool = True) -> dict[str, Any]:
     """The settings of an audit, or of any run. Raises InputError naming what is missing."""
     settings: dict[str, Any] = run.meta("settings") or {}
-    stored.decoded(Audit if audit else Detectors, settings, str(run.path / DATABASE))
+    stored.decoded(stored.Audit if audit else stored.Detectors, settings, str(run.path / DATABASE))
     return settings
 
 
