@@ -118,26 +118,21 @@ def compare(
     answered = f"a.status = 'done' AND a.stage IN ({named}) AND {typed}"
     ((done,),) = run.query(f"SELECT COUNT(*) FROM results AS a WHERE {answered}", stages)
     list_open(run, "compare", stages, extra=typed)
-    step = partial(
-        _compared,
-        folder=stage_of.rstrip(":"),
-        reference=tuple(ordinary(run, REFERENCES) or not_memorized(run, REFERENCES)),
-        **work.tools,
-    )
-    units = _units(work, wanted)
-    commit_methods = partial(_commit, run, stage_of)
-    stage = Stage("compare", step, units, count - done, commit_methods, count, done)
+    reference = tuple(ordinary(run, REFERENCES) or not_memorized(run, REFERENCES))
+    step = partial(_compared, reference=reference, **work.tools)
+    units = _units(work, stages)
+    stage = Stage("compare", step, units, count - done, partial(_commit, run), count, done)
     run_stage(stage, *crew)
 
 
-def _commit(run: Run, stage_of: str, events: Sequence[Event]) -> int:
+def _commit(run: Run, events: Sequence[Event]) -> int:
     """Write the pictures and figures of what became known; return the number of methods."""
     answers = []
     for case, found, seconds in done_in(events):
-        each_of = [found] * len(case.methods) if isinstance(found, Answer) else found
+        each_of = [found] * len(case.stages) if isinstance(found, Answer) else found
         answers += [
-            (case.caption, stage_of + name, answer, seconds / len(each_of))
-            for name, answer in zip(case.methods, each_of, strict=True)
+            (case.caption, stage, answer, seconds / len(each_of))
+            for stage, answer in zip(case.stages, each_of, strict=True)
         ]
     return keep(run, answers)
 
@@ -180,39 +175,38 @@ def nemo_of(work: Work | Tools, caption: Caption) -> NeuronSet | None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a worker gets: a caption, the methods to try, its untouched images if known, and its
-    training image.
+    """What a worker gets: a caption, the stages of the methods to try, its untouched images if
+    known, and its training image.
     """
 
     caption: Caption
-    methods: tuple[str, ...]
+    stages: tuple[str, ...]
     before: list[Image.Image] | None
     originals: tuple[Image.Image, ...]
 
 
-def _units(work: Work, wanted: Sequence[str]) -> Iterator[Unit]:
+def _units(work: Work, stages: Sequence[str]) -> Iterator[Unit]:
     """One unit for each method of a caption; one for all its methods if untouched images must be
     made first.
     """
-    stage_of = stage_in(apart(work))
     for (caption,) in groups(work.run):
-        open_ = tuple(n for n in wanted if stage_of + n not in caption.results)
+        open_ = tuple(stage for stage in stages if stage not in caption.results)
         before = kept_images(work, caption)
         originals = work.originals(caption)
-        for part in [(name,) for name in open_] if before is not None else [open_]:
+        for part in [(stage,) for stage in open_] if before is not None else [open_]:
             yield Unit((Comparison(caption, part, before, originals),))
 
 
 def _compared(
-    model: Model, items: Sequence[Comparison], reference: tuple[str, ...], folder: str, **known: Any
+    model: Model, items: Sequence[Comparison], reference: tuple[str, ...], **known: Any
 ) -> list[list[Answer]]:
-    """The step: an answer for every method of every caption; pictures go to `folder` of the run."""
+    """The step: an answer for every method of every caption."""
     answers = []
     for case in items:
         tools = Tools(model, originals={case.caption.id: case.originals}, **known)
         before = made(tools, case.caption) if case.before is None else case.before
-        answer = partial(_answer, tools, case.caption, before, reference, folder)
-        answers.append([attempted(model, partial(answer, name)) for name in case.methods])
+        answer = partial(_answer, tools, case.caption, before, reference)
+        answers.append([attempted(model, partial(answer, stage)) for stage in case.stages])
     return answers
 
 
@@ -221,9 +215,9 @@ def _answer(
     caption: Caption,
     before: list[Image.Image],
     reference: tuple[str, ...],
-    folder: str,
-    name: str,
+    stage: str,
 ) -> Answer:
+    name = stage.partition(":")[2]
     after = before
     more: dict[str, float] = {"evaluations": tools.plan.image_settings.passes}
     if name != NONE:
@@ -243,7 +237,7 @@ def _answer(
         }
     if parsed(name)[0] in SWITCHED:
         more["neurons"] = len(switched_off(tools, caption, parsed(name)[0]))
-    files = {picture_file(f"{folder}:{name}", caption.slug): png(after[0])}
+    files = {picture_file(stage, caption.slug): png(after[0])}
     return Answer(judged(tools, caption, after, before) | more, files)
 
 
