@@ -12,7 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -50,7 +50,7 @@ from findnemo.runs.standing import all_neurons, switched_off
 from findnemo.runs.store import Caption
 from findnemo.runs.wording import count
 from findnemo.runs.work import Answer, Item, Tools, Work, done_in, each, keep
-from findnemo.runs.workers import Event, Pool, Serial, Unit, never
+from findnemo.runs.workers import Event, Pool, Serial, Unit, answer_of, never
 from findnemo.runtime.memory import named
 
 if TYPE_CHECKING:
@@ -479,21 +479,16 @@ def pace(work: Work, stages: Sequence[str], pool: Pool | None = None) -> dict[st
     pool = pool or Serial(work.model)
     prompt = memorized(work.run.captions(), 1)[0].text
     settings = replace(work.plan.image_settings, steps=2)
+    do = partial(_paced, prompt=prompt, settings=settings)
     found: dict[str, float] = {}
-
-    def commit(events: Sequence[Event]) -> int:
-        for event in events:
-            found.update(zip(event.unit.items, event.answers, strict=False))
-        return len(events)
-
-    units = [Unit((stage,)) for stage in stages]
-    step = partial(_paced, prompt=prompt, settings=settings)
-    run_stage(Stage("pace", step, units, len(units), commit, len(units)), pool)
-    return {stage: seconds / pool.size for stage, seconds in found.items() if seconds}
+    for stage in stages:
+        with suppress(FindnemoError):  # the stage itself will report it
+            found[stage] = answer_of(pool, do, stage, "pace") / pool.size
+    return found
 
 
-def _paced(model: Model, items: Sequence[str], prompt: str, settings: ImageSettings) -> list[float]:
-    """The step: seconds for an evaluation of each stage; 0 if it fails."""
+def _paced(model: Model, stage: str, prompt: str, settings: ImageSettings) -> float:
+    """Seconds for an evaluation of a stage."""
 
     def images() -> None:
         generate(model, prompt, (seeds.ATTACK, seeds.ATTACK + 1), settings)
@@ -502,15 +497,9 @@ def _paced(model: Model, items: Sequence[str], prompt: str, settings: ImageSetti
         clean = torch.zeros(1, *model.latent_shape, device=model.device, dtype=model.dtype)
         optimized(model, clean, starting(model, prompt, "caption"), (1,))
 
-    measured = []
-    for stage in items:
-        do = descent if stage == ATTACK else images
-        try:
-            do()
-            began = time.monotonic()
-            with counting(model) as spent:
-                do()
-            measured.append((time.monotonic() - began) / spent.evaluations)
-        except FindnemoError:  # the stage itself will report it
-            measured.append(0.0)
-    return measured
+    do = descent if stage == ATTACK else images
+    do()
+    began = time.monotonic()
+    with counting(model) as spent:
+        do()
+    return (time.monotonic() - began) / spent.evaluations
