@@ -197,7 +197,7 @@ def test_what_is_no_score_and_no_set_of_neurons_is_refused(install, model):
         "def odd(*given): return 3\n",
     )
     with pytest.raises(InputError, match=r"detector 'odd' gives 3: a findnemo\.detection\.Score"):
-        detectors._scored(model, [PROMPT], "odd", findnemo.ImageSettings())
+        detectors._scored(model, PROMPT, "odd", findnemo.ImageSettings())
     with pytest.raises(InputError, match="search 'odd' gives 3: a NeuronSet"):
         find("odd", Evidence(None, {}, {}))
 

@@ -252,7 +252,7 @@ def test_a_run_in_half_precision_is_hardened_in_single_and_given_back_in_half(mo
         run=SimpleNamespace(captions=lambda: []),
         plan=SimpleNamespace(image_settings=ImageSettings(steps=1, guidance=1.0)),
     )
-    monkeypatch.setattr(hardening, "subject_of", lambda work, caption: subject)
+    monkeypatch.setattr(hardening.robustness, "subject_of", lambda work, caption: subject)
     monkeypatch.setattr(hardening, "ordinary_captions", lambda work: (["blue sky"], ["mountains"]))
     seen = []
     caption = SimpleNamespace(id=1, text="the old clock")

@@ -158,11 +158,11 @@ def test_what_carries_a_memory_is_asked_where_no_value_neurons_do(
     caption = Caption(1, "a", 1, None, None, {}, {}, 0.0)
     plan = replace(PLAN, search="trajectory")
     tools = Work(None, model, ordinary, plan).tools
-    (answer,) = MODULE.answers(model, [(caption, ())], "localize", **tools)
+    (answer,) = MODULE.STEPS["localize"](model, [(caption, ())], **tools)
     assert calls == [("a", ("a cat",))] * asked
     assert answer.payload.get("diagnosis") == (said.to_json() if asked else None)
     tools = Work(None, model, replace(calibration, ordinary=()), plan).tools
-    (answer,) = MODULE.answers(model, [(caption, ())], "localize", **tools)
+    (answer,) = MODULE.STEPS["localize"](model, [(caption, ())], **tools)
     assert (answer.error, "diagnosis" in answer.payload) == (
         None,
         False,
@@ -183,7 +183,7 @@ def test_a_memory_out_of_reach_has_prices_and_a_diagnosis(monkeypatch):
         PLAN, search="trajectory", scope="all", image_settings=findnemo.demo.image_settings()
     )
     tools = Work(None, model, calibration, plan).tools
-    (answer,) = MODULE.answers(model, [(caption, ())], "localize", **tools)
+    (answer,) = MODULE.STEPS["localize"](model, [(caption, ())], **tools)
     payload = json.loads(json.dumps(answer.payload))
     assert not payload["reached"]
     assert [count for count, _, _ in payload["points"]] == [1, 2, 4, 8, 9]

@@ -210,7 +210,7 @@ def test_a_fine_tune_that_copies_is_advised_a_lower_strength_and_no_more_images(
     ):
         one = kept | {"sentence": "So it is.", "variants": [MAIN | {"verdict": verdict}]}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("findnemo.runs.verdict.training_of", lambda run, one=one: one)
+            patch.setattr("findnemo.runs.tuned.training_of", lambda run, one=one: one)
             found = advice_of(run, list(run.captions()), place="run")
         (command,) = found.next_commands
         assert shlex.split(command) == ["findnemo", "audit", *begun, *options]
@@ -231,7 +231,7 @@ def test_the_next_command_of_an_audit_with_its_own_number_of_images_keeps_or_rep
     ):
         one = kept | {"sentence": "So it is.", "variants": [MAIN | {"verdict": verdict}]}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("findnemo.runs.verdict.training_of", lambda run, one=one: one)
+            patch.setattr("findnemo.runs.tuned.training_of", lambda run, one=one: one)
             (command,) = advice_of(run, list(run.captions()), place="run").next_commands
         assert shlex.split(command) == [*first, *options]
 
@@ -272,7 +272,7 @@ def test_what_was_tried_in_vain_is_not_advised_again(run, weaker, helps):
     kept["variants"] = [BASE, *weaker, MAIN]
     kept["pictures"] = [{"group": 0, "ways": {"own": [4, 4]}}]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("findnemo.runs.verdict.training_of", lambda run: kept)
+        patch.setattr("findnemo.runs.tuned.training_of", lambda run: kept)
         found = advice_of(run, list(run.captions()), place="run")
     assert helps in found.because
     file = "findnemo export run --to adapter --take 'LoRA x 0.16' --out instead.safetensors"
@@ -294,7 +294,7 @@ def test_checkpoints_that_all_copy_are_advised_lower_strengths_too(run):
         "pictures": [{"group": 0, "ways": {"own": [4, 4]}}],
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("findnemo.runs.verdict.training_of", lambda run: kept)
+        patch.setattr("findnemo.runs.tuned.training_of", lambda run: kept)
         found = advice_of(run, list(run.captions()), place="run")
     assert "a lower strength, a checkpoint before checkpoint-100" in found.because
     weaker = "findnemo audit demo --lora lora --lora-scale 0.4,0.6,0.8,1 --out run"

@@ -1,5 +1,5 @@
 """Files that appear whole or not at all, even after a kill or a power cut; and errors of the disk
-in plain words.
+in plain words, those of SQLite among them.
 
     with written("run/results.csv") as part:
         part.write_text("caption\\n")
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,9 +32,32 @@ REASONS = {
     errno.EPERM: ("no permission", CLOSED),
     errno.EIO: ("the disk reports an error", FAILS),
 }
+SQLITE = {  # SQLite's error about a disk -> the reason and the way out
+    "database or disk is full": ("no space left on the device", FULL),
+    "readonly database": ("it is read-only", CLOSED),
+    "unable to open database file": ("no permission", CLOSED),
+    "disk i/o error": ("the disk reports an error, or has no room", FAILS),
+    "database is locked": (
+        "another process holds it",
+        "wait for it, then run the same command again",
+    ),
+}
 _BESIDE = "(?:-journal|-wal|-shm)?"  # suffixes of SQLite's files next to a database
 _PART = re.compile(rf"^\..+\.part{_BESIDE}$")
 _OWNER = re.compile(rf"\.(\d+)(?:-\d+)?\.part{_BESIDE}$")
+
+
+def cannot_be_written(folder: str | os.PathLike, error: Exception) -> StorageError | None:
+    """An error of the disk in plain words; None for another error."""
+    if isinstance(error, OSError):
+        known = REASONS.get(error.errno or 0)
+    else:
+        said = str(error).lower()
+        known = next((known for words, known in SQLITE.items() if words in said), None)
+    if known is None:
+        return None
+    reason, way_out = known
+    return StorageError(f"{folder} cannot be written: {reason}; {way_out}")
 
 
 @contextmanager
@@ -43,11 +67,10 @@ def storing(folder: str | os.PathLike) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in REASONS:
+    except (OSError, sqlite3.OperationalError) as error:
+        if (plain := cannot_be_written(folder, error)) is None:
             raise
-        reason, way_out = REASONS[error.errno]
-        raise StorageError(f"{folder} cannot be written: {reason}; {way_out}") from error
+        raise plain from error
 
 
 @contextmanager

@@ -29,13 +29,13 @@ from findnemo.localization import (
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
 from findnemo.neurons import EMPTY
-from findnemo.passes import group_size, search_group, side_by_side
+from findnemo.passes import group_size, search_group
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
 from findnemo.runs.changing import change, remove_stale
 from findnemo.runs.discoveries import keep_list
 from findnemo.runs.finished import finish_first
-from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
+from findnemo.runs.stages import Crew, Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import STAGES, all_neurons, neurons_of, treated
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard, asked, enter
@@ -47,14 +47,14 @@ from findnemo.runs.work import (
     Plan,
     Tools,
     Work,
-    attempted,
     commit,
+    each,
     originals_of,
     pictures_of,
     scope_of,
     verify_with,
 )
-from findnemo.runs.workers import Pool, Serial, Unit, answer_of, never
+from findnemo.runs.workers import Pool, Serial, Step, Unit, answer_of, never
 from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.memory import named
 from findnemo.runtime.plugins import packages
@@ -146,7 +146,7 @@ def answer(
         require_same(work.run, work.model, pictures=stage == "verify" and bool(work.plan.images))
         if stage == "localize":
             work = replace(work, plan=replace(work.plan, scope=scope_of(work, pool, progress)))
-        _answer_stage(work, stage, pool, progress, stop)
+        _answer_stage(work, stage, Crew(pool, progress, stop))
         if stage == "detect":
             keep_list(work.run)
         if stop():
@@ -160,9 +160,7 @@ def answer(
     return True
 
 
-def _answer_stage(
-    work: Work, stage: str, pool: Pool, progress: Progress, stop: Callable[[], bool]
-) -> None:
+def _answer_stage(work: Work, stage: str, crew: Crew) -> None:
     block = group_size(work.model)  # no shard divides a group
     size, within = (block, None) if stage == "detect" else (search_group(work.model), block)
     captions, count = list_open(work.run, stage, size=size, within=within)
@@ -170,30 +168,22 @@ def _answer_stage(
         Unit(tuple((c, originals_of(work, stage, c)) for c in group))
         for group in groups(work.run, size)
     )
-    step = partial(answers, stage=stage, **work.tools)
+    step = partial(STEPS[stage], **work.tools)
     write = partial(commit, work.run, stage)
-    run_stage(Stage(stage, step, units, count, write, captions), pool, progress, stop)
+    run_stage(Stage(stage, step, units, count, write, captions), *crew)
 
 
-def answers(model: Model, items: Sequence[Item], stage: str, **known: Any) -> list[Answer]:
-    """Answer a stage for captions that share passes: the step of a worker.
-
-    Each item is a caption with its training images, as far as they are known. `known`: `Work.tools`.
-    """
-    originals = {caption.id: images for caption, images in items}
-    tools = Tools(model, originals=originals, **known)
+def _detect(model: Model, items: Sequence[Item], **known: Any) -> list[Answer]:
+    """The step of a worker: detect captions that share passes. `known`: `Work.tools`."""
+    tools = Tools(model, **known)
+    plan = tools.plan
+    texts = [caption.text for caption, _ in items]
+    all_seeds = plan.fdr is not None
     try:
         with named(model.device, "a single caption"):
-            return _STEPS[stage](tools, [caption for caption, _ in items])
+            found = detect_many(model, texts, tools.calibration, all_seeds, plan.miss)
     except FindnemoError as problem:  # fails the whole group, such as a device out of memory
         return [Answer(error=str(problem))] * len(items)
-
-
-def _detect(tools: Tools, group: Sequence[Caption]) -> list[Answer]:
-    plan = tools.plan
-    texts = [caption.text for caption in group]
-    all_seeds = plan.fdr is not None
-    found = detect_many(tools.model, texts, tools.calibration, all_seeds, plan.miss)
     return [
         Answer(one.to_json() | _seen(plan, text))
         if isinstance(one, Detection)
@@ -240,18 +230,10 @@ def verified(tools: Tools, caption: Caption, made: Look | None = None) -> Answer
     return Answer(result.values, pictures_of(caption, result, len(neurons), original))
 
 
-def _sharing(
-    one: Callable[[Tools, Caption], Answer], tools: Tools, group: Sequence[Caption]
-) -> list[Answer]:
-    """Answers for the captions of a group, computed in shared passes."""
-    steps = [partial(attempted, tools.model, partial(one, tools, caption)) for caption in group]
-    return side_by_side(tools.model, steps)
-
-
-_STEPS: dict[str, Callable[[Tools, Sequence[Caption]], list[Answer]]] = {
+STEPS: dict[str, Step] = {  # stage -> the step of a worker
     "detect": _detect,
-    "localize": partial(_sharing, _localize),
-    "verify": partial(_sharing, verified),
+    "localize": partial(each, do=_localize),
+    "verify": partial(each, do=verified),
 }
 
 

@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from findnemo.calibration import Calibration
 from findnemo.edits import deactivate
 from findnemo.errors import InputError
 from findnemo.files.originals import picture
@@ -42,11 +41,11 @@ from findnemo.runs.calibrating import as_published
 from findnemo.runs.changing import BEGAN, CHANGEABLE
 from findnemo.runs.ordinary import ordinary
 from findnemo.runs.results import Localized
-from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
+from findnemo.runs.stages import Crew, Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import neurons_of, treated
 from findnemo.runs.store import Caption, Run, settings_of
 from findnemo.runs.table import ask_all
-from findnemo.runs.work import Answer, Item, Tools, Work, attempted, commit, keep
+from findnemo.runs.work import Answer, Tools, Work, attempted, commit, done_in, each, keep
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.plugins import answering
@@ -102,7 +101,7 @@ def compare(
     """
     wanted = methods(names)
     run = work.run
-    pool = pool or Serial(work.model)
+    crew = Crew(pool or Serial(work.model), progress, stop)
     stage_of = stage_in(apart(work))
     stages = [stage_of + name for name in wanted]
     require_same(run, work.model, pictures=True)
@@ -111,7 +110,7 @@ def compare(
         captions = in_turn(compared_captions(run.captions(stage="detect")), limit)
     typed = f"a.caption IN ({', '.join(str(c.id) for c in captions)})"
     if {parsed(name)[0] for name in wanted} & set(LIKE_NEMO) and not _is_nemo(work):
-        _list_nemo(work, typed, progress, pool, stop)
+        _list_nemo(work, typed, crew)
         if stop():
             return
     count = len(stages) * len(captions)
@@ -119,28 +118,21 @@ def compare(
     answered = f"a.status = 'done' AND a.stage IN ({named}) AND {typed}"
     ((done,),) = run.query(f"SELECT COUNT(*) FROM results AS a WHERE {answered}", stages)
     list_open(run, "compare", stages, extra=typed)
-    step = partial(
-        _compared,
-        folder=stage_of.rstrip(":"),
-        reference=tuple(ordinary(run, REFERENCES) or not_memorized(run, REFERENCES)),
-        **work.tools,
-    )
-    units = _units(work, wanted)
-    commit_methods = partial(_commit, run, stage_of)
-    stage = Stage("compare", step, units, count - done, commit_methods, count, done)
-    run_stage(stage, pool, progress, stop)
+    reference = tuple(ordinary(run, REFERENCES) or not_memorized(run, REFERENCES))
+    step = partial(_compared, reference=reference, **work.tools)
+    units = _units(work, stages)
+    stage = Stage("compare", step, units, count - done, partial(_commit, run), count, done)
+    run_stage(stage, *crew)
 
 
-def _commit(run: Run, stage_of: str, events: Sequence[Event]) -> int:
+def _commit(run: Run, events: Sequence[Event]) -> int:
     """Write the pictures and figures of what became known; return the number of methods."""
     answers = []
-    for event in events:
-        case = event.unit.items[0]
-        found = [Answer(error=event.aside)] * len(case.methods) if event.aside else event.answers[0]
-        seconds = event.seconds / len(found)
+    for case, found, seconds in done_in(events):
+        each_of = [found] * len(case.stages) if isinstance(found, Answer) else found
         answers += [
-            (case.caption, stage_of + name, answer, seconds)
-            for name, answer in zip(case.methods, found, strict=True)
+            (case.caption, stage, answer, seconds / len(each_of))
+            for stage, answer in zip(case.stages, each_of, strict=True)
         ]
     return keep(run, answers)
 
@@ -154,26 +146,20 @@ def _is_nemo(work: Work | Tools) -> bool:
     return pairs == "largest" and plan.search == LISTING and plan.max_impact is None
 
 
-def _list_nemo(
-    work: Work, typed: str, progress: Progress, pool: Pool, stop: Callable[[], bool]
-) -> None:
+def _list_nemo(work: Work, typed: str, crew: Crew) -> None:
     """Run the listing on every compared caption for which the run has no result of it."""
     run = work.run
     captions, many = list_open(run, "compare", [LISTING], extra=typed)
-    published = as_published(run, pool, work.calibration, progress)
-    step = partial(_listed, calibration=published)
-    units = (Unit(tuple((c, None) for c in group)) for group in groups(run))
+    published = as_published(run, crew.pool, work.calibration, crew.progress)
+    step = partial(each, do=_listed, alone=True, **replace(work, calibration=published).tools)
+    units = (Unit(tuple((c, ()) for c in group)) for group in groups(run))
     stage = Stage(LISTING, step, units, many, partial(commit, run, LISTING), captions)
-    run_stage(stage, pool, progress, stop)
+    run_stage(stage, *crew)
 
 
-def _listed(model: Model, items: Sequence[Item], calibration: Calibration) -> list[Answer]:
-    """The step: the neurons that the listing finds for every caption."""
-
-    def neurons(caption: Caption) -> Answer:
-        return Answer(localize(model, caption.text, calibration, LISTING).to_json())
-
-    return [attempted(model, partial(neurons, caption)) for caption, _ in items]
+def _listed(tools: Tools, caption: Caption) -> Answer:
+    """The neurons that the listing finds for a caption."""
+    return Answer(localize(tools.model, caption.text, tools.calibration, LISTING).to_json())
 
 
 def nemo_of(work: Work | Tools, caption: Caption) -> NeuronSet | None:
@@ -189,45 +175,39 @@ def nemo_of(work: Work | Tools, caption: Caption) -> NeuronSet | None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a worker gets: a caption, the methods to try, its untouched images if known, and its
-    training image.
+    """What a worker gets: a caption, the stages of the methods to try, its untouched images if
+    known, and its training image.
     """
 
     caption: Caption
-    methods: tuple[str, ...]
+    stages: tuple[str, ...]
     before: list[Image.Image] | None
     originals: tuple[Image.Image, ...]
 
 
-def _units(work: Work, wanted: Sequence[str]) -> Iterator[Unit]:
+def _units(work: Work, stages: Sequence[str]) -> Iterator[Unit]:
     """One unit for each method of a caption; one for all its methods if untouched images must be
     made first.
     """
-    stage_of = stage_in(apart(work))
     for (caption,) in groups(work.run):
-        open_ = tuple(n for n in wanted if stage_of + n not in caption.results)
+        open_ = tuple(stage for stage in stages if stage not in caption.results)
         before = kept_images(work, caption)
         originals = work.originals(caption)
-        for part in [(name,) for name in open_] if before is not None else [open_]:
+        for part in [(stage,) for stage in open_] if before is not None else [open_]:
             yield Unit((Comparison(caption, part, before, originals),))
 
 
 def _compared(
-    model: Model, items: Sequence[Comparison], reference: tuple[str, ...], folder: str, **tools: Any
+    model: Model, items: Sequence[Comparison], reference: tuple[str, ...], **known: Any
 ) -> list[list[Answer]]:
-    """The step: an answer for every method of every caption; pictures go to `folder` of the run."""
-    return [_of_caption(model, case, reference, folder, **tools) for case in items]
-
-
-def _of_caption(
-    model: Model, case: Comparison, reference: tuple[str, ...], folder: str, **known: Any
-) -> list[Answer]:
-    tools = Tools(model, originals={case.caption.id: case.originals}, **known)
-    before = case.before
-    if before is None:
-        before = made(tools, case.caption)
-    answer = partial(_answer, tools, case.caption, before, reference, folder)
-    return [attempted(tools.model, partial(answer, name)) for name in case.methods]
+    """The step: an answer for every method of every caption."""
+    answers = []
+    for case in items:
+        tools = Tools(model, originals={case.caption.id: case.originals}, **known)
+        before = made(tools, case.caption) if case.before is None else case.before
+        answer = partial(_answer, tools, case.caption, before, reference)
+        answers.append([attempted(model, partial(answer, stage)) for stage in case.stages])
+    return answers
 
 
 def _answer(
@@ -235,9 +215,9 @@ def _answer(
     caption: Caption,
     before: list[Image.Image],
     reference: tuple[str, ...],
-    folder: str,
-    name: str,
+    stage: str,
 ) -> Answer:
+    name = stage.partition(":")[2]
     after = before
     more: dict[str, float] = {"evaluations": tools.plan.image_settings.passes}
     if name != NONE:
@@ -257,7 +237,7 @@ def _answer(
         }
     if parsed(name)[0] in SWITCHED:
         more["neurons"] = len(switched_off(tools, caption, parsed(name)[0]))
-    files = {picture_file(f"{folder}:{name}", caption.slug): png(after[0])}
+    files = {picture_file(stage, caption.slug): png(after[0])}
     return Answer(judged(tools, caption, after, before) | more, files)
 
 

@@ -26,10 +26,11 @@ from findnemo.models._identity import kept_identity, told_apart
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
 from findnemo.runs.audit import remember_source
-from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
+from findnemo.runs.stages import Crew, Progress, Stage, no_progress, run_stage
 from findnemo.runs.store import DATABASE, Caption, Run
 from findnemo.runs.table import asked, enter
-from findnemo.runs.workers import Event, Pool, Step, Unit, never
+from findnemo.runs.work import Answer, done_in
+from findnemo.runs.workers import Event, Pool, Unit, never
 from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.memory import named
 from findnemo.runtime.plugins import answering
@@ -39,6 +40,7 @@ STAGE = "detect:"  # prefix of a stage; the name of a detector follows
 HOLDOUT = "holdout:"  # likewise, of a value of the run: caption -> score
 REFERENCE = "reference:"  # likewise: caption -> what the detector must know about it
 FOLDER = "detectors"
+Ask = Callable[[Model, str], Answer]  # a detector, as the step of a worker calls it
 HALF = 0.5  # the threshold of Finding NeMo's appendix B.4
 VERBATIM = "VM"  # the type that is also judged alone
 
@@ -140,21 +142,19 @@ def run_detectors(
     require_same(run, pool.model, pictures=True)
     enter(run, _apart(prompts, holdout))
     run.set_meta("detectors", list(dict.fromkeys([*(run.meta("detectors") or ()), *names])))
+    crew = Crew(pool, progress, stop)
     for name in names:
         learned: dict[str, Any] = {}
         if name in REFERENCES:
-            usual: Step = partial(_referred, name=name, settings=settings)
+            usual = partial(_referred, name=name, settings=settings)
             known = run.meta(REFERENCE + name) or ()
             texts = tuple(dict.fromkeys([*known, *holdout[: max(2, len(holdout) // 2)]]))[:CAPTIONS]
-            stage = _holdout_stage(run, REFERENCE + name, f"{name}, reference", usual, texts)
-            run_stage(stage, pool, progress, stop)
+            _ask_holdout(run, REFERENCE + name, f"{name}, reference", usual, texts, crew)
             learned["reference"] = list((run.meta(REFERENCE + name) or {}).values())
-        step: Step = partial(_scored, name=name, settings=settings, **learned)
-        run_stage(_captions_stage(run, name, step), pool, progress, stop)
-        stage = _holdout_stage(
-            run, HOLDOUT + name, f"{name}, hold-out", step, _unseen(run, name, holdout)
-        )
-        run_stage(stage, pool, progress, stop)
+        score = partial(_scored, name=name, settings=settings, **learned)
+        _ask_captions(run, name, score, crew)
+        unseen = _unseen(run, name, holdout)
+        _ask_holdout(run, HOLDOUT + name, f"{name}, hold-out", score, unseen, crew)
     return asked(run)
 
 
@@ -174,75 +174,68 @@ def _apart(prompts: Iterable[Prompt], holdout: Sequence[str]) -> Iterator[Prompt
         )
 
 
-def _scored(
-    model: Model, items: Sequence[Any], name: str, settings: ImageSettings, **known: Any
-) -> list[Any]:
-    """The step: scores, or why there is none."""
-
-    def score(text: str) -> Score:
-        with answering(f"detector {name!r}"):
-            found = DETECTORS[name](model, text, settings, **known)
-        if not isinstance(found, Score):
-            raise InputError(
-                f"detector {name!r} gives {found!r:.60}: a findnemo.detection.Score is needed"
-            )
-        return found
-
-    return _each(model, items, score)
+def _scored(model: Model, text: str, name: str, settings: ImageSettings, **known: Any) -> Answer:
+    """The score of a text."""
+    with answering(f"detector {name!r}"):
+        found = DETECTORS[name](model, text, settings, **known)
+    if not isinstance(found, Score):
+        raise InputError(
+            f"detector {name!r} gives {found!r:.60}: a findnemo.detection.Score is needed"
+        )
+    return Answer(asdict(found))
 
 
-def _referred(model: Model, items: Sequence[Any], name: str, settings: ImageSettings) -> list[Any]:
-    """The step: what a detector must know about captions, or why it is not known."""
-    return _each(model, items, lambda text: REFERENCES[name](model, text, settings))
+def _referred(model: Model, text: str, name: str, settings: ImageSettings) -> Answer:
+    """What a detector must know about a text."""
+    return Answer({"value": REFERENCES[name](model, text, settings)})
 
 
-def _each(model: Model, items: Sequence[Any], ask: Callable[[str], Any]) -> list[Any]:
+def _each(model: Model, items: Sequence[Any], ask: Ask) -> list[Answer]:
+    """The step: what a detector says of every caption or text, or why it does not."""
     found = []
     for item in items:
         try:
             with named(model.device, "a single caption"):
-                found.append(ask(item.text if isinstance(item, Caption) else item))
+                found.append(ask(model, item.text if isinstance(item, Caption) else item))
         except (NumericalError, DeviceError) as problem:
-            found.append(str(problem))
+            found.append(Answer(error=str(problem)))
     return found
 
 
-def _captions_stage(run: Run, name: str, step: Step) -> Stage:
-    """The stage of captions without a score of a detector."""
+def _ask_captions(run: Run, name: str, ask: Ask, crew: Crew) -> None:
+    """Have a detector score the captions without a score of it."""
 
     def commit(events: Sequence[Event]) -> int:
-        for event in events:
-            score = event.aside or event.answers[0]
-            caption = event.unit.items[0]
-            if isinstance(score, Score):
-                payload = {**asdict(score), "seconds": round(event.seconds, 4)}
-                run.record(caption.id, STAGE + name, payload, event.seconds)
-            else:
-                run.record(caption.id, STAGE + name, {}, event.seconds, score)
-        return len(events)
+        answers = done_in(events)
+        for caption, score, seconds in answers:
+            timed = score.payload | {"seconds": round(seconds, 4)}
+            run.record(caption.id, STAGE + name, timed, seconds, score.error)
+        return len(answers)
 
     count, _ = list_open(run, STAGE + name)
-    return Stage(name, step, (Unit(group) for group in groups(run)), count, commit, count)
+    units = (Unit(group) for group in groups(run))
+    run_stage(Stage(name, partial(_each, ask=ask), units, count, commit, count), *crew)
 
 
-def _holdout_stage(run: Run, key: str, name: str, step: Step, holdout: Sequence[str]) -> Stage:
-    """The stage of hold-out captions without an answer in the run's value `key`; failed ones are
-    tried again next time.
+def _ask_holdout(
+    run: Run, key: str, name: str, ask: Ask, holdout: Sequence[str], crew: Crew
+) -> None:
+    """Have a detector answer the hold-out captions without an answer in the run's value `key`;
+    failed ones are tried again next time.
     """
     scores: dict[str, Any] = run.meta(key) or {}
     open_ = [text for text in holdout if text not in scores]
 
     def commit(events: Sequence[Event]) -> int:
-        for event in events:
-            score = event.aside or event.answers[0]
-            if not isinstance(score, str):
-                scores[event.unit.items[0]] = getattr(score, "value", score)
+        answers = done_in(events)
+        scores.update({text: a.payload["value"] for text, a, _ in answers if a.error is None})
         in_order = {text: scores[text] for text in holdout if text in scores}
         run.set_meta(key, in_order | scores)
-        return len(events)
+        return len(answers)
 
     units = (Unit((text,)) for text in open_)
-    return Stage(name, step, units, len(open_), commit, len(open_))
+    step = partial(_each, ask=ask)
+    run_stage(Stage(name, step, units, len(open_), commit, len(open_)), *crew)
 
 
 def results(
@@ -338,12 +331,12 @@ def draw_pictures(
     missing = {name: about for name, about in wanted.items() if not (run.path / name).exists()}
 
     def commit(events: Sequence[Event]) -> int:
-        for event in events:
-            name = event.unit.items[0][0]
-            if event.aside:
-                raise DeviceError(f"{name} could not be drawn: {event.aside}")
-            write_all({run.path / name: event.answers[0]})
-        return len(events)
+        answers = done_in(events)
+        for (name, *_), drawn, _ in answers:
+            if drawn.error is not None:
+                raise DeviceError(f"{name} could not be drawn: {drawn.error}")
+            write_all({run.path / name: content for name, content in drawn.files.items()})
+        return len(answers)
 
     units = (Unit(((name, *about),)) for name, about in missing.items())
     step = partial(_drawn, settings=settings)
@@ -353,9 +346,11 @@ def draw_pictures(
 
 def _drawn(
     model: Model, items: Sequence[tuple[str, str, str]], settings: ImageSettings
-) -> list[bytes]:
+) -> list[Answer]:
     """The step: a picture for every (file, caption, kind)."""
-    return [png(_DRAWN[kind](model, text, settings)) for _, text, kind in items]
+    return [
+        Answer(files={name: png(_DRAWN[kind](model, text, settings))}) for name, text, kind in items
+    ]
 
 
 def _saliency(model: Model, caption: str, settings: ImageSettings) -> Any:

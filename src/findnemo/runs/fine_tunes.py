@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from findnemo import training
 from findnemo.edits import deactivate
 from findnemo.errors import InputError
 from findnemo.files.marks import marked
@@ -40,20 +41,6 @@ from findnemo.runs.work import Answer, attempted, commit
 from findnemo.runs.workers import Pool, Unit
 from findnemo.runs.worklist import groups, list_open
 from findnemo.seeds import TRAINED
-from findnemo.training import (
-    RATE,
-    WAYS,
-    Canaries,
-    Gallery,
-    Generation,
-    Judgement,
-    Sensitivity,
-    described,
-    judge,
-    needed,
-    sensitivity,
-    share,
-)
 from findnemo.training.seen import galleries, seen_in
 
 if TYPE_CHECKING:
@@ -88,7 +75,7 @@ class Question:
 class Shown:
     """The generations of a variant, with the file of each. `failed`: prompts without an image."""
 
-    generations: tuple[Generation, ...]
+    generations: tuple[training.Generation, ...]
     files: tuple[Path, ...]
     failed: tuple[str, ...] = ()
 
@@ -153,7 +140,7 @@ def show(
 
 def shown(folder: Path, questions: Sequence[Question]) -> Shown:
     """The stored images of a variant, in the order of the questions."""
-    generations: list[Generation] = []
+    generations: list[training.Generation] = []
     files: list[Path] = []
     failed: list[str] = []
     with Run.open(folder) as run:
@@ -163,7 +150,7 @@ def shown(folder: Path, questions: Sequence[Question]) -> Shown:
             failed.append(question.prompt)
             continue
         for k in range(caption.results[STAGE]["images"]):
-            generations.append(Generation(question.prompt, question.kind, k))
+            generations.append(training.Generation(question.prompt, question.kind, k))
             files.append(folder / _file(caption, k))
     return Shown(tuple(generations), tuple(files), tuple(failed))
 
@@ -199,14 +186,14 @@ class Subject:
     """
 
     pictures: Sequence[TrainingPicture]
-    gallery: Gallery
+    gallery: training.Gallery
     judges: Judges
     held_out: Tensor
-    rate: float = RATE
-    canaries: Canaries | None = None
+    rate: float = training.RATE
+    canaries: training.Canaries | None = None
 
     @cached_property
-    def planted(self) -> tuple[Gallery, Gallery]:
+    def planted(self) -> tuple[training.Gallery, training.Gallery]:
         """The canaries and their twins, as the copy test sees them."""
         assert self.canaries is not None
         return galleries(self.canaries, self.judges.descriptor)
@@ -232,9 +219,9 @@ class Variant:
     strength: float | None
     shown: Shown
     vectors: Tensor
-    judgement: Judgement
+    judgement: training.Judgement
     costs: Mapping[str, float]
-    seen: Sensitivity | None = None
+    seen: training.Sensitivity | None = None
     base: Variant | None = None
     chosen_by: Variant | None = None
 
@@ -255,11 +242,11 @@ def judged(
     """Run the copy test on a variant. `base`: the base model, with images for the same prompts and
     seeds; None for itself.
     """
-    vectors = described(shown.images(), subject.judges.descriptor)
+    vectors = training.described(shown.images(), subject.judges.descriptor)
     asking = shown.rows(*JUDGED)
     of_base = None if base is None else base.vectors
     controls = [part for part in (subject.held_out, of_base) if part is not None and len(part)]
-    judgement = judge(
+    judgement = training.judge(
         subject.gallery,
         subject.captions,
         [shown.generations[k] for k in asking],
@@ -271,7 +258,7 @@ def judged(
     return Variant(name, checkpoint, strength, shown, vectors, judgement, found, seen, base)
 
 
-def _sensitivity(subject: Subject, shown: Shown, vectors: Tensor) -> Sensitivity | None:
+def _sensitivity(subject: Subject, shown: Shown, vectors: Tensor) -> training.Sensitivity | None:
     """How many canaries a variant reproduces; None without canaries."""
     if subject.canaries is None or not shown.rows(*TWINS):
         return None
@@ -281,11 +268,13 @@ def _sensitivity(subject: Subject, shown: Shown, vectors: Tensor) -> Sensitivity
     captions = [one.caption for one in subject.canaries]
     captions += [one.twin_caption for one in subject.canaries]
     stacked = torch.stack([vectors[rows[caption]] for caption in captions])
-    return sensitivity(subject.canaries, *seen_in(subject.canaries, stacked, *subject.planted))
+    return training.sensitivity(
+        subject.canaries, *seen_in(subject.canaries, stacked, *subject.planted)
+    )
 
 
 def costs(
-    subject: Subject, shown: Shown, vectors: Tensor, judgement: Judgement
+    subject: Subject, shown: Shown, vectors: Tensor, judgement: training.Judgement
 ) -> dict[str, float]:
     """How much of the subject a variant shows, over generations of the training captions.
 
@@ -385,7 +374,7 @@ def summary(
     about = {
         "main": main,
         "rate": subject.rate,
-        "needed": needed(subject.rate),
+        "needed": training.needed(subject.rate),
         "descriptor": subject.judges.descriptor is not None,
         "held_out": subject.held_out is not None and len(subject.held_out) > 0,
         "pictures": pictures,
@@ -473,7 +462,7 @@ def _within(variant: Variant, file: Path) -> str:
 def _of_variant(variant: Variant, subject: Subject, root: Path) -> dict[str, Any]:
     found = variant.judgement
     copies, of = found.rate()
-    low, high = share(copies, of)
+    low, high = training.share(copies, of)
     said = found.verdict(subject.rate, None if variant.base is None else variant.base.judgement)
     if said == "does not copy" and variant.shown.failed:
         said = "cannot be said"
@@ -558,12 +547,12 @@ def write_training(path: Path, about: Mapping[str, Any], root: Path) -> None:
 
 def write_table(about: Mapping[str, Any], path: Path) -> None:
     """Write all training pictures as CSV: what was seen of each, and which prompts copy it."""
-    ways = [*(f"copies_{way}" for way in WAYS), *(f"of_{way}" for way in WAYS)]
+    ways = [*(f"copies_{way}" for way in training.WAYS), *(f"of_{way}" for way in training.WAYS)]
     with written(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow([*TABLED, *ways, "copies_base", "copied_by"])
         for k, one in enumerate(about["pictures"]):
-            counts = [one["ways"].get(way, (0, 0)) for way in WAYS]
+            counts = [one["ways"].get(way, (0, 0)) for way in training.WAYS]
             cells = [
                 *(one.get(name) for name in TABLED),
                 *(copies for copies, _ in counts),

@@ -15,19 +15,9 @@ from findnemo.errors import InputError
 from findnemo.models import Model, load
 from findnemo.neurons import EMPTY
 from findnemo.robustness.harden import Hardening, harden, kept, lesson
+from findnemo.runs import robustness
 from findnemo.runs._tried import HARDENED, OFF, UNTOUCHED
 from findnemo.runs.audit import not_memorized
-from findnemo.runs.robustness import (
-    Effort,
-    against,
-    attack_all,
-    memorized,
-    ordinary,
-    origin,
-    subject_of,
-    trials,
-    try_out,
-)
 from findnemo.runs.stages import Progress, no_progress
 from findnemo.runs.standing import all_neurons
 from findnemo.runs.store import Caption
@@ -57,7 +47,7 @@ def ordinary_captions(work: Work) -> tuple[list[str], list[str]]:
             f"{work.run.path} holds {count(len(clean), 'ordinary caption')}: hardening needs"
             " at least two"
         )
-    controls = {caption.text for caption in ordinary(work.run.captions(), CHECKED)}
+    controls = {caption.text for caption in robustness.ordinary(work.run.captions(), CHECKED)}
     return [text for text in clean[::2] if text not in controls] or clean[::2], clean[1::2]
 
 
@@ -76,7 +66,7 @@ def harden_run(
     """
     neurons = all_neurons(work.run.captions())
     settings = work.plan.image_settings
-    pictures = [subject_of(work, caption).picture for caption in captions]
+    pictures = [robustness.subject_of(work, caption).picture for caption in captions]
     edited = load(prune(work.model, neurons))
     edited.pipeline.to(dtype=torch.float32)
     lessons = [
@@ -92,7 +82,7 @@ def harden_run(
 def check_hardened(
     work: Work,
     hardened: Model,
-    effort: Effort,
+    effort: robustness.Effort,
     hardening: Hardening,
     pool: Pool | None = None,
     progress: Progress = no_progress,
@@ -104,11 +94,11 @@ def check_hardened(
     The hardened model is attacked from the start.
     """
     identity = hardened.identity
-    source = origin(work, identity.whole)
-    tried = [*trials(work), *against(EMPTY, HARDENED, hardened, source)]
+    source = robustness.origin(work, identity.whole)
+    tried = [*robustness.trials(work), *robustness.against(EMPTY, HARDENED, hardened, source)]
     work.run.set_meta("hardened_from", source)
-    attack_all(work, effort, pool, progress, stop, tried)
-    try_out(work, effort, pool, progress, stop, tried)
+    robustness.attack_all(work, effort, pool, progress, stop, tried)
+    robustness.try_out(work, effort, pool, progress, stop, tried)
     prompts = ordinary_captions(work)[1]
     about = {
         "settings": asdict(hardening),
@@ -176,7 +166,7 @@ def challenged(work: Work, most: int) -> list[Caption]:
 
     Raises InputError if there are none.
     """
-    found = memorized(work.run.captions(), most)
+    found = robustness.memorized(work.run.captions(), most)
     if not found:
         raise InputError(
             f"{work.run.path} holds no memorized caption whose neurons are off: there is nothing to"

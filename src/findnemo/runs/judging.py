@@ -10,18 +10,17 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from findnemo.files.originals import picture
 from findnemo.images import intact_png
-from findnemo.models import Model
 from findnemo.runs._same import require_same
 from findnemo.runs.audit import verified
 from findnemo.runs.changing import PICTURED
 from findnemo.runs.results import Verified
 from findnemo.runs.stages import Progress, Stage, run_stage
 from findnemo.runs.store import Caption, Run
-from findnemo.runs.work import Answer, Plan, Tools, Work, answered, attempted, keep
+from findnemo.runs.work import Plan, Work, answered, each, keep
 from findnemo.runs.workers import Event, Pool, Unit
 from findnemo.verification import Look
 
@@ -42,11 +41,11 @@ def judge_anew(work: Work, pool: Pool, progress: Progress, stop: Callable[[], bo
         return
     require_same(run, work.model, pictures=True)
     units = (
-        Unit(((caption, (made_of(run, caption, work.plan), work.originals(caption))),))
+        Unit(((caption, work.originals(caption), made_of(run, caption, work.plan)),))
         for number in waiting
         for caption in run.captions([number])
     )
-    step = partial(_judged, **work.tools)
+    step = partial(each, do=verified, alone=True, **work.tools)
     commit = partial(_commit, run, work.plan.images)
     count = len(waiting)
     run_stage(Stage("judge", step, units, count, commit, count), pool, progress, stop)
@@ -88,19 +87,6 @@ def _files(path: Path, caption: Caption) -> dict[tuple[str, str, int], Path]:
 
 def _folder(path: Path, caption: Caption) -> Path:
     return path / "images" / caption.slug
-
-
-Item = tuple[Caption, tuple[Look, tuple["Image.Image", ...]]]
-
-
-def _judged(model: Model, items: Sequence[Item], **known: Any) -> list[Answer]:
-    """The step: verify every caption from its stored pictures."""
-
-    def one(caption: Caption, made: Look, originals: Sequence[Image.Image]) -> Answer:
-        tools = Tools(model, originals={caption.id: originals}, **known)
-        return verified(tools, caption, made)
-
-    return [attempted(model, partial(one, caption, *rest)) for caption, rest in items]
 
 
 def _commit(run: Run, images: int, events: Sequence[Event]) -> int:

@@ -25,23 +25,12 @@ from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo.files.writing import flush, storing, sweep, written
 from findnemo.images import intact_png
 from findnemo.runs import results as stored
+from findnemo.runs import store
 from findnemo.runs._lock import acquire
 from findnemo.runs.changing import PICTURED
 from findnemo.runs.compare import picture_file
 from findnemo.runs.standing import folder_of, image_name
-from findnemo.runs.store import (
-    BACKUP,
-    COLUMNS,
-    DATABASE,
-    SCHEMA,
-    TABLES,
-    Caption,
-    Run,
-    checksum,
-    kept_settings,
-    named,
-    told_of_disk,
-)
+from findnemo.runs.store import Caption, Run
 from findnemo.runs.table import Shard
 
 KEPT = ".damaged"  # suffix, with a number, under which damaged files and directories are kept
@@ -105,8 +94,8 @@ def repair(path: str | os.PathLike) -> Repair:
     findnemo, or has lost its settings; StorageError where nothing can be written.
     """
     path = Path(path)
-    if not (path / DATABASE).is_file():
-        raise InputError(f"{path} is not a run directory: it holds no {DATABASE}")
+    if not (path / store.DATABASE).is_file():
+        raise InputError(f"{path} is not a run directory: it holds no {store.DATABASE}")
     with acquire(path) as lock:
         sweep(path)
         run, kept, lost = _database(path, lock)
@@ -132,23 +121,22 @@ def _database(path: Path, lock: IO[str]) -> tuple[Run, list[Path], list[str]]:
         pass
     kept = _keep(path)
     tables, lost = _salvage(path)
-    with told_of_disk(path):
-        for name in (BACKUP, DATABASE):
-            with written(path / name) as part:
-                _write(part, tables)
-                if name == DATABASE:
-                    for end in ("-wal", "-shm"):  # a log belongs to the database that wrote it
-                        path.joinpath(DATABASE + end).unlink(missing_ok=True)
+    for name in (store.BACKUP, store.DATABASE):
+        with written(path / name) as part:
+            _write(part, tables)
+            if name == store.DATABASE:
+                for end in ("-wal", "-shm"):  # a log belongs to the database that wrote it
+                    path.joinpath(store.DATABASE + end).unlink(missing_ok=True)
     return Run(path, lock), kept, lost
 
 
 def _keep(path: Path) -> list[Path]:
     """Copy a database and its log under new names."""
-    aside = _aside(path / DATABASE)
+    aside = _aside(path / store.DATABASE)
     copies = []
     for end in ("-wal", ""):
-        file = path / f"{DATABASE}{end}"
-        if file.is_file() and (file.name == DATABASE or file.stat().st_size):
+        file = path / f"{store.DATABASE}{end}"
+        if file.is_file() and (file.name == store.DATABASE or file.stat().st_size):
             copy = path / f"{aside.name}{end}"
             with written(copy) as part:
                 shutil.copyfile(file, part)
@@ -167,20 +155,20 @@ def _salvage(path: Path) -> tuple[dict[str, Table], list[str]]:
 
     Rows come from the damaged database; those that it lacks come from the backup.
     """
-    tables: dict[str, Table] = {table: {} for table in COLUMNS}
+    tables: dict[str, Table] = {table: {} for table in store.COLUMNS}
     spoilt = set()
-    for file in (path / DATABASE, path / BACKUP):
-        for table in COLUMNS:
+    for file in (path / store.DATABASE, path / store.BACKUP):
+        for table in store.COLUMNS:
             for number, row in _readable(file, table):
-                if row[-1] == checksum(table, row[:-1]):
+                if row[-1] == store.checksum(table, row[:-1]):
                     key = row[:2] if table == "results" else row[:1]
                     tables[table].setdefault(key, (number, row))
                 else:
-                    spoilt.add(named(table, row))
-        if file.name == DATABASE:
+                    spoilt.add(store.named(table, row))
+        if file.name == store.DATABASE:
             own = set(tables["meta"])
     _settle(tables["meta"], own, path)
-    kept = {named(table, row) for table, rows in tables.items() for _, row in rows.values()}
+    kept = {store.named(table, row) for table, rows in tables.items() for _, row in rows.values()}
     lost = sorted(spoilt - kept)
     return tables, [*lost, *(line for line in _without_strays(tables) if line not in lost)]
 
@@ -192,7 +180,7 @@ def _readable(file: Path, table: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """
     if not file.is_file():
         return
-    query = f"SELECT rowid, {', '.join(COLUMNS[table])}, checksum FROM {table} ORDER BY rowid"
+    query = f"SELECT rowid, {', '.join(store.COLUMNS[table])}, checksum FROM {table} ORDER BY rowid"
     with closing(sqlite3.connect(file)) as db, suppress(*UNREADABLE):
         db.text_factory = lambda raw: raw.decode(errors="surrogateescape")
         db.execute("PRAGMA trusted_schema=OFF")
@@ -211,22 +199,22 @@ def _settle(meta: Table, own: set[Any], path: Path) -> None:
 
     `own`: keys that the damaged database still had.
     """
-    settings = kept_settings(path)
+    settings = store.kept_settings(path)
     if ("settings",) not in meta and settings is not None:
         meta["settings",] = (0, _row("meta", ("settings", json.dumps(settings))))
     if ("settings",) not in meta:
         raise InputError(
-            f"{path / DATABASE} has lost the settings of the run, without which its results say"
-            " nothing: take another --out"
+            f"{path / store.DATABASE} has lost the settings of the run, without which its results"
+            " say nothing: take another --out"
         )
     if set(meta) != own:
         for key in DERIVED:
             meta.pop((key,), None)
-    meta["schema",] = (0, _row("meta", ("schema", json.dumps(SCHEMA))))
+    meta["schema",] = (0, _row("meta", ("schema", json.dumps(store.SCHEMA))))
 
 
 def _row(table: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (*values, checksum(table, values))
+    return (*values, store.checksum(table, values))
 
 
 def _without_strays(tables: dict[str, Table]) -> list[str]:
@@ -256,7 +244,9 @@ def _holds(meta: Table) -> Callable[[int], bool]:
     """
 
     def value(key: str) -> dict[str, Any]:
-        return (stored.meta(meta[key,][1][1], key, DATABASE) if (key,) in meta else None) or {}
+        return (
+            stored.meta(meta[key,][1][1], key, store.DATABASE) if (key,) in meta else None
+        ) or {}
 
     try:
         shard = value("settings").get("shard")
@@ -278,9 +268,9 @@ def _write(file: Path, tables: dict[str, Table]) -> None:
     with closing(sqlite3.connect(file, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode=OFF")  # nobody sees it before it is whole
         db.execute("BEGIN")
-        for table in TABLES:
+        for table in store.TABLES:
             db.execute(table)
-        for table, columns in COLUMNS.items():
+        for table, columns in store.COLUMNS.items():
             marks = ", ".join("?" * (len(columns) + 1))
             rows = [row for _, row in sorted(tables[table].values(), key=lambda one: one[0])]
             db.executemany(
@@ -337,7 +327,7 @@ def _pictures(run: Run) -> list[str]:
     with run.transaction():
         for number, stage in opened:
             run.query("DELETE FROM results WHERE caption = ? AND stage = ?", (number, stage))
-    return [named("results", one) for one in opened]
+    return [store.named("results", one) for one in opened]
 
 
 def _spoilt(path: Path, caption: Caption, broken: set[Path], images: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from findnemo.runs.workers import Dispatch, Event, Pool, Step, Unit, drive_together, never
 
@@ -12,6 +13,14 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 
 def no_progress(stage: str, done: int, total: int) -> None:
     """A `progress` that ignores what it is told."""
+
+
+class Crew(NamedTuple):
+    """Who works through stages: the workers, what hears of progress, and what asks to stop."""
+
+    pool: Pool
+    progress: Progress
+    stop: Callable[[], bool]
 
 
 @dataclass(frozen=True)

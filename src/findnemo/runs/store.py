@@ -24,21 +24,12 @@ from typing import IO, Any
 from findnemo.errors import DamageError, FindnemoError, InputError, MismatchError, StorageError
 from findnemo.files.html import in_notebook
 from findnemo.files.secrets import hidden
-from findnemo.files.writing import CLOSED, FAILS, FULL, storing, sweep, written
+from findnemo.files.writing import CLOSED, cannot_be_written, storing, sweep, written
 from findnemo.models._identity import EARLIER, PICTURES, kept_identity
 from findnemo.prompts import Prompt
 from findnemo.runs import results as stored
 from findnemo.runs._lock import acquire
 from findnemo.runs._places import refuse_links
-from findnemo.runs.results import (
-    Audit,
-    Continued,
-    Detected,
-    Detectors,
-    Localized,
-    Together,
-    Verified,
-)
 
 SCHEMA = 2
 COLUMNS = {  # what a checksum covers; it is the last column of each table
@@ -69,16 +60,6 @@ MODELS = "models.png"  # images of its models side by side
 THUMBNAILS = "training"  # folder with its training pictures, small
 # what may exist before the database
 _BEFORE = {"calibration", ".lock", COPY, VARIANTS, *WATCHED, GRID, MODELS, THUMBNAILS}
-_STORAGE = {  # SQLite's error about a disk -> the reason and the way out
-    "database or disk is full": ("no space left on the device", FULL),
-    "readonly database": ("it is read-only", CLOSED),
-    "unable to open database file": ("no permission", CLOSED),
-    "disk I/O error": ("the disk reports an error, or has no room", FAILS),
-    "database is locked": (
-        "another process holds it",
-        "wait for it, then run the same command again",
-    ),
-}
 # SQLite's errors about the bytes of a file; its other errors are about our statements
 _DAMAGE = (
     *("malformed", "not a database", "unsupported file format", "string or blob too big"),
@@ -125,19 +106,19 @@ class Caption:
         return self._decoded.get(stage)
 
     @property
-    def detected(self) -> Detected | None:
+    def detected(self) -> stored.Detected | None:
         return self.decoded("detect")
 
     @property
-    def localized(self) -> Localized | None:
+    def localized(self) -> stored.Localized | None:
         return self.decoded("localize")
 
     @property
-    def verified(self) -> Verified | None:
+    def verified(self) -> stored.Verified | None:
         return self.decoded("verify")
 
     @property
-    def together(self) -> Together | None:
+    def together(self) -> stored.Together | None:
         """The verification with the exported neurons of all captions off together, or a glance."""
         if not self.unions:
             return None
@@ -145,7 +126,7 @@ class Caption:
         return next((look for look in looks if look is not None), None)
 
     @property
-    def further(self) -> tuple[Continued, ...]:
+    def further(self) -> tuple[stored.Continued, ...]:
         """What further searches found for it, one for each set that led to the exported one."""
         found = (self.decoded(f"further:{digest}") for digest in self.unions[:-1])
         return tuple(one for one in found if one is not None)
@@ -465,7 +446,7 @@ class Run:
             return
         self._check_pages()
         self._check_rows()
-        with told_of_disk(self.path), written(self.path / BACKUP) as part:
+        with written(self.path / BACKUP) as part:
             part.touch()
             with closing(sqlite3.connect(part)) as copy:
                 copy.execute("PRAGMA journal_mode=MEMORY")  # no journal file
@@ -617,7 +598,7 @@ class Run:
 def settings_of(run: Run, audit: bool = True) -> dict[str, Any]:
     """The settings of an audit, or of any run. Raises InputError naming what is missing."""
     settings: dict[str, Any] = run.meta("settings") or {}
-    stored.decoded(Audit if audit else Detectors, settings, str(run.path / DATABASE))
+    stored.decoded(stored.Audit if audit else stored.Detectors, settings, str(run.path / DATABASE))
     return settings
 
 
@@ -653,27 +634,6 @@ def named(table: str, row: Sequence[Any]) -> str:
         "captions": f"caption {row[0]!r:.60}",
         "results": f"the result {row[1]!r:.60} of caption {row[0]!r:.60}",
     }[table]
-
-
-def cannot_be_written(place: Path, error: Exception) -> StorageError | None:
-    """SQLite's error about the disk in plain words; None for another error."""
-    for said, (reason, way_out) in _STORAGE.items():
-        if said.lower() in str(error).lower():
-            return StorageError(f"{place} cannot be written: {reason}; {way_out}")
-    return None
-
-
-@contextmanager
-def told_of_disk(place: Path) -> Iterator[None]:
-    """Raise SQLite's errors about the disk as StorageError naming the directory, the reason and the
-    way out.
-    """
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if (plain := cannot_be_written(place, error)) is None:
-            raise
-        raise plain from error
 
 
 def _connect(file: Path, writes: bool) -> sqlite3.Connection:

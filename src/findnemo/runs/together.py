@@ -8,29 +8,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from findnemo.calibration import Calibration
 from findnemo.files.fetch import RefusedError
 from findnemo.files.originals import picture
 from findnemo.localization import DEFAULT, TrajectorySearch, localize_further
 from findnemo.metrics.copies import copies_in
-from findnemo.models import Model
 from findnemo.neurons import NeuronSet
-from findnemo.passes import group_size, search_group, side_by_side
+from findnemo.passes import group_size, search_group
 from findnemo.runs.results import Together
-from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
+from findnemo.runs.stages import Crew, Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import cleaned, image_name, neurons_of
 from findnemo.runs.store import Caption
 from findnemo.runs.union import Union, digest_of, first_sample, grouped, settle
 from findnemo.runs.work import (
     Answer,
     Item,
-    Plan,
     Tools,
     Work,
     answered,
-    attempted,
+    each,
     keep,
     originals_of,
     pictures_of,
@@ -41,13 +38,7 @@ from findnemo.runs.workers import Event, Pool, Serial, Step, Unit, never
 from findnemo.seeds import FRESH
 from findnemo.verification import Look, copying_seeds
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-# training images of a caption, and its known pictures
-Seen = tuple[tuple["Image.Image", ...], Look]
-
-
+ToItem = Callable[[Caption], Item]
 UNION_STAGES = {  # kind of stage -> what progress calls it
     "glance": "verify, all neurons together",
     "union": "confirm, all neurons together",
@@ -68,7 +59,7 @@ def check_union(
     untouched ones. Results are committed as they come.
     """
     run = work.run
-    pool = pool or Serial(work.model)
+    crew = Crew(pool or Serial(work.model), progress, stop)
     run.backup()
 
     def look(union: Union, captions: Sequence[Caption], glance: bool) -> bool:
@@ -77,26 +68,25 @@ def check_union(
         # one image, or all steps from the start, leave nothing to confirm
         glance = glance and work.plan.images > 1 and not work.plan.thorough
         stage = union.glanced if glance else union.looked
-        step = partial(_looked, neurons=union.neurons, **work.tools)
+        step = partial(each, do=partial(_looked, neurons=union.neurons), **work.tools)
 
-        def about(caption: Caption) -> Seen:
+        def item(caption: Caption) -> Item:
             known = replace(_look(work, union, caption), glance=glance)
-            return originals_of(work, "verify", caption), known
+            return caption, originals_of(work, "verify", caption), known
 
-        return _answer_of_union(work, pool, stage, step, captions, about, progress, stop)
+        return _answer_of_union(work, stage, step, captions, item, crew)
 
     def go_on(union: Union, captions: Sequence[Caption]) -> bool:
         if work.plan.search != DEFAULT:  # a published procedure stays unchanged
             return True
-        scope = scope_of(work, pool, progress)
-        step = partial(
-            _further,
-            neurons=union.neurons,
-            calibration=work.calibration,
-            plan=replace(work.plan, scope=scope),
-        )
-        about = partial(originals_of, work, "localize")
-        return _answer_of_union(work, pool, union.further, step, captions, about, progress, stop)
+        scope = scope_of(work, crew.pool, progress)
+        scoped = replace(work, plan=replace(work.plan, scope=scope))
+        step = partial(each, do=partial(_further, neurons=union.neurons), **scoped.tools)
+
+        def item(caption: Caption) -> Item:
+            return caption, originals_of(work, "localize", caption)
+
+        return _answer_of_union(work, union.further, step, captions, item, crew)
 
     return settle(run, look, go_on)
 
@@ -143,68 +133,46 @@ def _look(work: Work, union: Union, caption: Caption) -> Look:
     return Look(first, quick=quick, steps=seen.steps, whole=known, values=spent)
 
 
-def _looked(
-    model: Model, items: Sequence[tuple[Caption, Seen]], neurons: NeuronSet, **known: Any
-) -> list[Answer]:
-    """What captions that share passes look like with `neurons` off: the step of a worker."""
-    originals = {caption.id: pictures for caption, (pictures, _) in items}
-    tools = Tools(model, originals=originals, **known)
-
-    def one(caption: Caption, look: Look) -> Answer:
-        result = verify_with(tools, caption, neurons, look)
-        about: dict[str, Any] = {"first": look.first}
-        if look.glance:
-            about["whole"] = sorted(result.looked.whole)
-        if copies_in(result.values, "after"):
-            about["back"] = [look.first + k for k in copying_seeds(result.looked)]
-        files = pictures_of(caption, result, len(neurons), tools.original(caption))
-        place = cleaned(digest_of(neurons))
-        return Answer(
-            result.values | about, {f"{place}/{file}": data for file, data in files.items()}
-        )
-
-    steps = [partial(attempted, model, partial(one, caption, look)) for caption, (_, look) in items]
-    return side_by_side(model, steps)
+def _looked(tools: Tools, caption: Caption, look: Look, neurons: NeuronSet) -> Answer:
+    """What the images of a caption look like with `neurons` off."""
+    result = verify_with(tools, caption, neurons, look)
+    about: dict[str, Any] = {"first": look.first}
+    if look.glance:
+        about["whole"] = sorted(result.looked.whole)
+    if copies_in(result.values, "after"):
+        about["back"] = [look.first + k for k in copying_seeds(result.looked)]
+    files = pictures_of(caption, result, len(neurons), tools.original(caption))
+    place = cleaned(digest_of(neurons))
+    return Answer(result.values | about, {f"{place}/{file}": data for file, data in files.items()})
 
 
-def _further(
-    model: Model, items: Sequence[Item], neurons: NeuronSet, calibration: Calibration, plan: Plan
-) -> list[Answer]:
-    """Search further for captions that share passes, with `neurons` off: the step of a worker."""
+def _further(tools: Tools, caption: Caption, neurons: NeuronSet) -> Answer:
+    """The neurons that a further search finds for a caption, with `neurons` off."""
+    plan = tools.plan
     search = TrajectorySearch(plan.image_settings, plan.scope, plan.thorough)
-
-    def one(caption: Caption, originals: Sequence[Image.Image]) -> Answer:
-        failed = () if caption.together is None else caption.together.back
-        about = (model, caption.text, calibration, neurons, failed, originals)
-        return Answer(localize_further(*about, search).to_json())
-
-    return side_by_side(model, [partial(attempted, model, partial(one, *item)) for item in items])
+    failed = () if caption.together is None else caption.together.back
+    originals = tools.originals[caption.id]
+    about = (tools.model, caption.text, tools.calibration, neurons, failed, originals)
+    return Answer(localize_further(*about, search).to_json())
 
 
 def _answer_of_union(
-    work: Work,
-    pool: Pool,
-    stage: str,
-    step: Step,
-    captions: Sequence[Caption],
-    about: Callable[[Caption], Any],
-    progress: Progress,
-    stop: Callable[[], bool],
+    work: Work, stage: str, step: Step, captions: Sequence[Caption], item: ToItem, crew: Crew
 ) -> bool:
     """Answer a stage for the captions that have no answer yet; return whether all was done before
-    `stop()`.
+    the crew was asked to stop.
 
     Captions are grouped to share passes, and groups are computed whole.
     """
     open_ = {c.id for c in captions if stage not in c.results}
     shared = grouped(captions, search_group(work.model), group_size(work.model))
     groups = [group for group in shared if open_ & {c.id for c in group}]
-    units = (Unit(tuple((c, about(c)) for c in group)) for group in groups)
+    units = (Unit(tuple(map(item, group))) for group in groups)
 
     def write(events: Sequence[Event]) -> int:
         return keep(work.run, [one for one in answered(stage, events) if one[0].id in open_])
 
     name = UNION_STAGES[stage.partition(":")[0]]
     if groups:
-        run_stage(Stage(name, step, units, len(groups), write, len(open_)), pool, progress, stop)
-    return not stop()
+        run_stage(Stage(name, step, units, len(groups), write, len(open_)), *crew)
+    return not crew.stop()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from findnemo.calibration import Calibration
+from findnemo.runs import tuned
 from findnemo.runs._tried import EMBEDDING, OFF, prompts_of, verdicts
 from findnemo.runs.overview import memorized, value_layers
 from findnemo.runs.standing import (
@@ -28,24 +29,6 @@ from findnemo.runs.standing import (
 )
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.truth import KINDS
-from findnemo.runs.tuned import (
-    CLEANED,
-    FREE,
-    astray,
-    choice,
-    confirmed,
-    copies_told,
-    different,
-    images_each,
-    is_forgotten,
-    kept_told,
-    main_of,
-    refuted,
-    tells_subject,
-    to_confirm,
-    training_of,
-    tuned,
-)
 from findnemo.runs.wording import count, joined
 from findnemo.stats.rates import holdout_needed
 from findnemo.training import AS_BASE
@@ -245,7 +228,7 @@ def advice_of(
             print(advice_of(run, list(run.captions()), place="run").sentence)
     """
     place = run.path.resolve().name if place is None else place
-    training = training_of(run)
+    training = tuned.training_of(run)
     decision = training and of_training(training, len(all_neurons(captions)))
     because = training["sentence"] if training else ""
     if training and decision and decision.action == "hold":
@@ -265,9 +248,9 @@ def advice_of(
         "form": _form(run),
     }
     if training:
-        best = choice(training)
+        best = tuned.choice(training)
         names |= {
-            "images": str(2 * images_each(training)),
+            "images": str(2 * tuned.images_each(training)),
             "scales": _scales(training),
             "strengths": _listed(strengths(training)),
             "variant": shlex.quote(best["name"]) if best else "",
@@ -404,7 +387,7 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
 
     `about`: the run's value `training`. `neurons`: number that are off in its cleaned model.
     """
-    main, best = main_of(about), choice(about)
+    main, best = tuned.main_of(about), tuned.choice(about)
     if main["verdict"] == "does not copy":
         return None
     if main["verdict"] == AS_BASE:
@@ -413,20 +396,20 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
     if main["verdict"] != "copies":
         said = "Not decided yet: its images do not tell whether it copies."
         return Decision("go on", said, ("more images",))
-    copied = f"it copies {main['copied']} of {count(different(about), 'training picture')}"
+    copied = f"it copies {main['copied']} of {count(tuned.different(about), 'training picture')}"
     if 0 < (known := len(main.get("taught", {}))) < main["copied"]:
         copied += f" (the training taught it {known} of them)"
-    if best is not None and best["name"] == CLEANED:
+    if best is not None and best["name"] == tuned.CLEANED:
         said = f"Do not release it as it is: {copied}. Release it with {_these(neurons)} off."
         return Decision("release edited", said, ("cleaned", "check cleaned"))
-    if astray(about):
+    if tuned.astray(about):
         copied += f", and with {_these(neurons)} off its images no longer follow the captions"
     instead = ""
     why: tuple[str, ...] = ("weaker",) if strengths(about) else ()
     if best is not None:
         instead = f"; release {best['name']} instead"
         why = ("instead", "check") if best["strength"] is not None else ()
-    elif (open_ := to_confirm(about)) is not None:
+    elif (open_ := tuned.to_confirm(about)) is not None:
         instead = f"; further images have to confirm {open_['name']}"
         why = ("not confirmed",)
     return Decision("hold", f"Do not release it: {copied}{instead}.", why)
@@ -445,15 +428,15 @@ def strengths(about: Mapping[str, Any]) -> list[float]:
     known = _strengths_of(about)
     if not known or known[0] <= WEAKEST:
         return []
-    weakest = [one for one in tuned(about) if one["strength"] == known[0]]
-    if any(is_forgotten(about, one) for one in weakest):
+    weakest = [one for one in tuned.tuned(about) if one["strength"] == known[0]]
+    if any(tuned.is_forgotten(about, one) for one in weakest):
         return []
     return [*(round(share * known[0], 3) for share in WEAKER), *known]
 
 
 def _strengths_of(about: Mapping[str, Any]) -> list[float]:
     """The strengths of the audit, the weakest first; empty for models without a strength."""
-    return sorted({one["strength"] for one in tuned(about) if one["strength"]})
+    return sorted({one["strength"] for one in tuned.tuned(about) if one["strength"]})
 
 
 def _scales(about: Mapping[str, Any]) -> str:
@@ -470,20 +453,22 @@ def what_helps(about: Mapping[str, Any]) -> str:
     """What helps against the copies of a fine-tune, as far as it was not tried in vain."""
     refuting = "".join(
         f"{one['name']} was not known to copy; by {one['of']} further images it"
-        f" {copies_told(about, one)}. "
-        for one in refuted(about)
+        f" {tuned.copies_told(about, one)}. "
+        for one in tuned.refuted(about)
     )
-    best = choice(about)
-    if best is not None and best["name"] != CLEANED:
+    best = tuned.choice(about)
+    if best is not None and best["name"] != tuned.CLEANED:
         return f"{refuting}{_may_do(about, best)}"
-    if (open_ := to_confirm(about)) is not None:
+    if (open_ := tuned.to_confirm(about)) is not None:
         return (
             f"{refuting}{open_['name']} may do instead: further images have to confirm it (the same"
             " command goes on)."
         )
-    models = tuned(about)
+    models = tuned.tuned(about)
     text = refuting
-    if lost := [v["name"] for v in models if v["verdict"] in FREE and is_forgotten(about, v)]:
+    if lost := [
+        v["name"] for v in models if v["verdict"] in tuned.FREE and tuned.is_forgotten(about, v)
+    ]:
         show = "shows" if len(lost) == 1 else "show"
         text += f"{joined(lost)} {show} no more of the subject than the base. "
     known = _strengths_of(about)
@@ -504,14 +489,14 @@ def _may_do(about: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     written = "" if is_whole else ", with its strength written into the file"
     text = (
         f"You may release {best['name']} instead{written}: by {best['of']} further images of the"
-        f" training captions, by which it was not chosen, it {copies_told(about, best)}."
-        f"{kept_told(about, best)}"
+        f" training captions, by which it was not chosen, it {tuned.copies_told(about, best)}."
+        f"{tuned.kept_told(about, best)}"
     )
-    if "subject_low" in best and not tells_subject(about):
+    if "subject_low" in best and not tuned.tells_subject(about):
         text += " The similarity tells no model from the base: look at models.png for what is left"
         text += " of the subject."
     text += _missed_told(about, best)
-    if any(one["name"] == CLEANED for one in confirmed(about)):
+    if any(one["name"] == tuned.CLEANED for one in tuned.confirmed(about)):
         text += " With its neurons off the last model may be released, too (findnemo export --to"
         text += " adapter): look at both in models.png."
     return text

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from findnemo.calibration import Calibration
 from findnemo.errors import FindnemoError
@@ -19,6 +19,7 @@ from findnemo.localization import DEFAULT, Scan, scan
 from findnemo.metrics import Judges
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
+from findnemo.passes import side_by_side
 from findnemo.runs.stages import Progress
 from findnemo.runs.standing import STAGES, treated
 from findnemo.runs.store import Caption, Run
@@ -153,6 +154,14 @@ class Answer:
     error: str | None = None
 
 
+class Done(NamedTuple):
+    """An item of a stage, its answer, and its share of the seconds that its unit took."""
+
+    item: Any
+    answer: Any
+    seconds: float
+
+
 def scope_of(work: Work, pool: Pool, progress: Progress) -> str:
     """The value layers to search: those of the plan, or those that a scan of the first captions
     over tau names. The run keeps the result of the scan.
@@ -201,18 +210,20 @@ def commit(run: Run, stage: str, events: Sequence[Event]) -> int:
     return keep(run, [found for found in known if found[0].id in open_])
 
 
+def done_in(events: Sequence[Event]) -> list[Done]:
+    """Every item of the events with its answer; of an item that was set aside, the reason."""
+    found = []
+    for event in events:
+        items = event.unit.items
+        answers = [Answer(error=event.aside)] * len(items) if event.aside else event.answers
+        seconds = event.seconds / len(items)
+        found += [Done(*pair, seconds) for pair in zip(items, answers, strict=True)]
+    return found
+
+
 def answered(stage: str, events: Sequence[Event]) -> list[tuple[Caption, str, Answer, float]]:
     """The answer for every caption of the events, as arguments of `keep`."""
-    return [
-        (caption, stage, answer, event.seconds / len(event.unit.items))
-        for event in events
-        for (caption, _), answer in zip(event.unit.items, _answers_of(event), strict=True)
-    ]
-
-
-def _answers_of(event: Event) -> list[Answer]:
-    """One answer for every item of a unit."""
-    return [Answer(error=event.aside)] * len(event.unit.items) if event.aside else event.answers
+    return [(item[0], stage, answer, seconds) for item, answer, seconds in done_in(events)]
 
 
 def keep(run: Run, answers: Sequence[tuple[Caption, str, Answer, float]]) -> int:
@@ -243,7 +254,25 @@ def attempted(model: Model, do: Callable[[], Answer]) -> Answer:
         return Answer(error=str(problem))
 
 
-Item = tuple[Caption, tuple["Image.Image", ...]]
+Item = tuple[Any, ...]  # a caption, its training images as far as they are known, and more
+
+
+def each(
+    model: Model,
+    items: Sequence[Item],
+    do: Callable[..., Answer],
+    alone: bool = False,
+    **known: Any,
+) -> list[Answer]:
+    """The step of a worker: `do(tools, caption, *more)` for every item.
+
+    Items share passes, unless `alone`. `known`: `Work.tools`.
+    """
+    steps = []
+    for caption, originals, *more in items:
+        tools = Tools(model, originals={caption.id: originals}, **known)
+        steps.append(partial(attempted, model, partial(do, tools, caption, *more)))
+    return [step() for step in steps] if alone else side_by_side(model, steps)
 
 
 def verify_with(tools: Tools, caption: Caption, neurons: NeuronSet, look: Look) -> Verification:
