@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,8 +85,8 @@ def fig16(bench: Bench) -> Study:
     number = count(16)
     for part, title in parts.items():
         for kind, captions in groups.items():
-            untouched = bench.off("fig16, untouched", [(c, EMPTY, 0.0) for c in captions])
-            rows.append([title, "none", kind, *_line([p for p in untouched if p is not None])])
+            untouched = bench.off("fig16, untouched", {c.id: (c, EMPTY, 0.0) for c in captions})
+            rows.append([title, "none", kind, *_line(list(untouched.values()))])
             for label in _labelled(blocks):
                 line = trials.line(captions, stems[part, label])
                 rows.append([title, label, kind, *line])
@@ -182,9 +182,9 @@ def fig20(bench: Bench) -> Study:
         for count, name in names.items()
         for kind, group in groups.items()
     ]
-    off = iter(bench.off("fig20", [(c, neurons_of(c), 0.0) for c in captions]))
+    off = bench.off("fig20", {c.id: (c, neurons_of(c), 0.0) for c in captions})
     for kind, group in groups.items():
-        payloads = [p for p in islice(off, len(group)) if p is not None]
+        payloads = [off[c.id] for c in group if c.id in off]
         rows.append([f"the memory's value neurons, {kind}", *_line(payloads)])
     text = (
         "In the paper switching off convolutional channels, however unusual, does not take a memory"
@@ -247,15 +247,15 @@ def _trials(
 ) -> Trials:
     """Every change on every caption, with its image, and the untouched image."""
     captions = list(chain.from_iterable(groups.values()))
-    jobs = []
+    jobs = {}
     files = {}
     for stem, change in changes.items():
         for caption in captions:
             file = f"studies-images{bench.apart}/{caption.slug}/{stem}.png"
             files[caption.id, stem] = bench.work.run.path / file
-            jobs.append(Job(stem, caption, partial(change, file=file), pictures=True))
-    payloads = zip(files, bench.results(name, jobs), strict=True)
-    effects = {key: payload for key, payload in payloads if payload is not None}
+            compute = partial(change, file=file)
+            jobs[caption.id, stem] = Job(stem, caption, compute, pictures=True)
+    effects = bench.results(name, jobs)
     kept = {c.id: kept_images(bench.work, c) for c in captions}
     missing = [c for c in captions if kept[c.id] is None]
     again = bench.over(f"{name}, untouched", _untouched, missing)

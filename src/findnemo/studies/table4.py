@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from findnemo.calibration import Calibration, Rule
 from findnemo.errors import FindnemoError
@@ -17,7 +15,7 @@ from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.runs.wording import count
 from findnemo.stats.robust import median_mad
-from findnemo.studies._bench import Bench, Desk, Job, Study, listed
+from findnemo.studies._bench import Bench, Desk, Job, Study, by_type, listed
 from findnemo.studies._nemo import NO_SCORES, listing, with_tau
 from findnemo.studies._published import TABLE4, UNRELATED
 from findnemo.studies._rows import comparison
@@ -32,7 +30,7 @@ NONE_KNOWN = (
     " known, --unrelated FILE"
 )
 
-Sets = list[NeuronSet | None]  # one for each caption; None if its localization failed
+Sets = Mapping[int, NeuronSet]  # caption id -> neurons; without it the localization failed
 
 
 class Ablation(NamedTuple):
@@ -65,27 +63,27 @@ def table4(bench: Bench) -> Study:
     """
     captions = bench.sample()
     ablations = _ablations(bench, captions)
-    names = []
-    cases = []
-    failed = Counter[str]()
-    for name, (sets, factor) in ablations.rows.items():
-        for caption, neurons in zip(captions, sets, strict=True):
-            if neurons is None:
-                failed[name] += 1
-            else:
-                names.append(name)
-                cases.append((caption, neurons, factor))
-    rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    payloads = bench.off("table4", cases)
-    for name, (caption, *_), payload in zip(names, cases, payloads, strict=True):
-        if payload is not None:
-            rows.setdefault(name, {}).setdefault(caption.type or "", []).append(payload)
+    cases = {
+        (name, c.id): (c, sets[c.id], factor)
+        for name, (sets, factor) in ablations.rows.items()
+        for c in captions
+        if c.id in sets
+    }
+    found = bench.off("table4", cases)
+    rows = {
+        name: {
+            kind: [found[name, c.id] for c in group if (name, c.id) in found]
+            for kind, group in by_type(captions).items()
+        }
+        for name in ablations.rows
+    }
     tau = f"tau = {bench.calibration.tau:.3f}"
     note = "; ".join([tau, *ablations.thresholds, "no score exceeds 1."])
     for name, reason in ablations.left_out.items():
         note += f" Left out: {name}, for {reason}."
-    for name, many in failed.items():
-        note += f" {name}: {count(many, 'caption')} left out, whose localization failed."
+    for name, (sets, _) in ablations.rows.items():
+        if failed := len(captions) - len(sets):
+            note += f" {name}: {count(failed, 'caption')} left out, whose localization failed."
     text = (
         "What refinement, top-k candidates, the threshold and guidance contribute, and what it does"
         " to scale neurons instead of switching them off. Captions that are not memorized in an"
@@ -117,31 +115,21 @@ def _ablations(bench: Bench, captions: Sequence[Caption]) -> Ablations:
     else:
         ablations.left_out["other thresholds"] = NO_SCORES
     pairs = bench.listed(captions)
-    refined: Sets = [pair and pair[1] for pair in pairs]
+    refined = {i: after for i, (_, after) in pairs.items()}
     ablations.rows["NeMo"] = refined, 0.0
-    ablations.rows["without refinement"] = [pair and pair[0] for pair in pairs], 0.0
-    found = iter(_refined(bench, captions, list(changed.values())))
+    ablations.rows["without refinement"] = {i: before for i, (before, _) in pairs.items()}, 0.0
+    jobs: dict[tuple[str, int], Job] = {}
+    for name, one in changed.items():
+        compute = partial(listed, calibration=one.calibration, top_k=one.top_k)
+        jobs |= {(name, c.id): Job(f"nemo:{one.stage}", c, compute) for c in captions}
+    found = bench.results("table4, neurons", jobs)
     for name in changed:
-        ablations.rows[name] = list(islice(found, len(captions))), 0.0
+        sets = {i: NeuronSet(p["refined"]) for (of, i), p in found.items() if of == name}
+        ablations.rows[name] = sets, 0.0
     for name, factor in FACTORS.items():
         ablations.rows[name] = refined, factor
-    ablations.rows["findnemo's search"] = [neurons_of(c) for c in captions], 0.0
+    ablations.rows["findnemo's search"] = {c.id: neurons_of(c) for c in captions}, 0.0
     return ablations
-
-
-def _refined(bench: Bench, captions: Sequence[Caption], changed: Sequence[Ablation]) -> Sets:
-    """Refined neurons of the captions under every ablation, one after the other."""
-    jobs = [
-        Job(
-            f"nemo:{one.stage}",
-            caption,
-            partial(listed, calibration=one.calibration, top_k=one.top_k),
-        )
-        for one in changed
-        for caption in captions
-    ]
-    payloads = bench.results("table4, neurons", jobs)
-    return [None if p is None else NeuronSet(p["refined"]) for p in payloads]
 
 
 def _guided(bench: Bench) -> Calibration:
