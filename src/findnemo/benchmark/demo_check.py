@@ -325,12 +325,3 @@ def figures_table(figures: Sequence[Figure]) -> Any:
         verdict = "[green]reached[/]" if f.reached else "[red]missed[/]"
         table.add_row(f.name, f"{f.value:.3f}", f.goal, str(f.n), verdict)
     return table
-
-
-def figures_markdown(figures: Sequence[Figure]) -> str:
-    """The figures as a Markdown table, for the model card."""
-    lines = ["| figure | value | goal | n | |", "|---|---:|---|---:|---|"]
-    for f in figures:
-        verdict = "reached" if f.reached else "**missed**"
-        lines.append(f"| {f.name} | {f.value:.3f} | {f.goal} | {f.n} | {verdict} |")
-    return "\n".join(lines) + "\n"
