@@ -72,13 +72,12 @@ def fig16(bench: Bench) -> Study:
     for layer in bench.model.widths("all"):
         blocks.setdefault(_block(layer), []).append(layer.removesuffix("to_v"))
     parts = {"to_v": "value layer", "to_k": "key layer"}
-    off = {
-        (part, label): [name + part for name in names]
-        for part in parts
-        for label, names in _labelled(blocks).items()
+    labelled = _labelled(blocks)
+    stems = {(p, label): f"{label.replace(' ', '-')}-{p}" for p in parts for label in labelled}
+    changes = {
+        stem: partial(_layers_off, names=[name + part for name in labelled[label]])
+        for (part, label), stem in stems.items()
     }
-    stems = {key: f"{key[1].replace(' ', '-')}-{key[0]}" for key in off}
-    changes = {stems[key]: partial(_layers_off, names=names) for key, names in off.items()}
     trials = _trials(bench, "fig16", groups, changes)
     figures: dict[str, Figure] = {}
     rows = []
@@ -87,14 +86,12 @@ def fig16(bench: Bench) -> Study:
         for kind, captions in groups.items():
             untouched = bench.off("fig16, untouched", {c.id: (c, EMPTY, 0.0) for c in captions})
             rows.append([title, "none", kind, *_line(list(untouched.values()))])
-            for label in _labelled(blocks):
-                line = trials.line(captions, stems[part, label])
-                rows.append([title, label, kind, *line])
+            for label in labelled:
+                rows.append([title, label, kind, *trials.line(captions, stems[part, label])])
             name = f"fig{next(number)}"
             for k, labels in enumerate(_pages(blocks)):
                 grid = trials.grid(captions, [stems[part, label] for label in labels])
-                shown = picture_grid(grid, ["all on", *labels])
-                figures[f"{name}-{k + 1}"] = shown
+                figures[f"{name}-{k + 1}"] = picture_grid(grid, ["all on", *labels])
     text = (
         "In the paper some layers take a memory away, with the rest of what the caption asks for,"
         f" others do nothing. Pictures: as the model is, then each layer off. {_up_blocks(rows)}"
