@@ -6,10 +6,11 @@ import json
 from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import (
+    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetPydanticSchema,
@@ -30,6 +31,12 @@ from findnemo.neurons import NeuronSet
 def adapter(kind: Any) -> TypeAdapter[Any]:
     """The pydantic adapter that reads and writes JSON of a type."""
     return TypeAdapter(kind)
+
+
+class Closed:
+    """A dataclass that pydantic reads only from JSON without further keys."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
 def _of_layers(_: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
