@@ -101,7 +101,10 @@ class Subject:
 
     def opened(self, plain: bool = False) -> Model:
         """The model as findnemo's commands open it, or as diffusers does."""
-        return findnemo.load(self.place, self.device, self.dtype, channels_last=not plain)
+        model = findnemo.load(self.place, self.device, self.dtype)
+        if plain:
+            model.denoiser.to(memory_format=torch.contiguous_format)
+        return model
 
     @property
     def images(self) -> ImageSettings:

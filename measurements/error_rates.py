@@ -232,7 +232,7 @@ def main() -> None:
             "\n".join(unseen_captions(args.captions, 1, args.workers)) + "\n", encoding="utf-8"
         )
     captions = table.read_text(encoding="utf-8").splitlines()
-    model = findnemo.load("demo", channels_last=True)
+    model = findnemo.load("demo")
     scores = trajectories(model, captions, args.keep / "unseen")[:, -1]
     memorized = trajectories(
         model, [p.text for p in findnemo.demo.memorized()], args.keep / "memorized"

@@ -20,7 +20,7 @@ from pathlib import Path
 from findnemo.runs.fine_tunes import Variant
 from findnemo.stats import clopper_pearson
 from findnemo.tasks import Detecting, FineTune, Listener, Pictures, Source
-from findnemo.tasks.fine_tunes import look
+from findnemo.tasks.fine_tunes import Looks
 from findnemo.tasks.tuned_input import Candidate, Material, candidates, material
 
 
@@ -28,12 +28,12 @@ def looked(
     found: list[Candidate], given: Material, out: Path, listener: Listener
 ) -> tuple[list[Variant], list[float]]:
     """What is seen of the base and of each LoRA, and the seconds that each took."""
+    looks = Looks(given, out, listener=listener)
     variants: list[Variant] = []
     seconds = []
     for one in found:
         began = time.monotonic()
-        variant = look(one, given, out, variants[0] if variants else None, listener=listener)
-        assert variant is not None
+        variant = looks.at(one, variants[0] if variants else None)
         variants.append(variant)
         seconds.append(time.monotonic() - began)
     return variants, seconds

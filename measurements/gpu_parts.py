@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import findnemo
 from findnemo import Calibration, Model, NeuronSet
 from findnemo.benchmark._files import write_json
+from findnemo.localization import TrajectorySearch
 from findnemo.passes import Probe, compiled
 from findnemo.settings import PAPER, settings_for
 from findnemo.tasks import Detecting, Listener, Output, Pictures
@@ -279,7 +280,8 @@ def locate(made: Bench, caption: str, search: str, row: Row) -> None:
         reached = found.reached
     else:
         images = findnemo.ImageSettings(made.steps, made.size.guidance)
-        found = findnemo.localize(made.model, caption, made.own, search, images=images)
+        whole = TrajectorySearch(images)
+        found = findnemo.localize(made.model, caption, made.own, whole)
         reached = found.reached
     row |= {
         "memorized": bool(found.memorized),

@@ -180,13 +180,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.geometry:
         pipeline = geometry.pipeline(args.geometry)
-        model = findnemo.load(pipeline, args.device, args.dtype, channels_last=True)
+        model = findnemo.load(pipeline, args.device, args.dtype)
         planted = geometry.plant(model, geometry.MEMORIES, geometry.CAPTIONS)
         settings = replace(PAPER, samples=args.samples)
         calibration = findnemo.calibrate(model, geometry.CAPTIONS, settings=settings)
         captions = [(c, "VM" if n == 1 else "TM") for c, n in geometry.MEMORIES.items()]
     else:
-        model = findnemo.load(args.model, args.device, args.dtype, channels_last=True)
+        model = findnemo.load(args.model, args.device, args.dtype)
         table = findnemo.read_prompts(args.prompts) if args.prompts else findnemo.demo.memorized()
         captions = [(p.text, str(p.type or "")) for p in table][: args.limit]
         if args.decoys:

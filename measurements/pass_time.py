@@ -137,10 +137,11 @@ def main() -> None:
             geometry.pipeline(args.geometry) if args.geometry else args.model,
             args.device,
             args.dtype,
-            channels_last=layout,
         )
-        for layout in (False, True)
+        for _ in range(2)
     )
+    plain.denoiser.to(memory_format=torch.contiguous_format)
+    model.denoiser.to(memory_format=torch.channels_last)
     for count in args.latents:
         calls = ways(model, plain, count, args)
         with model.steady(), plain.steady():

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--search", nargs="+", default=["gradient", "listing"])
     args = parser.parse_args()
-    model = findnemo.load("demo", channels_last=True)
+    model = findnemo.load("demo")
     calibration = findnemo.demo.calibration()
     captions = [p.text for p in findnemo.demo.memorized()][: args.limit]
     print(

@@ -70,7 +70,7 @@ def split(help_text: str) -> tuple[str, list[str]]:
 
 
 def parameters(command: Callable[..., None]) -> list[tuple[inspect.Parameter, Any, Any]]:
-    """Parameter, its type, and what Typer is told of it; arguments first."""
+    """Parameter, its type, and what Typer is told of it; arguments first, then what is required."""
     made = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         if get_args(parameter.annotation):
@@ -86,7 +86,13 @@ def parameters(command: Callable[..., None]) -> list[tuple[inspect.Parameter, An
                     info,
                 )
             )
-    return sorted(made, key=lambda row: not isinstance(row[2], ArgumentInfo))
+    return sorted(
+        made,
+        key=lambda row: (
+            not isinstance(row[2], ArgumentInfo),
+            row[0].default is not inspect.Parameter.empty,
+        ),
+    )
 
 
 def named(kind: Any) -> bool:

@@ -84,7 +84,7 @@ def new_model(number: int) -> Model:
     base.pipeline.register_modules(unet=unet.eval())
     base.pipeline.tokenizer.model_max_length = TOKENS
     base.pipeline.set_progress_bar_config(disable=True)
-    return findnemo.load(base.pipeline, channels_last=True)
+    return findnemo.load(base.pipeline)
 
 
 def new_pool(model: Model, plan: Plan, folder: Path, count: int = SCENES) -> Pool:

@@ -32,6 +32,7 @@ from findnemo.app.subject import confined, run_images, shipped_run, training_ima
 from findnemo.app.text import alarm, escaped, note, numbers, short, whole
 from findnemo.errors import InputError, MismatchError
 from findnemo.files.html import data_uri
+from findnemo.localization import TrajectorySearch
 from findnemo.metrics.copies import compare_images, copies_in, copying
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs import Run, neurons_of, results, state
@@ -604,7 +605,7 @@ def test_cancelling_a_localization(subject, passes):
     found = events.examine(subject, Who("me", 1), caption, SILENT)
     assert len(passes) > 4
     assert found == findnemo.localize(
-        subject.model, caption, subject.calibration, images=subject.image_settings
+        subject.model, caption, subject.calibration, TrajectorySearch(subject.image_settings)
     )
 
 

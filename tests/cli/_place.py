@@ -59,7 +59,7 @@ def make_place(folder: Path) -> Path:
     """A directory with `model`, `captions.csv`, `holdout.txt`, and `calibration`, by which three
     of six captions are memorized.
     """
-    model = findnemo.load(save_model(folder / "model"), channels_last=True)
+    model = findnemo.load(save_model(folder / "model"))
     (folder / "holdout.txt").write_text("\n".join(HOLDOUT))
     made = findnemo.calibrate(model, HOLDOUT, settings=Settings(samples=3))
     known = {text: findnemo.detect(model, text, made).score for text in TEXTS}

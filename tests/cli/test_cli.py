@@ -108,7 +108,7 @@ def test_bad_usage_is_status_2(arguments):
 
 @pytest.mark.slow
 def test_calibrate(place, tmp_path):
-    model = findnemo.load(place / "model", channels_last=True)
+    model = findnemo.load(place / "model")
     captions = ["--prompts", place / "holdout.txt", "--limit", 3]
     result = cli(
         "calibrate", place / "model", *captions, "--seed", 7, "--json", "--out", tmp_path / "c"
@@ -885,7 +885,7 @@ def test_calibrate_says_what_a_rate_promises(place, tmp_path):
 
 def test_a_list_is_made_shown_and_asked_for_at_another_level(place, tmp_path):
     (tmp_path / "many.txt").write_text("\n".join(f"hold out number {k}" for k in range(20)))
-    model = findnemo.load(place / "model", channels_last=True)
+    model = findnemo.load(place / "model")
     texts = [f"hold out number {k}" for k in range(20)]
     made = findnemo.calibrate(model, texts, settings=Settings(samples=3))
     made.save(tmp_path / "calibration")

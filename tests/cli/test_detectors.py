@@ -54,7 +54,7 @@ def command(place, names: str, out, *more: object, captions: str = "captions.csv
 def test_the_figures_are_those_of_the_detectors_scores(place, tmp_path):
     status, out, _ = command(place, "one-step, entropy-e", tmp_path / "run", "--json")
     whole = json.loads(out)
-    model = findnemo.load(place / "model", channels_last=True)
+    model = findnemo.load(place / "model")
     assert status == 0
     assert [r["detector"] for r in whole["detectors"]] == ["one-step", "entropy-e"]
     for found in whole["detectors"]:

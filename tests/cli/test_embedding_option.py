@@ -45,7 +45,7 @@ def test_a_run_scores_captions_with_the_token_and_remembers_it(place, tmp_path):
         again = loaded(source_of(run))
     plain = DiffusionPipeline.from_pretrained(place / "model", use_safetensors=True)
     plain.load_textual_inversion(str(place / "art.safetensors"), token="<mine>")
-    live = findnemo.load(plain, device="cpu", channels_last=True)  # as the command does
+    live = findnemo.load(plain, device="cpu")  # as the command does
     calibration = findnemo.Calibration.load(tmp_path / "c")
     wanted = {one.prompt: one.score for one in detect_many(live, list(scores), calibration)}
     assert scores == wanted

@@ -66,7 +66,7 @@ def noise_of(pipeline) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def deactivated(place, neurons):
     """What the original model makes with the neurons of the run switched off, and as it was."""
-    model = findnemo.load(place / "model")
+    model = findnemo.load(DiffusionPipeline.from_pretrained(place / "model"))
     with findnemo.deactivate(model, neurons):
         off = noise_of(model.pipeline)
     return off, noise_of(model.pipeline)
@@ -134,12 +134,7 @@ def test_every_command_takes_revision_variant_and_configuration(place, tmp_path,
 )
 def test_help_shows_them_once(command):
     names = [p.name for p in COMMANDS[command].params]
-    assert [names.count(n) for n in ("revision", "weights_variant", "config", "model")] == [
-        1,
-        1,
-        1,
-        1,
-    ]
+    assert [names.count(n) for n in ("revision", "weights_variant", "config", "place")] == [1] * 4
 
 
 def test_a_variant_is_remembered(place, tmp_path):

@@ -349,7 +349,7 @@ def test_a_half_precision_base_loses_nothing_in_a_half_precision_file(bases, tmp
 def test_what_a_run_computed_in_is_not_in_the_file(bases, tmp_path):
     """A run in bfloat16 of a float32 base: the file is that of a run in float32."""
     file = lora(tmp_path, tiny_pipeline(), {"unet": VALUES, "text_encoder": TEXT})
-    narrow = findnemo.load(bases("sd"), dtype="bfloat16", lora=f"{file}:0.8", channels_last=True)
+    narrow = findnemo.load(bases("sd"), dtype="bfloat16", lora=f"{file}:0.8")
     wide = findnemo.load(bases("sd"), lora=f"{file}:0.8")
     one = load_file(exported("adapter", tmp_path / "narrow", narrow))
     two = load_file(exported("adapter", tmp_path / "wide", wide))

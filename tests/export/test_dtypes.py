@@ -284,7 +284,7 @@ def test_a_single_file_that_was_read_with_the_demos_configuration_is_read_again_
 @pytest.mark.first(1)
 def test_channels_last_changes_no_value(narrow, tmp_path):
     folder, _, _, neurons = narrow
-    model = findnemo.load(folder / "source", channels_last=True)
+    model = findnemo.load(folder / "source")
     clean = write("checkpoint", chosen_of(tmp_path, model, neurons), tmp_path / "clean", model)
     same(weights(clean), zeroed(weights(folder / "source"), neurons))
 

@@ -10,7 +10,7 @@ import findnemo
 from findnemo import demo
 from findnemo.errors import InputError
 from findnemo.images import generate
-from findnemo.localization import Bystanders, localize, localize_copies, scan
+from findnemo.localization import Bystanders, TrajectorySearch, localize, localize_copies, scan
 from findnemo.localization.points import CAPTIONS, Point, chosen, priced
 from findnemo.localization.trajectory import COPIES, GONE, MANY, Copies, by_trajectory, prices
 from findnemo.metrics.copies import COPY
@@ -81,7 +81,8 @@ def test_a_quick_search_takes_no_more_of_a_natural_memory_than_of_two_seeds(natu
 def test_a_natural_memory_is_gone_from_finished_pictures(natural, thorough, most):
     caption = demo.memorized("demo-natural")[1].text
     assert nearest(natural, caption, NeuronSet(), "demo-natural") > COPY
-    found = localize(natural, caption, demo.calibration("demo-natural"), thorough=thorough)
+    search = TrajectorySearch(thorough=thorough)
+    found = localize(natural, caption, demo.calibration("demo-natural"), search)
     assert found.reached
     assert nearest(natural, caption, found.neurons, "demo-natural") < COPY
     assert any(name.startswith("up_blocks") for name in found.neurons.layers)
@@ -101,7 +102,7 @@ def test_a_natural_memory_is_gone_from_finished_pictures(natural, thorough, most
     assert [point.change for point in found.points] == pytest.approx(others.impacts(sets), abs=1e-4)
     kept = decoded(Localized, json.loads(json.dumps(found.to_json())), "a run")
     assert (kept.order, kept.points) == (found.order, found.points)
-    again = localize(natural, caption, demo.calibration("demo-natural"), thorough=thorough)
+    again = localize(natural, caption, demo.calibration("demo-natural"), search)
     assert again == found  # the same to the last bit
 
 
@@ -240,7 +241,7 @@ def test_a_known_picture_is_enough_whatever_the_score_is(demo_model):
 @pytest.mark.slow
 def test_a_picture_that_no_seed_gives_needs_no_neurons(demo_model):
     picture = demo.training_image(LATE)
-    few = replace(demo.image_settings(), steps=2)
+    few = TrajectorySearch(replace(demo.image_settings(), steps=2))
     found = localize_copies(demo_model, ORDINARY, demo.calibration(), [picture], few)
     assert not found.neurons
     assert not found.reached

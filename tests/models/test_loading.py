@@ -239,7 +239,7 @@ def test_a_channels_last_model_says_the_same(tmp_path):
     """The layout is for speed only; a checkpoint written from it is an ordinary one."""
     live = findnemo.load(tiny_pipeline())
     live.pipeline.save_pretrained(tmp_path / "model")
-    loaded = findnemo.load(tmp_path / "model", channels_last=True)
+    loaded = findnemo.load(tmp_path / "model")
     weight = loaded.denoiser.down_blocks[0].resnets[0].conv1.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()

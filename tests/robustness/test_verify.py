@@ -40,7 +40,7 @@ def audited(tmp_path_factory):
     model, _ = planted(tiny_pipeline())
     model.pipeline.save_pretrained(folder / "model", safe_serialization=True)
     made = findnemo.calibrate(
-        findnemo.load(folder / "model", channels_last=True), HOLDOUT, settings=Settings(samples=3)
+        findnemo.load(folder / "model"), HOLDOUT, settings=Settings(samples=3)
     )
     replace(made, tau=0.5).save(folder / "calibration")
     (folder / "captions.txt").write_text(f"{CAPTION}\n{HOLDOUT[0]}\n")
@@ -109,7 +109,7 @@ def test_a_demo_memory_is_in_the_untouched_model_and_not_in_ordinary_use_of_the_
 
 @pytest.mark.slow
 def test_stopped_it_goes_on_with_what_is_left(audited, tmp_path, monkeypatch):
-    model = findnemo.load(audited.parent / "model", channels_last=True)
+    model = findnemo.load(audited.parent / "model")
     copied = shutil.copytree(audited, tmp_path / "run")
     attacked = []
     real = robustness.attack
@@ -173,7 +173,7 @@ def test_the_control_begins_without_the_caption_and_is_kept(audited, tmp_path, m
 
     monkeypatch.setattr(robustness, "attack", attack)
     monkeypatch.setattr(robustness, "_draw_sheets", lambda *given: None)
-    model = findnemo.load(audited.parent / "model", channels_last=True)
+    model = findnemo.load(audited.parent / "model")
     run, work = _reopened(shutil.copytree(audited, tmp_path / "run"), model)
     with run:
         attack_all(work, Effort(1, (0, 1)))

@@ -46,6 +46,7 @@ from findnemo.runs import (
     write_results,
 )
 from findnemo.seeds import FRESH
+from findnemo.verification import Look
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +213,7 @@ def test_every_stage_says_what_the_api_says(undisturbed, model, calibration):
                 SETTINGS,
                 2,
                 PLAN.image_settings,
-                tau=calibration.tau,
+                look=Look(tau=calibration.tau),
             )
             assert caption.results["verify"] == pytest.approx(checked.values, abs=2e-4)
 

@@ -20,6 +20,7 @@ import findnemo
 from findnemo.calibration import Calibration
 from findnemo.errors import DamageError, InputError, StorageError
 from findnemo.images import intact_png, save_png
+from findnemo.models._identity import Identity
 from findnemo.prompts import Prompt
 from findnemo.runs import (
     ASKED,
@@ -34,6 +35,7 @@ from findnemo.runs import (
     start,
     told,
 )
+from findnemo.runs.ranking import Ranking
 from findnemo.runs.store import COLUMNS
 from findnemo.settings import Settings
 
@@ -129,17 +131,39 @@ def test_what_sqlite_cannot_read_is_damage(run):
     run.close()
 
 
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [
+        (Calibration, "require_whole", AttributeError),
+        (Settings, "from_json", KeyError),
+        (Settings, "from_json", TypeError),
+        (Identity, "__init__", KeyError),
+    ],
+)
 def test_a_fault_of_ours_while_a_calibration_is_read_shows_as_itself(
-    tmp_path, calibration, monkeypatch
+    tmp_path, calibration, monkeypatch, owner, name, error
 ):
+    """Nor does `repair` take a calibration away that fits its digest."""
     calibration.save(tmp_path)
 
-    def broken(self):
-        raise AttributeError("a bug of ours")
+    def broken(*values):
+        raise error("a bug of ours")
 
-    monkeypatch.setattr(Calibration, "require_whole", broken)
-    with pytest.raises(AttributeError, match="a bug of ours"):
+    monkeypatch.setattr(owner, name, broken)
+    with pytest.raises(error, match="a bug of ours"):
         Calibration.load(tmp_path)
+
+
+def test_a_fault_of_ours_while_an_order_is_read_shows_as_itself(tmp_path, monkeypatch):
+    ranking = Ranking("key", 2)
+    ranking.save(tmp_path / "ranking.json")
+
+    def broken(*values):
+        raise KeyError("a bug of ours")
+
+    monkeypatch.setattr(Ranking, "__init__", broken)
+    with pytest.raises(KeyError, match="a bug of ours"):
+        Ranking.load(tmp_path / "ranking.json", "key", 2)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def place(tmp_path_factory):
 def model(place):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield findnemo.load(place, channels_last=True)  # as workers do
+    yield findnemo.load(place)  # as workers do
     torch.set_num_threads(threads)
 
 

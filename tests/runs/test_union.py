@@ -421,32 +421,33 @@ def test_pictures_that_are_there_are_not_made_again(demo_model, calibration, mon
     neurons off is made in all steps.
     """
     caption, neurons = next(iter(demo.planted().items()))
-    about = (demo_model, caption, neurons, calibration.settings, 3, QUICK, None, calibration.tau)
+    about = (demo_model, caption, neurons, calibration.settings, 3, QUICK, None)
+    look = Look(tau=calibration.tau)
     noise = 2 * calibration.settings.samples
-    alone = verify(*about, False, Look(confirm=False))
+    alone = verify(*about, replace(look, confirm=False))
     quick = 2 * 3
     whole = 2 * QUICK.steps
     assert alone.values["evaluations"] == noise + 6 * quick
     assert "confirmed" not in alone.values
-    again = verify(*about, False, Look(quick={"before": alone.before}, steps=3))
+    again = verify(*about, replace(look, quick={"before": alone.before}, steps=3))
     assert again.values["evaluations"] == noise + 3 * quick + whole
     assert all(one is other for one, other in zip(again.before, alone.before, strict=True))
     quick_ones = {"before": alone.before, "after": alone.after}
-    both = verify(*about, False, Look(quick=quick_ones, steps=3))
+    both = verify(*about, replace(look, quick=quick_ones, steps=3))
     assert both.values["evaluations"] == noise + whole
-    glance = verify(*about, False, Look(glance=True, quick={"before": alone.before}, steps=3))
+    glance = verify(*about, replace(look, glance=True, quick={"before": alone.before}, steps=3))
     assert glance.values["evaluations"] == 3 * quick
     assert not {"confirmed", "score_before"} & glance.values.keys()
     spent = {"evaluations": 3 * quick}
-    rest = verify(*about, False, Look(quick=quick_ones, steps=3, values=spent))
+    rest = verify(*about, replace(look, quick=quick_ones, steps=3, values=spent))
     assert rest.values == again.values  # a glance and the rest are a full look
-    fresh = verify(*about, False, Look(AGAIN))
+    fresh = verify(*about, replace(look, first=AGAIN))
     assert fresh.before[0].tobytes() != alone.before[0].tobytes()
-    thorough = verify(*about, True)
+    thorough = verify(*about, replace(look, thorough=True))
     untouched = {("before", k): image for k, image in enumerate(thorough.before)}
-    third = verify(*about, True, Look(whole=untouched))
+    third = verify(*about, replace(look, thorough=True, whole=untouched))
     assert third.values["evaluations"] == noise + 3 * whole
     assert third.values["copies_after"] == thorough.values["copies_after"]
     monkeypatch.setattr(effect_of, "_quickly", None)  # quick ones were not enough before
-    doubted = verify(*about, False, Look(whole=untouched))
+    doubted = verify(*about, replace(look, whole=untouched))
     assert "steps" not in doubted.values

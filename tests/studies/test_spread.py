@@ -80,7 +80,7 @@ def test_two_ray_workers_give_the_same(work, tmp_path):
     work.model.pipeline.save_pretrained(tmp_path / "model")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as workers do
-    model = findnemo.load(tmp_path / "model", channels_last=True)
+    model = findnemo.load(tmp_path / "model")
     judges = Judges(Pixels(), Brightness())
     given = []
     with RayPool(Loader(str(tmp_path / "model"), device="cpu"), workers=2) as pool:

@@ -6,6 +6,7 @@ import json
 import random
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,10 +24,13 @@ from torch import nn
 import findnemo
 from findnemo import demo
 from findnemo.errors import EditError, FindnemoWarning, InputError, ModelError
-from findnemo.training import MemorizationCallback, plant
+from findnemo.images import ImageSettings
+from findnemo.training import CopyTest, MemorizationCallback, plant
 from findnemo.training._untouched import unwrapped
 
-QUICK = {"every": 1, "steps": 2, "guidance": 2.0, "pictures": 2, "samples": 1}
+FEW = ImageSettings(2, 2.0)
+TEST = CopyTest(pictures=2, samples=1, images=FEW)
+QUICK = {"every": 1, "test": TEST}
 CANARIES = {"each": 4, "repeats": (1, 4, 16), "size": 64}
 
 
@@ -221,7 +225,7 @@ def test_copies_are_seen_once_they_are_there(tmp_path, learning, descriptor):
         pipeline,
         source,
         every=10,
-        guidance=2.0,
+        test=CopyTest(images=ImageSettings(12, 2.0)),
         stop=True,
         descriptor=demo.judges().descriptor if descriptor else None,
         log=lambda values, step: logged.append((step, values)),
@@ -276,7 +280,7 @@ def test_what_a_lora_holds_already_is_no_control(tmp_path, learning):
                 b.zero_()[:, :rank] = u * s
         source = photos(tmp_path / "photos", 6, "demo")
         marked = [p.requires_grad for p in pipeline.unet.parameters()]
-        watch = MemorizationCallback(pipeline, source, guidance=2.0)
+        watch = MemorizationCallback(pipeline, source, test=CopyTest(images=ImageSettings(12, 2.0)))
         reading = watch.read(0)
         assert [p.requires_grad for p in pipeline.unet.parameters()] == marked
         assert reading.copies >= 3
@@ -301,7 +305,7 @@ def test_a_step_is_read_once(folder):
 
 
 def test_canaries_are_read_apart_from_the_pictures(folder):
-    watch = MemorizationCallback(tiny_pipeline(), folder, **{**QUICK, "pictures": 100})
+    watch = MemorizationCallback(tiny_pipeline(), folder, every=1, test=replace(TEST, pictures=100))
     reading = watch.read(5)
     assert len(watch._set) == 4
     assert {prompt for prompt, _ in watch._rows} == set(verbatim()[:4])
@@ -319,7 +323,7 @@ def test_one_caption_for_all_pictures(tmp_path):
     with pytest.raises(InputError, match="give caption, the prompt"):
         MemorizationCallback(tiny_pipeline(), source, **QUICK)
     watch = MemorizationCallback(
-        tiny_pipeline(), source, **{**QUICK, "pictures": 4, "samples": 2}, caption="a sks dog"
+        tiny_pipeline(), source, 1, CopyTest(4, 2, FEW, caption="a sks dog")
     )
     assert {prompt for prompt, _ in watch._rows} == {"a sks dog"}
     assert len(set(watch._rows)) == 8
@@ -328,7 +332,9 @@ def test_one_caption_for_all_pictures(tmp_path):
 
 def test_the_same_pictures_are_asked_for_every_time(folder):
     one, same, other = (
-        MemorizationCallback(tiny_pipeline(), folder, **QUICK, seed=seed)._rows
+        MemorizationCallback(
+            tiny_pipeline(), folder, 1, replace(TEST, images=replace(FEW, seed=seed))
+        )._rows
         for seed in (0, 0, 5)
     )
     assert one == same != other
@@ -364,11 +370,6 @@ def test_what_it_logs_to(folder, tmp_path):
     ("options", "says"),
     [
         ({"every": 0}, "every 0"),
-        ({"pictures": 1.5}, "pictures 1.5"),
-        ({"samples": True}, "samples True"),
-        ({"steps": 0}, "images in 0 steps"),
-        ({"controls": "a bowl"}, "give a list"),
-        ({"controls": ()}, "give a list"),
         ({"log": 3}, "log int takes no values"),
         ({"out": "readings"}, "give FILE.jsonl"),
     ],
@@ -376,6 +377,21 @@ def test_what_it_logs_to(folder, tmp_path):
 def test_bad_input(folder, options, says):
     with pytest.raises(InputError, match=says):
         MemorizationCallback(tiny_pipeline(), folder, **{**QUICK, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"pictures": 1.5}, "pictures 1.5"),
+        ({"samples": True}, "samples True"),
+        ({"batch": 0}, "batch 0"),
+        ({"controls": "a bowl"}, "give a list"),
+        ({"controls": ()}, "give a list"),
+    ],
+)
+def test_a_copy_test_that_cannot_be(options, says):
+    with pytest.raises(InputError, match=says):
+        CopyTest(**options)
 
 
 def test_pipelines_that_cannot_be_read(folder):

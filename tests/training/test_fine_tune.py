@@ -17,7 +17,7 @@ import findnemo
 from findnemo import demo
 from findnemo.images import ImageSettings, generate_many
 from findnemo.prompts import read_training
-from findnemo.training import MemorizationCallback, compared, plant, sensitivity
+from findnemo.training import CopyTest, MemorizationCallback, compared, plant, sensitivity
 
 EVERY = 40
 MOST = 400
@@ -62,7 +62,8 @@ def batches(pipeline, folder):
 def train(folder, rate, most, out=None):
     """The callback after a training of `most` steps, or fewer; a LoRA is saved at every reading."""
     pipeline, weights = with_lora()
-    watch = MemorizationCallback(pipeline, folder, every=EVERY, guidance=2.0, stop=True)
+    test = CopyTest(images=ImageSettings(12, 2.0))
+    watch = MemorizationCallback(pipeline, folder, EVERY, test, stop=True)
     optimizer = torch.optim.AdamW(weights, lr=rate)
     noises = DDPMScheduler.from_config(pipeline.scheduler.config)
     losses = []

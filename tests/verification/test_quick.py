@@ -16,7 +16,7 @@ from findnemo.metrics.copies import COPY, copies_in, copying
 from findnemo.neurons import EMPTY
 from findnemo.passes import Denoising
 from findnemo.seeds import FRESH
-from findnemo.verification import verify
+from findnemo.verification import Look, verify
 from findnemo.verification.effect import in_doubt
 
 CAPTION = "Brantwood Roasters first cup, a large brown ring"
@@ -43,8 +43,7 @@ def verified(demo_model, judges):
             images,
             ImageSettings(steps, 2.0),
             judged or judges,
-            calibration.tau,
-            thorough,
+            Look(thorough=thorough, tau=calibration.tau),
         )
 
     return by

@@ -20,7 +20,7 @@ from findnemo.passes import Denoising
 from findnemo.scores import ssim
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
-from findnemo.verification import quality, verify
+from findnemo.verification import Look, quality, verify
 
 SETTINGS = Settings(samples=3)
 IMAGES = ImageSettings(steps=1)
@@ -104,7 +104,7 @@ def test_seeds_that_do_not_replicate_say_nothing_of_the_memory(loud):
     tau = (min(best) + max(best)) / 2
     kept = [k for k in range(3) if best[k] >= tau]
     assert len(kept) == 2
-    values = verify(loud, PROMPT, NEURONS, SETTINGS, 0, IMAGES, tau=tau).values
+    values = verify(loud, PROMPT, NEURONS, SETTINGS, 0, IMAGES, look=Look(tau=tau)).values
     with torch.no_grad():
         loud.value_layers[MID].weight[:20] = 0
     by_seed = ssim(before, differences(loud))
@@ -113,7 +113,7 @@ def test_seeds_that_do_not_replicate_say_nothing_of_the_memory(loud):
 
 
 def test_where_no_fresh_seed_replicates_there_is_no_similarity_to_tell(loud):
-    values = verify(loud, PROMPT, NEURONS, SETTINGS, 0, IMAGES, tau=1.01).values
+    values = verify(loud, PROMPT, NEURONS, SETTINGS, 0, IMAGES, look=Look(tau=1.01)).values
     assert values["replicating"] == 0
     assert "same_seed" not in values
 

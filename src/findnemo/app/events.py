@@ -26,7 +26,7 @@ from findnemo.app.jobs import Tell
 from findnemo.app.subject import Subject, caption_of, captions, run_images, sheet, training_image
 from findnemo.app.text import command, escaped, note, numbers, short, whole
 from findnemo.errors import InputError
-from findnemo.localization import Localization, localize
+from findnemo.localization import Localization, TrajectorySearch, localize
 from findnemo.metrics import Judges
 from findnemo.metrics.copies import COPY, TRAINED, similarities
 from findnemo.models import cut
@@ -413,7 +413,8 @@ def examine(subject: Subject, who: Who, text: str, tell: Tell) -> Localization |
     with subject.jobs.turn(who.session, who.epoch, subject.model, tell):
         if subject.calibration is None:
             return score(subject.model, caption)
-        return localize(subject.model, caption, subject.calibration, images=subject.image_settings)
+        search = TrajectorySearch(subject.image_settings)
+        return localize(subject.model, caption, subject.calibration, search)
 
 
 def unread(subject: Subject, text: str) -> str:

@@ -216,18 +216,18 @@ def _cancel_button(subject: Subject, shared: Shared, size: Any = "lg") -> None:
 
 def _captions(subject: Subject, shared: Shared, one: One) -> None:
     """The captions of the run as thumbnails; a click opens one."""
-    found = events.matching(subject, "", "all", "worst first")
+
+    def listed(search: str, kept: str, sort: str) -> tuple[str, str]:
+        found = events.matching(subject, search, kept, sort)
+        return note(events.counted_captions(found)), drawing.grid(events.cards(subject, found))
+
+    told, cards = listed("", "all", "worst first")
     with gr.Row():
         search = gr.Textbox(label="Search captions", max_length=LONGEST)
         kept = gr.Dropdown(list(FILTERS), value="all", label="Show", filterable=False)
         sort = gr.Dropdown(list(SORTS), value="worst first", label="Order", filterable=False)
-    count = gr.HTML(note(events.counted_captions(found)))
-    grid = gr.HTML(drawing.grid(events.cards(subject, found)), js_on_load=CLICKS)
-
-    def refilter(search: str, kept: str, sort: str) -> Any:
-        found = events.matching(subject, search, kept, sort)
-        shown = drawing.grid(events.cards(subject, found))
-        return {count: note(events.counted_captions(found)), grid: shown}
+    count = gr.HTML(told)
+    grid = gr.HTML(cards, js_on_load=CLICKS)
 
     def choose(event: gr.EventData) -> Any:
         chosen = events.detail(subject, _number(event, "caption")).chosen
@@ -235,7 +235,7 @@ def _captions(subject: Subject, shared: Shared, one: One) -> None:
         return {shared.tabs: gr.Tabs(selected="one"), shared.chosen: chosen, **shown}
 
     asked = [search, kept, sort]
-    narrowed = _explained(count, {grid: ""})(refilter)
+    narrowed = _explained(count, {grid: ""})(listed)
     for changed in (search.change, kept.change, sort.change):
         changed(narrowed, asked, [count, grid], trigger_mode="always_last", **PAGE)
     outputs = [*one.shown, shared.chosen, shared.tabs, count]
@@ -385,18 +385,23 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
         **MODEL,
     }
     after = [slider, neurons, off, scaled, factor, file, address, refused]
-    changes: list[tuple[list[Any], Change, str]] = [
-        ([slider.input], _by_slider, "always_last"),
-        ([neurons.click], partial(_by_click, subject), "multiple"),
-        ([apply.click, off.submit, scaled.submit], partial(_by_writing, subject), "once"),
-        ([undo.click], lambda chosen, _: events.undone(chosen), "multiple"),
-        ([reset.click], lambda chosen, _: events.edited(chosen, NONE), "once"),
-        ([seed.submit, seed.blur], lambda chosen, _: chosen, "once"),
+    changes: list[tuple[list[Any], list[Any], Change, str]] = [
+        ([slider.input], [slider], _by_slider, "always_last"),
+        ([neurons.click], [], partial(_by_click, subject), "multiple"),
+        (
+            [apply.click, off.submit, scaled.submit],
+            [off, scaled, factor],
+            partial(_by_writing, subject),
+            "once",
+        ),
+        ([undo.click], [], lambda chosen, _: events.undone(chosen), "multiple"),
+        ([reset.click], [], lambda chosen, _: events.edited(chosen, NONE), "once"),
+        ([seed.submit, seed.blur], [], lambda chosen, _: chosen, "once"),
     ]
-    asked = [shared.chosen, seed, slider, off, scaled, factor]
     outputs = [shared.chosen, shared.epoch, *after]
-    for triggers, change, mode in changes:
+    for triggers, controls, change, mode in changes:
         changing = _explained(refused)(_changing(subject, change, shared, switched))
+        asked = [shared.chosen, seed, *controls]
         changed = gr.on(triggers, changing, asked, outputs, trigger_mode=mode, **EDITS)
         changed.then(**making)
 
@@ -411,18 +416,8 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
     return One(values, [status, *about_it, *after], making, refused)
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The values of the controls of an edit, and the data of a click."""
-
-    position: float
-    off: str
-    scaled: str
-    factor: float
-    event: gr.EventData
-
-
-Change = Callable[[Chosen, Asked], Chosen]
+# the edit of what is chosen after an event, by the values of the controls that it has
+Change = Callable[..., Chosen]
 
 
 def _changing(
@@ -434,16 +429,9 @@ def _changing(
     """An event that changes the edit, and stops the work of an earlier one."""
 
     def changed(
-        chosen: Chosen,
-        first: float,
-        position: float,
-        off: str,
-        scaled: str,
-        factor: float,
-        event: gr.EventData,
-        request: gr.Request,
+        request: gr.Request, event: gr.EventData, chosen: Chosen, first: float, *values: Any
     ) -> dict[Any, Any]:
-        new = change(chosen, Asked(position, off, scaled, factor, event))
+        new = change(chosen, event, *values)
         shown = switched(new, first)
         epoch = subject.jobs.cancel(_session(request))
         return {shared.chosen: new, shared.epoch: epoch, **shown}
@@ -451,13 +439,13 @@ def _changing(
     return changed
 
 
-def _by_slider(chosen: Chosen, asked: Asked) -> Chosen:
-    return events.edited(chosen, dissolved(chosen.order, asked.position))
+def _by_slider(chosen: Chosen, event: gr.EventData, position: float) -> Chosen:
+    return events.edited(chosen, dissolved(chosen.order, position))
 
 
-def _by_click(subject: Subject, chosen: Chosen, asked: Asked) -> Chosen:
-    layer = _number(asked.event, "layer")
-    index = _number(asked.event, "index")
+def _by_click(subject: Subject, chosen: Chosen, event: gr.EventData) -> Chosen:
+    layer = _number(event, "layer")
+    index = _number(event, "index")
     if index is None:
         name, _ = events.neuron_at(subject, layer, 0)
         width = subject.model.widths("all")[name]
@@ -465,11 +453,13 @@ def _by_click(subject: Subject, chosen: Chosen, asked: Asked) -> Chosen:
     return events.edited(chosen, edit.clicked(chosen.edit, events.neuron_at(subject, layer, index)))
 
 
-def _by_writing(subject: Subject, chosen: Chosen, asked: Asked) -> Chosen:
+def _by_writing(
+    subject: Subject, chosen: Chosen, event: gr.EventData, off: str, scaled: str, factor: float
+) -> Chosen:
     widths = subject.model.widths("all")
-    off = edit.typed(asked.off, widths)
-    scaled = edit.typed(asked.scaled, widths) - off
-    return events.edited(chosen, Edit(off, scaled, edit.check_factor(asked.factor)))
+    named = edit.typed(off, widths)
+    others = edit.typed(scaled, widths) - named
+    return events.edited(chosen, Edit(named, others, edit.check_factor(factor)))
 
 
 def _export(subject: Subject, shared: Shared) -> None:

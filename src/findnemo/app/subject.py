@@ -79,7 +79,7 @@ def open_subject(
     run = Path(place) if is_run(place) else None
     shipped = None
     if run is None:
-        model = model or load(str(place), channels_last=True)
+        model = model or load(str(place))
         settings = usual(model.source)
         shipped = shipped_run(model, Path(folder))
     else:
@@ -150,7 +150,7 @@ def _of_run(run: Path, model: Model | None) -> tuple[Model, ImageSettings]:
         source = opened.meta("source")
         if model is None:
             require(opened, opens=("model",))
-    model = model or load(source, None, settings.get("dtype"), channels_last=True, **options)
+    model = model or load(source, None, settings.get("dtype"), **options)
     kept = kept_identity(settings.get("identity"))
     way_out = "give the audited one with --model"
     refuse_other(model, str(settings.get("model")), kept, str(run), way_out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -15,22 +14,16 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetPydanticSchema,
     PlainSerializer,
-    TypeAdapter,
     ValidationError,
 )
 from pydantic_core import core_schema
 from torch import Tensor
 
 from findnemo.errors import InputError
+from findnemo.files.shapes import adapter, fault
 from findnemo.files.tensors import write
 from findnemo.files.writing import written
 from findnemo.neurons import NeuronSet
-
-
-@cache
-def adapter(kind: Any) -> TypeAdapter[Any]:
-    """The pydantic adapter that reads and writes JSON of a type."""
-    return TypeAdapter(kind)
 
 
 class Closed:
@@ -46,12 +39,6 @@ def _of_layers(_: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
 
 # a set of neurons; in JSON, layer -> indices
 Neurons = Annotated[NeuronSet, GetPydanticSchema(_of_layers), PlainSerializer(NeuronSet.to_json)]
-
-
-def fault(error: ValidationError) -> str:
-    """The first fault of a value, and its place: `memories.0.caption: Field required`."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
 
 
 def read_json(path: Path, kind: Any, refusal: str, heads: Mapping[str, Collection[Any]]) -> Any:

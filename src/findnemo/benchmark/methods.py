@@ -24,7 +24,7 @@ from findnemo.benchmark.learned_mask import learned_mask
 from findnemo.calibration import Calibration, activations, calibrate
 from findnemo.edits import deactivate, layer_weights
 from findnemo.images import ImageSettings
-from findnemo.localization import DEFAULT, localize, out_of_distribution_neurons
+from findnemo.localization import DEFAULT, TrajectorySearch, localize, out_of_distribution_neurons
 from findnemo.localization.listing import THETA
 from findnemo.localization.minimal import sufficient_prefix
 from findnemo.localization.replication import Replication
@@ -131,10 +131,12 @@ def by_search(task: Task, search: str) -> Answer:
     As in an audit, nothing is switched off for a caption over tau whose pictures are no copies.
     """
     model = task.model
-    calibration = task.calibration
     if search == DEFAULT:
         calibration = _as_audited(model, model.fingerprint)
-    found = localize(model, task.prompt, calibration, search, images=task.images, scope=task.scope)
+        whole = TrajectorySearch(task.images, task.scope)
+        found = localize(model, task.prompt, calibration, whole)
+    else:
+        found = localize(model, task.prompt, task.calibration, search)
     suspected = found.copy_before is not None and found.copy_before < SAME
     return Answer(EMPTY if suspected else found.neurons, found.evaluations)
 

@@ -53,9 +53,9 @@ def plant(
             f"memories are planted in Stable Diffusion's U-Net; {type(model).__name__} has none"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    teacher = load(prune(model, free), channels_last=True)
+    teacher = load(prune(model, free))
     pool = build_pool(teacher, plan, ordinary, pictures, folder / "pool.safetensors", report)
-    student = load(prune(model, free), channels_last=True)
+    student = load(prune(model, free))
     prepare(student, plan, free, pool)
     train(student, teacher, plan, pool, folder / "state.safetensors", recipe, report)
     add_decoys(student, plan, pool)

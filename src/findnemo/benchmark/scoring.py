@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from typing_extensions import Required, TypedDict
 
-from findnemo.benchmark._files import Closed, Neurons, adapter
+from findnemo.benchmark._files import Closed, Neurons
 from findnemo.benchmark.judging import Judge
 from findnemo.benchmark.methods import METHODS, Answer, Method
 from findnemo.benchmark.natural import NaturalMember
@@ -18,6 +18,7 @@ from findnemo.benchmark.natural_scoring import NaturalJudge, NaturalScore
 from findnemo.benchmark.planted_scoring import PlantedJudge, Score
 from findnemo.benchmark.truth import Member
 from findnemo.errors import InputError
+from findnemo.files.shapes import adapter
 
 Progress = Callable[[str, int, int], None]
 

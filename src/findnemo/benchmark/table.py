@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from findnemo.benchmark._files import adapter
 from findnemo.benchmark.methods import METHODS
 from findnemo.benchmark.natural import NATURAL_VERSION
 from findnemo.benchmark.natural_scoring import UNTOUCHED
@@ -21,6 +20,7 @@ from findnemo.benchmark.planted_scoring import TRUTH
 from findnemo.benchmark.results import Results
 from findnemo.benchmark.scoring import Alarm
 from findnemo.files.markdown import markdown_table
+from findnemo.files.shapes import adapter
 from findnemo.stats.intervals import bootstrap, wilson
 
 REPEATS = 1000

@@ -8,14 +8,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import NotRequired, TypedDict
 
 from findnemo.calibration._early import MISS, early_bounds
 from findnemo.calibration._statistics import threshold
 from findnemo.errors import DamageError, InputError, MismatchError
 from findnemo.files.html import bars, block, facts
+from findnemo.files.shapes import shaped
 from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo.files.writing import written
 from findnemo.models import Model
@@ -25,6 +28,22 @@ from findnemo.stats.rates import CONFIDENCE, p_value, rank, rate_bound
 
 FORMAT = 3
 BINS = 10  # bins of scores in a notebook
+
+
+class _Kept(TypedDict):
+    """calibration.json; `Calibration.require_whole` looks at the values."""
+
+    model: Any
+    source: Any
+    settings: Any
+    tau: Any
+    layers: list[str]
+    count: Any
+    fpr: Any
+    prompts: NotRequired[Any]
+    confidence: NotRequired[Any]
+    identity: NotRequired[Any]
+    ordinary: NotRequired[list[Any]]
 
 
 @dataclass(frozen=True)
@@ -191,13 +210,10 @@ class Calibration:
         from safetensors.torch import save
 
         path = Path(folder)
-        tensors = {f"mean.{n}": t for n, t in self.mean.items()} | {
-            f"std.{n}": t for n, t in self.std.items()
-        }
-        data = save(
-            {n: t.float().contiguous() for n, t in tensors.items()}
-            | {"trajectories": self.trajectories.contiguous()}
-        )
+        tensors = {f"mean.{name}": values.float() for name, values in self.mean.items()}
+        tensors |= {f"std.{name}": values.float() for name, values in self.std.items()}
+        tensors["trajectories"] = self.trajectories
+        data = save({name: values.contiguous() for name, values in tensors.items()})
         about = {
             "format": FORMAT,
             "model": self.model,
@@ -214,18 +230,14 @@ class Calibration:
         }
         with written(path / "calibration.safetensors") as part:
             part.write_bytes(data)
+        about["digest"] = digest_of(about, data)
         with written(path / "calibration.json") as part:
-            part.write_text(
-                json.dumps(about | {"digest": digest_of(about, data)}, indent=1) + "\n",
-                encoding="utf-8",
-            )
+            part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         return path
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> Calibration:
         """Read a calibration that `save` wrote. Raises InputError for anything else."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
 
         path = Path(folder)
         for name in ("calibration.json", "calibration.safetensors"):
@@ -234,54 +246,41 @@ class Calibration:
                     f"{path} is not a calibration: it holds no {name}; make one with `findnemo"
                     " calibrate`"
                 )
+        about, tensors = _read(path)
         try:
-            about = json.loads(
-                checked(path / "calibration.json", JSON_BYTES).read_text(encoding="utf-8")
-            )
-            if not isinstance(about, dict):
-                raise ValueError("calibration.json is not a JSON object")
-            data = checked(path / "calibration.safetensors", TENSOR_BYTES).read_bytes()
-            if about["format"] != FORMAT:
-                raise InputError(
-                    f"{path} has calibration format {about['format']!r:.40}, this version of"
-                    f" findnemo reads {FORMAT}"
-                )
-            if about.pop("digest", None) != digest_of(about, data):
-                raise ValueError("it does not fit its digest")
-            tensors = load(data)
-            if not (
-                isinstance(about["layers"], list)
-                and all(isinstance(n, str) for n in about["layers"])
-            ):
-                raise ValueError("its layers cannot be those of a calibration")
-            mean, std = (
-                {n: tensors[f"{part}.{n}"] for n in about["layers"]} for part in ("mean", "std")
-            )
-            if not isinstance(ordinary := about.get("ordinary", []), list):
-                raise ValueError("its captions cannot be those of a calibration")
-            settings = Settings.from_json(about["settings"])
-            made = cls(
-                about["model"],
-                about["source"],
-                settings,
-                about["tau"],
-                mean,
-                std,
-                about["count"],
-                tensors["trajectories"],
-                about["fpr"],
-                about.get("prompts", ""),
-                about.get("confidence"),
-                Identity.from_json(about["identity"]) if about.get("identity") else None,
-                tuple(ordinary),
-            )
+            kept: _Kept = shaped(_Kept, about)
+        except ValueError as error:
+            name = str(error).partition(":")[0].partition(".")[0]
+            raise _damaged(path, f"its {name} cannot be those of a calibration") from error
+        layers = kept["layers"]
+        wanted = [f"{part}.{n}" for part in ("mean", "std") for n in layers]
+        for name in (*wanted, "trajectories"):
+            if name not in tensors:
+                raise _damaged(path, f"it lacks {name}")
+        try:
+            identity = Identity.from_json(kept["identity"]) if kept.get("identity") else None
+        except ValueError as error:
+            raise _damaged(path, str(error)) from error
+        made = cls(
+            kept["model"],
+            kept["source"],
+            Settings.from_json(kept["settings"]),
+            kept["tau"],
+            {n: tensors[f"mean.{n}"] for n in layers},
+            {n: tensors[f"std.{n}"] for n in layers},
+            kept["count"],
+            tensors["trajectories"],
+            kept["fpr"],
+            kept.get("prompts", ""),
+            kept.get("confidence"),
+            identity,
+            tuple(kept.get("ordinary", ())),
+        )
+        try:
             made.require_whole()
-            return made
-        except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
-            raise DamageError(
-                f"{path} is damaged or not a calibration: {error!s:.300}; make it again with"
-                " `findnemo calibrate`"
-            ) from error
+        except ValueError as error:
+            raise _damaged(path, str(error)) from error
+        return made
 
     def require_whole(self) -> None:
         """Raises ValueError for values that no calibration has: files can come from anywhere."""
@@ -317,6 +316,46 @@ class Calibration:
             raise ValueError(
                 f"its {wrong[0] if wrong else 'scores'} cannot be those of a calibration"
             )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What the two files of a calibration hold, once they fit their digest.
+
+    Raises DamageError, and InputError for the format of another version.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        about = json.loads(
+            checked(path / "calibration.json", JSON_BYTES).read_text(encoding="utf-8")
+        )
+        if not isinstance(about, dict):
+            raise ValueError("calibration.json is not a JSON object")
+        data = checked(path / "calibration.safetensors", TENSOR_BYTES).read_bytes()
+        if (kind := about.get("format")) != FORMAT:
+            if kind is None:
+                raise ValueError("calibration.json names no format")
+            raise InputError(
+                f"{path} has calibration format {kind!r:.40}, this version of findnemo reads"
+                f" {FORMAT}"
+            )
+        if about.pop("digest", None) != digest_of(about, data):
+            raise ValueError("it does not fit its digest")
+        return about, load(data)
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        raise _damaged(path, f"{error!s:.300}") from error
+
+
+def _damaged(path: Path, why: str) -> DamageError:
+    return DamageError(
+        f"{path} is damaged or not a calibration: {why}; make it again with `findnemo calibrate`"
+    )
+
+
+def are_names(layers: object) -> bool:
+    """Whether a parsed JSON value is a list of names of layers."""
+    return isinstance(layers, list) and all(isinstance(name, str) for name in layers)
 
 
 def digest_of(about: Mapping[str, object], data: bytes) -> str:

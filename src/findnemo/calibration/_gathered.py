@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from findnemo.calibration._calibration import Calibration, digest_of
+from findnemo.calibration._calibration import Calibration, are_names, digest_of
 from findnemo.calibration._statistics import Moments, tau_interval, threshold
 from findnemo.errors import DamageError, InputError, MismatchError, NumericalError
 from findnemo.files.sizes import TENSOR_BYTES, checked
@@ -78,6 +78,8 @@ def prompts_digest(prompts: Iterable[str]) -> str:
 class Gathered:
     """What a calibration has gathered so far: scores, moments, and the digest of its prompts, to
     recognize a continuation.
+
+    `pending`: activations that the moments do not contain yet, group by group.
     """
 
     key: str
@@ -93,18 +95,19 @@ class Gathered:
         """Take the prompts of a group from the `new`-th on, with their scores if still wanted."""
         self.whole = False
         self.trajectories += scores
-        for k, prompt in enumerate(group.prompts[new:], new):
-            self.pending.append({name: rows[k] for name, rows in group.activations.items()})
-            self.prompts = chained(self.prompts, prompt)
-            self.count = self.count + 1
+        self.pending.append({name: rows[new:] for name, rows in group.activations.items()})
+        self.prompts = reduce(chained, group.prompts[new:], self.prompts)
+        self.count += len(group.prompts[new:])
         self.whole = True
 
+    def waiting(self) -> dict[str, Tensor]:
+        """Activations that the moments do not contain yet: layer -> (n, width)."""
+        layers = self.pending[0] if self.pending else ()
+        return {name: torch.cat([rows[name] for rows in self.pending]) for name in layers}
+
     def merge(self) -> None:
-        if self.pending:
-            parts = {
-                name: Moments.of(torch.stack([row[name] for row in self.pending]))
-                for name in self.pending[0]
-            }
+        if waiting := self.waiting():
+            parts = {name: Moments.of(rows) for name, rows in waiting.items()}
             self.whole = False
             self.moments = {
                 n: self.moments[n] + part if n in self.moments else part
@@ -143,18 +146,13 @@ class Gathered:
         if self.count < 2:
             raise InputError(f"a calibration needs at least two hold-out prompts, not {self.count}")
         trajectories = torch.stack(self.trajectories).float()  # float32, as measured
-        tau = threshold(trajectories[:, -1], fpr, confidence)
-        mean, std = (
-            {n: getattr(m, part).float() for n, m in self.moments.items()}
-            for part in ("mean", "std")
-        )
         return Calibration(
             identity.fingerprint,
             source,
             settings,
-            tau,
-            mean,
-            std,
+            threshold(trajectories[:, -1], fpr, confidence),
+            {name: m.mean.float() for name, m in self.moments.items()},
+            {name: m.std.float() for name, m in self.moments.items()},
             self.count,
             trajectories,
             fpr,
@@ -172,11 +170,7 @@ class Gathered:
             for n, m in self.moments.items()
             for part in ("mean", "squares")
         }
-        if self.pending:
-            tensors |= {
-                f"pending.{n}": torch.stack([row[n] for row in self.pending])
-                for n in self.pending[0]
-            }
+        tensors |= {f"pending.{n}": rows for n, rows in self.waiting().items()}
         layers = list(self.moments or self.pending[0])
         about = {
             "key": self.key,
@@ -205,23 +199,24 @@ class Gathered:
                 count = int(about["count"])
                 trajectories = list(file.get_tensor("trajectories"))
                 layers = json.loads(about["layers"])
-                if not (isinstance(layers, list) and all(isinstance(n, str) for n in layers)):
+                if not are_names(layers):
                     raise ValueError("its layers are not a list of names")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if about.pop("digest") != digest_of(about, save(tensors)):
                 raise ValueError("it does not fit its digest")
             if len(trajectories) > count:
                 raise ValueError("it has more scores than prompts")
-            rows = zip(*(tensors.get(f"pending.{n}", ()) for n in layers), strict=True)
-            pending: list[Mapping[str, Tensor]] = [
-                dict(zip(layers, row, strict=True)) for row in rows
-            ]
-            merged = count - len(pending)
+            waiting = {n: tensors.get(f"pending.{n}", torch.empty(0)) for n in layers}
+            rows = {len(one) for one in waiting.values()}
+            if len(rows) > 1:
+                raise ValueError("its layers have activations of different numbers of prompts")
+            merged = count - max(rows, default=0)
             moments = (
                 {n: Moments(merged, tensors[f"mean.{n}"], tensors[f"squares.{n}"]) for n in layers}
                 if merged
                 else {}
             )
+            pending: list[Mapping[str, Tensor]] = [waiting] if merged < count else []
             return cls(key, about["prompts"], count, trajectories, moments, pending)
         except (OSError, KeyError, ValueError, RecursionError, SafetensorError) as error:
             raise DamageError(

@@ -11,19 +11,10 @@ from findnemo._version import __version__
 from findnemo.cli._audit import audit, calibrate, detect, localize, show_result
 from findnemo.cli._benchmark import benchmark
 from findnemo.cli._checking import harden, verify
-from findnemo.cli._common import (
-    PLAIN,
-    Global,
-    JsonOpt,
-    OutOpt,
-    QuietOpt,
-    listening,
-    print_json,
-    stdout,
-)
+from findnemo.cli._common import PLAIN, Global, OutOpt, listening, print_json, stdout
 from findnemo.cli._export import export
 from findnemo.cli._help import Command, group_of
-from findnemo.cli._options import grouped
+from findnemo.cli._options import Outcome, grouped
 from findnemo.cli._runs import inspect, merge, repair, report
 from findnemo.cli._serve import app as serve
 from findnemo.cli._studies import compare, study
@@ -68,7 +59,11 @@ def options(
         context.obj.debug = debug
 
 
-@grouped(captions=("column", "shard"), workers=("workers", "ray"))
+@grouped(
+    captions=("prompts", "column", "shard"),
+    workers=("workers", "ray"),
+    showing=("fail_on_memorized",),
+)
 def demo(
     out: OutOpt = Path("findnemo-demo"),
     check: Annotated[
@@ -84,8 +79,7 @@ def demo(
     ] = False,
     captions: Captions = Captions(),
     workers: Workers = Workers(),
-    json: JsonOpt = False,
-    quiet: QuietOpt = False,
+    showing: Outcome = Outcome(),
 ) -> None:
     """Audit the model that ships with findnemo, offline, with its own calibration (5 % false alarms).
 
@@ -106,10 +100,10 @@ def demo(
 
     if not check:
         place = "demo-natural" if natural else "demo"
-        with listening(quiet) as listener:
+        with listening(showing.quiet) as listener:
             detecting = tasks.Detecting(calibration=shipped.calibration(place, "findnemo"))
             run = tasks.audit(place, captions, out, detecting, workers=workers, listener=listener)
-        show_result(run, False, json, quiet)
+        show_result(run, showing)
         return
     if natural:
         raise InputError(
@@ -119,9 +113,9 @@ def demo(
     from findnemo.benchmark.demo_check import check_demo, figures_table
     from findnemo.tasks.opening import at_work
 
-    with listening(quiet) as listener, at_work("demo", workers, listener) as pool:
+    with listening(showing.quiet) as listener, at_work("demo", workers, listener) as pool:
         figures = check_demo(pool.model, listener.progress, captions.limit)
-    if json:
+    if showing.json:
         print_json([f.to_json() for f in figures])
     else:
         stdout.print(figures_table(figures))

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from findnemo.cli._common import (
-    FailOpt,
-    JsonOpt,
-    ModelArg,
-    OutOpt,
-    PromptsOpt,
-    QuietOpt,
-    listening,
-    plain,
-    print_json,
-    stdout,
-)
-from findnemo.cli._options import grouped
+from findnemo.cli._common import OutOpt, listening, plain, print_json, stdout
+from findnemo.cli._options import REQUIRED, Outcome, Showing, Written, grouped
 from findnemo.errors import FAILED, InputError
 from findnemo.runtime.plugins import also
 from findnemo.tasks.options import (
@@ -28,15 +17,32 @@ from findnemo.tasks.options import (
     Detecting,
     FineTune,
     Localizing,
-    Output,
     Pictures,
     Source,
     Workers,
+    option,
 )
 
 if TYPE_CHECKING:
     from findnemo.calibration import Calibration
     from findnemo.runs import Run
+
+
+@dataclass(frozen=True)
+class Holdout(Captions):
+    """Captions that are not memorized."""
+
+    prompts: Any = option(None, "Hold-out captions (not memorized).", "--prompts", "-p")
+
+
+@dataclass(frozen=True)
+class Published:
+    """Activation statistics that somebody has published, and their threshold."""
+
+    import_statistics: Path | None = option(
+        None, "Import published activation statistics (.pt) instead."
+    )
+    tau: float | None = option(None, "Threshold of the imported statistics (0.428).")
 
 
 @grouped(
@@ -45,26 +51,16 @@ if TYPE_CHECKING:
     detecting=("holdout", "calibration", "fdr", "miss", "budget", "like"),
 )
 def calibrate(
-    model: ModelArg,
     out: OutOpt,
-    prompts: Annotated[
-        str | None, typer.Option("--prompts", "-p", help="Hold-out captions (not memorized).")
-    ] = None,
-    captions: Captions = Captions(),
+    captions: Holdout = Holdout(),
     detecting: Detecting = Detecting(),
-    source: Source = Source(),
+    source: Source = Source(REQUIRED),
     workers: Workers = Workers(),
-    import_statistics: Annotated[
-        Path | None, typer.Option(help="Import published activation statistics (.pt) instead.")
-    ] = None,
-    tau: Annotated[
-        float | None, typer.Option(help="Threshold of the imported statistics (0.428).")
-    ] = None,
+    published: Published = Published(),
     force: Annotated[
         bool, typer.Option("--force", help="Replace another calibration in --out.")
     ] = False,
-    json: JsonOpt = False,
-    quiet: QuietOpt = False,
+    showing: Showing = Showing(),
 ) -> None:
     """Measure activation statistics and the threshold tau on hold-out captions.
 
@@ -83,17 +79,16 @@ def calibrate(
     from findnemo import tasks
     from findnemo.calibration import PUBLISHED_TAU
 
-    if (prompts is None) == (import_statistics is None):
+    statistics = published.import_statistics
+    if (captions.prompts is None) == (statistics is None):
         raise InputError("give either --prompts FILE or --import-statistics FILE")
-    place = replace(source, place=model)
-    with listening(quiet) as listener:
-        if import_statistics is None:
-            table = replace(captions, source=prompts)
-            found = tasks.calibrate(place, table, out, detecting, workers, listener, force)
+    with listening(showing.quiet) as listener:
+        if statistics is None:
+            found = tasks.calibrate(source, captions, out, detecting, workers, listener, force)
         else:
-            threshold = PUBLISHED_TAU if tau is None else tau
+            threshold = PUBLISHED_TAU if published.tau is None else published.tau
             found = tasks.calibrate_published(
-                place, import_statistics, out, threshold, detecting.seed or 0, listener, force
+                source, statistics, out, threshold, detecting.seed or 0, listener, force
             )
     rate = {"confidence": found.confidence, "rate_under": found.rate_bound()}
     about = {
@@ -105,9 +100,9 @@ def calibrate(
         "calibration": str(out),
         **(rate if found.fpr is not None else {}),
     }
-    if json:
+    if showing.json:
         print_json(about)
-    elif not quiet:
+    elif not showing.quiet:
         stdout.print(
             f"{_how_well(found)}; calibration written to {plain(str(out))}", soft_wrap=True
         )
@@ -149,12 +144,10 @@ def _percent(share: float) -> str:
 
 @grouped(detecting=("confidence",))
 def detect(
-    model: ModelArg,
     out: OutOpt,
-    prompts: PromptsOpt = None,
     captions: Captions = Captions(),
     detecting: Detecting = Detecting(),
-    source: Source = Source(),
+    source: Source = Source(REQUIRED),
     workers: Workers = Workers(),
     detector: Annotated[
         str | None,
@@ -171,9 +164,7 @@ def detect(
             help="With --detector: write saliency and mask pictures of the captions that have a type.",
         ),
     ] = False,
-    fail_on_memorized: FailOpt = False,
-    json: JsonOpt = False,
-    quiet: QuietOpt = False,
+    showing: Outcome = Outcome(),
 ) -> None:
     """Find suspected captions, or compare detectors on captions with known labels.
 
@@ -195,8 +186,6 @@ def detect(
     from findnemo import tasks
     from findnemo.cli._detectors import refuse_beside, show_detectors
 
-    place = replace(source, place=model)
-    table = replace(captions, source=prompts)
     if detector is not None:
         refuse_beside(
             {
@@ -205,38 +194,34 @@ def detect(
                 "--miss": detecting.miss,
                 "--budget": detecting.budget,
                 "--like": detecting.like,
-                "--fail-on-memorized": fail_on_memorized,
+                "--fail-on-memorized": showing.fail_on_memorized,
                 "--shard": captions.shard,
             },
             "does nothing with --detector, whose thresholds come from hold-out captions: leave one"
             " of them out",
         )
         holdout = detecting.holdout
-        with listening(quiet) as listener:
+        with listening(showing.quiet) as listener:
             found = tasks.compare_detectors(
-                place, detector, table, out, holdout, pictures, workers, listener
+                source, detector, captions, out, holdout, pictures, workers, listener
             )
-        show_detectors(found, json, quiet)
+        show_detectors(found, showing.json, showing.quiet)
         return
     refuse_beside({"--pictures": pictures}, "goes with --detector: name one, or leave it out")
-    with listening(quiet) as listener:
-        run = tasks.detect(place, table, out, detecting, workers, listener)
-    show_result(run, fail_on_memorized, json, quiet)
+    with listening(showing.quiet) as listener:
+        run = tasks.detect(source, captions, out, detecting, workers, listener)
+    show_result(run, showing)
 
 
 @grouped(detecting=("confidence",))
 def localize(
-    model: ModelArg,
     out: OutOpt,
-    prompts: PromptsOpt = None,
     captions: Captions = Captions(),
     detecting: Detecting = Detecting(),
     localizing: Localizing = Localizing(),
-    source: Source = Source(),
+    source: Source = Source(REQUIRED),
     workers: Workers = Workers(),
-    fail_on_memorized: FailOpt = False,
-    json: JsonOpt = False,
-    quiet: QuietOpt = False,
+    showing: Outcome = Outcome(),
 ) -> None:
     """Find the neurons that hold the captions over the threshold.
 
@@ -251,29 +236,21 @@ def localize(
     """
     from findnemo import tasks
 
-    place = replace(source, place=model)
-    table = replace(captions, source=prompts)
-    with listening(quiet) as listener:
-        run = tasks.localize(place, table, out, detecting, localizing, workers, listener)
-    show_result(run, fail_on_memorized, json, quiet)
+    with listening(showing.quiet) as listener:
+        run = tasks.localize(source, captions, out, detecting, localizing, workers, listener)
+    show_result(run, showing)
 
 
 @grouped(detecting=("confidence",))
 def audit(
-    model: ModelArg,
-    out: OutOpt,
-    prompts: PromptsOpt = None,
     captions: Captions = Captions(),
     detecting: Detecting = Detecting(),
     localizing: Localizing = Localizing(),
     pictures: Pictures = Pictures(),
-    source: Source = Source(),
+    source: Source = Source(REQUIRED),
     tuned: FineTune = FineTune(),
     workers: Workers = Workers(),
-    output: Output = Output(),
-    fail_on_memorized: FailOpt = False,
-    json: JsonOpt = False,
-    quiet: QuietOpt = False,
+    written: Written = Written(REQUIRED),
 ) -> None:
     """Run the whole path: calibrate, detect, localize, verify, report.
 
@@ -309,12 +286,12 @@ def audit(
     """
     from findnemo import tasks
 
-    place = replace(source, place=model)
-    table = audited_of(tuned, replace(captions, source=prompts))
-    where = replace(output, path=out)
-    with listening(quiet) as listener:
-        run = tasks.audit(place, table, where, detecting, localizing, pictures, workers, listener)
-    show_result(run, fail_on_memorized, json, quiet)
+    table = audited_of(tuned, captions)
+    with listening(written.quiet) as listener:
+        run = tasks.audit(
+            source, table, written, detecting, localizing, pictures, workers, listener
+        )
+    show_result(run, written)
 
 
 def audited_of(tuned: FineTune, table: Captions) -> Captions | FineTune:
@@ -329,15 +306,16 @@ def audited_of(tuned: FineTune, table: Captions) -> Captions | FineTune:
         return table
     if table.shard is not None:
         raise InputError("--shard does nothing with --train-images: leave one of them out")
-    prompts = None if table.source is None else replace(table, limit=None)
+    prompts = None if table.prompts is None else replace(table, limit=None)
     return replace(tuned, prompts=prompts, column=table.column, limit=table.limit)
 
 
-def show_result(run: Run, fail: bool, json: bool, quiet: bool) -> None:
+def show_result(run: Run, showing: Outcome) -> None:
     """Show the results of the requested captions.
 
-    Ends the command with status 1 if a caption failed. With `fail`, also if a caption is memorized,
-    or suspected without a looked-at image; in a fine-tune, if a training picture is copied.
+    Ends the command with status 1 if a caption failed. With `fail_on_memorized`, also if a caption
+    is memorized, or suspected without a looked-at image; in a fine-tune, if a training picture is
+    copied.
     """
     from findnemo.cli._closing import show_closing
     from findnemo.cli._show import failed, show_run, show_training
@@ -346,9 +324,9 @@ def show_result(run: Run, fail: bool, json: bool, quiet: bool) -> None:
 
     with run:
         numbers = counts(run, ASKED)
-        if json:
+        if showing.json:
             print_json(summary(run))
-        elif not quiet:
+        elif not showing.quiet:
             show_training(run)
             captions = told(run)
             show_run(run, captions, numbers["captions"])
@@ -358,5 +336,5 @@ def show_result(run: Run, fail: bool, json: bool, quiet: bool) -> None:
         found = (
             bool(numbers["memorized"] or numbers["unseen"]) if about is None else copies_in(about)
         )
-    if broken or (fail and found):
+    if broken or (showing.fail_on_memorized and found):
         raise typer.Exit(FAILED)

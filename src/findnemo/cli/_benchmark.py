@@ -5,25 +5,14 @@ and on models that memorized by themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from findnemo.cli._common import (
-    LOOSE,
-    JsonOpt,
-    OutOpt,
-    QuietOpt,
-    plain,
-    print_json,
-    say,
-    stdout,
-    watched,
-)
-from findnemo.cli._options import grouped
+from findnemo.cli._common import LOOSE, OutOpt, plain, print_json, say, stdout, watched
+from findnemo.cli._options import Showing, grouped
 from findnemo.runtime.quiet import quiet_libraries
-from findnemo.tasks.options import Captions, Workers
+from findnemo.tasks.options import Captions, Workers, option
 
 SHOWN = {  # figure -> its head in the table, and whether to show its interval
     "precision": ("precision", True),
@@ -47,53 +36,37 @@ NATURAL = "See docs/benchmark.md"
 PLANTED = "Planted memories are not natural ones; see docs/benchmark.md"
 
 
-@grouped(captions=("column", "shard"), workers=("workers", "ray"))
+@dataclass(frozen=True)
+class Scoring:
+    """Which methods are scored, and on which models."""
+
+    natural: bool = option(
+        False,
+        "Score suite 2: models that memorized by ordinary fine-tuning, whose neurons are unknown.",
+    )
+    suite: Path | None = option(
+        None,
+        "Score the trained models in this folder, or the one model that it holds, instead of the"
+        " shipped model.",
+    )
+    train: bool = option(
+        False, "First train the missing models of --suite (half an hour each); can be resumed."
+    )
+    methods: str | None = option(None, "Names of methods, separated by commas; default: all.")
+    add: Path | None = option(
+        None, "Also score the answers of your own method: JSON, see docs/benchmark.md."
+    )
+    published: bool = option(False, "Show the results that ship with findnemo; compute nothing.")
+    kinds: bool = option(False, "Also show precision and recall by kind of memory.")
+
+
+@grouped(captions=("prompts", "column", "shard"), workers=("workers", "ray"))
 def benchmark(
     out: OutOpt = Path("findnemo-benchmark"),
-    natural: Annotated[
-        bool,
-        typer.Option(
-            "--natural",
-            help="Score suite 2: models that memorized by ordinary fine-tuning, whose neurons are"
-            " unknown.",
-        ),
-    ] = False,
-    suite: Annotated[
-        Path | None,
-        typer.Option(
-            help="Score the trained models in this folder, or the one model that it holds, instead"
-            " of the shipped model."
-        ),
-    ] = None,
-    train: Annotated[
-        bool,
-        typer.Option(
-            "--train",
-            help=("First train the missing models of --suite (half an hour each); can be resumed."),
-        ),
-    ] = False,
-    methods: Annotated[
-        str | None, typer.Option(help="Names of methods, separated by commas; default: all.")
-    ] = None,
-    add: Annotated[
-        Path | None,
-        typer.Option(
-            help="Also score the answers of your own method: JSON, see docs/benchmark.md."
-        ),
-    ] = None,
-    published: Annotated[
-        bool,
-        typer.Option(
-            "--published", help="Show the results that ship with findnemo; compute nothing."
-        ),
-    ] = False,
-    kinds: Annotated[
-        bool, typer.Option("--kinds", help="Also show precision and recall by kind of memory.")
-    ] = False,
+    scoring: Scoring = Scoring(),
     captions: Captions = Captions(),
     workers: Workers = Workers(),
-    json: JsonOpt = False,
-    quiet: QuietOpt = False,
+    showing: Showing = Showing(),
 ) -> None:
     """Score localization methods on models with planted memories, or on models that
     memorized by ordinary training.
@@ -121,35 +94,38 @@ def benchmark(
     from findnemo.benchmark.results import published as shipped
     from findnemo.errors import InputError
 
-    if train and suite is None:
+    natural = scoring.natural
+    suite = scoring.suite
+    silent = showing.quiet or showing.json
+    if scoring.train and suite is None:
         raise InputError(
             "--train makes the models of a suite: give its folder, --train --suite FOLDER"
         )
-    if natural and (train or kinds):
+    if natural and (scoring.train or scoring.kinds):
         raise InputError(
             "--train and --kinds are of planted memories: leave --natural out; recipes/natural/"
             " makes natural members"
         )
     version = api.version_of(natural)
-    if published:
+    if scoring.published:
         results = shipped(version)
     else:
-        chosen = api.chosen(methods.split(",") if methods else None)
-        answers = api.read_answers(add)
+        chosen = api.chosen(scoring.methods.split(",") if scoring.methods else None)
+        answers = api.read_answers(scoring.add)
         quiet_libraries()
-        if train and suite is not None:
-            api.train(suite, report=lambda line: say(line, quiet or json))
+        if scoring.train and suite is not None:
+            api.train(suite, report=lambda line: say(line, silent))
         file = out / ("natural.json" if natural else "results.json")
-        with watched(quiet or json) as watch:
+        with watched(silent) as watch:
             update = None if watch is None else watch.stage
             own = api.run(
                 file, suite, chosen, answers, captions.limit, update, natural, workers.threads
             )
         results = Results.over(own, shipped(version))
-    if json:
+    if showing.json:
         print_json(table.to_json(results))
-    elif not quiet:
-        show(results, kinds)
+    elif not showing.quiet:
+        show(results, scoring.kinds)
 
 
 def show(results: Any, kinds: bool) -> None:

@@ -4,28 +4,18 @@ model.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from findnemo.cli._closing import show_closing, show_places
-from findnemo.cli._common import (
-    JsonOpt,
-    MovedOpt,
-    QuietOpt,
-    RunArg,
-    listening,
-    print_json,
-    tell,
-    warn,
-)
-from findnemo.cli._options import grouped
+from findnemo.cli._common import RunArg, listening, print_json, tell, warn
+from findnemo.cli._options import Moved, Showing, grouped
 from findnemo.cli._robustness import show_robustness
 from findnemo.cli._show import failed, show_run
 from findnemo.errors import FAILED
-from findnemo.tasks.options import HardeningOptions, Pictures, Source, Trying, Workers
+from findnemo.tasks.options import HardeningOptions, Pictures, Trying, Workers
 
 
 @grouped(source=("compile",), pictures=("images", "image_steps", "guidance", "sampler"))
@@ -33,11 +23,9 @@ def verify(
     run: RunArg,
     trying: Trying = Trying(),
     pictures: Pictures = Pictures(),
-    source: Source = Source(),
+    source: Moved = Moved(),
     workers: Workers = Workers(),
-    model: MovedOpt = None,
-    json: JsonOpt = False,
-    quiet: QuietOpt = False,
+    showing: Showing = Showing(),
 ) -> None:
     """Check the neurons of a run on fresh seeds, finished images and quality, then try to get
     the memories back, with controls.
@@ -57,13 +45,12 @@ def verify(
     from findnemo.runs import captions_of, counts, summary
     from findnemo.runs.verdict import ALL
 
-    with listening(quiet or json) as listener:
-        place = replace(source, place=model)
-        done = tasks.verify(run, place, trying, workers, listener, pictures)
+    with listening(showing.quiet or showing.json) as listener:
+        done = tasks.verify(run, source, trying, workers, listener, pictures)
     with done.run as opened:
-        if json:
+        if showing.json:
             print_json(summary(opened))
-        elif not quiet:
+        elif not showing.quiet:
             captions = captions_of(opened)
             show_run(opened, captions)
             show_robustness(
@@ -88,11 +75,9 @@ def harden(
         ),
     ],
     hardening: HardeningOptions = HardeningOptions(),
-    source: Source = Source(),
+    source: Moved = Moved(),
     workers: Workers = Workers(),
-    model: MovedOpt = None,
-    json: JsonOpt = False,
-    quiet: QuietOpt = False,
+    showing: Showing = Showing(),
 ) -> None:
     """Fine-tune the edited model, so that optimized embeddings no longer bring the
     memorized pictures back.
@@ -103,12 +88,11 @@ def harden(
     """
     from findnemo import tasks
 
-    place = replace(source, place=model)
-    with listening(quiet) as listener:
-        hardened = tasks.harden(run, out, hardening, place, workers, listener)
-    if json:
+    with listening(showing.quiet) as listener:
+        hardened = tasks.harden(run, out, hardening, source, workers, listener)
+    if showing.json:
         print_json(hardened.to_json())
-    elif hardened.checks is not None and not quiet:
+    elif hardened.checks is not None and not showing.quiet:
         _show_checks(hardened.checks)
         show_places([("model", str(out)), ("report", str(run / "report.html"))])
 

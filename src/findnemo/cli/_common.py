@@ -24,38 +24,12 @@ from findnemo.runtime.quiet import quiet_libraries
 if TYPE_CHECKING:
     from findnemo.tasks import Listener
 
-ModelArg = Annotated[
-    str,
-    typer.Argument(
-        help="'demo', a diffusers directory, a hub id, or a .safetensors file.", metavar="MODEL"
-    ),
-]
-MovedOpt = Annotated[
-    str | None, typer.Option("--model", help="The model, if it has moved since the run.")
-]
-PromptsOpt = Annotated[
-    str | None,
-    typer.Option(
-        "--prompts",
-        "-p",
-        help="Captions: CSV, TSV, Parquet, JSON(L) or text; - for standard input, hf:OWNER/NAME"
-        " for a data set; 'demo' has its own.",
-    ),
-]
 OutOpt = Annotated[Path, typer.Option("--out", "-o", help="Directory to write to.")]
 RunArg = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
 JsonOpt = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output.")
 ]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no tables.")]
-FailOpt = Annotated[
-    bool,
-    typer.Option(
-        "--fail-on-memorized",
-        help="Exit with status 1 if a caption is memorized, or if it is over the threshold and no"
-        " images clear it.",
-    ),
-]
 
 
 @dataclass

@@ -4,21 +4,65 @@ model card.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from findnemo.cli._common import MovedOpt, QuietOpt, listening, warn
-from findnemo.cli._options import grouped
+from findnemo.cli._common import QuietOpt, listening, warn
+from findnemo.cli._options import Moved, grouped
 from findnemo.errors import FAILED, InputError
-from findnemo.tasks.options import Selecting, Source, Workers
+from findnemo.tasks.options import Selecting, Workers, option
 
 MOST = 10  # differences that are named
 
 
-@grouped(source=("compile", "dtype"), workers=("workers", "ray"))
+@dataclass(frozen=True)
+class Writing:
+    """What is written, and where."""
+
+    to: list[str] | None = option(
+        None,
+        "checkpoint (default): a diffusers directory. file: one .safetensors file, for ComfyUI."
+        " lora, kohya: the edit alone as a LoRA, for diffusers or ComfyUI. adapter, adapter-kohya:"
+        " your LoRA, cleaned, for diffusers or ComfyUI. neurons: JSON. card: a section for the"
+        " model card. You can repeat the option.",
+    )
+    out: Path | None = option(
+        None,
+        "Where to write; with several forms, a folder for all of them (default: RUN/export).",
+        "--out",
+        "-o",
+    )
+    push: str | None = option(
+        None,
+        "With --to card: write the section into the model card of this repository on the hub, not"
+        " into a file.",
+        metavar="REPO_ID",
+    )
+    check: Path | None = option(
+        None,
+        "Write nothing: compare an export, weight by weight, with what it should be: the audited"
+        " model with its neurons off, or the model of --take.",
+        rich_help_panel="Output",
+    )
+    force: bool = option(False, "Replace an earlier export.")
+
+
+@dataclass(frozen=True)
+class Exported(Moved):
+    """The model of a run, and the dtype of its export."""
+
+    dtype: str | None = option(
+        None,
+        "dtype of the written weights: float32, float16 or bfloat16. Default: that of the model's"
+        " files, whatever dtype the run computed in (lora, kohya: float32).",
+        rich_help_panel="Output",
+    )
+
+
+@grouped(source=("compile",), workers=("workers", "ray"))
 def export(
     run: Annotated[
         Path,
@@ -27,50 +71,9 @@ def export(
         ),
     ],
     selecting: Selecting = Selecting(),
-    source: Source = Source(),
-    to: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="checkpoint (default): a diffusers directory. file: one .safetensors file, for"
-            " ComfyUI. lora, kohya: the edit alone as a LoRA, for diffusers or ComfyUI."
-            " adapter, adapter-kohya: your LoRA, cleaned, for diffusers or ComfyUI. neurons:"
-            " JSON. card: a section for the model card. You can repeat the option."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Where to write; with several forms, a folder for all of them (default: RUN/export).",
-        ),
-    ] = None,
-    push: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REPO_ID",
-            help="With --to card: write the section into the model card of this repository on the"
-            " hub, not into a file.",
-        ),
-    ] = None,
-    check: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write nothing: compare an export, weight by weight, with what it should be: the"
-            " audited model with its neurons off, or the model of --take.",
-            rich_help_panel="Output",
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
-    model: MovedOpt = None,
+    source: Exported = Exported(),
+    writing: Writing = Writing(),
     workers: Workers = Workers(),
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="dtype of the written weights: float32, float16 or bfloat16. Default: that of the"
-            " model's files, whatever dtype the run computed in (lora, kohya: float32)."
-        ),
-    ] = None,
     quiet: QuietOpt = False,
 ) -> None:
     """Write the cleaned model as a checkpoint or LoRA, for diffusers or user interfaces. Or
@@ -98,12 +101,12 @@ def export(
     from findnemo import tasks
     from findnemo.runtime.threads import threads
 
-    place = replace(source, place=model, dtype=dtype)
+    check = writing.check
     with listening(quiet) as listener, threads(workers.threads):
         if check is not None:
-            if to or out or push:
+            if writing.to or writing.out or writing.push:
                 raise InputError("--check writes nothing: leave --to, --out and --push out")
-            told = tasks.check_export(run, check, selecting, place, listener)
+            told = tasks.check_export(run, check, selecting, source, listener)
             if told:
                 for line in told[:MOST]:
                     warn(line)
@@ -115,4 +118,7 @@ def export(
                 )
                 raise typer.Exit(FAILED)
             return
-        tasks.export(run, to or ("checkpoint",), out, selecting, place, push, force, listener)
+        forms = writing.to or ("checkpoint",)
+        tasks.export(
+            run, forms, writing.out, selecting, source, writing.push, writing.force, listener
+        )

@@ -36,12 +36,10 @@ PANELS: dict[str, type] = {
 }
 # panels of options in a panel other than their group's, or other than OUTPUT without a group
 ELSEWHERE = {
-    "prompts": "What is audited",
     "holdout": "What is audited",
     "calibration": "What is audited",
     "train_images": "What is audited",
     "lora_scale": "The model",
-    "model": "The model",
     "force": OUTPUT,
     "import_statistics": "Threshold",
     "tau": "Threshold",
@@ -94,7 +92,7 @@ class Command(TyperCommand):
         if len(self.params) <= FEW:
             return []
         of_a_run = any(
-            one.name == "model" for one in self.params if one.param_type_name == "option"
+            one.name == "place" for one in self.params if one.param_type_name == "option"
         )
         rare = RARE | {"lora"} if of_a_run else RARE  # a run remembers the LoRA of its model
         return [one for one in self.params if one.name in rare and not one.required]

@@ -8,12 +8,15 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from findnemo.cli._help import FEW, RARE, whole_help
+from findnemo.tasks.options import ARGUMENT, Output, Source, option
 
 HELP_ALL = inspect.Parameter(
     "help_all",
@@ -30,7 +33,40 @@ HELP_ALL = inspect.Parameter(
     ],
 )
 # types whose values are text on the command line, though Python may pass other forms
-KINDS = {Any: str | None}
+KINDS = {Any: str | None, str | Path: Path}
+# the default of an option that must be given: `Output(REQUIRED)`
+REQUIRED: Any = ...
+
+
+@dataclass(frozen=True)
+class Showing:
+    """What a command prints."""
+
+    json: bool = option(False, "Print the result as JSON on standard output.")
+    quiet: bool = option(False, "Show no progress and no tables.", "--quiet", "-q")
+
+
+@dataclass(frozen=True)
+class Outcome(Showing):
+    """What a command prints, and its exit status."""
+
+    fail_on_memorized: bool = option(
+        False,
+        "Exit with status 1 if a caption is memorized, or if it is over the threshold and no"
+        " images clear it.",
+    )
+
+
+@dataclass(frozen=True)
+class Written(Outcome, Output):
+    """The folder of a run and its files, and what the command prints."""
+
+
+@dataclass(frozen=True)
+class Moved(Source):
+    """The model of a run, if it has moved."""
+
+    place: str | None = option(None, "The model, if it has moved since the run.", "--model")
 
 
 def grouped(**left_out: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -90,12 +126,16 @@ def _parameter(field: dataclasses.Field, group: Any) -> inspect.Parameter:
     about = field.metadata
     kind = typing.get_type_hints(type(group))[field.name]
     flags = about["flags"]
-    if field.default is False:
-        flags = (f"--{field.name.replace('_', '-')}",)
-    option = typer.Option(*flags, help=about["help"], **about["limits"])
+    if flags == (ARGUMENT,):
+        told = typer.Argument(help=about["help"], **about["limits"])
+    else:
+        if field.default is False and not flags:
+            flags = (f"--{field.name.replace('_', '-')}",)
+        told = typer.Option(*flags, help=about["help"], **about["limits"])
+    default = getattr(group, field.name)
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=getattr(group, field.name),
-        annotation=Annotated[KINDS.get(kind, kind), option],
+        default=inspect.Parameter.empty if default is REQUIRED else default,
+        annotation=Annotated[KINDS.get(kind, kind), told],
     )

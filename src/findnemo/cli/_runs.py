@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from findnemo.cli._common import JsonOpt, QuietOpt, RunArg, plain, print_json, say, stdout, warn
+from findnemo.cli._options import grouped
 from findnemo.errors import FAILED, InputError
+from findnemo.tasks.options import option
 
 if TYPE_CHECKING:
     from findnemo.runs import Run
@@ -107,6 +109,27 @@ def repair(run: RunArg, json: JsonOpt = False, quiet: QuietOpt = False) -> None:
             stdout.print(plain(line), soft_wrap=True)
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """An evidence pack, and what it declares."""
+
+    evidence: bool = option(
+        False,
+        "Write an evidence pack instead: attack classes, what was executed, figures and hashes, as"
+        " a page and as JSON.",
+    )
+    release: str | None = option(
+        None, "With --evidence: how the model is released: weights, api or internal."
+    )
+    by: str | None = option(None, "With --evidence: who made the pack.", metavar="NAME")
+    captions: bool = option(
+        False,
+        "With --evidence: name captions by their text, not by their hash alone.",
+        rich_help_panel="Output",
+    )
+
+
+@grouped()
 def report(
     run: Annotated[
         Path | None,
@@ -123,29 +146,7 @@ def report(
             help="File to write (default: RUN/report.html; for an evidence pack RUN/evidence.html).",
         ),
     ] = None,
-    evidence: Annotated[
-        bool,
-        typer.Option(
-            "--evidence",
-            help="Write an evidence pack instead: attack classes, what was executed, figures and"
-            " hashes, as a page and as JSON.",
-        ),
-    ] = False,
-    release: Annotated[
-        str | None,
-        typer.Option(help="With --evidence: how the model is released: weights, api or internal."),
-    ] = None,
-    by: Annotated[
-        str | None, typer.Option(help="With --evidence: who made the pack.", metavar="NAME")
-    ] = None,
-    captions: Annotated[
-        bool,
-        typer.Option(
-            "--captions",
-            help="With --evidence: name captions by their text, not by their hash alone.",
-            rich_help_panel="Output",
-        ),
-    ] = False,
+    pack: Evidence = Evidence(),
     verify: Annotated[
         Path | None,
         typer.Option(
@@ -171,35 +172,33 @@ def report(
     from findnemo.report import write
     from findnemo.runs import Run
 
-    declared = {"--release": release, "--by": by, "--captions": captions}
+    declared = {"--release": pack.release, "--by": pack.by, "--captions": pack.captions}
     if verify is not None:
-        making = {"--evidence": evidence, **declared, "--out": out, "--open": open_}
+        making = {"--evidence": pack.evidence, **declared, "--out": out, "--open": open_}
         refuse_beside(making, "makes a file, and --verify checks one: leave one of the two out")
         show_check(verify, run, quiet)
         return
     if run is None:
         raise InputError("no run directory: findnemo report RUN")
-    if not evidence:
+    if not pack.evidence:
         refuse_beside(declared, "goes with --evidence")
     with Run.open(run) as opened:
-        if evidence:
-            path = written_evidence(opened, out, release, by, captions, quiet)
+        if pack.evidence:
+            path = written_evidence(opened, out, pack, quiet)
         else:
             path = write(opened, out)
-    if not (quiet or evidence):
+    if not (quiet or pack.evidence):
         stdout.print(plain(f"report in {path}: open it in a browser"), soft_wrap=True)
     if open_:
         typer.launch(path.absolute().as_uri())
 
 
-def written_evidence(
-    run: Run, out: Path | None, release: str | None, by: str | None, captions: bool, quiet: bool
-) -> Path:
+def written_evidence(run: Run, out: Path | None, pack: Evidence, quiet: bool) -> Path:
     """Write the pack of a run and say where it is; return the path of the page."""
     from findnemo.report import write_evidence
 
-    page, data = write_evidence(run, out, release, by, captions)
-    if release is None:
+    page, data = write_evidence(run, out, pack.release, pack.by, pack.captions)
+    if pack.release is None:
         warn("release not declared: the pack says so; --release weights, api or internal")
     if not quiet:
         stdout.print(plain(f"evidence in {page} and {data}"), soft_wrap=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from findnemo.cli._common import MovedOpt, QuietOpt, listening, plain, say, stdout, warn
-from findnemo.cli._options import grouped
-from findnemo.tasks.options import Source, Workers
+from findnemo.cli._common import QuietOpt, listening, plain, say, stdout, warn
+from findnemo.cli._options import Moved, grouped
+from findnemo.tasks.options import Workers
 
-PlaceArg = Annotated[
+SubjectArg = Annotated[
     str,
     typer.Argument(
         help="A run directory, or a model as for `findnemo audit`.", metavar="RUN_OR_MODEL"
@@ -22,8 +21,8 @@ PlaceArg = Annotated[
 
 @grouped(source=("compile",), workers=("workers", "ray"))
 def app(
-    place: PlaceArg,
-    source: Source = Source(),
+    subject: SubjectArg,
+    source: Moved = Moved(),
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -40,7 +39,6 @@ def app(
         int | None,
         typer.Option(help="Port; default: the first free one from 7860.", min=1, max=65535),
     ] = None,
-    model: MovedOpt = None,
     workers: Workers = Workers(),
     quiet: QuietOpt = False,
 ) -> None:
@@ -57,19 +55,18 @@ def app(
     from findnemo.tasks.opening import loaded, source_of, without_run
 
     require_gradio()
-    given = replace(source, place=model)
-    if is_run(place):
-        with Run.open(place) as run:
-            given = source_of(run, given, ("model",))
+    if is_run(subject):
+        with Run.open(subject) as run:
+            model = source_of(run, source, ("model",))
     else:
-        given = without_run(place, given)
+        model = without_run(subject, source)
     with listening(quiet) as listener:
-        opened = loaded(given, listener)
+        opened = loaded(model, listener)
     if host not in ("127.0.0.1", "localhost", "::1"):
         warn(f"everyone who can reach {host} can use this app, its model and its exports")
     with threads(workers.threads or suited(opened.denoiser, opened.latent_shape)):
         launch(
-            place,
+            subject,
             calibration,
             host,
             port,

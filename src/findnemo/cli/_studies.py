@@ -4,35 +4,19 @@ and figures.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from findnemo.cli._common import (
-    LOOSE,
-    JsonOpt,
-    ModelArg,
-    MovedOpt,
-    OutOpt,
-    PromptsOpt,
-    QuietOpt,
-    listening,
-    plain,
-    print_json,
-    say,
-    stdout,
-    tell,
-)
-from findnemo.cli._options import grouped
+from findnemo.cli._common import LOOSE, listening, plain, print_json, say, stdout, tell
+from findnemo.cli._options import REQUIRED, Moved, Showing, Written, grouped
 from findnemo.errors import FAILED, InputError
 from findnemo.studies import STUDIES
 from findnemo.tasks.options import (
     Captions,
     Comparing,
     Detecting,
-    Output,
     Pictures,
     Source,
     Studying,
@@ -51,21 +35,16 @@ PUBLISHED = (
 @grouped(
     captions=("shard",),
     detecting=("confidence", "fdr", "miss", "budget", "like"),
-    output=("wait", "report"),
+    written=("wait", "report", "fail_on_memorized"),
 )
 def compare(
-    model: ModelArg,
-    prompts: PromptsOpt = None,
     captions: Captions = Captions(),
     comparing: Comparing = Comparing(),
     detecting: Detecting = Detecting(),
     pictures: Pictures = Pictures(),
-    source: Source = Source(),
+    source: Source = Source(REQUIRED),
     workers: Workers = Workers(),
-    output: Output = Output(),
-    out: OutOpt = Path("findnemo-compare"),
-    json: JsonOpt = False,
-    quiet: QuietOpt = False,
+    written: Written = Written(Path("findnemo-compare")),
 ) -> None:
     """Compare NeMo's neurons with other mitigations: Table 1 of the paper for your model.
 
@@ -85,16 +64,14 @@ def compare(
     from findnemo.runs import Run, counts
     from findnemo.runs.compare import own_apart, stage_in
 
-    place = replace(source, place=model)
-    table = replace(captions, source=prompts)
-    where = replace(output, path=out)
-    with listening(quiet or json) as listener:
+    out = Path(written.path)
+    with listening(written.quiet or written.json) as listener:
         table1 = tasks.compare(
-            place, table, where, comparing, detecting, pictures, workers, listener
+            source, captions, written, comparing, detecting, pictures, workers, listener
         )
-    if json:
+    if written.json:
         print_json([dict(zip(table1.columns, row, strict=True)) for row in table1.rows])
-    elif not quiet:
+    elif not written.quiet:
         show(table1)
         files = (
             f"table in {out / 'table1.md'}, costs in {out / 'costs.md'}, each caption in"
@@ -132,12 +109,11 @@ def study(
     ] = None,
     run: Annotated[Path | None, typer.Argument(help="A run directory.", metavar="RUN")] = None,
     studying: Studying = Studying(),
-    source: Source = Source(),
+    source: Moved = Moved(),
     workers: Workers = Workers(),
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder to write to (default: RUN/studies).")
     ] = None,
-    model: MovedOpt = None,
     overview: Annotated[
         bool,
         typer.Option(
@@ -146,8 +122,7 @@ def study(
             " that.",
         ),
     ] = False,
-    json: JsonOpt = False,
-    quiet: QuietOpt = False,
+    showing: Showing = Showing(),
 ) -> None:
     """Make tables and figures of the paper from a run, as Markdown, CSV, LaTeX, PNG and SVG.
 
@@ -165,9 +140,9 @@ def study(
     from findnemo.runs.wording import count
 
     if overview or name is None:  # the only argument is a run
-        with listening(quiet) as listener:
-            show_studies(tasks.studies(run or name, studying, listener), json)
-        if name is None and not json:
+        with listening(showing.quiet) as listener:
+            show_studies(tasks.studies(run or name, studying, listener), showing.json)
+        if name is None and not showing.json:
             stdout.print("Make them from a run: findnemo study NAME[,NAME] RUN, or all RUN")
         return
     if run is None:
@@ -175,13 +150,12 @@ def study(
             f"give the studies and a RUN: findnemo study {name} RUN; findnemo study alone lists"
             " what there is"
         )
-    place = replace(source, place=model)
-    with listening(quiet) as listener:
-        done = tasks.study(name, run, out, studying, place, workers, listener)
+    with listening(showing.quiet) as listener:
+        done = tasks.study(name, run, out, studying, source, workers, listener)
     failed = {n: s for n, s in done.items() if isinstance(s, FindnemoError)}
     for which, reason in failed.items():
         say(f"failed: {which}: {reason}")
-    if not quiet:
+    if not showing.quiet:
         folder = out or run / "studies"
         made = count(len(done) - len(failed), "study")
         text = f"{made} in {folder}: begin with {folder / 'README.md'}"

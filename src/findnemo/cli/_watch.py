@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
-from findnemo.cli._common import (
-    JsonOpt,
-    ModelArg,
-    OutOpt,
-    QuietOpt,
-    listening,
-    plain,
-    print_json,
-    stdout,
-    tell,
-    warn,
-)
-from findnemo.cli._options import grouped
+from findnemo.cli._common import OutOpt, listening, plain, print_json, stdout, tell, warn
+from findnemo.cli._options import REQUIRED, Showing, grouped
 from findnemo.errors import FAILED, InputError
 from findnemo.tasks.options import FineTune, Pictures, Source, Workers
 
 
 @grouped(source=("trust",))
 def watch(
-    model: ModelArg,
     out: OutOpt,
     tuned: FineTune = FineTune(),
     pictures: Pictures = Pictures(),
-    source: Source = Source(),
+    source: Source = Source(REQUIRED),
     workers: Workers = Workers(),
     minutes: Annotated[
         float | None,
@@ -42,8 +29,7 @@ def watch(
             "--stop-at-copies", help="End with status 1 at the first checkpoint with a copy."
         ),
     ] = False,
-    json: JsonOpt = False,
-    quiet: QuietOpt = False,
+    showing: Showing = Showing(),
 ) -> None:
     """Check each new checkpoint of a training run for copies of the training pictures.
 
@@ -60,16 +46,15 @@ def watch(
 
     if tuned.train_images is None:
         raise InputError("give --train-images DIR, the pictures that the model is trained on")
-    place = replace(source, place=model)
     patience = None if minutes is None else 60 * minutes
     about: dict[str, Any] | None = None
     copies = False
-    with listening(quiet) as listener:
-        for about in tasks.watch(place, tuned, out, pictures, workers, listener, patience):
+    with listening(showing.quiet) as listener:
+        for about in tasks.watch(source, tuned, out, pictures, workers, listener, patience):
             newest = about["variants"][-1]
-            if json:
+            if showing.json:
                 print_json(newest)
-            elif not quiet:
+            elif not showing.quiet:
                 line = f"{newest['name']}: {newest['verdict']}, {newest['copies']} of"
                 stdout.print(plain(f"{line} {newest['of']} images are copies"), soft_wrap=True)
             copies = newest["verdict"] == "copies"
@@ -77,7 +62,7 @@ def watch(
                 break
     if about is None:
         warn("no checkpoint came: nothing was judged")
-    elif not (json or quiet):
+    elif not (showing.json or showing.quiet):
         tell(f"\n[bold]{plain(about['sentence'])}[/]")
         stdout.print(variants_table(about))
         stdout.print(plain(f"training pictures in {out / 'training.csv'}"), soft_wrap=True)

@@ -4,7 +4,11 @@ fast.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 import torch
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -40,7 +44,7 @@ def sharpness(model: Model, prompt: str, settings: ImageSettings, *, images: int
     empty = model.unconditional()
     x = pure_noise(model, prompt, images, settings.seed)
     # attention in plain operations: the fused kernels have no derivative in forward mode
-    with counting(model) as spent, sdpa_kernel(SDPBackend.MATH):
+    with counting(model) as spent, sdpa_kernel(SDPBackend.MATH), _contiguous_norms(model):
         d = predict(model, x, t, text, empty).gap
         with forward_ad.dual_level():
             moving = forward_ad.make_dual(x, d.to(x.dtype))
@@ -48,3 +52,17 @@ def sharpness(model: Model, prompt: str, settings: ImageSettings, *, images: int
         spend(2 * images)  # for the derivatives, in addition to the values
     _, noise = network.mixture(t)
     return mean_score((slope / noise.to(slope) ** 2).square().flatten(1).sum(1), spent)
+
+
+@contextmanager
+def _contiguous_norms(model: Model) -> Iterator[None]:
+    """Give group norms contiguous inputs: forward mode refuses them in the layout channels last."""
+    with ExitStack() as stack:
+        for module in model.denoiser.modules():
+            if isinstance(module, nn.GroupNorm):
+                stack.callback(module.register_forward_pre_hook(_contiguous).remove)
+        yield
+
+
+def _contiguous(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x.contiguous() for x in args)

@@ -28,6 +28,9 @@ class Transient:
 
     calls = 0
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -239,13 +242,6 @@ def _without_edits(layer: nn.Module) -> Iterator[None]:
 # a whole model ------------------------------------------------------------------------------------
 
 
-class _Count(Transient):
-    """Forward hook: count the calls of a layer."""
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.calls += 1
-
-
 @torch.no_grad()
 def check_called(model: Model, names: Iterable[str]) -> None:
     """Raises EditError if a pass of the model over a small latent skips one of these layers of its
@@ -254,7 +250,7 @@ def check_called(model: Model, names: Iterable[str]) -> None:
     A pipeline that cannot make a pass alone (its text encoder was removed, an IP-Adapter needs an
     image) is not checked.
     """
-    counts = {name: _Count() for name in names}
+    counts = {name: Transient() for name in names}
     with ExitStack() as stack:
         for name, count in counts.items():
             layer = model.denoiser.get_submodule(name)

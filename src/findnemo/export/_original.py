@@ -28,27 +28,41 @@ SDXL_CLIP_L = "conditioner.embedders.0.transformer."
 SDXL_OPEN_CLIP_G = "conditioner.embedders.1.model."
 ORIGINAL = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
-VAE_ATTENTION = {
-    "group_norm": "norm",
-    "to_q": "q",
-    "to_k": "k",
-    "to_v": "v",
-    "to_out.0": "proj_out",
+MID = r"(encoder|decoder)\.mid_block"
+BLOCK = r"(encoder\.down|decoder\.up)_blocks\.(\d+)"
+LAYER = r"encoder\.layers\.(\d+)"
+END = r"(weight|bias)"
+VAE_NAMES = {  # pattern of a diffusers name -> original name
+    rf"((post_)?quant_conv|(encoder|decoder)\.conv_(in|out))\.{END}": r"\g<0>",
+    r"(encoder|decoder)\.conv_norm_out\.(.+)": r"\1.norm_out.\2",
+    rf"{MID}\.attentions\.0\.group_norm\.{END}": r"\1.mid.attn_1.norm.\2",
+    rf"{MID}\.attentions\.0\.to_([qkv])\.{END}": r"\1.mid.attn_1.\2.\3",
+    rf"{MID}\.attentions\.0\.to_out\.0\.{END}": r"\1.mid.attn_1.proj_out.\2",
+    rf"{MID}\.resnets\.0\.(.+)": r"\1.mid.block_1.\2",
+    rf"{MID}\.resnets\.1\.(.+)": r"\1.mid.block_2.\2",
+    rf"{BLOCK}\.resnets\.(\d+)\.(.+)": r"\1.\2.block.\3.\4",
+    rf"{BLOCK}\.(down|up)samplers\.\d+\.(.+)": r"\1.\2.\3sample.\4",
 }
-OPEN_CLIP = {
-    "embeddings.token_embedding.weight": "token_embedding.weight",
-    "embeddings.position_embedding.weight": "positional_embedding",
-    "final_layer_norm.weight": "ln_final.weight",
-    "final_layer_norm.bias": "ln_final.bias",
-    "text_projection.weight": "text_projection",
+OPEN_CLIP_NAMES = {
+    r"embeddings\.(token_embedding\.weight)": r"\1",
+    r"embeddings\.position_embedding\.weight": "positional_embedding",
+    rf"final_layer_norm\.{END}": r"ln_final.\1",
+    r"text_projection\.weight": "text_projection",
+    rf"{LAYER}\.layer_norm([12])\.{END}": r"transformer.resblocks.\1.ln_\2.\3",
+    rf"{LAYER}\.mlp\.fc1\.{END}": r"transformer.resblocks.\1.mlp.c_fc.\2",
+    rf"{LAYER}\.mlp\.fc2\.{END}": r"transformer.resblocks.\1.mlp.c_proj.\2",
+    rf"{LAYER}\.self_attn\.out_proj\.{END}": r"transformer.resblocks.\1.attn.out_proj.\2",
 }
-OPEN_CLIP_LAYER = {
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-    "self_attn.out_proj": "attn.out_proj",
-}
+
+
+def named_by(names: Mapping[str, str], key: str) -> str | None:
+    """The name by the first pattern that fits a whole key; None if none does.
+
+    >>> named_by(OPEN_CLIP_NAMES, "encoder.layers.3.mlp.fc1.bias")
+    'transformer.resblocks.3.mlp.c_fc.bias'
+    """
+    matches = ((re.fullmatch(pattern, key), name) for pattern, name in names.items())
+    return next((match.expand(name) for match, name in matches if match), None)
 
 
 def vae_name(key: str, blocks: int) -> str | None:
@@ -58,30 +72,12 @@ def vae_name(key: str, blocks: int) -> str | None:
     >>> vae_name("decoder.up_blocks.0.resnets.1.conv_shortcut.weight", 4)
     'decoder.up.3.block.1.nin_shortcut.weight'
     """
-    if re.fullmatch(
-        r"(post_)?quant_conv\.(weight|bias)|(en|de)coder\.conv_(in|out)\.(weight|bias)", key
-    ):
-        return key
+
+    def counted_from_end(match: re.Match[str]) -> str:
+        return f"decoder.up_blocks.{blocks - 1 - int(match[1])}."
+
     key = key.replace("conv_shortcut", "nin_shortcut")
-    if match := re.fullmatch(r"((?:en|de)coder)\.conv_norm_out\.(.+)", key):
-        return f"{match[1]}.norm_out.{match[2]}"
-    if match := re.fullmatch(
-        r"((?:en|de)coder\.mid)_block\.attentions\.0\.(.+)\.(weight|bias)", key
-    ):
-        layer = VAE_ATTENTION.get(match[2])
-        return f"{match[1]}.attn_1.{layer}.{match[3]}" if layer else None
-    if match := re.fullmatch(r"((?:en|de)coder\.mid)_block\.resnets\.(\d)\.(.+)", key):
-        return f"{match[1]}.block_{int(match[2]) + 1}.{match[3]}"
-    match = re.fullmatch(
-        r"(encoder\.down|decoder\.up)_blocks\.(\d+)\.(resnets|downsamplers|upsamplers)\.(\d+)\.(.+)",
-        key,
-    )
-    if match is None:
-        return None
-    way, number, part, index, rest = match.groups()
-    block = int(number) if way == "encoder.down" else blocks - 1 - int(number)
-    name = f"block.{index}" if part == "resnets" else part.replace("samplers", "sample")
-    return f"{way}.{block}.{name}.{rest}"
+    return named_by(VAE_NAMES, re.sub(r"decoder\.up_blocks\.(\d+)\.", counted_from_end, key))
 
 
 def unet_tensors(unet: Any) -> dict[str, Lazy]:
@@ -129,7 +125,7 @@ def open_clip_tensors(encoder: Any) -> dict[str, Lazy]:
     single = {
         key: value for key, value in state.items() if "_proj." not in key or "out_proj" in key
     }
-    tensors = _named(single, _open_clip_name, "text encoder")
+    tensors = _named(single, partial(named_by, OPEN_CLIP_NAMES), "text encoder")
     if "text_projection" in tensors:
         tensors["text_projection"] = _lazy(state["text_projection.weight"].T)
     for key, value in state.items():
@@ -140,14 +136,6 @@ def open_clip_tensors(encoder: Any) -> dict[str, Lazy]:
             shape = (3 * value.shape[0], *value.shape[1:])
             tensors[name] = Lazy(widest, shape, partial(torch.cat, parts))
     return tensors
-
-
-def _open_clip_name(key: str) -> str | None:
-    match = re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", key)
-    if match is None:
-        return OPEN_CLIP.get(key)
-    layer = OPEN_CLIP_LAYER.get(match[2])
-    return f"transformer.resblocks.{match[1]}.{layer}.{match[3]}" if layer else None
 
 
 def _named(

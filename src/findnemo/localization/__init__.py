@@ -19,7 +19,7 @@ from torch import Tensor
 
 from findnemo.calibration import Calibration
 from findnemo.errors import InputError
-from findnemo.images import ImageSettings, latents_of, usual
+from findnemo.images import latents_of, usual
 from findnemo.localization.diagnosis import Diagnosis, diagnose
 from findnemo.localization.gentle import Bystanders, Choice, bystanders, gentlest
 from findnemo.localization.listing import initial_selection, out_of_distribution_neurons, refine
@@ -45,6 +45,7 @@ from findnemo.localization.trajectory import (
     WHOLE,
     Copies,
     Trail,
+    TrajectorySearch,
     by_trajectory,
     prices,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "Point",
     "Scan",
     "Search",
+    "TrajectorySearch",
     "bystanders",
     "diagnose",
     "evidence",
@@ -95,25 +97,17 @@ def localize(
     model: Model,
     prompt: str,
     calibration: Calibration,
-    search: str = DEFAULT,
+    search: str | TrajectorySearch = DEFAULT,
     max_impact: float | None = None,
     unrelated: Bystanders | Sequence[str] = (),
-    images: ImageSettings | None = None,
-    scope: str = "all",
-    thorough: bool = False,
 ) -> Localization:
     """Find the neurons that hold the memory of a prompt; an empty set if the prompt is not
     memorized.
 
-    `search`: "trajectory" (default) searches until pictures are no longer copies (module
-    `trajectory`). `images` gives their steps and guidance, by default the model's usual ones.
-    `scope`: "all" value neurons, or those of the layers that the "paper" names. The search makes
-    pictures in three or four quick steps, which stand for all steps. With `thorough` it uses a few
-    steps of DDIM, and checks the whole trajectory before it accepts a set.
-
-    The other searches look at one noisy step, in the paper's layers. "gradient" ranks value neurons
-    by a gradient and returns a 1-minimal set. "listing" is Algorithms 3 and 4 as published.
-    Installed packages may add more (`ONE_STEP`).
+    `search`: "trajectory" (default) searches until pictures are no longer copies; a
+    `TrajectorySearch` does so with other options. The other searches look at one noisy step, in the
+    paper's layers. "gradient" ranks value neurons by a gradient and returns a 1-minimal set.
+    "listing" is Algorithms 3 and 4 as published. Installed packages may add more (`ONE_STEP`).
 
     `max_impact`: among sets that remove the memory, prefer one that changes the captions
     `unrelated` (not memorized) by no more than this, see `Bystanders`. If there is none, the
@@ -129,10 +123,13 @@ def localize(
         >>> found.memorized, len(found.neurons) > 0, found.score_after <= calibration.tau
         (True, True, True)
     """
-    check_search(search)
+    if search == DEFAULT:
+        search = TrajectorySearch()
+    if isinstance(search, str):
+        check_search(search)
+        check_score(search, calibration)
     check_impact(max_impact)
     calibration.check(model)
-    check_score(search, calibration)
     if isinstance(unrelated, Bystanders):
         unrelated.check(model)
     with model.steady(), spending() as spent:  # steady: once for all passes of the search
@@ -141,11 +138,10 @@ def localize(
             if not isinstance(unrelated, Bystanders):
                 unrelated = Bystanders(model, unrelated, calibration.settings)
             limit = max_impact, unrelated
-        if search in ONE_STEP:
+        if isinstance(search, str):
             found = _by_one_step(model, prompt, calibration, search, limit)
         else:
-            images = images or usual(model.source)
-            found = _to_the_end(model, prompt, calibration, images, scope, thorough, limit)
+            found = _to_the_end(model, prompt, calibration, search, limit)
     return replace(found, evaluations=spent.evaluations)
 
 
@@ -155,17 +151,15 @@ def localize_copies(
     prompt: str,
     calibration: Calibration,
     originals: Sequence[Image.Image],
-    images: ImageSettings | None = None,
-    scope: str = "all",
-    thorough: bool = False,
+    search: TrajectorySearch = TrajectorySearch(),
 ) -> Localization:
     """Find the neurons with which a prompt gives copies of known pictures, whatever its score is.
 
-    `originals`: the pictures, as RGB. Other than in `localize`, a copy is an image that is like one of
-    them, and not every seed need give one, nor all the same. `images`, `scope`, `thorough`: as for
-    `localize`'s search "trajectory". Where none of 32 seeds gives a copy, the search is that of `localize`; if
-    the prompt is not memorized either, no neurons are found, and `reached` is false. Raises what
-    `localize` raises.
+    `originals`: the pictures, as RGB. Other than in `localize`, a copy is an image that is like one
+    of them, and not every seed need give one, nor all the same. Where none of 32 seeds gives a
+    copy, the search is that of `localize`; if the prompt is not memorized either, no neurons are
+    found, and `reached` is false. Raises MismatchError if the calibration belongs to another model,
+    NumericalError if the model gives NaN.
 
         picture = PIL.Image.open("photo.png").convert("RGB")
         found = localize_copies(model, "a photo of sks dog", calibration, [picture])
@@ -173,8 +167,7 @@ def localize_copies(
     calibration.check(model)
     with model.steady(), spending() as spent:
         known = _latents(model, originals)
-        images = images or usual(model.source)
-        found = _to_the_end(model, prompt, calibration, images, scope, thorough, originals=known)
+        found = _to_the_end(model, prompt, calibration, search, originals=known)
     return replace(found, evaluations=spent.evaluations)
 
 
@@ -185,19 +178,17 @@ def localize_further(
     calibration: Calibration,
     off: NeuronSet,
     failed: Sequence[int],
-    images: ImageSettings | None = None,
-    scope: str = "all",
-    thorough: bool = False,
     originals: Sequence[Image.Image] = (),
+    search: TrajectorySearch = TrajectorySearch(),
 ) -> Further:
     """Continue the search for a prompt that gives copies with the neurons `off`: which other
     neurons must go off as well?
 
     `failed`: numbers of the samples that gave the copies. The search asks them first from here on.
     They prove nothing any more, so judge the set that is found on samples that no search has seen.
-    If quick steps do not show what `failed` gave, all steps are looked at. `images`, `scope`,
-    `thorough`: as for `localize`; `originals`: as for `localize_copies`. Raises the same errors as
-    `localize`.
+    If quick steps do not show what `failed` gave, all steps are looked at. `originals`: the
+    pictures that are copied, if they are known, as RGB. Raises MismatchError if the calibration
+    belongs to another model, NumericalError if the model gives NaN.
 
         found = localize(model, prompt, calibration)
         # with `found.neurons` and those of another prompt off, sample 1002 was a copy
@@ -205,7 +196,7 @@ def localize_further(
         findnemo.prune(model, found.neurons | others | more.neurons)
     """
     calibration.check(model)
-    images = images or usual(model.source)
+    images = search.images or usual(model.source)
     with model.steady(), spending() as spent:
         known = _latents(model, originals) if originals else None
         samples = COPIES + WHOLE if known is None else MANY
@@ -213,11 +204,11 @@ def localize_further(
             model, prompt, samples, images.guidance, calibration.settings.seed, more=failed
         )
         witnesses = range(samples, samples + len(failed))
-        for closely in dict.fromkeys((thorough, True)):
+        for closely in dict.fromkeys((search.thorough, True)):
             copies = Copies.of(denoising, images.steps, known, closely, off, witnesses)
-            if closely and not thorough:
+            if closely and not search.thorough:
                 copies.steps = copies.whole
-            found = _further(model, prompt, calibration, copies, scope)
+            found = _further(model, prompt, calibration, copies, search.scope)
             if found.order or not found.reached:
                 break
     return replace(found, evaluations=spent.evaluations)
@@ -309,29 +300,28 @@ def _to_the_end(
     model: Model,
     prompt: str,
     calibration: Calibration,
-    images: ImageSettings,
-    scope: str,
-    thorough: bool,
+    search: TrajectorySearch,
     limit: Limit | None = None,
     originals: Tensor | None = None,
 ) -> Localization:
     seen = evidence(model, prompt, calibration)
-    answer = replace(_ordinary(prompt, calibration, seen, DEFAULT), scope=scope)
+    answer = replace(_ordinary(prompt, calibration, seen, DEFAULT), scope=search.scope)
     if originals is None and not seen.replication.kept:
         return answer
     seed = calibration.settings.seed
     samples = COPIES + WHOLE if originals is None else MANY
+    images = search.images or usual(model.source)
     denoising = Denoising(model, prompt, samples, images.guidance, seed)
-    copies = Copies.of(denoising, images.steps, originals, thorough)
+    copies = Copies.of(denoising, images.steps, originals, search.thorough)
     answer = replace(answer, copy_before=round(copies.alike, 4))
     if not copies.seen:
         if originals is not None and seen.replication.kept:  # alike among themselves, perhaps
-            return _to_the_end(model, prompt, calibration, images, scope, thorough, limit)
+            return _to_the_end(model, prompt, calibration, search, limit)
         if originals is not None:
             return replace(answer, memorized=True, reached=False)
         trace = _by_one_step(model, prompt, calibration, "gradient", limit)
         return replace(trace, search=DEFAULT, copy_before=answer.copy_before)
-    widths = model.widths(scope)
+    widths = model.widths(search.scope)
     whole = None if copies.thorough else images.steps
     price = cache(
         lambda: prices(model, calibration.ordinary, widths, copies.few, images.guidance, whole)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from findnemo.edits import masks
+from findnemo.images import ImageSettings
 from findnemo.localization.search import descending
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
@@ -56,6 +57,21 @@ FLOOR = 1e-3  # of the dearest layer's mean price
 PRICED = 8  # captions that neurons are priced by
 
 Values = Mapping[str, Tensor]  # layer -> (width,)
+
+
+@dataclass(frozen=True)
+class TrajectorySearch:
+    """How to search until pictures are no longer copies.
+
+    `images`: steps and guidance of the pictures, by default the model's usual ones. `scope`: "all"
+    value neurons, or those of the layers that the "paper" names. The search makes pictures in three
+    or four quick steps, which stand for all steps. If `thorough`, it uses a few steps of DDIM, and
+    checks the whole trajectory before it accepts a set.
+    """
+
+    images: ImageSettings | None = None
+    scope: str = "all"
+    thorough: bool = False
 
 
 @dataclass

@@ -6,6 +6,7 @@ An adapter is a short subclass that implements it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, wraps
@@ -88,9 +89,14 @@ class Model:
     # it can be changed during a call
     changeable = False
     starts = 1  # positions of start-of-text before a prompt's own tokens (T5 has none)
+    # which modules of the denoiser are its "value layers", "parts", "text projections" and
+    # "cross-attentions", and which value layers are those of the "paper" (default: all): a pattern
+    # of whole names, None for none
+    names: Mapping[str, str | None] = {}
     # the pipeline's names of the parts that read captions
     encoders: tuple[tuple[str, str], ...] = (("tokenizer", "text_encoder"),)
     may_lack: tuple[str, ...] = ()  # those of them that the pipeline can do without
+    encoding: Mapping[str, Any] = {}  # arguments of the pipeline's `encode_prompt`
     # how the pipeline changes a caption before a tokenizer reads it
     prepared: Prepared = staticmethod(as_it_is)
     decodes = True  # whether a VAE makes images of latents
@@ -131,17 +137,30 @@ class Model:
         """Whether a module of the denoiser is a cross-attention value projection, one whose
         outputs can be switched off.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not name its value layers")
+        if "value layers" not in self.names:
+            raise NotImplementedError(f"{type(self).__name__} does not name its value layers")
+        return self._is("value layers", name)
 
     def in_paper(self, name: str) -> bool:
         """Whether Finding NeMo looks for memories in a value layer (section
         3.1); by default in all.
         """
-        return True
+        return "paper" not in self.names or self._is("paper", name)
 
+    @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Text:
         """Everything that the denoiser gets from N prompts, padded as the pipeline pads them."""
-        raise NotImplementedError(f"{type(self).__name__} does not encode prompts")
+        embeds, *others = self.pipeline.encode_prompt(
+            list(prompts), device=self.device, **self.encoding
+        )
+        self.tell_cut(prompts)
+        return self.text_from(embeds, others).to(self.device, self.dtype)
+
+    def text_from(self, embeds: Tensor, others: Sequence[Tensor]) -> Text:
+        """Prompts in the form for the denoiser, from the outputs of the pipeline's `encode_prompt`:
+        token embeddings and the others.
+        """
+        return Text(embeds)
 
     def unconditional(self) -> Text:
         """The empty prompt of the pipeline's guidance, one row."""
@@ -186,21 +205,22 @@ class Model:
 
         Their outputs may be reused if nothing before them was edited.
         """
-        return {}
+        return self._named("parts")
 
     @property
     def text_projections(self) -> dict[str, nn.Module]:
         """Modules that see only the prompt's embedding, so that all latents share their output.
         Optional.
         """
-        return {}
+        return self._named("text projections")
 
     @property
     def cross_attentions(self) -> dict[str, nn.Module]:
         """Name -> attention module (diffusers `Attention`) in which the image attends to the
         prompt, in forward order. Optional.
         """
-        return {}
+        attentions = self._named("cross-attentions")
+        return {name: attentions[name] for name in sorted(attentions, key=part_of)}
 
     def value_inputs(self, text: Text) -> dict[str, Tensor]:
         """Layer -> input of its value projection for prompts encoded as `text`, (N, tokens, width).
@@ -377,6 +397,15 @@ class Model:
             modules = self.denoiser.named_modules()
             found = self._found[what] = {n: m for n, m in modules if belongs(n, m)}
         return dict(found)
+
+    def _is(self, what: str, name: str) -> bool:
+        """Whether a module's name is one of those in `names`."""
+        pattern = self.names.get(what)
+        return pattern is not None and re.fullmatch(pattern, name) is not None
+
+    def _named(self, what: str) -> dict[str, nn.Module]:
+        """The modules of the denoiser with names in `names`."""
+        return self.find(what, lambda name, module: self._is(what, name))
 
     @property
     def device(self) -> torch.device:

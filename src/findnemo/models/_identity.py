@@ -11,10 +11,13 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+from typing_extensions import NotRequired, TypedDict
 
 from findnemo.errors import MismatchError
-from findnemo.models._content import HALVES, rounded_apart, same_weights
+from findnemo.files.shapes import shaped
+from findnemo.models._content import rounded_apart, same_weights
 
 # incremented whenever findnemo gives other scores or pictures for the same model, prompt, seeds and
 # settings
@@ -55,6 +58,22 @@ class Part:
                 "bfloat16" if self.weights["held"] == ["bfloat16"] else "float16"
             ]
         return json.dumps([dict(self.settings), weights], sort_keys=True)
+
+
+class _Weights(TypedDict):
+    """`_content.digests`, as JSON."""
+
+    float16: str
+    bfloat16: str
+    float32: NotRequired[str]
+    held: list[Literal["float16", "bfloat16"]]
+
+
+class _Stored(TypedDict):
+    """A `Part`, as JSON."""
+
+    settings: dict[str, Any]
+    weights: NotRequired[_Weights | None]
 
 
 @dataclass(frozen=True)
@@ -104,17 +123,15 @@ class Identity:
 
         Raises ValueError for anything else: files can come from anywhere.
         """
+        wrong = "its identity is not that of a model"
         try:
-            parts = {
-                name: Part({**part["settings"]}, _weights(part.get("weights")))
-                for name, part in values.items()
-            }
-            texts = [*parts, *(text for part in parts.values() for text in part.settings)]
-            if not all(text.isprintable() for text in texts):
-                raise ValueError("a name that cannot be shown")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"its identity is not that of a model ({error!r:.100})") from error
-        return cls(parts)
+            stored = shaped(dict[str, _Stored], values)
+        except ValueError as error:
+            raise ValueError(f"{wrong} ({error!s:.100})") from None
+        texts = [*stored, *(text for part in stored.values() for text in part["settings"])]
+        if not all(text.isprintable() for text in texts):
+            raise ValueError(f"{wrong} (a name that cannot be shown)")
+        return cls({n: Part(part["settings"], part.get("weights")) for n, part in stored.items()})
 
     def differences(self, kept: Identity, pictures: bool = True) -> list[str]:
         """How this model differs from the `kept` one, in words; empty if it does not.
@@ -140,18 +157,6 @@ class Identity:
                 yield f"{name}: {change}"
             if change := _weights_differ(name, now, then, self.fused):
                 yield change
-
-
-def _weights(values: Any) -> dict[str, Any] | None:
-    if values is None:
-        return None
-    digests: dict[str, Any] = {kind: str(values[kind]) for kind in HALVES}
-    if "float32" in values:
-        digests["float32"] = str(values["float32"])
-    held = list(values["held"])
-    if not {*held} <= {*HALVES}:
-        raise ValueError(f"weights held as {held!r:.40}")
-    return digests | {"held": held}
 
 
 def _settings_differ(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:

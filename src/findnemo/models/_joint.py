@@ -5,7 +5,7 @@ projections.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -29,6 +29,14 @@ class JointAttention(FlowModel):
     so activations take a pass of the model.
     """
 
+    names: Mapping[str, str | None] = {"value layers": r"transformer_blocks\..*\.attn\.add_v_proj"}
+    packing = 1  # channels that the transformer takes for each channel of a latent
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        size = self.pipeline.default_sample_size
+        return self.pipeline.transformer.config.in_channels // self.packing, size, size
+
     @property
     def pooled_width(self) -> int:
         """Width of the pooled embedding that the transformer takes."""
@@ -41,9 +49,6 @@ class JointAttention(FlowModel):
         if "T5" in type(getattr(self.pipeline, dict(self.encoders)[part])).__name__:
             return usual_length(self.pipeline)
         return int(self.pipeline.tokenizer_max_length)
-
-    def is_value_layer(self, name: str, module: nn.Module) -> bool:
-        return name.startswith("transformer_blocks.") and name.endswith(".attn.add_v_proj")
 
     @property
     def parts(self) -> dict[str, nn.Module]:

@@ -86,7 +86,6 @@ def load(
     source: str | Path | Any,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-    channels_last: bool = False,
     revision: str | None = None,
     variant: str | None = None,
     config: str | Path | None = None,
@@ -99,8 +98,9 @@ def load(
     `.safetensors` file in the original layout (Stable Diffusion 1.x, 2.x, SDXL), "demo" or
     "demo-natural" for the shipped models, or a live pipeline, which is used unchanged. `device`: by
     default CUDA where there is one, else the CPU. `dtype`: "float32", "float16" or "bfloat16"; by
-    default float16 on CUDA, else float32. `channels_last` keeps the denoiser in the layout in which
-    convolutions are fastest; results are the same except for rounding.
+    default float16 on CUDA, else float32. The
+    denoiser of a model that is loaded here is in the layout in which convolutions are fastest,
+    channels last; results are the same except for rounding.
 
     `revision`: branch, tag or commit of a hub id. `variant`: weight files of that name ("fp16"), of
     a hub id or directory. Without a network, a hub id is looked up in the local cache.
@@ -136,12 +136,8 @@ def load(
         return source
     if isinstance(source, (str, Path)):
         with quiet_loading():
-            model = _opened(source, asked, _device(device), _dtype(dtype))
-    else:
-        model = _live(source, _device(device), _dtype(dtype))
-    if channels_last:
-        model.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
+            return _opened(source, asked, _device(device), _dtype(dtype))
+    return _live(source, _device(device), _dtype(dtype))
 
 
 def _live(pipeline: Any, device: torch.device | None, dtype: torch.dtype | None) -> Model:
@@ -183,6 +179,7 @@ def _opened(
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     model = _checked(adapter, pipeline, str(source))
+    model.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.options = asked
     return model
 

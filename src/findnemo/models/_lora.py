@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -68,42 +67,36 @@ KOHYA_TEXT = {
     "text_encoder_2": ("lora_te2_",),
     "text_encoder_3": ("lora_te3_",),
 }
-# layer of FLUX.1 in its original layout -> diffusers' layers that hold its rows, in order
-FLUX = {
-    r"transformer_blocks\.(\d+)": {
-        "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-        "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-        "img_attn.proj": ("attn.to_out.0",),
-        "txt_attn.proj": ("attn.to_add_out",),
-        "img_mlp.0": ("ff.net.0.proj",),
-        "img_mlp.2": ("ff.net.2",),
-        "txt_mlp.0": ("ff_context.net.0.proj",),
-        "txt_mlp.2": ("ff_context.net.2",),
-        "img_mod.lin": ("norm1.linear",),
-        "txt_mod.lin": ("norm1_context.linear",),
-    },
-    r"single_transformer_blocks\.(\d+)": {
-        "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
-        "linear2": ("proj_out",),
-        "modulation.lin": ("norm.linear",),
-    },
+QKV = ("attn.to_q", "attn.to_k", "attn.to_v")
+TEXT_QKV = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
+# diffusers' layers of a block with joint attention -> the layer that holds their rows, in order, in
+# the original layouts of FLUX.1 and of Stable Diffusion 3
+JOINT = {
+    QKV: ("img_attn.qkv", "x_block.attn.qkv"),
+    TEXT_QKV: ("txt_attn.qkv", "context_block.attn.qkv"),
+    ("attn.to_out.0",): ("img_attn.proj", "x_block.attn.proj"),
+    ("attn.to_add_out",): ("txt_attn.proj", "context_block.attn.proj"),
+    ("ff.net.0.proj",): ("img_mlp.0", "x_block.mlp.fc1"),
+    ("ff.net.2",): ("img_mlp.2", "x_block.mlp.fc2"),
+    ("ff_context.net.0.proj",): ("txt_mlp.0", "context_block.mlp.fc1"),
+    ("ff_context.net.2",): ("txt_mlp.2", "context_block.mlp.fc2"),
 }
-# layers of Stable Diffusion 3 in its original layout
-SD3 = {
-    r"transformer_blocks\.(\d+)": {
-        "x_block.attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-        "context_block.attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-        "x_block.attn.proj": ("attn.to_out.0",),
-        "context_block.attn.proj": ("attn.to_add_out",),
-        "x_block.mlp.fc1": ("ff.net.0.proj",),
-        "x_block.mlp.fc2": ("ff.net.2",),
-        "context_block.mlp.fc1": ("ff_context.net.0.proj",),
-        "context_block.mlp.fc2": ("ff_context.net.2",),
-    }
+FLUX = {ours: flux for ours, (flux, _) in JOINT.items()} | {
+    ("norm1.linear",): "img_mod.lin",
+    ("norm1_context.linear",): "txt_mod.lin",
 }
-ORIGINAL_BLOCKS = {  # denoiser class -> name of the original blocks, and their layers
-    "FluxTransformer2DModel": (("double_blocks", "single_blocks"), FLUX),
-    "SD3Transformer2DModel": (("joint_blocks",), SD3),
+FLUX_SINGLE = {
+    (*QKV, "proj_mlp"): "linear1",
+    ("proj_out",): "linear2",
+    ("norm.linear",): "modulation.lin",
+}
+SD3 = {ours: sd3 for ours, (_, sd3) in JOINT.items()}
+ORIGINAL_BLOCKS = {  # denoiser class -> diffusers' name of its blocks, the original one, and layers
+    "FluxTransformer2DModel": (
+        ("transformer_blocks", "double_blocks", FLUX),
+        ("single_transformer_blocks", "single_blocks", FLUX_SINGLE),
+    ),
+    "SD3Transformer2DModel": (("transformer_blocks", "joint_blocks", SD3),),
 }
 
 
@@ -335,19 +328,14 @@ def _names(component: str, name: str, network: Any) -> Iterator[str]:
 
 def _original(component: str, network: nn.Module, modules: Iterable[str]) -> dict[str, Place]:
     """Names of a transformer's layers in its original layout; some hold rows of several layers."""
-    kind = type(network).__name__
-    if kind not in ORIGINAL_BLOCKS:
-        return {}
-    blocks, tables = ORIGINAL_BLOCKS[kind]
     known = set(modules)
     places: dict[str, Place] = {}
-    for block, (pattern, layers) in zip(blocks, tables.items(), strict=True):
-        found = {match[0]: match[1] for name in known if (match := re.match(pattern, name))}
-        for ours, number in found.items():
-            for original, names in layers.items():
-                place = Place(component, tuple(f"{ours}.{name}" for name in names))
+    for blocks, originals, layers in ORIGINAL_BLOCKS.get(type(network).__name__, ()):
+        for number in {name.split(".")[1] for name in known if name.startswith(f"{blocks}.")}:
+            for names, original in layers.items():
+                place = Place(component, tuple(f"{blocks}.{number}.{name}" for name in names))
                 if known.issuperset(place.modules):
-                    theirs = f"{block}.{number}.{original}"
+                    theirs = f"{originals}.{number}.{original}"
                     for name in (theirs, f"diffusion_model.{theirs}", f"transformer.{theirs}"):
                         places[name] = place
                     places["lora_unet_" + theirs.replace(".", "_")] = place

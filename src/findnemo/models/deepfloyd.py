@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from findnemo.models._reading import lowered
 from findnemo.models._text import Text
@@ -25,25 +25,18 @@ class DeepFloyd(StableDiffusion):
     (`clean_caption`).
     """
 
+    names: Mapping[str, str | None] = {
+        **StableDiffusion.names,
+        "value layers": r".*\.add_v_proj",
+        "text projections": r".*\.add_[kv]_proj",
+        # prompt and image share one attention: there are no probabilities over the prompt alone
+        "cross-attentions": None,
+    }
     variances = 2
     starts = 0
     prepared = staticmethod(lowered)
     decodes = False
     finished: Mapping[str, Any] = {"output_type": "pt", "clean_caption": False}
-
-    def is_value_layer(self, name: str, module: nn.Module) -> bool:
-        return name.endswith(".add_v_proj")
-
-    @property
-    def text_projections(self) -> dict[str, nn.Module]:
-        return self.find(
-            "text projections", lambda name, module: name.endswith((".add_k_proj", ".add_v_proj"))
-        )
-
-    @property
-    def cross_attentions(self) -> dict[str, nn.Module]:
-        # prompt and image share one attention: there are no probabilities over the prompt alone
-        return {}
 
     def value_inputs(self, text: Text) -> dict[str, Tensor]:
         """The embeddings after the U-Net's own projection and the normalization of each

@@ -30,20 +30,13 @@ class Flux(JointAttention):
     """
 
     distilled = True
+    packing = 4
     encoders = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
     prepared = staticmethod(converted)
 
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        size = self.pipeline.default_sample_size
-        return self.pipeline.transformer.config.in_channels // 4, size, size
-
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Text:
+    def text_from(self, embeds: Tensor, others: Sequence[Tensor]) -> Text:
         """T5 embeddings, (N, 512, D), and the pooled CLIP embedding."""
-        embeds, pooled, _ = self.pipeline.encode_prompt(list(prompts), device=self.device)
-        self.tell_cut(prompts)
-        return Text(embeds, of_width(pooled, self.pooled_width)).to(self.device, self.dtype)
+        return Text(embeds, of_width(others[0], self.pooled_width))
 
     def output(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
         pipeline = self.pipeline

@@ -4,21 +4,16 @@ eps-prediction.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from findnemo.errors import ModelError
 from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._modules import a_row, unfused
 from findnemo.models._reading import cleaned, usual_length
 from findnemo.models._text import Text
-
-PART = re.compile(r"pos_embed|transformer_blocks\.\d+")
-PROJECTION = re.compile(r"caption_projection|transformer_blocks\.\d+\.attn2\.to_[kv]")
 
 
 class PixArt(DiffusionModel):
@@ -31,6 +26,12 @@ class PixArt(DiffusionModel):
     """
 
     component = "transformer"
+    names: Mapping[str, str | None] = {
+        "value layers": r"transformer_blocks\..*attn2\.to_v",
+        "parts": r"pos_embed|transformer_blocks\.\d+",
+        "text projections": r"caption_projection|transformer_blocks\.\d+\.attn2\.to_[kv]",
+    }
+    encoding: Mapping[str, Any] = {"do_classifier_free_guidance": False, "clean_caption": True}
     predictions = ("epsilon",)
     where = " for PixArt"
     prepared = staticmethod(cleaned)
@@ -38,32 +39,14 @@ class PixArt(DiffusionModel):
     def limit(self, part: str) -> int:
         return usual_length(self.pipeline)
 
-    def is_value_layer(self, name: str, module: nn.Module) -> bool:
-        return name.startswith("transformer_blocks.") and name.endswith("attn2.to_v")
-
-    @property
-    def parts(self) -> dict[str, nn.Module]:
-        return self.find("parts", lambda name, module: PART.fullmatch(name) is not None)
-
-    @property
-    def text_projections(self) -> dict[str, nn.Module]:
-        return self.find(
-            "text projections", lambda name, module: PROJECTION.fullmatch(name) is not None
-        )
-
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         config = self.pipeline.transformer.config
         return config.in_channels, config.sample_size, config.sample_size
 
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Text:
+    def text_from(self, embeds: Tensor, others: Sequence[Tensor]) -> Text:
         """T5 embeddings of the captions, cleaned as in the pipeline, and the attention mask."""
-        embeds, mask, *_ = self.pipeline.encode_prompt(
-            list(prompts), False, device=self.device, clean_caption=True
-        )
-        self.tell_cut(prompts)
-        return Text(embeds, mask=mask).to(self.device, self.dtype)
+        return Text(embeds, mask=others[0])
 
     def value_inputs(self, text: Text) -> dict[str, Tensor]:
         """The inputs of the value projections: embeddings after `caption_projection`, (N, tokens,

@@ -5,22 +5,17 @@ eps- or v-prediction.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from findnemo.errors import InputError, ModelError
 from findnemo.models._diffusion import DiffusionModel
-from findnemo.models._modules import applied, exact, part_of
+from findnemo.models._modules import applied, exact
 from findnemo.models._reading import converted
 from findnemo.models._text import Text
-
-PART = re.compile(
-    r"conv_in|(down_blocks\.\d+|mid_block)\.(resnets|attentions|downsamplers)\.\d+(\.transformer_blocks\.\d+\.attn1)?"
-)
 
 
 class StableDiffusion(DiffusionModel):
@@ -33,31 +28,21 @@ class StableDiffusion(DiffusionModel):
     """
 
     changeable = True
+    names: Mapping[str, str | None] = {
+        "value layers": r".*attn2\.to_v",
+        "paper": r"(down_blocks|mid_block)\..*",
+        "parts": (
+            r"conv_in|(down_blocks\.\d+|mid_block)\.(resnets|attentions|downsamplers)\.\d+"
+            r"(\.transformer_blocks\.\d+\.attn1)?"
+        ),
+        "text projections": r".*attn2\.to_[kv]",
+        "cross-attentions": r".*\.attn2",
+    }
+    encoding: Mapping[str, Any] = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
     prepared = staticmethod(converted)
     # channels that the U-Net returns for each channel of a latent: eps, and a variance if it is
     # learned
     variances = 1
-
-    def is_value_layer(self, name: str, module: nn.Module) -> bool:
-        return name.endswith("attn2.to_v")
-
-    def in_paper(self, name: str) -> bool:
-        return name.startswith(("down_blocks.", "mid_block."))
-
-    @property
-    def parts(self) -> dict[str, nn.Module]:
-        return self.find("parts", lambda name, module: PART.fullmatch(name) is not None)
-
-    @property
-    def text_projections(self) -> dict[str, nn.Module]:
-        return self.find(
-            "text projections", lambda name, module: name.endswith(("attn2.to_k", "attn2.to_v"))
-        )
-
-    @property
-    def cross_attentions(self) -> dict[str, nn.Module]:
-        attentions = self.find("cross-attentions", lambda name, module: name.endswith(".attn2"))
-        return {name: attentions[name] for name in sorted(attentions, key=part_of)}
 
     def tokens(self, prompt: str) -> list[str]:
         tokenizer = self.pipeline.tokenizer
@@ -109,21 +94,7 @@ class StableDiffusion(DiffusionModel):
     def distilled(self) -> bool:  # type: ignore[override]
         return self.pipeline.unet.config.time_cond_proj_dim is not None
 
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Text:
-        embeds, *others = self.pipeline.encode_prompt(
-            list(prompts),
-            device=self.device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=False,
-        )
-        self.tell_cut(prompts)
-        return self.text_from(embeds, others).to(self.device, self.dtype)
-
     def text_from(self, embeds: Tensor, others: Sequence[Tensor]) -> Text:
-        """Prompts in the form for the denoiser, from the outputs of the pipeline's `encode_prompt`:
-        token embeddings and the others.
-        """
         width = self.pipeline.unet.config.time_cond_proj_dim
         if width is None:
             return Text(embeds)

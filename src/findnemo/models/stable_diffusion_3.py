@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,21 +28,17 @@ class StableDiffusion3(JointAttention):
         ("tokenizer_3", "text_encoder_3"),
     )
     may_lack = ("tokenizer_3", "text_encoder_3")
+    encoding: Mapping[str, Any] = {
+        "prompt_2": None,
+        "prompt_3": None,
+        "do_classifier_free_guidance": False,
+    }
 
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        size = self.pipeline.default_sample_size
-        return self.pipeline.transformer.config.in_channels, size, size
-
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Text:
+    def text_from(self, embeds: Tensor, others: Sequence[Tensor]) -> Text:
         """CLIP embeddings followed by T5 embeddings, (N, 77 + 256, D), and the pooled CLIP
         embeddings.
         """
-        options = {"device": self.device, "do_classifier_free_guidance": False}
-        embeds, _, pooled, _ = self.pipeline.encode_prompt(list(prompts), None, None, **options)
-        self.tell_cut(prompts)
-        return Text(embeds, of_width(pooled, self.pooled_width)).to(self.device, self.dtype)
+        return Text(embeds, of_width(others[1], self.pooled_width))
 
     def output(self, latents: Tensor, timestep: float | Tensor, text: Text) -> Tensor:
         output: Tensor = self.denoiser(

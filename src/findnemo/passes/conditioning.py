@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import Any
 
@@ -41,14 +41,9 @@ class Call:
         """
         return slice(0 if self.count is None or self.count > batch else batch - self.count, batch)
 
-    @contextmanager
-    def aside(self) -> Iterator[None]:
+    def aside(self) -> AbstractContextManager[None]:
         """Make extra passes during a call that do not count as steps."""
-        self.following = False
-        try:
-            yield
-        finally:
-            self.following = True
+        return replaced(self, "following", False)
 
 
 def check_changeable(model: Model) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,26 +41,21 @@ class Reuse:
         """Keep the outputs of the model's parts in the next pass."""
         done: list[str] = []
 
-        def part(name: str) -> Callable:
-            def hook(module: nn.Module, args: Any, output: Any) -> None:
-                self.outputs[name] = output
-                self.after[name] = len(done)
+        def part(name: str, module: nn.Module, args: Any, output: Any) -> None:
+            self.outputs[name] = output
+            self.after[name] = len(done)
 
-            return hook
-
-        def projection(name: str) -> Callable:
-            def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-                self.text[name] = output[:1]
-
-            return hook
+        def projection(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+            self.text[name] = output[:1]
 
         with ExitStack() as stack:
             for name, layer in model.layers_of("all").items():
                 passed = layer.register_forward_hook(lambda *_, name=name: done.append(name))
                 stack.enter_context(passed)
-            for make, modules in ((part, model.parts), (projection, model.text_projections)):
+            for keep, modules in ((part, model.parts), (projection, model.text_projections)):
                 for name, module in modules.items():
-                    stack.enter_context(module.register_forward_hook(make(name), prepend=True))
+                    hook = module.register_forward_hook(partial(keep, name), prepend=True)
+                    stack.enter_context(hook)
             yield
 
     @contextmanager

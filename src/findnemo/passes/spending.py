@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from findnemo.models import Model
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -41,7 +43,7 @@ def spending() -> Iterator[Spent]:
     2
     """
     spent = Spent()
-    with _counted_by((*_open.get(), spent)):
+    with _set(_open, (*_open.get(), spent)):
         yield spent
 
 
@@ -50,12 +52,8 @@ def unpaid() -> Iterator[None]:
     """Do not count evaluations while the context lasts, for work that is done once for all
     captions.
     """
-    token = _once.set(True)
-    try:
-        with _counted_by(()):
-            yield
-    finally:
-        _once.reset(token)
+    with _set(_once, True), _set(_open, ()):
+        yield
 
 
 def is_unpaid() -> bool:
@@ -64,12 +62,13 @@ def is_unpaid() -> bool:
 
 
 @contextmanager
-def _counted_by(counts: tuple[Spent, ...]) -> Iterator[None]:
-    token = _open.set(counts)
+def _set(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """Give a context variable another value while the context lasts."""
+    token = variable.set(value)
     try:
         yield
     finally:
-        _open.reset(token)
+        variable.reset(token)
 
 
 def spend(evaluations: int) -> None:

@@ -17,7 +17,7 @@ such convention.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from findnemo.errors import InputError
 from findnemo.prompts._table import LONGEST
@@ -126,18 +126,21 @@ class _Table:
             strays += odd
             if start < 0:
                 break
-            end = self._end()
-            if end is not None and self._is_quoted(line, start, end, len(row)):
-                field, line, start = self._take_field(line, start, end)
+            further = self._further()
+            whole = "".join([line[start:], *further])
+            if further and self._is_quoted(whole, _body(line[start:]), further, len(row)):
+                for _ in further:
+                    self.ahead.take()
+                line, start = whole, 0
             else:
                 field, start = self._literal(_body(line), start)
+                row.append(field)
                 strays.append(field)
-            row.append(field)
         return row, strays
 
     def _fields(self, text: str, start: int) -> tuple[list[str], int, list[str]]:
-        """The fields of a line from a position on, the position of one whose quote does not end on
-        the line (-1: none), and fields with stray quotes.
+        """The fields of a text from a position on, the position of one whose quote does not end in
+        the text (-1: none), and fields with stray quotes.
         """
         fields: list[str] = []
         strays: list[str] = []
@@ -146,9 +149,10 @@ class _Table:
             close = _closing(text, quote + 1) if text.startswith('"', quote) else None
             if close == -1:
                 return fields, start, strays
-            if close is not None and self._ends(text, close):
-                fields.append(_undoubled(text[quote + 1 : close]))
-                start = _next(text, close)
+            after = None if close is None else self._next(text, close)
+            if after is not None:
+                fields.append(text[quote + 1 : close].replace('""', '"'))
+                start = after
             else:
                 field, start = self._literal(text, start)
                 fields.append(field)
@@ -160,27 +164,35 @@ class _Table:
         end = text.find(self.delimiter, start) if self.delimiter else -1
         return (text[start:], -1) if end < 0 else (text[start:end], end + 1)
 
-    def _is_quoted(self, line: str, start: int, end: tuple[int, int], before: int) -> bool:
-        """Whether a quote at `start` ends at `end`, and both are not stray, by the number of
-        fields; `before` of them are known.
+    def _next(self, text: str, close: int) -> int | None:
+        """The position of the field after a quote that ends one (-1: none); None for a quote that
+        is not before a delimiter or the end of a text.
+        """
+        at = _spaces(text, close + 1)
+        if at == len(text):
+            return -1
+        return at + 1 if self.delimiter and text.startswith(self.delimiter, at) else None
 
-        As one row it fits with as many fields as the header (`width`). As separate rows, its first
-        line and half of the others must fit.
+    def _is_quoted(self, whole: str, first: str, further: Sequence[str], before: int) -> bool:
+        """Whether a quote that is open in the line `first` ends in the last of the `further` lines,
+        and both are not stray, by the number of fields; `before` of them are known.
+
+        As one row, `whole`, they fit with as many fields as the header (`width`). As separate rows,
+        the first line and half of the others must fit.
         """
         if not self.width:
             return self.quotes
-        lines = [_body(str(self.ahead.look(k))) for k in range(end[0] + 1)]
-        fields, opened, _ = self._fields(lines[-1], _next(lines[-1], end[1]))
-        count = before + 1 + len(fields)
+        fields, opened, _ = self._fields(_body(whole), 0)
+        count = before + len(fields)
         one = count == self.width or (opened >= 0 and count < self.width)
-        others = [self._count(text, 0) == self.width for text in lines if text]
-        first_fits = before + self._count(_body(line), start) == self.width
+        others = [self._count(text) == self.width for text in map(_body, further) if text]
+        first_fits = before + self._count(first) == self.width
         many = first_fits and 2 * sum(others) >= len(others)
         return one or not many if self.quotes else one and not many
 
-    def _count(self, text: str, start: int) -> int:
-        """The number of fields of a line from a position on, if no quote continues after it."""
-        count = 0
+    def _count(self, text: str) -> int:
+        """The number of fields of a line, if no quote continues after it."""
+        count = start = 0
         while start >= 0:
             fields, start, _ = self._fields(text, start)
             count += len(fields)
@@ -189,39 +201,20 @@ class _Table:
                 _, start = self._literal(text, start)
         return count
 
-    def _end(self) -> tuple[int, int] | None:
-        """Where an open quote can end: how many lines further, and the position in that line; None:
-        nowhere.
-        """
-        size = index = 0
-        while size <= LONGEST and (line := self.ahead.look(index)) is not None:
-            if (close := _closing(line, 0)) >= 0:
-                return (index, close) if self._ends(_body(line), close) else None
+    def _further(self) -> list[str]:
+        """The lines ahead up to the one in which an open quote can end; empty if it cannot."""
+        lines: list[str] = []
+        size = 0
+        while size <= LONGEST and (line := self.ahead.look(len(lines))) is not None:
+            lines.append(line)
             size += len(line)
-            index += 1
-        return None
-
-    def _take_field(self, line: str, start: int, end: tuple[int, int]) -> tuple[str, str, int]:
-        """A field over several lines, its last line, and the position of the next field in that
-        (-1: none).
-        """
-        parts = [line[_spaces(line, start) + 1 :]]
-        parts += [str(self.ahead.take()) for _ in range(end[0])]
-        last = str(self.ahead.take())
-        return _undoubled("".join([*parts, last[: end[1]]])), last, _next(_body(last), end[1])
-
-    def _ends(self, text: str, close: int) -> bool:
-        """Whether a quote is before a delimiter or the end of a line."""
-        at = _spaces(text, close + 1)
-        return at == len(text) or bool(self.delimiter and text.startswith(self.delimiter, at))
+            if (close := _closing(line, 0)) >= 0:
+                return [] if self._next(_body(line), close) is None else lines
+        return []
 
 
 def _body(line: str) -> str:
     return line.rstrip("\r\n")
-
-
-def _undoubled(text: str) -> str:
-    return text.replace('""', '"')
 
 
 def _spaces(text: str, start: int) -> int:
@@ -236,9 +229,3 @@ def _closing(text: str, start: int) -> int:
     while (at := text.find('"', start)) >= 0 and text.startswith('"', at + 1):
         start = at + 2
     return at
-
-
-def _next(text: str, close: int) -> int:
-    """The position of the field after a quote that ends one (-1: none)."""
-    at = _spaces(text, close + 1)
-    return at + 1 if at < len(text) else -1

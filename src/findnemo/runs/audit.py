@@ -17,7 +17,15 @@ from findnemo._version import __version__
 from findnemo.calibration import Calibration
 from findnemo.detection import Detection, detect_many
 from findnemo.errors import FindnemoError
-from findnemo.localization import bystanders, check_score, diagnose, localize, localize_copies
+from findnemo.localization import (
+    DEFAULT,
+    TrajectorySearch,
+    bystanders,
+    check_score,
+    diagnose,
+    localize,
+    localize_copies,
+)
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
 from findnemo.neurons import EMPTY
@@ -203,12 +211,13 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
     plan = tools.plan
     settings = tools.calibration.settings
     about = (tools.model, caption.text, tools.calibration)
-    pictures = (plan.image_settings, plan.scope, plan.thorough)
+    by_trajectory = TrajectorySearch(plan.image_settings, plan.scope, plan.thorough)
     if originals := tools.originals.get(caption.id):
-        found = localize_copies(*about, originals, *pictures)
+        found = localize_copies(*about, originals, by_trajectory)
     else:
+        search = by_trajectory if plan.search == DEFAULT else plan.search
         near = () if plan.max_impact is None else bystanders(tools.model, plan.unrelated, settings)
-        found = localize(*about, plan.search, plan.max_impact, near, *pictures)
+        found = localize(*about, search, plan.max_impact, near)
     ordinary = tools.calibration.ordinary
     if not found.points or found.reached or not ordinary:
         return Answer(found.to_json())

@@ -16,7 +16,10 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from findnemo.errors import DamageError, MismatchError, NumericalError
+from findnemo.files.shapes import shaped
 from findnemo.files.sizes import TENSOR_BYTES, checked
 from findnemo.files.writing import written
 from findnemo.prompts import Prompt
@@ -47,9 +50,19 @@ class Ranked:
         return [self.value, self.chance, asdict(self.prompt)]
 
     @classmethod
-    def from_json(cls, values: Any) -> Ranked:
-        value, chance, prompt = values
-        return cls(float(value), float(chance), Prompt(**prompt))
+    def from_json(cls, values: tuple[float, float, Prompt]) -> Ranked:
+        return cls(*values)
+
+
+class _Kept(TypedDict):
+    """The file of a `Ranking`."""
+
+    key: str
+    most: int
+    captions: int
+    digest: str
+    likely: list[tuple[float, float, Prompt]]
+    drawn: list[tuple[float, float, Prompt]]
 
 
 @dataclass
@@ -134,17 +147,18 @@ class Ranking:
         if not path.exists():
             return cls(key, most)
         try:
-            kept = json.loads(checked(path, TENSOR_BYTES).read_text(encoding="utf-8"))
-            if kept["key"] != key or kept["most"] < most:
-                return cls(key, most)
-            likely = [Ranked.from_json(one) for one in kept["likely"]]
-            drawn = [Ranked.from_json(one) for one in kept["drawn"]]
-            found = cls(key, int(kept["most"]), int(kept["captions"]), str(kept["digest"]))
-        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            stored = json.loads(checked(path, TENSOR_BYTES).read_text(encoding="utf-8"))
+            kept: _Kept = shaped(_Kept, stored)
+        except (OSError, ValueError, RecursionError) as error:
             raise DamageError(
                 f"{path} is not an order of captions ({error!s:.200}): remove it, and it is made"
                 " again"
             ) from error
+        if kept["key"] != key or kept["most"] < most:
+            return cls(key, most)
+        likely = [Ranked.from_json(one) for one in kept["likely"]]
+        drawn = [Ranked.from_json(one) for one in kept["drawn"]]
+        found = cls(key, kept["most"], kept["captions"], kept["digest"])
         found.likely = [(one.value, -one.chance, one) for one in likely]
         found.drawn = [(-one.chance, one.value, one) for one in drawn]
         for heap in (found.likely, found.drawn):

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, PlainValidator, Strict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, PlainValidator, Strict, ValidationError
 from typing_extensions import Required, TypedDict
 
 from findnemo.errors import InputError
+from findnemo.files.shapes import adapter
 from findnemo.localization.points import Point
 from findnemo.neurons import NeuronSet
 from findnemo.seeds import FRESH
@@ -30,11 +30,11 @@ def _encodable(value: str) -> str:
 
 
 def _neurons(value: Any) -> NeuronSet:
-    return NeuronSet(_adapter(dict[Text, list[Count]]).validate_python(value))
+    return NeuronSet(adapter(dict[Text, list[Count]]).validate_python(value))
 
 
 def _point(value: Any) -> Point:
-    return Point(*_adapter(tuple[Count, Number, Number | None]).validate_python(value))
+    return Point(*adapter(tuple[Count, Number, Number | None]).validate_python(value))
 
 
 Text = Annotated[str, Strict(), AfterValidator(_encodable)]
@@ -488,15 +488,10 @@ class CaptionRow(NamedTuple):
     image: Text | None
 
 
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
 def fits(kind: Any, value: Any) -> bool:
     """Whether a parsed JSON value is one of the types above."""
     try:
-        _adapter(kind).validate_python(value)
+        adapter(kind).validate_python(value)
     except ValidationError:
         return False
     return True
@@ -508,7 +503,7 @@ def decoded(kind: Any, value: Any, where: str) -> Any:
     Raises InputError naming `where`, and what is missing or has the wrong type.
     """
     try:
-        return _adapter(kind).validate_python(value)
+        return adapter(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = first["loc"][0] if first["loc"] else "it"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from findnemo.calibration import Calibration
 from findnemo.files.fetch import RefusedError
 from findnemo.files.originals import picture
-from findnemo.localization import DEFAULT, localize_further
+from findnemo.localization import DEFAULT, TrajectorySearch, localize_further
 from findnemo.metrics.copies import copies_in
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
@@ -171,12 +171,12 @@ def _further(
     model: Model, items: Sequence[Item], neurons: NeuronSet, calibration: Calibration, plan: Plan
 ) -> list[Answer]:
     """Search further for captions that share passes, with `neurons` off: the step of a worker."""
+    search = TrajectorySearch(plan.image_settings, plan.scope, plan.thorough)
 
     def one(caption: Caption, originals: Sequence[Image.Image]) -> Answer:
         failed = () if caption.together is None else caption.together.back
-        about = (model, caption.text, calibration, neurons, failed)
-        pictures = (plan.image_settings, plan.scope, plan.thorough, originals)
-        return Answer(localize_further(*about, *pictures).to_json())
+        about = (model, caption.text, calibration, neurons, failed, originals)
+        return Answer(localize_further(*about, search).to_json())
 
     return side_by_side(model, [partial(attempted, model, partial(one, *item)) for item in items])
 

@@ -256,9 +256,7 @@ def verify_with(tools: Tools, caption: Caption, neurons: NeuronSet, look: Look) 
         plan.images,
         plan.image_settings,
         replace(tools.judges, original=tools.original(caption)),
-        tools.calibration.tau,
-        plan.thorough,
-        look,
+        replace(look, thorough=plan.thorough, tau=tools.calibration.tau),
     )
 
 

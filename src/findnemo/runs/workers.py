@@ -399,5 +399,5 @@ class Loader:
         from findnemo.models import load
         from findnemo.passes.engine import compiled
 
-        model = load(self.source, self.device, self.dtype, channels_last=True, **self.options)
+        model = load(self.source, self.device, self.dtype, **self.options)
         return compiled(model) if self.compile else model

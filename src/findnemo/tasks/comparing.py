@@ -121,7 +121,7 @@ def compare(
             model = source_of(old, model)
             named = settings_of(old)["judges"] | named_judges(pictures)
             pictured = old.names_pictures()
-        if given.source is not None:
+        if given.prompts is not None:
             table = _limited(table_of(whole, model, listener), given.limit)
             folder = folder_of(given)
     else:
@@ -310,7 +310,7 @@ def compare_detectors(
     """
     names = chosen(detectors.split(",") if isinstance(detectors, str) else detectors)
     given = captions_of(prompts)
-    table = read_table(given, listener) if given.source else table_of(given, model, listener)
+    table = read_table(given, listener) if given.prompts else table_of(given, model, listener)
     apart = holdout_of(Detecting(holdout=holdout), given.column, model, listener)
     clean = [prompt.text for prompt in apart]
     settings = images_of(model, Pictures(), 0)

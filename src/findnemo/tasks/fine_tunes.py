@@ -19,7 +19,7 @@ from typing import Any
 from findnemo import demo, report
 from findnemo.errors import MismatchError, StoppedError
 from findnemo.models import Model, of_strength, read_lora
-from findnemo.neurons import NeuronSet
+from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.prompts import Prompt, PromptTable, ordinary
 from findnemo.runs import Pool, Run, all_neurons, ask_all, write_results
 from findnemo.runs.fine_tunes import STAGE as PICTURES
@@ -34,7 +34,6 @@ from findnemo.runs.fine_tunes import (
     summary,
     write_training,
 )
-from findnemo.runs.stages import Progress
 from findnemo.runs.tuned import CLEANED, FREE, copies_in, copies_told, row_of, to_confirm, tuned
 from findnemo.runs.wording import count
 from findnemo.tasks.listening import Listener
@@ -64,53 +63,69 @@ NAMED = 3  # pictures, or trigger words, listed in a note
 LONG = 30  # characters of a trigger that a note shows
 
 
-def look(
-    candidate: Candidate,
-    given: Material,
-    out: Path,
-    base: Variant | None,
-    workers: Workers = Workers(),
-    listener: Listener = Listener(),
-    to_come: Sequence[Candidate] = (),
-) -> Variant:
-    """Make the missing images of a model and judge them all. Raises StoppedError if stopped.
+@dataclass(frozen=True)
+class Looks:
+    """Looks at the models of a fine-tune: the images of each are made and judged.
 
-    `to_come`: candidates whose LoRAs are checked against the model before any image is made.
+    `given`: what models are asked, and what their images are compared with. `out`: the run
+    directory, which keeps the images.
     """
-    folder = given.folder(out, candidate.name)
-    asked = given.asked(candidate)
-    with at_work(candidate.source, workers, listener) as pool:
-        if isinstance(pool.model, Model):  # facts about workers' models have no modules
-            for lora in dict.fromkeys(one.source.lora for one in to_come if one.source.lora):
-                read_lora(of_strength(lora)[0], pool.model.pipeline)
-        shown = show(
-            folder,
+
+    given: Material
+    out: Path
+    workers: Workers = Workers()
+    listener: Listener = Listener()
+
+    def at(
+        self, candidate: Candidate, base: Variant | None, to_come: Sequence[Candidate] = ()
+    ) -> Variant:
+        """Make the missing images of a model and judge them all. Raises StoppedError if stopped.
+
+        `to_come`: candidates whose LoRAs are checked against the model before any image is made.
+        """
+        with at_work(candidate.source, self.workers, self.listener) as pool:
+            if isinstance(pool.model, Model):  # facts about workers' models have no modules
+                for lora in dict.fromkeys(one.source.lora for one in to_come if one.source.lora):
+                    read_lora(of_strength(lora)[0], pool.model.pipeline)
+            shown = self._shown(pool, candidate)
+        if self.listener.stop():
+            raise StoppedError(f"{self.out}: the audit was stopped; the same call goes on")
+        if shown.failed:
+            self.listener.warn(
+                f"{candidate.name}: {count(len(shown.failed), 'prompt')} gave no images"
+                f" ({shown.failed[0]!r:.60}); the same command tries them again"
+            )
+        return self._judged(candidate, shown, base)
+
+    def without(
+        self, main: Candidate, neurons: NeuronSet, pool: Pool, base: Variant
+    ) -> Variant | None:
+        """The main model with neurons off, judged; None if stopped."""
+        shown = self._shown(pool, main, neurons)
+        if self.listener.stop():
+            return None
+        return self._judged(replace(main, name=CLEANED), shown, base)
+
+    def _shown(self, pool: Pool, candidate: Candidate, neurons: NeuronSet = EMPTY) -> Shown:
+        """All images of a model with `neurons` off."""
+        name = folder = candidate.name
+        if neurons:
+            digest = hashlib.sha256(json.dumps(neurons.to_json()).encode()).hexdigest()[:8]
+            folder = f"{CLEANED} {digest}"
+            name = f"{name} with neurons off"
+        stage = f"{'further images' if self.given.suffix else 'images'} of {name}: caption"
+        return show(
+            self.given.folder(self.out, folder),
             pool,
-            asked,
-            given.settings,
-            progress=_named(listener.progress, candidate.name, given),
-            stop=listener.stop,
+            self.given.asked(candidate),
+            self.given.settings,
+            neurons,
+            lambda _, done, total: self.listener.progress(stage, done, total),
+            self.listener.stop,
         )
-    if listener.stop():
-        raise StoppedError(f"{out}: the audit was stopped; the same call goes on")
-    if shown.failed:
-        listener.warn(
-            f"{candidate.name}: {count(len(shown.failed), 'prompt')} gave no images ({shown.failed[0]!r:.60});"
-            " the same command tries them again"
-        )
-    return _judged(candidate, given, shown, base)
 
-
-def _named(progress: Progress, name: str, given: Material) -> Progress:
-    """A progress that says of which model the images are."""
-    images = "further images" if given.suffix else "images"
-    return lambda _, done, total: progress(f"{images} of {name}: caption", done, total)
-
-
-def _judged(candidate: Candidate, given: Material, shown: Shown, base: Variant | None) -> Variant:
-    return judged(
-        given.subject, shown, base, candidate.name, candidate.checkpoint, candidate.strength
-    )
+    def _judged(self, one: Candidate, shown: Shown, base: Variant | None) -> Variant:
+        return judged(self.given.subject, shown, base, one.name, one.checkpoint, one.strength)
 
 
 def audit_fine_tune(
@@ -155,12 +170,13 @@ def audit_fine_tune(
     out = Path(output.path)
     _refuse_other(out, given, main)
     _tell_cost(found, given, out, listener)
+    looks = Looks(given, out, workers, listener)
     variants: list[Variant] = []
     for number, one in enumerate(found, 1):
         listener.say(f"images of {one.name}, model {number} of {len(found)}")
         base = variants[0] if variants else None
         to_come = found[1:] if base is None else ()
-        variants.append(look(one, given, out, base, workers, listener, to_come))
+        variants.append(looks.at(one, base, to_come))
     tell = partial(
         summary,
         given.subject,
@@ -172,7 +188,7 @@ def audit_fine_tune(
     about = tell(variants)
     listener.say(about["sentence"])
     write_training(out, about, given.root)
-    confirming = Confirming(given.further(), found, tell, out, workers, listener)
+    confirming = Confirming(given.further(), out, workers, listener, found=found, tell=tell)
     variants = confirming.confirmed(variants)
     about = tell(variants)
     table, copied = _table(variants[-1], given, str(tuned.train_images))
@@ -190,7 +206,7 @@ def audit_fine_tune(
         run.close()
         if neurons and not listener.stop():
             listener.say(f"images of {main.name} with {len(neurons)} of {every} neurons off")
-            cleaned = _off(main, neurons, given, out, pool, variants[0], listener)
+            cleaned = looks.without(main, neurons, pool, variants[0])
     if cleaned is not None:
         variants.append(cleaned)
         if to_confirm(tell(variants)) is not None and not listener.stop():
@@ -202,34 +218,26 @@ def audit_fine_tune(
     return run
 
 
-@dataclass
-class Confirming:
+@dataclass(frozen=True, kw_only=True)
+class Confirming(Looks):
     """Further images of models that seem free of copies, and of the base for the same prompts and
     seeds.
 
-    `further`: the input of such images. `found`: the models, as they are loaded. `tell`: makes the
-    summary of variants.
+    `found`: the models, as they are loaded. `tell`: makes the summary of variants.
     """
 
-    further: Material
     found: Sequence[Candidate]
     tell: Callable[[Sequence[Variant]], Mapping[str, Any]]
-    out: Path
-    workers: Workers
-    listener: Listener
 
     @cached_property
     def base(self) -> Variant:
         """The base by further images, made once."""
-        images = sum(one.images for one in self.further.asked(self.found[-1]))
+        images = sum(one.images for one in self.given.asked(self.found[-1]))
         self.listener.say(
             "a model that seems free of copies may be so by chance: before it is advised, it is looked at by"
             f" {images} further images with other seeds, and the base by those of the same prompts"
         )
-        return self._look(self.found[0], None)
-
-    def _look(self, candidate: Candidate, base: Variant | None) -> Variant:
-        return look(candidate, self.further, self.out, base, self.workers, self.listener)
+        return self.at(self.found[0], None)
 
     def confirmed(self, variants: Sequence[Variant]) -> list[Variant]:
         """The variants, of which the most promising are confirmed or refuted, one after the other,
@@ -246,19 +254,19 @@ class Confirming:
         """The models that have further images by an earlier call."""
         models = tuned(about) if copies_in(about) else []
         names = [one["name"] for one in models if one["verdict"] != "copies"]
-        return [name for name in names if _images_there(self.further.folder(self.out, name))]
+        return [name for name in names if _images_there(self.given.folder(self.out, name))]
 
     def _confirm(self, variants: Sequence[Variant], name: str) -> list[Variant]:
         """The variants, of which one is judged by further images."""
         base = self.base
         self.listener.say(f"further images of {name}, which is not known to copy")
         number = [one.name for one in variants].index(name)
-        again = self._look(self.found[number], base)
+        again = self.at(self.found[number], base)
         now = list(variants)
         now[number] = replace(again, chosen_by=variants[number])
         about = self.tell(now)
         self.listener.say(f"{name}: {_of_further(about, name)}")
-        write_training(self.out, about, self.further.root)
+        write_training(self.out, about, self.given.root)
         return now
 
     def cleaned(self, before: Variant, neurons: NeuronSet) -> Variant:
@@ -267,31 +275,8 @@ class Confirming:
         base = self.base
         self.listener.say(f"further images of {main.name} with {len(neurons)} neurons off")
         with at_work(main.source, self.workers, self.listener) as pool:
-            again = _off(main, neurons, self.further, self.out, pool, base, self.listener)
+            again = self.without(main, neurons, pool, base)
         return before if again is None else replace(again, chosen_by=before)
-
-
-def _off(
-    main: Candidate,
-    neurons: NeuronSet,
-    given: Material,
-    out: Path,
-    pool: Pool,
-    base: Variant,
-    listener: Listener,
-) -> Variant | None:
-    """The main model with neurons off, judged; None if stopped."""
-    digest = hashlib.sha256(json.dumps(neurons.to_json()).encode()).hexdigest()[:8]
-    shown = show(
-        given.folder(out, f"{CLEANED} {digest}"),
-        pool,
-        given.asked(main),
-        given.settings,
-        neurons,
-        _named(listener.progress, f"{main.name} with neurons off", given),
-        listener.stop,
-    )
-    return None if listener.stop() else _judged(replace(main, name=CLEANED), given, shown, base)
 
 
 def _finish(out: Path, about: Mapping[str, Any], root: Path, is_reported: bool) -> None:

@@ -97,7 +97,7 @@ def loaded(model: Any, listener: Listener = Listener()) -> Model:
     source = model if isinstance(model, Source) else Source(str(model))
     listener.say(f"loading {source}")
     with told_to(listener.warn):
-        own = load(str(source), source.device, source.dtype, channels_last=True, **source.options)
+        own = load(str(source), source.device, source.dtype, **source.options)
     own.tell = listener.warn
     return compiled(own) if source.compile else own
 
@@ -186,11 +186,11 @@ def table_of(given: Captions, model: Any, listener: Listener) -> Any:
 
     Without a source, the captions of a shipped model.
     """
-    if given.source is None:
+    if given.prompts is None:
         return demo_table(model, given.limit)
-    if not isinstance(given.source, (str, Path)):
-        return read_prompts(given.source).limit(given.limit)
-    stream = stream_prompts(str(given.source), column=given.column)
+    if not isinstance(given.prompts, (str, Path)):
+        return read_prompts(given.prompts).limit(given.limit)
+    stream = stream_prompts(str(given.prompts), column=given.column)
     for text in stream.warnings():
         listener.warn(text)
     return stream.limit(given.limit)
@@ -199,9 +199,9 @@ def table_of(given: Captions, model: Any, listener: Listener) -> Any:
 def read_table(prompts: Any, listener: Listener) -> PromptTable:
     """Read a table of captions into memory."""
     given = captions_of(prompts)
-    if isinstance(given.source, (list, tuple)):
-        return read_prompts(given.source).limit(given.limit)
-    table = read_prompts(given.source, column=given.column)
+    if isinstance(given.prompts, (list, tuple)):
+        return read_prompts(given.prompts).limit(given.limit)
+    table = read_prompts(given.prompts, column=given.column)
     for text in table.warnings():
         listener.warn(text)
     return table.limit(given.limit)
@@ -209,7 +209,7 @@ def read_table(prompts: Any, listener: Listener) -> PromptTable:
 
 def folder_of(given: Captions) -> Path:
     """The folder of pictures that a table names by relative paths: its own."""
-    source = given.source if isinstance(given.source, (str, Path)) else ""
+    source = given.prompts if isinstance(given.prompts, (str, Path)) else ""
     return Path(source).absolute().parent
 
 

@@ -15,13 +15,16 @@ from typing import Any
 
 from findnemo.runtime.plugins import also
 
+# in place of an option's names on the command line: it has none, and is told by its position
+ARGUMENT = ""
+
 
 def option(default: Any, means: str, *flags: str, **limits: Any) -> Any:
     """A field of a group of options.
 
     `means`: one or two sentences. `flags`: names on the command line, if they differ from the name
-    of the field; what is False by default has no `--no-...`. `limits`: `min`, `max` of a number,
-    `metavar`.
+    of the field, or `ARGUMENT`; what is False by default has no `--no-...`. `limits`: `min`, `max`
+    of a number, `metavar`.
     """
     return dataclasses.field(
         default=default, metadata={"help": means, "flags": flags, "limits": limits}
@@ -35,7 +38,12 @@ class Source:
     `place` None: the place that a run recorded.
     """
 
-    place: str | None = None
+    place: str | None = option(
+        None,
+        "'demo', a diffusers directory, a hub id, or a .safetensors file.",
+        ARGUMENT,
+        metavar="MODEL",
+    )
     revision: str | None = option(None, "Branch, tag or commit of a hub id.")
     weights_variant: str | None = option(
         None, "Take the weight files with this name (such as fp16), from a hub id or a directory."
@@ -91,7 +99,13 @@ class Captions:
     input, hf:OWNER/NAME, or a list.
     """
 
-    source: Any = None
+    prompts: Any = option(
+        None,
+        "Captions: CSV, TSV, Parquet, JSON(L) or text; - for standard input, hf:OWNER/NAME for a"
+        " data set; 'demo' has its own.",
+        "--prompts",
+        "-p",
+    )
     column: str | None = option(None, "Caption column, if it has an unusual name.")
     limit: int | None = option(None, "Use the first N captions of the table only.", min=1)
     shard: str | None = option(
@@ -141,7 +155,7 @@ class FineTune:
 class Output:
     """The folder of a run, and the files that are written at its end."""
 
-    path: str | Path = "findnemo-run"
+    path: str | Path = option("findnemo-run", "Directory to write to.", "--out", "-o")
     wait: bool = option(
         False, "Wait for another process that writes to --out, instead of refusing."
     )

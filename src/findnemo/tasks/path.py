@@ -146,7 +146,7 @@ def ready(request: Request, listener: Listener) -> Ready:
     plan = gentle(plan, localizing, model, given.column, bystanders, listener)
     plan = as_begun(plan, out, request.pictures)
     # a shipped model's captions lie in no folder: their training images come with the model
-    has_folder = given.source is not None and "verify" in request.stages
+    has_folder = given.prompts is not None and "verify" in request.stages
     folder = folder_of(given) if has_folder else None
     return Ready(table, calibration, request.output, request.stages, plan, part, folder, detecting)
 

@@ -15,7 +15,7 @@ from findnemo.files.writing import written
 from findnemo.models import of_strength
 from findnemo.runs.fine_tunes import summary, write_table
 from findnemo.runs.store import WATCHED
-from findnemo.tasks.fine_tunes import look
+from findnemo.tasks.fine_tunes import Looks
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.options import Detecting, FineTune, Pictures, Source, Workers
 from findnemo.tasks.tuned_input import Candidate, candidates, check, material
@@ -55,16 +55,16 @@ def watch(
     for text in given.notes:
         listener.warn(text)
     root = Path(out)
-    untuned = Candidate("base", replace(source, lora=None))
+    looks = Looks(given, root, workers, listener)
     try:
-        base = look(untuned, given, root, None, workers, listener)
+        base = looks.at(Candidate("base", replace(source, lora=None)), None)
     except StoppedError:
         return
     variants = [base]
     for one in _candidates(source, tuned, listener, patience):
         listener.say(f"images of {one.name}")
         try:
-            variants.append(look(one, given, root, base, workers, listener))
+            variants.append(looks.at(one, base))
         except StoppedError:
             return
         except (InputError, MismatchError, ModelError) as problem:

@@ -3,7 +3,7 @@
 May be imported: the names below. May import: images, metrics, mitigation and what lies under them.
 """
 
-from findnemo.training.callback import MemorizationCallback, Reading
+from findnemo.training.callback import CopyTest, MemorizationCallback, Reading
 from findnemo.training.canaries import Canaries, Canary, plant, read_canaries
 from findnemo.training.copies import (
     AS_BASE,
@@ -34,6 +34,7 @@ __all__ = [
     "WAYS",
     "Canaries",
     "Canary",
+    "CopyTest",
     "Gallery",
     "Generation",
     "Judgement",

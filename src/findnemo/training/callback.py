@@ -76,6 +76,42 @@ class Reading:
         return {**vars(self), "copied": list(self.copied), "canaries": canaries}
 
 
+def _check_whole(**numbers: int) -> None:
+    """Raises InputError for anything but a positive integer."""
+    for name, value in numbers.items():
+        if type(value) is not int or value < 1:
+            raise InputError(f"{name} {value!r:.40}: give a whole number, 1 or more")
+
+
+@dataclass(frozen=True)
+class CopyTest:
+    """What a reading of `MemorizationCallback` makes and compares.
+
+    `pictures`: number of tested training pictures, drawn by the seed of `images`. `samples`: images
+    of a caption; a caption of several pictures gets as many for each. `images`: their steps,
+    guidance and seed. `caption`: for pictures that have none (the instance prompt of DreamBooth).
+    `controls`: captions of other subjects, whose images are controls. `heldout`: canaries that are
+    not planted, as for `read_canaries`. `batch`: images made at once. Raises InputError for numbers
+    out of range.
+
+    >>> CopyTest(pictures=20, caption="a photo of sks dog").samples
+    2
+    """
+
+    pictures: int = 8
+    samples: int = 2
+    images: ImageSettings = ImageSettings(steps=12, guidance=7.0)
+    caption: str | None = None
+    controls: Sequence[str] = ordinary(4)
+    heldout: str | Path | None = None
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        _check_whole(pictures=self.pictures, samples=self.samples, batch=self.batch)
+        if isinstance(self.controls, str) or not self.controls:
+            raise InputError("controls are captions of other subjects: give a list of at least one")
+
+
 class MemorizationCallback:
     """A copy test at intervals of a training loop.
 
@@ -90,26 +126,24 @@ class MemorizationCallback:
     Construct it before the first step, with the pipeline on its device: the images of the model at
     that time, for the same captions and seeds and with every LoRA disabled, are controls. To resume
     a training of all weights from a checkpoint, construct it before the checkpoint is loaded. Every
-    reading also makes images for captions of other subjects (`controls`).
+    reading also makes images for captions of other subjects.
 
     `pipeline`: with the networks that are trained. Wrappers of DistributedDataParallel,
     `torch.compile` and peft are removed for a reading. With several processes call it in one, and
-    pass the result to the others. `source`: the training pictures, as for `read_training`.
-    `caption`: for pictures that have none (the instance prompt of DreamBooth). `pictures`: number
-    of tested pictures, drawn by `seed`. Images are compared with all training pictures, at most a
-    thousand. `samples`: images of a caption; a caption of several pictures gets as many for each.
-    `steps`, `guidance`: of an image. `descriptor`: recognizes copies; None compares pixels.
+    pass the result to the others. `source`: the training pictures, as for `read_training`. `every`:
+    steps between two readings. `test`: the images of a reading. They are compared with all training
+    pictures, at most a thousand. `descriptor`: recognizes copies; None compares pixels.
 
     `log`: a function of a dict of values and the step (`accelerator.log`), an Accelerator, or a
     SummaryWriter of tensorboard. It gets `memorization/copies`, `/similarity`, `/control`, and, if
-    canaries are planted (`heldout` as in `read_canaries`), `/canaries-16`: the share detected at 1
-    % false positives. `out`: a JSON Lines file for readings; a sheet of pictures for each is in a
-    folder next to it. `stop`: whether training should stop after two consecutive readings with a
-    copy of a training picture; canaries do not count.
+    canaries are planted, `/canaries-16`: the share detected at 1 % false positives. `out`: a JSON
+    Lines file for readings; a sheet of pictures for each is in a folder next to it. `stop`: whether
+    training should stop after two consecutive readings with a copy of a training picture; canaries
+    do not count.
 
     Attributes: `readings`, all so far, and `stopped`. Training is not affected: modes, gradients,
-    random numbers, autocast and the pipeline are restored. A call takes the time of its images, 2 x
-    `pictures` + 4, and one for each canary. Raises InputError for numbers out of range and for a
+    random numbers, autocast and the pipeline are restored. A call takes the time of its images, 20
+    by default, and one more for each canary. Raises InputError for numbers out of range and for a
     source without captions, ModelError for a pipeline that findnemo does not support.
     """
 
@@ -118,23 +152,13 @@ class MemorizationCallback:
         pipeline: Any,
         source: str | Path,
         every: int = 250,
+        test: CopyTest = CopyTest(),
         descriptor: Descriptor | None = None,
         log: Any = None,
         stop: bool = False,
-        pictures: int = 8,
-        samples: int = 2,
-        steps: int = 12,
-        guidance: float = 7.0,
-        seed: int = 0,
-        caption: str | None = None,
-        controls: Sequence[str] = ordinary(4),
-        heldout: str | Path | None = None,
         out: str | Path | None = None,
-        batch: int = 8,
     ):
-        _check_whole(every=every, pictures=pictures, samples=samples, batch=batch)
-        if isinstance(controls, str) or not controls:
-            raise InputError("controls are captions of other subjects: give a list of at least one")
+        _check_whole(every=every)
         self.every = every
         self.stop = stop
         self.stopped = False
@@ -144,18 +168,20 @@ class MemorizationCallback:
         if self._out is not None and self._out.suffix != ".jsonl":
             raise InputError(f"out {self._out}: readings are JSON Lines, give FILE.jsonl")
         self._descriptor = descriptor
-        self._settings = ImageSettings(steps=steps, guidance=guidance, seed=seed)
-        self._batch = batch
-        self._canaries = _canaries(source, heldout)
-        wanted = _captioned(source, caption, self._canaries, seed)
+        self._test = test
+        self._canaries = _canaries(source, test.heldout)
+        seed = test.images.seed
+        wanted = _captioned(source, test.caption, self._canaries, seed)
         with untouched():
             self._set, self._gallery = _readable(wanted, descriptor)
             if self._canaries is not None:
                 self._galleries = galleries(self._canaries, descriptor)
-            asked = min(pictures, len(self._set))
+            asked = min(test.pictures, len(self._set))
             self._asked = sorted(random.Random(seed).sample(range(len(self._set)), asked))
-            self._rows = _rows([str(self._set[k].caption) for k in self._asked], samples * asked)
-            self._other = [(prompt, WATCH) for prompt in controls]
+            self._rows = _rows(
+                [str(self._set[k].caption) for k in self._asked], test.samples * asked
+            )
+            self._other = [(prompt, WATCH) for prompt in test.controls]
             self._planted = [(one.caption, WATCH) for one in self._canaries or ()]
             self._model = load(bare(pipeline))
             with without_adapters(self._model.networks):
@@ -194,7 +220,7 @@ class MemorizationCallback:
         return reading
 
     def _made(self, rows: Sequence[tuple[str, int]]) -> list[Image.Image]:
-        return generate_many(self._model, rows, self._settings, self._batch)
+        return generate_many(self._model, rows, self._test.images, self._test.batch)
 
     def _judged(self, step: int, vectors: Tensor) -> Reading:
         own, other = len(self._rows), len(self._other)
@@ -300,13 +326,6 @@ def _readable(
     if refused:
         notice(f"{len(refused)} training pictures cannot be read ({refused[0]}): left out")
     return found, gallery
-
-
-def _check_whole(**numbers: int) -> None:
-    """Raises InputError for anything but a positive integer."""
-    for name, value in numbers.items():
-        if type(value) is not int or value < 1:
-            raise InputError(f"{name} {value!r:.40}: give a whole number, 1 or more")
 
 
 def _rows(captions: Sequence[str], count: int) -> list[tuple[str, int]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,6 +49,18 @@ WHOLE_DOUBT = (0.6, 0.8)
 Seed = tuple[str, int]  # "before" or "after", and the position of an image
 
 
+class Level(NamedTuple):
+    """How quick images are made: in `steps` steps.
+
+    Between the similarities `doubt` it is open whether one is a copy; then it is made again in
+    `more` steps.
+    """
+
+    steps: int
+    doubt: tuple[float, float]
+    more: int
+
+
 @dataclass(frozen=True)
 class Looked:
     """Finished images of a prompt before and after, with their figures (`compare_images`) and
@@ -74,7 +86,11 @@ class Look:
     whether they are copies, make them in more steps, and the most suspicious one in any case.
     Without it, only untouched images in doubt are made in more steps: they decide what a caption
     is. `glance`: confirm no image that is not in doubt, and compare no noise differences; the same
-    look without it goes on from there.
+    look without it goes on from there. `thorough`: make all images in all steps from the start.
+
+    `tau`: the threshold of the memorization score. A fresh seed does not replicate if its noise
+    difference resembles that of no other fresh seed by tau. Such a seed says nothing about the
+    memory, so it is left out, as in Algorithm 1. Without `tau` all seeds count.
 
     Existing images of these samples, neurons and settings are not made again. `quick`: "before" and
     "after" -> images made in `steps` steps. `whole`: those in all steps. `values`: known values of
@@ -84,6 +100,8 @@ class Look:
     first: int = FRESH
     confirm: bool = True
     glance: bool = False
+    thorough: bool = False
+    tau: float | None = None
     quick: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)
     steps: int | None = None
     whole: Mapping[Seed, Image.Image] = field(default_factory=dict)
@@ -120,24 +138,17 @@ def verify(
     images: int,
     image_settings: ImageSettings,
     judges: Judges | None = None,
-    tau: float | None = None,
-    thorough: bool = False,
     look: Look = Look(),
 ) -> Verification:
     """Compare a prompt with `neurons` on and off, on fresh seeds.
 
-    `tau`: the threshold of the memorization score. A fresh seed does not replicate if its noise
-    difference resembles that of no other fresh seed by tau. Such a seed says nothing about the
-    memory, so it is left out, as in Algorithm 1. Without `tau` all seeds count. `look`: other
-    samples than those from 1000 on, existing images of them, and whether to settle doubt about
-    images with the neurons off.
+    `look`: other samples than those from 1000 on, existing images of them, and how closely to look.
 
     Images are made in few steps, which show whether they will be copies. Images in doubt are made
     in all steps, and so is the most suspicious one in any case. If untouched images are no copies,
     two of them are made in all steps and compared with each other too. If one of these contradicts
-    its quick version, all images are made in all steps. With `thorough` they are made so from the
-    start. If there are many steps, fine ones replace all steps (`passes.confirming_steps`), except
-    for an image that they leave in doubt too.
+    its quick version, all images are made in all steps. If there are many steps, fine ones replace
+    all steps (`passes.confirming_steps`), except for an image that they leave in doubt too.
 
     `values` holds:
 
@@ -165,10 +176,10 @@ def verify(
             probe = fresh(model, prompt, settings, max(settings.samples, images), look.first)
             shown = probe.deltas(), probe.deltas(neurons)
             noise = [noise_pictures(deltas[:images]) for deltas in shown]
-            values |= _noise_values(*shown, settings, tau)
+            values |= _noise_values(*shown, settings, look.tau)
         looked = None
         # images already made in all steps say more than quick ones would
-        if images > 1 and not thorough and (look.quick or not look.whole):
+        if images > 1 and not look.thorough and (look.quick or not look.whole):
             looked = _quickly(model, prompt, neurons, images, image_settings, judges, look)
         if images and looked is None:
             looked = _in_all_steps(model, prompt, neurons, images, image_settings, judges, look)
@@ -253,13 +264,12 @@ def _quickly(
     guidance = 0.0 if model.distilled else settings.guidance
     quick = quick_steps(guidance)
     fine = confirming_steps(guidance, settings.steps)
-    levels = [(quick, DOUBT, fine), (fine, FINE_DOUBT, settings.steps)]
+    levels = [Level(quick, DOUBT, fine), Level(fine, FINE_DOUBT, settings.steps)]
     if look.quick and look.steps == fine:  # quick images were not enough
         levels = levels[1:]
-    for steps, doubt, more in levels:
-        if steps < settings.steps:
-            about = (model, prompt, neurons, images, settings, judges, look)
-            looked = _in_few(*about, steps, doubt, more)
+    for level in levels:
+        if level.steps < settings.steps:
+            looked = _in_few(model, prompt, neurons, images, settings, judges, look, level)
             if looked is not None:
                 return looked
     return None
@@ -273,16 +283,15 @@ def _in_few(
     settings: ImageSettings,
     judges: Judges,
     look: Look,
-    steps: int,
-    doubt: tuple[float, float],
-    more: int,
+    level: Level,
 ) -> Looked | None:
     """Images in few steps, with and without the neurons in one batch.
 
-    Images in doubt are made in `more` steps, and at least one is. If that does not settle it, they
+    Images in doubt are made in more steps, and at least one is. If that does not settle it, they
     are made in all steps. None if doubt remains, or if an image in more steps contradicts its quick
     version.
     """
+    steps, doubt, more = level
     off = {"before": EMPTY, "after": neurons} if neurons else {"before": EMPTY}
     denoising = Denoising(model, prompt, images, settings.guidance, settings.seed, look.first)
 
