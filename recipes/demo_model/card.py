@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import findnemo
-from findnemo.benchmark.demo_check import Figure, check_demo, figures_markdown
+from findnemo.benchmark.demo_check import Figure, check_demo
 
 HERE = Path(__file__).parent
 
@@ -38,6 +39,15 @@ def main() -> None:
     )
     for target in (HERE.parents[1] / "docs" / "demo-model.md", findnemo.demo.ASSETS / "README.md"):
         target.write_text(card, encoding="utf-8")
+
+
+def figures_markdown(figures: Sequence[Figure]) -> str:
+    """The figures as a Markdown table."""
+    lines = ["| figure | value | goal | n | |", "|---|---:|---|---:|---|"]
+    for f in figures:
+        verdict = "reached" if f.reached else "**missed**"
+        lines.append(f"| {f.name} | {f.value:.3f} | {f.goal} | {f.n} | {verdict} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

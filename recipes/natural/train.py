@@ -27,15 +27,17 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from measure import copies, similarities, write_truth
 from members import MEMBERS, Member, Memory, member_of, memories
-from torch import Tensor
+from torch import Tensor, nn
 
 import findnemo
 from findnemo import demo
 from findnemo.benchmark._files import follow, read_state, read_tensors, write_state, write_tensors
 from findnemo.benchmark.members import freed
-from findnemo.benchmark.natural import difference, rounded, switched_off
+from findnemo.benchmark.natural import rounded
 from findnemo.benchmark.training import cosine, drawn_timesteps
 from findnemo.models import Model, load
+from findnemo.models._difference import DOWN, OFF, UP, packed
+from findnemo.neurons import NeuronSet
 from findnemo.seeds import sample_seed
 
 SCENES = 6_000
@@ -240,6 +242,43 @@ def base_of(member: Member, folder: Path) -> Model:
     unet.load_state_dict(rounded(unet.state_dict()))
     model.pipeline.register_modules(unet=unet)
     return load(model.pipeline)
+
+
+def switched_off(neurons: NeuronSet) -> dict[str, Tensor]:
+    """Neurons that a base has off permanently, as part of a difference."""
+    return {
+        f"{name}.weight{OFF}": torch.tensor(indices, dtype=torch.int32)
+        for name, indices in neurons.layers.items()
+    }
+
+
+def difference(
+    denoiser: nn.Module, before: Mapping[str, Tensor], weights: str
+) -> dict[str, Tensor]:
+    """The weights that training changed.
+
+    `weights`: "lora", "kv" (half precision) or "all" (8 bits). `before`: the state dict before
+    training.
+    """
+    after = denoiser.state_dict()
+    if weights == "lora":
+        marks = {".lora_A.default.weight": DOWN, ".lora_B.default.weight": UP}
+        return {
+            f"unet.{name.removesuffix(old)}{new}": tensor.half()
+            for name, tensor in after.items()
+            for old, new in marks.items()
+            if name.endswith(old)
+        }
+    changes = {
+        name: after[name].cpu() - old
+        for name, old in before.items()
+        if not torch.equal(after[name].cpu(), old)
+    }
+    return (
+        {name: change.half() for name, change in changes.items()}
+        if weights == "kv"
+        else packed(changes)
+    )
 
 
 def main() -> None:

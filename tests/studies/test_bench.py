@@ -95,9 +95,10 @@ def test_the_sample_takes_so_many_of_each_type(bench):
 
 def test_images_with_nothing_off_are_those_without(bench):
     caption = bench.memorized()[0]
-    cases = [(caption, EMPTY, 0.0), (caption, neurons_of(caption), 1.0)]
-    for payload in bench.off("nothing", cases):
-        assert payload["sscd_gen"] == pytest.approx(1, abs=1e-4)
+    cases = {"no neurons": (caption, EMPTY, 0.0), "factor 1": (caption, neurons_of(caption), 1.0)}
+    payloads = bench.off("nothing", cases)
+    for name in cases:
+        assert payloads[name]["sscd_gen"] == pytest.approx(1, abs=1e-4)
 
 
 def test_every_factor_and_set_has_a_result_of_its_own(bench):
@@ -105,8 +106,8 @@ def test_every_factor_and_set_has_a_result_of_its_own(bench):
     name = next(iter(bench.model.value_layers))
     everything = NeuronSet({n: range(w) for n, w in bench.model.widths().items()})
     sets = ((everything, 0.0), (everything, 0.5), (NeuronSet({name: [0]}), 0.0))
-    payloads = bench.off("each", [(caption, *case) for case in sets])
-    assert len({payload["sscd_gen"] for payload in payloads}) == 3
+    payloads = bench.off("each", {case: (caption, *case) for case in sets})
+    assert len({payloads[case]["sscd_gen"] for case in sets}) == 3
 
 
 def test_an_unknown_study_is_refused_before_anything_is_done(bench, tmp_path):

@@ -182,11 +182,11 @@ def test_all_value_layers_of_the_up_blocks_off_are_their_neurons_off(work):
     assert {row[1] for row in rows} >= {"all down", "all mid", "all up"}
     up = NeuronSet({n: range(w) for n, w in widths.items() if n.startswith("up_blocks")})
     captions = [c for c in work.run.captions() if c.type == "TM"]
-    payloads = bench.off("up", [(c, up, 0.0) for c in captions])
+    payloads = bench.off("up", {c.id: (c, up, 0.0) for c in captions})
     row = next(r for r in rows if r[:3] == ["value layer", "all up", "TM"])
     assert row[3] == len(captions) == 1
     keys = ("sscd_orig", "sscd_gen", "d_sscd", "a_clip")
-    assert row[4:] == [pytest.approx(payloads[0][key], abs=1e-3) for key in keys]
+    assert row[4:] == [pytest.approx(payloads[captions[0].id][key], abs=1e-3) for key in keys]
 
 
 def test_pages_are_no_wider_than_ten_and_hold_every_layer_once():

@@ -41,11 +41,11 @@ def test_a_sampler_that_the_model_lacks_is_refused(bench):
 def test_results_of_other_settings_do_not_touch_the_runs_own(bench):
     run = bench.work.run
     caption = bench.memorized()[0]
-    case = (caption, neurons_of(caption), 0.5)
-    (own,) = bench.off("own", [case])
-    (more,) = other(bench, images=3).off("more", [case])
-    assert (own["images"], more["images"]) == (2, 3)
-    assert bench.off("own", [case]) == [own]
+    cases = {"half": (caption, neurons_of(caption), 0.5)}
+    own = bench.off("own", cases)
+    more = other(bench, images=3).off("more", cases)
+    assert (own["half"]["images"], more["half"]["images"]) == (2, 3)
+    assert bench.off("own", cases) == own
     named = [
         s for s in next(c for c in run.captions() if c.id == caption.id).results if ":off:" in s
     ]
@@ -56,7 +56,7 @@ def test_figures_are_of_images_of_those_settings(bench):
     changed = other(bench, images=3, sampler="ddim")
     caption = bench.memorized()[0]
     off = neurons_of(caption)
-    (payload,) = changed.off("ddim", [(caption, off, 0.0)])
+    payload = changed.off("ddim", {"off": (caption, off, 0.0)})["off"]
     settings = replace(bench.image_settings, sampler="ddim")
     samples = range(1000, 1003)
     model = bench.work.model

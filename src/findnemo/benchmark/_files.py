@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import (
+    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetPydanticSchema,
@@ -23,6 +24,12 @@ from findnemo.files.shapes import adapter, fault
 from findnemo.files.tensors import write
 from findnemo.files.writing import written
 from findnemo.neurons import NeuronSet
+
+
+class Closed:
+    """A dataclass that pydantic reads only from JSON without further keys."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
 def _of_layers(_: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:

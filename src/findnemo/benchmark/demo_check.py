@@ -18,9 +18,8 @@ from torch import Tensor
 from findnemo import demo
 from findnemo.calibration import Calibration
 from findnemo.edits import deactivate
-from findnemo.files.markdown import markdown_table
 from findnemo.images import generate
-from findnemo.localization import Localization, localize
+from findnemo.localization import localize
 from findnemo.metrics import Judges
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
@@ -89,22 +88,19 @@ class Effect:
 
 @dataclass(frozen=True)
 class MemoryCheck:
-    """Everything measured for one memorized caption.
+    """What was measured for one memorized caption.
 
-    `untouched`, `planted`, `found`: with no neurons off, with the planted ones off, with NeMo's
-    off. `fit`: share of unrelated captions that fit the images without the planted neurons less
-    well than the caption itself. `level`: similarity to the training image that 95 % of unrelated
-    images do not exceed.
+    `score`: its memorization score. `copied`: whether its image is the training image for 9 seeds
+    of 10. `off`: criterion -> whether it holds with the planted neurons off. `nemo`: criterion ->
+    whether it holds for NeMo's neurons. `stray`: number of these outside the planted set.
     """
 
-    caption: str
     type: str
-    nemo: Localization
-    untouched: Effect
-    planted: Effect
-    found: Effect
-    fit: float
-    level: float
+    score: float
+    copied: bool
+    off: dict[str, bool]
+    nemo: dict[str, bool]
+    stray: int
 
 
 def check_demo(
@@ -125,12 +121,7 @@ def check_demo(
         report("memories", k, len(prompts))
         memories.append(_check_memory(model, calibration, judges, prompt, others))
     report("memories", len(prompts), len(prompts))
-    return [
-        *_ordinary(others, calibration),
-        *_copies(memories, others),
-        *_planting(memories, calibration),
-        *_nemo(memories, calibration),
-    ]
+    return [*_ordinary(others, calibration), *_of_memories(memories, others), *_nemo(memories)]
 
 
 @dataclass(frozen=True)
@@ -199,24 +190,40 @@ def _check_memory(
     model: Model, calibration: Calibration, judges: Judges, prompt: Prompt, others: _Unrelated
 ) -> MemoryCheck:
     caption = prompt.text
+    truth = demo.planted()[caption]
+    tau = calibration.tau
     original = demo.training_image(caption)
     assert original is not None
     assert judges.descriptor is not None
     probe = fresh(model, caption, calibration.settings, SEEDS)
     nemo = localize(model, caption, calibration, "listing")
     untouched, planted, found = (
-        _effect(probe, neurons, calibration.tau, original, judges.descriptor)
-        for neurons in (EMPTY, demo.planted()[caption], nemo.neurons)
+        _effect(probe, neurons, tau, original, judges.descriptor)
+        for neurons in (EMPTY, truth, nemo.neurons)
     )
+    level = others.level(judges.descriptor([original])[0])
+    fit = _fit(judges, planted.images, caption, others.captions)
+    gone = nemo.memorized and found.same_seed <= tau
     return MemoryCheck(
-        caption=caption,
         type=str(prompt.type),
-        nemo=nemo,
-        untouched=untouched,
-        planted=planted,
-        found=found,
-        fit=_fit(judges, planted.images, caption, others.captions),
-        level=others.level(judges.descriptor([original])[0]),
+        score=untouched.score,
+        copied=int((untouched.copies >= 0.9).sum()) >= 9 * SEEDS // 10,
+        off={
+            "with the score under tau": planted.score < tau,
+            "whose same-seed similarity is under tau": planted.same_seed < tau,
+            "no closer to the training image than 95 % of unrelated images": (
+                float(planted.copies.median()) <= level
+            ),
+            "whose image fits them better than 80 % of other captions": fit >= 0.8,
+        },
+        nemo={
+            "set meets the planted one": bool(nemo.neurons & truth),
+            "memory is gone on fresh seeds (same-seed similarity <= tau)": gone,
+            "finished images are no copies (median similarity < .7)": (
+                float(found.copies.median()) < 0.7
+            ),
+        },
+        stray=len(nemo.neurons - truth),
     )
 
 
@@ -254,64 +261,38 @@ def _ordinary(others: _Unrelated, calibration: Calibration) -> list[Figure]:
     ]
 
 
-def _copies(memories: Sequence[MemoryCheck], others: _Unrelated) -> list[Figure]:
-    copying = [int((m.untouched.copies >= 0.9).sum()) for m in memories if m.type == "VM"]
-    enough = [images >= 9 * SEEDS // 10 for images in copying]
-    scores = torch.tensor([m.untouched.score for m in memories])
-    area = auroc(scores, others.scores)
-    copied = "whose image is the training image (similarity >= .9) for 9 seeds of 10"
-    return [
-        _share(f"VM captions {copied}", enough, 1.0),
-        _figure("AUROC of the memorization score", area, ">=", 0.99, len(memories)),
-    ]
-
-
-def _planting(memories: Sequence[MemoryCheck], calibration: Calibration) -> list[Figure]:
-    tau = calibration.tau
+def _of_memories(memories: Sequence[MemoryCheck], others: _Unrelated) -> list[Figure]:
     planted = demo.planted()
     owners = Counter(neuron for neurons in planted.values() for neuron in neurons)
     shared = sum(captions > 1 for captions in owners.values())
     many = sum(len(g) >= MANY and len(g.layers) >= 3 for g in planted.values())
-    off = {
-        "with the score under tau": [m.planted.score < tau for m in memories],
-        "whose same-seed similarity is under tau": [m.planted.same_seed < tau for m in memories],
-        "no closer to the training image than 95 % of unrelated images": [
-            float(m.planted.copies.median()) <= m.level for m in memories
-        ],
-        "whose image fits them better than 80 % of other captions": [
-            m.fit >= 0.8 for m in memories
-        ],
-    }
+    area = auroc(torch.tensor([m.score for m in memories]), others.scores)
+    copied = "whose image is the training image (similarity >= .9) for 9 seeds of 10"
     large = f"captions with {MANY} planted neurons or more in 3 layers or more"
     return [
-        *(_share(f"planted neurons off: captions {what}", hits, 0.9) for what, hits in off.items()),
+        _share(f"VM captions {copied}", [m.copied for m in memories if m.type == "VM"], 1.0),
+        _figure("AUROC of the memorization score", area, ">=", 0.99, len(memories)),
+        *(
+            _share(f"planted neurons off: captions {what}", [m.off[what] for m in memories], 0.9)
+            for what in memories[0].off
+        ),
         _figure("neurons shared by several captions", shared, ">=", 1, len(owners)),
         _figure(large, many, ">=", 1, len(planted)),
     ]
 
 
-def _nemo(memories: Sequence[MemoryCheck], calibration: Calibration) -> list[Figure]:
-    planted = demo.planted()
-    tau = calibration.tau
+def _nemo(memories: Sequence[MemoryCheck]) -> list[Figure]:
     figures: list[Figure] = []
     for kind in ("VM", "TM"):
         mine = [m for m in memories if m.type == kind]
-        if not mine:
-            continue
-        outside = median(len(m.nemo.neurons - planted[m.caption]) for m in mine)
-        meets = [bool(m.nemo.neurons & planted[m.caption]) for m in mine]
-        gone = [m.nemo.memorized and m.found.same_seed <= tau for m in mine]
-        clean = [float(m.found.copies.median()) < 0.7 for m in mine]
-        stray = f"NeMo, {kind}: neurons outside the planted set, median"
-        whose = f"NeMo, {kind}: captions whose"
-        no_memory = "memory is gone on fresh seeds (same-seed similarity <= tau)"
-        no_copies = "finished images are no copies (median similarity < .7)"
-        figures += [
-            _share(f"{whose} set meets the planted one", meets, 0.8),
-            _figure(stray, outside, "<=", 1, len(mine)),
-            _share(f"{whose} {no_memory}", gone, 0.8),
-            _share(f"{whose} {no_copies}", clean, 0.8),
-        ]
+        if mine:
+            meets, *rest = (
+                _share(f"NeMo, {kind}: captions whose {what}", [m.nemo[what] for m in mine], 0.8)
+                for what in mine[0].nemo
+            )
+            name = f"NeMo, {kind}: neurons outside the planted set, median"
+            stray = _figure(name, median(m.stray for m in mine), "<=", 1, len(mine))
+            figures += [meets, stray, *rest]
     return figures
 
 
@@ -326,12 +307,3 @@ def figures_table(figures: Sequence[Figure]) -> Any:
         verdict = "[green]reached[/]" if f.reached else "[red]missed[/]"
         table.add_row(f.name, f"{f.value:.3f}", f.goal, str(f.n), verdict)
     return table
-
-
-def figures_markdown(figures: Sequence[Figure]) -> str:
-    """The figures as a Markdown table, for the model card."""
-    rows = [
-        (f.name, f"{f.value:.3f}", f.goal, str(f.n), "reached" if f.reached else "**missed**")
-        for f in figures
-    ]
-    return markdown_table(("figure", "value", "goal", "n", ""), rows) + "\n"

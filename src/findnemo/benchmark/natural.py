@@ -18,9 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Required, TypedDict
 
 from findnemo import demo
@@ -28,8 +27,7 @@ from findnemo.benchmark._files import read_json, read_tensors
 from findnemo.calibration import Calibration, calibrate_in
 from findnemo.errors import InputError
 from findnemo.models import Model, load
-from findnemo.models._difference import DOWN, OFF, UP, add_difference, packed, unpacked
-from findnemo.neurons import NeuronSet
+from findnemo.models._difference import add_difference, packed, unpacked
 from findnemo.settings import PAPER
 
 NATURAL_VERSION = "2"  # version of the suite
@@ -173,40 +171,3 @@ def rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name: weight.to(weights[name].dtype) for name, weight in unpacked(packed(weights)).items()
     }
-
-
-def switched_off(neurons: NeuronSet) -> dict[str, Tensor]:
-    """Neurons that a base has off permanently, as part of a difference."""
-    return {
-        f"{name}.weight{OFF}": torch.tensor(indices, dtype=torch.int32)
-        for name, indices in neurons.layers.items()
-    }
-
-
-def difference(
-    denoiser: nn.Module, before: Mapping[str, Tensor], weights: str
-) -> dict[str, Tensor]:
-    """The weights that training changed.
-
-    `weights`: "lora", "kv" (half precision) or "all" (8 bits). `before`: the state dict before
-    training.
-    """
-    after = denoiser.state_dict()
-    if weights == "lora":
-        marks = {".lora_A.default.weight": DOWN, ".lora_B.default.weight": UP}
-        return {
-            f"unet.{name.removesuffix(old)}{new}": tensor.half()
-            for name, tensor in after.items()
-            for old, new in marks.items()
-            if name.endswith(old)
-        }
-    changes = {
-        name: after[name].cpu() - old
-        for name, old in before.items()
-        if not torch.equal(after[name].cpu(), old)
-    }
-    return (
-        {name: change.half() for name, change in changes.items()}
-        if weights == "kv"
-        else packed(changes)
-    )

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, ClassVar
-
-from pydantic import ConfigDict
+from typing import Any
 
 from findnemo import demo
+from findnemo.benchmark._files import Closed
 from findnemo.benchmark.captions import ordinary
 from findnemo.benchmark.judging import Judge
 from findnemo.benchmark.methods import Answer, Task
@@ -25,7 +24,7 @@ REFERENCE = 16  # captions that methods may compare with
 
 
 @dataclass(frozen=True)
-class NaturalScore:
+class NaturalScore(Closed):
     """A method on a caption that the model copies.
 
     `found`: layer -> indices; `neurons`: their number, None if an answer changes something else.
@@ -35,8 +34,6 @@ class NaturalScore:
     nothing changes; `alignment`: mean cosine of ordinary captions and their finished pictures.
     `evaluations`: U-Net samples; `seconds`.
     """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     member: str
     method: str

@@ -13,11 +13,9 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import ConfigDict
-
-from findnemo.benchmark._files import Neurons, read_json, write_json
+from findnemo.benchmark._files import Closed, Neurons, read_json, write_json
 from findnemo.benchmark.captions import SERIES, TITLES, WORDS, near_duplicates, unusual
 from findnemo.errors import InputError
 from findnemo.files.shapes import adapter
@@ -50,7 +48,7 @@ DECOYS = 36
 
 
 @dataclass(frozen=True)
-class Memory:
+class Memory(Closed):
     """One memorized caption.
 
     `kind`: what it is an example of. `type`: VM (one picture) or TM (a picture with a varying
@@ -58,8 +56,6 @@ class Memory:
     at least `alive` of them are on, and gone while at most `gone` are; nothing between the two is
     trained. `near`: captions that resemble it and are not memorized.
     """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     kind: str
     type: str
@@ -83,14 +79,12 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Closed):
     """Everything that is planted in one model.
 
     `decoys`: neurons with unusual activation and no effect. `held_out`: nothing was chosen by
     results on this model.
     """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     seed: int
     memories: tuple[Memory, ...]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import ConfigDict
-
+from findnemo.benchmark._files import Closed
 from findnemo.benchmark.captions import ordinary
 from findnemo.benchmark.judging import Judge
 from findnemo.benchmark.methods import Answer, Task
@@ -22,7 +21,7 @@ UNRELATED = 16  # captions that must not change
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Closed):
     """A method on a memorized caption.
 
     `found`: layer -> indices. `precision`: share of the found neurons that are planted for this
@@ -35,8 +34,6 @@ class Score:
     `evaluations`: U-Net samples; `seconds`. Counts of neurons are None if an answer changes
     something else.
     """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     member: str
     method: str

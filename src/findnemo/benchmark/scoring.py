@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ValidationError
 from typing_extensions import Required, TypedDict
 
-from findnemo.benchmark._files import Neurons
+from findnemo.benchmark._files import Closed, Neurons
 from findnemo.benchmark.judging import Judge
 from findnemo.benchmark.methods import METHODS, Answer, Method
 from findnemo.benchmark.natural import NaturalMember
@@ -24,14 +24,12 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Alarm:
+class Alarm(Closed):
     """A method on a caption that is not memorized.
 
     `neurons`: number found, which should be 0; None if the method changed something else. `kind`:
     ordinary (drawn as users write captions), near-duplicate, or unusual.
     """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     member: str
     method: str

@@ -5,7 +5,7 @@ section 4).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from findnemo.errors import EditError
 from findnemo.mitigation._calls import fitted
 from findnemo.mitigation._case import Case, at_least
 from findnemo.models import Model, Text
-from findnemo.passes.conditioning import Call, check_changeable, following
+from findnemo.passes.conditioning import check_changeable, following
 from findnemo.passes.gradients import frozen
 from findnemo.runtime.state import undisturbed
 
@@ -50,43 +50,32 @@ def adjusted_embedding(
     check_changeable(model)
     model.check_editable()
     empty = model.unconditional()
-    change = partial(adjusted, model, empty=empty, target=target, iterations=iterations)
-    with following(model) as call, ExitStack() as stack:
-        hook = _Adjust(model, call, change)
-        stack.enter_context(model.denoiser.register_forward_pre_hook(hook, with_kwargs=True))
-        yield
+    changed = Text(torch.empty(0))  # of the conditional rows, from the first step on
 
-
-class _Adjust:
-    """Forward pre-hook of the denoiser: adjust the embeddings of the conditional rows at the first
-    step, and use them from then on.
-    """
-
-    def __init__(self, model: Model, call: Call, change: Callable[[Tensor, int, Text], Text]):
-        self.model = model
-        self.call = call
-        self.change = change
-        self.adjusted = Text(torch.empty(0))
-
-    def __call__(
-        self, module: nn.Module, args: tuple, kwargs: dict[str, Any]
-    ) -> tuple[tuple, dict[str, Any]] | None:
-        if not self.call.following:
+    def exchange(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+        nonlocal changed
+        if not call.following:
             return None
         latents, timestep, *_ = args
-        text = self.model.text_of(kwargs)
-        rows = self.call.rows(len(text))
+        text = model.text_of(kwargs)
+        rows = call.rows(len(text))
         prompted = text[rows]
-        if self.call.step == 0:
-            with self.call.aside():
-                self.adjusted = self.change(latents[rows], int(timestep), prompted)
-        if len(self.adjusted) != len(prompted):
+        if call.step == 0:
+            about = latents[rows], int(timestep), prompted, empty
+            with call.aside():
+                changed = adjusted(model, *about, target, iterations)
+        if len(changed) != len(prompted):
             raise EditError(
-                f"images in this pass: {len(prompted)}, in the first step: {len(self.adjusted)};"
+                f"images in this pass: {len(prompted)}, in the first step: {len(changed)};"
                 " embeddings are adjusted for whole pipeline calls, begin a new one"
             )
-        text = Text.cat([text[: rows.start], self.adjusted])
-        return args, kwargs | self.model.conditions(text)
+        return args, kwargs | model.conditions(Text.cat([text[: rows.start], changed]))
+
+    with (
+        following(model) as call,
+        model.denoiser.register_forward_pre_hook(exchange, with_kwargs=True),
+    ):
+        yield
 
 
 @undisturbed

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from findnemo.calibration import Calibration
 from findnemo.edits import deactivate
@@ -58,8 +58,7 @@ if TYPE_CHECKING:
 
     from findnemo.models import Model
 
-
-NONE_THERE = "this run has none, give --unrelated FILE"
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -239,18 +238,18 @@ class Bench:
             raise problems[min(problems)]
         return answers
 
-    def results(self, name: str, jobs: Sequence[Job]) -> list[dict[str, Any] | None]:
-        """The result of every job, from the run or computed now and kept.
+    def results(self, name: str, jobs: Mapping[Key, Job]) -> dict[Key, dict[str, Any]]:
+        """Key -> result of its job, from the run or computed now and kept.
 
         `name`: of the work, for progress reports. A job that fails is recorded with the reason, has
-        None for a result, and is tried again next time.
+        no result, and is tried again next time.
         """
         run = self.work.run
-        keys = [
-            (job.caption.id, f"study{self.apart if job.pictures else ''}:{job.name}")
-            for job in jobs
-        ]
-        open_ = {key: job for key, job in zip(keys, jobs, strict=True) if run.result(*key) is None}
+        places = {
+            key: (job.caption.id, f"study{self.apart if job.pictures else ''}:{job.name}")
+            for key, job in jobs.items()
+        }
+        open_ = {places[key]: job for key, job in jobs.items() if run.result(*places[key]) is None}
         at = list(open_)
         self.untouched([job.caption for job in open_.values() if job.pictures])
         wrong: list[Exception] = []
@@ -265,10 +264,12 @@ class Bench:
             run.record(*at[k], answer.payload, seconds, answer.error)
 
         cases = map(self._case, open_.values())
-        self._spread(name, _of_caption, cases, len(open_), keep, done=len(set(keys)) - len(open_))
+        done = len(set(places.values())) - len(open_)
+        self._spread(name, _of_caption, cases, len(open_), keep, done)
         if wrong:
             raise wrong[0]
-        return [run.result(*key) for key in keys]
+        found = {key: run.result(*place) for key, place in places.items()}
+        return {key: payload for key, payload in found.items() if payload is not None}
 
     def untouched(self, captions: Iterable[Caption]) -> None:
         """Make and keep the untouched images of captions, if settings differ from the run's own.
@@ -342,33 +343,35 @@ class Bench:
         self, name: str, captions: Sequence[Caption], compute: Callable[[Desk, Caption], Answer]
     ) -> dict[int, dict[str, Any]]:
         """Caption id -> result of this name, without failures."""
-        payloads = self.results(name, [Job(name, caption, compute) for caption in captions])
-        pairs = zip(captions, payloads, strict=True)
-        return {caption.id: payload for caption, payload in pairs if payload is not None}
+        return self.results(name, {c.id: Job(name, c, compute) for c in captions})
 
     def off(
-        self, name: str, cases: Sequence[tuple[Caption, NeuronSet, float]]
-    ) -> list[dict[str, Any] | None]:
+        self, name: str, cases: Mapping[Key, tuple[Caption, NeuronSet, float]]
+    ) -> dict[Key, dict[str, Any]]:
         """How images of captions compare with neurons scaled by a factor, as in a comparison of
-        mitigations; None for failures.
+        mitigations; without failures.
         """
-        jobs = []
-        for caption, neurons, factor in cases:
+        jobs = {}
+        for key, (caption, neurons, factor) in cases.items():
             change = json.dumps([neurons.to_json(), factor], sort_keys=True)
             stage = f"off:{hashlib.sha256(change.encode()).hexdigest()[:16]}"
             compute = partial(_off, neurons=neurons, factor=factor)
-            jobs.append(Job(stage, caption, compute, pictures=True))
+            jobs[key] = Job(stage, caption, compute, pictures=True)
         return self.results(name, jobs)
 
-    def listed(self, captions: Sequence[Caption]) -> list[tuple[NeuronSet, NeuronSet] | None]:
-        """Candidates and refined neurons of the listing, from a comparison of mitigations or
-        computed now; None for failures.
+    def listed(self, captions: Sequence[Caption]) -> dict[int, tuple[NeuronSet, NeuronSet]]:
+        """Caption id -> candidates and refined neurons of the listing, from a comparison of
+        mitigations or computed now; without failures.
         """
-        compared = {c.id: self.work.run.result(c.id, LISTING) for c in captions}
+        kept = {c.id: self.work.run.result(c.id, LISTING) for c in captions}
         compute = partial(listed, calibration=self.calibration)
-        jobs = [Job("nemo:listing", c, compute) for c in captions if compared[c.id] is None]
-        found = iter(self.results("listing", jobs))
-        return [_both(compared[c.id] or next(found)) for c in captions]
+        jobs = {c.id: Job("nemo:listing", c, compute) for c in captions if kept[c.id] is None}
+        found = kept | self.results("listing", jobs)
+        return {
+            i: (NeuronSet(p["candidates"]), NeuronSet(p.get("refined", p.get("neurons"))))
+            for i, p in found.items()
+            if p is not None
+        }
 
     def scores(self) -> dict[int, float]:
         """Caption id -> memorization score over all seeds, of captions with the type of a memory,
@@ -377,14 +380,6 @@ class Bench:
         typed = [c for c in self.work.run.captions() if is_memory(c.type)]
         compute = partial(_scored, settings=self.calibration.settings)
         return {i: payload["score"] for i, payload in self.each("score", typed, compute).items()}
-
-
-def _both(payload: dict[str, Any] | None) -> tuple[NeuronSet, NeuronSet] | None:
-    """Candidates and refined neurons from a result of `listing` or of a comparison."""
-    if payload is None:
-        return None
-    refined = payload["refined" if "refined" in payload else "neurons"]
-    return NeuronSet(payload["candidates"]), NeuronSet(refined)
 
 
 def by_type(captions: Iterable[Caption], none: str = "") -> dict[str, list[Caption]]:

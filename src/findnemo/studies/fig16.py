@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,29 +72,26 @@ def fig16(bench: Bench) -> Study:
     for layer in bench.model.widths("all"):
         blocks.setdefault(_block(layer), []).append(layer.removesuffix("to_v"))
     parts = {"to_v": "value layer", "to_k": "key layer"}
-    off = {
-        (part, label): [name + part for name in names]
-        for part in parts
-        for label, names in _labelled(blocks).items()
+    labelled = _labelled(blocks)
+    stems = {(p, label): f"{label.replace(' ', '-')}-{p}" for p in parts for label in labelled}
+    changes = {
+        stem: partial(_layers_off, names=[name + part for name in labelled[label]])
+        for (part, label), stem in stems.items()
     }
-    stems = {key: f"{key[1].replace(' ', '-')}-{key[0]}" for key in off}
-    changes = {stems[key]: partial(_layers_off, names=names) for key, names in off.items()}
     trials = _trials(bench, "fig16", groups, changes)
     figures: dict[str, Figure] = {}
     rows = []
     number = count(16)
     for part, title in parts.items():
         for kind, captions in groups.items():
-            untouched = bench.off("fig16, untouched", [(c, EMPTY, 0.0) for c in captions])
-            rows.append([title, "none", kind, *_line([p for p in untouched if p is not None])])
-            for label in _labelled(blocks):
-                line = trials.line(captions, stems[part, label])
-                rows.append([title, label, kind, *line])
+            untouched = bench.off("fig16, untouched", {c.id: (c, EMPTY, 0.0) for c in captions})
+            rows.append([title, "none", kind, *_line(list(untouched.values()))])
+            for label in labelled:
+                rows.append([title, label, kind, *trials.line(captions, stems[part, label])])
             name = f"fig{next(number)}"
             for k, labels in enumerate(_pages(blocks)):
                 grid = trials.grid(captions, [stems[part, label] for label in labels])
-                shown = picture_grid(grid, ["all on", *labels])
-                figures[f"{name}-{k + 1}"] = shown
+                figures[f"{name}-{k + 1}"] = picture_grid(grid, ["all on", *labels])
     text = (
         "In the paper some layers take a memory away, with the rest of what the caption asks for,"
         f" others do nothing. Pictures: as the model is, then each layer off. {_up_blocks(rows)}"
@@ -182,9 +179,9 @@ def fig20(bench: Bench) -> Study:
         for count, name in names.items()
         for kind, group in groups.items()
     ]
-    off = iter(bench.off("fig20", [(c, neurons_of(c), 0.0) for c in captions]))
+    off = bench.off("fig20", {c.id: (c, neurons_of(c), 0.0) for c in captions})
     for kind, group in groups.items():
-        payloads = [p for p in islice(off, len(group)) if p is not None]
+        payloads = [off[c.id] for c in group if c.id in off]
         rows.append([f"the memory's value neurons, {kind}", *_line(payloads)])
     text = (
         "In the paper switching off convolutional channels, however unusual, does not take a memory"
@@ -247,15 +244,15 @@ def _trials(
 ) -> Trials:
     """Every change on every caption, with its image, and the untouched image."""
     captions = list(chain.from_iterable(groups.values()))
-    jobs = []
+    jobs = {}
     files = {}
     for stem, change in changes.items():
         for caption in captions:
             file = f"studies-images{bench.apart}/{caption.slug}/{stem}.png"
             files[caption.id, stem] = bench.work.run.path / file
-            jobs.append(Job(stem, caption, partial(change, file=file), pictures=True))
-    payloads = zip(files, bench.results(name, jobs), strict=True)
-    effects = {key: payload for key, payload in payloads if payload is not None}
+            compute = partial(change, file=file)
+            jobs[caption.id, stem] = Job(stem, caption, compute, pictures=True)
+    effects = bench.results(name, jobs)
     kept = {c.id: kept_images(bench.work, c) for c in captions}
     missing = [c for c in captions if kept[c.id] is None]
     again = bench.over(f"{name}, untouched", _untouched, missing)

@@ -11,7 +11,7 @@ from itertools import cycle, pairwise
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from findnemo.neurons import NeuronSet
+from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.studies._bench import Bench, Study
 from findnemo.studies._figure import BLUE, GREEN, RED, count_scale, figure
 from findnemo.studies._table import Cell, Table
@@ -69,12 +69,14 @@ def fig7(bench: Bench) -> Study:
 def _sets(bench: Bench) -> tuple[Sets, Sets]:
     """Candidates and refined sets of the prompts that the listing calls memorized."""
     captions = bench.memorized()
+    found = bench.listed(captions)
     before: Sets = {}
     after: Sets = {}
-    for caption, pair in zip(captions, bench.listed(captions), strict=True):
-        if pair is not None and pair[0]:
-            for sets, one in zip((before, after), pair, strict=True):
-                sets.setdefault(caption.type or "no type", []).append(one)
+    for caption in captions:
+        candidates, refined = found.get(caption.id, (EMPTY, EMPTY))
+        if candidates:
+            before.setdefault(caption.type or "no type", []).append(candidates)
+            after.setdefault(caption.type or "no type", []).append(refined)
     return before, after
 
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cache, partial
-from itertools import islice
 from statistics import fmean, stdev
 from typing import Any
 
@@ -163,12 +162,12 @@ def _over(values: Sequence[float | None]) -> tuple[float, float] | None:
 def fig5b(bench: Bench) -> Study:
     """The found neurons scaled by factors from 1 (unchanged) over 0 (off) to negative ones."""
     captions = bench.sample()
-    cases = [(c, neurons_of(c), factor) for factor in FACTORS for c in captions]
-    found = iter(bench.off("fig5b", cases))
+    cases = {(factor, c.id): (c, neurons_of(c), factor) for factor in FACTORS for c in captions}
+    found = bench.off("fig5b", cases)
     lines = {}
     rows = []
     for factor in FACTORS:
-        payloads = [p for p in islice(found, len(captions)) if p is not None]
+        payloads = [payload for (of, _), payload in found.items() if of == factor]
         lines[factor] = medians(payloads)
         rows.append([f"{factor:g}", len(payloads), *lines[factor].values()])
     with figure() as (sheet, (axis,)):

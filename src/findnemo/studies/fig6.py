@@ -42,9 +42,9 @@ def fig6(bench: Bench) -> Study:
             "no memorized caption of the run has an available training image: see"
             " originals/failures.jsonl"
         )
-    jobs = [Job("similarities", c, _similarities, pictures=True) for c in pictured]
-    payloads = zip(pictured, bench.results("fig6", jobs), strict=True)
-    shown = [Shown(c, p["sscd_orig"]) for c, p in payloads if p is not None]
+    jobs = {c.id: Job("similarities", c, _similarities, pictures=True) for c in pictured}
+    found = bench.results("fig6", jobs)
+    shown = [Shown(c, found[c.id]["sscd_orig"]) for c in pictured if c.id in found]
     groups: dict[str, list[Shown]] = {}
     for one in shown:
         groups.setdefault(one.caption.type or "no type", []).append(one)

@@ -8,7 +8,6 @@ Next to these are images with the neurons off that the run itself found.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from textwrap import shorten
 
 from findnemo.errors import InputError
@@ -69,13 +68,14 @@ def _trials(bench: Bench) -> list[Trial]:
     Raises InputError if there are none.
     """
     captions = [c for c in bench.sample() if bench.work.original(c) is not None]
-    pairs = zip(captions, bench.listed(captions), strict=True)
-    sets = [(c, (EMPTY, pair[1], neurons_of(c))) for c, pair in pairs if pair is not None]
-    found = iter(bench.off("fig9", [(c, one, 0.0) for c, three in sets for one in three]))
+    listed = bench.listed(captions)
+    sets = [(c, (EMPTY, listed[c.id][1], neurons_of(c))) for c in captions if c.id in listed]
+    cases = {(c.id, k): (c, one, 0.0) for c, three in sets for k, one in enumerate(three)}
+    found = bench.off("fig9", cases)
     trials = []
     for caption, three in sets:
-        payloads = list(islice(found, len(three)))
-        similar = tuple(p["sscd_orig"] for p in payloads if p is not None and "sscd_orig" in p)
+        payloads = [found.get((caption.id, k), {}) for k in range(len(three))]
+        similar = tuple(p["sscd_orig"] for p in payloads if "sscd_orig" in p)
         if len(similar) == len(three):
             trials.append(Trial(caption, three, similar))
     if not trials:

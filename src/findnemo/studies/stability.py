@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from statistics import mean, median
 from typing import Any
 
@@ -42,16 +41,18 @@ def stability(bench: Bench) -> Study:
     captions = bench.sample()
     search = bench.work.plan.search
     casts: dict[str, Model] = {}  # models in other formats, in this process during the study
-    jobs = [
-        Job(f"stability:{kind}:{search}", c, partial(_variants, kind=kind, casts=casts))
+    jobs = {
+        (kind, c.id): Job(
+            f"stability:{kind}:{search}", c, partial(_variants, kind=kind, casts=casts)
+        )
         for kind in CHANGES
         for c in captions
-    ]
-    payloads = iter(bench.results("stability", jobs))
-    found: dict[str, list[tuple[Caption, Found]]] = {}
-    for kind in CHANGES:
-        of_kind = zip(captions, islice(payloads, len(captions)), strict=True)
-        found[kind] = [(caption, payload) for caption, payload in of_kind if payload is not None]
+    }
+    payloads = bench.results("stability", jobs)
+    found: dict[str, list[tuple[Caption, Found]]] = {
+        kind: [(c, payloads[kind, c.id]) for c in captions if (kind, c.id) in payloads]
+        for kind in CHANGES
+    }
     note = (
         f"Search {search!r}, {count(len(captions), 'caption')}. Intersection over union of every two sets of"
         " a caption, their mean; then median and mean over captions, with a 95 % bootstrap"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import islice
-from typing import Any, NamedTuple
 
 from findnemo.calibration import Calibration, Rule
 from findnemo.errors import FindnemoError
@@ -17,7 +14,7 @@ from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.runs.wording import count
 from findnemo.stats.robust import median_mad
-from findnemo.studies._bench import Bench, Desk, Job, Study, listed
+from findnemo.studies._bench import Bench, Desk, Job, Study, by_type, listed
 from findnemo.studies._nemo import NO_SCORES, listing, with_tau
 from findnemo.studies._published import TABLE4, UNRELATED
 from findnemo.studies._rows import comparison
@@ -32,31 +29,7 @@ NONE_KNOWN = (
     " known, --unrelated FILE"
 )
 
-Sets = list[NeuronSet | None]  # one for each caption; None if its localization failed
-
-
-class Ablation(NamedTuple):
-    """A change of the listing.
-
-    `stage`: its name in the run. `top_k`: whether the strongest neurons of a layer are candidates.
-    """
-
-    stage: str
-    calibration: Calibration
-    top_k: bool = True
-
-
-@dataclass
-class Ablations:
-    """`rows`: name -> neurons of every caption, and the factor that they are scaled by.
-
-    `left_out`: ablations that cannot be made, with the reason. `thresholds`: what they require, in
-    words.
-    """
-
-    rows: dict[str, tuple[Sets, float]] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-    thresholds: list[str] = field(default_factory=list)
+Sets = Mapping[int, NeuronSet]  # caption id -> neurons; without it the localization failed
 
 
 def table4(bench: Bench) -> Study:
@@ -64,28 +37,24 @@ def table4(bench: Bench) -> Study:
     off.
     """
     captions = bench.sample()
-    ablations = _ablations(bench, captions)
-    names = []
-    cases = []
-    failed = Counter[str]()
-    for name, (sets, factor) in ablations.rows.items():
-        for caption, neurons in zip(captions, sets, strict=True):
-            if neurons is None:
-                failed[name] += 1
-            else:
-                names.append(name)
-                cases.append((caption, neurons, factor))
-    rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    payloads = bench.off("table4", cases)
-    for name, (caption, *_), payload in zip(names, cases, payloads, strict=True):
-        if payload is not None:
-            rows.setdefault(name, {}).setdefault(caption.type or "", []).append(payload)
-    tau = f"tau = {bench.calibration.tau:.3f}"
-    note = "; ".join([tau, *ablations.thresholds, "no score exceeds 1."])
-    for name, reason in ablations.left_out.items():
-        note += f" Left out: {name}, for {reason}."
-    for name, many in failed.items():
-        note += f" {name}: {count(many, 'caption')} left out, whose localization failed."
+    ablations, note = _ablations(bench, captions)
+    cases = {
+        (name, c.id): (c, sets[c.id], factor)
+        for name, (sets, factor) in ablations.items()
+        for c in captions
+        if c.id in sets
+    }
+    found = bench.off("table4", cases)
+    rows = {
+        name: {
+            kind: [found[name, c.id] for c in group if (name, c.id) in found]
+            for kind, group in by_type(captions).items()
+        }
+        for name in ablations
+    }
+    for name, (sets, _) in ablations.items():
+        if failed := len(captions) - len(sets):
+            note += f" {name}: {count(failed, 'caption')} left out, whose localization failed."
     text = (
         "What refinement, top-k candidates, the threshold and guidance contribute, and what it does"
         " to scale neurons instead of switching them off. Captions that are not memorized in an"
@@ -95,53 +64,53 @@ def table4(bench: Bench) -> Study:
     return Study(text, [table, _unrelated(bench)])
 
 
-def _ablations(bench: Bench, captions: Sequence[Caption]) -> Ablations:
+def _ablations(
+    bench: Bench, captions: Sequence[Caption]
+) -> tuple[dict[str, tuple[Sets, float]], str]:
+    """Name -> neurons of the captions, and the factor that they are scaled by; and in words the
+    thresholds, and what is left out.
+    """
     plain = bench.calibration
-    ablations = Ablations()
-    changed = {"without top-k": Ablation("no-top-k", plain, top_k=False)}
+    thresholds = [f"tau = {plain.tau:.3f}"]
+    left_out = []
+    changed = {"without top-k": ("no-top-k", partial(listed, calibration=plain, top_k=False))}
     if len(bench.unrelated) > 1:
         guided = _guided(bench)
-        changed["guidance in detection"] = Ablation("guided", guided)
-        ablations.thresholds.append(
+        changed["guidance in detection"] = "guided", partial(listed, calibration=guided)
+        thresholds.append(
             f"with guidance {guided.settings.guidance:g} in detection and in calibration tau ="
             f" {guided.tau:.3f}"
         )
     else:
-        ablations.left_out["guidance in detection"] = (
-            f"its threshold comes from captions that are not memorized, and {NONE_KNOWN}"
+        left_out.append(
+            " Left out: guidance in detection, for its threshold comes from captions that are not"
+            f" memorized, and {NONE_KNOWN}."
         )
     if len(plain.scores) > 1:
         for name, deviations in TAUS.items():
-            changed[name] = Ablation(name, with_tau(plain, deviations))
-            ablations.thresholds.append(f"{name} = {changed[name].calibration.tau:.3f}")
+            moved = with_tau(plain, deviations)
+            changed[name] = name, partial(listed, calibration=moved)
+            thresholds.append(f"{name} = {moved.tau:.3f}")
     else:
-        ablations.left_out["other thresholds"] = NO_SCORES
+        left_out.append(f" Left out: other thresholds, for {NO_SCORES}.")
+    jobs = {
+        (name, c.id): Job(f"nemo:{stage}", c, compute)
+        for name, (stage, compute) in changed.items()
+        for c in captions
+    }
     pairs = bench.listed(captions)
-    refined: Sets = [pair and pair[1] for pair in pairs]
-    ablations.rows["NeMo"] = refined, 0.0
-    ablations.rows["without refinement"] = [pair and pair[0] for pair in pairs], 0.0
-    found = iter(_refined(bench, captions, list(changed.values())))
+    found = bench.results("table4, neurons", jobs)
+    refined = {i: after for i, (_, after) in pairs.items()}
+    sets: dict[str, Sets] = {
+        "NeMo": refined,
+        "without refinement": {i: before for i, (before, _) in pairs.items()},
+    }
     for name in changed:
-        ablations.rows[name] = list(islice(found, len(captions))), 0.0
-    for name, factor in FACTORS.items():
-        ablations.rows[name] = refined, factor
-    ablations.rows["findnemo's search"] = [neurons_of(c) for c in captions], 0.0
-    return ablations
-
-
-def _refined(bench: Bench, captions: Sequence[Caption], changed: Sequence[Ablation]) -> Sets:
-    """Refined neurons of the captions under every ablation, one after the other."""
-    jobs = [
-        Job(
-            f"nemo:{one.stage}",
-            caption,
-            partial(listed, calibration=one.calibration, top_k=one.top_k),
-        )
-        for one in changed
-        for caption in captions
-    ]
-    payloads = bench.results("table4, neurons", jobs)
-    return [None if p is None else NeuronSet(p["refined"]) for p in payloads]
+        sets[name] = {i: NeuronSet(p["refined"]) for (of, i), p in found.items() if of == name}
+    rows = {name: (of_captions, 0.0) for name, of_captions in sets.items()}
+    rows |= {name: (refined, factor) for name, factor in FACTORS.items()}
+    rows["findnemo's search"] = {c.id: neurons_of(c) for c in captions}, 0.0
+    return rows, "; ".join([*thresholds, "no score exceeds 1."]) + "".join(left_out)
 
 
 def _guided(bench: Bench) -> Calibration:
