@@ -70,7 +70,8 @@ def _other_weights(
     for name, network in networks_of(expected.pipeline).items():
         if name in SPARE or name not in theirs:  # that one is missing is among the settings
             continue
-        wanted, given = weights_of(network), weights_of(theirs[name])
+        wanted = weights_of(network)
+        given = weights_of(theirs[name])
         yield from (f"{name} lacks {key}" for key in sorted(wanted.keys() - given.keys()))
         yield from (f"{name} has {key} too" for key in sorted(given.keys() - wanted.keys()))
         for key in sorted(wanted.keys() & given.keys()):

@@ -77,7 +77,8 @@ def unusual_sizes(pipeline: Any) -> list[str]:
     """
     config = pipeline.unet.config
     channels = config.block_out_channels[0]
-    text, usual = config.cross_attention_dim, TEXT[family(pipeline)]
+    text = config.cross_attention_dim
+    usual = TEXT[family(pipeline)]
     told = [f"the U-Net begins with {channels} channels, not {CHANNELS}"] * (channels != CHANNELS)
     return told + [f"the text is {text} wide, not {usual}"] * (text != usual)
 

@@ -314,7 +314,8 @@ def _with_lora(
 
 def _same(fresh: nn.Module, loaded: nn.Module) -> bool:
     """Whether a part that was read again equals the loaded one, up to rounding by its dtype."""
-    new, old = weights_of(fresh), weights_of(loaded)
+    new = weights_of(fresh)
+    old = weights_of(loaded)
     return list(new) == list(old) and all(
         torch.equal(new[name].cpu().to(value.dtype), value.cpu()) for name, value in old.items()
     )

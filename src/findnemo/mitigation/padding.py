@@ -50,9 +50,11 @@ def masked_padding(model: Model, case: Case, share: float | None = None) -> Iter
             text = shown(model, prompts)
             embeds, *rest = encode(**options)
             if share is None:
-                masked, zeros = _encoded(model, encode, options, text, marks), ends(text)
+                masked = _encoded(model, encode, options, text, marks)
+                zeros = ends(text)
             else:
-                masked, zeros = embeds, first_padding(text, share)
+                masked = embeds
+                zeros = first_padding(text, share)
             written = torch.tensor([bool(prompt) for prompt in prompts])[:, None]
             images = options["num_images_per_prompt"]
             zeros, written = (

@@ -62,7 +62,8 @@ def flat_start(
     tell = cache(model.tell)
 
     def change(noise: Tensor, d: Difference) -> Tensor:
-        step, goal = fitted(delta, noise), fitted(threshold, noise)
+        step = fitted(delta, noise)
+        goal = fitted(threshold, noise)
         least, lowest = noise, float("inf")
         for k in range(candidates):
             x, value = settled(

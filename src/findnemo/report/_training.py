@@ -120,7 +120,8 @@ def _figures(about: Mapping[str, Any]) -> list[dict[str, str]]:
     main = main_of(about)
     of = different(about)
     hits, controls = main["controls"]
-    best, base = choice(about), row_of(about, BASE)
+    best = choice(about)
+    base = row_of(about, BASE)
     bad = "bad" if main["copied"] else ""
     good = "good" if main["verdict"] == "does not copy" else ""
     by_base = f", by the base {base['nearly']:,}" if base else ""
@@ -171,7 +172,8 @@ def _begins(about: Mapping[str, Any], pictures: int) -> dict[str, str]:
         note = f"{last} {unseen_in(about, last)}" if last else "the first that was looked at"
         note = note if first else "no model that was looked at copies more than the base"
         return at_head("copies begin at", first or NONE, note=note)
-    cleaned, base = row_of(about, CLEANED), row_of(about, BASE)
+    cleaned = row_of(about, CLEANED)
+    base = row_of(about, BASE)
     notes = [f"base {base['copied']} of {pictures}"] if base else []
     if cleaned and astray(about):
         notes.append("its images no longer follow the captions")

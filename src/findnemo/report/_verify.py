@@ -166,7 +166,8 @@ def _against(pack: Mapping[str, Any], run: Run, same: bool) -> Iterator[str]:
     """How a run differs from a pack: hashes first, then figures, if the `same` findnemo made
     them.
     """
-    said, now = _part(pack, "hashes"), hashes(run)
+    said = _part(pack, "hashes")
+    now = hashes(run)
     changed = [name for name in {**now, **said} if said.get(name) != now.get(name)]
     for name in changed:
         yield (

@@ -104,12 +104,14 @@ def _look(work: Work, union: Union, caption: Caption) -> Look:
     seen = glance or own
     if seen is None or not positions:
         return Look(first)
-    folder, stage = work.run.path, "verify"
+    folder = work.run.path
+    stage = "verify"
     whens = ["before", *["after"] * (glance is not None or neurons_of(caption) == union.neurons)]
     every = [(when, k) for when in whens for k in positions]
     whole = dict.fromkeys(every, folder) if own is not None else {}
     if glance is not None:
-        folder, stage = folder / cleaned(union.digests[-1]), union.glanced
+        folder = folder / cleaned(union.digests[-1])
+        stage = union.glanced
         whole = {one: at for one, at in whole.items() if one[0] == "before"}
         whole |= dict.fromkeys(every if glance.steps is None else glance.whole, folder)
     images = Path("images") / caption.slug

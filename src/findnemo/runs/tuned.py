@@ -85,7 +85,8 @@ def astray(about: Mapping[str, Any]) -> bool:
     was not measured, or if that way is no way: a CLIP that does not tell captions apart tells
     nothing of the repair.
     """
-    cleaned, limit = row_of(about, CLEANED) or {}, least_fit(about)
+    cleaned = row_of(about, CLEANED) or {}
+    limit = least_fit(about)
     return limit is not None and "a_clip" in cleaned and bool(cleaned["a_clip"] < limit)
 
 
@@ -95,7 +96,8 @@ def least_fit(about: Mapping[str, Any]) -> float | None:
     None if it was not measured, or if a CLIP tells captions apart so little that the fit tells
     nothing.
     """
-    base, main = row_of(about, BASE) or {}, main_of(about)
+    base = row_of(about, BASE) or {}
+    main = main_of(about)
     if "a_clip" not in base or "a_clip" not in main:
         return None
     floor: float = main.get("a_clip_other", 0.0)
@@ -253,7 +255,8 @@ def _hopeful(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     one or a smaller strength than one that shows nothing of the subject: it shows less.
     """
     names = (BASE, CLEANED, about["main"]) if astray(about) else (BASE, about["main"])
-    bad, lost = refuted(about), [one for one in about["variants"] if is_forgotten(about, one)]
+    bad = refuted(about)
+    lost = [one for one in about["variants"] if is_forgotten(about, one)]
     return [
         one
         for one in about["variants"]
@@ -410,7 +413,8 @@ def _taught_told(about: Mapping[str, Any], main: Mapping[str, Any]) -> str:
     """Which of the copied pictures the training taught, and why it copies the others; empty if the
     base copies nothing and all were taught.
     """
-    base, known = row_of(about, BASE), main.get("taught") or {}
+    base = row_of(about, BASE)
+    known = main.get("taught") or {}
     if not base or not known:
         return ""
     if len(known) == main["copied"]:
@@ -431,7 +435,8 @@ def _taught_by(about: Mapping[str, Any], name: str) -> str:
     """The pictures that a model was taught, in brackets; if too few images tell, those that it copies
     and the base does not.
     """
-    row, base = row_of(about, name) or {}, row_of(about, BASE) or {}
+    row = row_of(about, name) or {}
+    base = row_of(about, BASE) or {}
     if known := list(row.get("taught", {})):
         still = [one for one in known if one in main_of(about).get("taught", {})]
         return _named(about, still or known, "taught ")
@@ -544,7 +549,8 @@ def kept_told(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """What a model keeps of the subject and of the fit to the captions, beside the main model and
     the base, as a sentence; empty if unknown.
     """
-    base, main = row_of(about, BASE) or {}, main_of(about)
+    base = row_of(about, BASE) or {}
+    main = main_of(about)
     told = [
         f"{what} is {row[name]:.2f} (as trained {main[name]:.2f}, base {base[name]:.2f})"
         for name, what in (("subject", "similarity to the subject"), ("a_clip", A_CLIP))

@@ -94,7 +94,8 @@ def verdict_of(run: Run, captions: Sequence[Caption], of: str = ALL) -> Verdict:
         holdout = len(Calibration.load(run.path / "calibration").trajectories)
         neurons = sum(value_layers(run, captions).values())
     else:  # an older findnemo made it, or it was moved without its calibration
-        holdout, neurons = 0, sum((run.meta("widths") or {}).values())
+        holdout = 0
+        neurons = sum((run.meta("widths") or {}).values())
     return verdict(captions, neurons, holdout, audited, rest)
 
 
@@ -387,7 +388,8 @@ def of_training(about: Mapping[str, Any], neurons: int) -> Decision | None:
 
     `about`: the run's value `training`. `neurons`: number that are off in its cleaned model.
     """
-    main, best = tuned.main_of(about), tuned.choice(about)
+    main = tuned.main_of(about)
+    best = tuned.choice(about)
     if main["verdict"] == "does not copy":
         return None
     if main["verdict"] == AS_BASE:

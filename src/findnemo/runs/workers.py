@@ -254,8 +254,8 @@ def drive(
 def drive_together(
     pool: Pool, step: Step, dispatch: Dispatch, stop: Callable[[], bool] = never
 ) -> Iterator[list[Event]]:
-    """As `drive`, but yield lists of events that become known together, to commit in one
-    transaction.
+    """Hand the units of a dispatch to the workers of a pool until none is left or `stop()`, and
+    yield lists of the events that become known together, to commit in one transaction.
 
     Raises DeviceError if workers die over one caption after another, without any answer in between.
     """

@@ -246,7 +246,8 @@ def given_calibration(detecting: Detecting) -> Calibration | None:
         return None
     calibration = given if isinstance(given, Calibration) else Calibration.load(given)
     for name in ("variant", "seed"):
-        value, has = getattr(detecting, name), getattr(calibration.settings, name)
+        value = getattr(detecting, name)
+        has = getattr(calibration.settings, name)
         if value not in (None, has):
             raise MismatchError(
                 f"the calibration was made with {name} {has}, not {value}: leave --{name} out, or"

@@ -113,7 +113,8 @@ def compare(
     asked = None
     given = captions_of(prompts)
     whole = replace(given, limit=None)
-    table, folder = None, None
+    table = None
+    folder = None
     if begun(place):
         refuse_changed(place, detecting, pictures)
         with Run.open(place) as old:

@@ -223,7 +223,8 @@ class MemorizationCallback:
         return generate_many(self._model, rows, self._test.images, self._test.batch)
 
     def _judged(self, step: int, vectors: Tensor) -> Reading:
-        own, other = len(self._rows), len(self._other)
+        own = len(self._rows)
+        other = len(self._other)
         controls = torch.cat([self._controls, vectors[own : own + other]])
         asked = [Generation(prompt, "control", k) for prompt, k in self._other]
         captions = [one.caption for one in self._set]
