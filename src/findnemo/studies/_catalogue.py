@@ -8,6 +8,7 @@ from findnemo import demo
 from findnemo.calibration import Calibration
 from findnemo.metrics.kind import is_memory
 from findnemo.runs.compare import localized_captions
+from findnemo.runs.standing import switched_off
 from findnemo.runs.store import Run
 from findnemo.studies._registry import NEEDS, STUDIES, WORK, Entry
 from findnemo.studies._table import Cell, Table
@@ -27,9 +28,11 @@ def stock(
     memorized. `others`: captions used in their place. `pictures`: number of reference pictures.
     """
     captions = list(run.captions())
+    localized = localized_captions(captions)
     shipped = run.meta("source") in demo.MODELS
     return {
-        "neurons": len(localized_captions(captions)),
+        "neurons": len(localized),
+        "neurons off": sum(len(switched_off(caption)) > 0 for caption in localized),
         "types": sum(is_memory(c.type) for c in captions),
         "others": len(others),
         "ordinary": len(ordinary),

@@ -28,6 +28,9 @@ NEEDS: dict[str, Need] = {
     "neurons": Need(
         "captions with neurons", 1, "`findnemo audit` or `findnemo localize` finds them"
     ),
+    "neurons off": Need(
+        "captions with neurons off", 1, "`findnemo audit` switches them off where images are copies"
+    ),
     "types": Need(
         "captions with the type of a memory", 1, "a column `type` (VM, TM) in the table of captions"
     ),
@@ -147,7 +150,7 @@ _ENTRIES = (  # in the order of the paper with its appendix; then studies that i
     Entry("stability", "", "stability of what is found", "stability", ("neurons",), (), _SEARCH),
     Entry(
         "utility", "", "utility: captions that are not memorized", "utility",
-        ("neurons", "others"), ("descriptor", "CLIP"), _IMAGES,
+        ("neurons off", "others"), ("descriptor", "CLIP"), _IMAGES,
     ),
 )  # fmt: skip
 STUDIES: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

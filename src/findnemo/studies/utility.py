@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from findnemo.errors import EditError, InputError
+from findnemo.errors import EditError
 from findnemo.localization import Bystanders
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.standing import all_neurons
@@ -106,8 +106,6 @@ def _keep(bench: Bench, measured: Mapping[str, Any]) -> None:
 def _measure(bench: Bench) -> dict[str, Any]:
     neurons = all_neurons(bench.memorized())
     prompts = list(bench.others[:CAPTIONS])
-    if not neurons:
-        raise InputError("this run switches no neurons off: there is no utility to measure")
     draw = partial(_random_sets, seed=bench.image_settings.seed)
     (random,) = bench.over("utility, random neurons", draw, [neurons])
     sets = [EMPTY, neurons, *random]
