@@ -44,7 +44,7 @@ def test_an_entry_names_a_function_and_things_that_a_run_can_have(name):
 def test_the_list_says_what_a_run_has(bench, work):
     assert bench.stock == {
         "neurons": 3,
-        "neurons off": 3,
+        "neurons off": 1,
         "types": 3,
         "others": 3,
         "ordinary": 3,
