@@ -248,6 +248,21 @@ def test_other_architectures_have_no_original_layout(tmp_path):
     assert not (tmp_path / "x.safetensors").exists()
 
 
+@pytest.mark.parametrize("form", ["lora", "kohya", "file", "neurons", "card"])
+def test_what_is_written_twice_is_the_same_to_the_byte(tmp_path, form):
+    pipeline, neurons = loud(tiny_family("sd1"))
+    pipeline.save_pretrained(tmp_path / "original")
+    model = findnemo.load(tmp_path / "original")
+    chosen = chosen_of(tmp_path, model, neurons)
+    places = [tmp_path / f"{k}-{FORMS[form].name}" for k in range(4)]
+    for place in places:
+        write(form, chosen, place, model)
+    files = [[place] if place.is_file() else sorted(place.iterdir()) for place in places]
+    first, *others = [[file.read_bytes() for file in some] for some in files]
+    assert first
+    assert others == [first] * 3
+
+
 # LoRAs --------------------------------------------------------------------------------------------
 
 
