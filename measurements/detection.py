@@ -33,7 +33,7 @@ from findnemo.detection import DETECTORS, REFERENCES
 from findnemo.detection.latent_updates import CAPTIONS
 from findnemo.localization.trajectory import COPIES, Copies, few_steps
 from findnemo.models import Model, load
-from findnemo.models._difference import add_difference
+from findnemo.models.difference import add_difference
 from findnemo.passes import Denoising, spending
 from findnemo.stats.intervals import bootstrap, wilson
 from findnemo.stats.roc import auroc, tpr_at_fpr

@@ -17,7 +17,7 @@ import findnemo
 from findnemo import NeuronSet
 from findnemo.export._original import original_tensors
 from findnemo.models import Model, StableDiffusion
-from findnemo.models._loading import ADAPTERS
+from findnemo.models.loading import ADAPTERS
 from findnemo.prompts import Prompt
 from findnemo.runs import Run
 from findnemo.runs.trust import vouch

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 import findnemo
-from findnemo.models._loading import ADAPTERS
+from findnemo.models.loading import ADAPTERS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -18,7 +18,7 @@ from findnemo.errors import FindnemoWarning, InputError
 from findnemo.localization import ONE_STEP, Evidence, check_search
 from findnemo.localization.search import find
 from findnemo.mitigation import MITIGATIONS, Case
-from findnemo.models._loading import ADAPTERS
+from findnemo.models.loading import ADAPTERS
 from findnemo.runs import compare, detectors
 from findnemo.runtime import plugins
 from findnemo.studies.table1 import rows

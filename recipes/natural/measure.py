@@ -26,7 +26,7 @@ from findnemo.images import generate, generate_many
 from findnemo.metrics import Judges
 from findnemo.metrics.copies import COPY
 from findnemo.models import Model, load
-from findnemo.models._difference import add_difference
+from findnemo.models.difference import add_difference
 from findnemo.seeds import FRESH
 from findnemo.verification import nearest
 

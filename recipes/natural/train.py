@@ -36,7 +36,7 @@ from findnemo.benchmark.members import freed
 from findnemo.benchmark.natural import rounded
 from findnemo.benchmark.training import cosine, drawn_timesteps
 from findnemo.models import Model, load
-from findnemo.models._difference import DOWN, OFF, UP, packed
+from findnemo.models.difference import DOWN, OFF, UP, packed
 from findnemo.neurons import NeuronSet
 from findnemo.seeds import sample_seed
 

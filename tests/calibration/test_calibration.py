@@ -34,7 +34,7 @@ from findnemo.calibration._calibration import digest_of
 from findnemo.calibration._gathered import Gathered
 from findnemo.errors import InputError, MismatchError, NumericalError
 from findnemo.models import Model
-from findnemo.models._identity import Identity, Part
+from findnemo.models.identity import Identity, Part
 from findnemo.settings import PAPER, RELEASED
 
 SHARED = Path(os.environ.get("FINDNEMO_SHARED", Path(__file__).parents[3] / "shared"))

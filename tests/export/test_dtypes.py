@@ -26,7 +26,7 @@ from findnemo.export import select, write
 from findnemo.export._original import original_tensors
 from findnemo.export._source import with_kept
 from findnemo.files.tensors import write as write_tensors
-from findnemo.models._unet_names import unet_name
+from findnemo.models.unet_names import unet_name
 from findnemo.runs import Run
 
 CAPTION = "a red fox"

@@ -29,7 +29,7 @@ from findnemo import NeuronSet
 from findnemo.errors import FindnemoWarning, InputError, MismatchError, ModelError
 from findnemo.export import _marks, remarks, rewrite, select, write
 from findnemo.files.tensors import copy
-from findnemo.models._single_file import KINDS
+from findnemo.models.single_file import KINDS
 from findnemo.runs import Run
 from findnemo.settings import PAPER
 

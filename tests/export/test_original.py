@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from findnemo.errors import ModelError
 from findnemo.export._original import original_tensors
-from findnemo.models._unet_names import unet_name
+from findnemo.models.unet_names import unet_name
 
 UNETS = {"sd1": SD14, "sd2": SD21, "sdxl": SDXL}
 CLIP_L = {

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from findnemo.errors import ModelError
-from findnemo.models._difference import add_difference, packed, quantized, unpacked
+from findnemo.models.difference import add_difference, packed, quantized, unpacked
 
 
 def test_eight_bits_lose_half_a_level_at_most():

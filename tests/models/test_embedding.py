@@ -17,7 +17,7 @@ import findnemo
 from findnemo import NeuronSet
 from findnemo.errors import InputError, ModelError
 from findnemo.export import select, write
-from findnemo.models._embedding import read_embeddings
+from findnemo.models.embedding import read_embeddings
 from findnemo.runs import Run
 
 CAPTION = "a photo of <mine> at sea"

@@ -17,7 +17,7 @@ from findnemo import export
 from findnemo.errors import EditError
 from findnemo.images import ImageSettings
 from findnemo.models import load
-from findnemo.models._loading import ADAPTERS
+from findnemo.models.loading import ADAPTERS
 from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Run, Work, audit, start
 from findnemo.settings import Settings

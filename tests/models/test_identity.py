@@ -23,8 +23,8 @@ from findnemo import ImageSettings, NeuronSet, Settings
 from findnemo.calibration import Calibration, calibrate_in
 from findnemo.errors import MismatchError
 from findnemo.models import Model
-from findnemo.models._content import digests, same_weights, stamp
-from findnemo.models._identity import PICTURES, Identity
+from findnemo.models.content import digests, same_weights, stamp
+from findnemo.models.identity import PICTURES, Identity
 from findnemo.runs import Plan, Run, Serial, Work, audit, merge, start
 from findnemo.runs.compare import compare
 from findnemo.runs.detectors import run_detectors, start_detectors
@@ -266,7 +266,7 @@ def test_what_changes_pictures_only_is_refused_by_runs_with_pictures(
 
 
 def test_the_method_of_findnemo_is_part_of_it(model, calibration, monkeypatch):
-    monkeypatch.setattr("findnemo.models._identified.METHOD", 99)
+    monkeypatch.setattr("findnemo.models.identified.METHOD", 99)
     with pytest.raises(MismatchError, match="findnemo: method 99 instead of"):
         calibration.check(model)
 
@@ -511,7 +511,7 @@ def test_only_what_changed_is_hashed_again(model, monkeypatch):
         hashed.append(len(tensors))
         return digests(tensors)
 
-    monkeypatch.setattr("findnemo.models._identified.digests", counted)
+    monkeypatch.setattr("findnemo.models.identified.digests", counted)
     first = model.identity
     assert len(hashed) == 3  # denoiser, text encoder, autoencoder
     assert model.identity == first

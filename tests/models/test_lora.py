@@ -20,8 +20,8 @@ import findnemo
 from findnemo import NeuronSet
 from findnemo.errors import InputError, ModelError
 from findnemo.models import read_lora
-from findnemo.models._lora import of_strength
-from findnemo.models._unet_names import unet_name
+from findnemo.models.lora import of_strength
+from findnemo.models.unet_names import unet_name
 
 RANK, ALPHA = 3, 6.0
 MAKERS: dict[str, Callable[[], Any]] = {

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 import findnemo
 from findnemo.errors import FindnemoWarning, InputError, ModelError
 from findnemo.models import _marks
-from findnemo.models._single_file import KINDS
 from findnemo.models._yaml import read_yaml
+from findnemo.models.single_file import KINDS
 
 V = torch.zeros(0)
 ZERO = torch.zeros(0)

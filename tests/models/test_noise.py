@@ -22,7 +22,7 @@ from findnemo.detection.magnitude import magnitude, saliency
 from findnemo.errors import ModelError, NumericalError
 from findnemo.localization import Bystanders
 from findnemo.mitigation.embedding import adjusted
-from findnemo.models._samplers import explicit
+from findnemo.models.samplers import explicit
 from findnemo.passes.deltas import Probe
 from findnemo.scores import constant, memorization_score, minmax, trajectory
 

@@ -100,8 +100,8 @@ def test_an_unknown_sampler_is_refused_by_name():
 
 
 def test_what_does_not_fit_is_refused_by_name(model):
-    flow = findnemo.models._samplers.fitting(diffusers.FlowMatchEulerDiscreteScheduler())
-    distilled = findnemo.models._samplers.fitting(diffusers.LCMScheduler())
+    flow = findnemo.models.samplers.fitting(diffusers.FlowMatchEulerDiscreteScheduler())
+    distilled = findnemo.models.samplers.fitting(diffusers.LCMScheduler())
     assert flow == {"": "FlowMatchEulerDiscreteScheduler"}
     assert distilled == {"": "LCMScheduler"}
     with pytest.raises(
@@ -121,7 +121,7 @@ def test_a_sampler_that_would_drop_a_setting_of_the_schedule_does_not_fit(settin
     own = diffusers.DDIMScheduler(
         prediction_type="v_prediction", timestep_spacing="trailing", **setting
     )
-    fits = findnemo.models._samplers.fitting(own)
+    fits = findnemo.models.samplers.fitting(own)
     for name, kind in SAMPLERS.items():
         if name in fits:
             other = getattr(diffusers, kind).from_config({"clip_sample": False, **own.config})

@@ -19,8 +19,8 @@ import findnemo
 from findnemo.errors import InputError, ModelError
 from findnemo.export import original_tensors
 from findnemo.files.tensors import Entry, read_header, write
-from findnemo.models import StableDiffusion, _loading
-from findnemo.models._single_file import KINDS, kind_of
+from findnemo.models import StableDiffusion, loading
+from findnemo.models.single_file import KINDS, kind_of
 
 GIVE = r"give --config \(in Python: config=\)"
 
@@ -52,9 +52,9 @@ def sd1(tmp_path_factory):
 def with_sdxl(monkeypatch):
     """SDXL can be loaded where its adapter is there; here any will do."""
     monkeypatch.setitem(
-        _loading.ADAPTERS,
+        loading.ADAPTERS,
         "StableDiffusionXLPipeline",
-        _loading.ADAPTERS.get("StableDiffusionXLPipeline", StableDiffusion),
+        loading.ADAPTERS.get("StableDiffusionXLPipeline", StableDiffusion),
     )
 
 
@@ -349,7 +349,7 @@ def test_a_configuration_that_names_other_code_is_refused_and_nothing_of_it_impo
 
 
 def test_a_pipeline_that_is_not_supported_is_refused(sd1, monkeypatch):
-    monkeypatch.delitem(_loading.ADAPTERS, "StableDiffusionPipeline")
+    monkeypatch.delitem(loading.ADAPTERS, "StableDiffusionPipeline")
     with pytest.raises(ModelError, match="StableDiffusionPipeline is not supported"):
         findnemo.load(sd1[1], config=sd1[0])
 

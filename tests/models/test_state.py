@@ -22,7 +22,7 @@ from findnemo import ImageSettings, Model, NeuronSet, Settings, demo
 from findnemo.detection import DETECTORS
 from findnemo.errors import EditError
 from findnemo.metrics import Descriptor
-from findnemo.models._samplers import explicit
+from findnemo.models.samplers import explicit
 from findnemo.robustness import attack, subject
 from findnemo.robustness.attack import diffusion_loss, optimized
 from findnemo.robustness.attempts import image_to_image

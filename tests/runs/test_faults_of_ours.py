@@ -20,7 +20,7 @@ import findnemo
 from findnemo.calibration import Calibration
 from findnemo.errors import DamageError, InputError, StorageError
 from findnemo.images import intact_png, save_png
-from findnemo.models._identity import Identity
+from findnemo.models.identity import Identity
 from findnemo.prompts import Prompt
 from findnemo.runs import (
     ASKED,

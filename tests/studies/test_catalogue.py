@@ -12,7 +12,7 @@ import torch
 from findnemo.errors import InputError
 from findnemo.studies import STUDIES, catalogue
 from findnemo.studies._making import make
-from findnemo.studies._registry import NEEDS, WORK, chosen
+from findnemo.studies.registry import NEEDS, WORK, chosen
 
 
 def numbers(kind):

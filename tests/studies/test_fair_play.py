@@ -33,9 +33,9 @@ from findnemo.runs.ordinary import ordinary
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.workers import Serial
 from findnemo.studies import Bench, not_memorized, under_tau
-from findnemo.studies._published import DETECTOR, HOLDOUT, TABLE2, UNRELATED
-from findnemo.studies._rows import judge_of
 from findnemo.studies.fig2 import fig2a
+from findnemo.studies.published import DETECTOR, HOLDOUT, TABLE2, UNRELATED
+from findnemo.studies.rows import judge_of
 from findnemo.studies.table1 import EACH, _named, costs, each, table
 from findnemo.studies.table2 import table2
 from findnemo.studies.table4 import table4

@@ -7,8 +7,8 @@ import io
 
 import pytest
 
-from findnemo.studies._rows import FIGURES, comparison
 from findnemo.studies._table import Table, plus_minus
+from findnemo.studies.rows import FIGURES, comparison
 
 TABLE = Table(
     "Scores & such",

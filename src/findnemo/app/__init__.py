@@ -6,7 +6,7 @@ It shows results of runs and of the API.
 
 Needs gradio (`pip install "findnemo[app]"`), which is imported when the app starts.
 
-May be imported: `launch`, `require_gradio`. May import: runs, exports and what lies under them.
+May be imported: the names below and the modules here. May import: runs, exports and what lies under them.
 """
 
 from findnemo.app._server import launch, require_gradio, serve

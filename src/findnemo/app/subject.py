@@ -24,7 +24,7 @@ from findnemo.files.originals import kept_name, picture
 from findnemo.images import ImageSettings, generate, usual
 from findnemo.metrics import Descriptor
 from findnemo.models import Model, load
-from findnemo.models._identity import kept_identity, refuse_other
+from findnemo.models.identity import kept_identity, refuse_other
 from findnemo.runs import Caption, Run, captions_of, settings_of
 from findnemo.runs.standing import folder_of, image_name
 from findnemo.runs.trust import require

@@ -33,7 +33,7 @@ from findnemo.localization.trajectory import COPIES, SAME, WHOLE, Copies, few_st
 from findnemo.mitigation import Case
 from findnemo.mitigation.pruning import FIRST, chosen, zeroed
 from findnemo.models import Model
-from findnemo.models._modules import applied
+from findnemo.models.modules import applied
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.passes import Denoising, Probe, spend, spending
 from findnemo.passes.gradients import frozen

@@ -27,7 +27,7 @@ from findnemo.benchmark._files import read_json, read_tensors
 from findnemo.calibration import Calibration, calibrate_in
 from findnemo.errors import InputError
 from findnemo.models import Model, load
-from findnemo.models._difference import add_difference, packed, unpacked
+from findnemo.models.difference import add_difference, packed, unpacked
 from findnemo.settings import PAPER
 
 NATURAL_VERSION = "2"  # version of the suite

@@ -22,7 +22,7 @@ from findnemo.files.shapes import shaped
 from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
 from findnemo.files.writing import written
 from findnemo.models import Model
-from findnemo.models._identity import Identity, told_apart
+from findnemo.models.identity import Identity, told_apart
 from findnemo.settings import Settings
 from findnemo.stats.rates import CONFIDENCE, p_value, rank, rate_bound
 

@@ -18,7 +18,7 @@ from findnemo.calibration._statistics import Moments, tau_interval, threshold
 from findnemo.errors import DamageError, InputError, MismatchError, NumericalError
 from findnemo.files.sizes import TENSOR_BYTES, checked
 from findnemo.files.writing import written
-from findnemo.models._identity import Identity
+from findnemo.models.identity import Identity
 from findnemo.settings import Settings
 
 CHUNK = 64  # prompts encoded at once; the precision of tau is checked after each

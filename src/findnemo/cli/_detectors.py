@@ -111,7 +111,7 @@ def beside_published(result: Result) -> list[str]:
     """The memorization score as a detector, compared with appendix B.4 of Finding NeMo: for all
     captions, and for verbatim ones alone.
     """
-    from findnemo.studies._published import DETECTOR
+    from findnemo.studies.published import DETECTOR
 
     parts = {"all": (result.evaluation, result.half), "VM": (result.verbatim, result.verbatim_half)}
     lines = []

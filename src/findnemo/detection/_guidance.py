@@ -12,7 +12,7 @@ from findnemo.detection._score import require_images
 from findnemo.errors import ModelError
 from findnemo.images import ImageSettings
 from findnemo.models import DiffusionModel, Model, Text
-from findnemo.models._samplers import explicit
+from findnemo.models.samplers import explicit
 
 
 @dataclass(frozen=True)

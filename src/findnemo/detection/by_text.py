@@ -16,7 +16,7 @@ from torch import Tensor
 
 from findnemo.errors import InputError, MismatchError, ModelError
 from findnemo.models import Model, Text
-from findnemo.models._modules import applied
+from findnemo.models.modules import applied
 from findnemo.models.stable_diffusion import StableDiffusion
 from findnemo.neurons import NeuronSet
 

@@ -1,7 +1,8 @@
 """Edits: scale the outputs of neurons, by a temporary hook, in the weights or as a LoRA. Each
 checks its own effect before it returns.
 
-May be imported: the names below. May import: models and what lies under them.
+May be imported: the names below. May import: models, neurons and what lies
+under them.
 """
 
 from findnemo.edits._edits import (

@@ -35,7 +35,7 @@ from findnemo.errors import EditError, InputError
 from findnemo.files.tensors import write
 from findnemo.files.writing import written
 from findnemo.models import Model
-from findnemo.models._modules import width_of
+from findnemo.models.modules import width_of
 from findnemo.neurons import NeuronSet
 
 LORA_FILE = "pytorch_lora_weights.safetensors"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from findnemo.edits._probing import alike, close, exact, probe, scale_of, size, times
 from findnemo.errors import EditError
 from findnemo.models import Model
-from findnemo.models._modules import COMPUTED, offloaded
+from findnemo.models.modules import COMPUTED, offloaded
 
 LOOSE = 2.0**-9  # rounding of float32 products on devices with less precision (TF32, bfloat16)
 SIDE = 16  # side of the latent with which a model is tried

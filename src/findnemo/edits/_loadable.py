@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from findnemo.edits._effect import MERGE
 from findnemo.errors import EditError
 from findnemo.files.tensors import DTYPES, Entry
-from findnemo.models._modules import COMPUTED
+from findnemo.models.modules import COMPUTED
 
 # names under which PyTorch, peft and quantizing libraries keep something other than weights
 ODD = re.compile(

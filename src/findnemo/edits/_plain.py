@@ -17,7 +17,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from findnemo.edits._effect import Transient
 from findnemo.edits._loadable import QUANTIZED, described
 from findnemo.errors import EditError
-from findnemo.models._modules import COMPUTED
+from findnemo.models.modules import COMPUTED
 
 # fused projections: an unused second copy of the weights
 LEFT_OVER = ("to_qkv", "to_kv", "to_added_qkv")

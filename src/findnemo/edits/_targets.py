@@ -9,7 +9,7 @@ import torch
 
 from findnemo.errors import EditError, InputError, MismatchError
 from findnemo.models import Model
-from findnemo.models._modules import width_of
+from findnemo.models.modules import width_of
 from findnemo.neurons import NeuronSet
 
 

@@ -40,8 +40,8 @@ from findnemo.export._weights import (
 )
 from findnemo.files.tensors import DTYPES, NAMES, read_header
 from findnemo.models import Model
-from findnemo.models._identity import kept_identity, refuse_other
-from findnemo.models._lora import lora_file, of_strength
+from findnemo.models.identity import kept_identity, refuse_other
+from findnemo.models.lora import lora_file, of_strength
 from findnemo.neurons import NeuronSet
 from findnemo.runs.standing import with_joined
 

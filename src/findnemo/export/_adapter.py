@@ -27,7 +27,7 @@ from findnemo.export._source import Dtype, base_of, dtype_name, tell_narrowed
 from findnemo.export._weights import about_of, kohya_marks
 from findnemo.files.tensors import DTYPES, read_header, seal, write
 from findnemo.models import Lora, Model
-from findnemo.models._lora import KOHYA_TEXT, Delta, of_strength, read_file
+from findnemo.models.lora import KOHYA_TEXT, Delta, of_strength, read_file
 from findnemo.neurons import NeuronSet
 from findnemo.runtime.notices import notice
 

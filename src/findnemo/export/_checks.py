@@ -15,8 +15,8 @@ from findnemo.edits import Effect, check_part
 from findnemo.export._original import UNET
 from findnemo.files.tensors import Entry, read, read_header
 from findnemo.models import Model
-from findnemo.models._modules import networks_of
-from findnemo.models._unet_names import unet_name
+from findnemo.models.modules import networks_of
+from findnemo.models.unet_names import unet_name
 
 
 def check_parts(pipeline: Any) -> None:

@@ -13,10 +13,10 @@ from findnemo.errors import InputError
 from findnemo.export._selection import Selection
 from findnemo.files.tensors import DTYPES, read_header
 from findnemo.models import Model
-from findnemo.models._content import HALVES, weights_of
-from findnemo.models._identified import settings
-from findnemo.models._lora import lora_file
-from findnemo.models._modules import SPARE, networks_of
+from findnemo.models.content import HALVES, weights_of
+from findnemo.models.identified import settings
+from findnemo.models.lora import lora_file
+from findnemo.models.modules import SPARE, networks_of
 
 ROWS = 5  # rows of a tensor that are named
 ROOM = 8  # roundings of a sum of weights and a LoRA

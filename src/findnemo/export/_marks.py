@@ -16,7 +16,7 @@ from typing import Any
 from findnemo.errors import ModelError
 from findnemo.export._original import family
 from findnemo.files.tensors import UNSEALED
-from findnemo.models._marks import PREDICTION, READ, STATED, ZERO_SNR
+from findnemo.models.marks import PREDICTION, READ, STATED, ZERO_SNR
 from findnemo.runtime.notices import notice
 
 SCHEDULE = {  # the noise schedule that all of these programs assume

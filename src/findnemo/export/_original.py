@@ -18,7 +18,7 @@ from torch import Tensor
 from findnemo.errors import ModelError
 from findnemo.files.tensors import Lazy
 from findnemo.models import Model
-from findnemo.models._unet_names import unet_name
+from findnemo.models.unet_names import unet_name
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."

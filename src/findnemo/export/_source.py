@@ -22,12 +22,12 @@ from findnemo.errors import EditError, InputError
 from findnemo.files.modes import Like
 from findnemo.files.tensors import DTYPES, read_header
 from findnemo.models import Lora, Model, load
-from findnemo.models._content import weights_of
-from findnemo.models._embedding import add_embeddings, read_embeddings
-from findnemo.models._loading import from_pretrained, variant_of
-from findnemo.models._lora import lora_file, of_strength, read_lora
-from findnemo.models._modules import networks_of
-from findnemo.models._single_file import DEMO, SHIPPED, configuration, from_single_file
+from findnemo.models.content import weights_of
+from findnemo.models.embedding import add_embeddings, read_embeddings
+from findnemo.models.loading import from_pretrained, variant_of
+from findnemo.models.lora import lora_file, of_strength, read_lora
+from findnemo.models.modules import networks_of
+from findnemo.models.single_file import DEMO, SHIPPED, configuration, from_single_file
 from findnemo.neurons import NeuronSet
 from findnemo.runtime.notices import notice, told_to
 

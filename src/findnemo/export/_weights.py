@@ -52,8 +52,8 @@ from findnemo.files.tensors import (
     write_rows,
 )
 from findnemo.models import Model
-from findnemo.models._marks import Mark, agreed, contradiction, marks_of
-from findnemo.models._unet_names import unet_name
+from findnemo.models.marks import Mark, agreed, contradiction, marks_of
+from findnemo.models.unet_names import unet_name
 from findnemo.neurons import NeuronSet
 
 

@@ -26,7 +26,7 @@ from findnemo.edits import layer_weights, never_called, refuse_made, refuse_offl
 from findnemo.errors import EditError, InputError, ModelError
 from findnemo.mitigation._case import Case, at_least
 from findnemo.models import Model
-from findnemo.models._samplers import check_steps
+from findnemo.models.samplers import check_steps
 from findnemo.passes.conditioning import following
 from findnemo.seeds import sample_seed
 

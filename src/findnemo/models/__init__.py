@@ -1,20 +1,21 @@
 """Models: one adapter per architecture, and `load`.
 
-May be imported: the names below. May import: runtime, files, settings, seeds and errors.
+May be imported: the names below and the modules without an underscore. May import: runtime, files,
+settings, seeds and errors.
 """
 
 from findnemo.models._base import SCOPES, Model, captions_in, require_caption
 from findnemo.models._checkpoints import Checkpoint, lora_checkpoints, model_checkpoints
 from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._flow import FlowModel
-from findnemo.models._loading import load
-from findnemo.models._lora import Lora, of_strength, read_lora
 from findnemo.models._reading import Reader, cut
-from findnemo.models._samplers import SAMPLERS, check_steps, sampler_class, sampler_name, sampling
 from findnemo.models._text import Text
 from findnemo.models.deepfloyd import DeepFloyd
 from findnemo.models.flux import Flux
+from findnemo.models.loading import load
+from findnemo.models.lora import Lora, of_strength, read_lora
 from findnemo.models.pixart import PixArt
+from findnemo.models.samplers import SAMPLERS, check_steps, sampler_class, sampler_name, sampling
 from findnemo.models.stable_diffusion import StableDiffusion
 from findnemo.models.stable_diffusion_3 import StableDiffusion3
 from findnemo.models.stable_diffusion_xl import StableDiffusionXL

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from findnemo.models._content import weights_of
 from findnemo.models._structure import FUSED, adapts, paths, short
+from findnemo.models.content import weights_of
 
 # levels of names that depend on adapters or on the version of transformers
 WRAPPERS = {"base_layer", "text_model"}

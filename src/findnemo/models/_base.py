@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from findnemo.errors import EditError, InputError, ModelError
 from findnemo.models._autoencoder import decoded, encoded
-from findnemo.models._identified import Digests, identity
-from findnemo.models._identity import Identity
-from findnemo.models._modules import (
+from findnemo.models._reading import Prepared, Reader, as_it_is, cut, distinct, encoder_kind
+from findnemo.models._text import Text
+from findnemo.models.identified import Digests, identity
+from findnemo.models.identity import Identity
+from findnemo.models.modules import (
     applied,
     is_compiled,
     is_fused,
@@ -30,9 +32,7 @@ from findnemo.models._modules import (
     unsteady,
     width_of,
 )
-from findnemo.models._reading import Prepared, Reader, as_it_is, cut, distinct, encoder_kind
-from findnemo.models._samplers import explicit, fitting
-from findnemo.models._text import Text
+from findnemo.models.samplers import explicit, fitting
 from findnemo.runtime.notices import notice
 from findnemo.runtime.state import evaluating, modules_of, plain_arithmetic, spare_scheduler, taking
 from findnemo.seeds import sample_seed
@@ -444,7 +444,7 @@ class Model:
     @property
     def identity(self) -> Identity:
         """Everything that a score or a picture depends on, of the pipeline as it is now (see
-        `_identity`).
+        `identity`).
 
         It is read anew each time, because a pipeline can change: a LoRA is loaded, weights are
         edited, a scheduler is replaced. Only changed parts are hashed; to detect changes takes a

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from findnemo.errors import InputError
-from findnemo.models._lora import FILES, lora_file
+from findnemo.models.lora import FILES, lora_file
 from findnemo.runtime.notices import notice
 
 FINAL = "final"

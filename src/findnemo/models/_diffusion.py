@@ -9,7 +9,7 @@ from torch import Tensor
 
 from findnemo.errors import ModelError
 from findnemo.models._base import Model
-from findnemo.models._modules import exact
+from findnemo.models.modules import exact
 
 STAND_IN = 2.0**-12  # square root of the value by which some samplers replace an alpha of zero
 # share of signal at which Stable Diffusion's schedule ends, .00466 at its last timestep

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from findnemo.models._base import Model
-from findnemo.models._modules import exact
+from findnemo.models.modules import exact
 
 
 class FlowModel(Model):

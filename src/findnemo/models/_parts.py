@@ -10,7 +10,7 @@ from torch import nn
 
 from findnemo.errors import ModelError
 from findnemo.models._base import Model
-from findnemo.models._modules import SPARE, offloaded
+from findnemo.models.modules import SPARE, offloaded
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 FOR = {

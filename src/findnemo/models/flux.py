@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from findnemo.models._joint import JointAttention
-from findnemo.models._modules import a_row, unfused
 from findnemo.models._reading import converted
 from findnemo.models._text import Text, of_width
+from findnemo.models.modules import a_row, unfused
 
 # the embedded guidance scale that means no guidance in a distilled model
 UNGUIDED = 1.0

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from findnemo.errors import ModelError
 from findnemo.models._diffusion import DiffusionModel
-from findnemo.models._modules import a_row, unfused
 from findnemo.models._reading import cleaned, usual_length
 from findnemo.models._text import Text
+from findnemo.models.modules import a_row, unfused
 
 
 class PixArt(DiffusionModel):

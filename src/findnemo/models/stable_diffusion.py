@@ -13,9 +13,9 @@ from torch import Tensor
 
 from findnemo.errors import InputError, ModelError
 from findnemo.models._diffusion import DiffusionModel
-from findnemo.models._modules import applied, exact
 from findnemo.models._reading import converted
 from findnemo.models._text import Text
+from findnemo.models.modules import applied, exact
 
 
 class StableDiffusion(DiffusionModel):

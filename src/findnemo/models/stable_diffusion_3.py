@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from findnemo.models._joint import JointAttention
-from findnemo.models._modules import a_row, unfused
 from findnemo.models._text import Text, of_width
+from findnemo.models.modules import a_row, unfused
 
 
 class StableDiffusion3(JointAttention):

@@ -1,7 +1,8 @@
 """Passes of the denoiser: noise differences of a prompt, whole denoising runs, and passes that are
 recorded, shared, reused or compiled.
 
-May be imported: the names below. May import: edits, models and what lies under them.
+May be imported: the names below and the modules here. May import: edits, images and what lies
+under them.
 """
 
 from findnemo.passes._pictures import pictures

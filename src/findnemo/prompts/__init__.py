@@ -12,7 +12,7 @@ The content of a file decides its format; its suffix decides only if several are
 is kept verbatim, because one changed character can be enough to hide a memory. Only surrounding
 whitespace and NUL, which belongs to no text, are removed. Other control characters stay.
 
-May be imported: the names below. May import: files and errors.
+May be imported: the names below and the modules without an underscore. May import: files and errors.
 """
 
 from findnemo.prompts._columns import CAPTION_COLUMNS, IMAGE_COLUMNS, TYPE_COLUMNS

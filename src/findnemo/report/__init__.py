@@ -2,7 +2,7 @@
 
 No model is loaded; only the contents of runs are shown.
 
-May be imported: the names below. May import: studies, runs and what lies under them.
+May be imported: the names below and the modules without an underscore. May import: studies, runs and what lies under them.
 """
 
 from __future__ import annotations

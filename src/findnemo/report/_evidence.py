@@ -21,7 +21,7 @@ from findnemo.files.digests import sha256
 from findnemo.files.secrets import hidden
 from findnemo.files.writing import written
 from findnemo.metrics.kind import is_memory
-from findnemo.models._identity import kept_identity
+from findnemo.models.identity import kept_identity
 from findnemo.report._canonical import canonical, digest_of, of_rows, of_text
 from findnemo.report._evidence_row import Held
 from findnemo.report._evidence_rows import ROWS

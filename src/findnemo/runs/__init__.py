@@ -1,7 +1,7 @@
 """Runs: the store, the audit over it, and its results as files.
 
-May be imported: the names below and the modules here. May import: localization, verification,
-robustness, demo and what lies under them.
+May be imported: the names below and the modules here. May import: detection, localization,
+verification, robustness, training, demo and what lies under them.
 """
 
 from findnemo.runs import _html as _html  # says how a notebook shows a run

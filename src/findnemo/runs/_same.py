@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from findnemo.errors import MismatchError
-from findnemo.models._identity import PICTURES, Identity, kept_identity, refuse_other
+from findnemo.models.identity import PICTURES, Identity, kept_identity, refuse_other
 from findnemo.runs.store import Run
 
 # value of the run: the parts that first made pictures, in runs whose settings do not keep them

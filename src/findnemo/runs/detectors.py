@@ -22,7 +22,7 @@ from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, png
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
-from findnemo.models._identity import kept_identity, told_apart
+from findnemo.models.identity import kept_identity, told_apart
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
 from findnemo.runs.audit import remember_source

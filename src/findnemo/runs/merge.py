@@ -13,7 +13,7 @@ from typing import Any
 
 from findnemo.errors import InputError, MismatchError
 from findnemo.files.sizes import TENSOR_BYTES, checked
-from findnemo.models._identity import Identity, kept_identity
+from findnemo.models.identity import Identity, kept_identity
 from findnemo.runs._lock import acquire
 from findnemo.runs._same import MADE_WITH
 from findnemo.runs.discoveries import keep_list

@@ -25,7 +25,7 @@ from findnemo.errors import DamageError, FindnemoError, InputError, MismatchErro
 from findnemo.files.html import in_notebook
 from findnemo.files.secrets import hidden
 from findnemo.files.writing import CLOSED, cannot_be_written, storing, sweep, written
-from findnemo.models._identity import EARLIER, PICTURES, kept_identity
+from findnemo.models.identity import EARLIER, PICTURES, kept_identity
 from findnemo.prompts import Prompt
 from findnemo.runs import results as stored
 from findnemo.runs._lock import acquire

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from findnemo.errors import DeviceError, InputError
-from findnemo.models._identity import Identity
+from findnemo.models.identity import Identity
 
 # after this many captions set aside in a row, without an answer in between, work ends
 HOPELESS = 20

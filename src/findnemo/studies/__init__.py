@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from findnemo.studies._registry import STUDIES as STUDIES
+from findnemo.studies.registry import STUDIES as STUDIES
 
 if TYPE_CHECKING:
     from findnemo.studies._bench import Bench as Bench

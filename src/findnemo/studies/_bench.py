@@ -48,9 +48,9 @@ from findnemo.settings import Settings
 from findnemo.studies._catalogue import stock
 from findnemo.studies._nemo import listing
 from findnemo.studies._quality import Reference
-from findnemo.studies._registry import STUDIES
-from findnemo.studies._rows import judge_of
 from findnemo.studies._table import Table
+from findnemo.studies.registry import STUDIES
+from findnemo.studies.rows import judge_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from findnemo.errors import FindnemoError, InputError, StoppedError
 from findnemo.studies._bench import Bench, Study, write
-from findnemo.studies._registry import NEEDS, STUDIES, chosen
+from findnemo.studies.registry import NEEDS, STUDIES, chosen
 
 
 def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study | FindnemoError]:

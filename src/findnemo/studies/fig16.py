@@ -26,9 +26,9 @@ from findnemo.runs.store import Caption
 from findnemo.runs.work import Answer
 from findnemo.studies._bench import Bench, Desk, Job, Study, by_type, edited
 from findnemo.studies._figure import picture_grid
-from findnemo.studies._published import EFFECTS
-from findnemo.studies._rows import medians
 from findnemo.studies._table import Table
+from findnemo.studies.published import EFFECTS
+from findnemo.studies.rows import medians
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,8 +20,8 @@ from findnemo.settings import Settings
 from findnemo.stats.roc import accuracy_of, auroc, tpr_at_fpr
 from findnemo.studies._bench import Bench, Desk, Study, by_type
 from findnemo.studies._figure import BLUE, GREEN, GREY, RED, figure, ink
-from findnemo.studies._published import DETECTOR, HOLDOUT
 from findnemo.studies._table import Cell, Table
+from findnemo.studies.published import DETECTOR, HOLDOUT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

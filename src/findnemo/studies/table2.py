@@ -13,8 +13,8 @@ from findnemo.runs.work import Answer
 from findnemo.stats.robust import mean_std
 from findnemo.studies._bench import Bench, Desk, Study, by_type
 from findnemo.studies._nemo import ENCODER, listing, stopped
-from findnemo.studies._published import TABLE2
 from findnemo.studies._table import Table, plus_minus
+from findnemo.studies.published import TABLE2
 
 OURS = "findnemo's search, total"
 

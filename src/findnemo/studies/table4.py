@@ -16,9 +16,9 @@ from findnemo.runs.wording import count
 from findnemo.stats.robust import median_mad
 from findnemo.studies._bench import Bench, Desk, Job, Study, by_type, listed
 from findnemo.studies._nemo import NO_SCORES, listing, with_tau
-from findnemo.studies._published import TABLE4, UNRELATED
-from findnemo.studies._rows import comparison
 from findnemo.studies._table import Cell, Table
+from findnemo.studies.published import TABLE4, UNRELATED
+from findnemo.studies.rows import comparison
 
 TAUS = {"tau = mean - 1 std": -1.0, "tau = mean": 0.0, "tau = mean + 2 std": 2.0}
 FACTORS = {"scaled by .75": 0.75, "scaled by .5": 0.5, "scaled by .25": 0.25}

@@ -2,7 +2,8 @@
 
 Each task opens a model once, writes one run directory, and continues where it stopped.
 
-May be imported: the names below. May import: everything but the command line and the app. Names are
+May be imported: the names below and the modules here. May import: everything but the command line
+and the app. Names are
 imported when they are first used, because the command line reads options before PyTorch is
 imported.
 """

@@ -36,8 +36,8 @@ from findnemo.studies import (
     under_tau,
 )
 from findnemo.studies import study as make_studies
-from findnemo.studies._registry import chosen as chosen_studies
-from findnemo.studies._rows import judge_of
+from findnemo.studies.registry import chosen as chosen_studies
+from findnemo.studies.rows import judge_of
 from findnemo.studies.table1 import costs, each
 from findnemo.studies.table1 import table as table1_of
 from findnemo.tasks.listening import Listener

@@ -1,6 +1,7 @@
 """Fine-tunes: which training pictures a model copies, during training and afterwards.
 
-May be imported: the names below. May import: images, metrics, mitigation and what lies under them.
+May be imported: the names below and the modules without an underscore. May import: images,
+metrics, mitigation, prompts and what lies under them.
 """
 
 from findnemo.training.callback import CopyTest, MemorizationCallback, Reading

@@ -1,8 +1,8 @@
 """Verification: whether a memory is gone on fresh seeds and in finished images, and how other
 captions change.
 
-May be imported: the names below. May import: localization, metrics, images and what lies under
-them.
+May be imported: the names below and the modules here. May import: passes, mitigation, metrics,
+images, prompts and what lies under them.
 """
 
 from findnemo.verification.cost import (

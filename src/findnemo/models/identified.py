@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.models._adapters import acting, adapted, fused_in, parted
-from findnemo.models._content import digests, stamp
-from findnemo.models._identity import ADAPTER, METHOD, RULES, Identity, Part
-from findnemo.models._modules import SPARE
 from findnemo.models._structure import plain, replaced, settings_of, short
+from findnemo.models.content import digests, stamp
+from findnemo.models.identity import ADAPTER, METHOD, RULES, Identity, Part
+from findnemo.models.modules import SPARE
 
 # parts of a pipeline that affect neither scores nor findnemo's pictures
 IDLE = (*SPARE, "requires_safety_checker")

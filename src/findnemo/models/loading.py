@@ -14,15 +14,18 @@ import torch
 from findnemo.errors import FindnemoError, InputError, ModelError, first_line
 from findnemo.models._base import Model
 from findnemo.models._complete import complete
-from findnemo.models._difference import add_difference
-from findnemo.models._embedding import add_embeddings, read_embeddings
 from findnemo.models._fit import check_fit
-from findnemo.models._lora import of_strength, read_lora
-from findnemo.models._modules import SPARE
 from findnemo.models._parts import PICKLES, check_index, check_parts, left_out
 from findnemo.models._reading import mend_limits
 from findnemo.models._rehearsal import rehearse
-from findnemo.models._single_file import (
+from findnemo.models.deepfloyd import DeepFloyd
+from findnemo.models.difference import add_difference
+from findnemo.models.embedding import add_embeddings, read_embeddings
+from findnemo.models.flux import Flux
+from findnemo.models.lora import of_strength, read_lora
+from findnemo.models.modules import SPARE
+from findnemo.models.pixart import PixArt
+from findnemo.models.single_file import (
     DEMO,
     SHIPPED,
     configuration,
@@ -30,9 +33,6 @@ from findnemo.models._single_file import (
     pipeline_class,
     refuse_code,
 )
-from findnemo.models.deepfloyd import DeepFloyd
-from findnemo.models.flux import Flux
-from findnemo.models.pixart import PixArt
 from findnemo.models.stable_diffusion import StableDiffusion
 from findnemo.models.stable_diffusion_3 import StableDiffusion3
 from findnemo.models.stable_diffusion_xl import StableDiffusionXL

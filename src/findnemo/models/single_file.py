@@ -21,7 +21,7 @@ import torch
 from findnemo.errors import InputError, ModelError, first_line
 from findnemo.files.sizes import JSON_BYTES, checked
 from findnemo.files.tensors import Entry, read_header
-from findnemo.models._marks import (
+from findnemo.models.marks import (
     PREDICTION,
     agreed,
     believing,
@@ -29,7 +29,7 @@ from findnemo.models._marks import (
     marks_of,
     values_look_like,
 )
-from findnemo.models._modules import networks_of
+from findnemo.models.modules import networks_of
 from findnemo.runtime.notices import notice
 
 # libraries from which classes of parts may come

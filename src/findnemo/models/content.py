@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from findnemo.models._modules import COMPUTED
+from findnemo.models.modules import COMPUTED
 
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 ROW = 1024  # 8-byte words in a row of a stamp

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from findnemo.errors import InputError, ModelError
 from findnemo.files.sizes import JSON_BYTES, checked
 from findnemo.files.tensors import DTYPES, PICKLED, read, read_header
-from findnemo.models._modules import networks_of
-from findnemo.models._unet_names import unet_name
+from findnemo.models.modules import networks_of
+from findnemo.models.unet_names import unet_name
 
 MOST = 16 << 30  # largest LoRA file, in bytes
 # LoRA files in a directory

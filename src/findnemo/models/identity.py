@@ -1,8 +1,8 @@
 """The identity of a model: everything that can change a score or a picture, as values that can be
 kept and compared.
 
-`Model.identity` reads it from the live pipeline (`_identified`). Small settings are kept in full,
-weights as digests (`_content`).
+`Model.identity` reads it from the live pipeline (`identified`). Small settings are kept in full,
+weights as digests (`content`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from findnemo.errors import MismatchError
 from findnemo.files.shapes import shaped
-from findnemo.models._content import rounded_apart, same_weights
+from findnemo.models.content import rounded_apart, same_weights
 
 # incremented whenever findnemo gives other scores or pictures for the same model, prompt, seeds and
 # settings
@@ -37,7 +37,7 @@ class Part:
     """One part of a pipeline.
 
     `settings`: everything but weights that changes its results. `weights`: their
-    `_content.digests`.
+    `content.digests`.
     """
 
     settings: Mapping[str, Any]
@@ -61,7 +61,7 @@ class Part:
 
 
 class _Weights(TypedDict):
-    """`_content.digests`, as JSON."""
+    """`content.digests`, as JSON."""
 
     float16: str
     bfloat16: str
