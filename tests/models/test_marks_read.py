@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 import findnemo
 from findnemo.errors import FindnemoWarning, InputError, ModelError
-from findnemo.models import _marks
 from findnemo.models._yaml import read_yaml
+from findnemo.models.marks import LAST_NORM
 from findnemo.models.single_file import KINDS
 
 V = torch.zeros(0)
@@ -388,7 +388,7 @@ def test_lists_comments_and_long_scalars_are_passed_over():
 def test_a_2x_file_that_says_nothing_is_refused_where_its_values_look_otherwise(
     usual, tmp_path, spread, looks, configured
 ):
-    name = f"model.diffusion_model.{_marks.LAST_NORM}"
+    name = f"model.diffusion_model.{LAST_NORM}"
     file = usual("sd2", {name: spread * torch.tensor([1.0, -1.0] * 160, dtype=torch.float16)})
     (snapshot,) = (tmp_path / "cache").glob("*/snapshots/*")
     place = snapshot / "scheduler" / "scheduler_config.json"
