@@ -9,7 +9,8 @@ from _command import cli
 from _planting import CAPTION, INDEX
 from _tiny_suite import tiny_member
 
-from findnemo.benchmark import METHODS, NATURAL_VERSION
+from findnemo import tasks
+from findnemo.benchmark import METHODS, NATURAL_VERSION, published
 from findnemo.benchmark.results import Results
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
@@ -50,6 +51,18 @@ def test_a_suite_is_scored_once_and_then_shown(suite, tmp_path):
         status, again, _ = cli(*command)
     assert (status, again) == (0, out)
     assert (tmp_path / "results.json").read_bytes() == kept
+
+
+@pytest.mark.slow
+def test_in_python_it_goes_on_and_joins_the_published_results(suite, tmp_path, monkeypatch):
+    scoring = tasks.Scoring(suite=suite, methods="gradient")
+    found = tasks.benchmark(tmp_path, scoring, limit=1)
+    own = Results.load(tmp_path / "results.json")
+    assert set(own.members) == {"seed7"}
+    assert (CAPTION, "gradient") in {(r.caption, r.method) for r in own.scores}
+    assert set(found.members) == {"seed7", *published().members}
+    monkeypatch.setitem(METHODS, "gradient", None)  # nothing is computed again
+    assert tasks.benchmark(tmp_path, scoring, limit=1) == found
 
 
 @pytest.mark.slow

@@ -95,14 +95,12 @@ def demo(
 
     Example: `findnemo demo --check`
     """
-    from findnemo import demo as shipped
     from findnemo import tasks
 
     if not check:
         place = "demo-natural" if natural else "demo"
         with listening(showing.quiet) as listener:
-            detecting = tasks.Detecting(calibration=shipped.calibration(place, "findnemo"))
-            run = tasks.audit(place, captions, out, detecting, workers=workers, listener=listener)
+            run = tasks.audit_demo(place, captions, out, workers, listener)
         show_result(run, showing)
         return
     if natural:
@@ -110,11 +108,10 @@ def demo(
             "--check compares with planted neurons, and 'demo-natural' has none: leave one of the"
             " two out"
         )
-    from findnemo.benchmark.demo_check import check_demo, figures_table
-    from findnemo.tasks.opening import at_work
+    from findnemo.benchmark.demo_check import figures_table
 
-    with listening(showing.quiet) as listener, at_work("demo", workers, listener) as pool:
-        figures = check_demo(pool.model, listener.progress, captions.limit)
+    with listening(showing.quiet) as listener:
+        figures = tasks.check_demo(captions.limit, workers, listener)
     if showing.json:
         print_json([f.to_json() for f in figures])
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -286,28 +286,12 @@ def audit(
     """
     from findnemo import tasks
 
-    table = audited_of(tuned, captions)
+    table = tasks.audited_of(tuned, captions)
     with listening(written.quiet) as listener:
         run = tasks.audit(
             source, table, written, detecting, localizing, pictures, workers, listener
         )
     show_result(run, written)
-
-
-def audited_of(tuned: FineTune, table: Captions) -> Captions | FineTune:
-    """The captions to audit; with training pictures the fine-tune, and further captions, if any.
-
-    Raises InputError for an option that does nothing with, or without, training pictures.
-    """
-    if tuned.train_images is None:
-        for field in fields(FineTune):
-            if getattr(tuned, field.name) != field.default:
-                raise InputError(f"--{field.name.replace('_', '-')} goes with --train-images DIR")
-        return table
-    if table.shard is not None:
-        raise InputError("--shard does nothing with --train-images: leave one of them out")
-    prompts = None if table.prompts is None else replace(table, limit=None)
-    return replace(tuned, prompts=prompts, column=table.column, limit=table.limit)
 
 
 def show_result(run: Run, showing: Outcome) -> None:
@@ -318,8 +302,8 @@ def show_result(run: Run, showing: Outcome) -> None:
     copied.
     """
     from findnemo.cli._closing import show_closing
-    from findnemo.cli._show import failed, show_run, show_training
-    from findnemo.runs import ASKED, counts, summary, told
+    from findnemo.cli._show import show_run, show_training
+    from findnemo.runs import ASKED, any_failed, counts, summary, told
     from findnemo.runs.tuned import copies_in, training_of
 
     with run:
@@ -331,7 +315,7 @@ def show_result(run: Run, showing: Outcome) -> None:
             captions = told(run)
             show_run(run, captions, numbers["captions"])
             show_closing(run, captions, ASKED)
-        broken = failed(run, numbers)
+        broken = any_failed(run, numbers)
         about = training_of(run)
         found = (
             bool(numbers["memorized"] or numbers["unseen"]) if about is None else copies_in(about)

@@ -5,14 +5,16 @@ and on models that memorized by themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from findnemo.cli._common import LOOSE, OutOpt, plain, print_json, say, stdout, watched
+import typer
+
+from findnemo.cli._common import LOOSE, OutOpt, plain, print_json, stdout, watched
 from findnemo.cli._options import Showing, grouped
+from findnemo.errors import InputError
 from findnemo.runtime.quiet import quiet_libraries
-from findnemo.tasks.options import Captions, Workers, option
+from findnemo.tasks.options import Captions, Scoring, Workers
 
 SHOWN = {  # figure -> its head in the table, and whether to show its interval
     "precision": ("precision", True),
@@ -36,34 +38,13 @@ NATURAL = "See docs/benchmark.md"
 PLANTED = "Planted memories are not natural ones; see docs/benchmark.md"
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """Which methods are scored, and on which models."""
-
-    natural: bool = option(
-        False,
-        "Score suite 2: models that memorized by ordinary fine-tuning, whose neurons are unknown.",
-    )
-    suite: Path | None = option(
-        None,
-        "Score the trained models in this folder, or the one model that it holds, instead of the"
-        " shipped model.",
-    )
-    train: bool = option(
-        False, "First train the missing models of --suite (half an hour each); can be resumed."
-    )
-    methods: str | None = option(None, "Names of methods, separated by commas; default: all.")
-    add: Path | None = option(
-        None, "Also score the answers of your own method: JSON, see docs/benchmark.md."
-    )
-    published: bool = option(False, "Show the results that ship with findnemo; compute nothing.")
-    kinds: bool = option(False, "Also show precision and recall by kind of memory.")
-
-
 @grouped(captions=("prompts", "column", "shard"), workers=("workers", "ray"))
 def benchmark(
     out: OutOpt = Path("findnemo-benchmark"),
     scoring: Scoring = Scoring(),
+    kinds: Annotated[
+        bool, typer.Option("--kinds", help="Also show precision and recall by kind of memory.")
+    ] = False,
     captions: Captions = Captions(),
     workers: Workers = Workers(),
     showing: Showing = Showing(),
@@ -88,44 +69,21 @@ def benchmark(
 
     Example: `findnemo benchmark --suite suite --add my-answers.json --kinds`
     """
-    from findnemo.benchmark import suite as api
+    from findnemo import tasks
     from findnemo.benchmark import table
-    from findnemo.benchmark.results import Results
-    from findnemo.benchmark.results import published as shipped
-    from findnemo.errors import InputError
+    from findnemo.tasks.benchmarking import PLANTED_ONLY
 
-    natural = scoring.natural
-    suite = scoring.suite
-    silent = showing.quiet or showing.json
-    if scoring.train and suite is None:
-        raise InputError(
-            "--train makes the models of a suite: give its folder, --train --suite FOLDER"
-        )
-    if natural and (scoring.train or scoring.kinds):
-        raise InputError(
-            "--train and --kinds are of planted memories: leave --natural out; recipes/natural/"
-            " makes natural members"
-        )
-    version = api.version_of(natural)
-    if scoring.published:
-        results = shipped(version)
-    else:
-        chosen = api.chosen(scoring.methods.split(",") if scoring.methods else None)
-        answers = api.read_answers(scoring.add)
+    if scoring.natural and kinds:
+        raise InputError(PLANTED_ONLY)
+    if not scoring.published:  # it imports libraries that published results do not need
         quiet_libraries()
-        if scoring.train and suite is not None:
-            api.train(suite, report=lambda line: say(line, silent))
-        file = out / ("natural.json" if natural else "results.json")
-        with watched(silent) as watch:
-            update = None if watch is None else watch.stage
-            own = api.run(
-                file, suite, chosen, answers, captions.limit, update, natural, workers.threads
-            )
-        results = Results.over(own, shipped(version))
+    with watched(showing.quiet or showing.json) as watch:
+        listener = tasks.Listener() if watch is None else tasks.Listener(watch.stage, watch.said)
+        results = tasks.benchmark(out, scoring, captions.limit, workers, listener)
     if showing.json:
         print_json(table.to_json(results))
     elif not showing.quiet:
-        show(results, scoring.kinds)
+        show(results, kinds)
 
 
 def show(results: Any, kinds: bool) -> None:

@@ -13,7 +13,7 @@ from findnemo.cli._closing import show_closing, show_places
 from findnemo.cli._common import RunArg, listening, print_json, tell, warn
 from findnemo.cli._options import Moved, Showing, grouped
 from findnemo.cli._robustness import show_robustness
-from findnemo.cli._show import failed, show_run
+from findnemo.cli._show import show_run
 from findnemo.errors import FAILED
 from findnemo.tasks.options import HardeningOptions, Pictures, Trying, Workers
 
@@ -42,7 +42,7 @@ def verify(
     Example: `findnemo verify run --attack-starts caption,random --attack-captions 0`
     """
     from findnemo import tasks
-    from findnemo.runs import captions_of, counts, summary
+    from findnemo.runs import any_failed, captions_of, counts, summary
     from findnemo.runs.verdict import ALL
 
     with listening(showing.quiet or showing.json) as listener:
@@ -58,7 +58,7 @@ def verify(
                 opened.meta("attack") if trying.attack else None,
             )
             show_closing(opened, captions, ALL)
-        broken = failed(opened, counts(opened))
+        broken = any_failed(opened, counts(opened))
     for line in done.failed:
         warn(line)
     if broken or done.failed:

@@ -13,9 +13,7 @@ from findnemo.errors import FAILED, InputError
 
 if TYPE_CHECKING:
     from findnemo.detection import Evaluation
-    from findnemo.runs import Caption, Run
-    from findnemo.runs.detectors import Result
-    from findnemo.tasks import Detectors
+    from findnemo.runs.detectors import Detectors, Result
 
 
 def refuse_beside(given: dict[str, Any], why: str) -> None:
@@ -37,7 +35,7 @@ def show_detectors(comparison: Detectors, json: bool, quiet: bool) -> None:
             quiet,
         )
     if json:
-        print_json(as_json(comparison.results, comparison.captions))
+        print_json(comparison.to_json())
     elif not quiet:
         show(comparison.results)
     if comparison.pictures:
@@ -45,46 +43,6 @@ def show_detectors(comparison: Detectors, json: bool, quiet: bool) -> None:
         say(f"{pictures} in {comparison.pictures[0].parent}", quiet)
     if any(result.failed for result in comparison.results):
         raise typer.Exit(FAILED)
-
-
-def inspect_detectors(run: Run, json: bool) -> None:
-    """Show a run with only detectors. Raises InputError if it holds nothing."""
-    from findnemo.runs.detectors import HOLDOUT, STAGE, results
-
-    captions = list(run.captions())
-    asked = run.meta("detectors") or []
-    names = [name for name in asked if any(STAGE + name in c.results for c in captions)]
-    if not names:
-        raise InputError(
-            f"{run.path} holds no results: neither an audit's nor those of `findnemo detect"
-            " --detector`"
-        )
-    found = [
-        result
-        for name in names
-        for result in results(run, captions, list(run.meta(HOLDOUT + name) or {}), [name])
-    ]
-    if json:
-        print_json(as_json(found, captions))
-    else:
-        show(found)
-
-
-def as_json(found: Sequence[Result], captions: Sequence[Caption]) -> dict[str, Any]:
-    """The figures of every detector, and every caption with its scores."""
-    from findnemo.runs.detectors import STAGE
-
-    names = [r.detector for r in found]
-    rows = [
-        {
-            "row": c.row,
-            "caption": c.text,
-            "type": c.type,
-            "scores": {n: c.results[STAGE + n]["value"] for n in names if STAGE + n in c.results},
-        }
-        for c in captions
-    ]
-    return {"detectors": [r.to_json() for r in found], "captions": rows}
 
 
 def show(found: Sequence[Result]) -> None:

@@ -13,41 +13,9 @@ import typer
 from findnemo.cli._common import QuietOpt, listening, warn
 from findnemo.cli._options import Moved, grouped
 from findnemo.errors import FAILED, InputError
-from findnemo.tasks.options import Selecting, Workers, option
+from findnemo.tasks.options import Selecting, Workers, Writing, option
 
 MOST = 10  # differences that are named
-
-
-@dataclass(frozen=True)
-class Writing:
-    """What is written, and where."""
-
-    to: list[str] | None = option(
-        None,
-        "checkpoint (default): a diffusers directory. file: one .safetensors file, for ComfyUI."
-        " lora, kohya: the edit alone as a LoRA, for diffusers or ComfyUI. adapter, adapter-kohya:"
-        " your LoRA, cleaned, for diffusers or ComfyUI. neurons: JSON. card: a section for the"
-        " model card. You can repeat the option.",
-    )
-    out: Path | None = option(
-        None,
-        "Where to write; with several forms, a folder for all of them (default: RUN/export).",
-        "--out",
-        "-o",
-    )
-    push: str | None = option(
-        None,
-        "With --to card: write the section into the model card of this repository on the hub, not"
-        " into a file.",
-        metavar="REPO_ID",
-    )
-    check: Path | None = option(
-        None,
-        "Write nothing: compare an export, weight by weight, with what it should be: the audited"
-        " model with its neurons off, or the model of --take.",
-        rich_help_panel="Output",
-    )
-    force: bool = option(False, "Replace an earlier export.")
 
 
 @dataclass(frozen=True)
@@ -72,7 +40,24 @@ def export(
     ],
     selecting: Selecting = Selecting(),
     source: Exported = Exported(),
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="checkpoint (default): a diffusers directory. file: one .safetensors file, for"
+            " ComfyUI. lora, kohya: the edit alone as a LoRA, for diffusers or ComfyUI. adapter,"
+            " adapter-kohya: your LoRA, cleaned, for diffusers or ComfyUI. neurons: JSON. card: a"
+            " section for the model card. You can repeat the option."
+        ),
+    ] = None,
     writing: Writing = Writing(),
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write nothing: compare an export, weight by weight, with what it should be: the"
+            " audited model with its neurons off, or the model of --take.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
     workers: Workers = Workers(),
     quiet: QuietOpt = False,
 ) -> None:
@@ -99,26 +84,22 @@ def export(
     Example: `findnemo export run --to card --push me/my-model`
     """
     from findnemo import tasks
-    from findnemo.runtime.threads import threads
 
-    check = writing.check
-    with listening(quiet) as listener, threads(workers.threads):
-        if check is not None:
-            if writing.to or writing.out or writing.push:
-                raise InputError("--check writes nothing: leave --to, --out and --push out")
-            told = tasks.check_export(run, check, selecting, source, listener)
-            if told:
-                for line in told[:MOST]:
-                    warn(line)
-                wanted = selecting.take or "model with these neurons off"
-                hint = "; of a file written with --take NAME, give that here too"
-                warn(
-                    f"{check} is not the audited {wanted} (differences: {len(told)})"
-                    f"{'' if selecting.take else hint}"
-                )
-                raise typer.Exit(FAILED)
+    with listening(quiet) as listener:
+        if check is None:
+            forms = to or ("checkpoint",)
+            tasks.export(run, forms, writing, selecting, source, workers, listener)
             return
-        forms = writing.to or ("checkpoint",)
-        tasks.export(
-            run, forms, writing.out, selecting, source, writing.push, writing.force, listener
-        )
+        if to or writing.out or writing.push:
+            raise InputError("--check writes nothing: leave --to, --out and --push out")
+        told = tasks.check_export(run, check, selecting, source, workers, listener)
+        for line in told[:MOST]:
+            warn(line)
+        if told:
+            wanted = selecting.take or "model with these neurons off"
+            hint = "; of a file written with --take NAME, give that here too"
+            warn(
+                f"{check} is not the audited {wanted} (differences: {len(told)})"
+                f"{'' if selecting.take else hint}"
+            )
+            raise typer.Exit(FAILED)

@@ -33,7 +33,7 @@ HELP_ALL = inspect.Parameter(
     ],
 )
 # types whose values are text on the command line, though Python may pass other forms
-KINDS = {Any: str | None, str | Path: Path}
+KINDS = {Any: str | None, str | Path: Path, str | Path | None: Path | None}
 # the default of an option that must be given: `Output(REQUIRED)`
 REQUIRED: Any = ...
 

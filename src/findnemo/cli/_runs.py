@@ -43,44 +43,31 @@ def inspect(
 
     Example: `findnemo inspect run --fdr 0.1`
     """
-    from findnemo.cli._detectors import inspect_detectors
+    from findnemo.cli._detectors import show
     from findnemo.cli._overview import show_caption, show_overview
-    from findnemo.runs import Run, captions_of, list_of, p_values, q_values, row, summary
+    from findnemo.runs import Run
+    from findnemo.runs import inspect as api
     from findnemo.runs.wording import count
 
-    if fdr is not None and not 0 < fdr < 1:
-        raise InputError(f"--fdr {fdr} is not a rate between 0 and 1")
     with Run.open(run) as opened:
-        if caption is None and not (run / "calibration").is_dir():
-            inspect_detectors(opened, json)
-            return
-        captions = captions_of(opened)
-        listed = list_of(opened, fdr)
-        if fdr is not None and listed is None:
+        found = api(opened, caption, fdr)
+        if fdr is not None and found.listed is None and found.detectors is None:
             say(
                 "no list: the calibration has no hold-out scores (imported statistics), so that no"
                 " caption has a p-value"
             )
-        q = q_values(p_values(opened))
-        if caption is None:
-            if json:
-                print_json(summary(opened, fdr))
-            else:
-                show_overview(opened, captions, listed, q)
-            return
-        matching = [c for c in captions if caption.lower() in c.text.lower()]
-        chosen = [c for c in captions if str(c.row) == caption] or matching
-        if not chosen:
-            raise InputError(
-                f"no caption {caption!r} in {run}: give a row number or a part of a caption"
-            )
         if json:
-            print_json([row(c, q, opened.meta("bases")) for c in chosen])
-            return
-        for one in chosen[:10]:
-            show_caption(opened, captions, one, q.get(one.id) if listed else None)
-        if len(chosen) > 10:
-            warn(f"{count(len(chosen) - 10, 'more caption')} fit; give a longer part")
+            print_json(found.to_json())
+        elif found.detectors is not None:
+            show(found.detectors.results)
+        elif found.chosen is None:
+            show_overview(opened, found.captions, found.listed, found.q)
+        else:
+            for one in found.chosen[:10]:
+                q = found.q.get(one.id) if found.listed else None
+                show_caption(opened, found.captions, one, q)
+            if len(found.chosen) > 10:
+                warn(f"{count(len(found.chosen) - 10, 'more caption')} fit; give a longer part")
 
 
 def repair(run: RunArg, json: JsonOpt = False, quiet: QuietOpt = False) -> None:
@@ -211,13 +198,11 @@ def show_check(file: Path, place: Path | None, quiet: bool) -> None:
     `place`: the run; by default the directory of the file, if that is a run. Ends the command with
     status 1 if anything differs.
     """
-    from findnemo.report import verify_evidence
+    from findnemo.report import run_of_evidence, verify_evidence
     from findnemo.runs import Run
-    from findnemo.runs.store import DATABASE
 
-    beside = file.parent if (file.parent / DATABASE).is_file() else None
     with ExitStack() as stack:
-        where = place or beside
+        where = place or run_of_evidence(file)
         run = None if where is None else stack.enter_context(Run.open(where))
         found = verify_evidence(file, run)
     for line in found.differences[:LISTED]:

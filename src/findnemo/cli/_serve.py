@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from findnemo.cli._common import QuietOpt, listening, plain, say, stdout, warn
+from findnemo.cli._common import QuietOpt, listening, plain, say, stdout
 from findnemo.cli._options import Moved, grouped
 from findnemo.tasks.options import Workers
 
@@ -48,29 +49,14 @@ def app(
 
     Example: `findnemo app demo --port 8000`
     """
-    from findnemo.app import launch, require_gradio
-    from findnemo.app.subject import is_run
-    from findnemo.runs import Run
-    from findnemo.runtime.threads import suited, threads
-    from findnemo.tasks.opening import loaded, source_of, without_run
+    from findnemo import tasks
 
-    require_gradio()
-    if is_run(subject):
-        with Run.open(subject) as run:
-            model = source_of(run, source, ("model",))
-    else:
-        model = without_run(subject, source)
-    with listening(quiet) as listener:
-        opened = loaded(model, listener)
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        warn(f"everyone who can reach {host} can use this app, its model and its exports")
-    with threads(workers.threads or suited(opened.denoiser, opened.latent_shape)):
-        launch(
-            subject,
-            calibration,
-            host,
-            port,
-            opened,
-            lambda url: stdout.print(plain(f"findnemo app at {url} (Ctrl-C ends it)")),
-        )
+    with ExitStack() as loading:
+        listener = loading.enter_context(listening(quiet))
+
+        def ready(url: str) -> None:
+            loading.close()
+            stdout.print(plain(f"findnemo app at {url} (Ctrl-C ends it)"))
+
+        tasks.launch(subject, source, calibration, host, port, workers, listener, ready)
     say("ended", quiet)

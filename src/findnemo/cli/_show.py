@@ -253,11 +253,6 @@ def training_table(pictures: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def failed(run: Run, numbers: Mapping[str, int]) -> bool:
-    """Whether a caption of `numbers` (`runs.counts`) or the quality check of a run failed."""
-    return bool(numbers["failed"] or (run.meta("quality") or {}).get("failed"))
-
-
 def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
     """Plain sentences: threshold, list, sizes of the sets, memories that are not gone and why."""
     from findnemo.runs import STANDINGS, list_of, list_told, settings_of, standing

@@ -62,7 +62,7 @@ def compare(
     """
     from findnemo import tasks
     from findnemo.runs import Run, counts
-    from findnemo.runs.compare import own_apart, stage_in
+    from findnemo.runs.compare import failed_methods
 
     out = Path(written.path)
     with listening(written.quiet or written.json) as listener:
@@ -80,22 +80,12 @@ def compare(
         )
         stdout.print(plain(f"{files}, report in {out / 'report.html'}"), soft_wrap=True)
     with Run.open(out) as run:
-        stage_of = stage_in(own_apart(run))
-        broken = [(c.row, why) for c in run.captions() if (why := _reasons(c, stage_of))]
+        broken = failed_methods(run)
         before = counts(run)["failed"]
-    for row, reasons in broken[:5]:
+    for row, reasons in list(broken.items())[:5]:
         say(f"failed: row {row}: {reasons}")
     if broken or before:
         raise typer.Exit(FAILED)
-
-
-def _reasons(caption: Any, stage_of: str) -> str:
-    """Why mitigations, of stages that begin with `stage_of`, failed on a caption; or empty."""
-    return "; ".join(
-        f"{stage.removeprefix(stage_of)}: {reason}"
-        for stage, reason in caption.failed.items()
-        if stage.startswith(stage_of)
-    )
 
 
 @grouped(source=("compile",))

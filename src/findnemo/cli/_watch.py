@@ -8,7 +8,7 @@ import typer
 
 from findnemo.cli._common import OutOpt, listening, plain, print_json, stdout, tell, warn
 from findnemo.cli._options import REQUIRED, Showing, grouped
-from findnemo.errors import FAILED, InputError
+from findnemo.errors import FAILED
 from findnemo.tasks.options import FineTune, Pictures, Source, Workers
 
 
@@ -43,28 +43,25 @@ def watch(
     """
     from findnemo import tasks
     from findnemo.cli._show import variants_table
+    from findnemo.runs.tuned import newest_copies
 
-    if tuned.train_images is None:
-        raise InputError("give --train-images DIR, the pictures that the model is trained on")
     patience = None if minutes is None else 60 * minutes
     about: dict[str, Any] | None = None
-    copies = False
     with listening(showing.quiet) as listener:
-        for about in tasks.watch(source, tuned, out, pictures, workers, listener, patience):
+        for about in tasks.watch(
+            source, tuned, out, pictures, workers, listener, patience, stop_at_copies
+        ):
             newest = about["variants"][-1]
             if showing.json:
                 print_json(newest)
             elif not showing.quiet:
                 line = f"{newest['name']}: {newest['verdict']}, {newest['copies']} of"
                 stdout.print(plain(f"{line} {newest['of']} images are copies"), soft_wrap=True)
-            copies = newest["verdict"] == "copies"
-            if copies and stop_at_copies:
-                break
     if about is None:
         warn("no checkpoint came: nothing was judged")
     elif not (showing.json or showing.quiet):
         tell(f"\n[bold]{plain(about['sentence'])}[/]")
         stdout.print(variants_table(about))
         stdout.print(plain(f"training pictures in {out / 'training.csv'}"), soft_wrap=True)
-    if copies and stop_at_copies:
+    if stop_at_copies and about is not None and newest_copies(about):
         raise typer.Exit(FAILED)

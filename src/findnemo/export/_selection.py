@@ -20,6 +20,7 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs import (
     Caption,
     Run,
+    captions_named,
     captions_of,
     neurons_of,
     points_of,
@@ -259,12 +260,9 @@ def most_shared(captions: Iterable[Caption], count: int) -> NeuronSet:
 
 def _named(captions: Sequence[Caption], text: str) -> Caption:
     """The one caption that a row number, a text or a part of it identifies."""
-    wanted = text.strip().lower()
-    matches = (
-        [c for c in captions if str(c.row) == wanted]
-        or [c for c in captions if c.text == text.strip()]
-        or [c for c in captions if wanted and wanted in c.text.lower()]
-    )
+    wanted = text.strip()
+    fitting = captions_named(captions, wanted)
+    matches = [c for c in fitting if c.text == wanted] or (fitting if wanted else [])
     if len(matches) == 1:
         return matches[0]
     if matches:

@@ -15,7 +15,7 @@ from findnemo.report._evidence import evidence, write_evidence
 from findnemo.report._facts import facts
 from findnemo.report._sources import RELEASES
 from findnemo.report._text import environment
-from findnemo.report._verify import Checked, verify_evidence
+from findnemo.report._verify import Checked, run_of_evidence, verify_evidence
 from findnemo.runs import Run, refuse_links
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Checked",
     "evidence",
     "render",
+    "run_of_evidence",
     "verify_evidence",
     "write",
     "write_evidence",

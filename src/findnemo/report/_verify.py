@@ -14,6 +14,7 @@ from findnemo.files.sizes import checked
 from findnemo.report._canonical import canonical, digest_of
 from findnemo.report._evidence import EMBEDDED, FORMAT, KIND, evidence, hashes, page_of
 from findnemo.runs import Run
+from findnemo.runs.store import DATABASE
 
 MOST = 64 << 20  # largest file, in bytes
 DEEPEST = 32  # deepest nesting of lists and objects; a pack has less
@@ -33,6 +34,12 @@ class Checked:
     run: Path | None
     differences: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+
+def run_of_evidence(path: str | Path) -> Path | None:
+    """The run that holds a pack: the directory of its file, if that is a run; else None."""
+    folder = Path(path).parent
+    return folder if (folder / DATABASE).is_file() else None
 
 
 def verify_evidence(path: str | Path, run: Run | None = None) -> Checked:

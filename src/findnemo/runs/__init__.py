@@ -17,7 +17,8 @@ from findnemo.runs.discoveries import (
     p_values,
     q_values,
 )
-from findnemo.runs.export import ASKED, counts, row, summary, told, write_results
+from findnemo.runs.export import ASKED, any_failed, counts, row, summary, told, write_results
+from findnemo.runs.inspecting import Inspection, inspect
 from findnemo.runs.merge import merge
 from findnemo.runs.repair import repair
 from findnemo.runs.standing import (
@@ -35,7 +36,14 @@ from findnemo.runs.standing import (
     switched_off,
 )
 from findnemo.runs.stopping import stopping
-from findnemo.runs.store import Caption, Run, captions_of, refuse_foreign, settings_of
+from findnemo.runs.store import (
+    Caption,
+    Run,
+    captions_named,
+    captions_of,
+    refuse_foreign,
+    settings_of,
+)
 from findnemo.runs.table import Shard, ask_all, enter
 from findnemo.runs.work import Answer, Plan, Work
 from findnemo.runs.workers import Dispatch, Facts, Loader, Outcome, Pool, Serial, Task, Unit, drive
@@ -50,6 +58,7 @@ __all__ = [
     "Discoveries",
     "Dispatch",
     "Facts",
+    "Inspection",
     "Loader",
     "Outcome",
     "Plan",
@@ -63,9 +72,11 @@ __all__ = [
     "acquire",
     "all_neurons",
     "answer",
+    "any_failed",
     "ask_all",
     "audit",
     "calibrate_with",
+    "captions_named",
     "captions_of",
     "counts",
     "dear",
@@ -73,6 +84,7 @@ __all__ = [
     "drive",
     "enter",
     "failures",
+    "inspect",
     "list_of",
     "list_told",
     "merge",

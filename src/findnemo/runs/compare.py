@@ -394,6 +394,20 @@ def stage_in(apart: str) -> str:
     return STAGE.replace(":", f"{apart}:")
 
 
+def failed_methods(run: Run) -> dict[int, str]:
+    """Row -> why mitigations failed on that caption, under the present settings of a run."""
+    stage_of = stage_in(own_apart(run))
+    told = {
+        caption.row: "; ".join(
+            f"{stage.removeprefix(stage_of)}: {reason}"
+            for stage, reason in caption.failed.items()
+            if stage.startswith(stage_of)
+        )
+        for caption in run.captions()
+    }
+    return {row: reasons for row, reasons in told.items() if reasons}
+
+
 def samples(work: Work | Tools) -> range:
     """The seeds of all compared images: those of verification, at least two."""
     return range(FRESH, FRESH + max(work.plan.images, 2))

@@ -72,6 +72,29 @@ class Result:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Detectors:
+    """The results of detectors, the captions with their scores, and the drawn pictures."""
+
+    results: list[Result]
+    captions: list[Caption]
+    pictures: list[Path]
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures of every detector, and every caption with its scores."""
+        stages = {result.detector: STAGE + result.detector for result in self.results}
+        rows = [
+            {
+                "row": c.row,
+                "caption": c.text,
+                "type": c.type,
+                "scores": {n: c.results[s]["value"] for n, s in stages.items() if s in c.results},
+            }
+            for c in self.captions
+        ]
+        return {"detectors": [r.to_json() for r in self.results], "captions": rows}
+
+
 def chosen(names: Iterable[str]) -> tuple[str, ...]:
     """Names of detectors without repeats. Raises InputError naming an unknown one.
 
@@ -251,6 +274,24 @@ def results(
     Raises InputError if too few hold-out captions have a score.
     """
     return [_result(name, captions, _unseen(run, name, holdout), run) for name in names]
+
+
+def kept_detectors(run: Run) -> Detectors:
+    """The results of all detectors that a run holds. Raises InputError if it holds none."""
+    captions = list(run.captions())
+    asked = run.meta("detectors") or []
+    names = [name for name in asked if any(STAGE + name in c.results for c in captions)]
+    if not names:
+        raise InputError(
+            f"{run.path} holds no results: neither an audit's nor those of `findnemo detect"
+            " --detector`"
+        )
+    found = [
+        result
+        for name in names
+        for result in results(run, captions, list(run.meta(HOLDOUT + name) or {}), [name])
+    ]
+    return Detectors(found, captions, [])
 
 
 def _unseen(run: Run, name: str, holdout: Sequence[str]) -> list[str]:

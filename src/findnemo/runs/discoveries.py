@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from findnemo.calibration import Calibration
+from findnemo.errors import InputError
 from findnemo.runs.store import Run
 from findnemo.stats.rates import adjusted, holdout_needed
 
@@ -62,6 +63,12 @@ def discoveries(p: Mapping[int, float], holdout: int, level: float) -> Discoveri
     above = sum(value == least for value in p.values())
     needed = holdout_needed(len(p), level, max(above, 1)) if p and not listed else 0
     return Discoveries(level, listed, len(p), holdout, needed if needed > holdout else None)
+
+
+def check_level(level: float | None) -> None:
+    """Raises InputError for a level that is no rate."""
+    if level is not None and not 0 < level < 1:
+        raise InputError(f"--fdr {level} is not a rate between 0 and 1")
 
 
 def list_of(run: Run, level: float | None = None) -> Discoveries | None:

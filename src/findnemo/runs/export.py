@@ -137,6 +137,11 @@ def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:
     }
 
 
+def any_failed(run: Run, numbers: Mapping[str, int]) -> bool:
+    """Whether a caption of `numbers` (`counts`) or the quality check of a run failed."""
+    return bool(numbers["failed"] or (run.meta("quality") or {}).get("failed"))
+
+
 ASKED = "SELECT caption FROM asked"
 
 

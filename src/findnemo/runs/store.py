@@ -610,6 +610,17 @@ def captions_of(run: Run, ids: Iterable[int] | None = None) -> list[Caption]:
     return list(each_caption(run, ids))
 
 
+def captions_named(captions: Sequence[Caption], wanted: str) -> list[Caption]:
+    """The captions with this row number; if there are none, those with this text in theirs.
+
+    >>> some = [Caption(k, text, k, None, None, {}, {}, 0) for k, text in [(1, "a fox"), (2, "Foxes")]]
+    >>> [c.text for c in captions_named(some, "2")], len(captions_named(some, "fox"))
+    (['Foxes'], 2)
+    """
+    by_row = [c for c in captions if str(c.row) == wanted]
+    return by_row or [c for c in captions if wanted.lower() in c.text.lower()]
+
+
 def each_caption(run: Run, ids: Iterable[int] | None = None) -> Iterator[Caption]:
     """The captions of `captions_of` one by one."""
     for caption in run.captions(ids):

@@ -76,6 +76,11 @@ def copies_in(about: Mapping[str, Any]) -> bool:
     return bool(main_of(about)["verdict"] == "copies")
 
 
+def newest_copies(about: Mapping[str, Any]) -> bool:
+    """Whether the newest model, such as the latest checkpoint of a training, gives copies."""
+    return bool(about["variants"][-1]["verdict"] == "copies")
+
+
 def astray(about: Mapping[str, Any]) -> bool:
     """Whether images of the model with its neurons off no longer follow the captions.
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from findnemo import demo
 from findnemo.errors import InputError
 from findnemo.runs import Run
 from findnemo.tasks.fine_tunes import audit_fine_tune
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import at_work, place_of, warn_unjudged
-from findnemo.tasks.options import Detecting, FineTune, Localizing, Output, Pictures, Workers
+from findnemo.tasks.options import (
+    Captions,
+    Detecting,
+    FineTune,
+    Localizing,
+    Output,
+    Pictures,
+    Workers,
+)
 from findnemo.tasks.path import PATH, Request, log, output_of, perform, ready
 from findnemo.tasks.ranking import is_ordered
 
@@ -86,6 +96,49 @@ def audit(
         )
     request = Request(model, prompts, output, PATH, detecting, localizing, pictures)
     return _go(request, workers, listener)
+
+
+def audit_demo(
+    model: str = "demo",
+    prompts: Any = None,
+    out: str | Path | Output = "findnemo-demo",
+    workers: Workers = Workers(),
+    listener: Listener = Listener(),
+) -> Run:
+    """Audit a shipped model with its own calibration (5 % false alarms).
+
+    What `findnemo demo` does. `model`: 'demo', or 'demo-natural', which memorized by ordinary
+    fine-tuning. `prompts`: as for `audit`, by default the model's own captions. Returns the run,
+    open for reading. Raises InputError for any other model.
+
+        run = findnemo.tasks.audit_demo(prompts=findnemo.tasks.Captions(limit=4), out="quick")
+    """
+    if model not in demo.MODELS:
+        raise InputError(f"{model!r} is no shipped model: use one of {', '.join(demo.MODELS)}")
+    detecting = Detecting(calibration=demo.calibration(model, "findnemo"))
+    return audit(model, prompts, out, detecting, workers=workers, listener=listener)
+
+
+def audited_of(tuned: FineTune, table: Captions) -> Captions | FineTune:
+    """What to audit, by the options of a fine-tune and of a table beside each other: the captions,
+    or with training pictures the fine-tune.
+
+    The table's captions are then further ones, all of them; its column and limit are those of the
+    captions of the pictures. Raises InputError for an option that does nothing with, or without,
+    training pictures.
+
+    >>> audited_of(FineTune("photos"), Captions("further.txt", limit=8)).limit
+    8
+    """
+    if tuned.train_images is None:
+        for field in fields(FineTune):
+            if getattr(tuned, field.name) != field.default:
+                raise InputError(f"--{field.name.replace('_', '-')} goes with --train-images DIR")
+        return table
+    if table.shard is not None:
+        raise InputError("--shard does nothing with --train-images: leave one of them out")
+    prompts = None if table.prompts is None else replace(table, limit=None)
+    return replace(tuned, prompts=prompts, column=table.column, limit=table.limit)
 
 
 def _go(request: Request, workers: Workers, listener: Listener) -> Run:

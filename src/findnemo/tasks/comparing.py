@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from findnemo.files.writing import written
 from findnemo.images import check_images
 from findnemo.metrics import Alignment
 from findnemo.prompts import Prompt, PromptStream, PromptTable, read_training
-from findnemo.runs import Caption, Run, Work, settings_of
+from findnemo.runs import Run, Work, settings_of
 from findnemo.runs.compare import compare as compare_run
 from findnemo.runs.compare import in_turn, methods, write_sheets
 from findnemo.runs.detectors import (
-    Result,
+    Detectors,
     chosen,
     draw_pictures,
     results,
@@ -283,15 +283,6 @@ def _reference(studying: Studying, own: bool) -> Reference:
         return Reference((), studying.inception, captions)
     pictures = read_training(place, studying.column).pictures
     return Reference(pictures, studying.inception, captions)
-
-
-@dataclass(frozen=True)
-class Detectors:
-    """The results of detectors, the captions with their scores, and the drawn pictures."""
-
-    results: list[Result]
-    captions: list[Caption]
-    pictures: list[Path]
 
 
 def compare_detectors(

@@ -18,19 +18,19 @@ from findnemo.runs.store import DATABASE
 from findnemo.runs.tuned import CLEANED, training_of, variant_told
 from findnemo.runs.verdict import RELEASED, Advice, advice_of
 from findnemo.runtime.notices import told_to
+from findnemo.runtime.threads import threads
 from findnemo.tasks.listening import Listener
-from findnemo.tasks.opening import loaded, place_of, source_of, without_run
-from findnemo.tasks.options import Selecting, Source
+from findnemo.tasks.opening import loaded, place_of, refuse_many, source_of, without_run
+from findnemo.tasks.options import Selecting, Source, Workers, Writing
 
 
 def export(
     run: str | Path,
     to: Iterable[str] = ("checkpoint",),
-    out: str | Path | None = None,
+    out: str | Path | Writing | None = None,
     selecting: Selecting = Selecting(),
     model: Any = None,
-    push: str | None = None,
-    force: bool = False,
+    workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> dict[str, Path]:
     """Write the cleaned model of a run, its neurons or a model card's section.
@@ -40,14 +40,30 @@ def export(
     it is.
 
     `to`: forms of `findnemo.export.FORMS`. `out`: a file or folder; with several forms a folder for
-    all (default: RUN/export). `push`: write the card to this repository on the hub instead.
-    `force`: replace an earlier export. If `model` is a `Source` with a dtype, the written weights
-    have that dtype. Returns form -> where it was written. If the audit advises
-    no release, the listener is told so before anything is written. Raises InputError before anything
-    is written.
+    all (default: RUN/export). Or a `Writing`, with a repository on the hub that the card goes to
+    instead, or with leave to replace an earlier export. If `model` is a `Source` with a dtype, the
+    written weights have that dtype. `workers`: only its number of threads. Returns form -> where it
+    was written. If the audit advises no release, the listener is told so before anything is written.
+    Raises InputError before anything is written.
     """
-    path = Path(run)
-    forms = list(dict.fromkeys(to))
+    refuse_many(workers)
+    writing = out if isinstance(out, Writing) else Writing(out)
+    with threads(workers.threads):
+        return _export(Path(run), list(dict.fromkeys(to)), writing, selecting, model, listener)
+
+
+def _export(
+    path: Path,
+    forms: list[str],
+    writing: Writing,
+    selecting: Selecting,
+    model: Any,
+    listener: Listener,
+) -> dict[str, Path]:
+    """Write the forms, on the threads that PyTorch has now."""
+    out = writing.out
+    push = writing.push
+    force = writing.force
     dtype = model.dtype if isinstance(model, Source) else None
     if push is not None and "card" not in forms:
         raise InputError("--push puts the card's section on the hub: give --to card too")
@@ -111,19 +127,30 @@ def check_export(
     place: str | Path,
     selecting: Selecting = Selecting(),
     model: Any = None,
+    workers: Workers = Workers(),
     listener: Listener = Listener(),
 ) -> list[str]:
     """How an exported model differs from the audited one with the neurons off, in words; empty if
     it is right.
 
     What `findnemo export RUN --check PLACE` does. `place`: a checkpoint, a single file, or a LoRA
-    on the base of the run. `selecting`: as it was for the export. Raises InputError for a place
-    without weights, MismatchError if the model is not the one that the run audited.
+    on the base of the run. `selecting`: as it was for the export. `workers`: only its number of
+    threads. Raises InputError for a place without weights, MismatchError if the model is not the one
+    that the run audited.
     """
+    refuse_many(workers)
+    with threads(workers.threads):
+        return _deviations(Path(run), place, selecting, model, listener)
+
+
+def _deviations(
+    run: Path, place: str | Path, selecting: Selecting, model: Any, listener: Listener
+) -> list[str]:
+    """How an export differs, on the threads that PyTorch has now."""
     rounding = forms_of.rounding_of(place)
     given = replace(model, dtype=None) if isinstance(model, Source) else model
-    said = _said_of(Path(run), selecting)
-    with Run.open(_folder(Path(run), selecting)) as opened:
+    said = _said_of(run, selecting)
+    with Run.open(_folder(run, selecting)) as opened:
         chosen = _selected(opened, selecting, said)
         said = said or _advised(advice_of(opened, striking(opened)))
         source = source_of(opened, given)

@@ -71,6 +71,14 @@ def at_work(
             yield Serial(own)
 
 
+def refuse_many(workers: Workers) -> None:
+    """Raises InputError for several processes, for a task that only this one does."""
+    if workers.many:
+        raise InputError(
+            "this runs in one process: leave --workers and --ray out, or use --threads"
+        )
+
+
 @contextmanager
 def passing(model: Model, tell: Callable[[int], None] | None) -> Iterator[None]:
     """Call `tell` before every pass of the denoiser, with its number of latents.

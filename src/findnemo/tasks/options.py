@@ -467,3 +467,48 @@ class Selecting:
         "Multiply the neurons by this factor instead of switching them off (0, or the factor"
         " in --neurons-file).",
     )
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Which methods are scored, and on which models."""
+
+    natural: bool = option(
+        False,
+        "Score suite 2: models that memorized by ordinary fine-tuning, whose neurons are unknown.",
+    )
+    suite: Path | None = option(
+        None,
+        "Score the trained models in this folder, or the one model that it holds, instead of the"
+        " shipped model.",
+    )
+    train: bool = option(
+        False, "First train the missing models of --suite (half an hour each); can be resumed."
+    )
+    methods: str | None = option(None, "Names of methods, separated by commas; default: all.")
+    add: Path | None = option(
+        None, "Also score the answers of your own method: JSON, see docs/benchmark.md."
+    )
+    published: bool = option(False, "Show the results that ship with findnemo; compute nothing.")
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Where an export is written.
+
+    `out`: a file or folder; with several forms a folder for all.
+    """
+
+    out: str | Path | None = option(
+        None,
+        "Where to write; with several forms, a folder for all of them (default: RUN/export).",
+        "--out",
+        "-o",
+    )
+    push: str | None = option(
+        None,
+        "With --to card: write the section into the model card of this repository on the hub, not"
+        " into a file.",
+        metavar="REPO_ID",
+    )
+    force: bool = option(False, "Replace an earlier export.")

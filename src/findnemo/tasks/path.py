@@ -19,6 +19,7 @@ from findnemo.localization import ONE_STEP
 from findnemo.passes import group_size
 from findnemo.prompts import PromptTable, repeated
 from findnemo.runs import Plan, Pool, Run, Shard, Work, answer, ask_all, enter, start, write_results
+from findnemo.runs.discoveries import check_level
 from findnemo.runs.judging import judge_anew
 from findnemo.runs.ranking import Meter, Ranked
 from findnemo.runs.store import kept_settings
@@ -116,8 +117,7 @@ def ready(request: Request, listener: Listener) -> Ready:
     detecting = request.detecting
     localizing = request.localizing
     given = captions_of(request.prompts)
-    if detecting.fdr is not None and not 0 < detecting.fdr < 1:
-        raise InputError(f"--fdr {detecting.fdr} is not a rate between 0 and 1")
+    check_level(detecting.fdr)
     _refuse_miss(detecting)
     refuse_order(detecting, given.shard)
     if detecting.like is not None:

@@ -145,7 +145,9 @@ def candidates(source: Source, tuned: FineTune) -> list[Candidate]:
 
 
 def check(source: Source, tuned: FineTune) -> None:
-    """Raises InputError for options that do not go together."""
+    """Raises InputError for options that do not go together, or without training pictures."""
+    if tuned.train_images is None:
+        raise InputError("give --train-images DIR, the pictures that the model is trained on")
     if not 0 < tuned.copy_rate < 1:
         raise InputError(f"--copy-rate {tuned.copy_rate} is not between 0 and 1")
     if (source.lora is None) == (tuned.tuned is None):

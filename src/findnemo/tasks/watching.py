@@ -15,6 +15,7 @@ from findnemo.files.writing import written
 from findnemo.models import of_strength
 from findnemo.runs.fine_tunes import summary, write_table
 from findnemo.runs.store import WATCHED
+from findnemo.runs.tuned import newest_copies
 from findnemo.tasks.fine_tunes import Looks
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.options import Detecting, FineTune, Pictures, Source, Workers
@@ -31,13 +32,15 @@ def watch(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
     patience: float | None = None,
+    stop_at_copies: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Judge each checkpoint of a training as it appears; yield the results so far after each, as
     `runs.fine_tunes.summary` gives them.
 
     `model`: the base, with the directory of checkpoints as its `lora`, or as `tuned.tuned`. A
     checkpoint is judged once its files no longer grow. Ends after `patience` seconds without a new
-    one, or when the listener says stop. `out` keeps images and results (`training.json`,
+    one, when the listener says stop, or with `stop_at_copies` after the first one that gives copies
+    (`runs.tuned.newest_copies`). `out` keeps images and results (`training.json`,
     `training.csv`); a later audit with the same `out` continues from there. Raises InputError for
     options that do not fit.
 
@@ -76,6 +79,8 @@ def watch(
             part.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", "utf-8")
         write_table(about, table)
         yield about
+        if stop_at_copies and newest_copies(about):
+            return
 
 
 def _candidates(
