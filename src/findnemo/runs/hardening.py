@@ -19,6 +19,7 @@ from findnemo.runs._tried import HARDENED, OFF, UNTOUCHED
 from findnemo.runs.audit import not_memorized
 from findnemo.runs.robustness import (
     Effort,
+    Saved,
     against,
     attack_all,
     memorized,
@@ -97,15 +98,18 @@ def check_hardened(
     pool: Pool | None = None,
     progress: Progress = no_progress,
     stop: Callable[[], bool] = never,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Attack curves, attempts and side effects (`quality`) of the edited model and of the hardened
     model; the run keeps them as `hardened`.
 
-    The hardened model is attacked from the start.
+    The hardened model is attacked from the start. `folder`: where workers can read it; without one
+    this process attacks it.
     """
     identity = hardened.identity
     source = origin(work, identity.whole)
-    tried = [*trials(work), *against(EMPTY, HARDENED, hardened, source)]
+    other = hardened if folder is None else Saved(str(folder), identity.whole)
+    tried = [*trials(work), *against(EMPTY, HARDENED, other, source)]
     work.run.set_meta("hardened_from", source)
     attack_all(work, effort, pool, progress, stop, tried)
     try_out(work, effort, pool, progress, stop, tried)

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -29,7 +29,7 @@ from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, generate, png, save_png, sheet
 from findnemo.metrics import Judges
 from findnemo.metrics.kind import is_memory
-from findnemo.models import Model
+from findnemo.models import Model, load
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes.spending import counting
 from findnemo.robustness import ATTEMPTS, Subject, attack, closeness, cost, subject
@@ -82,19 +82,36 @@ class Effort:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """A model in a `folder` that workers can read. `identity`: that of the model."""
+
+    folder: str
+    identity: str
+
+    def beside(self, model: Model) -> Model:
+        """The model on the device and in the dtype of another one."""
+        return _opened(self, model.device, model.dtype)
+
+
+@lru_cache(maxsize=1)  # a worker opens it once for attacks and attempts
+def _opened(saved: Saved, device: torch.device, dtype: torch.dtype) -> Model:
+    return load(saved.folder, str(device), dtype)
+
+
+@dataclass(frozen=True)
 class Trial:
     """One kind of attack: the captions, the neurons that are off, and the wanted picture (one of
     WANTED).
 
-    `model`: a model other than the run's own, with its `identity`; such a trial runs in this
-    process.
+    `model`: a model other than the run's own, with its `identity`. It is tried in this process, or
+    by workers if it is `Saved`.
     """
 
     name: str
     who: str
     neurons: NeuronSet
     wanted: str = "own"
-    model: Model | None = None
+    model: Model | Saved | None = None
     identity: str = ""
 
 
@@ -158,7 +175,7 @@ def trials(work: Work) -> list[Trial]:
 
 
 def against(
-    off: NeuronSet, name: str, model: Model | None = None, identity: str = ""
+    off: NeuronSet, name: str, model: Model | Saved | None = None, identity: str = ""
 ) -> list[Trial]:
     """Trials on a model: memorized pictures, pictures that it never saw, and mirrored images of
     ordinary captions.
@@ -221,8 +238,8 @@ def _answer(
     progress: Progress,
     stop: Callable[[], bool],
 ) -> None:
-    """Do the open trials: those of the run's model in the pool, those of other models in this
-    process.
+    """Do the open trials: those of a model that only this process has here, the others in the
+    pool.
     """
     run = work.run
     require_same(run, work.model, pictures=True)
@@ -241,12 +258,12 @@ def _answer(
             effort=replace(effort, controls=()),
             settings=work.plan.image_settings,
             judges=work.judges,
-            other=(work.model, model) if model is not None else None,
+            other=model,
             subjects={},
         )
         units = (Unit((_case(work, effort, job),)) for job in mine)
         commit = partial(_commit, work, stage, bases)
-        of_pool = pool if model is None else Serial(work.model)
+        of_pool = Serial(work.model) if isinstance(model, Model) else pool
         whole = Stage(stage.rstrip(":"), step, units, len(mine), commit, total=len(jobs), done=done)
         done = run_stage(whole, of_pool, progress, stop)
     if done < len(jobs):
@@ -331,23 +348,23 @@ def _tried(
     effort: Effort,
     settings: ImageSettings,
     judges: Judges,
-    other: tuple[Model, Model] | None,
+    other: Model | Saved | None,
     subjects: dict[int, Subject],
 ) -> list[Answer]:
     """The step: the result of each trial on a caption.
 
-    `other`: the untouched model and the tried one, if they differ. `subjects`: those of captions
-    that this process has met; they do not depend on who makes them. A failure stands on no basis
-    and is tried again.
+    `model`: the untouched model. `other`: the tried model, if it is another one. `subjects`: those
+    of captions that this process has met; they do not depend on who makes them. A failure stands on
+    no basis and is tried again.
     """
-    untouched, tried = other or (model, model)
+    tried = other.beside(model) if isinstance(other, Saved) else other or model
     answers = []
     for case in items:
         try:
             with named(tried.device, "a single caption"):
                 caption = case.caption
                 if caption.id not in subjects:
-                    subjects[caption.id] = subject(untouched, caption.text, settings, case.original)
+                    subjects[caption.id] = subject(model, caption.text, settings, case.original)
                 do = _attack if stage == ATTACK else _attempts
                 answers.append(do(tried, case, subjects[caption.id], effort, settings, judges))
         except FindnemoError as problem:  # other results of the caption stay valid
