@@ -41,6 +41,7 @@ from findnemo.runtime.notices import lasting, told_to
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     at_work,
+    judges_of,
     kept_of,
     opened,
     place_of,
@@ -97,10 +98,11 @@ def verify(
     asked = Ready(None, kept.calibration, Output(path), PATH[2:], plan, kept.part)
     failed: list[str] = []
     with at_work(source, workers, listener) as pool:
-        done = run_stages(pool, kept.calibration, asked, listener)
+        judges = judges_of(pool.model.source, plan.judges)
+        done = run_stages(pool, kept.calibration, replace(asked, judges=judges), listener)
         if kept.part is None and (trying.attempts or trying.attack) and not listener.stop():
             done.close()
-            with resumed(path, pool) as work:
+            with resumed(path, pool, judges) as work:
                 failed = _attacked(work, pool, effort, trying, listener)
             done = Run.open(path)
     return Checked(done, failed)
