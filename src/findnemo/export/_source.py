@@ -86,7 +86,8 @@ class Origin:
     """A model to export, and what its source holds: read once for all forms, and not changed.
 
     The source is not the loaded model: its weights have dtypes of their own, and it tells what
-    changed since loading. `dtype`: of written weights.
+    changed since loading. With a LoRA, `source` and `base` are two models, read one by one. `dtype`:
+    of written weights.
     """
 
     model: Model

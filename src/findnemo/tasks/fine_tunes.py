@@ -67,6 +67,9 @@ LONG = 30  # characters of a trigger that a note shows
 class Looks:
     """Looks at the models of a fine-tune: the images of each are made and judged.
 
+    A model is open only while it is looked at, so that memory holds one of them at a time. So the
+    files of the base are read for each look.
+
     `given`: what models are asked, and what their images are compared with. `out`: the run
     directory, which keeps the images.
     """
