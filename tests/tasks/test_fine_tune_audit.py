@@ -14,6 +14,7 @@ import pytest
 import torch
 from _command import cli
 from _copying_lora import make_copying_lora
+from _opened import note_openings
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -46,7 +47,13 @@ def told():
 
 
 @pytest.fixture(scope="module")
-def run(place, told, tmp_path_factory):
+def opened():
+    """The places of models and judges that the audit of `run` opens."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(place, told, opened, tmp_path_factory):
     """The audit of a LoRA that copies two of three training pictures, at two strengths."""
     out = tmp_path_factory.mktemp("audited") / "run"
     tuned = FineTune(place.photos, lora_scale="0.1,1", copy_rate=0.5)
@@ -55,9 +62,12 @@ def run(place, told, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("findnemo.tasks.tuned_input.CONTROLS", 3)
         listener = Listener(progress=lambda stage, *_: told.append(stage), say=told.append)
-        with findnemo.audit(
-            source, tuned, Output(out), holdout, pictures=FEW, listener=listener
-        ) as found:
+        with pytest.MonkeyPatch.context() as noting:
+            note_openings(noting, opened.append)
+            found = findnemo.audit(
+                source, tuned, Output(out), holdout, pictures=FEW, listener=listener
+            )
+        with found:
             yield found
 
 
@@ -68,6 +78,15 @@ def test_progress_names_the_model_whose_images_are_made(run, told):
     assert not {"pictures", "union", "quality check"} & {*told}
     off, every = len(all_neurons(run.captions())), sum(run.meta("widths").values())
     assert f"images of LoRA with {off} of {every} neurons off" in told
+
+
+def test_the_descriptor_is_opened_once_and_a_model_for_each_look(run, place, opened):
+    """The base, two strengths, further images of the base and the weaker one, the search, and
+    further images with neurons off.
+    """
+    assert opened.count(str(demo.DESCRIPTOR)) == 1
+    assert opened.count(str(place.base)) == 7
+    assert {*opened} == {str(demo.DESCRIPTOR), str(place.base)}
 
 
 def test_what_concerns_the_threshold_alone_is_not_said(run, told):

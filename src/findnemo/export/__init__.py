@@ -10,7 +10,7 @@ May be imported: the names below. May import: runs, edits and what lies under th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from findnemo.export._marks import node_of_comfyui
 from findnemo.export._original import ORIGINAL, original_tensors
 from findnemo.export._push import push_card, with_section
 from findnemo.export._selection import Selection, by_hand, select, unedited
-from findnemo.export._source import as_dtype, check_source, made_of, with_kept
+from findnemo.export._source import Origin, as_dtype, check_source, made_of, with_kept
 from findnemo.export._weights import (
     beside_file,
     kohya_weights,
@@ -76,6 +76,7 @@ __all__ = [
     "with_kept",
     "with_section",
     "write",
+    "write_each",
 ]
 
 
@@ -84,13 +85,13 @@ class Form:
     """A form of export.
 
     `name`: its usual name in a folder, of a directory if it has no suffix. `write`: writes it with
-    the model, in a dtype or that of the source. `describe`: gives its text without a model.
+    the weights of the model's source, or in another dtype. `describe`: gives its text without a model.
     `beside`: gives the content of a `.yaml` file of the same name, if any. `of_lora`: only for a
     model loaded with a LoRA. `as_file`: of a directory, the form that holds the same in one file.
     """
 
     name: str
-    write: Callable[[Model, Selection, Path, torch.dtype | None], None] | None = None
+    write: Callable[[Origin, Selection, Path], None] | None = None
     describe: Callable[[Selection], str] | None = None
     beside: Callable[[Model], str | None] | None = None
     of_lora: bool = False
@@ -155,22 +156,47 @@ def write(
             chosen = findnemo.export.select(run)
         findnemo.export.write("kohya", chosen, "clean.safetensors", findnemo.load("model.safetensors"))
     """
-    check(form, chosen, path, model, force, dtype)
-    target = Path(path)
+    return dict(write_each({form: path}, chosen, model, force, dtype))[form]
+
+
+def write_each(
+    paths: Mapping[str, str | Path],
+    chosen: Selection,
+    model: Model | None = None,
+    force: bool = False,
+    dtype: str | torch.dtype | None = None,
+) -> Iterator[tuple[str, Path]]:
+    """Write a selection of a run in several forms; yield form and path of each once it is written.
+
+    The source of the model is read once for all of them. `paths`: form -> path. The other arguments
+    and the errors are those of `write`.
+
+        paths = {"checkpoint": "clean", "kohya": "clean.safetensors"}
+        for form, path in findnemo.export.write_each(paths, chosen, findnemo.load("model.safetensors")):
+            print(form, path)
+    """
+    origin = None if model is None else Origin(model, as_dtype(dtype))
+    for form, path in paths.items():
+        check(form, chosen, path, model, force, dtype)
+        yield form, _written(form, chosen, Path(path), origin)
+
+
+def _written(form: str, chosen: Selection, target: Path, origin: Origin | None) -> Path:
+    """Write a selection in one form; return the path."""
     how = FORMS[form]
     if how.describe is not None:
         with whole(target) as part:
             part.write_text(how.describe(chosen), encoding="utf-8")
             if form == "neurons" and NeuronSet.load(part) != chosen.neurons:
                 raise EditError(f"{target} would not hold the neurons that were chosen")
-    elif how.write is not None and model is not None:
-        like = made_of(model, how.of_lora)
+    elif how.write is not None and origin is not None:
+        like = made_of(origin.model, how.of_lora)
         with ExitStack() as stack:
             if how.beside is not None:
                 beside = target.with_suffix(".yaml")
                 own = like and like._replace(place=like.weights.with_suffix(".yaml"))
-                stack.enter_context(written_beside(beside, how.beside(model), own))
-            how.write(model, chosen, stack.enter_context(whole(target, like)), as_dtype(dtype))
+                stack.enter_context(written_beside(beside, how.beside(origin.model), own))
+            how.write(origin, chosen, stack.enter_context(whole(target, like)))
     return target
 
 

@@ -23,7 +23,7 @@ from findnemo.edits import LIMITS, lora_weights
 from findnemo.errors import EditError
 from findnemo.export._checks import kohya_name
 from findnemo.export._selection import Selection
-from findnemo.export._source import Dtype, base_of, dtype_name, tell_narrowed
+from findnemo.export._source import Dtype, Origin, dtype_name, tell_narrowed
 from findnemo.export._weights import about_of, kohya_marks
 from findnemo.files.tensors import DTYPES, read_header, seal, write
 from findnemo.models import Lora, Model
@@ -50,24 +50,25 @@ class _Edit:
         return {(self.base.component, n): list(r) for n, r in self.neurons.layers.items()}
 
 
-def write_adapter(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
+def write_adapter(origin: Origin, chosen: Selection, path: Path) -> None:
     """Write a file that `pipeline.load_lora_weights` reads."""
-    edit = _edit(model, chosen)
-    loads = getattr(type(model.pipeline), "_lora_loadable_modules", ())
+    edit = _edit(origin, chosen)
+    loads = getattr(type(origin.model.pipeline), "_lora_loadable_modules", ())
     if beyond := sorted({component for component, _ in edit.lora.deltas} - set(loads)):
         raise EditError(
             f"{edit.lora.source} changes {beyond[0]}, where diffusers loads no LoRA: export a"
             " checkpoint"
         )
-    metadata = {"format": "pt"} | _about(model, chosen)
-    _write(edit, path, dtype, metadata, _in_diffusers_form)
+    metadata = {"format": "pt"} | _about(origin.model, chosen)
+    _write(edit, path, origin.dtype, metadata, _in_diffusers_form)
 
 
-def write_adapter_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
+def write_adapter_kohya(origin: Origin, chosen: Selection, path: Path) -> None:
     """Write a file in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
+    model = origin.model
     marks = kohya_marks(model, chosen)
     metadata = {"ss_network_module": "networks.lora"} | marks | _about(model, chosen)
-    _write(_edit(model, chosen), path, dtype, metadata, _in_kohyas_form)
+    _write(_edit(origin, chosen), path, origin.dtype, metadata, _in_kohyas_form)
 
 
 def _about(model: Model, chosen: Selection) -> dict[str, str]:
@@ -75,8 +76,8 @@ def _about(model: Model, chosen: Selection) -> dict[str, str]:
     return about_of(chosen) | {"lora": f"{Path(file).name}:{strength:g}", "limits": LIMITS}
 
 
-def _edit(model: Model, chosen: Selection) -> _Edit:
-    base, lora, strength = base_of(model)
+def _edit(origin: Origin, chosen: Selection) -> _Edit:
+    base, lora, strength = origin.base
     return _Edit(base, lora, strength, chosen.neurons, chosen.factor)
 
 

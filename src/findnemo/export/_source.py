@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,15 +81,35 @@ class Source:
     kept: Mapping[str, Kept] = field(default_factory=dict)
 
 
-def edited(model: Model, neurons: NeuronSet, factor: float, dtype: Dtype) -> tuple[Any, Model]:
-    """A pipeline with the edit in its weights, and the model with its source's weights without the
-    edit.
+@dataclass(frozen=True)
+class Origin:
+    """A model to export, and what its source holds: read once for all forms, and not changed.
 
-    Weights have the dtypes of the source, or all have `dtype`.
+    The source is not the loaded model: its weights have dtypes of their own, and it tells what
+    changed since loading. With a LoRA, `source` and `base` are two models, read one by one. `dtype`:
+    of written weights.
     """
-    source = of_source(model, dtype)
-    pruned = prune(source.model, neurons, factor)
-    return _cast(pruned, model.pipeline, source.kept, dtype), source.model
+
+    model: Model
+    dtype: Dtype = None
+
+    @cached_property
+    def source(self) -> Source:
+        return of_source(self.model, self.dtype)
+
+    @cached_property
+    def base(self) -> tuple[Model, Lora, float]:
+        return base_of(self.model)
+
+    def edited(self, neurons: NeuronSet, factor: float) -> tuple[Any, Model]:
+        """A pipeline with the edit in its weights, and the model with its source's weights without
+        the edit.
+
+        Weights have the dtypes of the source, or all have `dtype`.
+        """
+        whole = self.source.model
+        pruned = prune(whole, neurons, factor)
+        return _cast(pruned, whole.pipeline, self.source.kept, self.dtype), whole
 
 
 def of_source(model: Model, dtype: Dtype = None) -> Source:

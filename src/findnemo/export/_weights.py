@@ -35,7 +35,7 @@ from findnemo.export._marks import configuration as ldm_configuration
 from findnemo.export._marks import tensors as mark_names
 from findnemo.export._original import ORIGINAL, UNET, original_tensors, require_original
 from findnemo.export._selection import Selection
-from findnemo.export._source import Dtype, edited, of_source, tell_narrowed
+from findnemo.export._source import Dtype, Origin, tell_narrowed
 from findnemo.files.tensors import (
     DTYPES,
     HASHES,
@@ -57,29 +57,29 @@ from findnemo.models.unet_names import unet_name
 from findnemo.neurons import NeuronSet
 
 
-def write_checkpoint(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
+def write_checkpoint(origin: Origin, chosen: Selection, path: Path) -> None:
     """Write a diffusers directory whose weights carry the edit, with the model card's section as
     README.md.
     """
-    pruned, kept = edited(model, chosen.neurons, chosen.factor, dtype)
+    pruned, kept = origin.edited(chosen.neurons, chosen.factor)
     check_parts(pruned)
     pruned.save_pretrained(path, safe_serialization=True)
-    check_checkpoint(path, model, effects(kept, chosen.neurons, chosen.factor))
+    check_checkpoint(path, origin.model, effects(kept, chosen.neurons, chosen.factor))
     (path / "README.md").write_text(model_card(chosen), encoding="utf-8")
 
 
-def write_lora(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
+def write_lora(origin: Origin, chosen: Selection, path: Path) -> None:
     """Write a directory that `pipeline.load_lora_weights` reads."""
-    file = save_lora(of_source(model, dtype).model, chosen.neurons, path, chosen.factor)
+    file = save_lora(origin.source.model, chosen.neurons, path, chosen.factor)
     entries, metadata = read_header(file)
     tensors = {name: read(file, entry) for name, entry in entries.items()}
-    write(file, _all_as(tensors, dtype), metadata | about_of(chosen))
+    write(file, _all_as(tensors, origin.dtype), metadata | about_of(chosen))
 
 
-def write_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
+def write_kohya(origin: Origin, chosen: Selection, path: Path) -> None:
     """Write a LoRA in kohya's form, which user interfaces and `pipeline.load_lora_weights` read."""
-    marks = kohya_marks(model, chosen)
-    kept = of_source(model, dtype).model
+    marks = kohya_marks(origin.model, chosen)
+    kept = origin.source.model
     tensors = kohya_weights(kept, chosen.neurons, chosen.factor)
     rank = str(len(next(value for name, value in tensors.items() if "lora_down" in name)))
     network = {
@@ -88,10 +88,10 @@ def write_kohya(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> No
         "ss_network_alpha": rank,
     }
     about = about_of(chosen) | {"limits": LIMITS}
-    write(path, _all_as(tensors, dtype), network | marks | about)
+    write(path, _all_as(tensors, origin.dtype), network | marks | about)
     seal(path)
     # a narrower dtype is not exact, and a warning said so
-    exact = tensors if dtype is not None else load_file(path)
+    exact = tensors if origin.dtype is not None else load_file(path)
     check_kohya(exact, effects(kept, chosen.neurons, chosen.factor))
 
 
@@ -121,18 +121,19 @@ def kohya_weights(model: Model, neurons: NeuronSet, factor: float = 0.0) -> dict
     return tensors
 
 
-def write_file(model: Model, chosen: Selection, path: Path, dtype: Dtype) -> None:
+def write_file(origin: Origin, chosen: Selection, path: Path) -> None:
     """Write one file in the original layout: the loaded file with edited rows, or a conversion of
     the loaded model.
     """
+    model = origin.model
     require_original(model, "a single file")
     if Path(model.source).is_file() and not {"lora", "embedding"} & set(model.options):
-        rewrite(model, chosen.neurons, path, chosen.factor, dtype, own_of(model, chosen))
+        rewrite(model, chosen.neurons, path, chosen.factor, origin.dtype, own_of(model, chosen))
         return
     check_schedule(model.pipeline)
     tell_limits(model.pipeline)
     marks = dict.fromkeys(mark_names(model.pipeline), torch.zeros(0))
-    pruned, kept = edited(model, chosen.neurons, chosen.factor, dtype)
+    pruned, kept = origin.edited(chosen.neurons, chosen.factor)
     check_parts(pruned)
     own = own_of(model, chosen)
     metadata = {"format": "pt"} | spec(model.pipeline, own["modelspec.title"]) | own

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from findnemo.errors import InputError, first_line
+from findnemo.metrics._once import once
 from findnemo.metrics._pixels import HALF, RGB, Preprocessing
 from findnemo.models import Reader
 from findnemo.runtime.notices import notice
@@ -106,8 +107,8 @@ class Alignment(Clip):
         self._opened = (source, tokenizer, str(device), mean, std)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle its source: another process opens it again."""
-        return type(self), self._opened
+        """Pickle its source: another process opens it, once."""
+        return once, (type(self), *self._opened)
 
     @property
     def reader(self) -> Reader:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from findnemo.errors import InputError, first_line
 from findnemo.files.digests import sha256
+from findnemo.metrics._once import once
 from findnemo.metrics._pixels import HALF, Preprocessing
 from findnemo.runtime.state import evaluating, plain_arithmetic
 
@@ -82,8 +83,8 @@ class Descriptor:
         self.convention = preprocessing
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle its source: another process opens the file again."""
-        return type(self), (self.path, str(self.device), self.convention)
+        """Pickle its source: another process opens the file, once."""
+        return once, (type(self), self.path, str(self.device), self.convention)
 
     @cached_property
     def preprocessing(self) -> dict[str, Any]:

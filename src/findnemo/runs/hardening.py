@@ -87,15 +87,18 @@ def check_hardened(
     pool: Pool | None = None,
     progress: Progress = no_progress,
     stop: Callable[[], bool] = never,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Attack curves, attempts and side effects (`quality`) of the edited model and of the hardened
     model; the run keeps them as `hardened`.
 
-    The hardened model is attacked from the start.
+    The hardened model is attacked from the start. `folder`: where workers can read it; without one
+    this process attacks it.
     """
     identity = hardened.identity
     source = robustness.origin(work, identity.whole)
-    tried = [*robustness.trials(work), *robustness.against(EMPTY, HARDENED, hardened, source)]
+    other = hardened if folder is None else robustness.Saved(str(folder), identity.whole)
+    tried = [*robustness.trials(work), *robustness.against(EMPTY, HARDENED, other, source)]
     work.run.set_meta("hardened_from", source)
     robustness.attack_all(work, effort, pool, progress, stop, tried)
     robustness.try_out(work, effort, pool, progress, stop, tried)

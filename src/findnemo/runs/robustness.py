@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -27,7 +27,7 @@ from findnemo.files.originals import picture
 from findnemo.files.secrets import hidden
 from findnemo.images import ImageSettings, generate, png, save_png, sheet
 from findnemo.metrics.kind import is_memory
-from findnemo.models import Model
+from findnemo.models import Model, load
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes.spending import counting
 from findnemo.robustness import ATTEMPTS, Subject, attack, closeness, cost, subject
@@ -80,19 +80,36 @@ class Effort:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """A model in a `folder` that workers can read. `identity`: that of the model."""
+
+    folder: str
+    identity: str
+
+    def beside(self, model: Model) -> Model:
+        """The model on the device and in the dtype of another one."""
+        return _opened(self, model.device, model.dtype)
+
+
+@lru_cache(maxsize=1)  # a worker opens it once for attacks and attempts
+def _opened(saved: Saved, device: torch.device, dtype: torch.dtype) -> Model:
+    return load(saved.folder, str(device), dtype)
+
+
+@dataclass(frozen=True)
 class Trial:
     """One kind of attack: the captions, the neurons that are off, and the wanted picture (one of
     WANTED).
 
-    `model`: a model other than the run's own, with its `identity`; such a trial runs in this
-    process.
+    `model`: a model other than the run's own, with its `identity`. It is tried in this process, or
+    by workers if it is `Saved`.
     """
 
     name: str
     who: str
     neurons: NeuronSet
     wanted: str = "own"
-    model: Model | None = None
+    model: Model | Saved | None = None
     identity: str = ""
 
 
@@ -145,7 +162,7 @@ def trials(work: Work) -> list[Trial]:
 
 
 def against(
-    off: NeuronSet, name: str, model: Model | None = None, identity: str = ""
+    off: NeuronSet, name: str, model: Model | Saved | None = None, identity: str = ""
 ) -> list[Trial]:
     """Trials on a model: memorized pictures, pictures that it never saw, and mirrored images of
     ordinary captions.
@@ -201,8 +218,8 @@ def attack_all(
 
 
 def _answer(work: Work, effort: Effort, stage: str, chosen: Sequence[Trial], crew: Crew) -> None:
-    """Do the open trials: those of the run's model in the pool, those of other models in this
-    process.
+    """Do the open trials: those of a model that only this process has here, the others in the
+    pool.
     """
     run = work.run
     require_same(run, work.model, pictures=True)
@@ -214,16 +231,12 @@ def _answer(work: Work, effort: Effort, stage: str, chosen: Sequence[Trial], cre
     for model in (None, *others.values()):
         mine = [job for job in open_ if job.trial.model is model]
         do = partial(
-            _tried,
-            stage=stage,
-            effort=replace(effort, controls=()),
-            untouched=None if model is None else work.model,
-            subjects={},
+            _tried, stage=stage, effort=replace(effort, controls=()), other=model, subjects={}
         )
         step = partial(each, do=do, alone=True, **work.tools)
         units = (Unit((_item(work, effort, job),)) for job in mine)
         commit = partial(_commit, work, stage, bases)
-        hands = crew if model is None else crew._replace(pool=Serial(model))
+        hands = crew._replace(pool=Serial(work.model)) if isinstance(model, Model) else crew
         whole = Stage(stage.rstrip(":"), step, units, len(mine), commit, total, done)
         done = run_stage(whole, *hands)
     if done < total:
@@ -314,22 +327,26 @@ def _tried(
     control: Image.Image | None,
     stage: str,
     effort: Effort,
-    untouched: Model | None,
+    other: Model | Saved | None,
     subjects: dict[int, Subject],
 ) -> Answer:
     """The result of a trial on a caption.
 
-    `untouched`: the model before the edit, if it is not the one that is tried. `subjects`: those of
-    captions that this process has met; they do not depend on who makes them.
+    `tools`: with the untouched model. `other`: the tried model, if it is another one. `subjects`:
+    those of captions that this process has met; they do not depend on who makes them.
     """
+    tried = tools if other is None else replace(tools, model=_beside(other, tools.model))
     if caption.id not in subjects:
-        giver = replace(tools, model=untouched or tools.model)
-        subjects[caption.id] = subject_of(giver, caption)
+        subjects[caption.id] = subject_of(tools, caption)
     target = subjects[caption.id]
     if stage == ATTEMPT:
-        return _attempts(tools, trial, target, effort)
+        return _attempts(tried, trial, target, effort)
     wanted = replace(target, picture=WANTED[trial.wanted](target, control))
-    return _attack(tools, f"attack/{caption.slug}/{_file(trial.name)}", trial, wanted, effort)
+    return _attack(tried, f"attack/{caption.slug}/{_file(trial.name)}", trial, wanted, effort)
+
+
+def _beside(other: Model | Saved, model: Model) -> Model:
+    return other.beside(model) if isinstance(other, Saved) else other
 
 
 def failures(captions: Iterable[Caption]) -> list[str]:

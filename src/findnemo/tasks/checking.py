@@ -5,6 +5,7 @@ A check makes fresh seeds, attempts and attacks on the edited model of a run.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from findnemo.runtime.notices import lasting, told_to
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     at_work,
+    judges_of,
     kept_of,
     opened,
     place_of,
@@ -96,10 +98,11 @@ def verify(
     asked = Ready(None, kept.calibration, Output(path), PATH[2:], plan, kept.part)
     failed: list[str] = []
     with at_work(source, workers, listener) as pool:
-        done = run_stages(pool, kept.calibration, asked, listener)
+        judges = judges_of(pool.model.source, plan.judges)
+        done = run_stages(pool, kept.calibration, replace(asked, judges=judges), listener)
         if kept.part is None and (trying.attempts or trying.attack) and not listener.stop():
             done.close()
-            with resumed(path, pool) as work:
+            with resumed(path, pool, judges) as work:
                 failed = _attacked(work, pool, effort, trying, listener)
             done = Run.open(path)
     return Checked(done, failed)
@@ -190,12 +193,18 @@ def harden(
     target = Path(out)
     with Run.open(path) as old:
         refuse_shard(old)
-        place = place_of(source_of(old, model))
+        source = source_of(old, model)
+        place = place_of(source)
         if hardening.check:
             warn_unjudged("harden", place, settings_of(old)["judges"], listener)
     check_target(target, True, hardening.force, place)
     settings = _settings(hardening, place)
-    with opened(path, model, workers, listener) as (work, pool):
+    alone = replace(workers, workers=None, ray=None)
+    with ExitStack() as stack:
+        # this process hardens a model of its own, and workers help with the checks
+        work, pool = stack.enter_context(opened(path, model, alone, listener))
+        if workers.many and hardening.check:
+            pool = stack.enter_context(at_work(source, workers, listener))
         wanted = challenged(work, hardening.captions)
         held = len(ordinary_captions(work)[0])
         cost = cost_of_hardening(settings, len(wanted), held, work.plan.image_settings)
@@ -216,8 +225,10 @@ def harden(
         checks = None
         if hardening.check:
             effort = replace(Effort(), captions=min(len(wanted), CHECKED))
+            # machines of a cluster may not see the folder
+            folder = target.absolute() if workers.many and workers.ray is None else None
             about = check_hardened(
-                work, hardened, effort, settings, pool, listener.progress, listener.stop
+                work, hardened, effort, settings, pool, listener.progress, listener.stop, folder
             )
             report.write(work.run)
             checks = about | {name: work.run.meta(name) for name in ("attack", "attempts")}

@@ -12,7 +12,6 @@ from findnemo.calibration import Calibration
 from findnemo.errors import FindnemoError
 from findnemo.files.writing import written
 from findnemo.images import check_images
-from findnemo.metrics import Alignment
 from findnemo.prompts import Prompt, PromptStream, PromptTable, read_training
 from findnemo.runs import Run, Work, settings_of
 from findnemo.runs.compare import compare as compare_run
@@ -47,6 +46,7 @@ from findnemo.tasks.opening import (
     folder_of,
     holdout_of,
     images_of,
+    judges_of,
     kept_of,
     named_judges,
     opened,
@@ -138,12 +138,13 @@ def compare(
             "captions name no training images (column 'image'): Table 1 leaves out SSCD_orig"
         )
     with at_work(model, workers, listener) as pool:
+        judges = judges_of(pool.model.source, named)
         if asked:
-            run = perform(asked, pool, listener)
+            run = perform(replace(asked, judges=judges), pool, listener)
         else:
-            run = go_on(pool, table, folder, early, pictures, listener)
+            run = go_on(pool, table, folder, early, pictures, listener, judges)
         run.close()
-        with resumed(place, pool) as work:
+        with resumed(place, pool, judges) as work:
             if not listener.stop():
                 compare_run(work, names, listener.progress, pool, listener.stop, given.limit)
             write_sheets(work)
@@ -226,7 +227,7 @@ def _pictured(work: Work, studying: Studying) -> Work:
         plan = replace(plan, image_settings=settings)
     if studying.clip is not None:
         plan = replace(plan, judges={**plan.judges, "clip": studying.clip})
-        judges = replace(judges, alignment=Alignment(studying.clip))
+        judges = judges_of(work.model.source, plan.judges, work.judges)
     return replace(work, plan=plan, judges=judges)
 
 

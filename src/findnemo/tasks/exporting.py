@@ -104,15 +104,14 @@ def _export(
         forms_of.check(form, chosen, target, opened_model, force, dtype)
     if said:
         listener.say(said)
-    for form, target in targets.items():
-        with told_to(listener.warn):
-            forms_of.write(form, chosen, target, opened_model, force, dtype)
-        what = selecting.take or _count(chosen)
-        listener.say(f"{what}: {form} written to {target}")
-        if target.is_file() and forms_of.FORMS[form].write is not None:
-            listener.say(f"SHA-256 of {target}: {sha256(target)}")
-        for line in forms_of.remarks(form, target, opened_model):
-            listener.say(line)
+    what = selecting.take or _count(chosen)
+    with told_to(listener.warn):
+        for form, target in forms_of.write_each(targets, chosen, opened_model, force, dtype):
+            listener.say(f"{what}: {form} written to {target}")
+            if target.is_file() and forms_of.FORMS[form].write is not None:
+                listener.say(f"SHA-256 of {target}: {sha256(target)}")
+            for line in forms_of.remarks(form, target, opened_model):
+                listener.say(line)
     released = advice is None or advice.action in RELEASED
     if released and chosen.captions and any(c.verified is not None for c in chosen.captions):
         listener.say(chosen.checked)

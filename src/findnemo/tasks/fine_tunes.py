@@ -37,7 +37,7 @@ from findnemo.runs.fine_tunes import (
 from findnemo.runs.tuned import CLEANED, FREE, copies_in, copies_told, row_of, to_confirm, tuned
 from findnemo.runs.wording import count
 from findnemo.tasks.listening import Listener
-from findnemo.tasks.opening import HOLDOUT, at_work, judged_as_begun, place_of
+from findnemo.tasks.opening import HOLDOUT, at_work, judged_as_begun, judges_of, place_of
 from findnemo.tasks.options import (
     Detecting,
     FineTune,
@@ -66,6 +66,9 @@ LONG = 30  # characters of a trigger that a note shows
 @dataclass(frozen=True)
 class Looks:
     """Looks at the models of a fine-tune: the images of each are made and judged.
+
+    A model is open only while it is looked at, so that memory holds one of them at a time. So the
+    files of the base are read for each look.
 
     `given`: what models are asked, and what their images are compared with. `out`: the run
     directory, which keeps the images.
@@ -195,7 +198,8 @@ def audit_fine_tune(
     if (row_of(about, main.name) or {}).get("verdict") == AS_BASE:
         copied = {}  # the training taught it none: there is nothing to search for
     plan = replace(asked.plan, image_settings=given.settings, copied=copied, training=given.digest)
-    asked = replace(asked, table=table, plan=plan, folder=given.root, about=about)
+    judges = judges_of(place_of(main.source), plan.judges, given.subject.judges)
+    asked = replace(asked, table=table, plan=plan, folder=given.root, about=about, judges=judges)
     if copied:
         listener.say(f"search for neurons that hold the copies of {count(len(copied), 'caption')}")
     cleaned: Variant | None = None

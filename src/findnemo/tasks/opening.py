@@ -475,11 +475,14 @@ def opened(
 
 
 @contextmanager
-def resumed(run: str | Path, pool: Pool) -> Iterator[Work]:
-    """A run, open for writing, with the settings and the calibration that it keeps."""
+def resumed(run: str | Path, pool: Pool, judges: Judges | None = None) -> Iterator[Work]:
+    """A run, open for writing, with the settings and the calibration that it keeps.
+
+    `judges`: those of the run, if they are open.
+    """
     kept = kept_of(run)
     with start(run, pool.model, kept.calibration, kept.plan, kept.part) as again:
-        yield work_on(again, pool.model, kept.calibration, kept.plan)
+        yield work_on(again, pool.model, kept.calibration, kept.plan, judges=judges)
 
 
 def work_on(
@@ -514,14 +517,25 @@ def work_on(
     return Work(run, model, calibration, plan, judges, originals.of_caption)
 
 
-def judges_of(source: str, named: Mapping[str, str]) -> Judges:
-    """The descriptor and the CLIP in the named files; by default those of a shipped model."""
-    own = demo.judges() if source in demo.MODELS else Judges()
-    file = named.get("descriptor")
-    clip = named.get("clip")
-    return Judges(
-        Descriptor(file) if file else own.descriptor, Alignment(clip) if clip else own.alignment
-    )
+def judges_of(source: str, named: Mapping[str, str], opened: Judges | None = None) -> Judges:
+    """The descriptor and the CLIP in the named files; by default those of a shipped model.
+
+    `opened`: judges that are open; those that are wanted are not opened again.
+    """
+    shipped = source in demo.MODELS
+    file = named.get("descriptor") or (demo.DESCRIPTOR if shipped else None)
+    clip = named.get("clip") or (demo.CLIP if shipped else None)
+    descriptor = None if opened is None else opened.descriptor
+    if file is None:
+        descriptor = None
+    elif descriptor is None or descriptor.path != Path(file):
+        descriptor = Descriptor(file)
+    alignment = None if opened is None else opened.alignment
+    if clip is None:
+        alignment = None
+    elif alignment is None or alignment.source != str(clip):
+        alignment = Alignment(clip, None if named.get("clip") else demo.MODEL / "tokenizer")
+    return Judges(descriptor, alignment)
 
 
 SSCD = "https://github.com/facebookresearch/sscd-copy-detection"

@@ -16,6 +16,7 @@ from findnemo.calibration import MISS, Calibration, ends_early, holdout_for, pro
 from findnemo.errors import InputError, MismatchError
 from findnemo.images import check_images
 from findnemo.localization import ONE_STEP
+from findnemo.metrics import Judges
 from findnemo.passes import group_size
 from findnemo.prompts import PromptTable, repeated
 from findnemo.runs import Plan, Pool, Run, Shard, Work, answer, ask_all, enter, start, write_results
@@ -94,7 +95,7 @@ class Ready:
     """All that stages need except the model, checked before it is loaded.
 
     `table`: None for all captions of the run. `calibration`: an existing one, or the input of a new
-    one as `detecting` requests.
+    one as `detecting` requests. `judges`: those of the plan, if they are open.
     """
 
     table: Any
@@ -106,6 +107,7 @@ class Ready:
     folder: Path | None = None
     detecting: Detecting = Detecting()
     about: Mapping[str, Any] | None = None
+    judges: Judges | None = None
 
 
 def ready(request: Request, listener: Listener) -> Ready:
@@ -230,7 +232,7 @@ def run_stages(pool: Pool, calibration: Calibration, asked: Ready, listener: Lis
     if is_ordered(detecting):
         check_order(pool, calibration, detecting)
     # if one cannot be opened, the run does not change
-    judges = judges_of(model.source, plan.judges)
+    judges = judges_of(model.source, plan.judges) if asked.judges is None else asked.judges
     run = start(output.path, model, calibration, plan, asked.part, output.wait, listener.say)
     try:
         if asked.about is not None:
@@ -324,16 +326,18 @@ def go_on(
     output: Output,
     pictures: Pictures,
     listener: Listener,
+    judges: Judges | None = None,
 ) -> Run:
     """Resume an audit with the settings that its run keeps, and with other images and judges if
     `pictures` requests them.
 
     `table`: the captions to audit; None: those of the run. `folder`: that of their pictures.
+    `judges`: those of the run from now on, if they are open.
     """
     kept = kept_of(output.path)
     plan = with_pictures(kept.plan, pictures)
     listener.say(f"{output.path} goes on with its own settings and calibration")
-    asked = Ready(table, kept.calibration, output, PATH, plan, kept.part, folder)
+    asked = Ready(table, kept.calibration, output, PATH, plan, kept.part, folder, judges=judges)
     return run_stages(pool, kept.calibration, asked, listener)
 
 
