@@ -1,5 +1,5 @@
 """Real kills: forked children that do a piece of work and get SIGKILL, at random
-moments or at chosen calls.
+moments or at chosen calls. Moments are counted in calls of functions, not in seconds.
 
 The parent has loaded the model already, so a child costs its work only. Works for any work over a
 run directory; for scale-out, give an `audit` that starts workers, and `victim` a function that
@@ -14,7 +14,7 @@ import io
 import json
 import os
 import signal
-import time
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -45,7 +45,8 @@ POINTS: dict[
     "the report": (findnemo.report, "render"),
 }
 TEXTS = ("a red fox", "a grey owl", "a tree", "the sea")
-PATIENCE = 300
+MOMENTS = "calls of functions"
+PATIENCE = 300  # seconds, which only end a test that hangs
 PASSING = {"run.sqlite-wal", "run.sqlite-shm"}  # what SQLite keeps beside an open database
 
 
@@ -102,10 +103,29 @@ def victim(number: int) -> int:
     return number
 
 
-def killed_after(seconds: float, work: Callable[[], None]) -> bool:
-    """Whether SIGKILL ended the work after so many seconds; False if it was done before."""
-    number = forked(work)
-    time.sleep(seconds)
+def killed_after(moment: int, work: Callable[[], None]) -> bool:
+    """Whether SIGKILL ended the work after so many calls of functions; False if it was done before.
+
+    The child says that it has come so far and works on: the kill falls into whatever it does then.
+    """
+    there, says = os.pipe()
+
+    def armed() -> None:
+        count = 0
+
+        def reached() -> None:
+            nonlocal count
+            count += 1
+            if count == moment:
+                os.write(says, b".")
+
+        watch_calls(reached)
+        work()
+
+    number = forked(armed)
+    os.close(says)
+    os.read(there, 1)
+    os.close(there)
     os.kill(
         victim(number), signal.SIGKILL
     )  # a child that has ended is there until it is waited for
@@ -150,14 +170,30 @@ def watch(point: str, reached: Callable[[], None], after: bool = False) -> None:
     setattr(owner, name, watched)
 
 
+def watch_calls(reached: Callable[[], None]) -> None:
+    """Call `reached` at every call of a Python function, in this thread for good."""
+    sys.setprofile(lambda frame, event, argument: reached() if event == "call" else None)
+
+
 def calls(work: Callable[[], None], note: Path) -> dict[str, int]:
-    """How often the work comes by each point, told by a child."""
+    """How often the work comes by each point, and how many functions it calls (MOMENTS), told by a
+    child.
+    """
 
     def counting() -> None:
         counts: Counter[str] = Counter()
         for point in POINTS:
             watch(point, lambda point=point: counts.update([point]))
+        every = 0
+
+        def reached() -> None:
+            nonlocal every
+            every += 1
+
+        watch_calls(reached)
         work()
+        sys.setprofile(None)
+        counts[MOMENTS] = every
         note.write_text(json.dumps(counts), encoding="utf-8")
 
     assert ended(forked(counting)) == 0
@@ -212,14 +248,13 @@ def kill_often(audit: Audit, folder: Path, kills: int, seed: int) -> Counter[str
     """
     random = Random(seed)
     counts = Counter[str]()
-    began = time.monotonic()
     points = calls(lambda: audit(folder / "whole"), folder / "calls.json")
-    seconds = time.monotonic() - began
+    moments = points.pop(MOMENTS)
     want = outcome(folder / "whole")
     for out in runs(folder):
         done = False
         while not done and counts.total() - counts["runs compared"] < kills:
-            kind, killed = one_kill(random, points, seconds, lambda out=out: audit(out))
+            kind, killed = one_kill(random, points, moments, lambda out=out: audit(out))
             counts[kind] += killed
             done = not killed
         if not done:
@@ -232,10 +267,10 @@ def kill_often(audit: Audit, folder: Path, kills: int, seed: int) -> Counter[str
 
 
 def one_kill(
-    random: Random, points: dict[str, int], seconds: float, work: Callable[[], None]
+    random: Random, points: dict[str, int], moments: int, work: Callable[[], None]
 ) -> tuple[str, bool]:
     if random.random() < 0.5:
-        return "at a moment", killed_after(random.uniform(0, seconds), work)
+        return "at a moment", killed_after(random.randint(1, moments), work)
     point = random.choice(sorted(points))
     after = random.random() < 0.5
     kind = f"{'after' if after else 'before'} {point}"

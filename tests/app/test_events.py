@@ -12,6 +12,7 @@ import zipfile
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import numpy as np
@@ -513,8 +514,45 @@ def test_what_cannot_be_generated_is_refused(subject, caption, factor, seed, sai
         events.compare(subject, ME, chosen, seed, SILENT)
 
 
+class Turn:
+    """A lock that counts how often somebody is kept waiting."""
+
+    def __init__(self, refusals: threading.Semaphore) -> None:
+        self.refusals = refusals
+        self.lock = threading.Lock()
+
+    def acquire(self, timeout: float) -> bool:
+        got = self.lock.acquire(timeout=0.001)
+        if not got:
+            self.refusals.release()
+        return got
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+@pytest.fixture
+def refusals(monkeypatch) -> threading.Semaphore:
+    """Of turns at all models that are opened in the test."""
+    refusals = threading.Semaphore(0)
+    turns = SimpleNamespace(Lock=lambda: Turn(refusals))
+    monkeypatch.setattr("findnemo.app.jobs.threading", turns)
+    return refusals
+
+
+def refused(refusals: threading.Semaphore) -> None:
+    """Wait until somebody who asks for a turn is kept waiting twice from now on.
+
+    The limit only ends a test that hangs.
+    """
+    while refusals.acquire(blocking=False):
+        pass
+    for _ in range(2):
+        assert refusals.acquire(timeout=60)
+
+
 @pytest.mark.slow
-def test_sessions_do_not_disturb_each_other(subject, run_path, tmp_path):
+def test_sessions_do_not_disturb_each_other(refusals, subject, run_path, tmp_path):
     """Two sessions edit at once: the second asks in the midst of the first's passes, and
     each gets its own image.
     """
@@ -543,7 +581,7 @@ def test_sessions_do_not_disturb_each_other(subject, run_path, tmp_path):
         if not order:
             second.start()
         order.append("a")
-        second.join(0.02)  # long enough for a pass of the other, were it let in
+        refused(refusals)  # the other would begin, were it let in
 
     made["a"] = work("a", tell)
     second.join()
@@ -609,7 +647,7 @@ def test_cancelling_a_localization(subject, passes):
     )
 
 
-def test_cancelling_while_another_session_is_at_work(tiny):
+def test_cancelling_while_another_session_is_at_work(tiny, refusals):
     jobs = Jobs()
     stopped = threading.Event()
 
@@ -621,9 +659,10 @@ def test_cancelling_while_another_session_is_at_work(tiny):
     with jobs.turn("a", 0, tiny, SILENT):
         waiting = threading.Thread(target=wait)
         waiting.start()
-        assert not stopped.wait(0.05)
+        refused(refusals)
+        assert not stopped.is_set()
         assert jobs.cancel("b") == 1
-        assert stopped.wait(5)
+        assert stopped.wait(60)  # the limit only ends a test that hangs
     waiting.join()
     with jobs.turn("b", 1, tiny, SILENT):
         pass

@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 import shutil
-import time
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -297,33 +297,69 @@ def test_any_caption_with_progress(page):
     expect(page.get_by_text("memorization score").locator("visible=true")).to_have_count(0)
 
 
+class Held:
+    """Passes of the denoiser that wait, from the second on, until they are let go.
+
+    `begun`: how many began. `heard`: that a session cancels. Limits only end a test that hangs.
+    """
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.heard = threading.Event()
+        self._go = threading.Event()
+
+    def wait(self, *args: object) -> None:
+        self.begun += 1
+        assert self.begun == 1 or self._go.wait(PATIENCE / 1000)
+
+    def let_go(self) -> None:
+        self._go.set()
+
+
 @pytest.fixture
-def slow(demo_model):
-    """Passes of the denoiser take a while; gives how many there were."""
-    seen = []
+def held(served, monkeypatch):
+    held = Held()
+    jobs = served[0].jobs
+    cancel = jobs.cancel
 
-    def wait(*args) -> None:
-        seen.append(1)
-        time.sleep(0.2)
+    def cancelled(session: str) -> int:
+        epoch = cancel(session)
+        held.heard.set()
+        return epoch
 
-    handle = demo_model.denoiser.register_forward_pre_hook(wait)
-    yield seen
+    monkeypatch.setattr(jobs, "cancel", cancelled)
+    handle = served[0].model.denoiser.register_forward_pre_hook(held.wait)
+    yield held
+    held.let_go()
     handle.remove()
 
 
-@pytest.mark.slow
-def test_cancelling_a_localization(page, slow):
+def cancel(page, held: Held) -> None:
+    """Press Cancel, and wait until the app has heard it."""
+    held.heard.clear()
+    page.get_by_role("button", name="Cancel").locator("visible=true").click()
+    assert held.heard.wait(PATIENCE / 1000)
+
+
+def examined(page) -> None:
+    """Ask for the neurons of a caption of no audit."""
     tab(page, "Any caption")
     page.get_by_role("textbox", name="Caption", exact=True).fill(
         "Brantwood Roasters first cup, a large brown ring"
     )
     page.get_by_role("button", name="Score and find its neurons").click()
+
+
+@pytest.mark.slow
+def test_cancelling_a_localization(page, served, held):
+    subject, _ = served
+    examined(page)
     page.get_by_text("U-Net evaluations").locator("visible=true").first.wait_for()  # progress
-    page.get_by_role("button", name="Cancel").locator("visible=true").click()
+    cancel(page, held)
+    held.let_go()
     page.get_by_text("Cancelled.").wait_for()
-    count = len(slow)
-    page.wait_for_timeout(900)
-    assert len(slow) == count > 0
+    with subject.jobs.turn("nobody", 0, subject.model, lambda done: None):
+        assert held.begun == 2  # whoever has the turn is alone: the work is over
     page.get_by_role(
         "button", name="Score and find its neurons"
     ).click()  # and what is asked for now is done
@@ -331,21 +367,19 @@ def test_cancelling_a_localization(page, slow):
 
 
 @pytest.mark.slow
-def test_work_that_waits_in_the_queue_is_cancelled_too(page, browser, served, slow):
+def test_work_that_waits_in_the_queue_is_cancelled_too(page, browser, served, held):
     other = browser.new_page()
     other.goto(served[1])
-    for one in (other, page):
-        tab(one, "Any caption")
-        one.get_by_role("textbox", name="Caption", exact=True).fill(
-            "Brantwood Roasters first cup, a large brown ring"
-        )
-        one.get_by_role("button", name="Score and find its neurons").click()
-        one.wait_for_timeout(700)
-    page.get_by_role("button", name="Cancel").locator("visible=true").click()
+    examined(other)
+    other.get_by_text("U-Net evaluations").locator("visible=true").first.wait_for()
+    examined(page)
+    page.get_by_text("queue:").locator("visible=true").first.wait_for()
+    cancel(page, held)
+    held.let_go()
     other.get_by_text("Done.").wait_for(timeout=60_000)
-    count = len(slow)
+    count = held.begun
     page.get_by_text("Cancelled.").wait_for()
-    assert len(slow) == count
+    assert held.begun == count
     other.close()
 
 
@@ -522,6 +556,11 @@ def reached(page) -> set[str]:
 NAME = """() => { const e = document.activeElement;
   return (e.ariaLabel || (e.labels && e.labels[0] && (e.labels[0].querySelector("span") || e.labels[0]).innerText) || e.innerText || "").trim() }"""
 
+# the page is drawn, and what fades in on it is there
+SETTLED = """async () => { await new Promise(drawn => requestAnimationFrame(drawn));
+  const ends = document.getAnimations().filter(a => a.effect.getComputedTiming().endTime < Infinity);
+  await Promise.allSettled(ends.map(a => a.finished)) }"""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
@@ -536,7 +575,7 @@ def test_accessible_by_axe(page, scheme):
         found = {}
         for name in ("Any caption", "One caption", "Export", "Captions"):
             tab(page, name)
-            page.wait_for_timeout(300)
+            page.evaluate(SETTLED)
             found |= {(name, rule): nodes for rule, nodes in violations(axe, page).items()}
         return found
 

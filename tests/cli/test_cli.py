@@ -14,7 +14,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import replace
@@ -27,6 +26,7 @@ import torch
 from _command import Result, cli
 from _killing import ended, forked
 from _place import COMMANDS, HOLDOUT, IMAGES, TEXTS, inputs, make_place, process, save_model
+from _waiting import until
 from PIL import Image
 
 import findnemo
@@ -628,9 +628,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def _kill(run: subprocess.Popen, out: Path, reached: Callable[[Path], bool]) -> tuple[int, str]:
     """Wait for a moment, kill the process there, and return its exit status and what it said."""
     with run:
-        until = time.monotonic() + 120
-        while not reached(out) and run.poll() is None and time.monotonic() < until:
-            time.sleep(0.005)
+        until(lambda: reached(out), still=lambda: run.poll() is None)
         run.kill()
         _, err = run.communicate()
     return run.returncode, err

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from _inception import Resizing
 from PIL import Image
-from torch import nn
 
 from findnemo import demo
 from findnemo.errors import InputError, NumericalError
@@ -213,24 +213,6 @@ def test_clean_resize_is_pillows_filter_on_each_channel():
         assert np.array_equal(resized[k].numpy(), np.asarray(expected))
     rounded = np.asarray(picture.resize((12, 12), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     assert abs(resized.clamp(0, 255).round().numpy() - rounded).max() <= 1
-
-
-class Pool(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.stack(
-            [x.mean((1, 2, 3)), x[:, 0, 0, 0], torch.full_like(x[:, 0, 0, 0], x.shape[2])], 1
-        )
-
-
-class Resizing(nn.Module):
-    """Like the published file: a forward that resizes and normalizes, around `layers`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = Pool()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x) * 0
 
 
 def test_inception_is_fed_as_clean_fid_feeds_it(tmp_path):

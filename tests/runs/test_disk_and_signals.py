@@ -23,7 +23,6 @@ from findnemo.runs import Run, acquire, stopping
 
 AUDIT = import_module("findnemo.runs.audit")
 STOPPING = import_module("findnemo.runs.stopping")
-GRACE = 0.5  # seconds, in the tests
 
 
 @pytest.fixture(scope="module")
@@ -109,18 +108,28 @@ def test_a_limit_on_the_size_of_files_is_said(small, want, tmp_path):
 # signals ------------------------------------------------------------------------------------------
 
 
-def stopped(out: Path, signals: Sequence[int], search_ends: bool = False) -> tuple[int, float]:
+def stopped(
+    out: Path, signals: Sequence[int], search_ends: bool = False
+) -> tuple[int, list[bytes]]:
     """An audit in a process of its own, to which signals are sent during a search: its
-    status, and seconds since.
+    status, and what it said before each signal.
 
-    `search_ends`: after the signals; else the search would last for ever.
+    Its clock stands still: it says for how many seconds it sets an alarm, and a signal of the
+    caller stands for the alarm. `search_ends`: after the signals; else the search would last for
+    ever.
     """
     heard = os.pipe()
     gate = os.pipe()
 
+    def timer(which: int, seconds: float, interval: float = 0.0) -> tuple[float, float]:
+        assert which == signal.ITIMER_REAL
+        if seconds:
+            os.write(heard[1], b"%5.1f" % seconds)
+        return 0.0, 0.0
+
     def work() -> None:
         os.close(gate[1])
-        STOPPING.GRACE = GRACE
+        signal.setitimer = timer
         real = AUDIT.localize
 
         def localize(*arguments, **options):
@@ -135,28 +144,30 @@ def stopped(out: Path, signals: Sequence[int], search_ends: bool = False) -> tup
 
     number = killing.forked(work)
     os.close(heard[1])
+    said: list[bytes] = []
     for sent in signals:
-        assert os.read(heard[0], 5)  # the search has begun, or the signal before was heard
-        began = time.monotonic()
+        said.append(os.read(heard[0], 5))  # the search has begun, or the signal before was heard
+        assert said[-1]
         os.kill(number, sent)
     if search_ends:
+        os.read(heard[0], 5)  # the last signal was heard
         os.close(gate[1])
     status = killing.ended(number)
-    seconds = time.monotonic() - began
     for end in (heard[0], gate[0], *([] if search_ends else gate[1:])):
         os.close(end)
-    return status, seconds
+    return status, said
 
 
 def test_ctrl_c_lets_what_is_under_way_end_and_a_second_one_stops_at_once(small, want, tmp_path):
+    """At once: while the search goes on."""
     status, _ = stopped(tmp_path / "one", [signal.SIGINT], search_ends=True)
     assert status == 130
     with Run.open(tmp_path / "one") as run:
         assert len(run.done("localize")) == 1  # what was under way
         assert not run.done("verify")
-    status, seconds = stopped(tmp_path / "two", [signal.SIGINT, signal.SIGINT])
+    status, said = stopped(tmp_path / "two", [signal.SIGINT, signal.SIGINT])
     assert status != 0
-    assert seconds < 5
+    assert said == [b"begun", b"heard"]
     for out in (tmp_path / "one", tmp_path / "two"):
         small(out)
         assert killing.outcome(out) == want
@@ -164,12 +175,18 @@ def test_ctrl_c_lets_what_is_under_way_end_and_a_second_one_stops_at_once(small,
 
 @pytest.mark.slow
 def test_sigterm_ends_within_ten_seconds_whatever_is_under_way(small, want, tmp_path):
-    status, seconds = stopped(tmp_path / "run", [signal.SIGTERM])
+    """It gives what is under way the seconds of an alarm, and ends when that rings."""
+    status, _ = stopped(tmp_path / "one", [signal.SIGTERM], search_ends=True)
     assert status == 143
-    assert seconds >= GRACE
-    assert seconds - GRACE + STOPPING.GRACE < 10
-    small(tmp_path / "run")
-    assert killing.outcome(tmp_path / "run") == want
+    with Run.open(tmp_path / "one") as run:
+        assert len(run.done("localize")) == 1  # what was under way ends if it can
+    status, said = stopped(tmp_path / "two", [signal.SIGTERM, signal.SIGALRM])
+    assert status == 143
+    assert said[0] == b"begun"
+    assert 0 < float(said[1]) == STOPPING.GRACE < 10
+    for out in (tmp_path / "one", tmp_path / "two"):
+        small(out)
+        assert killing.outcome(out) == want
 
 
 def test_what_was_handled_before_is_handled_again_also_where_a_child_lives_on():
@@ -189,21 +206,22 @@ def test_what_was_handled_before_is_handled_again_also_where_a_child_lives_on():
 
 
 @pytest.mark.parametrize("terminated", [False, True])
-def test_an_alarm_of_the_program_rings_when_it_is_due(terminated, monkeypatch):
+def test_an_alarm_of_the_program_is_due_when_it_was(terminated):
     rung = []
-    monkeypatch.setattr(STOPPING, "GRACE", 60.0)
+    due = 1000.0  # seconds from now: later than the grace after SIGTERM
     before = signal.signal(signal.SIGALRM, lambda number, frame: rung.append(number))
-    timer = signal.setitimer(signal.ITIMER_REAL, 0.5)
+    timer = signal.setitimer(signal.ITIMER_REAL, due)
     try:
         with stopping() as stop:
             if terminated:
                 os.kill(os.getpid(), signal.SIGTERM)
             assert stop() is terminated
-            assert not rung
-        for _ in range(100):
-            if rung:
-                break
-            time.sleep(0.1)
+            grace, _ = signal.getitimer(signal.ITIMER_REAL)
+            assert (grace <= STOPPING.GRACE) is terminated
+        left, _ = signal.getitimer(signal.ITIMER_REAL)
+        assert STOPPING.GRACE < left <= due
+        assert not rung
+        signal.raise_signal(signal.SIGALRM)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

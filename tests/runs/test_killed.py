@@ -9,8 +9,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
@@ -18,6 +18,7 @@ from typing import Any
 
 import _killing as killing
 import pytest
+from _waiting import until
 
 from findnemo import demo
 from findnemo.images import ImageSettings
@@ -53,7 +54,7 @@ def told(counts: Counter[str], capsys) -> None:
 def test_an_audit_killed_ten_times_and_more_ends_as_if_nothing_had_happened(
     tmp_path, small, capsys
 ):
-    counts = killing.kill_often(small, tmp_path, kills=12, seed=7)
+    counts = killing.kill_often(small, tmp_path, kills=12, seed=3)
     told(counts, capsys)
     assert counts["at a moment"] >= 3
     assert counts.total() - counts["runs compared"] == 12
@@ -89,8 +90,11 @@ def test_workers_and_drivers_of_a_real_audit_killed_in_turn(tmp_path, capsys):
     for out in (tmp_path / "one", tmp_path / "two"):
         again = [*AUDIT, "--workers", "2", "--out", str(out)]
         for victim in ("a worker", "the driver", "a worker", "a worker", "the driver"):
+            goal = min(answered(out) + random.randint(0, 4), answered(tmp_path / "whole"))
             process = subprocess.Popen(again, **QUIET)
-            counts[victim] += kill_one(process, victim, random.uniform(0, 6))
+            counts[victim] += kill_one(
+                process, victim, lambda out=out, goal=goal: answered(out) >= goal, random
+            )
             process.wait(timeout=300)
         subprocess.run(again, check=True, timeout=300, **QUIET)
         assert answers(out) == answers(tmp_path / "whole")
@@ -126,8 +130,7 @@ def test_a_machine_of_a_cluster_that_dies_costs_nothing(tmp_path, capsys):
             str(tmp_path / "run"),
         ]
         process = subprocess.Popen(again, **QUIET)
-        while process.poll() is None and answered(tmp_path / "run") < 2:
-            time.sleep(0.1)
+        assert until(lambda: answered(tmp_path / "run") >= 2, still=lambda: process.poll() is None)
         assert process.poll() is None
         cluster.remove_node(other, allow_graceful=False)
         assert process.wait(timeout=300) == 0
@@ -149,24 +152,35 @@ def answered(out: Path) -> int:
     return 0
 
 
-def kill_one(process: subprocess.Popen, victim: str, seconds: float) -> bool:
-    """Wait for workers that work, a little more, and kill one of them or their driver."""
+def kill_one(
+    process: subprocess.Popen, victim: str, reached: Callable[[], bool], random: Random
+) -> bool:
+    """Kill one of two workers, or their driver, once both work and something is reached; whether
+    it was killed before it was done.
+    """
+
+    def works() -> bool:
+        return process.poll() is None
+
+    if not until(lambda: len(workers(process)) == 2 and reached(), works, 0.2):
+        return False
+    found = workers(process)
+    number = process.pid if victim == "the driver" or not found else random.choice(found)
+    with suppress(ProcessLookupError):
+        os.kill(number, signal.SIGKILL)
+        return True
+    return False
+
+
+def workers(process: subprocess.Popen) -> list[int]:
+    """The numbers of the processes of Ray that work for a command."""
     import psutil
 
-    while process.poll() is None:
-        found = [
-            p
-            for p in psutil.Process(process.pid).children(recursive=True)
-            if "ray::Worker" in title(p)
-        ]
-        if len(found) == 2:
-            time.sleep(seconds)
-            number = process.pid if victim == "the driver" else found[int(seconds * 1000) % 2].pid
-            with suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
-                return True
-        time.sleep(0.2)
-    return False
+    try:
+        below = psutil.Process(process.pid).children(recursive=True)
+    except psutil.Error:  # it has ended
+        return []
+    return [p.pid for p in below if "ray::Worker" in title(p)]
 
 
 def title(process: Any) -> str:

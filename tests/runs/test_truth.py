@@ -1,7 +1,7 @@
 """A run of a shipped model against what is known of it: by caption, and of its own captions only."""
 
 import pytest
-from test_faces import FOUND, GONE, OVER, UNDER, Case, run_with
+from _cases import FOUND, GONE, OVER, UNDER, Case, run_with
 
 from findnemo import demo
 from findnemo.runs import Run, settings_of, summary

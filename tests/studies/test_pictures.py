@@ -10,8 +10,8 @@ from statistics import fmean, stdev
 
 import pytest
 import torch
+from _inception import Resizing
 from _workshop import Pixels
-from metrics.test_quality import Resizing
 from PIL import Image
 
 import findnemo
