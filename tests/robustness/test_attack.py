@@ -27,7 +27,7 @@ from findnemo.robustness.attempts import SAMPLERS
 from findnemo.robustness.controls import mirrored, pictures, scrambled
 from findnemo.robustness.curves import curve, gap, shares
 from findnemo.runs import Caption
-from findnemo.runs._tried import attack_summary
+from findnemo.runs.evidence import attack_summary
 from findnemo.runs.robustness import Effort, attack_all, try_out
 from findnemo.seeds import sample_seed
 

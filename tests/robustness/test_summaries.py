@@ -11,7 +11,7 @@ from findnemo.report.sentences import EARLIER, WEIGHTS, of_caption, sentences
 from findnemo.robustness.controls import pictures
 from findnemo.robustness.curves import strongest
 from findnemo.runs import Run
-from findnemo.runs._tried import (
+from findnemo.runs.evidence import (
     attack_summary,
     attempts_summary,
     counted,

@@ -13,7 +13,7 @@ from findnemo.calibration import Calibration
 from findnemo.cli import _app
 from findnemo.prompts import Prompt
 from findnemo.runs import Caption, Run
-from findnemo.runs._tried import EMBEDDING, OFF, Verdict
+from findnemo.runs.evidence import EMBEDDING, OFF, Verdict
 from findnemo.runs.standing import WORDS, standing, state
 from findnemo.runs.verdict import (
     AGAIN,

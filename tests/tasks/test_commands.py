@@ -285,7 +285,7 @@ def test_an_export_and_its_check_take_threads(run, tmp_path, monkeypatch):
     from findnemo.tasks import exporting
 
     seen = []
-    for name in ("write", "deviations"):
+    for name in ("write_each", "deviations"):
         own = getattr(exporting.forms_of, name)
         monkeypatch.setattr(
             exporting.forms_of,

@@ -140,7 +140,7 @@ def show_caption(
 ) -> None:
     """Show what a run knows about a caption: verdict, values before and after, neurons, picture."""
     from findnemo.report.sentences import of_caption
-    from findnemo.runs._tried import verdicts
+    from findnemo.runs.evidence import verdicts
     from findnemo.runs.overview import value_layers
     from findnemo.runs.standing import folder_of
     from findnemo.runs.why import why

@@ -55,7 +55,7 @@ def _copies(cell: Mapping[str, Any] | None, with_interval: bool) -> str:
     >>> _copies({"captions": 1, "n": 5, "low": 0.04, "high": 0.62}, False)
     '1/5'
     """
-    from findnemo.runs._tried import counted
+    from findnemo.runs.evidence import counted
 
     if cell is None:
         return "-"

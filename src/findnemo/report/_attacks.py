@@ -7,7 +7,7 @@ from typing import Any
 
 from findnemo.report import _charts as charts
 from findnemo.report._text import ALIGNMENT, NONE, PIXELS, interval, minus, number, percent
-from findnemo.runs._tried import counted
+from findnemo.runs.evidence import counted
 
 SIDE_EFFECTS = {
     "pixel_change": PIXELS,

@@ -33,7 +33,9 @@ from findnemo.report._text import count, number, percent
 from findnemo.report.sentences import sentences
 from findnemo.robustness.curves import strongest
 from findnemo.runs import Caption, list_of, state, switched_off
-from findnemo.runs._tried import (
+from findnemo.runs.detectors import HOLDOUT
+from findnemo.runs.detectors import STAGE as DETECTOR
+from findnemo.runs.evidence import (
     ATTACK,
     EMBEDDING,
     GIVEN,
@@ -43,8 +45,6 @@ from findnemo.runs._tried import (
     counted,
     verdicts,
 )
-from findnemo.runs.detectors import HOLDOUT
-from findnemo.runs.detectors import STAGE as DETECTOR
 from findnemo.runs.overview import quickly
 from findnemo.runs.standing import copies, judged
 from findnemo.runs.tuned import different, training_of

@@ -65,8 +65,8 @@ from findnemo.runs import (
     state,
     switched_off,
 )
-from findnemo.runs._tried import verdicts
 from findnemo.runs.compare import own_apart, stage_in
+from findnemo.runs.evidence import verdicts
 from findnemo.runs.standing import WORDS, checked_with, judged, seen, with_joined
 from findnemo.runs.truth import truth_of
 from findnemo.runs.union import told

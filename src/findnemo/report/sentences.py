@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from findnemo.report._text import count
-from findnemo.runs._tried import EMBEDDING, GIVEN, OFF, Verdict, prompts_of
+from findnemo.runs.evidence import EMBEDDING, GIVEN, OFF, Verdict, prompts_of
 
 ORDINARY = "ordinary, "
 CONTROLS = {  # end of a gap's name -> what the control is

@@ -12,8 +12,8 @@ from typing import IO, Any
 
 from findnemo.files.marks import marked
 from findnemo.files.writing import written
-from findnemo.runs._tried import OFF, tried_columns, verdicts
 from findnemo.runs.discoveries import list_of, p_values, q_values
+from findnemo.runs.evidence import OFF, tried_columns, verdicts
 from findnemo.runs.overview import sampler_of
 from findnemo.runs.results import Verified
 from findnemo.runs.standing import (

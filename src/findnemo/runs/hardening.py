@@ -16,8 +16,8 @@ from findnemo.models import Model, load
 from findnemo.neurons import EMPTY
 from findnemo.robustness.harden import Hardening, harden, kept, lesson
 from findnemo.runs import robustness
-from findnemo.runs._tried import HARDENED, OFF, UNTOUCHED
 from findnemo.runs.audit import not_memorized
+from findnemo.runs.evidence import HARDENED, OFF, UNTOUCHED
 from findnemo.runs.stages import Progress, no_progress
 from findnemo.runs.standing import all_neurons
 from findnemo.runs.store import Caption

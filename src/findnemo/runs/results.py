@@ -286,7 +286,7 @@ class Quality(Change, total=False):
 
 
 class Told(TypedDict, total=False):
-    """Counts of the verdicts on an attempt, from positive controls (`_tried`)."""
+    """Counts of the verdicts on an attempt, from positive controls (`runs.evidence`)."""
 
     n: Required[Count]
     works: Required[Count]

@@ -34,7 +34,7 @@ from findnemo.robustness import ATTEMPTS, Subject, attack, closeness, cost, subj
 from findnemo.robustness.attack import optimized, starting, uninformed
 from findnemo.robustness.controls import mirrored, scrambled
 from findnemo.runs._same import require_same
-from findnemo.runs._tried import (
+from findnemo.runs.evidence import (
     ATTACK,
     ATTEMPT,
     HARDENED,
@@ -153,7 +153,7 @@ def spread(found: list[T], most: int) -> list[T]:
 def trials(work: Work) -> list[Trial]:
     """The attacks on the edited model with their controls, the untouched model last.
 
-    A trial that gives no copy on the untouched model tells nothing (`_tried.verdict`). The edited
+    A trial that gives no copy on the untouched model tells nothing (`evidence.verdict`). The edited
     model has all neurons of the run off, as exported. The untouched model has none off, so its
     results stay valid when the run's neurons change.
     """

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from findnemo.calibration import Calibration
 from findnemo.runs import tuned
-from findnemo.runs._tried import EMBEDDING, OFF, prompts_of, verdicts
+from findnemo.runs.evidence import EMBEDDING, OFF, prompts_of, verdicts
 from findnemo.runs.overview import memorized, value_layers
 from findnemo.runs.standing import (
     BAD,

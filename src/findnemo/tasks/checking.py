@@ -19,7 +19,7 @@ from findnemo.robustness.controls import pictures as pictures_in
 from findnemo.robustness.harden import Hardening
 from findnemo.robustness.harden import evaluations as cost_of_hardening
 from findnemo.runs import Pool, Run, Work, all_neurons, settings_of, write_results
-from findnemo.runs._tried import ATTACK, ATTEMPT
+from findnemo.runs.evidence import ATTACK, ATTEMPT
 from findnemo.runs.hardening import (
     CHECKED,
     challenged,
