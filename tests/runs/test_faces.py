@@ -18,7 +18,7 @@ from findnemo.app import events
 from findnemo.cli import _closing, _overview, _show
 from findnemo.export import model_card, select
 from findnemo.report import _captions as cards
-from findnemo.report import render
+from findnemo.report import render, write_evidence
 from findnemo.runs import (
     BAD,
     STANDINGS,
@@ -198,6 +198,18 @@ def said_of(case: Case) -> str:
     return _p() if case.says == "suspected" else _p(case.says)
 
 
+def _packed(run: Run, folder) -> dict[str, float]:
+    """The figures of finished images in an evidence pack."""
+    _, file = write_evidence(run, folder / "evidence.html")
+    rows = json.loads(file.read_text(encoding="utf-8"))["attacks"]
+    return {
+        figure["name"]: figure["value"]
+        for one in rows
+        if one["attack"] == "Regurgitation"
+        for figure in one["figures"]
+    }
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
     case = CASES[name]
@@ -282,6 +294,16 @@ def test_all_faces_say_the_same_of_a_caption(tmp_path, name):
         bad = case.is_ == "memorized" and case.says in BAD
         assert (gone.value or 0, worse.value or 0) == (case.says == "gone", bad)
         assert bool(off.value) == case.off
+        # evidence pack: a caption that still gives copies has them among its images, too
+        if looked_at:
+            packed = _packed(run, tmp_path)
+            still = packed.get("captions that give copies, neurons off")
+            after = packed.get("share of a caption's images that are copies, after")
+            if still and after is not None:
+                assert after > 0
+            if not case.off and case.together is None:  # the cleaned model is the untouched one
+                assert after == packed.get("share of a caption's images that are copies, before")
+                assert still == packed.get("captions that give copies, untouched model")
         # model card of the export
         if case.off or case.says == "reduced":
             text = model_card(select(run, reduced=True))

@@ -46,7 +46,7 @@ from findnemo.runs.evidence import (
     verdicts,
 )
 from findnemo.runs.overview import quickly
-from findnemo.runs.standing import copies, judged
+from findnemo.runs.standing import copies, in_cleaned_model, judged
 from findnemo.runs.tuned import different, training_of
 from findnemo.stats import auroc, bootstrap, tpr_at_fpr
 from findnemo.training import share as interval_of
@@ -193,7 +193,7 @@ def _over(caption: Caption) -> bool:
 
 def regurgitation(held: Held) -> Row:
     """Finished images of unchanged captions, before and with the neurons off."""
-    looked = [(c, judged(c)) for c in held.captions]
+    looked = [(c, in_cleaned_model(c)) for c in held.captions]
     seen = [(c, v) for c, v in looked if v is not None and copies(v, "before") is not None]
     shown, checks = [c for c, _ in seen], [v for _, v in seen]
     row = Row(
@@ -310,9 +310,7 @@ def _copied(caption: Caption) -> bool:
 
 def _still_copied(caption: Caption) -> bool:
     """Whether the cleaned model copies a caption; for some captions nothing is off in it."""
-    if not len(switched_off(caption)) and caption.together is None:
-        return _copied(caption)
-    return bool((seen := judged(caption)) and copies(seen, "after"))
+    return bool((seen := in_cleaned_model(caption)) and copies(seen, "after"))
 
 
 def other_words(held: Held) -> Row:

@@ -7,6 +7,7 @@ Terminal, report, app, trackers and model card all take their words from here.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from findnemo.localization.points import DEAR, Point, chosen
@@ -183,6 +184,20 @@ def judged(caption: Caption) -> Verified | None:
     was looked at, else with its own.
     """
     return caption.together or caption.verified
+
+
+def in_cleaned_model(caption: Caption) -> Verified | None:
+    """What a caption gives in the cleaned model, beside the untouched one.
+
+    If nothing is off for it there, nor was for others when it was judged, its images are those of
+    the untouched model.
+    """
+    checked = judged(caption)
+    if checked is None or len(switched_off(caption)) or caption.together is not None:
+        return checked
+    return replace(
+        checked, copies_after=checked.copies_before, sscd_orig_after=checked.sscd_orig_before
+    )
 
 
 def checked_with(caption: Caption) -> str | None:
