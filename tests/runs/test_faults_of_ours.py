@@ -29,11 +29,11 @@ from findnemo.runs import (
     Work,
     answer,
     ask_all,
+    captions_to_show,
     counts,
     enter,
     repair,
     start,
-    told,
 )
 from findnemo.runs.ranking import Ranking
 from findnemo.runs.store import COLUMNS
@@ -60,7 +60,7 @@ def test_answer_before_enter_says_what_to_call_first(tmp_path, model, calibratio
         for ask in (
             lambda: answer(work, ["detect"]),
             lambda: counts(run, ASKED),
-            lambda: told(run),
+            lambda: captions_to_show(run),
         ):
             with pytest.raises(
                 InputError,

@@ -21,7 +21,7 @@ from findnemo.runs import Plan, Run, Work, all_neurons, ask_all, neurons_of, sta
 from findnemo.runs.export import row
 from findnemo.runs.standing import joined, judged, switched_off
 from findnemo.runs.together import check_union
-from findnemo.runs.union import ROUNDS, digest_of, first_sample, grouped, settle, told
+from findnemo.runs.union import ROUNDS, digest_of, first_sample, grouped, sentence_on_union, settle
 from findnemo.runs.work import commit
 from findnemo.runs.worklist import list_open
 from findnemo.seeds import AGAIN, FRESH
@@ -129,7 +129,9 @@ def test_a_copy_that_comes_back_with_all_off_is_searched_further_and_judged_on_n
     """Each is gone with its own neurons off; b's come back where those of a are off too."""
     with run_of(tmp_path / "run", a={"x": [1]}, b={"y": [2]}) as run:
         assert stands(run) == {"a": "gone", "b": "gone"}
-        assert told(list(run.captions())).startswith("Each caption was checked with its own")
+        assert sentence_on_union(list(run.captions())).startswith(
+            "Each caption was checked with its own"
+        )
         model = Model(run, needs={"b": ["y", "z"]}, given={"b": {"z": [7, 8]}})
         assert model.settle()
         assert model.searched == [("b", (FRESH + 2,))]
@@ -147,7 +149,7 @@ def test_a_copy_that_comes_back_with_all_off_is_searched_further_and_judged_on_n
         assert row(b)["layers"] == switched_off(b).to_json()
         sizes = [line.split("|")[-2].strip() for line in card_lines(run)]
         assert sizes == ["1", "3"]
-        sentence = told(captions)
+        sentence = sentence_on_union(captions)
         assert sentence.startswith("Memories were checked with all 4 neurons off together")
         assert (
             "One memory had come back: 2 more neurons are off for that, and new seeds judged"
@@ -235,7 +237,9 @@ def test_stopped_within_a_search_it_goes_on_there(tmp_path):
         assert not first.settle()
         assert run.meta("union") is None
         assert stands(run) == dict.fromkeys("abc", "gone")  # by their own neurons, as it says
-        assert "It was not checked with all 3 neurons off together" in told(list(run.captions()))
+        assert "It was not checked with all 3 neurons off together" in sentence_on_union(
+            list(run.captions())
+        )
         second = model_of(run)
         assert second.settle()
         assert second.searched == [("c", (FRESH + 2,))]

@@ -303,7 +303,7 @@ def show_result(run: Run, showing: Outcome) -> None:
     """
     from findnemo.cli._closing import show_closing
     from findnemo.cli._show import show_run, show_training
-    from findnemo.runs import ASKED, any_failed, counts, summary, told
+    from findnemo.runs import ASKED, any_failed, captions_to_show, counts, summary
     from findnemo.runs.tuned import copies_in, training_of
 
     with run:
@@ -312,7 +312,7 @@ def show_result(run: Run, showing: Outcome) -> None:
             print_json(summary(run))
         elif not showing.quiet:
             show_training(run)
-            captions = told(run)
+            captions = captions_to_show(run)
             show_run(run, captions, numbers["captions"])
             show_closing(run, captions, ASKED)
         broken = any_failed(run, numbers)

@@ -48,10 +48,12 @@ def show_places(named: Sequence[tuple[str, str]]) -> None:
 def evidence(run: Run, captions: Sequence[Caption]) -> list[str]:
     """How the verdict is known: which neurons were off together, and facts about the model."""
     from findnemo.runs.truth import truth_of
-    from findnemo.runs.union import told
+    from findnemo.runs.union import sentence_on_union
 
     truth = truth_of(run, run.captions())
-    return [line for line in (told(captions), *(truth.told[:1] if truth else ())) if line]
+    return [
+        line for line in (sentence_on_union(captions), *(truth.told[:1] if truth else ())) if line
+    ]
 
 
 def figures_table(pairs: Sequence[tuple[str, str]]) -> Table:

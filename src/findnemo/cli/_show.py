@@ -86,7 +86,7 @@ def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
 def show_run(run: Run, captions: Sequence[Caption], total: int | None = None) -> None:
     """Show the table of captions, and notes on them besides the verdict.
 
-    `captions`: all, or those of `total` to show (`runs.told`). Of a fine-tune, whose report has the
+    `captions`: all, or those of `total` to show (`runs.captions_to_show`). Of a fine-tune, whose report has the
     captions, only what failed.
     """
     from findnemo.runs import state

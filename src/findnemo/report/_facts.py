@@ -69,7 +69,7 @@ from findnemo.runs.compare import own_apart, stage_in
 from findnemo.runs.evidence import verdicts
 from findnemo.runs.standing import WORDS, checked_with, judged, seen, with_joined
 from findnemo.runs.truth import truth_of
-from findnemo.runs.union import told
+from findnemo.runs.union import sentence_on_union
 from findnemo.runs.verdict import TROUBLE, Advice, advice_of, verdict_of
 from findnemo.stats import bootstrap, wilson
 
@@ -168,7 +168,7 @@ def facts(run: Run) -> dict[str, Any]:
         "advice": advice,
         "verdict": verdict_of(run, captions),
         "truth": truth_of(run, captions),
-        "whole": told(captions),
+        "whole": sentence_on_union(captions),
         "training": training(run, pictures),
         "trouble": _trouble(captions),
         "figures": figures(captions, widths, quality),

@@ -17,7 +17,15 @@ from findnemo.runs.discoveries import (
     p_values,
     q_values,
 )
-from findnemo.runs.export import ASKED, any_failed, counts, row, summary, told, write_results
+from findnemo.runs.export import (
+    ASKED,
+    any_failed,
+    captions_to_show,
+    counts,
+    row,
+    summary,
+    write_results,
+)
 from findnemo.runs.inspecting import Inspection, inspect
 from findnemo.runs.merge import merge
 from findnemo.runs.repair import repair
@@ -78,6 +86,7 @@ __all__ = [
     "calibrate_with",
     "captions_named",
     "captions_of",
+    "captions_to_show",
     "counts",
     "dear",
     "discoveries",
@@ -104,6 +113,5 @@ __all__ = [
     "stopping",
     "summary",
     "switched_off",
-    "told",
     "write_results",
 ]

@@ -111,7 +111,7 @@ def change(
     if differences(dict(earlier), same) or (earlier["images"] and not settings["images"]):
         return None
     new = {**earlier, **{name: settings[name] for name in CHANGEABLE}}
-    for line in told(run, new):
+    for line in sentences_on_change(run, new):
         tell(line)
     with run.transaction():
         for stage, names in stages_of(new).items():
@@ -168,7 +168,7 @@ def _put(run: Run, key: str, value: Any) -> None:
 # what is said about it ----------------------------------------------------------------------------
 
 
-def told(run: Run, settings: Settings) -> list[str]:
+def sentences_on_change(run: Run, settings: Settings) -> list[str]:
     """What other settings do to the results of a run, in sentences; empty if nothing changes."""
     earlier = run.meta("settings")
     if not (what := changed(earlier, settings)):

@@ -30,7 +30,7 @@ from findnemo.runs.standing import (
 )
 from findnemo.runs.store import Caption, Run, each_caption
 from findnemo.runs.truth import truth_of
-from findnemo.runs.union import told as told_of_union
+from findnemo.runs.union import sentence_on_union
 
 VERIFIED = (  # columns of results.csv that have the names of verification
     *("sscd_gen", "sscd_orig_before", "sscd_orig_after", "d_sscd_before", "d_sscd_after"),
@@ -145,7 +145,7 @@ def any_failed(run: Run, numbers: Mapping[str, int]) -> bool:
 ASKED = "SELECT caption FROM asked"
 
 
-def told(run: Run, others: int = 8) -> list[Caption]:
+def captions_to_show(run: Run, others: int = 8) -> list[Caption]:
     """Requested captions to show in a summary: those over the threshold, failed ones, and a few
     `others`.
     """
@@ -200,7 +200,7 @@ def _about(run: Run, fdr: float | None = None) -> dict[str, Any]:
         "versions": run.meta("versions"),
         **counts(run),
         "neurons": all_neurons(run.captions(stage="localize")).to_json(),
-        "checked": told_of_union(list(run.captions(stage="verify"))),
+        "checked": sentence_on_union(list(run.captions(stage="verify"))),
         "quality": run.meta("quality"),
         **{name: value for name, value in optional.items() if value is not None},
     }

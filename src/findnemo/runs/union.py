@@ -180,7 +180,7 @@ def grouped(captions: Iterable[Caption], size: int, block: int) -> list[tuple[Ca
     return groups
 
 
-def told(captions: Sequence[Caption]) -> str:
+def sentence_on_union(captions: Sequence[Caption]) -> str:
     """A sentence on how all neurons of a run were checked together.
 
     Empty if none are off, or if none of their captions was verified.
