@@ -86,7 +86,7 @@ def test_table_1_of_other_settings_stands_beside_that_of_the_run(bench):
 
 
 def test_another_clip_is_recorded_and_named(bench, monkeypatch):
-    monkeypatch.setattr("findnemo.tasks.comparing.Alignment", lambda place: Brightness())
+    monkeypatch.setattr("findnemo.tasks.opening.Alignment", lambda place, _: Brightness())
     changed = other(bench, images=2, clip="openai/clip-vit-base-patch32")
     assert changed.apart
     assert "and openai/clip-vit-base-patch32." in changed.made_with

@@ -227,7 +227,8 @@ def _pictured(work: Work, studying: Studying) -> Work:
         plan = replace(plan, image_settings=settings)
     if studying.clip is not None:
         plan = replace(plan, judges={**plan.judges, "clip": studying.clip})
-        judges = judges_of(work.model.source, plan.judges, work.judges)
+        opened = judges_of(work.model.source, plan.judges, work.judges)
+        judges = replace(work.judges, alignment=opened.alignment)
     return replace(work, plan=plan, judges=judges)
 
 

@@ -528,12 +528,12 @@ def judges_of(source: str, named: Mapping[str, str], opened: Judges | None = Non
     descriptor = None if opened is None else opened.descriptor
     if file is None:
         descriptor = None
-    elif descriptor is None or descriptor.path != Path(file):
+    elif getattr(descriptor, "path", None) != Path(file):  # a judge may be of another kind
         descriptor = Descriptor(file)
     alignment = None if opened is None else opened.alignment
     if clip is None:
         alignment = None
-    elif alignment is None or alignment.source != str(clip):
+    elif getattr(alignment, "source", None) != str(clip):
         alignment = Alignment(clip, None if named.get("clip") else demo.MODEL / "tokenizer")
     return Judges(descriptor, alignment)
 
