@@ -233,6 +233,7 @@ def test_the_demo_goes_by_the_calibration_that_ships_and_is_held_against_its_tru
     assert "Found 1 of 1 planted memories" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_localize_then_verify(place, usual, audited, tmp_path):
     want = outcome(audited)["rows"]
     first = next(k for k, text in enumerate(TEXTS, 1) if want[text]["memorized"])

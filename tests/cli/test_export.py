@@ -268,6 +268,7 @@ def test_a_factor_is_carried_by_the_weights(place, neurons, tmp_path):
         assert torch.equal(old * 0.5, new)
 
 
+@pytest.mark.slow
 def test_neurons_chosen_by_hand_are_exported_of_a_run_or_of_a_model(place, tmp_path):
     model = findnemo.load(place / "model")
     name, layer = next(iter(model.value_layers.items()))

@@ -288,6 +288,7 @@ def test_transformers_whose_value_layers_have_biases(bases, tmp_path, kind):
         exported("adapter-kohya", tmp_path / "two", model)
 
 
+@pytest.mark.slow
 def test_biases_of_a_lora_go_along(bases, tmp_path):
     pipeline = tiny_pipeline()
     name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
@@ -410,6 +411,7 @@ def test_a_run_without_a_lora_is_refused(bases, tmp_path):
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("form", ["adapter", "adapter-kohya"])
 @pytest.mark.parametrize("alpha", [None, 2.0])
 def test_a_weaker_lora_is_the_lora_at_that_strength(bases, tmp_path, alpha, form):

@@ -405,6 +405,7 @@ def test_results_do_not_depend_on_the_way(tmp_path, undisturbed, model, calibrat
     assert pictures(tmp_path / "run").keys() == pictures(undisturbed).keys()
 
 
+@pytest.mark.slow
 def test_a_later_limit_leaves_results_and_quality_alone(tmp_path, stages, model, calibration):
     run_audit(tmp_path / "run", model, calibration)
     before = outcome(tmp_path / "run")
@@ -768,6 +769,7 @@ def test_an_error_of_the_users_input_stops_the_audit_before_it_begins(tmp_path, 
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_an_audit_takes_the_gentle_set_and_tells_its_impact(tmp_path):
     from _planting import CAPTION, HOLDOUT, SETTINGS, calibration, planted_twice
 

@@ -100,6 +100,7 @@ def test_ordinary_captions_are_those_of_that_kind_whatever_detection_says(low):
     )
 
 
+@pytest.mark.slow
 def test_table_4_counts_the_neurons_of_ordinary_captions_over_tau(low):
     mine, _, _ = low
     clean, _ = not_memorized(mine.run, [], mine.calibration)

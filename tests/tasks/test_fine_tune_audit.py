@@ -161,6 +161,7 @@ def test_a_model_that_seems_free_of_copies_is_confirmed_by_other_images(run, tol
     assert not first & further
 
 
+@pytest.mark.slow
 def test_the_exported_lora_copies_no_more_in_plain_diffusers(run, place, tmp_path):
     file = tmp_path / "clean.safetensors"
     findnemo.tasks.export(run.path, ["adapter"], file)
@@ -183,6 +184,7 @@ def test_the_exported_lora_copies_no_more_in_plain_diffusers(run, place, tmp_pat
     assert similarity[file] < 0.5
 
 
+@pytest.mark.slow
 def test_a_weaker_lora_is_written_as_it_was_audited(run, place, tmp_path):
     """In plain diffusers the file at strength 1 is the audited LoRA at its own strength."""
     file = tmp_path / "weaker.safetensors"
