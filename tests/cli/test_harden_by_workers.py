@@ -57,11 +57,11 @@ def test_workers_check_a_hardened_model_with_the_results_of_one_process(
 
 
 def _noting(steps):
-    """`answered`, which also notes the names of the steps that this process does."""
+    """`answered`, which also notes the names of what this process does."""
     from findnemo.runs.workers import answered
 
     def noted(model, step, task):
-        steps.append(step.func.__name__)
+        steps.append(step.keywords["do"].func.__name__)
         return answered(model, step, task)
 
     return noted
