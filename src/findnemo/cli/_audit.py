@@ -297,14 +297,12 @@ def audit(
 def show_result(run: Run, showing: Outcome) -> None:
     """Show the results of the requested captions.
 
-    Ends the command with status 1 if a caption failed. With `fail_on_memorized`, also if a caption
-    is memorized, or suspected without a looked-at image; in a fine-tune, if a training picture is
-    copied.
+    Ends the command with status 1 if a caption failed; with `fail_on_memorized`, also by
+    `runs.any_memorized`.
     """
     from findnemo.cli._closing import show_closing
     from findnemo.cli._show import show_run, show_training
-    from findnemo.runs import ASKED, any_failed, captions_to_show, counts, summary
-    from findnemo.runs.tuned import copies_in, training_of
+    from findnemo.runs import ASKED, any_failed, any_memorized, captions_to_show, counts, summary
 
     with run:
         numbers = counts(run, ASKED)
@@ -316,9 +314,6 @@ def show_result(run: Run, showing: Outcome) -> None:
             show_run(run, captions, numbers["captions"])
             show_closing(run, captions, ASKED)
         broken = any_failed(run, numbers)
-        about = training_of(run)
-        found = (
-            bool(numbers["memorized"] or numbers["unseen"]) if about is None else copies_in(about)
-        )
+        found = any_memorized(run, numbers)
     if broken or (showing.fail_on_memorized and found):
         raise typer.Exit(FAILED)

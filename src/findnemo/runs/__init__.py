@@ -20,6 +20,7 @@ from findnemo.runs.discoveries import (
 from findnemo.runs.export import (
     ASKED,
     any_failed,
+    any_memorized,
     captions_to_show,
     counts,
     row,
@@ -81,6 +82,7 @@ __all__ = [
     "all_neurons",
     "answer",
     "any_failed",
+    "any_memorized",
     "ask_all",
     "audit",
     "calibrate_with",

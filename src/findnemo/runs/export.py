@@ -30,6 +30,7 @@ from findnemo.runs.standing import (
 )
 from findnemo.runs.store import Caption, Run, each_caption
 from findnemo.runs.truth import truth_of
+from findnemo.runs.tuned import copies_in, training_of
 from findnemo.runs.union import sentence_on_union
 
 VERIFIED = (  # columns of results.csv that have the names of verification
@@ -140,6 +141,16 @@ def counts(run: Run, of: str = "SELECT id FROM captions") -> dict[str, int]:
 def any_failed(run: Run, numbers: Mapping[str, int]) -> bool:
     """Whether a caption of `numbers` (`counts`) or the quality check of a run failed."""
     return bool(numbers["failed"] or (run.meta("quality") or {}).get("failed"))
+
+
+def any_memorized(run: Run, numbers: Mapping[str, int]) -> bool:
+    """Whether a caption of `numbers` (`counts`) is memorized, or suspected without a looked-at
+    image; in a fine-tune, whether the main model copies a training picture.
+    """
+    about = training_of(run)
+    if about is not None:
+        return copies_in(about)
+    return bool(numbers["memorized"] or numbers["unseen"])
 
 
 ASKED = "SELECT caption FROM asked"
