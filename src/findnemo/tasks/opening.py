@@ -574,7 +574,7 @@ UNJUDGED = {  # task -> judge -> what the task omits without it
 
 
 def warn_unjudged(task: str, source: str, named: Mapping[str, str], listener: Listener) -> None:
-    """Warn before the work what a task omits because a judge is missing, and how to get the judge.
+    """Say before the work what a task omits because a judge is missing, and how to get the judge.
 
     `named`: the available judges; a shipped model has both.
     """
