@@ -37,7 +37,7 @@ from findnemo.runs.fine_tunes import (
 from findnemo.runs.tuned import CLEANED, FREE, copies_in, copies_told, row_of, to_confirm, tuned
 from findnemo.runs.wording import count
 from findnemo.tasks.listening import Listener
-from findnemo.tasks.opening import HOLDOUT, Desk, judged_as_begun, judges_of, place_of
+from findnemo.tasks.opening import HOLDOUT, OpenModel, judged_as_begun, judges_of, place_of
 from findnemo.tasks.options import (
     Detecting,
     FineTune,
@@ -70,12 +70,12 @@ class Looks:
     A LoRA is merged into the weights of its base, so the files of the base are read for each model.
 
     `given`: what models are asked, and what their images are compared with. `out`: the run
-    directory, which keeps the images. `desk`: opens the models.
+    directory, which keeps the images. `open_model`: opens the models.
     """
 
     given: Material
     out: Path
-    desk: Desk
+    open_model: OpenModel
     listener: Listener = Listener()
 
     def at(
@@ -85,7 +85,7 @@ class Looks:
 
         `to_come`: candidates whose LoRAs are checked against the model before any image is made.
         """
-        pool = self.desk.pool(candidate.source)
+        pool = self.open_model.pool(candidate.source)
         if isinstance(pool.model, Model):  # facts about workers' models have no modules
             for lora in dict.fromkeys(one.source.lora for one in to_come if one.source.lora):
                 read_lora(of_strength(lora)[0], pool.model.pipeline)
@@ -101,7 +101,7 @@ class Looks:
 
     def without(self, main: Candidate, neurons: NeuronSet, base: Variant) -> Variant | None:
         """The main model with neurons off, judged; None if stopped."""
-        shown = self._shown(self.desk.pool(main.source), main, neurons)
+        shown = self._shown(self.open_model.pool(main.source), main, neurons)
         if self.listener.stop():
             return None
         return self._judged(replace(main, name=CLEANED), shown, base)
@@ -170,8 +170,8 @@ def audit_fine_tune(
     out = Path(output.path)
     _refuse_other(out, given, main)
     _tell_cost(found, given, out, listener)
-    with Desk(workers, listener) as desk:
-        looks = Looks(given, out, desk, listener)
+    with OpenModel(workers, listener) as open_model:
+        looks = Looks(given, out, open_model, listener)
         variants: list[Variant] = []
         for number, one in enumerate(found, 1):
             listener.say(f"images of {one.name}, model {number} of {len(found)}")
@@ -189,7 +189,7 @@ def audit_fine_tune(
         about = tell(variants)
         listener.say(about["sentence"])
         write_training(out, about, given.root)
-        confirming = Confirming(given.further(), out, desk, listener, found=found, tell=tell)
+        confirming = Confirming(given.further(), out, open_model, listener, found=found, tell=tell)
         variants = confirming.confirmed(variants)
         about = tell(variants)
         table, copied = _table(variants[-1], given, str(tuned.train_images))
@@ -207,7 +207,7 @@ def audit_fine_tune(
                 f"search for neurons that hold the copies of {count(len(copied), 'caption')}"
             )
         cleaned: Variant | None = None
-        run = perform(asked, desk.pool(main.source), listener)
+        run = perform(asked, open_model.pool(main.source), listener)
         neurons = all_neurons(run.captions(stage="localize"))
         every = sum((run.meta("widths") or {}).values())
         run.close()

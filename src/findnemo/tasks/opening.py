@@ -71,9 +71,9 @@ def at_work(
             yield Serial(own)
 
 
-class Desk:
-    """One open model: a model that is asked for again is not loaded again, and another one is
-    loaded only after it is closed. So memory holds one of them at a time.
+class OpenModel:
+    """Models one at a time: the one that is open is not loaded again, and is closed before another
+    one is loaded, so that memory holds one of them.
 
     A context in which `pool` gives what `at_work` gives. PyTorch has the threads of the open model.
     """
@@ -97,7 +97,7 @@ class Desk:
         self._open = None
         self._at_work.close()
 
-    def __enter__(self) -> Desk:
+    def __enter__(self) -> OpenModel:
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -18,7 +18,7 @@ from findnemo.runs.store import WATCHED
 from findnemo.runs.tuned import newest_copies
 from findnemo.tasks.fine_tunes import Looks
 from findnemo.tasks.listening import Listener
-from findnemo.tasks.opening import Desk
+from findnemo.tasks.opening import OpenModel
 from findnemo.tasks.options import Detecting, FineTune, Pictures, Source, Workers
 from findnemo.tasks.tuned_input import Candidate, candidates, check, material
 
@@ -60,8 +60,8 @@ def watch(
         listener.warn(text)
     root = Path(out)
     try:
-        with Desk(workers, listener) as desk:
-            looks = Looks(given, root, desk, listener)
+        with OpenModel(workers, listener) as open_model:
+            looks = Looks(given, root, open_model, listener)
             base = looks.at(Candidate("base", replace(source, lora=None)), None)
     except StoppedError:
         return
@@ -69,7 +69,7 @@ def watch(
     for one in _candidates(source, tuned, listener, patience):
         listener.say(f"images of {one.name}")
         try:
-            with desk:  # closed while it waits: a training needs the memory
+            with open_model:  # closed while it waits: a training needs the memory
                 variants.append(looks.at(one, base))
         except StoppedError:
             return
