@@ -141,7 +141,7 @@ def _scored(held: Held) -> Iterable[tuple[str, list[tuple[Caption, float]], list
         yield "audit score", scores, held.calibration.scores.tolist()
     for name in held.run.meta("detectors") or []:
         values = [
-            (c, float(c.results[DETECTOR + name]["value"]))
+            (c, float(c.decoded(DETECTOR + name)["value"]))
             for c in held.captions
             if DETECTOR + name in c.results
         ]
@@ -547,7 +547,7 @@ def _nearest(
     """Last step and its similarity, of captions over the threshold with a known training picture."""
     found = []
     for caption in captions:
-        payload = caption.results.get(stage, {})
+        payload = caption.decoded(stage) or {}
         stands = payload.get("basis") == bases.get(stage)
         curves = payload.get("curves") or {}
         is_whole = any(curves.values()) and all(v for c in curves.values() for v in c.values())

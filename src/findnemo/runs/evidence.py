@@ -148,8 +148,8 @@ def _current(caption: Caption, bases: Mapping[str, str], stage: str) -> dict[str
     """Trial -> result of a caption, without results of other neurons, settings or weights."""
     return {
         name.removeprefix(stage): payload
-        for name, payload in caption.results.items()
-        if name.startswith(stage) and payload["basis"] == bases.get(name)
+        for name in caption.results
+        if name.startswith(stage) and (payload := caption.decoded(name))["basis"] == bases.get(name)
     }
 
 

@@ -394,7 +394,7 @@ def _images_there(folder: Path) -> int:
     if not (folder / "run.sqlite").is_file():
         return 0
     with Run.open(folder) as run:
-        return sum(c.results[PICTURES]["images"] for c in run.captions(stage=PICTURES))
+        return sum(c.decoded(PICTURES)["images"] for c in run.captions(stage=PICTURES))
 
 
 def _asked(questions: Sequence[Question]) -> str:
