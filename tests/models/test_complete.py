@@ -1,0 +1,30 @@
+"""Weights that a file lacks are not filled up with random numbers."""
+
+from __future__ import annotations
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+import findnemo
+from findnemo.errors import ModelError
+
+
+@pytest.mark.parametrize(
+    ("part", "file", "message"),
+    [
+        ("text_encoder", "model.safetensors", "lacks weights of a text encoder .*random numbers"),
+        ("unet", "diffusion_pytorch_model.safetensors", "unet .* its file lacks them"),
+        ("vae", "diffusion_pytorch_model.safetensors", "vae .* its file lacks them"),
+    ],
+)
+def test_a_file_without_some_weights_is_not_filled_up_with_random_ones(copied, part, file, message):
+    weights = load_file(copied / part / file)
+    kept = {
+        name: value
+        for name, value in weights.items()
+        if not any(mark in name for mark in ("layers.1.", "mid_block"))
+    }
+    assert len(kept) < len(weights)
+    save_file(kept, copied / part / file, {"format": "pt"})
+    with pytest.raises(ModelError, match=message):
+        findnemo.load(copied)
