@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from _tiny_unets import tiny_sdxl
 from diffusers import AsymmetricAutoencoderKL, AutoencoderTiny, ConsistencyDecoderVAE, VQModel
 
 import findnemo
+from findnemo.errors import ModelError
 
 BLOCKS = {
     "down_block_types": ("DownEncoderBlock2D",) * 2,
@@ -68,3 +70,9 @@ def test_a_tiny_autoencoder_encodes_to_what_its_encoder_gives():
         torch.testing.assert_close(
             model.encode_images(pixels), model.pipeline.vae.encoder(pixels) * 0.5
         )
+
+
+def test_an_encoder_that_gives_neither_a_distribution_nor_latents_is_named(tiny):
+    tiny.pipeline.vae.encode = lambda pixels: SimpleNamespace(codes=pixels)
+    with pytest.raises(ModelError, match="encoder of AutoencoderKL gives neither latent_dist nor"):
+        tiny.encode_images(torch.zeros(1, 3, 32, 32))

@@ -10,7 +10,9 @@ from _tiny import tiny_pipeline
 from diffusers import PNDMScheduler
 
 import findnemo
-from findnemo.errors import ModelError
+from findnemo.errors import InputError, ModelError
+from findnemo.models import captions_in, require_caption
+from findnemo.prompts import Prompt
 
 SD_WIDTHS = [16, 16, 32, 32, 32, 32, 32]
 
@@ -125,3 +127,24 @@ def test_only_flows_shift_their_latents_as_their_pipelines_do():
     latents = model.noise("a cat", [0])
     expected = model.pipeline.vae.decode(latents / model.pipeline.vae.config.scaling_factor).sample
     torch.testing.assert_close(model.decode(latents), expected.detach())
+
+
+def test_captions_are_taken_from_texts_and_from_rows_of_a_table():
+    assert list(captions_in(["a cat", Prompt("two dogs", 2)])) == ["a cat", "two dogs"]
+    with pytest.raises(InputError, match="'a cat' is one text where several captions belong"):
+        list(captions_in("a cat"))
+
+
+@pytest.mark.parametrize(
+    ("caption", "message"),
+    [
+        (3, "a caption must be text, not int: 3"),
+        (None, "a caption must be text, not NoneType"),
+        ("a \ud83e cat", r"the caption 'a \\ud83e cat' holds half of a surrogate pair"),
+    ],
+)
+def test_what_is_no_caption_is_refused(caption, message):
+    with pytest.raises(InputError, match=message):
+        require_caption(caption)
+    with pytest.raises(InputError, match=message):
+        list(captions_in(["a cat", caption]))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from accelerate import cpu_offload
 
-from findnemo.models.content import digests, same_weights, stamp
+from findnemo.models.content import digests, rounded_apart, same_weights, stamp, weights_of
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,38 @@ def test_digests_compare_weights_at_the_coarser_precision():
     codes = torch.arange(9, dtype=torch.uint8)
     assert not same_weights(digests({"a": codes}), digests({"a": codes.flip(0)}))
     assert not same_weights(digests({"a": codes}), digests({"a": codes.to(torch.int8)}))
+
+
+def test_two_roundings_of_the_same_weights_are_told_from_two_loads_of_them():
+    value = torch.linspace(-2, 2, 99) * torch.pi
+    half = digests({"a": value.half()})
+    brain = digests({"a": value.bfloat16()})
+    assert rounded_apart(half, brain)
+    assert rounded_apart(brain, half)
+    assert not rounded_apart(half, half)
+    assert not rounded_apart(digests({"a": value}), brain)
+    ones = torch.ones(9)  # both hold them
+    assert not rounded_apart(digests({"a": ones.half()}), digests({"a": ones.bfloat16()}))
+
+
+def test_weights_are_read_with_buffers_that_no_file_keeps():
+    module = torch.nn.BatchNorm1d(3)
+    module.register_buffer("table", torch.arange(4.0), persistent=False)
+    assert weights_of(module).keys() == {*module.state_dict(), "table"}
+
+
+@pytest.mark.parametrize("part", ["", "1"])
+def test_weights_are_read_from_where_they_are_offloaded(part):
+    """Those of the network itself too, whether it is offloaded or a part of it alone."""
+    inner = torch.nn.Sequential()
+    inner.add_module("norm", torch.nn.BatchNorm1d(3))
+    network = torch.nn.Sequential(torch.nn.Linear(2, 3), inner)
+    network.scale = torch.nn.Parameter(torch.randn(4))
+    network.register_buffer("table", torch.arange(4.0), persistent=False)
+    expected = {name: value.clone() for name, value in weights_of(network).items()}
+    cpu_offload(network.get_submodule(part), torch.device("cpu"))
+    assert inner.norm.weight.is_meta
+    assert network.scale.is_meta is (part == "")
+    found = weights_of(network)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())

@@ -6,6 +6,7 @@ import pytest
 import torch
 from _passes import PROMPT, check_inputs, predicted
 from _tiny_transformers import tiny_pixart
+from accelerate import cpu_offload
 from diffusers import PixArtSigmaPipeline
 
 import findnemo
@@ -61,3 +62,12 @@ def test_pixart_loads_no_lora():
 
 def test_pixart_sigma_has_the_adapter_of_alpha():
     assert isinstance(findnemo.load(tiny_pixart(PixArtSigmaPipeline)), PixArt)
+
+
+def test_an_offloaded_transformer_is_the_same_model():
+    """It has a table of its own beside those of its blocks."""
+    model = findnemo.load(tiny_pixart())
+    before = model.identity
+    cpu_offload(model.denoiser, torch.device("cpu"), offload_buffers=True)
+    assert model.denoiser.scale_shift_table.is_meta
+    assert model.identity.differences(before) == []

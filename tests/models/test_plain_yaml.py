@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from findnemo.models.plain_yaml import read_yaml
+from findnemo.models.plain_yaml import at, read_yaml
 
 SCALARS = st.one_of(
     st.booleans(),
@@ -88,3 +88,21 @@ def test_lists_comments_and_long_scalars_are_passed_over():
     assert (params["parameterization"], params["linear_end"]) == ("v", "0.012")
     assert params["unet_config"]["params"]["attention_resolutions"] == "[ 4, 2, 1 ]"
     assert params["notes"] == ">"
+
+
+def test_a_mapping_is_found_under_its_names_and_is_empty_where_there_is_none():
+    config = read_yaml("model:\n  params:\n    parameterization: v\n")
+    assert at(config, "model", "params") == {"parameterization": "v"}
+    assert at(config, "model", "params", "parameterization") == {}
+    assert at(config, "first_stage", "params") == {}
+
+
+@pytest.mark.parametrize("text", ["model: [1, 2]", "model: {params: {}}", "model: !!python/tuple"])
+def test_a_value_that_is_no_plain_mapping_is_refused_where_one_is_asked_for(text):
+    with pytest.raises(ValueError, match=r"model is '[\[{!].*write it as a mapping"):
+        at(read_yaml(text), "model", "params")
+
+
+def test_bytes_that_are_no_text_are_refused():
+    with pytest.raises(ValueError, match="it is not text"):
+        read_yaml("model: a\0b")
