@@ -1,4 +1,4 @@
-"""What a LoRA does to a live pipeline is part of the model's identity."""
+"""LoRAs that are `acting` on a live pipeline are part of the model's identity, others are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Autoencoders of every kind decode and encode, each image by itself."""
+"""Autoencoders of every kind: images are `decoded` and `encoded`, each by itself."""
 
 from __future__ import annotations
 

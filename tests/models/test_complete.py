@@ -1,4 +1,4 @@
-"""Weights that a file lacks are not filled up with random numbers."""
+"""Weights that a file lacks are not filled up with random numbers, as `complete` sees to it."""
 
 from __future__ import annotations
 

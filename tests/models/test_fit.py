@@ -1,5 +1,5 @@
 """Pipelines that findnemo cannot work on are refused when they are loaded, with what does not fit
-and the way out.
+(`check_fit`) and the way out.
 """
 
 from __future__ import annotations

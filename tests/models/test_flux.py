@@ -8,6 +8,7 @@ from _passes import inputs, predicted
 from _tiny_transformers import tiny_flux
 
 import findnemo
+from findnemo.models import Flux
 
 
 @pytest.mark.parametrize("guided", [True, False], ids=["dev", "schnell"])
@@ -16,6 +17,7 @@ def test_noise_is_predicted_without_guidance(guided):
     model = findnemo.load(tiny_flux(guidance_embeds=guided))
     seen = inputs(model, lambda: predicted(model))
     assert seen["guidance"].tolist() == [1.0, 1.0] if guided else "guidance" not in seen
+    assert isinstance(model, Flux)
     assert model.distilled
 
 

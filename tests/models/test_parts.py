@@ -1,5 +1,5 @@
 """Parts that a pipeline lacks are named when it is loaded; those that findnemo does not need may
-be missing.
+be missing (`left_out`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a model cannot do is told when it is loaded, with its parts, and costs no random number."""
+"""`rehearse`: what a model cannot do is told when it is loaded, and costs no random number."""
 
 from __future__ import annotations
 

@@ -15,10 +15,12 @@ from diffusers import LCMScheduler, TCDScheduler
 import findnemo
 from findnemo import ImageSettings, Settings
 from findnemo.errors import InputError, ModelError
+from findnemo.models import StableDiffusion
 
 
 def test_a_distilled_network_is_told_the_pipelines_default_guidance():
     model = findnemo.load(tiny_lcm())
+    assert isinstance(model, StableDiffusion)
     (_, _, kwargs, _), *_ = passes(
         model, lambda: model.pipeline("a cat", num_inference_steps=1, output_type="latent")
     )

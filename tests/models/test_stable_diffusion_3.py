@@ -10,6 +10,7 @@ from _tiny_transformers import tiny_sd3
 
 import findnemo
 from findnemo.errors import ModelError
+from findnemo.models import StableDiffusion3
 
 
 def test_sd3_may_be_saved_without_t5(tmp_path):
@@ -41,7 +42,9 @@ def test_embeddings_of_both_clips_lie_side_by_side_and_those_of_t5_after_them():
 
 
 def test_without_t5_its_positions_are_zeros():
-    text = findnemo.load(tiny_sd3(t5=False)).encode(["a cat"])
+    model = findnemo.load(tiny_sd3(t5=False))
+    assert isinstance(model, StableDiffusion3)
+    text = model.encode(["a cat"])
     assert text.tokens.shape == (1, 77 + 256, 64)
     assert not text.tokens[:, 77:].any()
     assert text.tokens[:, :77].any()

@@ -24,10 +24,7 @@ def test_diffusers_gives_every_weight_the_name_that_it_had(make):
         for name, value in weights.items()
     }
     assert len(original) == len(weights)
-    settings = dict(unet.config)
-    if make is tiny_sdxl:  # the original code's name for a pooled embedding and sizes
-        settings |= {"class_embed_type": None, "addition_embed_type": "text_time"}
-    found = convert_ldm_unet_checkpoint(original, settings)
+    found = convert_ldm_unet_checkpoint(original, dict(unet.config))
     assert found.keys() == weights.keys()
     assert all(torch.equal(found[name], value) for name, value in weights.items())
 
