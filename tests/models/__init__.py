@@ -1,1 +1,0 @@
-"""A package, so that files here may be called as files of other rooms are."""
