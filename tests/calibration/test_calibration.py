@@ -1,5 +1,6 @@
 """A calibration as files, and with another model or other settings."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,6 @@ from safetensors.torch import load_file, save_file
 
 import findnemo
 from findnemo import Calibration
-from findnemo.calibration._calibration import digest_of
 from findnemo.errors import InputError, MismatchError
 from findnemo.settings import PAPER
 
@@ -77,7 +77,9 @@ def describe(folder: Path, **changes) -> None:
     description = folder / "calibration.json"
     about = json.loads(description.read_text()) | changes
     del about["digest"]
-    about["digest"] = digest_of(about, (folder / "calibration.safetensors").read_bytes())
+    tensors = (folder / "calibration.safetensors").read_bytes()
+    told = json.dumps(about, sort_keys=True).encode()
+    about["digest"] = hashlib.sha256(told + tensors).hexdigest()
     description.write_text(json.dumps(about))
 
 
