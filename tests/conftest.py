@@ -5,15 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-# modules of helpers are imported by their plain names, whatever room they lie in
-sys.path += [str(room) for room in sorted(Path(__file__).parent.iterdir()) if room.is_dir()]
 
 import pytest
 
