@@ -9,6 +9,7 @@ from _edited import PIPELINES, alike, edited, noise, quiet_load
 from _odd_layers import MADE, Halved
 from _tiny_files import as_model, loud, tiny_family
 from _tiny_transformers import quiet
+from _tiny_unets import tiny_sdxl
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils import parametrize
@@ -16,7 +17,7 @@ from torch.nn.utils import prune as pruning
 
 import findnemo
 from findnemo import NeuronSet, deactivate, prune, save_lora
-from findnemo.edits import lora_weights
+from findnemo.edits import lora_weights, rebuilt
 
 
 @pytest.mark.slow
@@ -113,3 +114,17 @@ def test_made_weights_and_biases_of_every_architecture_are_worked_in(name):
     assert alike(noise(pruned), wanted)
     assert all(type(layer) is nn.Linear for layer in pruned.value_layers.values())
     assert type(model.value_layers[layers[0]]) is not nn.Linear
+
+
+def test_a_rebuilt_pipeline_is_the_old_one_around_another_network():
+    pipeline = tiny_sdxl()
+    pipeline.register_to_config(force_zeros_for_empty_prompt=False)
+    new = copy.deepcopy(pipeline.unet)
+    made = rebuilt(pipeline, pipeline.unet, new)
+    assert type(made) is type(pipeline)
+    assert made is not pipeline
+    assert made.unet is new is not pipeline.unet
+    for name, part in pipeline.components.items():
+        assert name == "unet" or getattr(made, name) is part
+    assert made.config["force_zeros_for_empty_prompt"] is False
+    assert (made.watermark is None) == (pipeline.watermark is None)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from _angles import IMAGES, MID, NEURONS, PROMPT, by_angle, cos, picture
+from _angles import IMAGES, MID, NEURONS, PROMPT, by_angle, by_brightness, cos, picture
 
 import findnemo
 from findnemo import verification
-from findnemo.errors import NumericalError
+from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings, finished
 from findnemo.metrics import Judges
 from findnemo.neurons import EMPTY, NeuronSet
@@ -145,3 +145,35 @@ def test_quality_in_fine_steps_is_that_of_pictures_made_so(loud):
     # no fewer steps than fine ones: nothing to save
     quick = quality(loud, prompts[:1], few, IMAGES, thorough=False)
     assert quick == quality(loud, prompts[:1], few, IMAGES)
+
+
+def test_changes_are_those_of_each_image_by_itself():
+    judges = Judges(by_angle, by_brightness)
+    before, after = (
+        verification.Pictures([picture(d) for d in degrees], ["a", "bcd"], judges)
+        for degrees in ((10, 20), (10, 80))
+    )
+    made = {name: values.tolist() for name, values in verification.changes(before, after).items()}
+    assert made == {
+        "pixel_change": pytest.approx([0, 60 / 255]),
+        "sscd_gen": pytest.approx([1, cos(60)]),
+        "a_clip_before": pytest.approx([1.1, 3.2]),
+        "a_clip_after": pytest.approx([1.1, 3.8]),
+    }
+    plain = verification.Pictures(before.images, before.captions, Judges())
+    assert set(verification.changes(plain, plain)) == {"pixel_change"}
+
+
+def test_sets_are_compared_by_the_judges_there_are_and_by_two_images_at_least():
+    assert verification.distances(Judges()) == []
+    assert verification.distances(Judges(by_angle)) == ["fid", "kid"]
+    assert verification.distances(Judges(by_angle, by_brightness)) == ["fid", "kid", "clip_fid"]
+    shown = [picture(degrees) for degrees in (10, 30, 80)]
+    one = verification.Pictures(shown, "abc", Judges(by_angle))
+    other = verification.Pictures(shown[::-1], "abc", Judges(by_angle))
+    assert verification.distance("fid", one, other) == pytest.approx(0, abs=1e-3)
+    apart = verification.distance("fid", one, other, slice(2))  # 10 and 30 degrees, 80 and 30
+    assert apart > 0.05
+    for name in ("fid", "kid"):
+        with pytest.raises(InputError):
+            verification.distance(name, one, other, slice(1))

@@ -10,6 +10,7 @@ from _angles import IMAGES, MID, NEURONS, PROMPT, SETTINGS, by_angle, by_brightn
 from PIL import Image
 
 import findnemo
+from findnemo import verification
 from findnemo.errors import EditError, NumericalError
 from findnemo.metrics import Judges
 from findnemo.metrics.copies import compare_images
@@ -125,3 +126,31 @@ def test_nan_is_an_error_that_says_so(loud):
         loud.value_layers[MID].weight.fill_(float("nan"))
     with pytest.raises(NumericalError, match="NaN"):
         verify(loud, PROMPT, NEURONS, SETTINGS, 0, IMAGES)
+
+
+# Noise differences that are given
+
+
+def test_where_no_seed_replicates_a_known_memory_is_told_of_all_seeds():
+    generator = torch.Generator().manual_seed(0)
+    before = torch.rand(3, 4, 16, 16, generator=generator)
+    after = before.clone()
+    after[1:] = torch.rand(2, 4, 16, 16, generator=generator)  # one seed is as it was
+    assert verification.replicating(before, SETTINGS, tau=0.9) == []
+    assert verification.same_seed(before, after, SETTINGS, tau=0.9) is None
+    told = verification.same_seed_of_memory(before, after, SETTINGS, tau=0.9)
+    assert told == pytest.approx(float(ssim(before, after).max())) == pytest.approx(1)
+
+
+def test_a_seed_that_is_like_no_other_is_left_out():
+    """Two equal noise differences replicate; the third, which the edit left alone, says nothing."""
+    generator = torch.Generator().manual_seed(1)
+    one, other, changed = torch.rand(3, 4, 16, 16, generator=generator)
+    before = torch.stack([one, other, one])
+    after = torch.stack([changed, other, changed])
+    assert verification.replicating(before, SETTINGS, tau=0.9) == [0, 2]
+    assert verification.replicating(before, SETTINGS, tau=None) == [0, 1, 2]
+    assert verification.same_seed(before, after, SETTINGS, tau=0.9) == pytest.approx(
+        float(ssim(one[None], changed[None]))
+    )
+    assert verification.same_seed(before, after, SETTINGS) == pytest.approx(1)
