@@ -20,6 +20,7 @@ from PIL import Image
 
 from findnemo.cli._studies import study
 from findnemo.runs import Run
+from findnemo.runs.evidence import labelled
 from findnemo.studies._figure import BLUE, GREEN, GREY, RED, figure, ink, page, write_figure
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -42,7 +43,7 @@ def shrink(source: Path, target: Path) -> None:
 
 def draw_attack(attack: dict[str, Any], path: Path) -> None:
     """The curves of the attack with their bands; beside them the gaps between
-    memorized pictures and controls.
+    the wanted pictures and controls.
     """
     with figure(columns=2, height=3.0) as (made, (left, right)):
         for (name, line), color in zip(attack["curves"].items(), LINES, strict=False):
@@ -83,7 +84,7 @@ def draw(run: Path, suffix: str) -> None:
         with Run.open(run) as opened:
             attack = opened.meta("attack")
         if attack:
-            draw_attack(attack, Path(folder) / "attack")
+            draw_attack(labelled(attack), Path(folder) / "attack")
             shrink(Path(folder) / "attack.png", IMAGES / f"attack-curves{suffix}.png")
 
 

@@ -146,6 +146,26 @@ def test_a_click_reads_one_caption_and_not_the_run(subject, monkeypatch):
             events.detail(subject, id_)
 
 
+def test_a_search_reads_the_run_again_only_after_it_changed(subject, tmp_path, monkeypatch):
+    own = replace(subject, run=shutil.copytree(subject.run, tmp_path / "run"))
+    read = []
+    rows = Run.rows
+
+    def counted(run, table, *rest):
+        read.append(table)
+        return rows(run, table, *rest)
+
+    monkeypatch.setattr(Run, "rows", counted)
+    found = [events.matching(own, wanted, "all", "row") for wanted in ("", "a", "zz")]
+    assert found[0]
+    assert read.count("results") == 1, "one window of captions, read once"
+    number = found[0][0].id
+    assert not found[0][0].listed
+    with Run.open(own.run) as run:  # what an audit under way does
+        run.set_meta("listed", [number])
+    assert [c.id for c in events.matching(own, "", "all", "row") if c.listed] == [number]
+
+
 @pytest.mark.parametrize("error", [TypeError, AttributeError, KeyError])
 def test_a_fault_of_ours_shows_as_itself(subject, monkeypatch, error):
     """Neither what decodes a result nor what is told of it calls a fault of

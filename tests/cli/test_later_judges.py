@@ -168,9 +168,10 @@ def test_verify_and_compare_take_a_judge_too(judged, place, usual, without, foun
     result = cli("verify", without, "--descriptor", place / "descriptor.pt", *tried)
     assert result.status == 0, result.err
     assert rows(without) == rows(judged[0] / "with")
-    first = cli("compare", *usual[:1], "--out", without, "--mitigations", "neurons", "--json")
+    compared = ("compare", *usual[:1], "--out", without, "--mitigations", "neurons")
+    first = cli(*compared, "--json")
     assert first.status == 0, first.err
-    told = said(first)
+    told = said(cli(*compared))  # --json leaves notices out
     assert "no clip: Table 1 leaves out A_CLIP" in told
     assert "no training images (column 'image'): Table 1 leaves out SSCD_orig" in told
     assert {"SSCD_gen", "D_SSCD"} <= set(first.json[0])
@@ -178,7 +179,7 @@ def test_verify_and_compare_take_a_judge_too(judged, place, usual, without, foun
     page = (without / "table1.md").read_text()
     assert "Left out: A_CLIP (no CLIP: " in page
     other = ("--descriptor", place / "other.pt")
-    second = cli("compare", *usual[:1], "--out", without, "--mitigations", "neurons", *other)
+    second = cli(*compared, *other)
     assert second.status == 0, second.err
     assert "kept apart: comparisons of mitigations" in said(second)
     with Run.open(without) as run:

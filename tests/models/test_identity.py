@@ -11,33 +11,22 @@ from typing import Any
 
 import pytest
 import torch
+from _identified import PROMPTS, SETTINGS, lora
 from _tiny import tiny_pipeline
-from _tiny_transformers import tiny_flux, tiny_sd3
-from _tiny_unets import tiny_sdxl
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
-from peft import LoraConfig
-from peft.tuners.tuners_utils import BaseTunerLayer
 
 import findnemo
-from findnemo import ImageSettings, NeuronSet, Settings
+from findnemo import ImageSettings, NeuronSet
 from findnemo.calibration import Calibration, calibrate_in
 from findnemo.errors import MismatchError
 from findnemo.models import Model
-from findnemo.models.content import digests, same_weights, stamp
 from findnemo.models.identity import PICTURES, Identity
 from findnemo.runs import Plan, Run, Serial, Work, audit, merge, start
 from findnemo.runs.compare import compare
 from findnemo.runs.detectors import run_detectors, start_detectors
 
-SETTINGS = Settings(samples=2)
-PROMPTS = ["a red fox", "two grey geese at night"]
 PLAN = Plan(images=1, image_settings=ImageSettings(2, 3.0))
 BARE = replace(PLAN, images=0)
-
-
-@pytest.fixture(scope="module")
-def calibration() -> Calibration:
-    return findnemo.calibrate(findnemo.load(tiny_pipeline()), PROMPTS, settings=SETTINGS)
 
 
 @pytest.fixture
@@ -140,13 +129,6 @@ class Custom:
 
 def custom_attention(pipeline: Any) -> None:
     pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn1.processor = Custom()
-
-
-def lora(part: Any, name: str = "toy", **options: Any) -> None:
-    torch.manual_seed(3)
-    options = {"r": 2, "lora_alpha": 2} | options
-    targets = ["to_q", "to_v"] if hasattr(part, "attn_processors") else ["q_proj"]
-    part.add_adapter(LoraConfig(target_modules=targets, init_lora_weights=False, **options), name)
 
 
 SCORES = {
@@ -265,161 +247,6 @@ def test_what_changes_pictures_only_is_refused_by_runs_with_pictures(
         start(tmp_path / "seen", model, calibration, PLAN)
 
 
-def test_the_method_of_findnemo_is_part_of_it(model, calibration, monkeypatch):
-    monkeypatch.setattr("findnemo.models.identified.METHOD", 99)
-    with pytest.raises(MismatchError, match="findnemo: method 99 instead of"):
-        calibration.check(model)
-
-
-@pytest.mark.first(1)
-@pytest.mark.parametrize(
-    ("make", "change", "told"),
-    [
-        (tiny_sdxl, lambda p: p.register_to_config(force_zeros_for_empty_prompt=False), "pipeline: force_zeros_for_empty_prompt False"),
-        (tiny_sdxl, lambda p: setattr(p, "vae_scale_factor", 16), "pipeline: vae_scale_factor 16 instead of"),
-        (tiny_sdxl, lambda p: setattr(p.tokenizer_2, "pad_token", "$"), "tokenizer_2: pad_token '$'"),
-        (tiny_sd3, lambda p: setattr(p, "text_encoder_3", None), "text_encoder_3 is missing, was there"),
-        (tiny_sd3, lambda p: p.scheduler.register_to_config(use_karras_sigmas=True), "scheduler: use_karras_sigmas True"),
-        (tiny_sd3, lambda p: p.scheduler.register_to_config(shift=2.0), "scheduler: shift 2.0 instead of"),
-        (tiny_flux, lambda p: setattr(p, "default_sample_size", 128), "size: default_sample_size 128 instead of 16"),
-        (tiny_flux, lambda p: p.transformer.transformer_blocks[0].attn.add_v_proj.bias.data.add_(1), "the weights of transformer differ"),
-    ],
-)  # fmt: skip
-def test_other_families_tell_their_own_parts(make, change, told):
-    model = findnemo.load(make())
-    before = model.identity
-    assert model.identity == before
-    change(model.pipeline)
-    assert any(told in line for line in model.identity.differences(before, pictures=False)), (
-        model.identity.differences(before)
-    )
-
-
-def test_a_pipeline_whose_padding_became_an_added_token_in_its_file_is_the_same(tmp_path):
-    model = findnemo.load(tiny_sdxl())
-    model.pipeline.save_pretrained(tmp_path)
-    assert findnemo.load(tmp_path).identity.differences(model.identity) == []
-
-
-def test_a_shift_that_is_set_beside_the_configuration_changes_pictures_only():
-    model = findnemo.load(tiny_sd3())
-    before = model.identity
-    model.pipeline.scheduler.set_shift(7.0)
-    assert model.identity.differences(before) == ["sampler: shift 7.0 instead of nothing"]
-    assert model.identity.differences(before, pictures=False) == []
-
-
-# adapters -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def adapted() -> Calibration:
-    return findnemo.calibrate(with_lora(), PROMPTS, settings=SETTINGS)
-
-
-def with_lora() -> Model:
-    pipeline = tiny_pipeline()
-    lora(pipeline.unet)
-    return findnemo.load(pipeline)
-
-
-def scale(model: Model, value: float) -> None:
-    model.pipeline.unet.set_adapters(["toy"], [value])
-
-
-@pytest.mark.first(2)
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (lambda m: scale(m, 0.6), "the LoRA 'toy' of unet is at strength 0.6, was 1.0"),
-        (lambda m: scale(m, 0.0), "the LoRA 'toy' of unet is not active, was at strength 1.0"),
-        (
-            lambda m: m.pipeline.unet.disable_adapters(),
-            "the LoRA 'toy' of unet is not active, was at strength 1.0",
-        ),
-        (
-            lambda m: m.pipeline.unet.unload_lora(),
-            "the LoRA 'toy' of unet is not active, was at strength 1.0",
-        ),
-        (
-            lambda m: m.pipeline.unet.fuse_lora(),
-            "the weights of unet differ: the LoRA 'toy' of unet is fused into them",
-        ),
-        (
-            lambda m: lora(m.pipeline.unet, "other"),
-            "the LoRA 'other' of unet is active at strength 1.0, was not",
-        ),
-        (lambda m: one_adapter_weight(m).mul_(2), "the LoRA 'toy' of unet has other weights"),
-        (
-            lambda m: [s.update(toy=s["toy"] * 2) for s in scalings(m)[:1]],
-            "the LoRA 'toy' of unet is at strength 1.0 to 2.0",
-        ),
-    ],
-)
-def test_what_a_lora_does_is_told(change, told, adapted):
-    model = with_lora()
-    adapted.check(model)
-    change(model)
-    with pytest.raises(MismatchError, match=told):
-        adapted.check(model)
-
-
-def scalings(model: Model) -> list[dict[str, float]]:
-    return [m.scaling for m in model.pipeline.unet.modules() if isinstance(m, BaseTunerLayer)]
-
-
-def one_adapter_weight(model: Model) -> torch.Tensor:
-    return next(
-        p.data for name, p in model.pipeline.unet.named_parameters() if "lora_B.toy" in name
-    )
-
-
-def test_another_alpha_is_another_model(adapted):
-    pipeline = tiny_pipeline()
-    lora(pipeline.unet, lora_alpha=4)
-    with pytest.raises(
-        MismatchError, match=r"the LoRA 'toy' of unet: alpha / rank 2.0 instead of 1.0"
-    ):
-        adapted.check(findnemo.load(pipeline))
-
-
-@pytest.mark.first(1)
-@pytest.mark.parametrize("off", ["scale", "disable", "unload"])
-def test_a_lora_that_does_nothing_is_none(off, calibration):
-    model = with_lora()
-    before = findnemo.score(findnemo.load(tiny_pipeline()), PROMPTS[0], settings=SETTINGS)
-    with pytest.raises(MismatchError, match=r"is active at strength 1.0, was not"):
-        calibration.check(model)
-    {
-        "scale": lambda: scale(model, 0.0),
-        "disable": model.pipeline.unet.disable_adapters,
-        "unload": model.pipeline.unet.unload_lora,
-    }[off]()
-    calibration.check(model)
-    assert findnemo.score(model, PROMPTS[0], settings=SETTINGS) == pytest.approx(before, abs=1e-6)
-
-
-def test_a_fused_lora_is_the_same_with_and_without_its_layers(calibration):
-    model = with_lora()
-    model.pipeline.unet.fuse_lora()
-    fused = model.identity
-    assert fused.fused == ("LoRA 'toy' of unet",)
-    model.pipeline.unet.unload_lora()
-    assert model.identity.differences(fused) == []
-    with pytest.raises(MismatchError, match="the weights of unet differ"):
-        calibration.check(model)
-
-
-def test_a_lora_that_is_fused_and_off_is_told_for_the_next_pass_takes_it_out():
-    model = with_lora()
-    model.pipeline.unet.fuse_lora()
-    fused = model.identity
-    model.pipeline.unet.disable_adapters()
-    assert any(
-        "the LoRA 'toy' of unet is active" in line for line in model.identity.differences(fused)
-    )
-
-
 # what is the same model ---------------------------------------------------------------------------
 
 
@@ -499,77 +326,6 @@ def test_two_roundings_of_one_checkpoint_cannot_be_told_and_that_is_said(model, 
     )  # whose own values both can hold or round alike
     made.check(findnemo.load(tmp_path / "half", dtype="bfloat16"))
     made.check(findnemo.load(tmp_path / "half", dtype="float32"))
-
-
-# caches -------------------------------------------------------------------------------------------
-
-
-def test_only_what_changed_is_hashed_again(model, monkeypatch):
-    hashed: list[int] = []
-
-    def counted(tensors: Any) -> Any:
-        hashed.append(len(tensors))
-        return digests(tensors)
-
-    monkeypatch.setattr("findnemo.models.identified.digests", counted)
-    first = model.identity
-    assert len(hashed) == 3  # denoiser, text encoder, autoencoder
-    assert model.identity == first
-    assert len(hashed) == 3
-    vae_value(model.pipeline)
-    assert model.identity != first
-    assert len(hashed) == 4
-
-
-@pytest.mark.parametrize(
-    "dtype",
-    [
-        torch.float32,
-        torch.float16,
-        torch.bfloat16,
-        torch.int8,
-        torch.float8_e4m3fn,
-        torch.complex64,
-    ],
-)
-@pytest.mark.parametrize("size", [3, 5000, 300_000])
-def test_a_stamp_sees_every_change_of_a_value(dtype, size):
-    generator = torch.Generator().manual_seed(size)
-    plain = torch.randn(size, 2, generator=generator)
-    value = torch.view_as_complex(plain) if dtype.is_complex else (40 * plain[:, 0]).to(dtype)
-    stamps = {stamp({"a": value, "b": torch.ones(2)})}
-    for k in (0, size // 2, size - 1):
-        other = value.clone().view(torch.uint8)
-        other[k * value.element_size()] ^= 1
-        stamps.add(stamp({"a": other.view(dtype), "b": torch.ones(2)}))
-    ends = value.clone().view(torch.uint8).view(size, -1)
-    ends[[0, size - 1]] = ends[[size - 1, 0]]
-    stamps.add(stamp({"a": ends.view(-1).view(dtype), "b": torch.ones(2)}))
-    stamps.add(stamp({"a": value, "c": torch.ones(2)}))
-    stamps.add(stamp({"a": value.view(1, -1), "b": torch.ones(2)}))
-    assert len(stamps) == 7
-    assert stamp({"a": value.clone(), "b": torch.ones(2)}) in stamps
-
-
-def test_digests_compare_weights_at_the_coarser_precision():
-    value = torch.linspace(-2, 2, 999) * torch.pi
-    loads = {
-        kind: digests({"a": value.to(getattr(torch, kind))})
-        for kind in ("float64", "float32", "float16", "bfloat16")
-    }
-    same = {(a, b) for a in loads for b in loads if same_weights(loads[a], loads[b])}
-    assert {(a, b) for a in loads for b in loads} - same == {
-        ("float16", "bfloat16"),
-        ("bfloat16", "float16"),
-    }
-    half = value.half()
-    assert same_weights(digests({"a": half.float()}), digests({"a": half}))
-    assert same_weights(digests({"a": half.float()}), digests({"a": half.bfloat16()}))
-    assert not same_weights(digests({"a": value}), digests({"a": value + 1e-6}))
-    assert not same_weights(digests({"a": half}), digests({"a": torch.nextafter(half, half + 1)}))
-    codes = torch.arange(9, dtype=torch.uint8)
-    assert not same_weights(digests({"a": codes}), digests({"a": codes.flip(0)}))
-    assert not same_weights(digests({"a": codes}), digests({"a": codes.to(torch.int8)}))
 
 
 def test_bystanders_of_a_changed_model_are_refused(model, calibration):

@@ -8,8 +8,13 @@ from dataclasses import fields
 
 import pytest
 import torch
+from _odd_pipelines import clip
 from _texts import assert_equal
+from _tiny_transformers import tiny_flux, tiny_sd3
+from _tiny_unets import tiny_sdxl
 
+import findnemo
+from findnemo.errors import ModelError
 from findnemo.models import Text
 
 WIDTHS = {"pooled": (9,), "mask": (3,), "sizes": (6,), "guidance": (2,)}
@@ -51,3 +56,18 @@ def test_rows_are_repeated_expanded_and_joined(names):
 def test_all_tensors_go_to_another_dtype():
     text = made(2, *WIDTHS).to(torch.device("cpu"), torch.float16)
     assert {tensor.dtype for tensor in text.tensors.values()} == {torch.float16}
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "other", "width"),
+    [
+        (tiny_sdxl, "text_encoder_2", lambda: clip(32, 40), 24),
+        (tiny_sd3, "text_encoder_2", lambda: clip(32, 8), 64),
+        (tiny_flux, "text_encoder", lambda: clip(40), 32),
+    ],
+)
+def test_a_text_encoder_exchanged_after_loading_is_noticed(make, name, other, width):
+    model = findnemo.load(make())
+    setattr(model.pipeline, name, other())
+    with pytest.raises(ModelError, match=rf"vectors of \[40\] values.*takes \[{width}\]"):
+        model.encode(["a cat"])

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
@@ -14,15 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from _tiny_transformers import PIPELINES, USUAL, quiet, tiny_flux, tiny_pixart, tiny_sd3
-from diffusers import (
-    FlowMatchEulerDiscreteScheduler,
-    FluxTransformer2DModel,
-    PixArtSigmaPipeline,
-    PixArtTransformer2DModel,
-    SD3Transformer2DModel,
-)
+from _passes import PROMPT, check_inputs, predicted
+from _tiny_transformers import PIPELINES, USUAL, quiet
+from diffusers import FluxTransformer2DModel, PixArtTransformer2DModel, SD3Transformer2DModel
 from torch import Tensor, nn
 
 import findnemo
@@ -32,13 +25,11 @@ from findnemo.detection.magnitude import saliency
 from findnemo.errors import EditError, ModelError
 from findnemo.images import ImageSettings, generate
 from findnemo.mitigation import MITIGATIONS, Case, wanda
-from findnemo.models import FlowModel, Flux, Model, PixArt, StableDiffusion3, Text
+from findnemo.models import Flux, Model, PixArt, StableDiffusion3, Text
 from findnemo.passes.conditioning import following
 from findnemo.passes.deltas import Probe
-from findnemo.scores import minmax
 from findnemo.settings import Settings
 
-PROMPT = "A red fox"
 every = pytest.mark.parametrize("name", USUAL)
 JOINT = ["sd3", "sd3-without-t5", "flux-dev", "flux-schnell"]
 CROSS = ["pixart-alpha", "pixart-sigma"]
@@ -76,12 +67,6 @@ def images(pipeline: Any) -> np.ndarray:
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and abs(a - b).max() <= 1
-
-
-@torch.no_grad()
-def predicted(model: Model, samples: int = 2) -> Tensor:
-    text = model.encode([PROMPT]).expand(samples)
-    return model.predict_noise(model.noise(PROMPT, range(samples)), model.timesteps(50)[0], text)
 
 
 @torch.no_grad()
@@ -173,54 +158,6 @@ def test_what_is_computed_once_may_be_given_back(name, model):
 # what the network sees ----------------------------------------------------------------------------
 
 
-def inputs(model: Model, run: Any) -> dict[str, Any]:
-    """Arguments of the first pass of the network while something runs, by name; None
-    and empty ones left out.
-    """
-    seen: list[dict[str, Any]] = []
-    signature = inspect.signature(type(model.denoiser).forward)
-
-    def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        seen.append(dict(signature.bind(module, *args, **kwargs).arguments))
-
-    handle = model.denoiser.register_forward_pre_hook(hook, with_kwargs=True)
-    run()
-    handle.remove()
-    left_out = ("self", "return_dict")
-    flat = seen[0] | seen[0].pop("added_cond_kwargs", {})
-    return {
-        k: v
-        for k, v in flat.items()
-        if k not in left_out and v is not None and not (isinstance(v, dict) and not v)
-    }
-
-
-def check_inputs(model: Model) -> dict[str, Any]:
-    """The network is given what the pipeline gives it at its first step from the same latents."""
-    latents = model.noise(PROMPT, [0, 1])
-    start = latents
-    if isinstance(model, Flux):
-        start = model.pipeline._pack_latents(latents, *latents.shape)
-    options = {
-        "guidance_scale": 1.0,
-        "num_images_per_prompt": 2,
-        "num_inference_steps": 4,
-        "output_type": "latent",
-    }
-    theirs = inputs(model, lambda: model.pipeline(PROMPT, latents=start, **options))
-    mine = inputs(model, lambda: predicted(model))
-    assert mine.keys() == theirs.keys()
-    for key, value in theirs.items():
-        torch.testing.assert_close(
-            mine[key],
-            value.to(mine[key].dtype),
-            atol=0,
-            rtol=0,
-            msg=lambda m, key=key: f"{key}: {m}",
-        )
-    return mine
-
-
 @every
 def test_the_network_is_given_what_the_pipeline_gives_it(name, model):
     seen = check_inputs(model)
@@ -233,43 +170,6 @@ def test_the_network_is_given_what_the_pipeline_gives_it(name, model):
     assert ("guidance" in seen) == (name == "flux-dev")
     if name in CROSS:
         assert seen["encoder_attention_mask"].sum(1).tolist() == [len("▁a▁red▁fox") + 1] * 2
-
-
-def test_the_1024_model_of_pixart_alpha_is_told_its_size():
-    seen = check_inputs(findnemo.load(tiny_pixart(size=128)))
-    assert seen["resolution"].tolist() == [[1024.0, 1024.0]] * 2
-    assert seen["aspect_ratio"].tolist() == [[1.0]] * 2
-
-
-def test_the_noise_of_pixart_is_the_first_half_of_what_the_network_gives():
-    model = findnemo.load(tiny_pixart())
-    given = []
-    handle = model.denoiser.register_forward_hook(lambda m, args, out: given.append(out[0]))
-    noise = predicted(model)
-    handle.remove()
-    assert given[0].shape == (2, 8, 32, 32)
-    assert torch.equal(noise, given[0][:, :4])
-    model.pipeline.scheduler.register_to_config(prediction_type="v_prediction")
-    with pytest.raises(ModelError, match="'v_prediction' is not supported for PixArt"):
-        predicted(model)
-
-
-def test_padding_is_masked_for_the_image_but_counts_in_the_statistics():
-    """Published definition: the mean over all positions, padding included."""
-    model = findnemo.load(tiny_pixart())
-    text = model.encode([PROMPT])
-    length = int(text.mask.sum())
-    other = text.map(torch.clone)
-    other.tokens[0, length:] = 7.0
-    latents = model.noise(PROMPT, [0])
-    with torch.no_grad():
-        torch.testing.assert_close(
-            model.predict_noise(latents, 999, other), model.predict_noise(latents, 999, text)
-        )
-    layer = next(iter(model.value_layers))
-    assert not torch.allclose(
-        *(model.value_activations([PROMPT], t)[layer] for t in (text, other)), rtol=1e-2
-    )
 
 
 # neurons ------------------------------------------------------------------------------------------
@@ -370,14 +270,6 @@ def test_a_lora_carries_weights_and_biases(name, model, tmp_path, factor):
             values = getattr(old, part).detach().clone()
             values[list(indices)] *= factor
             torch.testing.assert_close(getattr(new, part), values)
-
-
-def test_pixart_loads_no_lora():
-    model = findnemo.load(tiny_pixart())
-    with pytest.raises(
-        EditError, match=r"PixArtAlphaPipeline has no load_lora_weights.*prune\(model, neurons\)"
-    ):
-        save_lora(model, some_neurons(model), "nowhere")
 
 
 @every
@@ -490,96 +382,6 @@ def test_value_layers_at_full_size(adapter, network, layers, width, layer):
     assert all(module.bias is not None for module in model.value_layers.values())
 
 
-# flow matching ------------------------------------------------------------------------------------
-
-
-class Toy(FlowModel):
-    """A flow whose network knows the image: v = (x_s - x_0) / s."""
-
-    def __init__(self, image: Tensor):
-        self.image = image
-        self.pipeline = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler())
-
-    def output(self, latents: Tensor, timestep: float, text: Tensor) -> Tensor:
-        return (latents - self.image) / (timestep / 1000)
-
-
-def toy_images(count: int = 3) -> Tensor:
-    """Smooth images, one a latent, (N, 1, 16, 16)."""
-    coarse = torch.randn(count, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    return F.interpolate(coarse, (16, 16), mode="bilinear").double()
-
-
-@pytest.mark.parametrize("a", [0.0047, 1e-4, 1e-6])  # the first is Stable Diffusion's last timestep
-def test_noise_differences_of_a_flow_are_those_of_a_diffusion(a):
-    """Both networks know the same x_0; what is left between the scaled
-    differences vanishes with sqrt(a).
-    """
-    x0 = toy_images()
-    latents = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    diffusion = (latents - a**0.5 * x0) / (1 - a) ** 0.5 - latents
-    flow = Toy(x0).predict_noise(latents, 1000.0, Text(torch.empty(0))) - latents
-    gap = (minmax(flow) - minmax(diffusion)).abs().max()
-    assert gap < 2 * a**0.5
-    torch.testing.assert_close(minmax(flow), minmax(-x0))
-
-
-@pytest.mark.parametrize("timestep", [1000.0, 612.5, 30.0])
-def test_what_a_flow_gives_as_noise_leaves_the_image_at_every_step(timestep):
-    x0 = toy_images()
-    s = timestep / 1000
-    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    latents = (1 - s) * x0 + s * eps
-    torch.testing.assert_close(Toy(x0).output(latents, timestep, Text(torch.empty(0))), eps - x0)
-    torch.testing.assert_close(
-        Toy(x0).predict_noise(latents, timestep, Text(torch.empty(0))) - latents, -x0
-    )
-
-
-@pytest.mark.parametrize("steps", [4, 7])
-@pytest.mark.parametrize(
-    "make",
-    [
-        tiny_sd3,
-        tiny_flux,
-        lambda: tiny_flux(guidance_embeds=False),
-        lambda: tiny_sd3(use_dynamic_shifting=True, base_image_seq_len=16, max_image_seq_len=128),
-    ],
-    ids=["sd3", "flux-dev", "flux-schnell", "dynamic"],
-)
-def test_timesteps_of_a_flow_are_the_pipelines(make, steps):
-    model = findnemo.load(make())
-    before = dict(vars(model.pipeline.scheduler))
-    mine = model.timesteps(steps)
-    assert vars(model.pipeline.scheduler).keys() == before.keys()
-    assert model.pipeline.scheduler.timesteps is before["timesteps"]
-    model.pipeline(PROMPT, num_inference_steps=steps, output_type="latent", guidance_scale=1.0)
-    assert mine == pytest.approx(model.pipeline.scheduler.timesteps.tolist())
-    assert mine[0] == 1000
-    assert mine == sorted(mine, reverse=True)
-
-
-def test_a_flow_goes_one_pass_a_latent_and_its_delta_is_the_image_negated():
-    model = findnemo.load(tiny_sd3())
-    passes = []
-    handle = model.denoiser.register_forward_hook(
-        lambda m, args, out: passes.append((args[0], out[0]))
-    )
-    deltas = Probe(model, PROMPT, Settings(samples=3)).deltas()
-    handle.remove()
-    ((latents, v),) = passes
-    assert len(latents) == 3
-    torch.testing.assert_close(deltas, minmax(-(latents - v)))
-
-
-def test_the_fingerprint_of_a_flow_tells_schedules_apart():
-    fingerprints = {
-        findnemo.load(tiny_sd3(**options)).fingerprint
-        for options in ({}, {"shift": 2.0}, {"use_dynamic_shifting": True})
-    }
-    assert len(fingerprints) == 3
-
-
 # other methods ------------------------------------------------------------------------------------
 
 SHORT = ImageSettings(3, 3.0)
@@ -654,7 +456,3 @@ def test_weights_are_zeroed_as_elsewhere(name, model):
         zeroed = images(model.pipeline)
     assert not same(zeroed, before)
     assert np.array_equal(images(model.pipeline), before)
-
-
-def test_pixart_sigma_has_the_adapter_of_alpha():
-    assert isinstance(findnemo.load(tiny_pixart(PixArtSigmaPipeline)), PixArt)

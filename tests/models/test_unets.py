@@ -7,25 +7,20 @@ is what its pipeline does.
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
+from _passes import PROMPTS, call, passes
 from _texts import assert_equal
-from _tiny_unets import PIPELINES, USUAL, tiny_if, tiny_lcm, tiny_sdxl, tiny_turbo
-from diffusers import DDIMScheduler, EDMEulerScheduler, LCMScheduler, TCDScheduler
-from torch import Tensor
+from _tiny_unets import PIPELINES, USUAL, tiny_lcm, tiny_sdxl, tiny_turbo
+from diffusers import DDIMScheduler
 
 import findnemo
 from findnemo import ImageSettings, NeuronSet
 from findnemo.edits import scaled
-from findnemo.errors import InputError, ModelError
 from findnemo.models import Model
 from findnemo.passes.conditioning import following
-from findnemo.seeds import sample_seed
-from findnemo.settings import Settings
 
-PROMPTS = ["a cat", "Two dogs"]
 DISTILLED = ("lcm",)
 
 every = pytest.mark.parametrize("name", USUAL)
@@ -39,39 +34,6 @@ def some(model: Model) -> NeuronSet:
     """A few neurons of the first, a middle and the last value layer."""
     layers = list(model.value_layers)
     return NeuronSet({layers[0]: [0, 3], layers[len(layers) // 2]: [7], layers[-1]: [1, 2, 11]})
-
-
-def call(
-    pipeline: Any,
-    prompts: list[str] = PROMPTS,
-    images: int = 2,
-    guidance: float = 3.0,
-    steps: int = 2,
-    **options: Any,
-) -> Tensor:
-    """Finished images of a whole call, as the pipeline gives them."""
-    generators = [torch.Generator().manual_seed(k) for k in range(images * len(prompts))]
-    options = {
-        "num_inference_steps": steps,
-        "guidance_scale": guidance,
-        "output_type": "pt",
-        "generator": generators,
-    } | options
-    return pipeline(list(prompts), num_images_per_prompt=images, **options).images
-
-
-def passes(model: Model, run: Any) -> list[tuple[Tensor, Any, dict[str, Any], Tensor]]:
-    """(sample, timestep, keyword arguments, output) of the denoiser's passes."""
-    seen = []
-    handle = model.denoiser.register_forward_hook(
-        lambda module, args, kwargs, output: seen.append((*args, kwargs, output[0])),
-        with_kwargs=True,
-    )
-    try:
-        run()
-    finally:
-        handle.remove()
-    return seen
 
 
 # what a model is asked ----------------------------------------------------------------------------
@@ -131,18 +93,6 @@ def test_noise_is_what_the_pipeline_computes_at_its_first_step(name, guidance):
     torch.testing.assert_close(eps, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_distilled_network_is_told_the_pipelines_default_guidance():
-    model = findnemo.load(tiny_lcm())
-    (_, _, kwargs, _), *_ = passes(
-        model, lambda: model.pipeline("a cat", num_inference_steps=1, output_type="latent")
-    )
-    torch.testing.assert_close(model.text_of(kwargs).tensors, model.encode(["a cat"]).tensors)
-    (_, _, other, _), *_ = passes(
-        model, lambda: call(model.pipeline, ["a cat"], 1, guidance=2.0, steps=1)
-    )
-    assert not torch.allclose(other["timestep_cond"], kwargs["timestep_cond"])
-
-
 @every
 def test_what_a_prompt_brings_survives_the_way_through_the_denoisers_arguments(name):
     model = loaded(name)
@@ -191,55 +141,6 @@ def test_published_first_timesteps():
         "sdxl-turbo": [999, 979],
         "lcm": [999, 979],
     }
-
-
-@pytest.mark.parametrize("scheduler", [LCMScheduler, TCDScheduler])
-def test_a_distillations_schedule_has_so_many_steps_and_no_more(scheduler):
-    model = findnemo.load(tiny_lcm())
-    model.pipeline.scheduler = scheduler.from_config(model.pipeline.scheduler.config)
-    assert model.timesteps(4)[0] == 999
-    with pytest.raises(
-        InputError, match=f"{scheduler.__name__} has a schedule of 50 steps, 51 are too many"
-    ):
-        model.timesteps(51)
-
-
-def test_sdxls_sizes_are_those_of_a_call():
-    model = findnemo.load(tiny_sdxl(sample_size=(16, 24)))
-    assert model.conditions(model.encode(["a"]))["added_cond_kwargs"]["time_ids"].tolist() == [
-        [32, 48, 0, 0, 32, 48]
-    ]
-
-
-@pytest.mark.parametrize("zeros", [True, False])
-def test_no_prompt_in_sdxl_is_zeros_where_the_pipeline_has_it_so(zeros):
-    model = findnemo.load(tiny_sdxl())
-    model.pipeline.register_to_config(force_zeros_for_empty_prompt=zeros)
-    (_, _, kwargs, _), *_ = passes(model, lambda: call(model.pipeline, ["a cat"], 1, steps=1))
-    torch.testing.assert_close(model.unconditional().tensors, model.text_of(kwargs)[:1].tensors)
-    assert bool(model.unconditional().tokens.any()) is not zeros
-    assert bool(model.unconditional().pooled.any()) is not zeros
-
-
-def test_a_half_precision_vae_that_overflows_decodes_in_full():
-    model = findnemo.load(tiny_sdxl())
-    latents = model.noise("a", [0])
-    expected = model.decode(latents)
-    model.pipeline.vae.to(torch.float16)
-    model.pipeline.vae.register_to_config(force_upcast=True)
-    torch.testing.assert_close(model.decode(latents.half()), expected, atol=2e-2, rtol=2e-2)
-    assert model.pipeline.vae.dtype == torch.float16
-
-
-def test_edm_preconditioning_is_refused():
-    model = findnemo.load(tiny_sdxl(scheduler=EDMEulerScheduler()))
-    with pytest.raises(ModelError, match="'edm' is not supported"):
-        findnemo.score(model, "a cat")
-
-
-def test_an_inpainting_unet_is_refused():
-    with pytest.raises(ModelError, match="takes 9 channels and returns 4"):
-        findnemo.load(tiny_sdxl(in_channels=9))
 
 
 # edits --------------------------------------------------------------------------------------------
@@ -362,18 +263,6 @@ def test_images_are_the_pipelines_own(name):
         assert difference.abs().max() <= 1
 
 
-def test_what_is_examined_of_if_is_neither_checked_nor_marked():
-    model = findnemo.load(tiny_if())
-    expected = findnemo.generate(model, "a cat", [0], ImageSettings(2, 3.0))[0].tobytes()
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError("an image was blackened or marked")
-
-    model.pipeline.run_safety_checker = refuse
-    model.pipeline.watermarker = type("Marker", (), {"apply_watermark": refuse})()
-    assert findnemo.generate(model, "a cat", [0], ImageSettings(2, 3.0))[0].tobytes() == expected
-
-
 # which rows carry the prompt ----------------------------------------------------------------------
 
 
@@ -413,38 +302,3 @@ def test_attention_is_recorded_for_every_image_with_and_without_a_guidance_half(
         assert p.shape[0] == 4
         assert p.shape[2] == 77
         torch.testing.assert_close(p.sum(-1), torch.ones(p.shape[:2]))
-
-
-# what a distillation changes ----------------------------------------------------------------------
-
-
-def test_noise_differences_with_guidance_are_refused_where_guidance_is_built_in():
-    with pytest.raises(ModelError, match="has guidance built in"):
-        findnemo.score(
-            findnemo.load(tiny_lcm()), "a cat", settings=Settings(samples=2, guidance=7.0)
-        )
-
-
-def test_a_schedule_of_a_distillation_makes_another_model():
-    plain = findnemo.load(tiny_sdxl())
-    swapped = tiny_sdxl()
-    swapped.scheduler = LCMScheduler.from_config(swapped.scheduler.config)
-    assert findnemo.load(swapped).fingerprint != plain.fingerprint
-
-
-def test_an_autoencoder_that_normalizes_its_latents_is_heeded():
-    model = findnemo.load(tiny_sdxl())
-    before = findnemo.generate(model, "a cat", [0], ImageSettings(2, 3.0))[0]
-    model.pipeline.vae.register_to_config(
-        latents_mean=[0.5, -0.5, 1.0, 0.0], latents_std=[2.0, 1.0, 0.5, 3.0]
-    )
-    mine = findnemo.generate(model, "a cat", [0], ImageSettings(2, 3.0))[0]
-    generator = torch.Generator().manual_seed(sample_seed(0, "a cat", 0))
-    theirs = model.pipeline(
-        "a cat", num_inference_steps=2, guidance_scale=3.0, generator=generator
-    ).images[0]
-    pixels = [
-        torch.frombuffer(bytearray(i.tobytes()), dtype=torch.uint8).int()
-        for i in (mine, theirs, before)
-    ]
-    assert (pixels[0] - pixels[1]).abs().max() <= 1 < (pixels[0] - pixels[2]).abs().max()

@@ -252,9 +252,9 @@ def test_attempts_are_told_one_by_one_and_the_best_that_is_not_given_the_picture
 
 def test_inversion_has_its_curves_gaps_and_positive_control(pack):
     row = row_of(pack, "Inversion")
-    gap = figure_of(row, "gap, neurons off: memorized less never seen, after 50 steps")
+    gap = figure_of(row, "gap, neurons off: own picture less never seen, after 50 steps")
     assert (gap["value"], gap["low"], gap["high"]) == (0.25, 0.1, 0.4)
-    bare = figure_of(row, "mean similarity, memorized, untouched, at the start")
+    bare = figure_of(row, "mean similarity, own picture, untouched, at the start")
     assert (bare["value"], bare["low"], bare["interval"]) == (0.3, None, None)
     assert row["told"][0].startswith("Positive control: in the untouched model")
     assert row["told"][0].endswith("goes from 0.300 at the start to 0.900 after 50 steps.")

@@ -80,12 +80,12 @@ def test_progress_names_the_model_whose_images_are_made(run, told):
     assert f"images of LoRA with {off} of {every} neurons off" in told
 
 
-def test_the_descriptor_is_opened_once_and_a_model_for_each_look(run, place, opened):
-    """The base, two strengths, further images of the base and the weaker one, the search, and
-    further images with neurons off.
+def test_the_descriptor_is_opened_once_and_a_model_when_another_one_was_open(run, place, opened):
+    """The base, two strengths, further images of the base and the weaker one; the LoRA once more for
+    the search, its images with neurons off, and further images of these.
     """
     assert opened.count(str(demo.DESCRIPTOR)) == 1
-    assert opened.count(str(place.base)) == 7
+    assert opened.count(str(place.base)) == 6
     assert {*opened} == {str(demo.DESCRIPTOR), str(place.base)}
 
 

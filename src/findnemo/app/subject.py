@@ -27,6 +27,7 @@ from findnemo.models import Model, load
 from findnemo.models.identity import kept_identity, refuse_other
 from findnemo.runs import Caption, Run, captions_of, settings_of
 from findnemo.runs.standing import folder_of, image_name
+from findnemo.runs.store import DATABASE
 from findnemo.runs.trust import require
 
 if TYPE_CHECKING:
@@ -160,12 +161,23 @@ def _of_run(run: Path, model: Model | None) -> tuple[Model, ImageSettings]:
 def captions(subject: Subject) -> list[Caption]:
     """The captions of the run as they are now, because an audit may still be adding some.
 
-    Empty without a run.
+    They are read again only after the run has changed. Empty without a run.
     """
-    if subject.run is None:
-        return []
-    with Run.open(subject.run) as run:
-        return captions_of(run)
+    return [] if subject.run is None else list(_read(subject.run, _stamp(subject.run)))
+
+
+@lru_cache(maxsize=1)
+def _read(run: Path, stamp: tuple[tuple[int, int], ...]) -> tuple[Caption, ...]:
+    """The captions of a run whose database has a `stamp`."""
+    with Run.open(run) as opened:
+        return tuple(captions_of(opened))
+
+
+def _stamp(run: Path) -> tuple[tuple[int, int], ...]:
+    """Size and time of change of the database of a run and of its log: every commit changes them."""
+    files = (run / DATABASE, run / f"{DATABASE}-wal")
+    found = (file.stat() for file in files if file.is_file())
+    return tuple((about.st_size, about.st_mtime_ns) for about in found)
 
 
 def caption_of(subject: Subject, id_: object) -> Caption:

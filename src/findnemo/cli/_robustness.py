@@ -16,7 +16,7 @@ ROOM = 3  # columns of attempts that 80 characters hold together with their inte
 
 
 def show_robustness(attempts: Mapping[str, Any] | None, attack: Mapping[str, Any] | None) -> None:
-    """Show the table of attempts, the curves of the attack with gaps between memorized pictures and
+    """Show the table of attempts, the curves of the attack with gaps between the wanted pictures and
     controls, and sentences on them.
     """
     from findnemo.report.sentences import sentences
@@ -70,6 +70,9 @@ def attack_table(attack: Mapping[str, Any]) -> Table:
     """Mean similarity to the wanted picture by steps, a line for each curve; then the gaps, with
     their intervals below them.
     """
+    from findnemo.runs.evidence import labelled
+
+    attack = labelled(attack)
     gaps = attack.get("gaps") or {}
     steps = sorted(
         {point[0] for line in [*attack["curves"].values(), *gaps.values()] for point in line}

@@ -62,12 +62,12 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
 
 
 def _cells(caption: Caption, layers: Sequence[str]) -> tuple[str, str, str]:
-    """Score, copies before and after, and how many neurons of each layer are switched off."""
+    """Score, copies before and in the cleaned model, and how many neurons of each layer are switched off."""
     from findnemo.runs import switched_off
-    from findnemo.runs.standing import judged
+    from findnemo.runs.standing import in_cleaned_model
 
     score = "" if caption.score is None else f"{caption.score:.3f}"
-    checked = judged(caption)
+    checked = in_cleaned_model(caption)
     copies = ""
     if checked and checked.copies_before is not None and checked.copies_after is not None:
         copies = f"{100 * checked.copies_before:.0f} → {100 * checked.copies_after:.0f} %"

@@ -1,5 +1,8 @@
 """Safetensors files without loading them: their contents and offsets; and writing one tensor after
 the other.
+
+This is written by hand, because the safetensors library writes a file from tensors that all lie in
+memory, and gives no offsets.
 """
 
 from __future__ import annotations

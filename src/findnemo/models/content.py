@@ -27,11 +27,23 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     if any(getattr(value, "is_meta", False) for value in state.values()):
         from accelerate.utils.modeling import get_state_dict_offloaded_model
 
-        state = dict(get_state_dict_offloaded_model(module))
+        here = {name: value for name, value in state.items() if not value.is_meta}
+        state = here | get_state_dict_offloaded_model(module) | _offloaded(module)
     for name, buffer in module.named_buffers():
         if not buffer.is_meta:
             state.setdefault(name, buffer)
     return {name: part for key, value in state.items() for name, part in _plain(key, value)}
+
+
+def _offloaded(module: Any) -> dict[str, Tensor]:
+    """The offloaded weights of a module itself, not of those in it: accelerate's function leaves
+    them out.
+    """
+    hook = getattr(module, "_hf_hook", None)
+    kept = [getattr(one, "weights_map", None) or {} for one in getattr(hook, "hooks", [hook])]
+    own = {**module._parameters, **module._buffers}
+    away = [name for name, value in own.items() if value is not None and value.is_meta]
+    return {name: weights[name] for weights in kept for name in away if name in weights}
 
 
 def _plain(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from findnemo.errors import InputError, ModelError, first_line
 from findnemo.files.sizes import checked
 from findnemo.files.tensors import DTYPES, Entry, read
-from findnemo.models._yaml import at, read_yaml
+from findnemo.models.plain_yaml import at, read_yaml
 
 # settings by their names in a diffusers scheduler
 PREDICTION = "prediction_type"

@@ -7,7 +7,7 @@ from typing import Any
 
 from findnemo.report import _charts as charts
 from findnemo.report._text import ALIGNMENT, NONE, PIXELS, interval, minus, number, percent
-from findnemo.runs.evidence import counted
+from findnemo.runs.evidence import counted, labelled
 
 SIDE_EFFECTS = {
     "pixel_change": PIXELS,
@@ -29,6 +29,7 @@ def attack(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """
     if not found or not any(found["curves"].values()):
         return None
+    found = labelled(found)
     lines = [
         (name, is_gap, {x: point for x, *point in points})
         for is_gap, group in ((False, bounded(found)), (True, found.get("gaps") or {}))

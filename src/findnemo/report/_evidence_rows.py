@@ -43,6 +43,7 @@ from findnemo.runs.evidence import (
     OFF,
     UNTOUCHED,
     counted,
+    labelled,
     verdicts,
 )
 from findnemo.runs.overview import quickly
@@ -140,7 +141,7 @@ def _scored(held: Held) -> Iterable[tuple[str, list[tuple[Caption, float]], list
         yield "audit score", scores, held.calibration.scores.tolist()
     for name in held.run.meta("detectors") or []:
         values = [
-            (c, float(c.results[DETECTOR + name]["value"]))
+            (c, float(c.decoded(DETECTOR + name)["value"]))
             for c in held.captions
             if DETECTOR + name in c.results
         ]
@@ -430,7 +431,8 @@ def _reach(scores: Sequence[tuple[Caption, float]], holdout: Sequence[float]) ->
 
 def inversion(held: Held) -> Row:
     """The attack on an embedding as curves, compared with its controls."""
-    found = held.run.meta("attack") or {"curves": {}}
+    stored = held.run.meta("attack") or {"curves": {}}
+    found = labelled(stored)
     row = Row(
         "Inversion",
         "a text embedding optimized for a picture (Kowalczuk et al. 2025): curve over its steps,"
@@ -448,8 +450,8 @@ def inversion(held: Held) -> Row:
         figures += [_at(f"mean similarity, {name}", *point) for point in points]
     if not figures:
         return replace(row, why="no embedding was optimized", command=verifying(held))
-    told = sentences(None, found)
-    control = found["curves"].get("memorized, untouched")
+    told = sentences(None, stored)
+    control = found["curves"].get("own picture, untouched")
     if control:
         (first, start), (last, end) = control[0], control[-1]
         told = [
@@ -460,10 +462,10 @@ def inversion(held: Held) -> Row:
     else:
         told = ["No positive control: the untouched model was not attacked.", *told]
     how = (
-        f"{count(int(found['n']), 'memorized caption')}; the training image is known of"
+        f"{count(int(found['n']), 'caption')} with neurons off; the training image is known of"
         f" {found.get('known') or 0} of them, for the others an image of the untouched model stands"
         " in.",
-        "A gap is memorized pictures less controls: the embedding itself carries information, so"
+        "A gap is the similarity to the captions' own pictures less that to controls: the embedding itself carries information, so"
         " that pictures never seen come near, too. Gaps are of the captions for which the attack"
         " gives a copy on the untouched model; where it gives none there, it tells nothing.",
     )
@@ -542,10 +544,10 @@ def _tells(caption: Caption, state: str, bases: Mapping[str, str]) -> bool:
 def _nearest(
     captions: Iterable[Caption], stage: str, bases: Mapping[str, str]
 ) -> list[tuple[int, float]]:
-    """Last step and its similarity, of memorized captions with a known training picture."""
+    """Last step and its similarity, of captions over the threshold with a known training picture."""
     found = []
     for caption in captions:
-        payload = caption.results.get(stage, {})
+        payload = caption.decoded(stage) or {}
         stands = payload.get("basis") == bases.get(stage)
         curves = payload.get("curves") or {}
         is_whole = any(curves.values()) and all(v for c in curves.values() for v in c.values())

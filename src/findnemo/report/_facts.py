@@ -263,7 +263,7 @@ def _trouble(captions: Sequence[Caption]) -> list[dict[str, Any]]:
     if not any(c.localized for c in captions):
         groups.pop("not localized")  # there was no search: the advice says so
     return [
-        {"word": WORDS[kind], "note": _note(group), "captions": group}
+        {"word": WORDS[kind], "note": _note(group, kind), "captions": group}
         for kind, group in groups.items()
         if group
     ]
@@ -274,8 +274,8 @@ def _range(shares: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _note(captions: Sequence[Caption]) -> str:
-    """How many of the captions' images are copies, in words; empty if none were before."""
+def _note(captions: Sequence[Caption], kind: str) -> str:
+    """How many images of captions of a standing are copies, in words; empty if none were before."""
     checked = [v for c in captions if (v := judged(c)) is not None and seen(c)]
     shares = [
         (v.copies_before, v.copies_after)
@@ -285,7 +285,8 @@ def _note(captions: Sequence[Caption]) -> str:
     if not shares:
         return ""
     before, after = map(_range, zip(*shares, strict=True))
-    return f"Copies among the images: {before} before, {after} with the neurons off"
+    off = "the found neurons off (they stay on)" if kind == "reduced" else "the neurons off"
+    return f"Copies among the images: {before} before, {after} with {off}"
 
 
 def figures(

@@ -248,7 +248,7 @@ def _beside(state: str, gaps: Mapping[str, Any]) -> list[str]:
 
 
 def _attacked(state: str, control: str, points: Sequence[Sequence[float | None]]) -> str:
-    """Whether memorized pictures come nearer than a control.
+    """Whether the captions' own pictures come nearer than a control.
 
     All steps count, the start among them, not only the one with the largest gap.
     """

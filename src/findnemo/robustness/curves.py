@@ -45,8 +45,8 @@ def curve(subjects: Rows) -> list[Point]:
     return [(step, *_with_interval([s[step] for s in subjects])) for step in _common(subjects)]
 
 
-def gap(memorized: Rows, control: Rows, paired: bool = False) -> list[Point]:
-    """The mean curve of memorized captions minus that of controls at each step, with an interval.
+def gap(wanted: Rows, control: Rows, paired: bool = False) -> list[Point]:
+    """The mean curve of the wanted pictures minus that of controls at each step, with an interval.
 
     `paired`: both have the same captions in the same order, and are compared one by one; otherwise
     captions and controls are independent. If the interval contains 0, there is no evidence that the
@@ -55,13 +55,11 @@ def gap(memorized: Rows, control: Rows, paired: bool = False) -> list[Point]:
     >>> gap([{5: 1.0}], [{5: 0.25}])
     [(5, 0.75, None, None)]
     """
-    steps = [step for step in _common(memorized) if step in _common(control)]
+    steps = [step for step in _common(wanted) if step in _common(control)]
     if paired:
-        pairs = zip(memorized, control, strict=True)
+        pairs = zip(wanted, control, strict=True)
         return curve([{step: one[step] - other[step] for step in steps} for one, other in pairs])
-    samples = {
-        step: [[row[step] for row in rows] for rows in (memorized, control)] for step in steps
-    }
+    samples = {step: [[row[step] for row in rows] for rows in (wanted, control)] for step in steps}
     return [(step, *_with_interval(*both)) for step, both in samples.items()]
 
 

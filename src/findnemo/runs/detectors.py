@@ -88,7 +88,7 @@ class Detectors:
                 "row": c.row,
                 "caption": c.text,
                 "type": c.type,
-                "scores": {n: c.results[s]["value"] for n, s in stages.items() if s in c.results},
+                "scores": {n: c.decoded(s)["value"] for n, s in stages.items() if s in c.results},
             }
             for c in self.captions
         ]
@@ -307,7 +307,7 @@ def borrows(captions: Sequence[Caption]) -> bool:
 
 def _result(name: str, captions: Sequence[Caption], holdout: Sequence[str], run: Run) -> Result:
     known: Mapping[str, float] = run.meta(HOLDOUT + name) or {}
-    mine = [(c, c.results[STAGE + name]) for c in captions if STAGE + name in c.results]
+    mine = [(c, c.decoded(STAGE + name)) for c in captions if STAGE + name in c.results]
     kept = [known[text] for text in holdout if text in known]
     others = [r["value"] for c, r in mine if not is_memory(c.type)]
     if borrows(captions):

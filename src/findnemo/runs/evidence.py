@@ -21,7 +21,7 @@ from findnemo.stats import wilson
 # prefixes of stages in the run store; the name of a trial follows
 ATTACK = "attack:"
 ATTEMPT = "attempts:"
-MEMORIZED = "memorized"
+MEMORIZED = "memorized"  # in stored names: captions over the threshold, with neurons off
 ORDINARY = "ordinary"
 OFF = "neurons off"
 UNTOUCHED = "untouched"
@@ -85,7 +85,7 @@ def verdict(reached: float, control: float | None) -> Verdict:
 
 
 def verdicts(caption: Caption, bases: Mapping[str, str]) -> dict[str, dict[str, Verdict]]:
-    """Verdicts on a memorized caption: state of the model -> attempt -> verdict.
+    """Verdicts on a caption over the threshold: state of the model -> attempt -> verdict.
 
     States are `neurons off` and `hardened`; the attempt `EMBEDDING` is the attack. Only results
     with the current basis count. `bases`: stage -> current basis.
@@ -148,8 +148,8 @@ def _current(caption: Caption, bases: Mapping[str, str], stage: str) -> dict[str
     """Trial -> result of a caption, without results of other neurons, settings or weights."""
     return {
         name.removeprefix(stage): payload
-        for name, payload in caption.results.items()
-        if name.startswith(stage) and payload["basis"] == bases.get(name)
+        for name in caption.results
+        if name.startswith(stage) and (payload := caption.decoded(name))["basis"] == bases.get(name)
     }
 
 
@@ -196,15 +196,15 @@ def counted(cell: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _results(
-    captions: Iterable[Caption], bases: Mapping[str, str], stage: str, is_memorized: bool
+    captions: Iterable[Caption], bases: Mapping[str, str], stage: str, is_over: bool
 ) -> dict[str, dict[int, dict[str, Any]]]:
     """Trial -> caption -> result, of the captions that were tried in every trial.
 
-    `is_memorized`: of memorized captions, else of ordinary ones.
+    `is_over`: of captions over the threshold, else of ordinary ones.
     """
     results: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     for caption in captions:
-        if (caption.detected is not None and caption.detected.memorized) is is_memorized:
+        if (caption.detected is not None and caption.detected.memorized) is is_over:
             for trial, payload in _current(caption, bases, stage).items():
                 results[trial][caption.id] = payload
     common = set.intersection(*map(set, results.values())) if results else set()
@@ -219,15 +219,15 @@ def attack_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dic
 
     `curves`: name -> [step, mean similarity] pairs; `bands`: name -> [step, low, high], 95 %;
     `gaps`: name -> [step, gap, low, high], of the captions for which the attack works on the
-    untouched model; `n`: memorized captions; `known`: how many of them have a known training image;
+    untouched model; `n`: captions attacked; `known`: how many of them have a known training image;
     `told`: state of the model -> counts (`_tally`), with `never`: [copies, pictures] of pictures
     never seen. `bases`: stage -> current basis of its results.
     """
     found = {c.id: verdicts(c, bases) for c in captions}
     rows: dict[str, dict[int, dict[int, float]]] = {}
     known = 0
-    for who, is_memorized in ((MEMORIZED, True), (ORDINARY, False)):
-        for name, payloads in _results(captions, bases, ATTACK, is_memorized).items():
+    for who, is_over in ((MEMORIZED, True), (ORDINARY, False)):
+        for name, payloads in _results(captions, bases, ATTACK, is_over).items():
             rows[_curve_name(who, name)] = {
                 id_: strongest(p["curves"]) for id_, p in payloads.items()
             }
@@ -277,10 +277,29 @@ def _curve_name(who: str, trial: str) -> str:
     return f"{never or ('mirrored' if who == ORDINARY else who)}, {state}"
 
 
+def labelled(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """An `attack_summary` with the names of its curves and gaps as a reader sees them.
+
+    The captions of the attack are those with neurons off. Some of them can be only suspected, so
+    what is shown names the wanted picture, and not the state of a caption.
+
+    >>> line = [[0, 0.1]]
+    >>> gap = {"neurons off: memorized less never seen": line}
+    >>> labelled({"curves": {"memorized, neurons off": line}, "gaps": gap})
+    {'curves': {'own picture, neurons off': [[0, 0.1]]}, 'gaps': {'neurons off: own picture less never seen': [[0, 0.1]]}}
+    """
+    named = {
+        part: {name.replace(MEMORIZED, "own picture"): line for name, line in summary[part].items()}
+        for part in ("curves", "bands", "gaps")
+        if summary.get(part)
+    }
+    return {**summary, **named}
+
+
 def _gaps(
     rows: Mapping[str, Mapping[int, Mapping[int, float]]], works: Container[int]
 ) -> dict[str, list[list[float | None]]]:
-    """Similarity of memorized captions minus that of each control, in one state of the model.
+    """Similarity to the own picture minus that of each control, in one state of the model.
 
     Only captions count for which the attack `works` on the untouched model. Pictures that were
     never seen are compared caption by caption.
@@ -303,8 +322,8 @@ def _gaps(
 def attempts_summary(captions: Sequence[Caption], bases: Mapping[str, str]) -> dict[str, Any]:
     """Attempt -> column (`untouched`, `neurons off`, `ordinary, neurons off`) -> shares of copies.
 
-    Shares are those of `curves.shares`. Columns of memorized captions in an edited model also hold
-    counts of verdicts, `told` (`_tally`).
+    Shares are those of `curves.shares`. Columns of edited models, but for ordinary captions, also
+    hold counts of verdicts, `told` (`_tally`).
     """
     found = {c.id: verdicts(c, bases) for c in captions}
     tried = _results(captions, bases, ATTEMPT, True)

@@ -149,7 +149,7 @@ def shown(folder: Path, questions: Sequence[Question]) -> Shown:
         if (caption := found.get(question.prompt)) is None:
             failed.append(question.prompt)
             continue
-        for k in range(caption.results[STAGE]["images"]):
+        for k in range(caption.decoded(STAGE)["images"]):
             generations.append(training.Generation(question.prompt, question.kind, k))
             files.append(folder / _file(caption, k))
     return Shown(tuple(generations), tuple(files), tuple(failed))

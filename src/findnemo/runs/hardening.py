@@ -169,7 +169,7 @@ def challenged(work: Work, most: int) -> list[Caption]:
 
     Raises InputError if there are none.
     """
-    found = robustness.memorized(work.run.captions(), most)
+    found = robustness.edited(work.run.captions(), most)
     if not found:
         raise InputError(
             f"{work.run.path} holds no memorized caption whose neurons are off: there is nothing to"

@@ -180,6 +180,13 @@ class Scored(TypedDict):
     seconds: Number
 
 
+class Generated(TypedDict):
+    """The images of one prompt in the audit of a fine-tune."""
+
+    images: Count
+    evaluations: Count
+
+
 class Attacked(TypedDict):
     basis: Text
     known: Flag
@@ -201,6 +208,7 @@ STAGES: dict[str, Any] = {  # keys that end in a colon are prefixes; a name foll
     "glance:": Together,
     "union:": Together,
     "further:": Continued,
+    "pictures": Generated,
     "compare:": Compared,
     "detect:": Scored,
     "attack:": Attacked,

@@ -66,10 +66,11 @@ NEVER = "never seen"
 class Effort:
     """How much to try.
 
-    `captions`: number of memorized captions, spread over the table, and of ordinary ones (0: all).
+    `captions`: number of captions with neurons off, spread over the table, and of ordinary ones
+    (0: all).
     `steps`: steps of the attack after which images are made. `starts`: where the attack begins.
     `images`: images of each attempt, and of each step. `controls`: pictures that the model never
-    saw, one for each caption in order; without them, scrambled memorized pictures.
+    saw, one for each caption in order; without them, the wanted pictures scrambled.
     """
 
     captions: int = 5
@@ -121,7 +122,7 @@ WANTED: dict[str, Callable[[Subject, Image.Image | None], Image.Image]] = {
 }
 
 
-def memorized(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
+def edited(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
     """Captions whose neurons are off in the edited model, `most` of them spread over the table (0:
     all).
     """
@@ -129,7 +130,7 @@ def memorized(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
 
 
 def ordinary(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
-    """Captions that are not memorized, `most` of them spread over the table (0: all).
+    """Captions under the threshold, `most` of them spread over the table (0: all).
 
     Captions whose type is that of a memory are left out.
     """
@@ -164,8 +165,8 @@ def trials(work: Work) -> list[Trial]:
 def against(
     off: NeuronSet, name: str, model: Model | Saved | None = None, identity: str = ""
 ) -> list[Trial]:
-    """Trials on a model: memorized pictures, pictures that it never saw, and mirrored images of
-    ordinary captions.
+    """Trials on a model: the captions' own pictures, pictures that it never saw, and mirrored
+    images of ordinary captions.
     """
     return [
         Trial(name, MEMORIZED, off, model=model, identity=identity),
@@ -187,8 +188,8 @@ def try_out(
 ) -> None:
     """Try every attempt of `findnemo.robustness.ATTEMPTS`, and record the results.
 
-    Memorized captions are tried with the neurons off and untouched, ordinary ones with the neurons
-    off. Results that the run holds are not made again.
+    Captions with neurons off are tried with all neurons off and untouched, ordinary ones with all
+    neurons off. Results that the run holds are not made again.
     """
     chosen = [t for t in (trials(work) if made is None else made) if t.wanted != NEVER]
     crew = Crew(pool or Serial(work.model), progress, stop)
@@ -207,13 +208,13 @@ def attack_all(
 ) -> None:
     """Attack the embeddings of captions, and record curves over the steps of the attack.
 
-    Attacked are memorized pictures on the edited and on the untouched model, pictures that no model
+    Attacked are the pictures of captions with neurons off, on the edited and on the untouched model, pictures that no model
     saw, and mirrored images of ordinary captions. Results that the run holds are not made again.
     """
     chosen = trials(work) if made is None else made
     _answer(work, effort, ATTACK, chosen, Crew(pool or Serial(work.model), progress, stop))
     captions = list(work.run.captions())
-    _draw_sheets(work, effort, memorized(captions, effort.captions))
+    _draw_sheets(work, effort, edited(captions, effort.captions))
     work.run.set_meta("attack", attack_summary(captions, work.run.meta("bases")))
 
 
@@ -260,7 +261,7 @@ def _jobs(
     captions = list(work.run.captions())
     bases = _bases(work, effort, stage, chosen)
     groups = {
-        MEMORIZED: memorized(captions, effort.captions),
+        MEMORIZED: edited(captions, effort.captions),
         ORDINARY: ordinary(captions, effort.captions),
     }
     jobs = [
@@ -452,7 +453,7 @@ def _file(name: str) -> str:
 
 
 def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> None:
-    """Draw a sheet for each memorized caption: a row a trial, a column a step, the images of the
+    """Draw a sheet for each attacked caption: a row a trial, a column a step, the images of the
     attack from its first start.
     """
     title = f"(steps {', '.join(map(str, effort.steps))}; wanted)"
@@ -494,7 +495,7 @@ def pace(work: Work, stages: Sequence[str], pool: Pool | None = None) -> dict[st
     same size. A stage that fails is left out.
     """
     pool = pool or Serial(work.model)
-    prompt = memorized(work.run.captions(), 1)[0].text
+    prompt = edited(work.run.captions(), 1)[0].text
     settings = replace(work.plan.image_settings, steps=2)
     do = partial(_paced, prompt=prompt, settings=settings)
     found: dict[str, float] = {}

@@ -185,7 +185,7 @@ def _once(captions: Sequence[Caption], name: str) -> float | None:
         values = [evaluations_of(c) for c in captions]
     elif name == NEMO:
         values = [
-            c.results[LISTING]["evaluations"] if LISTING in c.results else evaluations_of(c)
+            evaluations_of(c) if (found := c.decoded(LISTING)) is None else found.evaluations
             for c in captions
         ]
     else:
@@ -230,7 +230,8 @@ def _about(run: Run, captions: list[Caption], every: int) -> str:
             f" The run added {count(more, 'neuron')} later, when copies came back with the neurons of"
             " all captions off; they are off in the export, and not here."
         )
-    if unlisted := [c for c in captions if c.results.get(LISTING, {}).get("memorized") is False]:
+    searched = [(c, c.decoded(LISTING)) for c in captions]
+    if unlisted := [c for c, found in searched if found and found.memorized is False]:
         text += (
             f" NeMo switches nothing off for {_named(unlisted)} under the threshold of the paper's"
             " score: its row and that of random neurons count untouched images there."

@@ -30,9 +30,9 @@ from findnemo.runs.hardening import (
 from findnemo.runs.robustness import (
     Effort,
     attack_all,
+    edited,
     evaluations,
     failures,
-    memorized,
     pace,
     try_out,
 )
@@ -87,7 +87,7 @@ def verify(
     with Run.open(path) as old:
         _require_search(old)
         source = source_of(old, model)
-        attacked = len(memorized(old.captions(), trying.attack_captions))
+        attacked = len(edited(old.captions(), trying.attack_captions))
     refuse_unseen(path, pictures)
     plan = with_pictures(kept.plan, pictures)
     if trying.attempts or trying.attack or plan.images:
@@ -130,8 +130,8 @@ def _attacked(
     work: Work, pool: Pool, effort: Effort, trying: Trying, listener: Listener
 ) -> list[str]:
     """Run attempts and attack on a run's edited model, with controls; return why some failed."""
-    if not memorized(work.run.captions(), 1):
-        listener.say("no memorized caption has its neurons off: there is nothing to attack")
+    if not edited(work.run.captions(), 1):
+        listener.say("no caption has its neurons off: there is nothing to attack")
         return []
     stages = [(ATTEMPT, try_out)] * trying.attempts + [(ATTACK, attack_all)] * trying.attack
     counted = {name: evaluations(work, effort, name) for name, _ in stages}

@@ -37,7 +37,7 @@ from findnemo.runs.fine_tunes import (
 from findnemo.runs.tuned import CLEANED, FREE, copies_in, copies_told, row_of, to_confirm, tuned
 from findnemo.runs.wording import count
 from findnemo.tasks.listening import Listener
-from findnemo.tasks.opening import HOLDOUT, at_work, judged_as_begun, judges_of, place_of
+from findnemo.tasks.opening import HOLDOUT, OpenModel, judged_as_begun, judges_of, place_of
 from findnemo.tasks.options import (
     Detecting,
     FineTune,
@@ -67,16 +67,15 @@ LONG = 30  # characters of a trigger that a note shows
 class Looks:
     """Looks at the models of a fine-tune: the images of each are made and judged.
 
-    A model is open only while it is looked at, so that memory holds one of them at a time. So the
-    files of the base are read for each look.
+    A LoRA is merged into the weights of its base, so the files of the base are read for each model.
 
     `given`: what models are asked, and what their images are compared with. `out`: the run
-    directory, which keeps the images.
+    directory, which keeps the images. `open_model`: opens the models.
     """
 
     given: Material
     out: Path
-    workers: Workers = Workers()
+    open_model: OpenModel
     listener: Listener = Listener()
 
     def at(
@@ -86,11 +85,11 @@ class Looks:
 
         `to_come`: candidates whose LoRAs are checked against the model before any image is made.
         """
-        with at_work(candidate.source, self.workers, self.listener) as pool:
-            if isinstance(pool.model, Model):  # facts about workers' models have no modules
-                for lora in dict.fromkeys(one.source.lora for one in to_come if one.source.lora):
-                    read_lora(of_strength(lora)[0], pool.model.pipeline)
-            shown = self._shown(pool, candidate)
+        pool = self.open_model.pool(candidate.source)
+        if isinstance(pool.model, Model):  # facts about workers' models have no modules
+            for lora in dict.fromkeys(one.source.lora for one in to_come if one.source.lora):
+                read_lora(of_strength(lora)[0], pool.model.pipeline)
+        shown = self._shown(pool, candidate)
         if self.listener.stop():
             raise StoppedError(f"{self.out}: the audit was stopped; the same call goes on")
         if shown.failed:
@@ -100,11 +99,9 @@ class Looks:
             )
         return self._judged(candidate, shown, base)
 
-    def without(
-        self, main: Candidate, neurons: NeuronSet, pool: Pool, base: Variant
-    ) -> Variant | None:
+    def without(self, main: Candidate, neurons: NeuronSet, base: Variant) -> Variant | None:
         """The main model with neurons off, judged; None if stopped."""
-        shown = self._shown(pool, main, neurons)
+        shown = self._shown(self.open_model.pool(main.source), main, neurons)
         if self.listener.stop():
             return None
         return self._judged(replace(main, name=CLEANED), shown, base)
@@ -173,48 +170,54 @@ def audit_fine_tune(
     out = Path(output.path)
     _refuse_other(out, given, main)
     _tell_cost(found, given, out, listener)
-    looks = Looks(given, out, workers, listener)
-    variants: list[Variant] = []
-    for number, one in enumerate(found, 1):
-        listener.say(f"images of {one.name}, model {number} of {len(found)}")
-        base = variants[0] if variants else None
-        to_come = found[1:] if base is None else ()
-        variants.append(looks.at(one, base, to_come))
-    tell = partial(
-        summary,
-        given.subject,
-        main=main.name,
-        root=given.root,
-        notes=given.notes,
-        begun=begun_with(source, tuned, pictures),
-    )
-    about = tell(variants)
-    listener.say(about["sentence"])
-    write_training(out, about, given.root)
-    confirming = Confirming(given.further(), out, workers, listener, found=found, tell=tell)
-    variants = confirming.confirmed(variants)
-    about = tell(variants)
-    table, copied = _table(variants[-1], given, str(tuned.train_images))
-    if (row_of(about, main.name) or {}).get("verdict") == AS_BASE:
-        copied = {}  # the training taught it none: there is nothing to search for
-    plan = replace(asked.plan, image_settings=given.settings, copied=copied, training=given.digest)
-    judges = judges_of(place_of(main.source), plan.judges, given.subject.judges)
-    asked = replace(asked, table=table, plan=plan, folder=given.root, about=about, judges=judges)
-    if copied:
-        listener.say(f"search for neurons that hold the copies of {count(len(copied), 'caption')}")
-    cleaned: Variant | None = None
-    with at_work(main.source, workers, listener) as pool:
-        run = perform(asked, pool, listener)
+    with OpenModel(workers, listener) as open_model:
+        looks = Looks(given, out, open_model, listener)
+        variants: list[Variant] = []
+        for number, one in enumerate(found, 1):
+            listener.say(f"images of {one.name}, model {number} of {len(found)}")
+            base = variants[0] if variants else None
+            to_come = found[1:] if base is None else ()
+            variants.append(looks.at(one, base, to_come))
+        tell = partial(
+            summary,
+            given.subject,
+            main=main.name,
+            root=given.root,
+            notes=given.notes,
+            begun=begun_with(source, tuned, pictures),
+        )
+        about = tell(variants)
+        listener.say(about["sentence"])
+        write_training(out, about, given.root)
+        confirming = Confirming(given.further(), out, open_model, listener, found=found, tell=tell)
+        variants = confirming.confirmed(variants)
+        about = tell(variants)
+        table, copied = _table(variants[-1], given, str(tuned.train_images))
+        if (row_of(about, main.name) or {}).get("verdict") == AS_BASE:
+            copied = {}  # the training taught it none: there is nothing to search for
+        plan = replace(
+            asked.plan, image_settings=given.settings, copied=copied, training=given.digest
+        )
+        judges = judges_of(place_of(main.source), plan.judges, given.subject.judges)
+        asked = replace(
+            asked, table=table, plan=plan, folder=given.root, about=about, judges=judges
+        )
+        if copied:
+            listener.say(
+                f"search for neurons that hold the copies of {count(len(copied), 'caption')}"
+            )
+        cleaned: Variant | None = None
+        run = perform(asked, open_model.pool(main.source), listener)
         neurons = all_neurons(run.captions(stage="localize"))
         every = sum((run.meta("widths") or {}).values())
         run.close()
         if neurons and not listener.stop():
             listener.say(f"images of {main.name} with {len(neurons)} of {every} neurons off")
-            cleaned = looks.without(main, neurons, pool, variants[0])
-    if cleaned is not None:
-        variants.append(cleaned)
-        if to_confirm(tell(variants)) is not None and not listener.stop():
-            variants[-1] = confirming.cleaned(cleaned, neurons)
+            cleaned = looks.without(main, neurons, variants[0])
+        if cleaned is not None:
+            variants.append(cleaned)
+            if to_confirm(tell(variants)) is not None and not listener.stop():
+                variants[-1] = confirming.cleaned(cleaned, neurons)
     about = tell(variants)
     _finish(out, about, given.root, is_reported=output.report and not listener.stop())
     run = Run.open(out)
@@ -278,8 +281,7 @@ class Confirming(Looks):
         main = self.found[-1]
         base = self.base
         self.listener.say(f"further images of {main.name} with {len(neurons)} neurons off")
-        with at_work(main.source, self.workers, self.listener) as pool:
-            again = self.without(main, neurons, pool, base)
+        again = self.without(main, neurons, base)
         return before if again is None else replace(again, chosen_by=before)
 
 
@@ -392,7 +394,7 @@ def _images_there(folder: Path) -> int:
     if not (folder / "run.sqlite").is_file():
         return 0
     with Run.open(folder) as run:
-        return sum(c.results[PICTURES]["images"] for c in run.captions(stage=PICTURES))
+        return sum(c.decoded(PICTURES)["images"] for c in run.captions(stage=PICTURES))
 
 
 def _asked(questions: Sequence[Question]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -69,6 +69,39 @@ def at_work(
             number = suited(own.denoiser, own.latent_shape)
         with threads(number), passing(own, listener.passed):
             yield Serial(own)
+
+
+class OpenModel:
+    """Models one at a time: the one that is open is not loaded again, and is closed before another
+    one is loaded, so that memory holds one of them.
+
+    A context in which `pool` gives what `at_work` gives. PyTorch has the threads of the open model.
+    """
+
+    def __init__(self, workers: Workers = Workers(), listener: Listener = Listener()):
+        self.workers = workers
+        self.listener = listener
+        self._at_work = ExitStack()
+        self._open: tuple[Source, Pool] | None = None
+
+    def pool(self, source: Source) -> Pool:
+        """A pool that has the model of a source. Closes that of another one."""
+        if self._open is None or self._open[0] != source:
+            self.close()
+            pool = self._at_work.enter_context(at_work(source, self.workers, self.listener))
+            self._open = (source, pool)
+        return self._open[1]
+
+    def close(self) -> None:
+        """Close the open model, if there is one."""
+        self._open = None
+        self._at_work.close()
+
+    def __enter__(self) -> OpenModel:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
 
 
 def refuse_many(workers: Workers) -> None:
@@ -574,7 +607,7 @@ UNJUDGED = {  # task -> judge -> what the task omits without it
 
 
 def warn_unjudged(task: str, source: str, named: Mapping[str, str], listener: Listener) -> None:
-    """Warn before the work what a task omits because a judge is missing, and how to get the judge.
+    """Say before the work what a task omits because a judge is missing, and how to get the judge.
 
     `named`: the available judges; a shipped model has both.
     """

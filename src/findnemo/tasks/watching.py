@@ -18,6 +18,7 @@ from findnemo.runs.store import WATCHED
 from findnemo.runs.tuned import newest_copies
 from findnemo.tasks.fine_tunes import Looks
 from findnemo.tasks.listening import Listener
+from findnemo.tasks.opening import OpenModel
 from findnemo.tasks.options import Detecting, FineTune, Pictures, Source, Workers
 from findnemo.tasks.tuned_input import Candidate, candidates, check, material
 
@@ -58,16 +59,18 @@ def watch(
     for text in given.notes:
         listener.warn(text)
     root = Path(out)
-    looks = Looks(given, root, workers, listener)
     try:
-        base = looks.at(Candidate("base", replace(source, lora=None)), None)
+        with OpenModel(workers, listener) as open_model:
+            looks = Looks(given, root, open_model, listener)
+            base = looks.at(Candidate("base", replace(source, lora=None)), None)
     except StoppedError:
         return
     variants = [base]
     for one in _candidates(source, tuned, listener, patience):
         listener.say(f"images of {one.name}")
         try:
-            variants.append(looks.at(one, base))
+            with open_model:  # closed while it waits: a training needs the memory
+                variants.append(looks.at(one, base))
         except StoppedError:
             return
         except (InputError, MismatchError, ModelError) as problem:

@@ -12,12 +12,13 @@ import diffusers
 import pytest
 import torch
 from _tiny import tiny_pipeline
+from _tiny_unets import tiny_sdxl
+from diffusers import EDMEulerScheduler
 from torch import Tensor
 
 import findnemo
 from findnemo import Calibration, ImageSettings, Model, NeuronSet, Settings
 from findnemo.detection import DETECTORS, detect_many
-from findnemo.detection._guidance import guided_run
 from findnemo.detection.magnitude import magnitude, saliency
 from findnemo.errors import ModelError, NumericalError
 from findnemo.localization import Bystanders
@@ -341,9 +342,9 @@ def test_a_guided_run_from_pure_noise_is_the_pipelines():
     model = zero_snr()
     seen = []
     settings = ImageSettings(steps=4, guidance=3.0, seed=1)
-    handle = model.denoiser.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
-    steps = list(guided_run(model, "a cat", 2, settings))
-    mine, theirs = seen[::2], []
+    handle = model.denoiser.register_forward_pre_hook(lambda m, args: seen.append(args))
+    magnitude(model, "a cat", settings, images=2, steps=range(4))
+    mine = seen[::2]  # with the prompt; without it, in between
     seen.clear()
     model.pipeline(
         ["a cat"] * 2,
@@ -353,10 +354,10 @@ def test_a_guided_run_from_pure_noise_is_the_pipelines():
         output_type="latent",
     )
     handle.remove()
-    theirs = [latents[:2] for latents in seen]
-    assert [step.timestep for step in steps] == [999, 749, 499, 249]
-    for one, other in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    theirs = [latents[:2] for latents, *_ in seen]
+    assert [int(timestep) for _, timestep, *_ in mine] == [999, 749, 499, 249]
+    for (latents, *_), other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(latents, other, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -413,3 +414,46 @@ def test_a_schedule_of_another_family_is_named():
     pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
     with pytest.raises(ModelError, match=r"FlowMatchEulerDiscreteScheduler|prediction type"):
         findnemo.score(findnemo.load(pipeline), "a cat")
+
+
+def test_edm_preconditioning_is_refused():
+    model = findnemo.load(tiny_sdxl(scheduler=EDMEulerScheduler()))
+    with pytest.raises(ModelError, match="'edm' is not supported"):
+        findnemo.score(model, "a cat")
+
+
+@torch.no_grad()
+def output(model: Model, timestep: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents, what the U-Net returns for them, and the noise that findnemo reads from it."""
+    latents = model.noise("a", [0, 1])
+    text = model.encode(["a"]).expand(2)
+    return (
+        latents,
+        model.denoiser(latents, timestep, text.tokens).sample,
+        model.predict_noise(latents, timestep, text),
+    )
+
+
+def test_an_epsilon_model_predicts_noise_itself(tiny):
+    _, returned, eps = output(tiny, 981)
+    assert torch.equal(returned, eps)
+
+
+@pytest.mark.parametrize("timestep", [981, 501, 1])
+def test_noise_of_a_v_prediction_is_what_ddim_derives(timestep):
+    model = findnemo.load(tiny_pipeline("v_prediction"))
+    latents, v, eps = output(model, timestep)
+    scheduler = model.pipeline.scheduler
+    scheduler.set_timesteps(50)
+    alpha = scheduler.alphas_cumprod[timestep]
+    x0 = scheduler.step(v, timestep, latents).pred_original_sample
+    torch.testing.assert_close(x0, alpha.sqrt() * latents - (1 - alpha).sqrt() * v)
+    torch.testing.assert_close(
+        eps, (latents - alpha.sqrt() * x0) / (1 - alpha).sqrt(), atol=1e-4, rtol=1e-4
+    )
+    assert not torch.allclose(eps, v, atol=1e-2)
+
+
+def test_another_prediction_type_is_refused():
+    with pytest.raises(ModelError, match=r"'sample' is not supported.*epsilon and v_prediction"):
+        output(findnemo.load(tiny_pipeline("sample")), 981)
