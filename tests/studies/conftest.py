@@ -17,7 +17,7 @@ from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Work, audit, start
 from findnemo.settings import Settings
 from findnemo.studies import Bench
-from findnemo.training._drawing import drawn
+from findnemo.training.drawing import drawn
 
 TEXTS = ("a red fox", "a grey owl", "the old sea", "a tree", "the moon", "a small house")
 

@@ -32,7 +32,7 @@ from findnemo.studies.fig9 import fig9
 from findnemo.studies.fig16 import _pages, _up_blocks, fig16
 from findnemo.tasks import Studying
 from findnemo.tasks.comparing import _reference
-from findnemo.training._drawing import drawn
+from findnemo.training.drawing import drawn
 
 
 def real(folder, captions=("a tall ship", "a wide field", "a blue cup")):
