@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from _angles import by_angle, by_brightness, cos
+from _angles import picture as at_angle
 from PIL import Image
 
 from findnemo.metrics import Judges
@@ -17,16 +19,12 @@ from findnemo.metrics.copies import (
     shares,
 )
 
+COPIES = {"copies_before", "copies_after"}
+
 
 def picture(seed: int) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
     return Image.fromarray(pixels)
-
-
-def turned(images):
-    """A descriptor that looks at the first pixel alone: a unit vector by its red."""
-    angles = torch.tensor([image.getpixel((0, 0))[0] / 255 for image in images])
-    return torch.stack([angles.cos(), angles.sin()], 1)
 
 
 def test_products_of_pixel_vectors_are_correlations():
@@ -72,19 +70,60 @@ def test_a_similarity_of_exactly_the_level_is_a_copy():
     assert found == {"copies_after": 0.5}
 
 
-def test_figures_of_a_prompt_by_hand():
-    before = [Image.new("RGB", (2, 2), (red, 0, 0)) for red in (0, 0, 255)]
-    after = [Image.new("RGB", (2, 2), (red, 0, 0)) for red in (0, 255, 0)]
-    judges = Judges(descriptor=turned, original=Image.new("RGB", (2, 2)))
-    found = compare_images("a caption", before, after, judges)
-    cosine = float(np.cos(1))  # between the two pictures
-    assert found["sscd_gen"] == pytest.approx(cosine)  # 1, cos 1, cos 1
-    assert found["d_sscd_before"] == pytest.approx(cosine)  # 1, cos 1, cos 1
-    assert found["sscd_orig_before"] == pytest.approx(1)
-    assert found["copies_before"] == pytest.approx(2 / 3)
-    assert found["copies_after"] == 1  # each is like one of another seed
-
-
 def test_changes_of_pixels_are_from_0_to_1():
     black, white = (Image.new("RGB", (4, 4), name) for name in ("black", "white"))
     assert pixel_changes([black, black, white], [white, black, white]) == [1, 0, 0]
+
+
+def test_figures_are_medians_over_the_seeds():
+    before, after = [at_angle(d) for d in (0, 10, 30)], [at_angle(d) for d in (60, 20, 90)]
+    values = compare_images("abc", before, after, Judges(by_angle, by_brightness, at_angle(40)))
+    assert values == pytest.approx(
+        {
+            "sscd_gen": cos(60),  # 60, 10, 60 degrees apart
+            "d_sscd_before": cos(20),  # 10, 20, 30
+            "d_sscd_after": cos(40),  # 30, 40, 70
+            "sscd_orig_before": cos(30),  # 40, 30, 10
+            "sscd_orig_after": cos(20),  # 20, 20, 50
+            "a_clip_before": 3.10,
+            "a_clip_after": 3.60,
+            "copies_before": 1.0,  # 10, 10, 20 degrees to the closest other seed
+            "copies_after": 2 / 3,  # 30, 10, 80; a copy is one within 45.6
+        },
+        abs=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("judges", "count", "names"),
+    [
+        (Judges(), 1, set()),
+        (Judges(), 2, COPIES),
+        (Judges(alignment=by_brightness), 2, {"a_clip_before", "a_clip_after"} | COPIES),
+        (Judges(descriptor=by_angle), 2, {"sscd_gen", "d_sscd_before", "d_sscd_after"} | COPIES),
+        (Judges(descriptor=by_angle), 1, {"sscd_gen"}),
+    ],
+)
+def test_only_what_can_be_judged_is_judged(judges, count, names):
+    assert set(compare_images("abc", [at_angle(0)] * count, [at_angle(9)] * count, judges)) == names
+
+
+def test_copying_is_the_similarity_to_the_closest_image_of_another_seed():
+    before, after = [at_angle(d) for d in (0, 10, 40)], [at_angle(d) for d in (0, 90, 41)]
+    assert copying(before, before, by_angle).tolist() == pytest.approx([cos(10), cos(10), cos(30)])
+    assert copying(after, before, by_angle).tolist() == pytest.approx(
+        [cos(10), cos(50), cos(31)]
+    )  # its own 0 does not count
+    assert copying(before[:2], before[:2], by_angle).tolist() == pytest.approx([cos(10), cos(10)])
+
+
+def test_without_a_descriptor_it_is_the_correlation_of_the_pixels():
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)) for _ in range(4)]
+    other = [Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)) for _ in range(4)]
+    flat_ = [np.asarray(i, np.float64).ravel() for i in (*images, *other)]
+    table = np.corrcoef(flat_)[:4, 4:]
+    np.fill_diagonal(table, -1)
+    assert copying(images, other).tolist() == pytest.approx(table.max(1).tolist(), abs=1e-5)
+    dark = [Image.fromarray(np.asarray(i) // 2) for i in images]
+    assert copying([dark[1], dark[0]], images[:2]).tolist() == pytest.approx([1, 1], abs=1e-3)
