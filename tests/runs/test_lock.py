@@ -8,7 +8,8 @@ import time
 import _killing as killing
 import pytest
 
-from findnemo.runs import Run
+from findnemo.errors import InputError
+from findnemo.runs import Run, acquire
 
 
 @pytest.mark.slow
@@ -46,3 +47,25 @@ def test_of_several_processes_that_start_at_once_exactly_one_writes(tmp_path):
             assert run.meta(f"written {turn}") == [children.index(winner)]
         for end in (gate[0], done[0]):
             os.close(end)
+
+
+def test_who_comes_second_is_told_who_holds_the_directory(tmp_path):
+    with acquire(tmp_path), pytest.raises(InputError, match=rf"in use .*its number: {os.getpid()}"):
+        acquire(tmp_path)
+    acquire(tmp_path).close()  # the first let go of it
+
+
+def test_a_lock_file_that_names_nobody_is_taken(tmp_path):
+    (tmp_path / ".lock").write_text("not a number, of a process that is gone\n")
+    with acquire(tmp_path):
+        assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_lock_that_leads_elsewhere_is_refused(tmp_path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(mine)
+    with pytest.raises(InputError, match="is a link"):
+        acquire(tmp_path / "run")
+    assert mine.read_text() == "mine"
