@@ -31,7 +31,7 @@ from findnemo.studies.fig6 import fig6
 from findnemo.studies.fig9 import fig9
 from findnemo.studies.fig16 import _pages, _up_blocks, fig16
 from findnemo.tasks import Studying
-from findnemo.tasks.comparing import _reference
+from findnemo.tasks.comparing import reference_of
 from findnemo.training.drawing import drawn
 
 
@@ -106,15 +106,15 @@ def test_one_picture_is_refused_before_any_image_is_made(work, tmp_path, monkeyp
 
 
 def test_the_demo_brings_reference_pictures_and_a_folder_replaces_them(tmp_path):
-    own = _reference(Studying(), True)
+    own = reference_of(Studying(), True)
     assert [p.caption for p in own.pictures] == list(demo.unrelated()[: len(own.pictures)])
     assert {Image.open(p.path).size for p in own.pictures} == {(64, 64)}
     given = Studying(reference=real(tmp_path / "real"), quality_captions=7)
-    assert len(_reference(given, True).pictures) == 3
-    assert _reference(given, False).captions == 7
-    assert not _reference(Studying(), False).pictures
+    assert len(reference_of(given, True).pictures) == 3
+    assert reference_of(given, False).captions == 7
+    assert not reference_of(Studying(), False).pictures
     with pytest.raises(InputError, match="no training pictures"):
-        _reference(Studying(reference=tmp_path / "none"), False)
+        reference_of(Studying(reference=tmp_path / "none"), False)
 
 
 # similarity to the training image -----------------------------------------------------------------
