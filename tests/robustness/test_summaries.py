@@ -3,13 +3,10 @@ results, by hand-computed cases.
 """
 
 import pytest
-from PIL import Image
 
 from findnemo.errors import InputError
 from findnemo.report import _charts as charts
 from findnemo.report.sentences import EARLIER, WEIGHTS, of_caption, sentences
-from findnemo.robustness.controls import pictures
-from findnemo.robustness.curves import strongest
 from findnemo.runs import Run
 from findnemo.runs.evidence import (
     attack_summary,
@@ -359,15 +356,6 @@ def test_a_search_that_begins_with_the_picture_is_no_control(untouched, start):
     )
 
 
-def test_an_attacker_keeps_the_best_embedding():
-    """As far as it came: a search that ends worse than it began found what it began with."""
-    assert strongest({"caption": {"0": [0.8, 1.0], "10": [0.5], "50": [0.17]}}) == {
-        0: 0.9,
-        10: 0.9,
-        50: 0.9,
-    }
-
-
 def _near(basis, value):
     return {"basis": basis, "known": True, "closeness": {"seeds: fresh": [value]}, "skipped": {}}
 
@@ -398,11 +386,30 @@ def test_curves_of_another_kind_are_refused(tmp_path, wrong):
             run.meta("attempts")
 
 
-@pytest.mark.parametrize("size", [(7100, 7100), (16, 16)])
-def test_a_control_that_is_too_large_or_cut_off_is_named(tmp_path, size):
-    file = tmp_path / "a.png"
-    Image.new("1", size).convert("L").save(file)
-    if size == (16, 16):
-        file.write_bytes(file.read_bytes()[:45])
-    with pytest.raises(InputError, match=r"a\.png is not a readable picture: "):
-        pictures(tmp_path)
+def test_results_on_another_basis_are_left_out_of_the_curves():
+    def caption(id_, basis, value, memorized=True):
+        found = {"basis": basis, "known": True, "curves": {"caption": {"0": [value]}}}
+        never = found | {"curves": {"caption": {"0": [value / 2]}}}
+        detected = {"memorized": memorized, "score": value, "tau": 0.5}
+        results = {"detect": detected, "attack:neurons off": found}
+        control = found | {"curves": {"random": {"0": [0.9]}}}
+        tried = {"attack:neurons off, never seen": never, "attack:untouched": control}
+        results |= tried if memorized else {}
+        return Caption(id_, f"caption {id_}", id_, None, None, results, {}, 0.0)
+
+    captions = [
+        caption(1, "new", 0.8),
+        caption(2, "old", 0.2),
+        caption(3, "new", 0.4),
+        caption(4, "new", 0.1, False),
+    ]
+    stages = ("neurons off", "neurons off, never seen", "untouched")
+    made = attack_summary(captions, {f"attack:{name}": "new" for name in stages})
+    assert made["curves"]["memorized, neurons off"] == [[0, pytest.approx(0.6)]]
+    assert made["gaps"]["neurons off: memorized less never seen"] == [
+        [0, pytest.approx(0.3), None, None]
+    ]
+    assert made["gaps"]["neurons off: memorized less mirrored"] == [
+        [0, pytest.approx(0.5), None, None]
+    ]
+    assert attack_summary(captions, {})["curves"] == {}

@@ -17,7 +17,7 @@ from findnemo.errors import FindnemoError
 from findnemo.runs import Work, start
 from findnemo.runs.workers import Facts
 from findnemo.studies import Study
-from findnemo.training._drawing import drawn
+from findnemo.training.drawing import drawn
 
 OTHERS = ("a boat", "two cups", "night", "a red door")  # captions that nothing memorized
 

@@ -23,7 +23,7 @@ from findnemo.runs import Plan, Run, Work, acquire, audit, start
 from findnemo.runs.standing import neurons_of
 from findnemo.settings import Settings
 from findnemo.studies import Bench, study
-from findnemo.training._drawing import drawn
+from findnemo.training.drawing import drawn
 
 TEXTS = ("a red fox", "a grey owl", "the old sea", "a tree", "the moon", "a small house")
 

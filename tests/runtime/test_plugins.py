@@ -25,7 +25,7 @@ from findnemo.studies.table1 import rows
 from findnemo.tasks.opening import plan_for
 from findnemo.tasks.options import Localizing, Pictures
 
-PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 PROMPT = "a cat"
 PAPER = [  # the rows of Table 1, and that of findnemo's own search
     "All neurons active",

@@ -2,7 +2,6 @@
 name, and what is written loads in plain diffusers.
 """
 
-import copy
 import importlib
 import json
 import warnings
@@ -11,146 +10,21 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from _edited import PIPELINES, alike, edited, noise, place, put, quiet_load, selected
 from _odd_layers import MADE, OTHERS, Halved, Injected
 from _plain_diffusers import of_pipeline
-from _tiny import tiny_pipeline
-from _tiny_files import as_model, loud, make_run, save_file, tiny_family
-from _tiny_transformers import PIPELINES as TRANSFORMERS
-from _tiny_transformers import quiet
-from _tiny_unets import PIPELINES as UNETS
+from _tiny_files import save_file, tiny_family
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.nn.utils import prune as pruning
 
 import findnemo
 from findnemo import NeuronSet, deactivate, prune, save_lora
 from findnemo.edits import check_called, lora_weights, scaled
-from findnemo.errors import EditError, InputError
-from findnemo.export import FORMS, select, write
+from findnemo.errors import EditError
+from findnemo.export import write
 from findnemo.models import Model
-from findnemo.runs import Run
-
-PIPELINES = {"sd": tiny_pipeline, **UNETS, **TRANSFORMERS}
-
-
-@pytest.fixture
-def model() -> Model:
-    return as_model(loud(tiny_family("sd1"))[0])
-
-
-@pytest.fixture
-def neurons(model) -> NeuronSet:
-    return loud(tiny_family("sd1"))[1]
-
-
-def place(model: Model, name: str) -> nn.Module:
-    return model.denoiser.get_submodule(name.rpartition(".")[0])
-
-
-def put(model: Model, change) -> None:
-    """Something else in the place of every value layer."""
-    for name, layer in model.value_layers.items():
-        place(model, name).to_v = change(layer)
-
-
-@torch.no_grad()
-def noise(model: Model, samples: int = 2) -> Tensor:
-    return model.predict_noise(
-        model.noise("a cat", range(samples)), 501, model.encode(["a cat"]).expand(samples)
-    )
-
-
-def edited(model: Model, neurons: NeuronSet, factor: float = 0.0) -> Tensor:
-    with deactivate(model, neurons, factor):
-        return noise(model)
-
-
-def alike(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, atol=2e-5, rtol=1e-4)
-
-
-def quiet_load(folder) -> Model:
-    pipeline = StableDiffusionPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return findnemo.load(pipeline)
-
-
-def selected(folder, model: Model, neurons: NeuronSet, factor: float = 0.0):
-    with Run.open(make_run(folder / "run", model, {"a red fox": neurons})) as run:
-        return select(run, factor=factor)
-
-
-# weights that are made before every pass ----------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("factor", [0.0, -0.5])
-@pytest.mark.parametrize("how", MADE)
-def test_what_makes_a_weight_is_worked_into_it(model, neurons, tmp_path, how, factor):
-    for layer in model.value_layers.values():
-        MADE[how](layer)
-    plain = noise(model)
-    wanted = edited(model, neurons, factor)
-    state = copy.deepcopy(model.denoiser.state_dict())
-    assert not torch.allclose(plain, wanted, atol=1e-3)
-    pruned = prune(model, neurons, factor)
-    assert alike(noise(findnemo.load(pruned)), wanted)
-    assert not [
-        key for key in pruned.unet.state_dict() if "parametrizations" in key or "weight_" in key
-    ]
-    pruned.save_pretrained(tmp_path / "clean")
-    assert alike(noise(quiet_load(tmp_path / "clean")), wanted)
-    assert torch.equal(noise(model), plain)
-    assert all(torch.equal(value, state[key]) for key, value in model.denoiser.state_dict().items())
-
-    save_lora(model, neurons, tmp_path / "lora", factor)
-    model.pipeline.load_lora_weights(tmp_path / "lora")
-    assert alike(noise(model), wanted)
-
-
-@pytest.mark.parametrize("how", ["parametrization", "old weight norm", "pruning mask"])
-def test_weights_made_elsewhere_in_the_network_are_worked_in_too(model, neurons, tmp_path, how):
-    for name in (
-        "down_blocks.0.resnets.0.conv1",
-        "up_blocks.0.resnets.0.conv2",
-        "mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
-    ):
-        MADE[how](model.denoiser.get_submodule(name))
-    wanted = edited(model, neurons)
-    prune(model, neurons).save_pretrained(tmp_path)
-    assert alike(noise(quiet_load(tmp_path)), wanted)
-
-
-def test_a_bias_that_is_made_is_worked_in(neurons):
-    model = as_model(loud(tiny_family("sd1"))[0])
-    for name in neurons.layers:
-        layer = model.value_layers[name]
-        layer.bias = nn.Parameter(torch.randn(layer.out_features))
-        parametrize.register_parametrization(layer, "bias", Halved())
-    wanted = edited(model, neurons)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that no plain U-Net has this bias
-        assert alike(noise(findnemo.load(prune(model, neurons))), wanted)
-    tensors = lora_weights(model, neurons)
-    name, indices = next(iter(neurons.layers.items()))
-    assert torch.equal(
-        -tensors[f"unet.{name}.lora_B.bias"][list(indices)],
-        model.value_layers[name].bias[list(indices)],
-    )
-
-
-def test_a_mask_under_which_nobody_trained_is_no_hindrance_to_gradients(model, neurons):
-    """PyTorch refuses to copy a weight that gradients flow through."""
-    with torch.enable_grad():
-        for layer in model.value_layers.values():
-            pruning.random_unstructured(layer, "weight", 0.5)
-        next(iter(model.value_layers.values()))(torch.ones(1, 32)).sum().backward()
-    assert (
-        not prune(model, neurons).unet.get_submodule(next(iter(neurons.layers))).weight[1:4].any()
-    )
-
 
 # weights under several names ----------------------------------------------------------------------
 
@@ -196,29 +70,6 @@ def test_weights_under_several_names_are_edited_where_the_hook_acts(model, neuro
     save_lora(model, neurons, tmp_path / "lora")
     model.pipeline.load_lora_weights(tmp_path / "lora")
     assert alike(noise(model), wanted)
-
-
-def test_a_module_named_twice_is_scaled_once(tiny):
-    first, second = (
-        f"down_blocks.0.attentions.{k}.transformer_blocks.0.attn2.to_v" for k in (0, 1)
-    )
-    place(tiny, second).to_v = tiny.value_layers[first]
-    both = NeuronSet({first: [1, 2], second: [2, 3]})
-    one = NeuronSet({first: [1, 2, 3]})
-    assert torch.equal(edited(tiny, both, 0.5), edited(tiny, one, 0.5))
-    a, b = (prune(tiny, n, 0.5).unet.state_dict() for n in (both, one))
-    assert all(torch.equal(a[key], b[key]) for key in a)
-    assert torch.equal(a[f"{second}.weight"], a[f"{first}.weight"])
-
-
-def test_what_fused_projections_leave_behind_is_not_written(model, neurons, tmp_path):
-    wanted = edited(model, neurons)
-    model.pipeline.fuse_qkv_projections()
-    model.pipeline.unfuse_qkv_projections()
-    prune(model, neurons).save_pretrained(tmp_path)
-    held = load_file(tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
-    assert held.keys() == tiny_family("sd1").unet.state_dict().keys()
-    assert alike(noise(quiet_load(tmp_path)), wanted)
 
 
 # layers whose weight is not all of them -----------------------------------------------------------
@@ -283,35 +134,6 @@ def test_a_layer_that_names_no_width_is_refused(model, neurons):
             ),
         ):
             ask(model, neurons)
-
-
-@pytest.mark.parametrize("how", ["8 bits", "a LoRA", "a subclass", "another tensor"])
-def test_quantized_or_adapted_layers_elsewhere_leave_no_checkpoint_that_does_not_load(
-    model, neurons, how
-):
-    block = model.denoiser.mid_block.attentions[0].transformer_blocks[0].attn1
-    block.to_q = OTHERS[how](block.to_q)
-    if how == "a subclass":
-        prune(model, neurons)  # whose names are those of a plain one
-        return
-    with pytest.raises(EditError, match=r"attn1\.to_q.*(without quantization|fuse_lora)"):
-        prune(model, neurons)
-
-
-def test_a_layer_that_the_configuration_does_not_know_is_refused(model, neurons):
-    block = model.denoiser.mid_block.attentions[0].transformer_blocks[0].attn1
-    block.to_q = nn.Sequential(block.to_q)
-    with pytest.raises(
-        EditError, match=r"it wants .*attn1\.to_q\.weight \(32, 32\), which is not there"
-    ):
-        prune(model, neurons)
-    with torch.no_grad():
-        block.to_q = nn.Linear(32, 64)
-    with pytest.raises(
-        EditError,
-        match=r"wants .*attn1\.to_q\.weight \(32, 32\), which is Tensor float32 \(64, 32\)",
-    ):
-        prune(model, neurons)
 
 
 def test_an_edit_within_an_edit_still_reads_the_layer_itself(model, neurons):
@@ -408,58 +230,6 @@ def test_a_layer_or_network_that_is_exchanged_under_an_edit_is_noticed(model, ne
 # the hook on odd values ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
-def test_factor_zero_is_off_whatever_the_neuron_gives(model, neurons, value):
-    name = next(iter(neurons.layers))
-    seen = []
-    layer = model.value_layers[name]
-    with torch.no_grad():
-        layer.weight[1] = value
-    with deactivate(model, neurons), deactivate(model, neurons, 0.0):
-        handle = layer.register_forward_hook(lambda m, a, output: seen.append(output))
-        assert noise(model).isfinite().all()
-        handle.remove()
-    assert not seen[0][..., 1:4].any()
-    assert noise(findnemo.load(prune(model, neurons))).isfinite().all()
-
-
-def test_in_half_precision_a_neuron_that_overflows_is_off(neurons):
-    model = as_model(loud(tiny_family("sd1"))[0].to(dtype=torch.float16))
-    with torch.no_grad():
-        for name in neurons.layers:
-            weight = model.value_layers[name].weight
-            weight[1:4] = 6e4 * weight[1:4].sign()
-    assert not noise(model).isfinite().all()
-    off = edited(model, neurons)
-    assert off.isfinite().all()
-    assert alike(off.float(), noise(findnemo.load(prune(model, neurons))).float())
-
-
-@pytest.mark.first(1)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("factor", [0.0, 0.3, -1.7])
-def test_every_dtype_is_edited_within_its_rounding(neurons, dtype, factor, tmp_path):
-    model = as_model(loud(tiny_family("sd1"))[0].to(dtype=dtype))
-    wanted = edited(model, neurons, factor)
-    plain = noise(model)
-    assert wanted.dtype == dtype
-    gap = (noise(findnemo.load(prune(model, neurons, factor))) - wanted).abs().max()
-    assert gap <= 0.1 * (plain - wanted).abs().max()
-    save_lora(model, neurons, tmp_path, factor)
-    model.pipeline.load_lora_weights(tmp_path)
-    assert (noise(model) - wanted).abs().max() <= 0.1 * (plain - wanted).abs().max()
-
-
-def test_a_factor_is_not_rounded_to_the_layers_dtype():
-    scale = torch.tensor([0.3, 1.0])
-    model = as_model(loud(tiny_family("sd1"))[0].to(dtype=torch.bfloat16))
-    name, layer = next(iter(model.value_layers.items()))
-    x = torch.randn(1, 5, layer.in_features).to(torch.bfloat16)
-    with scaled(model, {name: scale.repeat(8)}):
-        output = layer(x)
-    assert torch.equal(output, (layer(x).double() * scale.repeat(8)).to(torch.bfloat16))
-
-
 def test_under_autocast_the_edit_is_the_same(model, neurons):
     with torch.autocast("cpu", torch.bfloat16):
         wanted = edited(model, neurons)
@@ -523,13 +293,6 @@ def test_masks_of_another_batch_are_not_stretched_over_it(model):
         noise(model, 1)
 
 
-@pytest.mark.parametrize("factor", [float("nan"), float("inf"), -float("inf"), "0", None, 1e39])
-def test_a_factor_that_is_none_is_refused(model, neurons, factor):
-    for edit in (prune, lora_weights, edited):
-        with pytest.raises(InputError, match=r"is not a factor for neurons: give a finite number"):
-            edit(model, neurons, factor)
-
-
 # what is written ----------------------------------------------------------------------------------
 
 
@@ -574,59 +337,6 @@ def test_exports_of_quantized_layers_are_refused_and_leave_nothing(model, neuron
             model,
         )
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
-
-
-@pytest.mark.parametrize("form", ["checkpoint", "file"])
-@pytest.mark.parametrize("part", ["vae", "text_encoder"])
-def test_a_checkpoint_with_another_part_that_would_not_load_is_refused(
-    model, neurons, tmp_path, part, form
-):
-    """What `prune` shares it leaves as it is, and says so."""
-    module = next(m for m in getattr(model.pipeline, part).modules() if isinstance(m, nn.Linear))
-    parametrize.register_parametrization(module, "weight", Halved())
-    chosen = selected(tmp_path, model, neurons)
-    with pytest.warns(
-        UserWarning,
-        match=rf"a checkpoint of the {part} would hold \S+parametrizations\S+, which no plain",
-    ):
-        prune(model, neurons)
-    with (
-        pytest.raises(
-            EditError,
-            match=rf"a checkpoint of the {part} would hold \S+parametrizations\S+, which no plain",
-        ),
-        pytest.warns(UserWarning, match="would hold"),
-    ):
-        write(form, chosen, tmp_path / f"out{FORMS[form].suffix}", model)
-    assert {path.name for path in tmp_path.iterdir()} == {"run"}
-
-
-def test_a_checkpoint_of_which_diffusers_would_leave_something_out_is_refused(
-    model, neurons, tmp_path
-):
-    layer = model.value_layers[next(iter(neurons.layers))]
-    layer.bias = nn.Parameter(torch.zeros(layer.out_features))
-    with pytest.warns(UserWarning, match=r"has no .*to_v\.bias: diffusers leaves it out"):
-        prune(model, neurons)
-    with (
-        pytest.raises(EditError, match=r"has no .*to_v\.bias: diffusers leaves it out"),
-        pytest.warns(UserWarning, match="leaves it out"),
-    ):
-        write("checkpoint", selected(tmp_path, model, neurons), tmp_path / "out", model)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_single_file_under_a_lora_elsewhere_is_not_rewritten_without_it(neurons, tmp_path):
-    pipeline = loud(tiny_family("sd1"))[0]
-    pipeline.save_pretrained(tmp_path / "config")
-    model = findnemo.load(
-        save_file(pipeline, tmp_path / "model.safetensors"), config=tmp_path / "config"
-    )
-    block = model.denoiser.mid_block.attentions[0].transformer_blocks[0].attn1
-    block.to_q = OTHERS["a LoRA"](block.to_q)
-    with pytest.raises(EditError, match=r"unet would hold \S*to_q\S*"):
-        findnemo.export.rewrite(model, neurons, tmp_path / "clean.safetensors")
-    assert not (tmp_path / "clean.safetensors").exists()
 
 
 @pytest.mark.parametrize("fault", ["sign", "missing", "another row"])
@@ -717,25 +427,6 @@ def test_a_pass_is_made_of_every_architecture(name):
     model.denoiser.add_module("nowhere", nn.Linear(1, 1))
     with pytest.raises(EditError, match="nowhere was never called"):
         check_called(model, [*model.value_layers, "nowhere"])
-
-
-@pytest.mark.first(1)
-@pytest.mark.parametrize("name", PIPELINES)
-def test_made_weights_and_biases_of_every_architecture_are_worked_in(name):
-    model = findnemo.load(PIPELINES[name]())
-    layers = list(model.value_layers)
-    neurons = NeuronSet({layers[0]: [0, 3], layers[-1]: [1, 2]})
-    for layer in neurons.layers:
-        for end, value in list(model.value_layers[layer].named_parameters()):
-            value.data.normal_()
-            parametrize.register_parametrization(model.value_layers[layer], end, Halved())
-    with deactivate(model, neurons):
-        wanted = noise(model)
-    assert not torch.allclose(noise(model), wanted, atol=1e-4)
-    pruned = findnemo.load(quiet(prune(model, neurons)))
-    assert alike(noise(pruned), wanted)
-    assert all(type(layer) is nn.Linear for layer in pruned.value_layers.values())
-    assert type(model.value_layers[layers[0]]) is not nn.Linear
 
 
 def test_a_pipeline_without_its_text_encoder_is_edited_all_the_same(model, neurons):
