@@ -11,7 +11,7 @@ from PIL import Image
 import findnemo
 from findnemo import benchmark, demo
 from findnemo.benchmark import natural
-from findnemo.benchmark._files import write_tensors
+from findnemo.benchmark.files import write_tensors
 from findnemo.benchmark.natural import NaturalMemory, natural_folders, open_natural, rounded
 from findnemo.errors import InputError
 
