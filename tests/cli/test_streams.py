@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from findnemo.cli import _streams
 from findnemo.cli._common import plain, print_json
-from findnemo.cli._streams import showable_streams
+from findnemo.cli._streams import output_encoding, showable_streams, shown
 
 
 def to_stream(monkeypatch, encoding: str) -> io.BytesIO:
@@ -51,3 +52,20 @@ def test_what_cannot_be_shown_is_replaced(monkeypatch):
     assert raw.getvalue() == b"#-..+-->x-\"' \\u6771 \\ud83d \\xe9\n"
     with pytest.raises(UnicodeDecodeError):
         b"\xff".decode("utf-8", _streams.HANDLER)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("ascii", "B\\xe4r - \\u6771"), ("cp1252", "Bär \u2013 \\u6771"), ("utf-8", "Bär \u2013 東")],
+)
+def test_text_is_known_before_it_is_shown(encoding, text, monkeypatch):
+    to_stream(monkeypatch, encoding)
+    assert output_encoding() == encoding
+    assert shown("Bär \u2013 東") == text
+
+
+def test_a_stream_without_a_known_encoding_gets_what_any_can_show(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert output_encoding() == "utf-8"
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(encoding="no such"))
+    assert output_encoding() == "ascii"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import pytest
 from _command import cli
@@ -139,3 +140,14 @@ def test_a_limit_takes_the_types_of_a_file_in_turn_and_the_same_captions_again(t
     assert {(line["row"], line["mitigation"]) for line in lines} == {
         (row, name) for row in "124" for name in ("none", "neurons")
     }
+
+
+def test_study_alone_lists_what_there_is_and_what_it_takes():
+    alone = cli("study")
+    listed = cli("study", "--list")
+    assert (alone.status, alone.err) == (0, "")
+    assert alone.out.startswith(listed.out)
+    assert alone.out.splitlines()[-1].startswith("Make them from a run: findnemo study ")
+    (line,) = [line for line in alone.out.splitlines() if line.startswith("table1 ")]
+    assert "search, images" in line
+    assert re.search(r"^images: ", alone.out, re.MULTILINE)
