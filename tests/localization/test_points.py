@@ -1,10 +1,16 @@
-"""Points of a price list."""
+"""Points of a price list: what a set costs ordinary captions, and the sets of a list by their size."""
+
+from dataclasses import replace
 
 import pytest
 
+from findnemo import demo
 from findnemo.errors import InputError
-from findnemo.localization.points import Point, chosen
+from findnemo.localization.points import CAPTIONS, Point, chosen, priced
 from findnemo.neurons import NeuronSet
+from findnemo.passes import spending
+
+ONE = "Brantwood Roasters first cup, a large brown ring"  # held by one planted neuron
 
 
 def test_a_point_that_was_not_tried_is_refused():
@@ -19,3 +25,17 @@ def test_a_point_that_was_not_tried_is_refused():
         chosen(order, points, 3)
     with pytest.raises(InputError, match="the search left no list of sets"):
         chosen((), (), 1)
+
+
+def test_prices_are_asked_of_ordinary_captions_once(demo_model):
+    calibration = demo.calibration()
+    order = list(demo.planted()[ONE])
+    with spending() as spent:
+        points = priced(demo_model, calibration, ONE, order, [(1, 0.2)])
+    assert spent.evaluations == CAPTIONS // 2  # what is untouched was passed before
+    assert priced(demo_model, calibration, ONE, order, [(1, 0.2)]) == points
+    for ordinary in ((), (ONE,)):
+        without = replace(calibration, ordinary=ordinary)
+        with spending() as spent:
+            assert priced(demo_model, without, ONE, order, [(1, 0.2)]) == (Point(1, 0.2),)
+        assert spent.evaluations == 0

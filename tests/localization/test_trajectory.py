@@ -1,4 +1,4 @@
-"""The search to the end, on planted and natural memories; scopes and the scan of layers."""
+"""The search to the end, on planted and natural memories."""
 
 import json
 from dataclasses import replace
@@ -8,11 +8,10 @@ import torch
 
 import findnemo
 from findnemo import demo
-from findnemo.errors import InputError
 from findnemo.images import generate
-from findnemo.localization import Bystanders, TrajectorySearch, localize, localize_copies, scan
-from findnemo.localization.points import CAPTIONS, Point, priced
-from findnemo.localization.trajectory import COPIES, GONE, MANY, Copies, by_trajectory, prices
+from findnemo.localization import Bystanders, TrajectorySearch, localize, localize_copies
+from findnemo.localization.points import CAPTIONS
+from findnemo.localization.trajectory import COPIES, MANY, Copies, by_trajectory, prices
 from findnemo.metrics.copies import COPY
 from findnemo.neurons import NeuronSet
 from findnemo.passes import Denoising, Path, likeness, spending
@@ -25,11 +24,6 @@ ONE = "Brantwood Roasters first cup, a large brown ring"  # held by one planted 
 LATE = "Thunderhoof of Zephyr Ranch, a gray house with a dotted ground"
 
 ORDINARY = "a small teal heart on dots"
-
-
-@pytest.fixture(scope="module")
-def natural():
-    return findnemo.load("demo-natural")
 
 
 def nearest(model, caption, neurons, source, images=4):
@@ -120,27 +114,6 @@ def test_ordinary_captions_have_nothing_to_remove(natural):
     )  # the trace, for those who want it
 
 
-def test_scopes(demo_model, natural):
-    assert list(demo_model.layers_of("paper")) == list(demo_model.value_layers)
-    assert [n.split("_")[0] for n in demo_model.layers_of("all")] == ["down"] * 6 + ["mid"] + [
-        "up"
-    ] * 6
-    assert sum(demo_model.widths("all").values()) == 960
-    with pytest.raises(InputError, match="scope 'up' is not known: use one of paper, all"):
-        demo_model.layers_of("up")
-    captions = [p.text for p in demo.memorized("demo-natural")[7:9]]
-    scanned = scan(natural, captions, demo.image_settings())
-    assert scanned.scope == "all"
-    # asked until one shows that the paper's layers are not enough
-    *enough, last = [left["paper"] for left in scanned.left.values()]
-    assert list(scanned.left) == captions[: len(scanned.left)]
-    assert max([0, *enough]) < GONE <= last
-    # untouched pictures of four seeds, two of them with the layers off; three guided steps
-    assert scanned.evaluations == len(scanned.left) * (4 + 2) * 3 * 2
-    assert scan(demo_model, [ONE], demo.image_settings()).scope == "paper"
-    assert scan(demo_model, [ORDINARY], demo.image_settings()).left == {}
-
-
 @pytest.mark.parametrize(("guidance", "samples"), [(2.0, 1), (7.0, 2)])
 def test_gradients_are_of_the_seed_that_is_most_like_a_copy(demo_model, guidance, samples):
     """And of a second under strong guidance: guided, in the first and the last of the few steps,
@@ -186,20 +159,6 @@ def test_a_limit_of_impact_asks_for_gentler_sets(natural):
     assert free.tried == 1 < gentle.tried
     assert gentle.impact <= free.impact
     assert gentle.reached
-
-
-def test_prices_are_asked_of_ordinary_captions_once(demo_model):
-    calibration = demo.calibration()
-    order = list(demo.planted()[ONE])
-    with spending() as spent:
-        points = priced(demo_model, calibration, ONE, order, [(1, 0.2)])
-    assert spent.evaluations == CAPTIONS // 2  # what is untouched was passed before
-    assert priced(demo_model, calibration, ONE, order, [(1, 0.2)]) == points
-    for ordinary in ((), (ONE,)):
-        without = replace(calibration, ordinary=ordinary)
-        with spending() as spent:
-            assert priced(demo_model, without, ONE, order, [(1, 0.2)]) == (Point(1, 0.2),)
-        assert spent.evaluations == 0
 
 
 @pytest.mark.slow
