@@ -1,4 +1,4 @@
-"""Points of a price list: what a set costs ordinary captions, and the sets of a list by their size."""
+"""Points of a price list: what a set costs ordinary captions, and the sets of a list."""
 
 from dataclasses import replace
 
