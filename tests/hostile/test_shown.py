@@ -23,7 +23,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.runs import Run
 from findnemo.runs.export import write_results
 from findnemo.settings import Settings
-from findnemo.studies._table import _escaped
+from findnemo.studies.table import _escaped
 
 PAYLOADS = (
     "=cmd|'/c calc'!A0",

@@ -6,7 +6,7 @@ import pytest
 
 import findnemo
 from findnemo.neurons import NeuronSet
-from findnemo.studies._nemo import listing, with_tau
+from findnemo.studies.nemo import listing, with_tau
 
 
 @pytest.mark.slow
