@@ -43,8 +43,8 @@ def make(name: str, bench: Bench) -> Study:
 
         make("table1", Bench(work, [])).tables[0].markdown()
 
-    What is computed for captions is kept in the run, as by `study`. Raises InputError for an unknown
-    name, or naming something needed that is missing; StoppedError once the bench says stop.
+    What is computed for captions is kept in the run, as by `study`. Raises InputError for an
+    unknown name, or naming something needed that is missing; StoppedError once the bench says stop.
     """
     entry = known(name)
     for key in entry.lacks(bench.stock, entry.needs):
