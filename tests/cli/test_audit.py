@@ -1,5 +1,5 @@
-"""The command line: every command on a small model, what it prints where, its exit status, and
-a process that is killed.
+"""The commands of the path on a small model: what they print where, their exit status, and a
+process that is killed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -25,7 +24,8 @@ import pytest
 import torch
 from _command import Result, cli
 from _killing import ended, forked
-from _place import COMMANDS, HOLDOUT, IMAGES, TEXTS, inputs, make_place, process, save_model
+from _outcome import outcome
+from _place import HOLDOUT, IMAGES, TEXTS, inputs, process
 from _waiting import until
 from PIL import Image
 
@@ -34,74 +34,8 @@ from findnemo.cli import main
 from findnemo.files.marks import unmarked
 from findnemo.passes.deltas import SEARCHES
 from findnemo.prompts import read_prompts
-from findnemo.robustness import ATTEMPTS
-from findnemo.runs import Run, all_neurons, neurons_of, summary
-from findnemo.runs.robustness import Effort
+from findnemo.runs import Run, neurons_of, summary
 from findnemo.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return make_place(tmp_path_factory.mktemp("place"))
-
-
-@pytest.fixture(scope="module")
-def usual(place):
-    """The arguments that most commands share."""
-    return (place / "model", *inputs(place))
-
-
-@pytest.fixture(scope="module")
-def audited(place, usual, tmp_path_factory):
-    """A finished run; tests leave it as it is."""
-    out = tmp_path_factory.mktemp("audited") / "run"
-    before = os.umask(0o002)  # of people who share a group
-    result = cli("audit", *usual, *IMAGES, "--out", out)
-    os.umask(before)
-    assert (result.status, result.err.count("error")) == (0, 0), result.err
-    return out
-
-
-def outcome(out: Path) -> dict:
-    """What a run found, by caption and without the time it took."""
-    with Run.open(out) as run:
-        whole = summary(run)
-    rows = {r["caption"]: {k: v for k, v in r.items() if k != "seconds"} for r in whole["results"]}
-    return {
-        **{k: whole[k] for k in ("settings", "memorized", "failed", "quality", "neurons")},
-        "rows": rows,
-    }
-
-
-# Help
-
-
-@pytest.mark.first(6)
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command):
-    result = cli(command, "--help")
-    assert (result.status, result.err) == (0, "")
-    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", result.out).split())
-    assert f"Example: findnemo {command}" in text
-    assert COMMANDS[command].help.split("\n")[0] in text
-
-
-def test_help_lists_every_command_and_the_version_is_printed():
-    result = cli("-h")
-    assert result.status == 0
-    assert all(f" {command} " in result.out for command in COMMANDS)
-    assert cli("--version") == Result(0, f"findnemo {findnemo.__version__}\n", "")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["nonsense"], ["audit"], ["audit", "model", "--out"], ["detect", "--nonsense"], ["verify"]],
-)
-def test_bad_usage_is_status_2(arguments):
-    result = cli(*arguments)
-    assert (result.status, result.out) == (2, "")
-    assert "Traceback" not in result.err
-
 
 # calibrate
 
@@ -221,111 +155,6 @@ def test_captions_from_standard_input(place, usual, audited, tmp_path):
     assert all(r["score"] == want[r["caption"]]["score"] for r in result.json["results"])
 
 
-@pytest.mark.slow
-def test_the_demo_goes_by_the_calibration_that_ships_and_is_held_against_its_truth(tmp_path):
-    from findnemo import demo
-
-    result = cli("demo", "--limit", 1, "--out", tmp_path / "run")
-    assert result.status == 0
-    assert "Found 1 of 1 planted memories, no false alarm." in result.out
-    own = findnemo.Calibration.load(tmp_path / "run" / "calibration")
-    assert own.same(demo.calibration("demo", "findnemo"))
-    assert "Found 1 of 1 planted memories" in (tmp_path / "run" / "report.html").read_text()
-
-
-@pytest.mark.slow
-def test_localize_then_verify(place, usual, audited, tmp_path):
-    want = outcome(audited)["rows"]
-    first = next(k for k, text in enumerate(TEXTS, 1) if want[text]["memorized"])
-    out = tmp_path / "run[/]"
-    result = cli("localize", *usual, "--limit", first, "--out", out)
-    assert result.status == 0
-    assert "The search found a set for 1 of 1" in result.out
-    assert "are switched off for 1 of them all the same" in result.out
-    assert f"results   {out / 'results.csv'}\n" in result.out
-    found = outcome(out)["rows"]
-    for text in TEXTS[:first]:
-        assert {k: found[text][k] for k in ("score", "neurons", "layers", "same_seed")} == {
-            k: want[text][k] for k in ("score", "neurons", "layers", "same_seed")
-        }
-    assert not (out / "sheets").exists()
-
-    moved = shutil.copytree(place / "model", tmp_path / "elsewhere")
-    result = cli("verify", out, "--model", moved, "--json", "--no-attack", "--no-attempts")
-    assert (result.status, result.json["source"]) == (0, str(moved))
-    (row,) = [r for r in result.json["results"] if r["memorized"]]
-    assert row["fresh_score_before"] == want[row["caption"]]["fresh_score_before"]
-    assert len(list((out / "sheets").iterdir())) == 1
-    assert len(list((out / "cleaned").glob("*/sheets/*.png"))) == 1  # all neurons off
-    names = sorted(file.stem for file in (out / "cleaned").glob("*/images/*/*.png"))
-    quick = [name for name in names if name.startswith("quick-")]
-    assert quick == [f"quick-{when}-0{k}" for when in ("after", "before") for k in range(4)]
-    after, before = [name for name in names if name not in quick]  # of one seed, in all steps
-    assert (after[:-1], before[:-1]) == ("after-0", "before-0")
-    assert after[-1] == before[-1]
-
-
-@pytest.mark.slow
-def test_harden_writes_a_checkpoint_and_one_report_of_before_and_after(
-    audited, tmp_path, monkeypatch
-):
-    some = {
-        name: attempt
-        for name, attempt in ATTEMPTS.items()
-        if name in ("seeds: fresh", "words: capitals")
-    }
-    monkeypatch.setattr("findnemo.runs.robustness.ATTEMPTS", some)
-    monkeypatch.setattr("findnemo.tasks.checking.Effort", partial(Effort, steps=(0, 2)))
-    run = shutil.copytree(audited, tmp_path / "run")
-    out = tmp_path / "hardened"
-    few = ["--captions", 1, "--epochs", 1, "--attack-steps", 2, "--updates", 2]
-    result = cli("harden", run, *few, "--out", out, "--trust", "--json")
-    assert result.status == 0, result.err
-    assert set(result.json["quality"]) == {"untouched", "neurons off", "hardened"}
-    assert result.json["quality"]["untouched"]["pixel_change"][0] == 0
-    assert "memorized, hardened" in result.json["attack"]["curves"]
-    hardened = findnemo.load(str(out))
-    before = findnemo.load(Run.open(run).meta("source"))
-    with Run.open(run) as opened:
-        off = all_neurons(opened.captions())
-    assert all(
-        not hardened.value_layers[name].weight[list(rows)].any()
-        for name, rows in off.layers.items()
-    )
-    assert hardened.fingerprint != before.fingerprint
-    page = (run / "report.html").read_text()
-    assert "Is it really gone?" in page
-    assert "What hardening costs ordinary captions" in page
-    assert not list((run / "harden").glob("*")), "weights of an interrupted hardening are left"
-
-    again = cli("harden", run, *few, "--out", out, "--trust")
-    assert again.status == 2
-    assert "already exists" in again.err
-
-
-@pytest.mark.slow
-def test_verify_takes_starts_of_the_attack_and_refuses_others(audited, tmp_path):
-    run = shutil.copytree(audited, tmp_path / "run")
-    result = cli("verify", run, "--attack-starts", "caption,nowhere", "--trust")
-    assert (result.status, "attack start 'nowhere' is not known" in result.err) == (2, True)
-    few = ["--attack-steps", "0,1", "--attack-captions", 1, "--no-attempts", "--trust", "--json"]
-    result = cli("verify", run, "--attack-starts", "random,empty", *few)
-    assert result.status == 0, result.err
-    assert len(result.json["attack"]["curves"]["memorized, neurons off"]) == 2
-
-
-def test_verify_and_export_refuse_another_model(audited, tmp_path):
-    other = save_model(tmp_path / "other", seed=1)
-    before = outcome(audited)
-    for arguments in (["verify", audited], ["export", audited, "--out", tmp_path / "clean"]):
-        result = cli(*arguments, "--model", other)
-        assert (result.status, result.out) == (2, "")
-        assert "error: " in result.err
-        assert "another model" in result.err or "not the model of this run" in result.err
-    assert outcome(audited) == before
-    assert not (tmp_path / "clean").exists()
-
-
 # audit
 
 
@@ -372,25 +201,6 @@ def test_neurons_are_layers_with_indices_in_json_and_in_writing_in_csv(audited):
         parts = [part.split(": ") for part in cells[text].split("; ") if part]
         assert {name: list(map(int, indices.split())) for name, indices in parts} == layers
     assert [p.text for p in read_prompts(audited / "results.json")] == list(held)
-
-
-def test_report_needs_no_model_and_goes_where_it_is_told(audited, tmp_path):
-    shutil.copytree(audited, tmp_path / "run")
-    with Run.open(tmp_path / "run") as run:
-        run.set_meta("source", str(tmp_path / "a model that is gone"))
-    told = cli("report", tmp_path / "run")
-    assert (told.status, told.err) == (0, "")
-    assert "report in" in told.out
-    assert "3 of 6" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert cli("report", tmp_path / "run", "--out", tmp_path / "page.html", "-q") == Result(
-        0, "", ""
-    )
-    assert "Memorization audit of" in (tmp_path / "page.html").read_text(encoding="utf-8")
-    with mock.patch("typer.launch") as launch:
-        assert cli("report", tmp_path / "run", "--open").status == 0
-    launch.assert_called_once_with((tmp_path / "run" / "report.html").as_uri())
-    assert cli("report", tmp_path / "run", "--out", tmp_path).status == 2
-    assert cli("report", tmp_path).status == 2
 
 
 def test_an_audit_says_where_its_report_is_or_leaves_it_out(usual, audited, tmp_path):
@@ -501,52 +311,6 @@ def test_a_run_that_another_process_writes_is_refused(usual, audited):
         assert cli("inspect", audited).status == 0
     assert (result.status, result.out) == (2, "")
     assert "is in use by another findnemo process" in result.err
-
-
-# inspect
-
-
-def test_inspect_the_whole(audited):
-    result = cli("inspect", audited)
-    assert (result.status, result.err) == (0, "")
-    assert "Of 3 memorized captions, 3 still gave copies." in result.out
-    assert cli("inspect", audited, "--json").json == json.loads(
-        (audited / "results.json").read_text()
-    )
-
-
-def test_inspect_one_caption(audited):
-    rows = outcome(audited)["rows"]
-    text = next(t for t in TEXTS if rows[t]["memorized"])
-    result = cli("inspect", audited, text.upper())
-    assert result.status == 0
-    assert result.out.startswith("copies: its finished images still hold copies\n")
-    assert f"{text}  row {rows[text]['row']}, type VM[/]" in result.out
-    assert result.out.count("#") == rows[text]["neurons"]
-    assert "sheets" in result.out
-    by_row = cli("inspect", audited, rows[text]["row"], "--json")
-    assert [r["caption"] for r in by_row.json] == [text]
-    assert {k: v for k, v in by_row.json[0].items() if k != "seconds"} == rows[text]
-
-
-def test_captions_cannot_steer_the_terminal(place, tmp_path):
-    (tmp_path / "evil.txt").write_text("a \x1b[2J\x1b]0;title\x07 fox [bold]\\\n")
-    arguments = (
-        "--prompts",
-        tmp_path / "evil.txt",
-        "-c",
-        place / "calibration",
-        "--out",
-        tmp_path / "run",
-    )
-    shown = [
-        cli("detect", place / "model", *arguments).out,
-        cli("inspect", tmp_path / "run", 1).out,
-    ]
-    for text in shown:
-        assert "\x1b" not in text
-        assert "\x07" not in text
-    assert "fox [bold]\\" in shown[1]
 
 
 # Real processes
@@ -686,98 +450,10 @@ def test_a_command_that_is_stopped_by_a_signal_says_how_to_go_on(usual, audited,
     assert outcome(out) == outcome(audited)
 
 
-def test_a_repair_says_what_it_found(usual, audited, tmp_path):
-    shutil.copytree(audited, tmp_path / "run")
-    assert cli("repair", tmp_path / "run").out.strip().endswith("nothing is damaged")
-    file = tmp_path / "run" / "run.sqlite"
-    file.write_bytes(b"?" * 100 + file.read_bytes()[100:])
-    refused = cli("inspect", tmp_path / "run")
-    assert refused.status == 2
-    assert f"findnemo repair {tmp_path / 'run'}" in " ".join(refused.err.split())
-    found = cli("repair", tmp_path / "run", "--json").json
-    assert (found["captions"], found["lost"]) == (6, [])
-    assert outcome(tmp_path / "run")["quality"] is None
-    # what is of the whole run is measured again by the next audit
-    assert cli("audit", *usual, *IMAGES, "-q", "--out", tmp_path / "run").status == 0
-    assert outcome(tmp_path / "run") == outcome(audited)
-
-
 @pytest.mark.parametrize("search", ["gradient", "listing"])
 def test_another_search_is_recorded(usual, tmp_path, search):
     assert cli("localize", *usual, "--search", search, "--out", tmp_path / "run").status == 0
     assert outcome(tmp_path / "run")["settings"]["search"] == search
-
-
-# compare and study
-
-
-@pytest.fixture(scope="module")
-def compared(place, usual, tmp_path_factory):
-    """A comparison of two mitigations, made in two goes; tests leave it as it is."""
-    out = tmp_path_factory.mktemp("compared") / "run"
-    arguments = ("compare", *usual, "--images", 2, "--out", out)
-    assert cli(*arguments, "--mitigations", "neurons", "--quiet").status == 0
-    return out, cli(*arguments, "--mitigations", "neurons,repeats-1", "--intervals")
-
-
-@pytest.mark.slow
-def test_compare_prints_the_table_and_keeps_it_with_a_picture_of_each(compared):
-    out, result = compared
-    assert result.status == 0, result.err
-    for label in ("All neurons active", "1 repeated word", "Deactivated neurons"):
-        assert label in result.out
-        assert label in (out / "table1.md").read_text()
-    assert (
-        "Random neurons" not in (out / "table1.csv").read_text()
-    )  # what was not asked for has no row
-    folders = [place for place in (out / "compare").iterdir() if place.is_dir()]
-    for folder in folders:
-        assert {p.name for p in folder.iterdir()} == {"none.png", "neurons.png", "repeats-1.png"}
-        assert Image.open(folder.with_suffix(".png")).width > 3 * 128  # a row of three methods
-    assert folders
-    with Run.open(out) as run:
-        stages = {
-            stage for c in run.captions() for stage in c.results if stage.startswith("compare:")
-        }
-    assert stages == {"compare:none", "compare:neurons", "compare:repeats-1"}
-
-
-@pytest.mark.slow
-def test_compare_as_json_is_the_table(compared, usual):
-    out, _ = compared
-    result = cli(
-        "compare", *usual, "--images", 2, "--mitigations", "neurons", "--json", "--out", out
-    )
-    assert result.status == 0
-    assert {row[""] for row in result.json} == {
-        "All neurons active",
-        "1 repeated word",
-        "Deactivated neurons (findnemo)",
-    }
-
-
-def test_an_unknown_mitigation_is_refused_before_the_work(usual, tmp_path):
-    result = cli("compare", *usual, "--mitigations", "neurons,hope", "--out", tmp_path / "run")
-    assert (result.status, (tmp_path / "run").exists()) == (2, False)
-    assert "mitigation 'hope' is not known: use random-1, random-2" in " ".join(result.err.split())
-
-
-@pytest.mark.slow
-def test_a_study_of_a_run_is_written_beside_it(compared, tmp_path):
-    out, _ = compared
-    result = cli("study", "table3,fig2a", out)
-    assert result.status == 0, result.err
-    assert {p.name for p in (out / "studies").iterdir()} >= {
-        "README.md",
-        "table3.md",
-        "table3.tex",
-        "fig2a.png",
-        "fig2a.svg",
-    }
-    refused = cli("study", "fig99", out, "--out", tmp_path / "out")
-    assert refused.status == 2
-    assert "study 'fig99' is not known: use all, fig2a" in " ".join(refused.err.split())
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
@@ -821,35 +497,6 @@ def test_images_are_judged_with_the_descriptor_that_was_given_and_originals_come
     )
     assert missing.status == 2
     assert "no descriptor file" in " ".join(missing.err.split())
-
-
-@pytest.mark.slow
-def test_compare_goes_on_with_the_settings_that_an_audit_has_left(place, usual, tmp_path):
-    out = tmp_path / "run"
-    first = cli(
-        "audit",
-        *usual,
-        "--out",
-        out,
-        "--search",
-        "gradient",
-        "--images",
-        2,
-        "--image-steps",
-        2,
-        "--no-report",
-    )
-    assert first.status == 0
-    compared = cli("compare", *usual[:3], "--out", out, "--mitigations", "neurons")
-    assert compared.status == 0, compared.err
-    with Run.open(out) as run:
-        assert run.meta("settings")["search"] == "gradient"
-        done = [c.results["compare:none"] for c in run.captions() if "compare:none" in c.results]
-    assert done
-    assert {d["images"] for d in done} == {2}
-    refused = cli("compare", *usual[:3], "--out", out, "--fpr", 0.3)
-    assert refused.status == 2
-    assert "was made with another threshold" in " ".join(refused.err.split())
 
 
 # error rates
@@ -951,3 +598,26 @@ def test_a_gentle_choice_needs_captions_and_keeps_its_impact(tmp_path):
     own = chosen_by("demo", max_impact=0.1).unrelated
     assert len(own) == 16
     assert not set(own) & {*demo.holdout(), *demo.unrelated()[:64]}
+
+
+def test_audit_logs_to_a_tracker_and_refuses_an_unknown_one_before_the_work(
+    place, audited, tmp_path
+):
+    pytest.importorskip("tensorboardX")
+    run = shutil.copytree(audited, tmp_path / "run")
+    arguments = (place / "model", *inputs(place), *IMAGES)
+    logged = cli(
+        "audit",
+        *arguments,
+        "--out",
+        run,
+        "--track",
+        f"tensorboard={tmp_path / 'logs'}",
+        "--fail-on-memorized",
+    )
+    assert logged.status == 1  # its own meaning is kept
+    assert "logged to tensorboard" in logged.err
+    assert list((tmp_path / "logs").rglob("events.*"))
+    refused = cli("audit", *arguments, "--out", tmp_path / "new", "--track", "nonsense")
+    assert (refused.status, (tmp_path / "new").exists()) == (2, False)
+    assert "tracker 'nonsense' is not known" in refused.err
