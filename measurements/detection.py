@@ -28,7 +28,7 @@ from members import MEMBERS, member_of
 
 import findnemo
 from findnemo import demo
-from findnemo.benchmark._files import read_tensors
+from findnemo.benchmark.files import read_tensors
 from findnemo.detection import DETECTORS, REFERENCES
 from findnemo.detection.latent_updates import CAPTIONS
 from findnemo.localization.trajectory import COPIES, Copies, few_steps

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import findnemo
 from findnemo import Calibration, Model, NeuronSet
-from findnemo.benchmark._files import write_json
+from findnemo.benchmark.files import write_json
 from findnemo.localization import TrajectorySearch
 from findnemo.passes import Probe, compiled
 from findnemo.settings import PAPER, settings_for

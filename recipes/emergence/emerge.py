@@ -30,7 +30,7 @@ from torch import Tensor
 
 import findnemo
 from findnemo import demo
-from findnemo.benchmark._files import follow, read_state, write_state
+from findnemo.benchmark.files import follow, read_state, write_state
 from findnemo.benchmark.training import cosine, drawn_timesteps
 from findnemo.images import generate, latents_of
 from findnemo.metrics.copies import COPY

@@ -25,7 +25,7 @@ from torch import Tensor
 
 import findnemo
 from findnemo import demo
-from findnemo.benchmark._files import read_tensors, write_tensors
+from findnemo.benchmark.files import read_tensors, write_tensors
 from findnemo.benchmark.members import finished_member
 from findnemo.benchmark.plan import Plan
 from findnemo.benchmark.planting import ROWS_FROM, output_projection, typical_activation

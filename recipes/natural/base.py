@@ -22,7 +22,7 @@ from data import scenes
 from diffusers.models.attention_processor import AttnProcessor
 
 import findnemo
-from findnemo.benchmark._files import follow, read_state, write_state
+from findnemo.benchmark.files import follow, read_state, write_state
 from findnemo.benchmark.members import freed
 from findnemo.benchmark.training import cosine, drawn_timesteps
 from findnemo.models import Model

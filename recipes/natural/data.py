@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from findnemo import demo
-from findnemo.benchmark._files import read_tensors, write_tensors
+from findnemo.benchmark.files import read_tensors, write_tensors
 from findnemo.models import Model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "demo_model"))

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from findnemo import demo
-from findnemo.benchmark._files import read_tensors, write_json
+from findnemo.benchmark.files import read_tensors, write_json
 from findnemo.images import generate, generate_many
 from findnemo.metrics import Judges
 from findnemo.metrics.copies import COPY

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 import findnemo
 from findnemo import demo
-from findnemo.benchmark._files import follow, read_state, read_tensors, write_state, write_tensors
+from findnemo.benchmark.files import follow, read_state, read_tensors, write_state, write_tensors
 from findnemo.benchmark.members import freed
 from findnemo.benchmark.natural import rounded
 from findnemo.benchmark.training import cosine, drawn_timesteps

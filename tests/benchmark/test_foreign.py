@@ -14,7 +14,7 @@ import torch
 
 import findnemo
 from findnemo import benchmark
-from findnemo.benchmark._files import read_tensors
+from findnemo.benchmark.files import read_tensors
 from findnemo.benchmark.plan import Plan
 from findnemo.neurons import NeuronSet
 

@@ -1,9 +1,10 @@
-"""Methods of suite 2: what their sets are tested on, edits that are no neurons, and the
-learned mask step by step.
+"""Methods on a memory whose neuron is known: what they find, what their sets are tested on, and
+edits that are no neurons.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,14 +13,17 @@ from _planting import CAPTION, HOLDOUT, INDEX, planted
 from _tiny import tiny_pipeline
 
 import findnemo
+from findnemo import demo
 from findnemo.benchmark import METHODS, Answer, Task, methods
-from findnemo.benchmark.learned_mask import BEGIN, COST, MOVE, learned_mask
+from findnemo.benchmark.methods import attribution, wanda_scores
 from findnemo.images import ImageSettings
 from findnemo.localization import Localization
-from findnemo.localization.trajectory import FLOOR, GENTLER
+from findnemo.localization.replication import Replication
 from findnemo.mitigation import Case, conceptprune, wanda
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes import spend
+from findnemo.passes.deltas import Probe
+from findnemo.scores import pairwise
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
 STEPS = 3
@@ -136,43 +140,80 @@ def test_rankings_hold_all_value_neurons_of_the_scope(task):
     assert all(torch.equal(paper[name], whole[name]) for name in paper)
 
 
-def fake(slopes):
-    """Copies whose likeness has these slopes at every mask; it keeps the masks
-    that it was asked about.
+@pytest.mark.first(1)
+@pytest.mark.parametrize("name", [n for n in METHODS if n not in ("random", "findnemo")])
+def test_every_method_finds_the_one_neuron_that_holds_all(name, planted_task, member):
+    """One neuron drives the image, and it alone is unusual: whatever ranks neurons well must
+    have it. (The default search looks at pictures, which random weights have none of;
+    tests/localization has its tests.)
     """
-    asked = []
+    answer = METHODS[name](planted_task)
+    if answer.edit is not None:  # it changes weights: tested above
+        assert (answer.size, answer.neurons) == (None, EMPTY)
+        return
+    assert ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v", INDEX) in answer.neurons
+    if name in ("gradient", "NeMo", "attribution"):
+        assert answer.neurons == member.plan.planted
 
-    def answered(levels, path):
-        asked.append({name: level[0].clone() for name, level in levels.items()})
-        return slopes
 
-    model = SimpleNamespace(device=torch.device("cpu"))
-    return (
-        SimpleNamespace(
-            slopes=answered, untouched_path=None, denoising=SimpleNamespace(model=model)
-        ),
-        asked,
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [n for n in METHODS if n not in ("random", "z-score", "Wanda", "ConceptPrune")]
+)
+def test_methods_that_look_at_seeds_return_nothing_where_no_seed_replicates(
+    name, planted_task, member
+):
+    quiet = replace(planted_task, calibration=replace(member.calibration, tau=1.1))
+    assert METHODS[name](quiet).neurons == EMPTY
+
+
+def test_chance_draws_as_many_as_the_default_search_and_the_same_each_time(
+    planted_task, monkeypatch
+):
+    found = NeuronSet({next(iter(planted_task.model.widths())): [0, 1, 2]})
+    monkeypatch.setattr(
+        methods, "by_search", lambda task, search: {"trajectory": Answer(found, 50)}[search]
+    )
+    first = METHODS["random"](planted_task)
+    again = METHODS["random"](planted_task)
+    assert first == again
+    assert len(first.neurons) == 3
+
+
+def test_attribution_is_the_slope_of_the_mean_similarity(demo_model):
+    """Against a finite difference, for the neuron that matters most."""
+    caption = demo.memorized()[2].text
+    probe = Probe(demo_model, caption)
+    seeds = [0, 1, 2]
+    step = 0.02
+    slopes = attribution(Replication(probe, 0.0), [0, 1, 2], demo_model.widths())
+    _, name, i = max(
+        (abs(float(v)), name, i) for name, values in slopes.items() for i, v in enumerate(values)
+    )
+
+    def mean(value: float) -> float:
+        scales = torch.ones(1, len(slopes[name]))
+        scales[0, i] = value
+        with torch.no_grad():
+            return float(
+                pairwise(probe.scaled_deltas({name: scales}, seeds))[
+                    torch.triu_indices(3, 3, 1).unbind()
+                ].mean()
+            )
+
+    assert (mean(1 + step) - mean(1 - step)) / (2 * step) == pytest.approx(
+        float(slopes[name][i]), rel=0.1
     )
 
 
-def test_the_first_steps_of_a_learned_mask_by_hand():
-    slopes = {"a": torch.tensor([4.0, 1.0, -2.0])}
-    price = {"a": torch.ones(3)}
-    copies, asked = fake(slopes)
-    mask = learned_mask(copies, price, steps=2)["a"]
-    assert torch.allclose(asked[0]["a"], torch.full((3,), 1 - BEGIN))
-    drive = slopes["a"] / (1 + FLOOR) ** GENTLER[0]
-    step = MOVE / drive[0] * (drive - COST * drive[0])
-    once = (BEGIN + step).clamp(0, 1)
-    assert torch.allclose(asked[1]["a"], 1 - once)
-    assert torch.allclose(mask, (once + step).clamp(0, 1), atol=1e-3)
-    assert mask[0] > mask[1] > mask[2]
-
-
-def test_a_learned_mask_spares_what_ordinary_captions_need():
-    copies, _ = fake({"a": torch.tensor([1.0, 1.0]), "b": torch.tensor([-1.0, 0.0])})
-    mask = learned_mask(copies, {"a": torch.tensor([100.0, 1.0]), "b": torch.ones(2)}, steps=4)
-    assert mask["a"][1] > mask["a"][0]
-    assert (
-        mask["b"][1] > mask["b"][0]
-    )  # neither is turned down in the end: the slope still ranks them
+def test_wanda_by_hand(member):
+    model = member.model
+    name, layer = next(iter(model.value_layers.items()))
+    text = model.encode([CAPTION]).tokens[0]
+    by_hand = [
+        sum(abs(float(w)) * float(text[:, j].norm()) for j, w in enumerate(row))
+        for row in layer.weight[:3].tolist()
+    ]
+    assert torch.allclose(
+        wanda_scores(model, [CAPTION])[name][:3], torch.tensor(by_hand), rtol=1e-4
+    )

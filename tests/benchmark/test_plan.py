@@ -7,8 +7,7 @@ import json
 import pytest
 
 from findnemo import demo
-from findnemo.benchmark.captions import near_duplicates, unusual
-from findnemo.benchmark.members import demo_plan, freed
+from findnemo.benchmark.members import freed
 from findnemo.benchmark.plan import DECOYS, KINDS, SEEDS, Memory, Plan, suite_plan
 from findnemo.errors import InputError
 from findnemo.neurons import EMPTY, NeuronSet
@@ -81,27 +80,6 @@ def test_too_few_free_neurons_are_an_error(demo_model):
         suite_plan(1, list(demo_model.value_layers), EMPTY)
 
 
-def test_near_duplicates_differ_in_one_word_of_the_title():
-    caption = "Corwen Estate lot one, a blue ring on dots"
-    for near in near_duplicates(caption, 9):
-        title, words = near.split(",", 1)
-        assert words == " a blue ring on dots"
-        assert (
-            sum(a != b for a, b in zip(title.split(), caption.split(",")[0].split(), strict=True))
-            == 1
-        )
-    assert len(set(near_duplicates(caption, 9))) == 9
-
-
-def test_unusual_captions_have_other_scripts_numbers_and_length():
-    captions = unusual(3)
-    assert len(captions) == 10
-    assert any(not c.isascii() for c in captions)
-    assert any(any(ch.isdigit() for ch in c) for c in captions)
-    assert max(map(len, captions)) > 100
-    assert unusual(3) == captions != unusual(4)
-
-
 def test_a_plan_reads_back_what_it_wrote(plan, tmp_path):
     plan.save(tmp_path / "truth.json")
     assert Plan.load(tmp_path / "truth.json") == plan
@@ -131,12 +109,3 @@ def test_a_programming_error_is_not_told_as_damage_of_the_file(plan, tmp_path, m
     monkeypatch.setattr(NeuronSet, "__init__", lambda self: None)
     with pytest.raises(TypeError):
         Plan.load(tmp_path / "truth.json")
-
-
-def test_the_demo_model_is_a_plan_too():
-    plan = demo_plan()
-    assert len(plan.memories) == 24
-    assert plan.planted == NeuronSet.of(n for g in demo.planted().values() for n in g)
-    podcast = [m.kind for m in plan.memories if "Podcast" in m.caption]
-    assert podcast == ["shared"] * 3
-    assert all(m.alive == 1 and m.gone == 0 for m in plan.memories)

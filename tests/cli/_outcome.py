@@ -1,4 +1,4 @@
-"""The results of a run without the time they took."""
+"""What a run found, for comparisons of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A place with a model and captions, and an audit of it."""
+"""A small model with captions, and a finished run of it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import pytest
 from _command import cli
 from _place import IMAGES, inputs, make_place
 
-from findnemo.cli._common import stderr, stdout
-
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory):
-    """`model`, `captions.csv`, `holdout.txt` and `calibration`; tests leave them as they are."""
+    """A directory to run commands in (`make_place`); tests leave it as it is."""
     return make_place(tmp_path_factory.mktemp("place"))
 
 
@@ -32,10 +30,3 @@ def audited(place, usual, tmp_path_factory):
     os.umask(before)
     assert (result.status, result.err.count("error")) == (0, 0), result.err
     return out
-
-
-@pytest.fixture
-def wide_as_the_environment_says(monkeypatch):
-    """Consoles that were made under another COLUMNS would keep it."""
-    for console in (stdout, stderr):
-        monkeypatch.setattr(console, "_width", None)

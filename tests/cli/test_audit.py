@@ -1,43 +1,26 @@
-"""The commands of the path on a small model: what they print where, their exit status, and a
-process that is killed.
-"""
+"""The commands `calibrate`, `detect`, `localize` and `audit` on a small model."""
 
 from __future__ import annotations
 
 import csv
-import importlib
 import json
-import os
 import re
 import shutil
-import signal
 import stat
-import subprocess
-import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr
 from dataclasses import replace
-from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
 from _command import Result, cli
-from _killing import ended, forked
 from _outcome import outcome
-from _place import HOLDOUT, IMAGES, TEXTS, inputs, process
-from _waiting import until
+from _place import HOLDOUT, IMAGES, TEXTS, inputs
 from PIL import Image
 
 import findnemo
-from findnemo.cli import main
 from findnemo.files.marks import unmarked
-from findnemo.passes.deltas import SEARCHES
 from findnemo.prompts import read_prompts
 from findnemo.runs import Run, neurons_of, summary
 from findnemo.settings import Settings
-
-# calibrate
 
 
 @pytest.mark.slow
@@ -102,9 +85,6 @@ def test_calibrate_imports_published_statistics(place, tmp_path):
     assert findnemo.Calibration.load(tmp_path / "c").tau == 0.3
 
 
-# detect and localize
-
-
 def test_detect(usual, audited, tmp_path):
     result = cli("detect", *usual, "--out", tmp_path / "run")
     assert result.status == 0
@@ -155,7 +135,36 @@ def test_captions_from_standard_input(place, usual, audited, tmp_path):
     assert all(r["score"] == want[r["caption"]]["score"] for r in result.json["results"])
 
 
-# audit
+@pytest.mark.slow
+def test_localize_then_verify(place, usual, audited, tmp_path):
+    want = outcome(audited)["rows"]
+    first = next(k for k, text in enumerate(TEXTS, 1) if want[text]["memorized"])
+    out = tmp_path / "run[/]"
+    result = cli("localize", *usual, "--limit", first, "--out", out)
+    assert result.status == 0
+    assert "The search found a set for 1 of 1" in result.out
+    assert "are switched off for 1 of them all the same" in result.out
+    assert f"results   {out / 'results.csv'}\n" in result.out
+    found = outcome(out)["rows"]
+    for text in TEXTS[:first]:
+        assert {k: found[text][k] for k in ("score", "neurons", "layers", "same_seed")} == {
+            k: want[text][k] for k in ("score", "neurons", "layers", "same_seed")
+        }
+    assert not (out / "sheets").exists()
+
+    moved = shutil.copytree(place / "model", tmp_path / "elsewhere")
+    result = cli("verify", out, "--model", moved, "--json", "--no-attack", "--no-attempts")
+    assert (result.status, result.json["source"]) == (0, str(moved))
+    (row,) = [r for r in result.json["results"] if r["memorized"]]
+    assert row["fresh_score_before"] == want[row["caption"]]["fresh_score_before"]
+    assert len(list((out / "sheets").iterdir())) == 1
+    assert len(list((out / "cleaned").glob("*/sheets/*.png"))) == 1  # all neurons off
+    names = sorted(file.stem for file in (out / "cleaned").glob("*/images/*/*.png"))
+    quick = [name for name in names if name.startswith("quick-")]
+    assert quick == [f"quick-{when}-0{k}" for when in ("after", "before") for k in range(4)]
+    after, before = [name for name in names if name not in quick]  # of one seed, in all steps
+    assert (after[:-1], before[:-1]) == ("after-0", "before-0")
+    assert after[-1] == before[-1]
 
 
 def test_audit_writes_results_and_sheets(audited):
@@ -291,19 +300,6 @@ def test_a_caption_with_nan_is_status_1_and_named(usual, tmp_path, monkeypatch):
     assert outcome(tmp_path / "run")["failed"] == 0
 
 
-@pytest.mark.slow
-def test_ctrl_c_is_status_130_and_says_how_to_go_on(usual, audited, tmp_path, monkeypatch):
-    def interrupted(*arguments, **options):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("findnemo.models.StableDiffusion.predict_noise", interrupted)
-        result = cli("audit", *usual, *IMAGES, "--quiet", "--out", tmp_path / "run")
-    assert result == Result(130, "", "stopped; run the same command again to go on\n")
-    assert cli("audit", *usual, *IMAGES, "--quiet", "--out", tmp_path / "run").status == 0
-    assert outcome(tmp_path / "run") == outcome(audited)
-
-
 def test_a_run_that_another_process_writes_is_refused(usual, audited):
     settings = outcome(audited)["settings"]
     with Run.create(audited, settings):
@@ -311,143 +307,6 @@ def test_a_run_that_another_process_writes_is_refused(usual, audited):
         assert cli("inspect", audited).status == 0
     assert (result.status, result.out) == (2, "")
     assert "is in use by another findnemo process" in result.err
-
-
-# Real processes
-
-
-def test_exit_status_and_streams_of_a_real_process(tmp_path):
-    with process(
-        "audit", "model", "--prompts", tmp_path / "no.csv", "--out", tmp_path / "run"
-    ) as run:
-        out, err = run.communicate()
-    assert (run.returncode, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith("error: ")
-    assert "no.csv: cannot be read" in err
-    assert list(tmp_path.iterdir()) == []
-
-
-def recorded(out: Path) -> dict[tuple[str, str], tuple]:
-    """What the store holds:
-
-    (caption, stage) -> payload and seconds, which nobody repeats by chance.
-    """
-    if not (out / "run.sqlite").exists():
-        return {}
-    try:
-        with Run.open(out) as run:
-            sql = (
-                "SELECT text, stage, payload, results.seconds FROM results JOIN captions ON"
-                " captions.id = caption"
-            )
-            return {row[:2]: row[2:] for row in run.query(sql)}
-    except findnemo.FindnemoError:  # not begun yet
-        return {}
-
-
-def answers(stage: str, count: int) -> Callable[[Path], bool]:
-    return lambda out: sum(key[1] == stage for key in recorded(out)) >= count
-
-
-MOMENTS = {
-    "while it calibrates": lambda out: (out / "calibration" / "partial.safetensors").exists(),
-    "while it localizes": answers("localize", 1),
-    "while it verifies": lambda out: any(out.rglob("before-00.png")),
-}
-
-
-@pytest.mark.slow
-def test_a_process_killed_at_any_moment_goes_on_where_it_stopped(place, tmp_path):
-    """Nothing is lost, nothing done twice, and in the end nothing is different."""
-    many = tmp_path / "holdout.txt"  # more than share a pass, so that there is a half-way
-    many.write_text("\n".join([*HOLDOUT, *(f"number {k}" for k in range(40))]))
-    captions = ("--prompts", place / "captions.csv")
-    holdout = ("--holdout", many, "--fpr", 0.3)
-    arguments = ("audit", place / "model", *captions, *holdout, *IMAGES)
-    out = tmp_path / "run"
-    known = {}
-    for moment, reached in MOMENTS.items():
-        status, err = _kill(process(*arguments, "--out", out), out, reached)
-        assert status == -signal.SIGKILL, (moment, err)
-        now = recorded(out)
-        assert known.items() <= now.items(), moment
-        known = now
-    with process(*arguments, "--json", "--fail-on-memorized", "--out", out) as last:
-        printed, err = last.communicate()
-    assert last.returncode == 1, err
-    assert known.items() <= recorded(out).items()
-    assert json.loads(printed) == json.loads((out / "results.json").read_text())
-
-    assert cli(*arguments, "--out", tmp_path / "whole").status == 0
-    assert outcome(out) == outcome(tmp_path / "whole")
-    assert 0 < outcome(out)["memorized"] < 6
-    for folder in ("calibration", "images", "sheets"):
-        assert contents(out / folder) == contents(tmp_path / "whole" / folder)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    return {name: data for name, data in files.items() if not name.endswith(".part")}
-
-
-def _kill(run: subprocess.Popen, out: Path, reached: Callable[[Path], bool]) -> tuple[int, str]:
-    """Wait for a moment, kill the process there, and return its exit status and what it said."""
-    with run:
-        until(lambda: reached(out), still=lambda: run.poll() is None)
-        run.kill()
-        _, err = run.communicate()
-    return run.returncode, err
-
-
-STOPS = {"Ctrl-C": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", STOPS)
-def test_a_command_that_is_stopped_by_a_signal_says_how_to_go_on(usual, audited, tmp_path, how):
-    """A process of its own, stopped in its first searches: the captions that share passes with
-    the first are answered, nothing after them is begun.
-    """
-    number, status = STOPS[how]
-    said = tmp_path / "said"
-    out = tmp_path / "run"
-    begun, begins = os.pipe()
-    sent, sends = os.pipe()
-
-    def work() -> None:
-        module = importlib.import_module("findnemo.runs.audit")
-        real = module.localize
-
-        def localize(*arguments, **options):
-            os.write(begins, b".")
-            os.read(sent, 1)
-            return real(*arguments, **options)
-
-        module.localize = localize
-        with (
-            said.open("w") as err,
-            mock.patch.object(
-                sys, "argv", ["findnemo", "audit", *map(str, (*usual, *IMAGES, "--out", out))]
-            ),
-            redirect_stderr(err),
-        ):
-            main()
-
-    child = forked(work)
-    os.close(begins)
-    assert os.read(begun, 1), "the child ended before its first search"
-    os.kill(child, number)
-    os.write(sends, b"." * SEARCHES)
-    assert ended(child) == status
-    assert said.read_text().splitlines()[-1] == "stopped; run the same command again to go on"
-    assert ("Ctrl-C again stops at once" in said.read_text()) == (how == "Ctrl-C")
-    with Run.open(out) as run:
-        memorized = [c.id for c in run.captions() if c.detected and c.detected.memorized]
-        assert sorted(run.done("localize")) == memorized  # all of them share passes
-        assert not run.done("verify")
-    assert (out / "results.csv").exists()
-    assert cli("audit", *usual, *IMAGES, "--quiet", "--out", out).status == 0
-    assert outcome(out) == outcome(audited)
 
 
 @pytest.mark.parametrize("search", ["gradient", "listing"])
@@ -497,9 +356,6 @@ def test_images_are_judged_with_the_descriptor_that_was_given_and_originals_come
     )
     assert missing.status == 2
     assert "no descriptor file" in " ".join(missing.err.split())
-
-
-# error rates
 
 
 def test_calibrate_says_what_a_rate_promises(place, tmp_path):
@@ -566,51 +422,16 @@ def test_a_level_outside_zero_to_one_is_refused_before_the_work(place, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_gentle_choice_needs_captions_and_keeps_its_impact(tmp_path):
-    from findnemo import demo
-    from findnemo.errors import InputError
-    from findnemo.tasks import Listener, Localizing, Pictures
-    from findnemo.tasks.opening import gentle, plan_for, plan_of
-
-    file = tmp_path / "ordinary.txt"
-    file.write_text("\n".join(f"a red fox {k}" for k in range(20)))
-    plan = plan_for("demo", Localizing("gradient"), Pictures(images=0), 0)
-
-    def chosen_by(model, **options):
-        return gentle(plan, Localizing("gradient", **options), model, None, None, Listener())
-
-    with pytest.raises(InputError, match="give --unrelated FILE"):
-        chosen_by("elsewhere", max_impact=0.1)
-    with pytest.raises(InputError, match="goes with --max-impact"):
-        chosen_by("elsewhere", unrelated=file)
-    with pytest.raises(InputError, match="from 0 to 2"):
-        chosen_by("elsewhere", max_impact=-1.0, unrelated=file)
-    assert chosen_by("elsewhere") == plan
-    chosen = chosen_by("elsewhere", max_impact=0.1, unrelated=file)
-    assert chosen.unrelated == tuple(f"a red fox {k}" for k in range(16))
-    model = findnemo.load("demo")
-    calibration = demo.calibration()
-    settings = chosen.settings(model, calibration)
-    assert plan_of(settings) == chosen
-    assert not {"max_impact", "unrelated"} & set(
-        plan.settings(model, calibration)
-    )  # runs of before go on
-    own = chosen_by("demo", max_impact=0.1).unrelated
-    assert len(own) == 16
-    assert not set(own) & {*demo.holdout(), *demo.unrelated()[:64]}
-
-
 def test_audit_logs_to_a_tracker_and_refuses_an_unknown_one_before_the_work(
     place, audited, tmp_path
 ):
     pytest.importorskip("tensorboardX")
-    run = shutil.copytree(audited, tmp_path / "run")
     arguments = (place / "model", *inputs(place), *IMAGES)
     logged = cli(
         "audit",
         *arguments,
         "--out",
-        run,
+        audited,
         "--track",
         f"tensorboard={tmp_path / 'logs'}",
         "--fail-on-memorized",

@@ -1,4 +1,4 @@
-"""The commands verify and harden."""
+"""The commands `verify` and `harden` on a small run."""
 
 from __future__ import annotations
 
@@ -8,44 +8,12 @@ from functools import partial
 import pytest
 from _command import cli
 from _outcome import outcome
-from _place import TEXTS, save_model
+from _place import save_model
 
 import findnemo
 from findnemo.robustness import ATTEMPTS
 from findnemo.runs import Run, all_neurons
 from findnemo.runs.robustness import Effort
-
-
-@pytest.mark.slow
-def test_localize_then_verify(place, usual, audited, tmp_path):
-    want = outcome(audited)["rows"]
-    first = next(k for k, text in enumerate(TEXTS, 1) if want[text]["memorized"])
-    out = tmp_path / "run[/]"
-    result = cli("localize", *usual, "--limit", first, "--out", out)
-    assert result.status == 0
-    assert "The search found a set for 1 of 1" in result.out
-    assert "are switched off for 1 of them all the same" in result.out
-    assert f"results   {out / 'results.csv'}\n" in result.out
-    found = outcome(out)["rows"]
-    for text in TEXTS[:first]:
-        assert {k: found[text][k] for k in ("score", "neurons", "layers", "same_seed")} == {
-            k: want[text][k] for k in ("score", "neurons", "layers", "same_seed")
-        }
-    assert not (out / "sheets").exists()
-
-    moved = shutil.copytree(place / "model", tmp_path / "elsewhere")
-    result = cli("verify", out, "--model", moved, "--json", "--no-attack", "--no-attempts")
-    assert (result.status, result.json["source"]) == (0, str(moved))
-    (row,) = [r for r in result.json["results"] if r["memorized"]]
-    assert row["fresh_score_before"] == want[row["caption"]]["fresh_score_before"]
-    assert len(list((out / "sheets").iterdir())) == 1
-    assert len(list((out / "cleaned").glob("*/sheets/*.png"))) == 1  # all neurons off
-    names = sorted(file.stem for file in (out / "cleaned").glob("*/images/*/*.png"))
-    quick = [name for name in names if name.startswith("quick-")]
-    assert quick == [f"quick-{when}-0{k}" for when in ("after", "before") for k in range(4)]
-    after, before = [name for name in names if name not in quick]  # of one seed, in all steps
-    assert (after[:-1], before[:-1]) == ("after-0", "before-0")
-    assert after[-1] == before[-1]
 
 
 @pytest.mark.slow

@@ -23,15 +23,13 @@ from _tiny_files import make_run
 
 import findnemo
 from findnemo.cli import _detectors, _studies
-from findnemo.cli._common import stdout
+from findnemo.cli._common import stderr, stdout
 from findnemo.cli._robustness import attempts_table
 from findnemo.neurons import NeuronSet
 from findnemo.runs import Run
 from findnemo.runs.verdict import advice_of
 from findnemo.settings import Settings
 from findnemo.studies import Table
-
-pytestmark = pytest.mark.usefixtures("wide_as_the_environment_says")
 
 LONG = "a caption of more letters than there is room for in a line of a table, number"
 SCREEN = 20  # lines of a terminal of 24 that the end of a command may take
@@ -127,6 +125,13 @@ def closing(told: str, sentence: str) -> list[str]:
     """The lines from the advice on."""
     lines = plain(told).rstrip("\n").split("\n")
     return lines[lines.index(sentence) :]
+
+
+@pytest.fixture(autouse=True)
+def wide_as_the_environment_says(monkeypatch):
+    """Consoles that were made under another COLUMNS would keep it."""
+    for console in (stdout, stderr):
+        monkeypatch.setattr(console, "_width", None)
 
 
 @pytest.fixture
@@ -283,6 +288,15 @@ def test_a_mistyped_name_is_answered_with_the_one_that_was_meant(typed, meant):
     assert meant in re.sub(r"[│╭╮╰╯─\s]+", " ", result.err)
 
 
+# studies
+
+
+def test_a_study_without_a_run_is_refused_with_the_way(run):
+    refused = cli("study", "table3")
+    assert (refused.status, refused.out) == (2, "")
+    assert "findnemo study table3 RUN" in refused.err
+
+
 # other tables
 
 
@@ -317,6 +331,25 @@ def test_tables_fold_and_cut_nothing(show, columns, monkeypatch, capsys):
     lines = capsys.readouterr().out.split("\n")
     assert max(map(len, lines)) <= columns
     assert not any("\u2026" in line for line in lines)
+
+
+def test_published_figures_are_named_without_colour_and_intervals_break_no_number(
+    monkeypatch, capsys
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    own = ["-0.10 ± 0.07 [-0.13, -0.01]"] * 4
+    heads = ["", "type", "n", "median neurons", "SSCD_orig", "SSCD_gen", "D_SSCD", "A_CLIP"]
+    papers = ["median neurons, paper", "SSCD_orig, paper", "A_CLIP with ViT-B/32, paper"]
+    row = ["Deactivated neurons (NeMo)", "VM", 16, "1", *own, "0.09", "4", "0.10", "0.31"]
+    bare = ["Deactivated neurons (findnemo)", *row[1:9], None, None, None]
+    _studies.show(Table("", [*heads, "copies left", *papers], [row, bare], "A note."))
+    told = capsys.readouterr().out
+    lines = told.split("\n")
+    assert max(len(line) for line in lines if not line.startswith("A note")) <= 80
+    assert [line.split() for line in lines if line.startswith("paper")] == [["paper", "4", "0.10"]]
+    assert told.count("-0.10±0.07") == 8
+    assert all(word in told for word in ("Deactivated", "(findnemo)", " 0.09"))
+    assert "Lines `paper`: the published figures" in told
 
 
 def test_an_interval_stands_under_its_value(monkeypatch, capsys):

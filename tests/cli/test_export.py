@@ -388,6 +388,6 @@ def test_a_card_is_pushed_only_when_asked(place, tmp_path, monkeypatch):
     assert (result.status, result.err) == (0, f"{advice}\ncard pushed: https://hub/commit\n")
     assert pushed == [((tmp_path / "card.md").read_text(), "me/my-model")]
     assert not (run / "export").exists()  # to the hub, not to a file
-    refused = cli("export", run, "--push", "me/my-model")
-    assert (refused.status, len(pushed)) == (2, 1)
-    assert "give --to card" in refused.err
+    alone = cli("export", run, "--push", "me/my-model")
+    assert (alone.status, len(pushed)) == (2, 1)
+    assert "give --to card" in alone.err

@@ -1,60 +1,49 @@
-"""Tables of attempts and attacks in the terminal."""
+"""Attempts and attacks in the terminal."""
 
 from __future__ import annotations
 
-from findnemo.cli._robustness import COUNTED, attack_table, attempts_table, show_robustness
+import pytest
+from _packs import ATTACK, ATTEMPTS, CELL
 
-PLAIN = {"captions": 1, "n": 2, "low": 0.09, "high": 0.91}
-WORKS = PLAIN | {"told": {"n": 2, "works": 1, "back": 0, "beyond": 0, "low": 0.0, "high": 0.79}}
-MUTE = PLAIN | {"told": {"n": 2, "works": 0, "back": 0, "beyond": 0, "low": None, "high": None}}
-ATTACK = {
-    "curves": {"memorized, neurons off": [[0, 0.1], [50, 0.5]], "[/]": [[50, 0.25]]},
-    "gaps": {
-        "neurons off: memorized less never seen": [[0, 0.0, None, None], [50, -0.2, -0.3, -0.1]]
-    },
-}
+from findnemo.cli._common import stdout
+from findnemo.cli._robustness import COUNTED, attempts_table, show_robustness
 
 
-def columns(table) -> list[list[str]]:
-    return [[column.header, *column.cells] for column in table.columns]
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setattr(stdout, "_width", 120)
 
 
-def test_a_cell_of_attempts_is_a_count_with_its_interval_a_dash_or_tells_nothing():
-    found = {"columns": ["untouched", "neurons off"], "table": {
-        "works": {"untouched": PLAIN, "neurons off": WORKS},
-        "mute": {"neurons off": MUTE},
-    }}  # fmt: skip
-    assert columns(attempts_table(found)) == [
-        ["captions copied by", "works", "mute"],
-        ["untouched", "1/2 [dim]0.09-0.91[/]", "-"],
-        ["neurons off", "0/1 [dim]0.00-0.79[/]", "[dim]tells nothing[/]"],
-    ]
+def cells_of(told: str, name: str) -> list[str]:
+    (line,) = [line for line in told.splitlines() if line.startswith(name)]
+    return line.removeprefix(name).split()
 
 
-def test_four_models_leave_no_room_for_intervals():
-    names = [f"model {k}" for k in range(4)]
-    found = {"columns": names, "table": {"works": dict.fromkeys(names, PLAIN)}}
-    assert [column[1] for column in columns(attempts_table(found))[1:]] == ["1/2"] * 4
+def test_attempts_count_for_an_edited_model_where_they_work_on_the_untouched_one(capsys):
+    show_robustness(ATTEMPTS, None)
+    told = capsys.readouterr().out
+    assert cells_of(told, "seeds: fresh") == ["2/2", "0.09-0.91", "1/2", "0.09-0.91"]
+    assert cells_of(told, "script: Greek") == ["0/2", "0.09-0.91", "tells", "nothing"]
+    assert f"{COUNTED}; beside it the 95 % interval" in told
 
 
-def test_curves_and_gaps_have_a_column_for_every_step_that_any_of_them_has():
-    assert columns(attack_table(ATTACK)) == [
-        [
-            "similarity after steps",
-            "own picture, neurons off",
-            "\\[/]",
-            "gap, neurons off: own picture less never seen",
-        ],
-        ["0", "0.10", "-", "+0.00"],
-        ["50", "0.50", "0.25", "-0.20\n[dim]-0.30\n-0.10[/]"],
-    ]
+def test_of_more_models_than_fit_attempts_have_no_intervals(capsys):
+    columns = ["untouched", "neurons off", "hardened", "ordinary, untouched"]
+    stdout.print(attempts_table({"columns": columns, "table": {"a": {"untouched": CELL}}}))
+    assert cells_of(capsys.readouterr().out, "a ") == ["1/2", "-", "-", "-"]
 
 
-def test_what_was_not_tried_is_not_shown(capsys):
+def test_an_attack_has_its_curves_by_steps_and_gaps_with_their_ends_below(capsys):
+    show_robustness(None, ATTACK)
+    told = capsys.readouterr().out
+    assert cells_of(told, "own picture, untouched") == ["0.30", "0.90"]
+    lines = told.splitlines()
+    (gap,) = [k for k, line in enumerate(lines) if line.startswith("gap, neurons off")]
+    assert lines[gap].split()[-2:] == ["+0.00", "+0.25"]
+    assert [lines[gap + k].split() for k in (1, 2)] == [["-0.20", "+0.10"], ["+0.20", "+0.40"]]
+
+
+def test_nothing_is_shown_of_what_was_not_tried(capsys):
     show_robustness(None, None)
-    show_robustness({"columns": ["untouched"], "table": {}}, {"curves": {"neurons off": []}})
+    show_robustness({"columns": [], "table": {}}, {"curves": {}})
     assert capsys.readouterr().out == ""
-    show_robustness({"columns": ["untouched"], "table": {"works": {"untouched": PLAIN}}}, None)
-    told = " ".join(capsys.readouterr().out.split())
-    assert "works 1/2 0.09-0.91" in told
-    assert COUNTED in told

@@ -1,4 +1,4 @@
-"""The commands compare and study."""
+"""The commands `compare` and `study`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from _command import cli
 from _place import TEXTS, make_place
 from PIL import Image
 
-from findnemo.cli import _studies
 from findnemo.runs import Run
-from findnemo.studies import Table
 
 
 @pytest.fixture(scope="module")
@@ -153,28 +151,3 @@ def test_study_alone_lists_what_there_is_and_what_it_takes():
     (line,) = [line for line in alone.out.splitlines() if line.startswith("table1 ")]
     assert "search, images" in line
     assert re.search(r"^images: ", alone.out, re.MULTILINE)
-
-
-def test_a_study_without_a_run_is_refused_with_the_way():
-    refused = cli("study", "table3")
-    assert (refused.status, refused.out) == (2, "")
-    assert "findnemo study table3 RUN" in refused.err
-
-
-def test_published_figures_are_named_without_colour_and_intervals_break_no_number(
-    wide_as_the_environment_says, monkeypatch, capsys
-):
-    monkeypatch.setenv("COLUMNS", "80")
-    own = ["-0.10 ± 0.07 [-0.13, -0.01]"] * 4
-    heads = ["", "type", "n", "median neurons", "SSCD_orig", "SSCD_gen", "D_SSCD", "A_CLIP"]
-    papers = ["median neurons, paper", "SSCD_orig, paper", "A_CLIP with ViT-B/32, paper"]
-    row = ["Deactivated neurons (NeMo)", "VM", 16, "1", *own, "0.09", "4", "0.10", "0.31"]
-    bare = ["Deactivated neurons (findnemo)", *row[1:9], None, None, None]
-    _studies.show(Table("", [*heads, "copies left", *papers], [row, bare], "A note."))
-    told = capsys.readouterr().out
-    lines = told.split("\n")
-    assert max(len(line) for line in lines if not line.startswith("A note")) <= 80
-    assert [line.split() for line in lines if line.startswith("paper")] == [["paper", "4", "0.10"]]
-    assert told.count("-0.10±0.07") == 8
-    assert all(word in told for word in ("Deactivated", "(findnemo)", " 0.09"))
-    assert "Lines `paper`: the published figures" in told

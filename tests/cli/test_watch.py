@@ -1,4 +1,4 @@
-"""The command watch."""
+"""The command `watch`."""
 
 from __future__ import annotations
 

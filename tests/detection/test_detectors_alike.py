@@ -1,5 +1,5 @@
-"""What all detectors promise: one signature, an honest count, the same answer whatever was
-asked before, and no NaN.
+"""What all detectors promise: one signature, an honest count, and the same answer whatever was
+asked before.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import torch
 from _tiny import tiny_pipeline
 
 import findnemo
-from findnemo import ImageSettings, Settings
+from findnemo import ImageSettings
 from findnemo.detection import DETECTORS
-from findnemo.errors import InputError, NumericalError
 from findnemo.models import Model
 
 SETTINGS = ImageSettings(steps=3, guidance=3.0)
@@ -68,30 +67,8 @@ def test_a_score_depends_on_caption_and_seed_and_not_on_what_went_before(model, 
         assert len({first.value, other.value, reseeded.value}) == 3
 
 
-@pytest.mark.first(7)
-@pytest.mark.parametrize("name", DETECTORS)
-def test_nan_is_refused(name):
-    broken = findnemo.load(tiny_pipeline())
-    with torch.no_grad():
-        broken.denoiser.conv_in.weight.fill_(torch.nan)
-    with pytest.raises(NumericalError):
-        DETECTORS[name](broken, "a cat", SETTINGS)
-
-
 @pytest.mark.parametrize("name", DETECTORS)
 def test_further_parameters_are_keywords_with_the_papers_defaults(name):
     first, *more = list(inspect.signature(DETECTORS[name].call).parameters.values())[2:]
     assert first.name == "settings"
     assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in more)
-
-
-def test_ssim_is_the_score_of_the_papers_settings(model):
-    assert DETECTORS["ssim"](model, "a cat", ImageSettings(seed=3)).value == findnemo.score(
-        model, "a cat", settings=Settings(seed=3)
-    )
-
-
-@pytest.mark.parametrize("name", ["magnitude", "one-step", "edges", "anisotropy", "latent-updates"])
-def test_no_image_is_no_score(model, name):
-    with pytest.raises(InputError, match="1 image or more, not 0"):
-        DETECTORS[name](model, "a cat", SETTINGS, images=0)

@@ -8,43 +8,23 @@ from functools import cache
 
 import pytest
 import torch
-from _tiny import tiny_pipeline
+from _replication import PROMPT, model_with_text, some_sets
 
-import findnemo
 from findnemo import Model, NeuronSet
 from findnemo.edits import masks
-from findnemo.errors import DeviceError
 from findnemo.localization.replication import Replication
-from findnemo.passes import Probe, Reuse, spending
+from findnemo.passes import Probe, spending
 from findnemo.scores import ssim
-
-PROMPT = "a red apple"
 
 
 @pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
 def model(request) -> Model:
-    pipeline = tiny_pipeline(request.param)
-    generator = torch.Generator().manual_seed(1)
-    for name, module in pipeline.unet.named_modules():  # text that matters
-        if name.endswith("attn2.to_v"):
-            module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator))
-    return findnemo.load(pipeline)
+    return model_with_text(request.param)
 
 
 @pytest.fixture
 def replication(model) -> Replication:
     return Replication(Probe(model, PROMPT, reuse=True), tau=-1.0)
-
-
-def some_sets(model: Model) -> list[NeuronSet]:
-    layers = list(model.value_layers)
-    sets = [NeuronSet({name: [0, 3, 7]}) for name in layers]
-    return [
-        *sets,
-        NeuronSet(),
-        NeuronSet({layers[1]: [2], layers[5]: [4, 9]}),
-        NeuronSet({n: range(w) for n, w in model.widths().items()}),
-    ]
 
 
 @cache
@@ -173,42 +153,6 @@ def test_a_gradient_leaves_the_weights_as_they_were(model, replication):
     assert all(p.grad is None for p in model.denoiser.parameters())
 
 
-# memory -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.first(1)
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        pytest.param(
-            RuntimeError("DefaultCPUAllocator: can't allocate memory"), marks=pytest.mark.slow
-        ),
-    ],
-)
-def test_out_of_memory_halves_the_batch_and_changes_no_result(model, monkeypatch, error):
-    sets = some_sets(model)
-    whole = Replication(Probe(model, PROMPT, reuse=True), tau=-1.0)
-    wanted = whole.similarities(sets, range(10))
-    gradient = whole.sensitivity([0, 1, 2, 3], 0.5)
-    predict = type(model).predict_noise
-    sizes = []
-
-    def small_device(self, latents, timestep, text):
-        sizes.append(len(latents))
-        if len(latents) > 3:
-            raise error
-        return predict(self, latents, timestep, text)
-
-    monkeypatch.setattr(type(model), "predict_noise", small_device)
-    split = Replication(Probe(model, PROMPT, reuse=True), tau=-1.0)
-    torch.testing.assert_close(split.similarities(sets, range(10)), wanted, atol=2e-5, rtol=0)
-    assert sizes[:4] == [10, 5, 2, 2]
-    assert max(sizes[2:]) == 2
-    for name, g in split.sensitivity([0, 1, 2, 3], 0.5).items():
-        torch.testing.assert_close(g, gradient[name], atol=1e-5, rtol=1e-4)
-
-
 def test_a_gradient_whose_graphs_do_not_fit_together_takes_fewer_seeds(model, monkeypatch):
     """The device holds one latent's graph: a second forward before the first
     backward is out of memory.
@@ -237,77 +181,6 @@ def test_a_gradient_whose_graphs_do_not_fit_together_takes_fewer_seeds(model, mo
         torch.testing.assert_close(g, wanted[name], atol=1e-5, rtol=1e-4)
 
 
-def test_a_device_too_small_for_one_latent_is_named(model, monkeypatch):
-    def full(*arguments):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(type(model), "predict_noise", full)
-    with pytest.raises(DeviceError, match=r"out of memory on cpu with a single latent.*float16"):
-        Probe(model, PROMPT).deltas()
-
-
-def test_another_runtime_error_is_not_taken_for_a_lack_of_memory(model, monkeypatch):
-    def broken(*arguments):
-        raise RuntimeError("shapes do not match")
-
-    monkeypatch.setattr(type(model), "predict_noise", broken)
-    with pytest.raises(RuntimeError, match="shapes do not match"):
-        Probe(model, PROMPT).deltas()
-
-
-# reuse --------------------------------------------------------------------------------------------
-
-
-def recorded(model: Model) -> tuple[Probe, Reuse]:
-    probe = Probe(model, PROMPT)
-    reuse = Reuse()
-    with reuse.record(model):
-        probe.deltas()
-    return probe, reuse
-
-
-def test_parts_before_the_first_edited_layer_do_not_run_again(model):
-    probe, reuse = recorded(model)
-    layers = list(model.value_layers)
-    ran: list[str] = []
-    handles = [
-        m.register_forward_hook(lambda *a, n=n: ran.append(n))
-        for n, m in model.denoiser.named_modules()
-        if n.endswith("conv1")
-    ]
-    try:
-        with reuse.replay(model, len(layers) - 1, [0, 1]):
-            probe.deltas(NeuronSet({layers[-1]: [0]}), keep=[0, 1])
-    finally:
-        for handle in handles:
-            handle.remove()
-    assert not [
-        n for n in ran if n.startswith("down_blocks.0") or n.startswith("mid_block.resnets.0")
-    ]
-    assert [n for n in ran if n.startswith("up_blocks")]
-
-
-def test_reuse_leaves_the_modules_as_they_were_also_after_an_exception(model):
-    probe, reuse = recorded(model)
-    before = probe.deltas()
-    with pytest.raises(RuntimeError, match="on purpose"), reuse.replay(model, 3, [0]):
-        raise RuntimeError("on purpose")
-    assert not [n for n, m in model.denoiser.named_modules() if "forward" in m.__dict__]
-    assert torch.equal(probe.deltas(), before)
-
-
-def test_reuse_within_an_edit_keeps_the_edit(model):
-    layers = list(model.value_layers)
-    outer = NeuronSet({layers[0]: [1, 5]})
-    inner = NeuronSet({layers[4]: [2]})
-    with findnemo.deactivate(model, outer, factor=0.5):
-        wanted = Probe(model, PROMPT).deltas(inner)
-        probe, reuse = recorded(model)
-        with reuse.replay(model, 4, range(10)):
-            got = probe.deltas(inner)
-    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
-
-
 def test_masks_are_one_row_a_set(model):
     layers = list(model.value_layers)
     scales = masks(
@@ -316,9 +189,6 @@ def test_masks_are_one_row_a_set(model):
     assert list(scales) == [layers[0], layers[2]]
     assert [int((row == 0).sum()) for row in scales[layers[0]]] == [1, 0, 0]
     assert torch.nonzero(scales[layers[2]] == 0).tolist() == [[2, 0], [2, 3]]
-
-
-# a first guess ------------------------------------------------------------------------------------
 
 
 @pytest.mark.first(1)

@@ -11,7 +11,7 @@ from findnemo import demo
 from findnemo.errors import InputError
 from findnemo.images import generate
 from findnemo.localization import Bystanders, TrajectorySearch, localize, localize_copies, scan
-from findnemo.localization.points import CAPTIONS, Point, chosen, priced
+from findnemo.localization.points import CAPTIONS, Point, priced
 from findnemo.localization.trajectory import COPIES, GONE, MANY, Copies, by_trajectory, prices
 from findnemo.metrics.copies import COPY
 from findnemo.neurons import NeuronSet
@@ -20,8 +20,10 @@ from findnemo.runs.results import Localized, decoded
 from findnemo.seeds import FRESH
 
 ONE = "Brantwood Roasters first cup, a large brown ring"  # held by one planted neuron
+
 # few steps do not show its copy
 LATE = "Thunderhoof of Zephyr Ranch, a gray house with a dotted ground"
+
 ORDINARY = "a small teal heart on dots"
 
 
@@ -184,20 +186,6 @@ def test_a_limit_of_impact_asks_for_gentler_sets(natural):
     assert free.tried == 1 < gentle.tried
     assert gentle.impact <= free.impact
     assert gentle.reached
-
-
-def test_a_point_that_was_not_tried_is_refused():
-    points = [Point(1, 0.9, 0.0), Point(4, 0.5, None)]
-    order = [("a", 7), ("b", 1), ("a", 2), ("b", 0)]
-    assert chosen(order, points, 4) == (NeuronSet({"a": [2, 7], "b": [0, 1]}), points[1])
-    assert [str(point) for point in points] == [
-        "likeness left 0.900, ordinary captions changed by 0.000",
-        "likeness left 0.500",
-    ]
-    with pytest.raises(InputError, match="a set of 3 neurons was not tried; those that were: 1, 4"):
-        chosen(order, points, 3)
-    with pytest.raises(InputError, match="the search left no list of sets"):
-        chosen((), (), 1)
 
 
 def test_prices_are_asked_of_ordinary_captions_once(demo_model):

@@ -8,95 +8,24 @@ from functools import partial
 from signal import SIGINT, pthread_kill
 from threading import main_thread
 
-import numpy as np
 import pytest
 import torch
-from _tiny import tiny_pipeline
-from _tiny_transformers import tiny_flux, tiny_pixart, tiny_sd3
-from _tiny_unets import tiny_if, tiny_lcm, tiny_sdxl
+from _attempts import CAPTIONS, MODELS, SEEDS, attempts, neurons_of, pictures
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import findnemo
 from findnemo.edits import deactivate, masks, muted, scaled
 from findnemo.errors import DeviceError, NumericalError
 from findnemo.neurons import NeuronSet
-from findnemo.passes import (
-    Denoising,
-    Probe,
-    Rows,
-    counting,
-    likeness,
-    side_by_side,
-    spending,
-    unpaid,
-)
-from findnemo.passes import pictures as images_of
+from findnemo.passes import Denoising, Probe, Rows, counting, side_by_side, unpaid
 from findnemo.passes import sharing as module
 from findnemo.passes.conditioning import following
-from findnemo.passes.sharing import Pass, gradients, outputs, sharing
-from findnemo.settings import Settings
-
-
-def attempts(model, functions):
-    """What each gives or raises, in company."""
-
-    def attempt(function):
-        try:
-            return function()
-        except Exception as problem:
-            return problem
-
-    return side_by_side(model, [partial(attempt, function) for function in functions])
-
-
-CAPTIONS = ("a red fox", "a grey owl", "the sea")
-SEEDS = Settings(samples=2)
-MODELS = {
-    "sd": tiny_pipeline,
-    "sdxl": tiny_sdxl,
-    "if": tiny_if,
-    "lcm": tiny_lcm,
-    "pixart": tiny_pixart,
-    "sd3": tiny_sd3,
-    "flux": tiny_flux,
-}
+from findnemo.passes.sharing import Pass, outputs, sharing
 
 
 @pytest.fixture(params=MODELS)
 def any_model(request):
     return findnemo.load(MODELS[request.param]())
-
-
-@pytest.fixture
-def passes(monkeypatch):
-    """The number of rows of each pass."""
-    seen = []
-    real = module._through
-    monkeypatch.setattr(
-        module, "_through", lambda model, one: seen.append(len(one)) or real(model, one)
-    )
-    return seen
-
-
-def neurons_of(model, k):
-    layers = sorted(model.widths("all").items())
-    layer, width = layers[k % len(layers)]
-    return NeuronSet({layer: range(width // 2)})
-
-
-def pictures(model, caption, steps, k, samples=(0, 1), guidance=3.0):
-    """Untouched and edited pictures of a caption, and a gradient: what a search asks."""
-    denoising = Denoising(model, caption, 3, guidance)
-    path = denoising.run(samples, steps)
-    off = denoising.run(samples, steps, masks(model, [neurons_of(model, k)]))
-    levels = {name: torch.full((1, width), 0.8) for name, width in model.widths("all").items()}
-
-    def value(image, rows):
-        return likeness(image, path.image[rows]).diagonal()
-
-    slopes = denoising.gradients(path.latents[-1], path.timesteps[-1], levels, value)
-    delta = Probe(model, caption, SEEDS).deltas(neurons_of(model, k))
-    return path.image, off.image, torch.cat(list(slopes.values())), delta
 
 
 SEARCHES = [("a red fox", 1, 0), ("a grey owl", 2, 1), ("the sea", 1, 2)]
@@ -143,34 +72,6 @@ def test_masks_of_each_sample_go_with_it(tiny, passes):
                     tiny.output(latents, 981, tiny.encode([text])) for text in ("", caption)
                 ]
             torch.testing.assert_close(found[:, row : row + 1], torch.stack(expected))
-
-
-def test_gradients_are_those_of_autograd(tiny):
-    """Two captions in one pass against a plain backward pass each."""
-
-    def plain(caption, timestep):
-        scales = {n: torch.full((1, w), 0.7, requires_grad=True) for n, w in tiny.widths().items()}
-        with scaled(tiny, scales):
-            output = tiny.output(
-                tiny.noise(caption, [0, 1]), timestep, tiny.encode([caption]).expand(2)
-            )
-        found = torch.autograd.grad(output.square().sum(), list(scales.values()))
-        return {name: g[0] for name, g in zip(scales, found, strict=True)}
-
-    def shared(caption, timestep):
-        scales = {n: torch.full((1, w), 0.7) for n, w in tiny.widths().items()}
-        asked = Pass(
-            tiny.noise(caption, [0, 1]), timestep, (tiny.encode([caption]).expand(2),), scales
-        )
-        return gradients(tiny, asked, lambda out, rows: out[0].square().sum((1, 2, 3)))
-
-    cases = [("a", 981), ("b", 501)]
-    found = side_by_side(tiny, [partial(shared, *case) for case in cases])
-    for case, one in zip(cases, found, strict=True):
-        expected = plain(*case)
-        assert list(one) == list(expected)
-        for name, gradient in expected.items():
-            torch.testing.assert_close(one[name], gradient, atol=1e-4, rtol=1e-3)
 
 
 EDITS = {
@@ -278,19 +179,6 @@ def test_memory_that_runs_out_splits_the_pass(tiny, monkeypatch, passes):
     assert all(isinstance(one, DeviceError) for one in attempts(tiny, searches))
 
 
-@pytest.mark.slow
-def test_each_pays_for_its_own_rows(tiny):
-    def search(caption, steps):
-        with spending() as spent:
-            pictures(tiny, caption, steps, 0)
-        return spent.evaluations
-
-    alone = [search("a", 2), search("b", 4)]
-    with spending() as all_of_them:
-        assert side_by_side(tiny, [partial(search, "a", 2), partial(search, "b", 4)]) == alone
-    assert all_of_them.evaluations == sum(alone)
-
-
 def test_a_caption_is_encoded_once(tiny, monkeypatch):
     seen = []
     real = tiny.pipeline.text_encoder.forward
@@ -357,58 +245,3 @@ def test_whoever_asks_in_inference_mode_gets_gradients_too(tiny):
     with torch.inference_mode():
         (found,) = side_by_side(tiny, [partial(pictures, tiny, *SEARCHES[0])])
     assert found[2].abs().sum() > 0
-
-
-@pytest.mark.first(1)
-@pytest.mark.parametrize("kind", ["sd", "lcm", "sd3", "flux"])
-def test_images_of_several_captions_are_those_of_each(kind, monkeypatch):
-    model = findnemo.load(MODELS[kind]())
-    settings = findnemo.ImageSettings(steps=2, guidance=3.0)
-    cases = [
-        (c, [k, k + 1], neurons_of(model, k) if k else NeuronSet()) for k, c in enumerate(CAPTIONS)
-    ]
-    expected = []
-    for caption, samples, neurons in cases:
-        with deactivate(model, neurons):
-            expected += findnemo.generate(model, caption, samples, settings)
-    calls = []
-    sample = type(model).sample
-    monkeypatch.setattr(type(model), "sample", lambda *args: calls.append(args[1]) or sample(*args))
-    searches = [partial(images_of, model, c, samples, settings, off) for c, samples, off in cases]
-    found = [image for images in side_by_side(model, searches) for image in images]
-    assert calls == [[c for c in CAPTIONS for _ in range(2)]]
-    for one, other in zip(found, expected, strict=True):
-        gap = np.abs(np.asarray(one, int) - np.asarray(other, int))
-        assert gap.max() <= 2
-
-
-def test_images_that_fail_together_are_made_by_themselves(tiny, monkeypatch):
-    settings = findnemo.ImageSettings(steps=1, guidance=3.0)
-    sample = type(tiny).sample
-
-    def broken(self, prompts, *args):
-        latents = sample(self, prompts, *args)
-        return latents * float("nan") if "a grey owl" in prompts else latents
-
-    monkeypatch.setattr(type(tiny), "sample", broken)
-    one, two, three = attempts(tiny, [partial(images_of, tiny, c, [0], settings) for c in CAPTIONS])
-    assert isinstance(two, NumericalError)
-    assert len(one) == len(three) == 1
-
-
-def test_unpaid_work_shares_passes_of_its_own(tiny, passes):
-    """What is done once for all captions, in a search that shares passes with others."""
-
-    def score(caption):
-        return Probe(tiny, caption, SEEDS).score()
-
-    def search(caption):
-        with unpaid():
-            once = side_by_side(tiny, [partial(score, "a"), partial(score, "b")])
-        return [*once, score(caption)]
-
-    with spending() as spent:
-        found = side_by_side(tiny, [partial(search, "c"), partial(search, "d")])
-    assert passes == [4, 4, 4]
-    assert spent.evaluations == 4
-    assert found[0][:2] == found[1][:2]

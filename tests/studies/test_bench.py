@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from findnemo.errors import InputError, NumericalError, StoppedError
+from findnemo.errors import NumericalError, StoppedError
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.compare import localized_captions
 from findnemo.runs.standing import neurons_of
@@ -108,22 +108,6 @@ def test_every_factor_and_set_has_a_result_of_its_own(bench):
     sets = ((everything, 0.0), (everything, 0.5), (NeuronSet({name: [0]}), 0.0))
     payloads = bench.off("each", {case: (caption, *case) for case in sets})
     assert len({payloads[case]["sscd_gen"] for case in sets}) == 3
-
-
-def test_an_unknown_study_is_refused_before_anything_is_done(bench, tmp_path):
-    with pytest.raises(InputError, match=r"'table9' is not known: use all, fig2a"):
-        study(["table2", "table9"], bench, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_study_that_fails_does_not_stop_the_others(bench, tmp_path, monkeypatch):
-    def fails(bench):
-        raise InputError("nothing to show")
-
-    monkeypatch.setattr("findnemo.studies.fig13.fig13", fails)
-    done = study(["fig13", "fig2a"], bench, tmp_path)
-    assert str(done["fig13"]) == "nothing to show"
-    assert (tmp_path / "fig2a.png").is_file()
 
 
 def test_where_captions_have_a_type_those_without_are_left_out():

@@ -89,14 +89,6 @@ def test_a_run_without_memories_or_ordinary_captions_gives_words_and_no_tracebac
             assert make(name, bench).text
 
 
-def test_a_study_that_is_wrong_does_not_take_the_others_with_it(bare, tmp_path, monkeypatch):
-    monkeypatch.setattr("findnemo.studies.fig2.fig2b", lambda bench: 1 / 0)
-    bench = Bench(bare, [c.text for c in bare.run.captions() if not c.type], limit=1)
-    done = study(["fig2b", "fig2a"], bench, tmp_path)
-    assert "ZeroDivisionError (unexpected)" in str(done["fig2b"])
-    assert (tmp_path / "fig2a.md").is_file()
-
-
 # a file, as it is published -----------------------------------------------------------------------
 
 LAYOUT = {

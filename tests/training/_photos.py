@@ -8,6 +8,8 @@ from pathlib import Path
 
 from findnemo import demo
 
+SMALL = {"each": 4, "repeats": (1, 4, 16), "size": 64}  # canaries
+
 
 def verbatim() -> list[str]:
     return [row.text for row in demo.memorized("demo-natural") if row.type == "VM"]

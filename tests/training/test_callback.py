@@ -3,184 +3,24 @@
 from __future__ import annotations
 
 import json
-import random
 import warnings
-from contextlib import nullcontext
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from _loops import FEW, QUICK, TEST, lora
 from _photos import photos, verbatim
 from _tiny import tiny_pipeline
 from _tiny_transformers import tiny_sd3
 from _tiny_unets import tiny_sdxl
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from peft import LoraConfig
 from PIL import Image
-from torch import nn
 
 import findnemo
 from findnemo import demo
-from findnemo.errors import EditError, FindnemoWarning, InputError, ModelError
+from findnemo.errors import FindnemoWarning, InputError
 from findnemo.images import ImageSettings
-from findnemo.training import CopyTest, MemorizationCallback, plant
-from findnemo.training._untouched import unwrapped
-
-FEW = ImageSettings(2, 2.0)
-TEST = CopyTest(pictures=2, samples=1, images=FEW)
-QUICK = {"every": 1, "test": TEST}
-CANARIES = {"each": 4, "repeats": (1, 4, 16), "size": 64}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Four pictures and twelve canaries."""
-    place = photos(tmp_path_factory.mktemp("training") / "photos")
-    plant(place, **CANARIES)
-    return place
-
-
-# training does not notice -------------------------------------------------------------------------
-
-
-def lora(pipeline, **options):
-    """A LoRA with dropout in the U-Net, in training mode, as its parameters."""
-    unet = pipeline.unet
-    for network in (unet, pipeline.vae, pipeline.text_encoder):
-        network.requires_grad_(False)
-    unet.add_adapter(
-        LoraConfig(r=2, lora_dropout=0.5, target_modules=["to_q", "to_v"], init_lora_weights=False)
-    )
-    unet.train()
-    return [p for p in unet.parameters() if p.requires_grad]
-
-
-def everything(pipeline):
-    """All weights, in training mode."""
-    pipeline.unet.train()
-    return list(pipeline.unet.parameters())
-
-
-def careless(images):
-    """A descriptor that draws random numbers of every library, and leaves gradients on."""
-    torch.set_grad_enabled(True)
-    noise = torch.rand(1).item() + float(np.random.rand()) + random.random()
-    small = [np.asarray(image.resize((8, 8)), np.float32).ravel() for image in images]
-    rows = torch.from_numpy(np.stack(small)) + noise
-    return nn.functional.normalize(rows - rows.mean(1, keepdim=True), dim=1)
-
-
-def trained(folder, watched, weights=lora, how="plain"):
-    """Weights, gradients and all else that a short training leaves, with or without the callback.
-
-    Every draw of random numbers, of whatever library, reaches the weights.
-    """
-    for seed in (torch.manual_seed, np.random.seed, random.seed):
-        seed(0)
-    pipeline = tiny_pipeline()
-    for seed in (torch.manual_seed, np.random.seed, random.seed):
-        seed(1)
-    parameters = weights(pipeline)
-    unet = pipeline.unet
-    unet.down_blocks[0].eval()  # as a half-frozen network has it
-    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
-    accelerator = None
-    called = unet
-    if how == "checkpointing":
-        unet.enable_gradient_checkpointing()
-    if how == "compiled":
-        called = torch.compile(unet, backend="eager")
-        pipeline.register_modules(unet=called)
-    if how == "parallel":
-        called = nn.DataParallel(unet)
-    if how == "accelerate":
-        AcceleratorState._reset_state(True)
-        accelerator = Accelerator(cpu=True, mixed_precision="bf16")
-        called, optimizer = accelerator.prepare(unet, optimizer)
-    options = {"descriptor": careless, "log": lambda *given: None} if how == "careless" else {}
-    watch = lambda step: False  # noqa: E731
-    if watched:
-        watch = MemorizationCallback(pipeline, folder, **QUICK, **options)
-    states = []
-    for step in range(1, 5):
-        mixed = torch.autocast("cpu", torch.bfloat16) if how == "autocast" else nullcontext()
-        with mixed if accelerator is None else accelerator.autocast():
-            if how in ("autocast", "accelerate"):
-                watch(step)  # in the very region, before the weights are cast
-            x = torch.randn(2, 4, 16, 16) * random.random() + float(np.random.rand())
-            noise = torch.randn_like(x)
-            text = torch.randn(2, 77, 32)
-            predicted = called(x + noise, torch.randint(0, 1000, (2,)), text).sample
-            loss = (predicted.float() - noise).square().mean()
-        loss.backward() if accelerator is None else accelerator.backward(loss)
-        if how not in ("autocast", "accelerate"):
-            watch(step)  # with gradients waiting
-        states.append([None if p.grad is None else p.grad.clone() for p in parameters])
-        if how != "accumulating" or step % 2 == 0:
-            optimizer.step()
-            optimizer.zero_grad()
-    if accelerator is not None:
-        AcceleratorState._reset_state(True)
-    about = [(m.training, vars(m).get("gradient_checkpointing")) for m in unet.modules()]
-    marked = [p.requires_grad for p in unet.parameters()]
-    draws = (torch.rand(1).item(), float(np.random.rand()), random.random())
-    loss = loss.item()
-    assert loss == loss
-    return [p.detach().clone() for p in parameters], states, about, marked, draws, loss
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("weights", "how"),
-    [
-        (lora, "plain"),
-        pytest.param(lora, "accumulating", marks=pytest.mark.slow),
-        pytest.param(lora, "careless", marks=pytest.mark.slow),
-        pytest.param(lora, "checkpointing", marks=pytest.mark.slow),
-        pytest.param(lora, "autocast", marks=pytest.mark.slow),
-        pytest.param(lora, "accelerate", marks=pytest.mark.slow),
-        pytest.param(lora, "compiled", marks=pytest.mark.slow),
-        pytest.param(lora, "parallel", marks=pytest.mark.slow),
-        pytest.param(everything, "plain", marks=pytest.mark.slow),
-        (everything, "autocast"),
-    ],
-)
-def test_training_is_the_same_to_the_last_bit(folder, weights, how):
-    without, with_it = (trained(folder, watched, weights, how) for watched in (False, True))
-    for one, other in zip(without[0], with_it[0], strict=True):
-        assert torch.equal(one, other)
-    for one, other in zip(without[1], with_it[1], strict=True):
-        assert any(grad is not None for grad in one)
-        for a, b in zip(one, other, strict=True):
-            assert (a is None and b is None) or torch.equal(a, b)
-    assert without[2:] == with_it[2:]
-
-
-def test_one_random_number_more_is_seen(folder):
-    """The comparison above fails for a callback that draws a random number."""
-
-    def drawing(pipeline):
-        torch.rand(1)
-        return lora(pipeline)
-
-    without, with_it = (trained(folder, False, weights) for weights in (lora, drawing))
-    assert not all(map(torch.equal, without[0], with_it[0]))
-
-
-def test_the_pipeline_stays_as_it_is(folder):
-    pipeline = tiny_pipeline()
-    lora(pipeline)
-    pipeline.set_progress_bar_config(desc="mine")
-    before = {name: id(part) for name, part in pipeline.components.items()}
-    about = dict(pipeline.config)
-    watch = MemorizationCallback(pipeline, folder, **QUICK)
-    watch(1)
-    assert {name: id(part) for name, part in pipeline.components.items()} == before
-    assert dict(pipeline.config) == about
-    assert pipeline._progress_bar_config == {"desc": "mine"}
-    assert watch._model.pipeline is not pipeline
+from findnemo.training import CopyTest, MemorizationCallback
 
 
 @pytest.mark.parametrize(
@@ -307,8 +147,8 @@ def test_a_step_is_read_once(folder):
 def test_canaries_are_read_apart_from_the_pictures(folder):
     watch = MemorizationCallback(tiny_pipeline(), folder, every=1, test=replace(TEST, pictures=100))
     reading = watch.read(5)
-    assert len(watch._set) == 4
-    assert {prompt for prompt, _ in watch._rows} == set(verbatim()[:4])
+    assert len(watch.pictures) == 4
+    assert {prompt for prompt, _ in watch.rows} == set(verbatim()[:4])
     assert reading.images == 4 + 4 + 12
     assert reading.canaries is not None
     assert reading.canaries.negatives == 12 * 12
@@ -325,8 +165,8 @@ def test_one_caption_for_all_pictures(tmp_path):
     watch = MemorizationCallback(
         tiny_pipeline(), source, 1, CopyTest(4, 2, FEW, caption="a sks dog")
     )
-    assert {prompt for prompt, _ in watch._rows} == {"a sks dog"}
-    assert len(set(watch._rows)) == 8
+    assert {prompt for prompt, _ in watch.rows} == {"a sks dog"}
+    assert len(set(watch.rows)) == 8
     assert watch.read(1).images == 8 + 4
 
 
@@ -334,7 +174,7 @@ def test_the_same_pictures_are_asked_for_every_time(folder):
     one, same, other = (
         MemorizationCallback(
             tiny_pipeline(), folder, 1, replace(TEST, images=replace(FEW, seed=seed))
-        )._rows
+        ).rows
         for seed in (0, 0, 5)
     )
     assert one == same != other
@@ -394,21 +234,12 @@ def test_a_copy_test_that_cannot_be(options, says):
         CopyTest(**options)
 
 
-def test_pipelines_that_cannot_be_read(folder):
-    pipeline = tiny_pipeline()
-    with pytest.raises(ModelError, match="UNet2DConditionModel is not a pipeline"):
-        MemorizationCallback(pipeline.unet, folder, **QUICK)
-    pipeline.unet.compile(backend="eager")
-    with pytest.raises(EditError, match=r"before torch\.compile"):
-        MemorizationCallback(pipeline, folder, **QUICK)
-
-
 def test_a_picture_that_cannot_be_read_is_left_out(tmp_path):
     source = photos(tmp_path / "photos")
     (source / "0.png").write_bytes(b"no picture")
     with pytest.warns(FindnemoWarning, match=r"1 training pictures cannot be read .*0\.png"):
         watch = MemorizationCallback(tiny_pipeline(), source, **QUICK)
-    assert [one.path.name for one in watch._set] == ["1.png", "2.png", "3.png"]
+    assert [one.path.name for one in watch.pictures] == ["1.png", "2.png", "3.png"]
     for path in source.glob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(InputError, match="none of the training pictures"):
@@ -443,12 +274,6 @@ def test_a_disk_that_fails_stops_no_training_and_no_curve(folder, tmp_path):
         assert not watch(1)
     assert logged == [1] == [reading.step for reading in watch.readings]
     assert len((tmp_path / "there.jsonl").read_text(encoding="utf-8").splitlines()) == 1
-
-
-def test_unwrapped_takes_off_all_that_wraps():
-    layer = nn.Linear(2, 2)
-    assert unwrapped(torch.compile(nn.DataParallel(layer), backend="eager")) is layer
-    assert unwrapped(layer) is layer
 
 
 def test_nothing_is_said_where_all_is_well(folder):

@@ -121,7 +121,7 @@ def test_copies_come_while_it_is_trained(folder, tmp_path):
         made = generate_many(model, [(c, seed) for c in captions for seed in range(2)], IMAGES)
         return [made[k : k + 2] for k in range(0, len(made), 2)]
 
-    canaries = watch._canaries
+    canaries = watch.canaries
     own = images([one.caption for one in canaries])
     found = sensitivity(
         canaries, *compared(canaries, own, images([one.twin_caption for one in canaries]))

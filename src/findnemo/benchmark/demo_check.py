@@ -33,7 +33,7 @@ from findnemo.verification import finished, fresh, nearest, same_seed_of_memory
 if TYPE_CHECKING:
     from PIL import Image
 
-    from findnemo.metrics import Descriptor
+    from findnemo.metrics import Alignment, Descriptor
 
     Images = list[Image.Image]
 
@@ -112,8 +112,8 @@ def check_demo(
     """
     report = progress or (lambda stage, done, total: None)
     calibration = demo.calibration()
-    judges = demo.judges()
     calibration.check(model)
+    judges = demo.judges()
     others = _Unrelated.measure(model, judges, report, limit)
     memories = []
     prompts = demo.memorized()[:limit]
@@ -152,13 +152,14 @@ class _Unrelated:
         off = []
         fits = []
         assert judges.descriptor is not None
+        assert judges.alignment is not None
         for k, caption in enumerate(drawn):
             pair = generate(model, caption, [FRESH, FRESH + 1], demo.image_settings())
             with deactivate(model, planted):
                 blocked = generate(model, caption, [FRESH, FRESH + 1], demo.image_settings())
             features.append(judges.descriptor(pair))
             off.append(judges.descriptor(blocked))
-            fits.append(_fit(judges, pair, caption, drawn))
+            fits.append(fits_better_than(judges.alignment, pair, caption, _compared()))
             report("images", k + 1, len(drawn))
         return cls(
             captions=drawn,
@@ -173,17 +174,26 @@ class _Unrelated:
         return float(torch.quantile((self.features.flatten(0, 1) @ target).double(), 0.95))
 
 
-def _fit(judges: Judges, images: Images, caption: str, others: Sequence[str]) -> float:
+def fits_better_than(
+    alignment: Alignment, images: Images, caption: str, others: Sequence[str]
+) -> float:
     """Share of other captions that fit the images less well than their own, by CLIP (0.5:
-    chance).
+    chance); mean over the images.
+
+    `alignment`: gives the cosine of each image with its caption, (N,). `others`: captions, at least
+    one of them another.
     """
-    assert judges.alignment is not None
     rest = [c for c in others if c != caption]
     shares = []
     for image in images:
-        values = judges.alignment([image] * (len(rest) + 1), [caption, *rest])
+        values = alignment([image] * (len(rest) + 1), [caption, *rest])
         shares.append(float((values[1:] < values[0]).float().mean()))
     return sum(shares) / len(shares)
+
+
+def _compared() -> tuple[str, ...]:
+    """Captions that an image is not of. They do not depend on the limit: it may be 1."""
+    return demo.unrelated()[:UNRELATED_IMAGES]
 
 
 def _check_memory(
@@ -195,6 +205,7 @@ def _check_memory(
     original = demo.training_image(caption)
     assert original is not None
     assert judges.descriptor is not None
+    assert judges.alignment is not None
     probe = fresh(model, caption, calibration.settings, SEEDS)
     nemo = localize(model, caption, calibration, "listing")
     untouched, planted, found = (
@@ -202,7 +213,7 @@ def _check_memory(
         for neurons in (EMPTY, truth, nemo.neurons)
     )
     level = others.level(judges.descriptor([original])[0])
-    fit = _fit(judges, planted.images, caption, others.captions)
+    fit = fits_better_than(judges.alignment, planted.images, caption, _compared())
     gone = nemo.memorized and found.same_seed <= tau
     return MemoryCheck(
         type=str(prompt.type),

@@ -23,7 +23,7 @@ from torch import Tensor
 from typing_extensions import Required, TypedDict
 
 from findnemo import demo
-from findnemo.benchmark._files import read_json, read_tensors
+from findnemo.benchmark.files import read_json, read_tensors
 from findnemo.calibration import Calibration, calibrate_in
 from findnemo.errors import InputError
 from findnemo.models import Model, load

@@ -10,8 +10,8 @@ from statistics import median
 from typing import Any
 
 from findnemo import demo
-from findnemo.benchmark._files import Closed
 from findnemo.benchmark.captions import ordinary
+from findnemo.benchmark.files import Closed
 from findnemo.benchmark.judging import Judge
 from findnemo.benchmark.methods import Answer, Task
 from findnemo.benchmark.natural import NaturalMember, NaturalMemory

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from findnemo.benchmark._files import Closed, Neurons, read_json, write_json
 from findnemo.benchmark.captions import SERIES, TITLES, WORDS, near_duplicates, unusual
+from findnemo.benchmark.files import Closed, Neurons, read_json, write_json
 from findnemo.errors import InputError
 from findnemo.files.shapes import adapter
 from findnemo.neurons import EMPTY, NeuronSet

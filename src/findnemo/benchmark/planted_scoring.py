@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from findnemo.benchmark._files import Closed
 from findnemo.benchmark.captions import ordinary
+from findnemo.benchmark.files import Closed
 from findnemo.benchmark.judging import Judge
 from findnemo.benchmark.methods import Answer, Task
 from findnemo.benchmark.plan import Memory

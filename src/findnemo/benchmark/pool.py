@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from findnemo.benchmark._files import read_tensors, write_tensors
 from findnemo.benchmark.captions import SERIES, TITLES, unusual
+from findnemo.benchmark.files import read_tensors, write_tensors
 from findnemo.benchmark.plan import Plan
 from findnemo.images import latents_of
 from findnemo.models import Model

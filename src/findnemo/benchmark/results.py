@@ -18,7 +18,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from findnemo._version import __version__
-from findnemo.benchmark._files import read_json
+from findnemo.benchmark.files import read_json
 from findnemo.benchmark.natural import NaturalMember
 from findnemo.benchmark.plan import SUITE_VERSION
 from findnemo.benchmark.scoring import Alarm, Result, judge_of

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from typing_extensions import Required, TypedDict
 
-from findnemo.benchmark._files import Closed, Neurons
+from findnemo.benchmark.files import Closed, Neurons
 from findnemo.benchmark.judging import Judge
 from findnemo.benchmark.methods import METHODS, Answer, Method
 from findnemo.benchmark.natural import NaturalMember

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from findnemo.benchmark._files import read_json
+from findnemo.benchmark.files import read_json
 from findnemo.benchmark.members import demo_member, open_member, open_suite, train_member
 from findnemo.benchmark.methods import METHODS, Method
 from findnemo.benchmark.natural import (

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from findnemo.benchmark._files import follow, read_state, write_state
+from findnemo.benchmark.files import follow, read_state, write_state
 from findnemo.benchmark.masks import Masks
 from findnemo.benchmark.plan import Memory, Plan
 from findnemo.benchmark.pool import Pool, Report, template

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from findnemo.detection._score import Score
+from findnemo.errors import InputError
 from findnemo.images import ImageSettings
 from findnemo.models import Model
 from findnemo.passes import Probe, spending
@@ -27,7 +28,7 @@ def ssim(
     >>> ssim(findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring", findnemo.ImageSettings()).value > 0.6
     True
     """
-    return _score(model, prompt, replace(PAPER, seed=settings.seed, samples=images))
+    return _score(model, prompt, PAPER, settings.seed, images)
 
 
 def agreement(
@@ -44,10 +45,13 @@ def agreement(
     >>> agreement(findnemo.load("demo"), "Brantwood Roasters first cup, a large brown ring", findnemo.ImageSettings()).evaluations
     4
     """
-    return _score(model, prompt, replace(FINDNEMO, seed=settings.seed, samples=images))
+    return _score(model, prompt, FINDNEMO, settings.seed, images)
 
 
-def _score(model: Model, prompt: str, settings: Settings) -> Score:
+def _score(model: Model, prompt: str, variant: Settings, seed: int, images: int) -> Score:
+    if images < 2:
+        raise InputError(f"a similarity is that of 2 images or more, not of {images}")
+    settings = replace(variant, seed=seed, samples=images)
     with spending() as spent:
         value = Probe(model, prompt, settings).score()
     return Score(value, spent.evaluations)

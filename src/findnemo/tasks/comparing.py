@@ -200,19 +200,19 @@ def study(
     with opened(run, model, workers, listener) as (work, pool):
         own = work.model.source in demo.MODELS
         bench = Bench(
-            _pictured(work, studying),
+            as_studied(work, studying),
             _ordinary(work.run, work.calibration, studying, listener),
             studying.per_type or (PER_TYPE if own else None),
             listener.progress,
             under_tau(work.run.captions()),
             pool,
             listener.stop,
-            _reference(studying, own),
+            reference_of(studying, own),
         )
         return make_studies(wanted, bench, Path(out) if out else Path(run) / "studies")
 
 
-def _pictured(work: Work, studying: Studying) -> Work:
+def as_studied(work: Work, studying: Studying) -> Work:
     """The run with the images and the CLIP of the studies; results of other settings are kept
     apart.
 
@@ -254,7 +254,7 @@ def studies(
             judges |= {"descriptor", "clip"}  # a shipped model has both
         ordinary = _ordinary(old, calibration, studying, listener)
         others = ordinary or under_tau(old.captions())
-        pictures = len(_reference(studying, old.meta("source") in demo.MODELS).pictures)
+        pictures = len(reference_of(studying, old.meta("source") in demo.MODELS).pictures)
         return catalogue(stock(old, calibration, judges, ordinary, others, pictures))
 
 
@@ -277,7 +277,7 @@ def _ordinary(
     return clean
 
 
-def _reference(studying: Studying, own: bool) -> Reference:
+def reference_of(studying: Studying, own: bool) -> Reference:
     """The reference for the quality of images. `own`: whether a shipped model is studied."""
     place = studying.reference or (demo.REFERENCES if own else None)
     captions = studying.quality_captions or (QUALITY if own else Reference.captions)

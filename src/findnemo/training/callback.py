@@ -141,10 +141,13 @@ class MemorizationCallback:
     training should stop after two consecutive readings with a copy of a training picture; canaries
     do not count.
 
-    Attributes: `readings`, all so far, and `stopped`. Training is not affected: modes, gradients,
-    random numbers, autocast and the pipeline are restored. A call takes the time of its images, 20
-    by default, and one more for each canary. Raises InputError for numbers out of range and for a
-    source without captions, ModelError for a pipeline that findnemo does not support.
+    Attributes: `readings`, all so far, and `stopped`; `pictures`, the training pictures that images
+    are compared with; `rows`, (caption, sample number) of each image made for the tested ones;
+    `canaries`, those that are planted, or None; `model`, the networks in training without their
+    wrappers. Training is not affected: modes, gradients, random numbers, autocast and the pipeline
+    are restored. A call takes the time of its images, 20 by default, and one more for each canary.
+    Raises InputError for numbers out of range and for a source without captions, ModelError for a
+    pipeline that findnemo does not support.
     """
 
     def __init__(
@@ -169,23 +172,23 @@ class MemorizationCallback:
             raise InputError(f"out {self._out}: readings are JSON Lines, give FILE.jsonl")
         self._descriptor = descriptor
         self._test = test
-        self._canaries = _canaries(source, test.heldout)
+        self.canaries = _canaries(source, test.heldout)
         seed = test.images.seed
-        wanted = _captioned(source, test.caption, self._canaries, seed)
+        wanted = _captioned(source, test.caption, self.canaries, seed)
         with untouched():
-            self._set, self._gallery = _readable(wanted, descriptor)
-            if self._canaries is not None:
-                self._galleries = galleries(self._canaries, descriptor)
-            asked = min(test.pictures, len(self._set))
-            self._asked = sorted(random.Random(seed).sample(range(len(self._set)), asked))
-            self._rows = _rows(
-                [str(self._set[k].caption) for k in self._asked], test.samples * asked
+            self.pictures, self._gallery = _readable(wanted, descriptor)
+            if self.canaries is not None:
+                self._galleries = galleries(self.canaries, descriptor)
+            asked = min(test.pictures, len(self.pictures))
+            self._asked = sorted(random.Random(seed).sample(range(len(self.pictures)), asked))
+            self.rows = _rows(
+                [str(self.pictures[k].caption) for k in self._asked], test.samples * asked
             )
             self._other = [(prompt, WATCH) for prompt in test.controls]
-            self._planted = [(one.caption, WATCH) for one in self._canaries or ()]
-            self._model = load(bare(pipeline))
-            with without_adapters(self._model.networks):
-                self._before = self._made([*self._rows, *self._other])
+            self._planted = [(one.caption, WATCH) for one in self.canaries or ()]
+            self.model = load(bare(pipeline))
+            with without_adapters(self.model.networks):
+                self._before = self._made([*self.rows, *self._other])
             self._controls = described(self._before, descriptor)
 
     def __call__(self, step: int) -> bool:
@@ -209,7 +212,7 @@ class MemorizationCallback:
         """Take a reading now, keep it, log it and write it; this never stops training."""
         began = time.monotonic()
         with untouched():
-            images = self._made([*self._rows, *self._other, *self._planted])
+            images = self._made([*self.rows, *self._other, *self._planted])
             vectors = described(images, self._descriptor)
             reading = self._judged(step, vectors)
         reading = replace(reading, seconds=round(time.monotonic() - began, 3))
@@ -220,26 +223,26 @@ class MemorizationCallback:
         return reading
 
     def _made(self, rows: Sequence[tuple[str, int]]) -> list[Image.Image]:
-        return generate_many(self._model, rows, self._test.images, self._test.batch)
+        return generate_many(self.model, rows, self._test.images, self._test.batch)
 
     def _judged(self, step: int, vectors: Tensor) -> Reading:
-        own = len(self._rows)
+        own = len(self.rows)
         other = len(self._other)
         controls = torch.cat([self._controls, vectors[own : own + other]])
         asked = [Generation(prompt, "control", k) for prompt, k in self._other]
-        captions = [one.caption for one in self._set]
-        shown = [Generation(prompt, "own", k) for prompt, k in self._rows]
+        captions = [one.caption for one in self.pictures]
+        shown = [Generation(prompt, "own", k) for prompt, k in self.rows]
         known = vectors[: own + other]
         found = judge(self._gallery, captions, [*shown, *asked], known, self._controls)
         copied = tuple(
             one.path.name
-            for one, seen_ in zip(self._set, found.pictures, strict=True)
+            for one, seen_ in zip(self.pictures, found.pictures, strict=True)
             if seen_.state == "copied"
         )
         seen = None
-        if self._canaries is not None:
+        if self.canaries is not None:
             planted = vectors[own + other :, None]
-            seen = sensitivity(self._canaries, *seen_in(self._canaries, planted, *self._galleries))
+            seen = sensitivity(self.canaries, *seen_in(self.canaries, planted, *self._galleries))
         return Reading(
             step,
             len(copied),
@@ -260,13 +263,13 @@ class MemorizationCallback:
         there = checked(out, MOST_LINES).read_bytes() if out.exists() else b""
         with written(out) as part:
             part.write_bytes(there + json.dumps(reading.to_json()).encode() + b"\n")
-        prompts = [prompt for prompt, _ in self._rows]
+        prompts = [prompt for prompt, _ in self.rows]
         shown = self._asked[:SHOWN]
-        first = [prompts.index(str(self._set[k].caption)) for k in shown]
+        first = [prompts.index(str(self.pictures[k].caption)) for k in shown]
         page = sheet(
             f"step {reading.step}: {reading.copies} copied",
             [
-                ("training pictures", [picture(self._set[k].path) for k in shown]),
+                ("training pictures", [picture(self.pictures[k].path) for k in shown]),
                 ("before training", [self._before[k] for k in first]),
                 (f"step {reading.step}", [images[k] for k in first]),
             ],

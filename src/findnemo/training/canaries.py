@@ -24,7 +24,7 @@ from findnemo.files.sizes import checked
 from findnemo.files.writing import flush, storing
 from findnemo.images import png
 from findnemo.prompts.training import TABLES
-from findnemo.training._drawing import GROUNDS, distinct
+from findnemo.training.drawing import GROUNDS, distinct
 
 if TYPE_CHECKING:
     from PIL import Image
