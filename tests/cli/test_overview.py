@@ -6,7 +6,7 @@ import re
 
 from _command import cli
 from _place import TEXTS
-from _rendered import DIAGNOSIS, priced
+from _priced import DIAGNOSIS, priced
 from _runs import make_run
 
 from findnemo.runs import Run, neurons_of

@@ -7,6 +7,7 @@ import re
 import pytest
 from _command import cli
 from _page import page_html, page_of
+from _priced import DIAGNOSIS, priced
 from _runs import LAYERS, Told, make_run, memorized, under
 
 from findnemo.errors import InputError
@@ -43,24 +44,6 @@ def test_a_caption_shows_its_scores_neurons_and_pictures(page):
         "noise difference before, seed 1 of 2", "noise difference before, seed 2 of 2",
         "noise difference after, seed 1 of 2", "noise difference after, seed 2 of 2",
     ]  # fmt: skip
-
-
-def priced(text, points, reached=True, **more) -> Told:
-    told = memorized(text, {MID: [1, 2, 3]}, reached=reached)
-    found = (
-        told.results["localize"]
-        | {"copy_before": 0.97, "order": [[MID, 3], [MID, 1], [MID, 2]], "points": points}
-        | more
-    )
-    return Told(text, told.results | {"localize": found}, "VM")
-
-
-DIAGNOSIS = {
-    "sentence": "What carries it: <b>all</b> key layers.",
-    "left": {"all key layers": 0.1},
-    "kept": {"all key layers": 0.8},
-    "words": {"<i>a": 0.3},
-}
 
 
 def test_prices_are_a_table_and_a_chart_where_there_is_something_to_choose_and_a_line_elsewhere(
