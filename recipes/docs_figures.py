@@ -21,7 +21,7 @@ from PIL import Image
 from findnemo.cli._studies import study
 from findnemo.runs import Run
 from findnemo.runs.evidence import labelled
-from findnemo.studies._figure import BLUE, GREEN, GREY, RED, figure, ink, page, write_figure
+from findnemo.studies.figure import BLUE, GREEN, GREY, RED, figure, ink, page, write_figure
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 FIGURES = {  # study -> file, without suffix

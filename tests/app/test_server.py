@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 from urllib.parse import quote, urlsplit
@@ -101,7 +103,7 @@ def test_gradio_is_asked_for_with_its_telemetry_off(monkeypatch):
     class Finder:
         def find_spec(self, name, path=None, target=None):
             if name == "gradio":
-                seen.append(_server.os.environ["GRADIO_ANALYTICS_ENABLED"])
+                seen.append(os.environ["GRADIO_ANALYTICS_ENABLED"])
                 raise ImportError("none here")
 
     monkeypatch.delitem(sys.modules, "gradio", raising=False)
@@ -126,4 +128,4 @@ def test_the_app_says_when_it_is_ready_and_is_closed_whatever_ends_it(monkeypatc
         launch("run", port=7, ready=told.append)
     folder, *rest = told
     assert rest == ["http://127.0.0.1:7/", "closed"]
-    assert not _server.os.path.exists(folder)
+    assert not Path(folder).exists()

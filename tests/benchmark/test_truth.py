@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from findnemo import demo
 from findnemo.benchmark.truth import measure
@@ -14,3 +17,27 @@ def test_what_was_planted_is_measured(member):
     assert values["score"] > member.calibration.tau >= values["off"]
     assert values["enough"] == values["few"] == []  # one neuron: on or off says it all
     assert set(values["near"]) == set(member.plan.memories[0].near)
+
+
+@pytest.mark.parametrize(
+    ("with_all", "with_none", "kind", "is_learned"),
+    [
+        (0.9, 0.1, "VM", True),
+        (0.6, 0.1, "VM", False),  # its images are no copies
+        (0.6, 0.1, "TM", True),  # those of a template need not be
+        (0.9, 0.8, "VM", False),  # they are still copies with its neurons off
+    ],
+)
+def test_a_memory_is_learned_if_it_is_there_with_its_neurons_and_gone_without(
+    member, monkeypatch, with_all, with_none, kind, is_learned
+):
+    memory = replace(member.plan.memories[0], type=kind)
+    copies = iter([with_all, with_none, 0.3])
+    monkeypatch.setattr("findnemo.benchmark.truth.finished", lambda *given: [])
+    monkeypatch.setattr(
+        "findnemo.benchmark.truth.nearest", lambda *given: torch.tensor([next(copies)])
+    )
+    values = measure(member, memory, None)
+    assert (values["copies"], values["off_copies"]) == (with_all, with_none)
+    assert values["near"] == {memory.near[0]: 0.3}
+    assert values["learned"] is is_learned

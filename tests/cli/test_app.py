@@ -36,3 +36,9 @@ def test_the_demo_goes_by_the_calibration_that_ships_and_is_held_against_its_tru
     own = findnemo.Calibration.load(tmp_path / "run" / "calibration")
     assert own.same(demo.calibration("demo", "findnemo"))
     assert "Found 1 of 1 planted memories" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_planted_neurons_are_compared_of_the_model_that_has_some():
+    result = cli("demo", "--check", "--natural")
+    assert (result.status, result.out) == (2, "")
+    assert "'demo-natural' has none: leave one of the two out" in " ".join(result.err.split())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from _command import Result, cli
 
-from findnemo.benchmark import published, table
+from findnemo.benchmark import NATURAL_VERSION, SUITE_VERSION, published, table
 from findnemo.benchmark.planted_scoring import TRUTH
-from findnemo.cli._benchmark import PLANTED, show
+from findnemo.cli._benchmark import NATURAL, PLANTED, SHOWN, SHOWN_NATURAL, show
 from findnemo.cli._common import stdout
 
 
@@ -36,3 +37,19 @@ def test_kinds_of_memories_are_planted_alone():
     refused = cli("benchmark", "--published", "--natural", "--kinds")
     assert (refused.status, refused.out) == (2, "")
     assert refused.err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("suite", "shown", "note"),
+    [(SUITE_VERSION, SHOWN, PLANTED), (NATURAL_VERSION, SHOWN_NATURAL, NATURAL)],
+)
+def test_a_table_of_published_results_fits_80_columns(suite, shown, note, monkeypatch, capsys):
+    monkeypatch.setattr(stdout, "_width", 80)
+    show(published(suite), kinds=False)
+    told = capsys.readouterr().out
+    lines = [line for line in told.splitlines() if note not in line]
+    assert max(map(len, lines)) <= 80
+    assert note in told
+    words = set(told.split())
+    for head, _ in shown.values():
+        assert set(head.split()) <= words, head

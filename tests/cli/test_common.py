@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from findnemo.cli._common import listening, print_json, say, stdout, tell, warn, watched
+from findnemo.cli._common import listening, plain, print_json, say, stdout, tell, warn, watched
 
 LONG = "a sentence of many words " * 8
 
@@ -63,3 +63,8 @@ def test_a_quiet_command_is_not_watched():
         assert watch is None
     with watched(quiet=False) as watch:
         assert watch is not None
+
+
+def test_unknown_text_is_one_line_without_control_characters_markup_or_secrets():
+    told = plain("a \x1b[2J[red]fox[/]\n  at https://me:word@host/c\x07")
+    assert told == "a [2J\\[red]fox\\[/] at https://***@host/c"

@@ -8,8 +8,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from findnemo.cli._options import REQUIRED, grouped
+from findnemo.cli._options import REQUIRED, Moved, Outcome, grouped
 from findnemo.tasks.options import ARGUMENT, option
+
+NOWHERE = Moved()
+SHOWN = Outcome()
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,18 @@ def test_an_argument_without_a_default_must_be_given(asked):
     result, got = asked()
     assert (result.exit_code, got) == (2, None)
     assert "Missing argument" in result.output
+
+
+def test_the_model_of_a_run_is_an_option_where_that_of_an_audit_is_an_argument():
+    app = typer.Typer()
+    got = []
+
+    @app.command()
+    @grouped()
+    def command(source: Moved = NOWHERE, showing: Outcome = SHOWN) -> None:
+        got.append((source.place, showing))
+
+    moved = CliRunner().invoke(app, ["--model", "moved/model", "-q", "--fail-on-memorized"])
+    assert moved.exit_code == 0
+    assert got == [("moved/model", Outcome(quiet=True, fail_on_memorized=True))]
+    assert CliRunner().invoke(app, ["moved/model"]).exit_code == 2

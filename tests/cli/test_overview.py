@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
+import pytest
 from _command import cli
 from _place import TEXTS
-from _rendered import DIAGNOSIS, priced
+from _priced import DIAGNOSIS, priced
 from _runs import make_run
 
+from findnemo.cli._overview import common_end, histogram_text, layers_text, shared_text
 from findnemo.runs import Run, neurons_of
+from findnemo.runs.overview import Bin
 
 
 def test_inspect_shows_what_a_report_shows(audited):
@@ -71,3 +75,43 @@ def test_inspect_shows_prices_and_what_carries_a_memory(tmp_path):
         ["3", "0.700", "0.002"],
     ]
     assert "row 1 (far): What carries it: <b>all</b> key layers." in cli("inspect", run).out
+
+
+def test_the_line_of_tau_lies_between_the_bins_below_it_and_those_from_it_on():
+    bins = [Bin(0.1, 0.2, 3), Bin(0.2, 0.3, 0), Bin(0.3, 0.4, 1)]
+    lines = histogram_text(bins, 0.3).splitlines()
+    assert [line.split()[0] for line in lines] == ["0.100", "0.200", "[bold]──", "0.300"]
+    assert "tau = 0.300" in lines[2]
+    assert [("cyan" in line, "red" in line) for line in lines if "bold" not in line] == [
+        *[(True, False)] * 2,
+        (False, True),
+    ]
+    bars = [line.count("█") for line in lines]
+    assert bars[1] == bars[2] == 0
+    assert bars[0] == pytest.approx(3 * bars[3], abs=2)
+    assert histogram_text([], 0.3) == ""
+
+
+def test_layers_are_named_without_what_they_share():
+    names = ["down.0.attn2.to_v", "down.1.attn2.to_v", "mid.attn2.to_v"]
+    tail = common_end(names)
+    text = layers_text(dict(zip(names, (4, 0, 1), strict=True)), tail)
+    lines = [line.split() for line in text.splitlines()]
+    assert [line[0] for line in lines] == ["down.0", "down.1", "mid"]
+    assert [line[-1] for line in lines][::2] == ["4", "1"]
+    assert lines[0][1].count("█") == 4 * lines[2][1].count("█")
+    assert layers_text(dict.fromkeys(names, 0), tail) == ""
+    assert common_end(names[:1]) == common_end(["a.x", "b.y"]) == ""
+
+
+def test_of_captions_that_share_a_neuron_three_are_named():
+    captions = [SimpleNamespace(text=f"caption [{k}]") for k in range(5)]
+    lines = shared_text([(("mid", 3), captions), (("up", 1), captions[:2])]).splitlines()
+    assert lines[0] == "mid [bold]#3[/]  5 captions"
+    assert [line.strip() for line in lines[1:5]] == [
+        "caption [0]",
+        "caption [1]",
+        "caption [2]",
+        "[dim]and 2 more[/]",
+    ]
+    assert lines[5:] == ["up [bold]#1[/]  2 captions", "    caption [0]", "    caption [1]"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from _packs import ATTACK, ATTEMPTS, CELL
+from _pack import ATTACK, ATTEMPTS, CELL
 
 from findnemo.cli._common import stdout
 from findnemo.cli._robustness import COUNTED, attempts_table, show_robustness

@@ -6,10 +6,14 @@ import json
 import shutil
 from unittest import mock
 
+import pytest
+import typer
 from _command import Result, cli
 from _outcome import outcome
 from _place import IMAGES, TEXTS
 
+from findnemo.cli._runs import LISTED, show_check
+from findnemo.report import Checked
 from findnemo.runs import Run
 
 
@@ -69,3 +73,28 @@ def test_a_repair_says_what_it_found(usual, audited, tmp_path):
     # what is of the whole run is measured again by the next audit
     assert cli("audit", *usual, *IMAGES, "-q", "--out", tmp_path / "run").status == 0
     assert outcome(tmp_path / "run") == outcome(audited)
+
+
+def test_runs_that_are_no_shards_are_not_joined(audited, tmp_path):
+    for shards, said in (
+        ((audited,), "is not a shard: it was made without --shard"),
+        ((tmp_path / "none",), "is not a run directory"),
+    ):
+        result = cli("merge", tmp_path / "whole", *shards)
+        assert (result.status, result.out) == (2, "")
+        assert said in " ".join(result.err.split())
+    assert not (tmp_path / "whole").exists()
+
+
+def test_differences_of_a_pack_are_listed_up_to_a_limit(tmp_path, monkeypatch, capsys):
+    found = Checked("0" * 64, None, tuple(f"row {k}: [/]" for k in range(LISTED + 2)), ("a note",))
+    monkeypatch.setattr("findnemo.report.verify_evidence", lambda file, run: found)
+    with pytest.raises(typer.Exit) as left:
+        show_check(tmp_path / "evidence.json", None, quiet=False)
+    told = capsys.readouterr()
+    assert left.value.exit_code == 1
+    lines = told.out.splitlines()
+    assert lines[:2] == ["differs: row 0: [/]", "differs: row 1: [/]"]
+    assert len(lines) == LISTED + 1
+    assert lines[-1] == "and 2 more differences"
+    assert told.err == "a note\n"

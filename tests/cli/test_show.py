@@ -6,8 +6,8 @@ import pytest
 from _runs import LAYERS, Told, make_run, memorized, under
 
 from findnemo.cli._common import stdout
-from findnemo.cli._show import OTHERS, show_run, summary_table
-from findnemo.runs import Run, captions_of
+from findnemo.cli._show import OTHERS, notes, show_run, summary_table
+from findnemo.runs import STANDINGS, Run, captions_of
 
 FIRST, _, MID = LAYERS
 
@@ -52,3 +52,41 @@ def test_captions_of_a_fine_tune_are_left_to_the_report(tmp_path, capsys):
     assert "a memory" not in told
     assert "The report has the captions" in told
     assert "failed: row 2 (it failed): " in told
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A memory that is gone, one that is not, an ordinary caption, and one that failed."""
+    told = [
+        under("an ordinary one"),
+        memorized("gone", {FIRST: [1, 2], MID: [3]}),
+        memorized("left [/]", {MID: [3]}, type="TM", copies_after=0.5),
+        Told("it failed", {"detect": "holds NaN\x1b[2J"}),
+    ]
+    with Run.open(make_run(tmp_path / "run", told)) as opened:
+        yield opened
+
+
+def test_a_narrow_terminal_leaves_out_the_type_and_then_the_neurons(run, monkeypatch, capsys):
+    heads = []
+    for width in (120, 66, 60):
+        monkeypatch.setattr(stdout, "_width", width)
+        stdout.print(summary_table(captions_of(run), list(LAYERS)))
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= width
+        heads.append(" ".join(lines[0].split()))
+    assert heads == [
+        "caption type score copies off by layer standing",
+        "caption score copies off by layer standing",
+        "caption score copies standing",
+    ]
+
+
+def test_notes_name_what_is_not_gone_and_what_failed_without_escape_codes(run):
+    lines = notes(run, captions_of(run))
+    assert lines[0] == "Threshold: tau = 0.400."
+    found = "The search found a set for 2 of 2: 3 of 56 neurons off in all, median 2 a caption."
+    assert found in lines
+    assert f"[red]1 copies[/]: {STANDINGS['copies']}." in lines
+    assert lines[-1].startswith("[red]failed:[/] row 4 (it failed): holds NaN")
+    assert "\x1b" not in "".join(lines)

@@ -23,7 +23,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.runs import Run
 from findnemo.runs.export import write_results
 from findnemo.settings import Settings
-from findnemo.studies._table import _escaped
+from findnemo.studies.table import latex_escaped
 
 PAYLOADS = (
     "=cmd|'/c calc'!A0",
@@ -122,5 +122,5 @@ def test_a_card_is_plain_text_where_captions_stand(run, tmp_path):
 @settings(max_examples=300, deadline=None)
 def test_latex_gets_no_command_of_a_text(text):
     """Taken away what stands for a character, nothing is left that LaTeX would act on."""
-    rest = re.sub(r"\\text[a-z]+(\{\})?|\\[{}$&#_%]|\\[\^~]\{\}", "", _escaped(text))
+    rest = re.sub(r"\\text[a-z]+(\{\})?|\\[{}$&#_%]|\\[\^~]\{\}", "", latex_escaped(text))
     assert not set(rest) & set("\\$&#_%~^"), rest

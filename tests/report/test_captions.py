@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from _command import cli
 from _page import page_html, page_of
+from _priced import DIAGNOSIS, priced
 from _runs import LAYERS, Told, make_run, memorized, under
 
 from findnemo.errors import InputError
@@ -45,24 +45,6 @@ def test_a_caption_shows_its_scores_neurons_and_pictures(page):
     ]  # fmt: skip
 
 
-def priced(text, points, reached=True, **more) -> Told:
-    told = memorized(text, {MID: [1, 2, 3]}, reached=reached)
-    found = (
-        told.results["localize"]
-        | {"copy_before": 0.97, "order": [[MID, 3], [MID, 1], [MID, 2]], "points": points}
-        | more
-    )
-    return Told(text, told.results | {"localize": found}, "VM")
-
-
-DIAGNOSIS = {
-    "sentence": "What carries it: <b>all</b> key layers.",
-    "left": {"all key layers": 0.1},
-    "kept": {"all key layers": 0.8},
-    "words": {"<i>a": 0.3},
-}
-
-
 def test_prices_are_a_table_and_a_chart_where_there_is_something_to_choose_and_a_line_elsewhere(
     tmp_path,
 ):
@@ -96,20 +78,6 @@ def test_prices_are_a_table_and_a_chart_where_there_is_something_to_choose_and_a
     assert "What carries it: &lt;b&gt;all&lt;/b&gt; key layers." in of["far"]
     assert "&lt;i&gt;a" in of["far"]
     assert "What carries it" not in of["dear"]
-
-
-def test_the_terminal_shows_them_too(tmp_path):
-    run = make_run(
-        tmp_path / "run",
-        [priced("far", [[1, 0.9, None], [3, 0.7, 0.002]], reached=False, diagnosis=DIAGNOSIS)],
-    )
-    lines = cli("inspect", run, "far").out.splitlines()
-    assert "What carries it: <b>all</b> key layers." in lines
-    assert [re.findall(r"[\d.]+", line) for line in lines if "\u2502" in line][-2:] == [
-        ["1", "0.900"],
-        ["3", "0.700", "0.002"],
-    ]
-    assert "row 1 (far): What carries it: <b>all</b> key layers." in cli("inspect", run).out
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from findnemo.errors import InputError
-from findnemo.studies import catalogue
-from findnemo.studies._making import make
+from findnemo.studies import catalogue, make
 
 
 def test_the_list_says_what_a_run_has(bench, work):

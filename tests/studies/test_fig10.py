@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from _workshop import cells
+from PIL import Image
 
 from findnemo.runs.standing import neurons_of
+from findnemo.runs.store import Caption
+from findnemo.studies.fig10 import fig10
 
 
 @pytest.mark.slow
@@ -33,3 +37,40 @@ def test_captions_that_the_most_shared_neurons_explain(made):
         top = set(order[: int(row[0])])
         assert float(row[at]) == sum(bool(s & top) for s in mine) / len(mine)
         assert float(row[at + 1]) == sum(not s - top for s in mine) / len(mine)
+
+
+def made_by_hand(sets):
+    """Figure 10 of captions with these types and neurons, with grey pictures."""
+    captions = [
+        Caption(k, f"caption {k}", k, kind, None, {"localize": localized(found)}, {}, 0.0)
+        for k, (kind, found) in enumerate(sets)
+    ]
+    bench = SimpleNamespace(
+        memorized=lambda: captions,
+        model=SimpleNamespace(widths=lambda scope: {"a": 8, "b": 8}),
+        over=lambda name, compute, items: [Image.new("RGB", (8, 8), "grey") for _ in items],
+    )
+    return fig10(bench)
+
+
+def localized(found):
+    return {"neurons": found, "reached": True, "score_before": 0.9, "score_after": 0.1}
+
+
+def test_shares_of_captions_that_the_most_shared_neurons_explain_by_hand():
+    made = made_by_hand([("VM", {"a": [1]}), ("VM", {"a": [1, 2]}), ("TM", {"b": [3]})])
+    explained, shared = made.tables
+    assert shared.rows == [["1", "#1", 2, "caption 0; caption 1"]]
+    # neuron 1 of layer a is in both sets of VM and is the only one of one of them
+    assert explained.rows == [
+        [1, 1.0, 0.5, 0.0, 0.0],
+        [2, 1.0, 1.0, 0.0, 0.0],
+        [3, 1.0, 1.0, 1.0, 1.0],
+    ]
+    assert [axis.get_images() != [] for axis in made.figures["fig10"].axes] == [True] * 4
+
+
+def test_where_no_captions_share_a_neuron_it_says_so():
+    made = made_by_hand([("VM", {"a": [1]}), ("TM", {"b": [3]})])
+    assert made.text.endswith("In this run no two captions share a neuron.")
+    assert (made.tables[1].rows, made.figures) == ([], {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from _workshop import cells
 
@@ -10,7 +12,8 @@ from findnemo.localization import out_of_distribution_neurons
 from findnemo.passes.deltas import Probe
 from findnemo.runs.standing import neurons_of
 from findnemo.scores import pairwise, ssim
-from findnemo.studies.fig14 import KS, THETAS
+from findnemo.studies import Bench
+from findnemo.studies.fig14 import KS, THETAS, fig14
 
 
 @pytest.mark.slow
@@ -32,3 +35,22 @@ def test_the_heat_map_is_the_similarity_with_those_candidates_off(made):
         of_theta = {row[0]: row[1:] for row in rows}[f"{THETAS[i]:g}"]
         assert of_theta[j] == f"{value:.2f} ({len(neurons)})"
     assert [float(row[0]) for row in rows] == sorted(THETAS, reverse=True)  # as the picture
+
+
+def test_cells_are_medians_over_captions_with_the_strictest_threshold_first(bench, monkeypatch):
+    captions = [c for c in bench.memorized() if c.type == "VM"]
+    wide = replace(bench, limit=2)
+    # row by row for THETAS, column by column for KS
+    one = {"similarity": [[0.1] * 5] * 4 + [[0.2, 0.3, 0.4, 0.5, 0.6]], "neurons": [[9] * 5] * 5}
+    other = {"similarity": [[0.3] * 5] * 4 + [[0.4, 0.5, 0.6, 0.7, 0.8]], "neurons": [[1] * 5] * 5}
+    results = dict(zip([c.id for c in captions], (one, other), strict=True))
+    monkeypatch.setattr(Bench, "each", lambda self, name, captions, compute: results)
+    made = fig14(wide)
+    (table,) = made.tables  # the template failed, and has none
+    assert table.columns == ["theta_act", *(f"k = {k}" for k in KS)]
+    assert table.rows[0] == [
+        f"{THETAS[-1]:g}",
+        *(f"{v:.2f} (5)" for v in (0.3, 0.4, 0.5, 0.6, 0.7)),
+    ]
+    assert table.rows[1:] == [[f"{t:g}", *["0.20 (5)"] * 5] for t in reversed(THETAS[:-1])]
+    assert list(made.figures) == ["fig14"]

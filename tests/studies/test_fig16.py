@@ -7,7 +7,7 @@ import torch
 
 from findnemo.neurons import NeuronSet
 from findnemo.studies import Bench
-from findnemo.studies.fig16 import _pages, _up_blocks, channels_off, fig16
+from findnemo.studies.fig16 import channels_off, fig16, labels_by_page, on_up_blocks
 
 
 @pytest.mark.slow
@@ -27,7 +27,7 @@ def test_all_value_layers_of_the_up_blocks_off_are_their_neurons_off(work):
 
 def test_pages_are_no_wider_than_ten_and_hold_every_layer_once():
     blocks = {"down": list("abcdef"), "mid": ["m"], "up": list("ghijklmno")}  # Stable Diffusion's
-    pages = _pages(blocks)
+    pages = labels_by_page(blocks)
     assert [len(page) for page in pages] == [8, 10]
     assert pages[0][-2:] == ["all down", "all mid"]
     assert pages[1][-1] == "all up"
@@ -39,9 +39,9 @@ def test_what_is_said_of_the_up_blocks_is_what_the_figures_show():
         return [["value layer", "all down", "VM", *line[:2], 0.1, None, None],
                 ["value layer", "all up", "VM", *line]]  # fmt: skip
 
-    assert "up 0.95 (they barely matter)" in _up_blocks(rows(0.95))
-    assert "up 0.20 (they do matter)" in _up_blocks(rows(0.2))
-    assert _up_blocks(rows(None)) == ""
+    assert "up 0.95 (they barely matter)" in on_up_blocks(rows(0.95))
+    assert "up 0.20 (they do matter)" in on_up_blocks(rows(0.2))
+    assert on_up_blocks(rows(None)) == ""
 
 
 @pytest.mark.slow

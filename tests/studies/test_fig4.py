@@ -6,7 +6,10 @@ import pytest
 from _workshop import cells
 
 import findnemo
+from findnemo.neurons import NeuronSet
 from findnemo.runs.standing import neurons_of
+from findnemo.studies import Bench
+from findnemo.studies.fig4 import fig4, fig7
 
 
 @pytest.mark.slow
@@ -41,3 +44,34 @@ def test_figures_4_and_7_count_prompts_and_mean_neurons(made):
     assert [r[1:] for r in rows if "refined" in r[0]] == [
         r[1:] for r in cells(folder, "fig4-2")[1:]
     ]
+
+
+@pytest.fixture
+def listed(bench, monkeypatch):
+    """A bench in which the listing finds one and sixty neurons of the verbatim memories, of three
+    and eighty candidates, and none of the template.
+    """
+    layer = next(iter(bench.model.widths()))
+    sizes = iter([(3, 1), (80, 60)])
+    pairs = {
+        c.id: tuple(NeuronSet({layer: range(n)}) for n in next(sizes))
+        for c in bench.memorized()
+        if c.type == "VM"
+    }
+    monkeypatch.setattr(Bench, "listed", lambda self, captions: pairs)
+    return bench
+
+
+def test_figure_4_by_hand(listed):
+    per_prompt, per_layer = fig4(listed).tables
+    (row,) = per_prompt.rows
+    # one of two has one neuron, one has five or fewer, one has fifty or more
+    assert row == ["VM", 2, 30.5, 1, 0.5, 0.5, 0.5, "28 prompts", "2/3", None]
+    assert per_prompt.note == "Left out: 1, for which the listing finds no neurons."
+    assert per_layer.rows == [["VM", 30.5, 0.0]]
+
+
+def test_figure_7_by_hand(listed):
+    per_prompt, per_layer = fig7(listed).tables
+    assert per_prompt.rows == [["VM", 2, 41.5, 30.5, 26.5, 4]]
+    assert per_layer.rows == [["VM, initial selection", 41.5, 0.0], ["VM, refined", 30.5, 0.0]]

@@ -6,17 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from findnemo.studies._figure import (
-    BLUE,
-    COLOURS,
-    GREEN,
-    GREY,
-    RED,
-    figure,
-    ink,
-    page,
-    picture_grid,
-)
+from findnemo.studies.figure import BLUE, COLOURS, GREEN, GREY, RED, figure, ink, page, picture_grid
 
 # what is left of a linear colour for those who lack a kind of cone (Machado, Oliveira and Fernandes
 # 2009, severity 1)

@@ -13,8 +13,7 @@ from _workshop import cells
 from PIL import Image
 
 from findnemo.errors import InputError
-from findnemo.studies import STUDIES, Bench, study
-from findnemo.studies._making import make
+from findnemo.studies import STUDIES, Bench, make, study
 
 
 @pytest.mark.slow
@@ -42,7 +41,7 @@ def test_all_of_them_are_written(made):
 def test_doing_them_again_computes_nothing(made, monkeypatch, tmp_path):
     folder = made.folder
     monkeypatch.setattr("findnemo.runs.compare.generate", None)
-    monkeypatch.setattr("findnemo.studies._nemo.Probe", None)
+    monkeypatch.setattr("findnemo.studies.nemo.Probe", None)
     bench = Bench(made.work, [c.text for c in made.work.run.captions() if not c.type], limit=1)
     study(["table1", "table2", "table4", "fig4", "fig5a"], bench, tmp_path)
     for name in ("table1-1", "table2", "table4-1", "fig4-1", "fig5a"):
@@ -92,3 +91,8 @@ def test_without_descriptor_or_training_image_it_says_what_is_needed(work):
             make(name, Bench(bare, (), limit=1))
         with pytest.raises(InputError, match="has an available training image"):
             make(name, Bench(nowhere, (), limit=1))
+
+
+def test_an_unknown_study_is_refused_by_its_name_when_made_alone(bench):
+    with pytest.raises(InputError, match=r"'tabel3' is not known: .*; did you mean table3\?"):
+        make("tabel3", bench)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import findnemo
 from findnemo.neurons import NeuronSet
-from findnemo.studies._nemo import listing, with_tau
+from findnemo.studies.nemo import listing, with_tau
 
 
 @pytest.mark.slow
@@ -43,3 +45,17 @@ def test_thresholds_of_the_ablation_are_deviations_of_the_hold_out_scores(work):
     assert with_tau(work.calibration, -1.0).tau == pytest.approx(
         float(scores.mean() - scores.std())
     )
+
+
+def test_a_caption_under_tau_has_no_neurons_and_no_total(work):
+    """Its clocks are those of what ran: nothing is selected and nothing refined."""
+    caption = next(c for c in work.run.captions() if c.type == "VM")
+    found = listing(work.model, caption.text, replace(work.calibration, tau=1.1))
+    assert not found["memorized"]
+    assert found["candidates"] == found["refined"] == {}
+    assert list(found["seconds"]) == [
+        "text encoder",
+        "Alg. 1, noise differences",
+        "Alg. 2, out-of-distribution neurons",
+    ]
+    assert found["evaluations"] == work.calibration.settings.samples

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 
-from findnemo.studies._table import Table, plus_minus
+from findnemo.studies import Table
+from findnemo.studies.table import plus_minus
 
 TABLE = Table(
     "Scores & such",

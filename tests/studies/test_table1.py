@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from statistics import median
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from findnemo.runs.compare import compare, compared_captions
 from findnemo.runs.compare import methods as compared
 from findnemo.runs.standing import neurons_of
 from findnemo.studies.rows import judge_of
-from findnemo.studies.table1 import _named, costs, table
+from findnemo.studies.table1 import costs, table
 from findnemo.studies.table1 import rows as methods_by_label
 
 
@@ -100,10 +99,17 @@ def test_memories_without_neurons_are_told(low):
     assert told in table(mine.run).note
 
 
-def test_a_note_names_the_rows_of_the_first_captions():
-    captions = [SimpleNamespace(row=row) for row in range(3, 10)]
-    assert _named(captions[:2]) == "2 captions (rows 3 and 4)"
-    assert _named(captions) == "7 captions (rows 3, 4, 5, 6, 7 and 2 more)"
+def test_a_note_names_the_rows_of_the_first_captions(work, tmp_path):
+    mine = a_run(work, tmp_path / "run")
+    with mine.run:
+        captions = audit(mine, [Prompt(f"a boat {row}", row, "VM") for row in range(3, 11)], ())
+        for compared_so_far, named in (
+            (2, "2 captions (rows 3 and 4) of 8."),
+            (7, "7 captions (rows 3, 4, 5, 6, 7 and 2 more) of 8."),
+        ):
+            for caption in captions[:compared_so_far]:
+                mine.run.record(caption.id, "compare:none", {"images": 2, "neurons": 0}, 0.1)
+            assert f"Compared are {named}" in table(mine.run).note
 
 
 def test_a_memory_that_was_missed_is_compared_with_nothing_switched_off(low):

@@ -61,3 +61,12 @@ def test_random_neurons_were_found_for_no_caption_and_lie_in_the_same_layers():
         assert {k: len(v) for k, v in drawn.layers.items()} == {
             k: min(v, 1) if k == "b" else v for k, v in wanted.items()
         }
+
+
+def test_draws_of_random_neurons_differ_and_fewer_are_among_more():
+    order = [("a", i) for i in range(10)]
+    draws = [never_found(order, order, {"a": 100}, draw=draw) for draw in range(5)]
+    assert len({draw.layers["a"] for draw in draws}) == len(draws)
+    few = never_found(order[:4], order, {"a": 100})
+    assert set(few) < set(draws[0])
+    assert never_found(order, order, {"a": 12}).layers == {"a": (10, 11)}  # no more are left

@@ -11,6 +11,7 @@ import torch
 import findnemo
 from findnemo.edits import deactivate
 from findnemo.runs.standing import all_neurons
+from findnemo.studies.utility import compared, mean_of_draws, with_interval
 
 
 @pytest.mark.slow
@@ -56,8 +57,6 @@ def test_utility_is_measured_on_sets_and_captions_with_the_neurons_off(made):
 
 @pytest.mark.slow
 def test_an_interval_is_about_the_figure_and_as_wide_as_theory_says():
-    from findnemo.studies.utility import with_interval
-
     rows = torch.randn(400, generator=torch.Generator().manual_seed(1)).double()
     mean = with_interval(lambda at: float(rows[at].mean()), 400)
     half = 1.96 * float(rows.std()) / 20
@@ -71,8 +70,6 @@ def test_an_interval_is_about_the_figure_and_as_wide_as_theory_says():
 
 @pytest.mark.slow
 def test_the_difference_to_random_neurons_is_paired():
-    from findnemo.studies.utility import compared, mean_of_draws
-
     drawn = [[0.1, 0.2, 0.9], [0.3, 0.2, 0.9]]
     told = compared([0.3, 0.3, 1.0], mean_of_draws(drawn), 0.0)
     assert told["random"]["median"] == pytest.approx(0.2)
@@ -83,3 +80,17 @@ def test_the_difference_to_random_neurons_is_paired():
         == pytest.approx(0.1)
     )
     assert told["found"]["ninth"] == 1.0
+
+
+def test_a_figure_that_is_the_same_for_all_captions_has_no_width():
+    told = with_interval(lambda at: 0.25, 12)
+    assert told == {"value": 0.25, "low": 0.25, "high": 0.25}
+
+
+def test_nine_captions_in_ten_stay_within_the_ninth_change():
+    """From no change, which is 1 for similarities; without draws nothing is compared with them."""
+    found = [1.0, 0.9, 1.05, 0.98, 1.0, 1.0, 1.0, 0.99, 0.2, 1.0]
+    told = compared(found, mean_of_draws([]), 1.0)
+    assert list(told) == ["found"]
+    assert told["found"]["ninth"] == 0.9
+    assert told["found"]["median"] == 1.0

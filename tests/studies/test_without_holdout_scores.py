@@ -19,9 +19,8 @@ from findnemo.metrics import Judges
 from findnemo.prompts import Prompt
 from findnemo.report import write
 from findnemo.runs import Plan, Work, audit, start
-from findnemo.studies import STUDIES, Bench, catalogue, study, under_tau
-from findnemo.studies._making import make
-from findnemo.studies._nemo import with_tau
+from findnemo.studies import STUDIES, Bench, catalogue, make, study, under_tau
+from findnemo.studies.nemo import with_tau
 
 
 @pytest.fixture(scope="module")

@@ -19,19 +19,20 @@ if TYPE_CHECKING:
     from findnemo.studies._bench import write as write
     from findnemo.studies._catalogue import catalogue as catalogue
     from findnemo.studies._catalogue import stock as stock
+    from findnemo.studies._making import make as make
     from findnemo.studies._making import study as study
     from findnemo.studies._ordinary import not_memorized as not_memorized
     from findnemo.studies._ordinary import under_tau as under_tau
     from findnemo.studies._quality import Reference as Reference
-    from findnemo.studies._table import Table as Table
+    from findnemo.studies.table import Table as Table
 
 _HOMES = {
     "_bench": ("Bench", "Study", "write"),
     "_catalogue": ("catalogue", "stock"),
-    "_making": ("study",),
+    "_making": ("make", "study"),
     "_ordinary": ("not_memorized", "under_tau"),
     "_quality": ("Reference",),
-    "_table": ("Table",),
+    "table": ("Table",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

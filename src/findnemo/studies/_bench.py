@@ -46,11 +46,11 @@ from findnemo.runtime.memory import named
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
 from findnemo.studies._catalogue import stock
-from findnemo.studies._nemo import listing
 from findnemo.studies._quality import Reference
-from findnemo.studies._table import Table
+from findnemo.studies.nemo import listing
 from findnemo.studies.registry import STUDIES
 from findnemo.studies.rows import judge_of
+from findnemo.studies.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -472,7 +472,7 @@ def write(study: Study, folder: Path, name: str, settings: str = "") -> None:
 
     `settings`: a last line.
     """
-    from findnemo.studies._figure import write_figure
+    from findnemo.studies.figure import write_figure
 
     folder.mkdir(parents=True, exist_ok=True)
     parts = [f"# {STUDIES[name].heading}\n", study.text + "\n"]

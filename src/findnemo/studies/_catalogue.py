@@ -10,8 +10,8 @@ from findnemo.metrics.kind import is_memory
 from findnemo.runs.compare import localized_captions
 from findnemo.runs.standing import switched_off
 from findnemo.runs.store import Run
-from findnemo.studies._table import Cell, Table
 from findnemo.studies.registry import NEEDS, STUDIES, WORK, Entry
+from findnemo.studies.table import Cell, Table
 
 
 def stock(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from findnemo.errors import FindnemoError, InputError, StoppedError
 from findnemo.studies._bench import Bench, Study, write
-from findnemo.studies.registry import NEEDS, STUDIES, chosen
+from findnemo.studies.registry import NEEDS, STUDIES, chosen, known
 
 
 def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study | FindnemoError]:
@@ -39,8 +39,14 @@ def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study |
 
 
 def make(name: str, bench: Bench) -> Study:
-    """Make one study. Raises InputError naming something needed that is missing."""
-    entry = STUDIES[name]
+    """One study by its name, with its tables and figures; no folder is written.
+
+        make("table1", Bench(work, [])).tables[0].markdown()
+
+    What is computed for captions is kept in the run, as by `study`. Raises InputError for an
+    unknown name, or naming something needed that is missing; StoppedError once the bench says stop.
+    """
+    entry = known(name)
     for key in entry.lacks(bench.stock, entry.needs):
         need = NEEDS[key]
         raise InputError(

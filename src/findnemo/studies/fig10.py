@@ -11,8 +11,8 @@ from findnemo.runs.overview import holders
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.studies._bench import Bench, Study, by_type, pictured
-from findnemo.studies._figure import picture_grid
-from findnemo.studies._table import Cell, Table
+from findnemo.studies.figure import picture_grid
+from findnemo.studies.table import Cell, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from findnemo.passes import Probe
 from findnemo.runs.standing import neurons_of
 from findnemo.settings import Settings
 from findnemo.studies._bench import Bench, Desk, Study, by_type
-from findnemo.studies._figure import picture_grid
+from findnemo.studies.figure import picture_grid
 
 if TYPE_CHECKING:
     from PIL import Image

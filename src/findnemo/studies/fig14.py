@@ -14,8 +14,8 @@ from findnemo.localization import evidence, out_of_distribution_neurons
 from findnemo.runs.store import Caption
 from findnemo.runs.work import Answer
 from findnemo.studies._bench import Bench, Desk, Study, by_type
-from findnemo.studies._figure import figure
-from findnemo.studies._table import Table
+from findnemo.studies.figure import figure
+from findnemo.studies.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

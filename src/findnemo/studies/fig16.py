@@ -25,10 +25,10 @@ from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.runs.work import Answer
 from findnemo.studies._bench import Bench, Desk, Job, Study, by_type, edited
-from findnemo.studies._figure import picture_grid
-from findnemo.studies._table import Table
+from findnemo.studies.figure import picture_grid
 from findnemo.studies.published import EFFECTS
 from findnemo.studies.rows import medians
+from findnemo.studies.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,12 +89,12 @@ def fig16(bench: Bench) -> Study:
             for label in labelled:
                 rows.append([title, label, kind, *trials.line(captions, stems[part, label])])
             name = f"fig{next(number)}"
-            for k, labels in enumerate(_pages(blocks)):
+            for k, labels in enumerate(labels_by_page(blocks)):
                 grid = trials.grid(captions, [stems[part, label] for label in labels])
                 figures[f"{name}-{k + 1}"] = picture_grid(grid, ["all on", *labels])
     text = (
         "In the paper some layers take a memory away, with the rest of what the caption asks for,"
-        f" others do nothing. Pictures: as the model is, then each layer off. {_up_blocks(rows)}"
+        f" others do nothing. Pictures: as the model is, then each layer off. {on_up_blocks(rows)}"
     )
     table = Table("Layers off", ["", "off", "type", *HEADS], rows)
     return Study(text, [table], figures)
@@ -125,8 +125,15 @@ def _labelled(blocks: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
     return found | {f"all {kind}": names for kind, names in blocks.items()}
 
 
-def _pages(blocks: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Labels of each figure, at most one page wide; those of the up blocks have their own page."""
+def labels_by_page(blocks: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Labels of what each figure shows off, at most ten a figure; those of the up blocks have
+    figures of their own.
+
+    `blocks`: kind of block -> its layers.
+
+    >>> labels_by_page({"down": ["a", "b"], "mid": ["c"], "up": ["d"]})
+    [['down 1', 'down 2', 'all down', 'all mid'], ['all up']]
+    """
     pages: list[list[str]] = []
     for up in (False, True):
         labels = list(_labelled({k: names for k, names in blocks.items() if (k == "up") == up}))
@@ -134,10 +141,12 @@ def _pages(blocks: Mapping[str, Sequence[str]]) -> list[list[str]]:
     return pages
 
 
-def _up_blocks(rows: Sequence[Sequence[Any]]) -> str:
-    """What the run shows about the paper's claim that the up blocks barely matter.
+def on_up_blocks(rows: Sequence[Sequence[Any]]) -> str:
+    """What the run shows about the paper's claim that the up blocks barely matter, in a sentence;
+    empty without a figure of them.
 
     It is judged by how similar images stay (SSCD_gen) with all value layers of a kind of block off.
+    `rows`: of the table of `fig16`.
     """
     at = len(rows[0]) - len(EFFECTS) + list(EFFECTS).index("sscd_gen") if rows else 0
     alike = {

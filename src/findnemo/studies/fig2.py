@@ -19,9 +19,9 @@ from findnemo.passes import score
 from findnemo.settings import Settings
 from findnemo.stats.roc import accuracy_of, auroc, tpr_at_fpr
 from findnemo.studies._bench import Bench, Desk, Study, by_type
-from findnemo.studies._figure import BLUE, GREEN, GREY, RED, figure, ink
-from findnemo.studies._table import Cell, Table
+from findnemo.studies.figure import BLUE, GREEN, GREY, RED, figure, ink
 from findnemo.studies.published import DETECTOR, HOLDOUT
+from findnemo.studies.table import Cell, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.studies._bench import Bench, Study
-from findnemo.studies._figure import BLUE, GREEN, RED, count_scale, figure
-from findnemo.studies._table import Cell, Table
+from findnemo.studies.figure import BLUE, GREEN, RED, count_scale, figure
+from findnemo.studies.table import Cell, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,11 +20,11 @@ from findnemo.runs.standing import neurons_of, switched_off
 from findnemo.runs.wording import count
 from findnemo.seeds import UNTOUCHED, WANTED
 from findnemo.studies._bench import Bench, Study
-from findnemo.studies._figure import BLUE, GREY, RED, figure, line
 from findnemo.studies._quality import FIGURES, Features, figures, seen
-from findnemo.studies._table import Table
+from findnemo.studies.figure import BLUE, GREY, RED, figure, line
 from findnemo.studies.published import EFFECTS
 from findnemo.studies.rows import medians
+from findnemo.studies.table import Table
 from findnemo.studies.table3 import never_found
 
 SHARES = (0.25, 0.5, 1.0)  # shares of the neurons that go off

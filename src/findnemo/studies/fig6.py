@@ -21,8 +21,8 @@ from findnemo.runs.wording import count
 from findnemo.runs.work import Answer
 from findnemo.seeds import FRESH
 from findnemo.studies._bench import Bench, Desk, Job, Study
-from findnemo.studies._figure import BLUE, GREY, RED, figure, ink
-from findnemo.studies._table import Table
+from findnemo.studies.figure import BLUE, GREY, RED, figure, ink
+from findnemo.studies.table import Table
 
 COLORS = {"VM": RED, "TM": BLUE}
 

@@ -16,8 +16,8 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.studies._bench import Bench, Study, pictured
-from findnemo.studies._figure import picture_grid
-from findnemo.studies._table import Cell, Table
+from findnemo.studies.figure import picture_grid
+from findnemo.studies.table import Cell, Table
 
 MOST = 6  # captions to show
 SETS = ("all on", "Algorithms 1 to 4", "the run's own")

@@ -167,9 +167,17 @@ def chosen(names: Iterable[str]) -> list[str]:
     wanted = list(names)
     if wanted == ["all"]:
         return list(STUDIES)
-    for name in wanted:
-        if name not in STUDIES:
-            near = get_close_matches(name, STUDIES, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise InputError(f"study {name!r} is not known: use all, {', '.join(STUDIES)}{hint}")
-    return wanted
+    return [known(name).name for name in wanted]
+
+
+def known(name: str) -> Entry:
+    """The study of a name. Raises InputError for an unknown one, with the nearest that is known.
+
+    >>> known("table3").title
+    'disentanglement'
+    """
+    if name not in STUDIES:
+        near = get_close_matches(name, STUDIES, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"study {name!r} is not known: use all, {', '.join(STUDIES)}{hint}")
+    return STUDIES[name]

@@ -12,8 +12,8 @@ from findnemo import demo
 from findnemo.runs.store import Run
 from findnemo.stats.intervals import bootstrap
 from findnemo.stats.robust import median_mad
-from findnemo.studies._table import Cell, Table, plus_minus
 from findnemo.studies.published import CLIP, EFFECTS, Row
+from findnemo.studies.table import Cell, Table, plus_minus
 
 Payloads = Sequence[Mapping[str, Any]]
 

@@ -25,7 +25,7 @@ from findnemo.runs.wording import count
 from findnemo.runs.work import Answer
 from findnemo.stats import bootstrap
 from findnemo.studies._bench import Bench, Desk, Job, Study
-from findnemo.studies._table import Cell, Table
+from findnemo.studies.table import Cell, Table
 
 SEEDS = 5
 DTYPES = ("float32", "bfloat16", "float16")

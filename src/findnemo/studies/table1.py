@@ -26,9 +26,9 @@ from findnemo.runs.standing import joined as later
 from findnemo.runs.store import Caption, Run, each_caption, settings_of
 from findnemo.runs.wording import count, joined
 from findnemo.studies._bench import Bench, Study, by_type, first_of_each
-from findnemo.studies._table import Cell, Table
 from findnemo.studies.published import TABLE1
 from findnemo.studies.rows import Payloads, comparison
+from findnemo.studies.table import Cell, Table
 
 FEW = 5  # rows that a note names
 EACH = ("neurons", "copies", "sscd_orig", "sscd_gen", "d_sscd", "a_clip")  # figures of a caption

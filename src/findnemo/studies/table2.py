@@ -12,9 +12,9 @@ from findnemo.runs.wording import count
 from findnemo.runs.work import Answer
 from findnemo.stats.robust import mean_std
 from findnemo.studies._bench import Bench, Desk, Study, by_type
-from findnemo.studies._nemo import ENCODER, listing, stopped
-from findnemo.studies._table import Table, plus_minus
+from findnemo.studies.nemo import ENCODER, listing, stopped
 from findnemo.studies.published import TABLE2
+from findnemo.studies.table import Table, plus_minus
 
 OURS = "findnemo's search, total"
 

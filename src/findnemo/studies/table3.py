@@ -14,7 +14,7 @@ from findnemo.neurons import Neuron, NeuronSet
 from findnemo.runs.overview import holders
 from findnemo.seeds import sample_seed
 from findnemo.studies._bench import Bench, Desk, Study
-from findnemo.studies._table import Cell, Table
+from findnemo.studies.table import Cell, Table
 from findnemo.verification.disentanglement import attention_cosines
 
 COUNTS = (1, 5, 10, 25, 50, 100, 150)

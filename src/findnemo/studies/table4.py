@@ -15,10 +15,10 @@ from findnemo.runs.store import Caption
 from findnemo.runs.wording import count
 from findnemo.stats.robust import median_mad
 from findnemo.studies._bench import Bench, Desk, Job, Study, by_type, listed
-from findnemo.studies._nemo import NO_SCORES, listing, with_tau
-from findnemo.studies._table import Cell, Table
+from findnemo.studies.nemo import NO_SCORES, listing, with_tau
 from findnemo.studies.published import TABLE4, UNRELATED
 from findnemo.studies.rows import comparison
+from findnemo.studies.table import Cell, Table
 
 TAUS = {"tau = mean - 1 std": -1.0, "tau = mean": 0.0, "tau = mean + 2 std": 2.0}
 FACTORS = {"scaled by .75": 0.75, "scaled by .5": 0.5, "scaled by .25": 0.25}

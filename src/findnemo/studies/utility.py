@@ -21,8 +21,8 @@ from findnemo.seeds import UNTOUCHED, WANTED
 from findnemo.settings import Settings
 from findnemo.stats.intervals import bootstrap
 from findnemo.studies._bench import Bench, Desk, Study
-from findnemo.studies._figure import BLUE, GREY, RED, figure
-from findnemo.studies._table import Cell, Table
+from findnemo.studies.figure import BLUE, GREY, RED, figure
+from findnemo.studies.table import Cell, Table
 from findnemo.verification import (
     RANDOM,
     Pictures,

@@ -53,12 +53,13 @@ class Table:
 
     def latex(self) -> str:
         """The table for LaTeX, with booktabs and a caption."""
-        head = " & ".join(_escaped(c) for c in self.columns)
+        head = " & ".join(latex_escaped(c) for c in self.columns)
         body = "\n".join(
-            "  " + " & ".join(_escaped(self._text(c)) for c in row) + r" \\" for row in self.rows
+            "  " + " & ".join(latex_escaped(self._text(c)) for c in row) + r" \\"
+            for row in self.rows
         )
         return (
-            "\\begin{table}\n  \\centering\n  \\caption{" + _escaped(self.title) + "}\n  \\begin{tabular}{l" + "r" * (len(self.columns) - 1)
+            "\\begin{table}\n  \\centering\n  \\caption{" + latex_escaped(self.title) + "}\n  \\begin{tabular}{l" + "r" * (len(self.columns) - 1)
             + "}\n  \\toprule\n  " + head + " \\\\\n  \\midrule\n" + body + "\n  \\bottomrule\n  \\end{tabular}\n\\end{table}\n"
         )  # fmt: skip
 
@@ -71,7 +72,12 @@ class Table:
         return f"{cell:.2g}" if small else f"{cell:.{self.digits}f}"
 
 
-def _escaped(text: str) -> str:
+def latex_escaped(text: str) -> str:
+    """Text with what LaTeX would take for itself escaped; a backslash is a slash.
+
+    >>> latex_escaped("50 %")
+    '50 \\\\%'
+    """
     return "".join(LATEX.get(c, c) for c in str(text).replace("\\", "/"))
 
 

@@ -1,6 +1,4 @@
-"""The audit of a fine-tune: what is asked, what is found on a LoRA whose memories are known, and
-what is refused before any model is loaded.
-"""
+"""The audit of a fine-tune: what is found on a LoRA whose memories are known, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,9 +7,11 @@ import hashlib
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import typer
 from _command import cli
 from _copying_lora import make_copying_lora
 from _opened import note_openings
@@ -21,12 +21,14 @@ from safetensors.torch import load_file, save_file
 
 import findnemo
 from findnemo import demo, tasks
+from findnemo.cli._app import app
 from findnemo.errors import InputError, MismatchError
 from findnemo.neurons import NeuronSet
 from findnemo.runs import all_neurons, standing
 from findnemo.runs.fine_tunes import folder_of_variant
 from findnemo.runs.tuned import CLEANED, choice, row_of, training_of
 from findnemo.tasks import Detecting, FineTune, Listener, Output, Pictures, Source
+from findnemo.tasks.fine_tunes import begun_with
 from findnemo.tasks.tuned_input import FURTHER
 
 FEW = Pictures(images=2, image_steps=15, guidance=2.0, descriptor=demo.DESCRIPTOR)
@@ -372,3 +374,47 @@ def test_other_pictures_in_the_directory_of_an_audit_are_refused_before_any_imag
             pictures=FEW,
         )
     assert before == {p: p.stat().st_mtime_ns for p in run.path.rglob("*.png")}
+
+
+def test_the_words_of_the_command_are_those_that_continue_the_audit():
+    """Each option has its value, and with all of them the same images are asked for again."""
+    source = Source("owner/base", revision="main", lora="my lora.safetensors:0.5")
+    tuned = FineTune("my photos", prompts=tasks.Captions("more.csv"), lora_scale="0.1,1")
+    pictures = Pictures(image_steps=4, guidance=2.0)
+    detecting = Detecting(holdout=Path("clean.txt"), fpr=0.01, seed=3)
+    localizing = tasks.Localizing("gradient", unrelated="others.txt", max_impact=0.1)
+    words = begun_with(source, tuned, pictures, detecting, localizing)
+    assert words[0] == "owner/base"
+    assert dict(zip(words[1::2], words[2::2], strict=True)) == {
+        "--revision": "main",
+        "--lora": "my lora.safetensors",
+        "--train-images": "my photos",
+        "--prompts": "more.csv",
+        "--holdout": "clean.txt",
+        "--fpr": "0.01",
+        "--seed": "3",
+        "--search": "gradient",
+        "--max-impact": "0.1",
+        "--unrelated": "others.txt",
+        "--image-steps": "4",
+        "--guidance": "2.0",
+    }
+    lists = FineTune("photos", prompts=["a fox"])
+    assert begun_with(Source("demo"), lists, Pictures(), Detecting(holdout=["a cat"])) == [
+        *("demo", "--train-images", "photos")
+    ]
+
+
+def test_an_option_of_those_words_is_one_of_the_command():
+    known = {
+        name for one in typer.main.get_command(app).commands["audit"].params for name in one.opts
+    }
+    every = begun_with(
+        Source("m", *("x" for _ in range(5))),
+        FineTune("p", "x", "x", 5, "x", "x", copy_rate=0.5),
+        Pictures(2, 2, 2.0, "x", "x", "x"),
+        Detecting("x", "x", "x", 0.5, seed=1, fdr=0.5),
+        tasks.Localizing("gradient", "all", 0.1, "x"),
+    )
+    assert {*every[1::2]} <= known
+    assert len(every[1::2]) == 28
