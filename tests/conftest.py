@@ -26,7 +26,7 @@ def pytest_configure() -> None:
 
 
 # the file whose one fixture takes longest: begun late, it would run alone at the end
-LONGEST = "test_fine_tune_audit.py"
+LONGEST = "tasks/test_fine_tunes.py"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of a test marked `first(n)`, the cases after the first n are slow. The longest file comes
     first.
     """
-    items.sort(key=lambda item: item.path.name != LONGEST)
+    items.sort(key=lambda item: not item.path.match(LONGEST))
     cases: Counter[str] = Counter()
     for item in items:
         if (mark := item.get_closest_marker("first")) is not None:

@@ -101,3 +101,18 @@ def test_a_room_imports_what_its_docstring_says(room):
     top = max(LEVELS[one] for one in named)
     below = {one for one, level in LEVELS.items() if level < top} if BELOW in told else set()
     assert used - named - below - {"_version"} == set()
+
+
+MODULES_HERE = sorted(file for file in HERE.rglob("*.py") if not file.stem.startswith("__"))
+
+
+@pytest.mark.parametrize("module", MODULES_HERE, ids=lambda file: str(file.relative_to(HERE)))
+def test_a_module_has_its_tests_under_its_name(module):
+    """`tests/ROOM/test_NAME.py`; for a private module they go through the door of its room."""
+    place = Path(__file__).parent / module.parent.relative_to(HERE)
+    tests = place / f"test_{module.stem.lstrip('_')}.py"
+    assert tests.is_file(), f"no tests under the name of the module: {tests}"
+    nodes = ast.walk(ast.parse(tests.read_text(encoding="utf-8")))
+    assert any(
+        isinstance(node, ast.FunctionDef) and node.name.startswith("test_") for node in nodes
+    )

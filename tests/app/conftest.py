@@ -1,4 +1,4 @@
-"""A small run of the demo model, with captions that are up to no good."""
+"""A small run of the demo model, with captions that are up to no good, and the app that shows it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from _captions import FIRST, HOSTILE, LONG, SECOND
 
 from findnemo import demo
-from findnemo.app import open_subject
+from findnemo.app import open_subject, serve
 from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Work, audit, start
 
@@ -33,3 +33,22 @@ def run_path(demo_model, tmp_path_factory):
 @pytest.fixture
 def subject(run_path, demo_model, tmp_path):
     return open_subject(run_path, tmp_path, model=demo_model)
+
+
+@pytest.fixture(scope="session")
+def served(run_path, demo_model, tmp_path_factory):
+    """The subject, and the address at which the app shows it; tests leave the subject as it is."""
+    pytest.importorskip("gradio", reason="the app needs gradio: pip install 'findnemo[app]'")
+    subject = open_subject(run_path, tmp_path_factory.mktemp("served"), model=demo_model)
+    page, url = serve(subject)
+    yield subject, url
+    page.close(verbose=False)
+
+
+@pytest.fixture
+def passes(subject):
+    """How often the denoiser ran."""
+    seen = []
+    handle = subject.model.denoiser.register_forward_hook(lambda *args: seen.append(1))
+    yield seen
+    handle.remove()

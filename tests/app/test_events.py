@@ -1,67 +1,34 @@
-"""What the app answers with, without a browser: captions, edits of several sessions, cancelling,
-exports, and what may not be reached.
-"""
+"""What the app answers with, without a browser: captions, edits, links and exports."""
 
 from __future__ import annotations
 
 import copy
 import json
-import shutil
-import threading
 import zipfile
 from dataclasses import replace
-from html.parser import HTMLParser
-from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 import torch
+from _asking import ME, SILENT, Reader, found_for, ids, pixels, with_edit
 from _captions import FIRST, HOSTILE, LONG, SECOND
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 import findnemo
 from findnemo import demo
-from findnemo.app import drawing, events, open_subject
+from findnemo.app import drawing, events
 from findnemo.app.edit import NONE, Edit
 from findnemo.app.events import Chosen, Who, chosen_in, edited, undone
-from findnemo.app.jobs import CancelledError, Jobs
-from findnemo.app.subject import confined, run_images, shipped_run, training_image
-from findnemo.app.text import alarm, escaped, note, numbers, short, whole
-from findnemo.errors import InputError, MismatchError
+from findnemo.app.jobs import CancelledError
+from findnemo.app.subject import run_images, training_image
+from findnemo.app.text import escaped, short
+from findnemo.errors import InputError
 from findnemo.files.html import data_uri
-from findnemo.localization import TrajectorySearch
 from findnemo.metrics.copies import compare_images, copies_in, copying
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs import Run, neurons_of, results, state
+from findnemo.runs import Run, results
 from findnemo.runs.standing import WORDS, folder_of
-
-SILENT = lambda done: None  # noqa: E731
-ME = Who("me")
-
-
-def pixels(image) -> np.ndarray:
-    return np.asarray(image)
-
-
-def ids(subject) -> dict[str, int]:
-    with Run.open(subject.run) as run:
-        return {c.text: c.id for c in run.captions()}
-
-
-def found_for(subject, text: str) -> NeuronSet:
-    with Run.open(subject.run) as run:
-        return next(neurons_of(c) for c in run.captions() if c.text == text)
-
-
-def with_edit(text: str, off: NeuronSet, factor: float = 0) -> Chosen:
-    """A caption of which some neurons are off, or scaled by another factor."""
-    edit = Edit(off) if factor == 0 else Edit(scaled=off, factor=factor)
-    return edited(Chosen(text), edit)
-
 
 # captions of a run --------------------------------------------------------------------------------
 
@@ -146,26 +113,6 @@ def test_a_click_reads_one_caption_and_not_the_run(subject, monkeypatch):
             events.detail(subject, id_)
 
 
-def test_a_search_reads_the_run_again_only_after_it_changed(subject, tmp_path, monkeypatch):
-    own = replace(subject, run=shutil.copytree(subject.run, tmp_path / "run"))
-    read = []
-    rows = Run.rows
-
-    def counted(run, table, *rest):
-        read.append(table)
-        return rows(run, table, *rest)
-
-    monkeypatch.setattr(Run, "rows", counted)
-    found = [events.matching(own, wanted, "all", "row") for wanted in ("", "a", "zz")]
-    assert found[0]
-    assert read.count("results") == 1, "one window of captions, read once"
-    number = found[0][0].id
-    assert not found[0][0].listed
-    with Run.open(own.run) as run:  # what an audit under way does
-        run.set_meta("listed", [number])
-    assert [c.id for c in events.matching(own, "", "all", "row") if c.listed] == [number]
-
-
 @pytest.mark.parametrize("error", [TypeError, AttributeError, KeyError])
 def test_a_fault_of_ours_shows_as_itself(subject, monkeypatch, error):
     """Neither what decodes a result nor what is told of it calls a fault of
@@ -233,39 +180,6 @@ def test_one_caption_with_its_seeds_training_image_and_neurons(subject):
 # what is untrusted --------------------------------------------------------------------------------
 
 
-class Reader(HTMLParser):
-    """The tags of a piece of HTML, and the text outside of them."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.tags = set()
-        self.text = ""
-        self.images = []
-        self.alts = []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
-        if tag == "img":
-            self.images.append(dict(attributes)["src"])
-            self.alts.append(dict(attributes)["alt"])
-
-    def handle_data(self, data):
-        self.text += data
-
-
-@given(st.text() | st.sampled_from([HOSTILE, "&lt;b&gt;", "</p><b>", "${1}`"]))
-def test_text_is_escaped_and_can_be_read_back(text):
-    for made in (whole(text), note(text), alarm(text), numbers([("name", text)])):
-        read = Reader(made)
-        assert read.tags <= {"p", "bdi", "table", "tr", "th", "td"}
-        assert read.text == ("name" + text if made.startswith("<table") else text)
-        assert not set(made) & set("${}`")
-    assert short(text).isprintable()
-    assert len(short(text, 10)) <= 10
-
-
 def test_hostile_captions_are_text(subject):
     one = events.detail(subject, ids(subject)[HOSTILE])
     assert Reader(one.title).tags == {"p", "bdi"}
@@ -276,67 +190,6 @@ def test_hostile_captions_are_text(subject):
     assert f"3: {short(HOSTILE)}" in Reader(html).text
     assert LONG not in html
     assert Reader(events.detail(subject, ids(subject)[LONG]).title).text.startswith(LONG)
-
-
-@pytest.fixture
-def stranger(subject, tmp_path):
-    """The subject on a copy of the run whose model is not the demo, beside a
-    picture that nobody may see.
-    """
-    shutil.copytree(subject.run, tmp_path / "copy")
-    Image.new("RGB", (8, 8), "red").save(tmp_path / "secret.png")
-    model = copy.copy(subject.model)
-    model.source = "elsewhere"
-    return replace(subject, run=tmp_path / "copy", model=model)
-
-
-def test_pictures_come_from_the_run_directory_only(stranger, tmp_path):
-    caption = next(c for c in events.captions(stranger) if c.text == HOSTILE)
-    assert caption.image == "../secret.png"
-    (stranger.run / "link.png").symlink_to(tmp_path / "secret.png")
-    (stranger.run / "outside").symlink_to(tmp_path)
-    crafted = [
-        "../secret.png",
-        str(tmp_path / "secret.png"),
-        "link.png",
-        "outside/secret.png",
-        "run.sqlite",
-        "a\0b",
-        "x" * 5000,
-        ".",
-    ]
-    for image in crafted:
-        assert training_image(stranger, HOSTILE, replace(caption, image=image)) is None
-    inside = (
-        Path("images")
-        / next(c for c in events.captions(stranger) if c.text == FIRST).slug
-        / "before-00.png"
-    )
-    assert (
-        training_image(stranger, HOSTILE, replace(caption, image=str(inside))) is not None
-    )  # the check can pass
-
-
-def test_a_link_among_the_images_of_a_run_is_not_followed(stranger, tmp_path):
-    first = next(c for c in events.captions(stranger) if c.text == FIRST)
-    picture = stranger.run / folder_of(first) / "images" / first.slug / "before-00.png"
-    assert len(run_images(stranger, first)["before"]) == 2
-    picture.unlink()
-    picture.symlink_to(tmp_path / "secret.png")
-    assert len(run_images(stranger, first)["before"]) == 1
-    assert confined(stranger.run, folder_of(first), "images", first.slug, "before-00.png") is None
-
-
-def test_what_was_fetched_for_the_audit_is_the_training_image(stranger):
-    from findnemo.files.originals import kept_name
-
-    caption = events.captions(stranger)[0]
-    url = "https://example.org/picture.png"
-    named = replace(caption, image=url)
-    assert training_image(stranger, FIRST, named) is None  # nothing is fetched
-    (stranger.run / "originals").mkdir()
-    Image.new("RGB", (8, 8), "blue").save(stranger.run / "originals" / kept_name(url), format="PNG")
-    assert training_image(stranger, FIRST, named).getpixel((0, 0)) == (0, 0, 255)
 
 
 # edits --------------------------------------------------------------------------------------------
@@ -534,169 +387,6 @@ def test_what_cannot_be_generated_is_refused(subject, caption, factor, seed, sai
         events.compare(subject, ME, chosen, seed, SILENT)
 
 
-class Turn:
-    """A lock that counts how often somebody is kept waiting."""
-
-    def __init__(self, refusals: threading.Semaphore) -> None:
-        self.refusals = refusals
-        self.lock = threading.Lock()
-
-    def acquire(self, timeout: float) -> bool:
-        got = self.lock.acquire(timeout=0.001)
-        if not got:
-            self.refusals.release()
-        return got
-
-    def release(self) -> None:
-        self.lock.release()
-
-
-@pytest.fixture
-def refusals(monkeypatch) -> threading.Semaphore:
-    """Of turns at all models that are opened in the test."""
-    refusals = threading.Semaphore(0)
-    turns = SimpleNamespace(Lock=lambda: Turn(refusals))
-    monkeypatch.setattr("findnemo.app.jobs.threading", turns)
-    return refusals
-
-
-def refused(refusals: threading.Semaphore) -> None:
-    """Wait until somebody who asks for a turn is kept waiting twice from now on.
-
-    The limit only ends a test that hangs.
-    """
-    while refusals.acquire(blocking=False):
-        pass
-    for _ in range(2):
-        assert refusals.acquire(timeout=60)
-
-
-@pytest.mark.slow
-def test_sessions_do_not_disturb_each_other(refusals, subject, run_path, tmp_path):
-    """Two sessions edit at once: the second asks in the midst of the first's passes, and
-    each gets its own image.
-    """
-    name = next(iter(subject.model.widths()))
-    edits = {
-        "a": found_for(subject, FIRST),
-        "b": NeuronSet({name: range(subject.model.widths()[name])}),
-    }
-    fresh = open_subject(run_path, tmp_path, model=subject.model)  # made, and not taken from there
-    alone = {
-        who: events.compare(fresh, Who(who), with_edit(FIRST, edit), 1000, SILENT).after[0]
-        for who, edit in edits.items()
-    }
-    assert (pixels(alone["a"]) != pixels(alone["b"])).any()
-
-    order = []
-    made = {}
-    second = threading.Thread(
-        target=lambda: made.update(b=work("b", lambda done: order.append("b")))
-    )
-
-    def work(who, tell):
-        return events.compare(subject, Who(who), with_edit(FIRST, edits[who]), 1000, tell).after[0]
-
-    def tell(done):
-        if not order:
-            second.start()
-        order.append("a")
-        refused(refusals)  # the other would begin, were it let in
-
-    made["a"] = work("a", tell)
-    second.join()
-    assert order == sorted(order)
-    assert set(order) == {"a", "b"}
-    for who, image in alone.items():
-        assert (pixels(made[who]) == pixels(image)).all()
-
-
-# cancelling ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def passes(subject):
-    """How often the denoiser ran."""
-    seen = []
-    handle = subject.model.denoiser.register_forward_hook(lambda *args: seen.append(1))
-    yield seen
-    handle.remove()
-
-
-@pytest.mark.slow
-def test_cancelling_stops_between_two_passes_and_leaves_all_as_it_was(subject, passes):
-    hooks = len(subject.model.denoiser._forward_pre_hooks)
-
-    def tell(done):
-        if len(passes) == 3:
-            subject.jobs.cancel("me")
-
-    edit = found_for(subject, FIRST)
-    chosen = with_edit(FIRST, edit)
-    with pytest.raises(CancelledError):
-        events.compare(subject, ME, chosen, 7, tell)
-    assert len(passes) == 4  # the pass that was about to begin, and no other
-    assert len(subject.model.denoiser._forward_pre_hooks) == hooks
-    with pytest.raises(CancelledError):  # still waiting in a queue when it was cancelled
-        events.compare(subject, ME, chosen, 7, SILENT)
-    assert len(passes) == 4
-    made = events.compare(subject, Who("me", 1), chosen, 7, SILENT)
-    with findnemo.deactivate(subject.model, edit):
-        want = findnemo.generate(subject.model, FIRST, range(7, 11), subject.image_settings)[0]
-    assert (pixels(made.after[0]) == pixels(want)).all()
-
-
-@pytest.mark.slow
-def test_cancelling_a_localization(subject, passes):
-    caption = FIRST
-    seen = []
-
-    def tell(done):
-        seen.append(done)
-        subject.jobs.cancel("other")  # of others nothing is stopped
-        if len(seen) == 2:
-            subject.jobs.cancel("me")
-
-    with pytest.raises(CancelledError):
-        events.examine(subject, ME, caption, tell)
-    assert len(passes) == len(seen) == 2
-    found = events.examine(subject, Who("me", 1), caption, SILENT)
-    assert len(passes) > 4
-    assert found == findnemo.localize(
-        subject.model, caption, subject.calibration, TrajectorySearch(subject.image_settings)
-    )
-
-
-def test_cancelling_while_another_session_is_at_work(tiny, refusals):
-    jobs = Jobs()
-    stopped = threading.Event()
-
-    def wait():
-        with pytest.raises(CancelledError), jobs.turn("b", 0, tiny, SILENT):
-            pass
-        stopped.set()
-
-    with jobs.turn("a", 0, tiny, SILENT):
-        waiting = threading.Thread(target=wait)
-        waiting.start()
-        refused(refusals)
-        assert not stopped.is_set()
-        assert jobs.cancel("b") == 1
-        assert stopped.wait(60)  # the limit only ends a test that hangs
-    waiting.join()
-    with jobs.turn("b", 1, tiny, SILENT):
-        pass
-
-
-def test_what_fails_gives_the_turn_back(subject):
-    def tell(done):
-        raise RuntimeError("out of luck")
-
-    with pytest.raises(RuntimeError):
-        events.examine(subject, ME, FIRST, tell)
-    assert events.examine(subject, Who("another"), FIRST, SILENT).memorized
-
-
 # any caption --------------------------------------------------------------------------------------
 
 
@@ -838,63 +528,3 @@ def test_the_command_names_a_model_as_it_was_opened(subject):
     _, said = events.save(replace(subject, run=None, model=model), ME, Edit(edit))
     wanted = "findnemo export 'a b/model.safetensors' --weights-variant fp16 --lora x:0.5 --neurons"
     assert wanted in Reader(said).text
-
-
-# what is opened -----------------------------------------------------------------------------------
-
-
-def test_a_model_without_a_run(tiny, tmp_path):
-    alone = open_subject("live", tmp_path, model=tiny)
-    assert (alone.run, alone.calibration) == (None, None)
-    assert events.captions(alone) == events.exportable(alone) == []
-    assert "without a run" in Reader(events.welcome(alone)).text
-
-
-def test_a_shipped_model_opens_on_its_shipped_run(demo_model, tmp_path):
-    source = demo.ASSETS / "run"
-    before = {p: p.read_bytes() for p in source.rglob("*") if p.is_file()}
-    assert sum(map(len, before.values())) <= 1.5e6
-    opened = open_subject("demo", tmp_path, model=demo_model)
-    assert opened.calibration.tau == demo.calibration("demo", "findnemo").tau
-    assert Reader(events.welcome(opened)).text == "A finished audit of the model demo"
-    cards = events.cards(opened, events.matching(opened, "", "all", "worst first"))
-    assert cards[0].before is not None
-    assert cards[0].after is not None
-    memorized = [c for c in events.captions(opened) if state(c) == "memorized"]
-    assert {c.text for c in memorized} == {p.text for p in demo.memorized()}
-    assert all(
-        len(images) == events.SAMPLES
-        for c in memorized
-        for images in run_images(opened, c).values()
-    )
-    assert opened.run.is_relative_to(tmp_path)  # a copy: the package is not written to
-    assert before == {p: p.read_bytes() for p in source.rglob("*") if p.is_file()}
-    edit = Edit(memorized[0].localized.neurons)
-    _, said = events.save(opened, ME, edit)
-    assert "findnemo export demo --neurons-file" in Reader(said).text
-
-
-def test_the_natural_demo_opens_on_its_shipped_run(tmp_path):
-    opened = open_subject("demo-natural", tmp_path)
-    memorized = [c for c in events.captions(opened) if state(c) == "memorized"]
-    assert {c.text for c in memorized} <= {p.text for p in demo.memorized("demo-natural")}
-    assert len(memorized) >= 8
-    for caption in memorized:
-        images = run_images(opened, caption)
-        assert len(images["before"]) == len(images["after"]) == events.SAMPLES
-
-
-def test_a_shipped_model_that_was_changed_opens_without_the_run(demo_model, tmp_path):
-    neurons = NeuronSet({next(iter(demo_model.widths())): [0]})
-    changed = findnemo.load(findnemo.prune(demo_model, neurons))
-    changed.source = "demo"
-    assert shipped_run(changed, tmp_path) is None
-    assert shipped_run(demo_model, tmp_path) == tmp_path / "run"
-
-
-def test_a_model_that_is_not_that_of_the_run_is_refused(run_path, tiny, tmp_path):
-    with pytest.raises(MismatchError, match="not the model of"):
-        open_subject(run_path, tmp_path, model=tiny)
-    with pytest.raises(MismatchError):
-        open_subject("demo", tmp_path, demo.ASSETS / "calibration", model=tiny)
-    assert open_subject("live", tmp_path, model=tiny).calibration is None

@@ -291,17 +291,6 @@ def test_a_mistyped_name_is_answered_with_the_one_that_was_meant(typed, meant):
 # studies
 
 
-def test_study_alone_lists_what_there_is_and_what_it_takes():
-    alone = cli("study")
-    listed = cli("study", "--list")
-    assert (alone.status, alone.err) == (0, "")
-    assert alone.out.startswith(listed.out)
-    assert alone.out.splitlines()[-1].startswith("Make them from a run: findnemo study ")
-    (line,) = [line for line in alone.out.splitlines() if line.startswith("table1 ")]
-    assert "search, images" in line
-    assert re.search(r"^images: ", alone.out, re.MULTILINE)
-
-
 def test_a_study_without_a_run_is_refused_with_the_way(run):
     refused = cli("study", "table3")
     assert (refused.status, refused.out) == (2, "")

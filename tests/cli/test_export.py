@@ -372,3 +372,22 @@ def test_an_earlier_export_is_replaced_by_force_only(place, tmp_path):
     assert (tmp_path / "n.json").read_bytes() == first
     assert cli(*arguments, "--most", 1, "--force", "-q") == Result(0, "", "")
     assert len(findnemo.NeuronSet.load(tmp_path / "n.json")) == 1
+
+
+def test_a_card_is_pushed_only_when_asked(place, tmp_path, monkeypatch):
+    run = place / "run"
+    pushed = []
+    monkeypatch.setattr(
+        "findnemo.export.push_card",
+        lambda section, repo: pushed.append((section, repo)) or "https://hub/commit",
+    )
+    assert cli("export", run, "--to", "card", "--out", tmp_path / "card.md").status == 0
+    assert pushed == []
+    result = cli("export", run, "--to", "card", "--push", "me/my-model")
+    advice = "the audit's advice: Do not release yet: 3 of 3 memories are still there."
+    assert (result.status, result.err) == (0, f"{advice}\ncard pushed: https://hub/commit\n")
+    assert pushed == [((tmp_path / "card.md").read_text(), "me/my-model")]
+    assert not (run / "export").exists()  # to the hub, not to a file
+    alone = cli("export", run, "--push", "me/my-model")
+    assert (alone.status, len(pushed)) == (2, 1)
+    assert "give --to card" in alone.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 
 import pytest
@@ -76,3 +77,46 @@ def test_a_mistyped_word_is_answered_with_the_right_one(arguments, meant):
     answer = cli(*arguments)
     assert answer.status == 2
     assert meant in answer.err
+
+
+@pytest.mark.first(6)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command):
+    result = cli(command, "--help")
+    assert (result.status, result.err) == (0, "")
+    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", result.out).split())
+    assert f"Example: findnemo {command}" in text
+    assert COMMANDS[command].help.split("\n")[0] in text
+
+
+def examples(command: str) -> list[str]:
+    return re.findall(r"Example: `(findnemo [^`]+)`", COMMANDS[command].help)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_of_a_help_are_calls_that_the_command_understands(command):
+    """Every option of an example exists, and its arguments are as many as the command takes."""
+    assert examples(command)
+    for example in examples(command):
+        name, *arguments = shlex.split(example)[1:]
+        assert name == command
+        with COMMANDS[name].make_context(name, list(arguments)) as context:
+            assert context.params
+
+
+MATTER = {
+    "audit": 4,
+    "calibrate": 3,
+    "detect": 3,
+    "localize": 2,
+    "export": 4,
+    "inspect": 3,
+    "compare": 2,
+    "study": 2,
+    "demo": 2,
+}
+
+
+@pytest.mark.parametrize("command", MATTER)
+def test_commands_whose_options_matter_have_several_examples(command):
+    assert len(examples(command)) >= MATTER[command]

@@ -5,7 +5,6 @@ Real processes, for streams are theirs.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -15,19 +14,15 @@ from pathlib import Path
 
 import pytest
 from _place import make_place
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import findnemo
-from findnemo.cli import _streams
-from findnemo.cli._common import plain, print_json
-from findnemo.cli._streams import showable_streams
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import read_prompts
 
 pytestmark = pytest.mark.slow
 
 TEXTS = ("a red fox 東京 🦊", "ein Bär — ±", "κόκκινο αστέρι", "a tree")
+
 ENCODINGS = {
     "ascii": {"PYTHONIOENCODING": "ascii"},
     "cp1252": {"PYTHONIOENCODING": "cp1252"},
@@ -35,6 +30,7 @@ ENCODINGS = {
     "C locale": {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"},
     "UTF-8": {"PYTHONIOENCODING": "utf-8"},
 }
+
 # a process each: the others take part in the long checks
 SOME = [
     pytest.param(name, marks=[pytest.mark.slow] * (name not in ("ascii", "UTF-16")))
@@ -154,42 +150,6 @@ def test_every_command_that_shows_captions(place, tmp_path, encoding):
     done("export", run, "--to", "neurons", "--to", "card", "--out", tmp_path / "exports")
     done("study", "fig4", run)
     done("repair", run)
-
-
-def to_stream(monkeypatch, encoding: str) -> io.BytesIO:
-    raw = io.BytesIO()
-    monkeypatch.setattr(
-        sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, errors="strict", write_through=True)
-    )
-    showable_streams()
-    return raw
-
-
-@pytest.mark.parametrize(
-    "encoding", ["utf-8", "ascii", "latin-1", "cp1252", "cp437", "koi8-r", "gbk", "shift-jis"]
-)
-@given(
-    value=st.recursive(
-        st.text(st.characters(exclude_categories=[])),
-        lambda v: st.lists(v, max_size=3),
-        max_leaves=4,
-    )
-)
-@settings(max_examples=60, deadline=None)
-def test_any_text_goes_through_json_also_half_of_a_surrogate_pair(encoding, value):
-    with pytest.MonkeyPatch.context() as patch:
-        raw = to_stream(patch, encoding)
-        print_json(value)
-        assert json.loads(raw.getvalue()) == json.loads(json.dumps(value))
-        print(plain(str(value)), value)
-
-
-def test_what_cannot_be_shown_is_replaced(monkeypatch):
-    raw = to_stream(monkeypatch, "ascii")
-    print("█─·…±→\u00d7—“\u2019 東 \ud83d é")
-    assert raw.getvalue() == b"#-..+-->x-\"' \\u6771 \\ud83d \\xe9\n"
-    with pytest.raises(UnicodeDecodeError):
-        b"\xff".decode("utf-8", _streams.HANDLER)
 
 
 @pytest.mark.parametrize("locale", ["ascii", "cp1252"])

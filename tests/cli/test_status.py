@@ -83,18 +83,6 @@ def test_every_command_is_looked_at():
     }
 
 
-def test_watch_is_refused_without_pictures_a_directory_and_a_lora(place, tmp_path):
-    out = ("--out", tmp_path / "out")
-    pictures = ("--train-images", tmp_path / "none")
-    refused(cli("watch", place / "model", *out), "give --train-images DIR")
-    refused(cli("watch", place / "model", *out, *pictures), "either --lora, on MODEL, or --tuned")
-    lora = ("--lora", tmp_path / "checkpoints")
-    refused(cli("watch", place / "model", *out, *pictures, *lora), "is not a directory")
-    (tmp_path / "checkpoints").mkdir()
-    refused(cli("watch", place / "model", *out, *pictures, *lora), "no training pictures")
-    assert not (tmp_path / "out").exists()
-
-
 def filled(place: Path, arguments: list, **places: Path) -> list:
     known = (
         {name: place / name for name in ("captions.csv", "holdout.txt", "calibration")}

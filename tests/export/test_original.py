@@ -11,7 +11,7 @@ from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from findnemo.errors import ModelError
-from findnemo.export._original import original_tensors
+from findnemo.export import original_tensors
 from findnemo.models.unet_names import unet_name
 
 UNETS = {"sd1": SD14, "sd2": SD21, "sdxl": SDXL}

@@ -13,8 +13,7 @@ import pytest
 from _servers import PNG, body, encoded, names, picture, reason, same
 from PIL import Image
 
-from findnemo import demo
-from findnemo._version import __version__
+from findnemo import __version__, demo
 from findnemo.errors import InputError
 from findnemo.files import originals
 from findnemo.files.fetch import RefusedError

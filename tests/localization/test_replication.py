@@ -212,7 +212,6 @@ def test_a_first_guess_comes_with_the_first_pass_and_changes_nothing_else(model,
 
 
 def test_a_guess_on_a_seed_that_does_not_replicate_is_forgotten(model):
-    guess = NeuronSet({next(iter(model.value_layers)): [1]})
     deltas = Probe(model, PROMPT).deltas()
     best = torch.stack(
         [
@@ -220,19 +219,14 @@ def test_a_guess_on_a_seed_that_does_not_replicate_is_forgotten(model):
             for i, a in enumerate(deltas)
         ]
     )
-    found = Replication(Probe(model, PROMPT), float(best[0]) + 1e-4, guess)
+    tau = float(best[0]) + 1e-4
+    (witness,) = Replication(Probe(model, PROMPT), tau).witnesses
+    sets = some_sets(model)
+    alike = Replication(Probe(model, PROMPT), -1.0).similarities(sets, [0, witness])
+    guess = int((alike[:, 0] - alike[:, 1]).argmax())  # like itself on seed 0, not on the witness
+    first, kept = alike[guess].tolist()
+    assert first > kept + 1e-4
+    found = Replication(Probe(model, PROMPT), tau, sets[guess])
     assert 0 not in found.kept
     assert 0 not in found.witnesses
-    assert found._memo.get(guess) is None
-
-
-def test_a_first_pass_that_does_not_fit_is_halved_and_gives_the_same(model, monkeypatch):
-    guess = NeuronSet({list(model.value_layers)[2]: [0, 4]})
-    want = Probe(model, PROMPT, reuse=True).first_deltas(guess)
-    monkeypatch.setattr("findnemo.passes.deltas.BATCH", 4)
-    probe = Probe(model, PROMPT, reuse=True)
-    for a, b in zip(probe.first_deltas(guess), want, strict=True):
-        torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
-    torch.testing.assert_close(
-        probe.deltas(guess), Probe(model, PROMPT).deltas(guess), atol=2e-5, rtol=0
-    )
+    assert found.gone(sets[guess], (first + kept) / 2)

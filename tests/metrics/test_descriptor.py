@@ -11,7 +11,7 @@ from torch import nn
 from findnemo import demo
 from findnemo.errors import InputError
 from findnemo.metrics import Descriptor
-from findnemo.metrics._pixels import Preprocessing
+from findnemo.metrics.descriptor import CONVENTIONS
 
 SIZES = {"sscd": 320, "half": 224}
 
@@ -113,6 +113,6 @@ def test_a_strip_does_not_fill_the_memory(monkeypatch, size):
     monkeypatch.setattr(
         Image.Image, "resize", lambda self, to, *a: sizes.append(to) or resize(self, to, *a)
     )
-    pixels = Preprocessing(8, (0.5,) * 3, (0.5,) * 3, resize=10)
-    assert torch.equal(pixels([Image.new("RGB", size, "white")]), torch.ones(1, 3, 8, 8))
-    assert [sorted(to) for to in sizes] == [[10, 40]]
+    fed = CONVENTIONS["half"]([Image.new("RGB", size, "white")])
+    assert torch.equal(fed, torch.ones(1, 3, 224, 224))
+    assert [sorted(to) for to in sizes] == [[256, 1024]]

@@ -20,11 +20,10 @@ from torch import nn
 import findnemo
 from findnemo import ImageSettings, Model, NeuronSet, Settings, demo
 from findnemo.detection import DETECTORS
-from findnemo.errors import EditError
 from findnemo.metrics import Descriptor
 from findnemo.models.samplers import explicit
 from findnemo.robustness import attack, subject
-from findnemo.robustness.attack import diffusion_loss, optimized
+from findnemo.robustness.attack import diffusion_loss
 from findnemo.robustness.attempts import image_to_image
 from findnemo.scores import pairwise
 
@@ -245,14 +244,6 @@ def test_similarities_are_not_computed_in_the_callers_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         found = pairwise(x)
     assert torch.equal(found, pairwise(x))
-
-
-def test_weights_made_in_inference_mode_are_named():
-    with torch.inference_mode():
-        pipeline = tiny_pipeline()
-    model = findnemo.load(pipeline)
-    with pytest.raises(EditError, match=r"inference_mode.*load the model outside of it"):
-        optimized(model, model.noise("c", [0]), model.encode(["a cat"]), steps=(1,))
 
 
 # the state of the pipeline ------------------------------------------------------------------------

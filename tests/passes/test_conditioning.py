@@ -86,14 +86,21 @@ def test_a_change_of_encoding_is_undone_also_by_an_exception(tiny):
     assert tiny.pipeline.encode_prompt == plain
 
 
-def test_arguments_come_by_name_whatever_way_they_were_given():
-    from findnemo.passes.conditioning import _named
+def test_arguments_come_by_name_whatever_way_they_were_given(tiny):
+    seen = []
 
-    def encode(prompt, device=None, images=1, **kwargs): ...
+    def watched(encode):
+        def encoded(**kwargs):
+            seen.append(kwargs)
+            return encode(**kwargs)
 
-    assert _named(encode, ("a", "cpu"), {"clip_skip": 2}) == {
-        "prompt": "a",
-        "device": "cpu",
-        "images": 1,
-        "clip_skip": 2,
-    }
+        return encoded
+
+    with following(tiny, watched):
+        tiny.pipeline.encode_prompt("a", "cpu", 2, True, negative_prompt="b")
+    (given,) = seen
+    assert given["prompt"] == "a"
+    assert given["device"] == "cpu"
+    assert given["num_images_per_prompt"] == 2
+    assert given["do_classifier_free_guidance"] is True
+    assert given["negative_prompt"] == "b"

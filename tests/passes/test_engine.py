@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from _tiny import tiny_pipeline
+from _replication import model_with_text
 from _tiny_transformers import tiny_pixart
 from _tiny_unets import tiny_lcm, tiny_sdxl
 
@@ -24,12 +24,7 @@ BACKENDS = [pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager",
 
 @pytest.fixture(scope="module")
 def plain() -> Model:
-    pipeline = tiny_pipeline()
-    generator = torch.Generator().manual_seed(1)
-    for name, module in pipeline.unet.named_modules():  # text that matters
-        if name.endswith("attn2.to_v"):
-            module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator))
-    return findnemo.load(pipeline)
+    return model_with_text("epsilon")
 
 
 @pytest.fixture(scope="module", params=BACKENDS)

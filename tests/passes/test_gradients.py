@@ -1,39 +1,39 @@
-"""Gradients by the scales of neurons."""
+"""Gradients of masks and embeddings: weights take none, and have to be such that they could."""
 
 from __future__ import annotations
 
-from functools import partial
-
+import pytest
 import torch
+from _tiny import tiny_pipeline
+from torch import nn
 
-from findnemo.edits import scaled
-from findnemo.passes import side_by_side
-from findnemo.passes.sharing import Pass, gradients
+import findnemo
+from findnemo.errors import EditError
+from findnemo.passes.gradients import frozen
+from findnemo.robustness.attack import optimized
 
 
-def test_gradients_are_those_of_autograd(tiny):
-    """Two captions in one pass against a plain backward pass each."""
+def test_weights_made_in_inference_mode_are_named():
+    with torch.inference_mode():
+        pipeline = tiny_pipeline()
+    model = findnemo.load(pipeline)
+    with pytest.raises(EditError, match=r"inference_mode.*load the model outside of it"):
+        optimized(model, model.noise("c", [0]), model.encode(["a cat"]), steps=(1,))
 
-    def plain(caption, timestep):
-        scales = {n: torch.full((1, w), 0.7, requires_grad=True) for n, w in tiny.widths().items()}
-        with scaled(tiny, scales):
-            output = tiny.output(
-                tiny.noise(caption, [0, 1]), timestep, tiny.encode([caption]).expand(2)
-            )
-        found = torch.autograd.grad(output.square().sum(), list(scales.values()))
-        return {name: g[0] for name, g in zip(scales, found, strict=True)}
 
-    def shared(caption, timestep):
-        scales = {n: torch.full((1, w), 0.7) for n, w in tiny.widths().items()}
-        asked = Pass(
-            tiny.noise(caption, [0, 1]), timestep, (tiny.encode([caption]).expand(2),), scales
-        )
-        return gradients(tiny, asked, lambda out, rows: out[0].square().sum((1, 2, 3)))
+def test_a_frozen_network_still_passes_gradients_to_its_input():
+    network = nn.Linear(2, 1)
+    seen = torch.ones(1, 2, requires_grad=True)
+    with frozen(network):
+        network(seen).sum().backward()
+    assert torch.equal(seen.grad, network.weight)
+    assert network.weight.grad is None
 
-    cases = [("a", 981), ("b", 501)]
-    found = side_by_side(tiny, [partial(shared, *case) for case in cases])
-    for case, one in zip(cases, found, strict=True):
-        expected = plain(*case)
-        assert list(one) == list(expected)
-        for name, gradient in expected.items():
-            torch.testing.assert_close(one[name], gradient, atol=1e-4, rtol=1e-3)
+
+def test_weights_are_trained_again_afterwards_unless_they_were_frozen_before():
+    network = nn.Linear(2, 1)
+    network.bias.requires_grad_(False)
+    with pytest.raises(KeyError), frozen(network):
+        raise KeyError
+    assert network.weight.requires_grad
+    assert not network.bias.requires_grad

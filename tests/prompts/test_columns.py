@@ -1,4 +1,4 @@
-"""The columns of captions, types and images."""
+"""The columns of captions, types and images (`columns_of`)."""
 
 import polars as pl
 import pytest

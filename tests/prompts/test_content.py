@@ -1,4 +1,4 @@
-"""What a file holds decides its format, not its name."""
+"""What a file holds decides its format, not its name (`reader_of`)."""
 
 from __future__ import annotations
 

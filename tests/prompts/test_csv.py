@@ -1,4 +1,4 @@
-"""Fields with delimiters: quotes that are none, rows with too many delimiters."""
+"""Fields with delimiters: quotes that are none, rows with too many delimiters (`rows_of`)."""
 
 from __future__ import annotations
 

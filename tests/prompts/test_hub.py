@@ -1,4 +1,4 @@
-"""Data sets of the hub, read piece by piece."""
+"""Data sets of the hub, read piece by piece (`of_hub`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are no tables are refused by what they are, whatever they are called."""
+"""Files that are no tables are refused by what they are, whatever they are called (`kind_of`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table of captions is a value that counts what it leaves out."""
+"""A table of captions (`PromptTable`) is a value that counts what it leaves out."""
 
 import pytest
 from _captions_of import save, texts, written_csv

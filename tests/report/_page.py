@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from pathlib import Path
+
+from findnemo.report import render
+from findnemo.runs import Run
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
@@ -67,3 +71,16 @@ class Page(HTMLParser):
         for _, id_ in self._open:
             if id_:
                 self.by_id[id_] += data
+
+
+def page_html(path: Path) -> str:
+    """The HTML of the report of a run."""
+    with Run.open(path) as run:
+        return render(run)
+
+
+def page_of(path: Path) -> Page:
+    """The report of a run; its tags are balanced."""
+    page = Page(page_html(path))
+    assert page.balanced
+    return page

@@ -19,6 +19,14 @@ from findnemo.settings import PAPER
 LAYERS = {"down.0.attn2.to_v": 8, "down.1.attn2.to_v": 16, "mid.attn2.to_v": 32}
 TAU = 0.4
 HOLDOUT = (0.1, 0.2, 0.3, 0.35, 0.45)  # one of five reaches tau
+QUALITY = {
+    "prompts": 6,
+    "failed": 0,
+    "neurons": 4,
+    "pixel_change": 0.02,
+    "a_clip_before": 0.5,
+    "a_clip_after": 0.49,
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,31 @@ def memorized(
         type,
         pictures,
     )
+
+
+def mixed() -> list[Told]:
+    """Of four memories two are gone, and two are not, each in its own way; of three captions over
+    tau no image was looked at.
+    """
+    first, second, mid = LAYERS
+    failed = memorized("it failed", {mid: [9]})
+    return [
+        memorized("gone one", {first: [1]}, pictures=2),
+        memorized("gone two", {first: [1], mid: [5]}, pictures=2, type="TM"),
+        memorized("still copied", {second: [2]}, copies_after=0.25),
+        memorized(
+            "back again", {second: [3]}, same_seed=0.7, copies_before=None, copies_after=None
+        ),
+        memorized("beyond reach", {mid: [30, 31]}, reached=False, same_seed=0.9),
+        Told(
+            "not looked for",
+            {"detect": {"memorized": True, "score": 0.5, "tau": TAU, "samples": 4}},
+        ),
+        Told("it failed", failed.results | {"verify": "holds NaN"}, "VM"),
+        under("an ordinary one"),
+        under("another"),
+        Told("nothing yet"),
+    ]
 
 
 def make_run(

@@ -1,4 +1,4 @@
-"""Reports in a real browser."""
+"""A run with its report and its evidence pack, and reports in a real browser."""
 
 from __future__ import annotations
 
@@ -6,8 +6,26 @@ import os
 import shutil
 
 import pytest
+from _pack import made
+from _page import page_of
+from _runs import QUALITY, make_run, mixed
+
+from findnemo.report import evidence, write_evidence
+from findnemo.runs import Run
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """The run of `mixed`; tests leave it as it is."""
+    return make_run(tmp_path_factory.mktemp("mixed") / "run", mixed(), quality=QUALITY)
+
+
+@pytest.fixture(scope="session")
+def page(run):
+    """The report of that run."""
+    return page_of(run)
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +82,25 @@ def assert_no_known_fault(visit):
         assert result.violations_count == 0, result.generate_report()
 
     return check
+
+
+@pytest.fixture(scope="session")
+def evidence_run(tmp_path_factory):
+    """The run of `told` with attempts and an attack; tests leave it as it is."""
+    return made(tmp_path_factory.mktemp("evidence") / "run")
+
+
+@pytest.fixture(scope="session")
+def pack(evidence_run):
+    """The evidence pack of that run; tests leave it as it is."""
+    with Run.open(evidence_run) as opened:
+        return evidence(opened, "weights", "A. Tester", "2026-01-31")
+
+
+@pytest.fixture
+def written(evidence_run, tmp_path):
+    """A run of its own with its pack."""
+    shutil.copytree(evidence_run, tmp_path / "run")
+    with Run.open(tmp_path / "run") as opened:
+        write_evidence(opened, release="api", by="A. Tester")
+    return tmp_path / "run"

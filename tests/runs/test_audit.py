@@ -43,7 +43,6 @@ from findnemo.runs import (
     row,
     start,
     summary,
-    write_results,
 )
 from findnemo.seeds import FRESH
 from findnemo.verification import Look
@@ -312,26 +311,6 @@ def test_csv_and_json_agree_with_the_store(undisturbed):
         ]
         inert["layers"] = "; ".join(layers)
         assert have == {k: "" if v is None else str(v) for k, v in inert.items()}
-
-
-@pytest.mark.parametrize(
-    "text", ["=cmd|'/c calc'!A0", "+1", "-1", "@SUM(A1)", "=\U0001f600", '="a","b"']
-)
-def test_formulas_are_inert_in_csv_and_whole_in_json(tmp_path, text):
-    with Run.create(tmp_path / "run", {}) as run:
-        run.add([Prompt(text, 1, type="=TYPE()")])
-        csv_path, json_path = write_results(run)
-    with csv_path.open(newline="", encoding="utf-8") as file:
-        (read,) = csv.DictReader(file)
-    assert (read["caption"], read["type"], read["status"]) == ("'" + text, "'=TYPE()", "open")
-    assert json.loads(json_path.read_text(encoding="utf-8"))["results"][0]["caption"] == text
-
-
-def test_a_run_without_captions_has_results_too(tmp_path):
-    with Run.create(tmp_path / "run", {}) as run:
-        csv_path, json_path = write_results(run)
-    assert csv_path.read_text().split() == ["caption"]
-    assert json.loads(json_path.read_text())["results"] == []
 
 
 def test_progress_counts_every_stage(tmp_path, model, calibration):

@@ -8,7 +8,6 @@ import os
 import resource
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -189,60 +188,6 @@ def test_sigterm_ends_within_ten_seconds_whatever_is_under_way(small, want, tmp_
         assert killing.outcome(out) == want
 
 
-def test_what_was_handled_before_is_handled_again_also_where_a_child_lives_on():
-    before = (
-        [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)],
-        threading.active_count(),
-    )
-    with stopping() as stop:
-        child = killing.forked(signal.pause)
-        assert not stop()
-    assert (
-        [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)],
-        threading.active_count(),
-    ) == before
-    os.kill(child, signal.SIGKILL)
-    assert killing.ended(child) == -signal.SIGKILL
-
-
-@pytest.mark.parametrize("terminated", [False, True])
-def test_an_alarm_of_the_program_is_due_when_it_was(terminated):
-    rung = []
-    due = 1000.0  # seconds from now: later than the grace after SIGTERM
-    before = signal.signal(signal.SIGALRM, lambda number, frame: rung.append(number))
-    timer = signal.setitimer(signal.ITIMER_REAL, due)
-    try:
-        with stopping() as stop:
-            if terminated:
-                os.kill(os.getpid(), signal.SIGTERM)
-            assert stop() is terminated
-            grace, _ = signal.getitimer(signal.ITIMER_REAL)
-            assert (grace <= STOPPING.GRACE) is terminated
-        left, _ = signal.getitimer(signal.ITIMER_REAL)
-        assert STOPPING.GRACE < left <= due
-        assert not rung
-        signal.raise_signal(signal.SIGALRM)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        signal.setitimer(signal.ITIMER_REAL, *timer)
-    assert rung == [signal.SIGALRM]
-
-
-def test_in_another_thread_nothing_is_handled():
-    asked = []
-
-    def other() -> None:
-        with stopping() as stop:
-            asked.append((stop(), signal.getsignal(signal.SIGTERM)))
-
-    before = signal.getsignal(signal.SIGTERM)
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join()
-    assert asked == [(False, before)]
-
-
 # clocks, and others who write ---------------------------------------------------------------------
 
 
@@ -277,40 +222,3 @@ def test_a_second_process_is_refused_or_waits(small, tmp_path):
     lock.close()
     assert killing.ended(number) == 0
     os.close(looked[0])
-
-
-@pytest.mark.slow
-def test_of_several_processes_that_start_at_once_exactly_one_writes(tmp_path):
-    """Five rounds of six: those who come second are refused, and what is written
-    is the first one's alone.
-    """
-    path = tmp_path / "run"
-    rounds = 5
-    racers = 6
-    for turn in range(rounds):
-        gate = os.pipe()
-        done = os.pipe()
-
-        def race(name: int, turn=turn, gate=gate, done=done) -> None:
-            os.close(gate[1])
-            os.close(done[1])
-            os.read(gate[0], 1)  # until all are there
-            with Run.create(path, {"model": "abc"}) as run:
-                run.set_meta(f"written {turn}", [*(run.meta(f"written {turn}") or []), name])
-                os.read(done[0], 1)  # hold it until all have tried
-
-        children = [killing.forked(lambda k=k, race=race: race(k)) for k in range(racers)]
-        os.close(gate[1])
-        losers: dict[int, int] = {}
-        while len(losers) < racers - 1:
-            over = [os.waitpid(number, os.WNOHANG) for number in children if number not in losers]
-            losers |= {number: status for number, status in over if number}
-            time.sleep(0.01)
-        assert {os.waitstatus_to_exitcode(status) for status in losers.values()} == {1}
-        os.close(done[1])
-        (winner,) = set(children) - set(losers)
-        assert killing.ended(winner) == 0
-        with Run.open(path) as run:
-            assert run.meta(f"written {turn}") == [children.index(winner)]
-        for end in (gate[0], done[0]):
-            os.close(end)

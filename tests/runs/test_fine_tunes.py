@@ -6,9 +6,22 @@ import csv
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from findnemo.errors import InputError
-from findnemo.runs.fine_tunes import folder_of_variant, inside, write_table
+from findnemo.metrics import Judges
+from findnemo.prompts import TrainingPicture
+from findnemo.runs.fine_tunes import (
+    Shown,
+    Subject,
+    folder_of_variant,
+    inside,
+    judged,
+    summary,
+    write_table,
+)
+from findnemo.training import Gallery, Generation
 
 
 def test_the_table_of_pictures_says_which_models_copy_each(tmp_path):
@@ -45,3 +58,15 @@ def test_names_that_look_alike_have_folders_of_their_own():
 def test_files_outside_of_a_run_are_refused(tmp_path, name):
     with pytest.raises(InputError, match="outside of it"):
         inside(tmp_path / "run", name)
+
+
+def test_a_caption_without_images_leaves_the_verdict_open(tmp_path):
+    shown = Shown((Generation("a", "own", 0),), (tmp_path / "0.png",), failed=("b",))
+    Image.new("RGB", (8, 8), (9, 90, 200)).save(tmp_path / "0.png")
+    picture = Image.effect_noise((8, 8), 80).convert("RGB")
+    one = TrainingPicture(tmp_path / "a.png", "a")
+    subject = Subject([one], Gallery.of([picture]), Judges(), torch.empty(0, 1), rate=0.99)
+    found = judged(subject, shown, None, "LoRA")
+    assert found.judgement.verdict(0.99) == "does not copy"
+    (row,) = summary(subject, [found], "LoRA", tmp_path)["variants"]
+    assert (row["verdict"], row["failed"]) == ("cannot be said", 1)

@@ -19,6 +19,7 @@ from findnemo.runs.tuned import (
     copies_in,
     fair,
     label,
+    newest_copies,
     refuted,
     sentence,
     to_confirm,
@@ -439,3 +440,9 @@ def test_the_models_that_copy_a_picture_say_whether_they_were_taught_it():
 def test_pictures_that_controls_are_as_like_are_counted_in_the_sentence():
     found = about(model("LoRA", "copies", 2, alike=3), main="LoRA")
     assert "Of 3 more it cannot be told: images of the base are as like them." in sentence(found)
+
+
+def test_only_the_newest_checkpoint_counts():
+    copies, clean = {"verdict": "copies"}, {"verdict": "does not copy"}
+    assert newest_copies({"variants": [clean, copies]})
+    assert not newest_copies({"variants": [copies, clean]})

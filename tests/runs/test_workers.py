@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from _audited import small_model
 from _pool import FakePool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from findnemo.errors import DeviceError
+from findnemo.errors import DeviceError, InputError
+from findnemo.runs import Loader
 from findnemo.runs.workers import (
     AIM,
     HOPELESS,
@@ -218,3 +220,8 @@ def test_where_every_caption_kills_its_workers_the_command_ends_with_the_reason(
     ):
         any(seen.append(event) for event in events)
     assert len(seen) == HOPELESS
+
+
+def test_a_live_pipeline_cannot_be_sent_to_workers():
+    with pytest.raises(InputError, match="live"):
+        Loader.of(small_model())

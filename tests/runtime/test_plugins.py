@@ -19,7 +19,9 @@ from findnemo.localization import ONE_STEP, Evidence, check_search
 from findnemo.localization.search import find
 from findnemo.mitigation import MITIGATIONS, Case
 from findnemo.models.loading import ADAPTERS
+from findnemo.prompts import Prompt
 from findnemo.runs import compare, detectors
+from findnemo.runs.workers import Serial
 from findnemo.runtime import plugins
 from findnemo.studies.table1 import rows
 from findnemo.tasks.opening import plan_for
@@ -190,14 +192,20 @@ def test_an_own_name_stays_findnemos_and_two_packages_cannot_share_one(install):
         detectors.chosen(["both"])
 
 
-def test_what_is_no_score_and_no_set_of_neurons_is_refused(install, model):
+def test_what_is_no_score_and_no_set_of_neurons_is_refused(install, model, tmp_path):
     install(
         "odd",
         broken("odd", value="odd:odd") + broken("odd", "searches", "odd:odd"),
         "def odd(*given): return 3\n",
     )
-    with pytest.raises(InputError, match=r"detector 'odd' gives 3: a findnemo\.detection\.Score"):
-        detectors._scored(model, PROMPT, "odd", findnemo.ImageSettings())
+    settings = findnemo.ImageSettings()
+    refused = pytest.raises(
+        InputError, match=r"detector 'odd' gives 3: a findnemo\.detection\.Score"
+    )
+    with detectors.start_detectors(tmp_path / "run", model, settings) as run, refused:
+        detectors.run_detectors(
+            run, [Prompt(PROMPT, 1)], ["two dogs"], ["odd"], settings, Serial(model)
+        )
     with pytest.raises(InputError, match="search 'odd' gives 3: a NeuronSet"):
         find("odd", Evidence(None, {}, {}))
 

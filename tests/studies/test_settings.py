@@ -16,17 +16,17 @@ from findnemo.runs.compare import apart, compare, kept_images
 from findnemo.runs.standing import neurons_of
 from findnemo.studies.table1 import table
 from findnemo.tasks import Studying
-from findnemo.tasks.comparing import with_images
+from findnemo.tasks.comparing import as_studied
 
 
 def other(bench, **changes):
-    return replace(bench, work=with_images(bench.work, Studying(**changes)))
+    return replace(bench, work=as_studied(bench.work, Studying(**changes)))
 
 
 def test_ten_images_are_the_default_and_the_runs_own_settings_are_no_others(bench):
-    assert with_images(bench.work, Studying()).plan.images == 10
+    assert as_studied(bench.work, Studying()).plan.images == 10
     many = replace(bench.work, plan=replace(bench.work.plan, images=12))
-    assert with_images(many, Studying()).plan.images == 12
+    assert as_studied(many, Studying()).plan.images == 12
     assert apart(bench.work) == other(bench, images=2).apart == ""
     tags = {other(bench, **o).apart for o in ({"images": 3}, {"images": 3, "sampler": "ddim"})}
     assert len(tags) == 2

@@ -200,7 +200,7 @@ def study(
     with opened(run, model, workers, listener) as (work, pool):
         own = work.model.source in demo.MODELS
         bench = Bench(
-            with_images(work, studying),
+            as_studied(work, studying),
             _ordinary(work.run, work.calibration, studying, listener),
             studying.per_type or (PER_TYPE if own else None),
             listener.progress,
@@ -212,7 +212,7 @@ def study(
         return make_studies(wanted, bench, Path(out) if out else Path(run) / "studies")
 
 
-def with_images(work: Work, studying: Studying) -> Work:
+def as_studied(work: Work, studying: Studying) -> Work:
     """The run with the images and the CLIP of the studies; results of other settings are kept
     apart.
 

@@ -37,7 +37,14 @@ from findnemo.runs.fine_tunes import (
 from findnemo.runs.tuned import CLEANED, FREE, copies_in, copies_told, row_of, to_confirm, tuned
 from findnemo.runs.wording import count
 from findnemo.tasks.listening import Listener
-from findnemo.tasks.opening import HOLDOUT, OpenModel, judged_as_begun, judges_of, place_of
+from findnemo.tasks.opening import (
+    HOLDOUT,
+    OpenModel,
+    captions_of,
+    judged_as_begun,
+    judges_of,
+    place_of,
+)
 from findnemo.tasks.options import (
     Detecting,
     FineTune,
@@ -184,7 +191,7 @@ def audit_fine_tune(
             main=main.name,
             root=given.root,
             notes=given.notes,
-            begun=begun_with(source, tuned, pictures),
+            begun=begun_with(source, tuned, pictures, detecting, localizing),
         )
         about = tell(variants)
         listener.say(about["sentence"])
@@ -306,8 +313,17 @@ def _of_further(about: Mapping[str, Any], name: str) -> str:
     return told if row["verdict"] in FREE else f"{told}: it is not advised"
 
 
-def begun_with(source: Source, tuned: FineTune, pictures: Pictures) -> list[str]:
-    """The arguments of `findnemo audit` that begin such an audit, without strengths and --out.
+def begun_with(
+    source: Source,
+    tuned: FineTune,
+    pictures: Pictures,
+    detecting: Detecting = Detecting(),
+    localizing: Localizing = Localizing(),
+) -> list[str]:
+    """The arguments of `findnemo audit` that begin such an audit, each option with its value,
+    without strengths and --out.
+
+    With the same --out they continue it. Captions that are no file have no argument.
 
     >>> begun_with(Source("demo", lora="my lora.safetensors:0.5"), FineTune("photos"), Pictures())
     ['demo', '--lora', 'my lora.safetensors', '--train-images', 'photos']
@@ -321,8 +337,19 @@ def begun_with(source: Source, tuned: FineTune, pictures: Pictures) -> list[str]
         "--tuned": tuned.tuned,
         "--train-images": tuned.train_images,
         "--holdout-images": tuned.holdout_images,
+        "--prompts": _file_of(captions_of(tuned.prompts).prompts),
         "--column": tuned.column,
         "--limit": tuned.limit,
+        "--holdout": _file_of(detecting.holdout),
+        "--calibration": _file_of(detecting.calibration),
+        "--variant": detecting.variant,
+        "--fpr": detecting.fpr,
+        "--seed": detecting.seed,
+        "--fdr": detecting.fdr,
+        "--search": None if localizing.search == Localizing.search else localizing.search,
+        "--scope": None if localizing.scope == Localizing.scope else localizing.scope,
+        "--max-impact": localizing.max_impact,
+        "--unrelated": _file_of(localizing.unrelated),
         "--descriptor": pictures.descriptor,
         "--clip": pictures.clip,
         "--copy-rate": None if tuned.copy_rate == FineTune.copy_rate else tuned.copy_rate,
@@ -333,6 +360,11 @@ def begun_with(source: Source, tuned: FineTune, pictures: Pictures) -> list[str]
     }
     named = [(name, str(value)) for name, value in options.items() if value is not None]
     return [str(source.place), *(word for pair in named for word in pair)]
+
+
+def _file_of(given: Any) -> str | None:
+    """The file of captions or of a calibration that a command names; None for what is no file."""
+    return str(given) if isinstance(given, (str, Path)) else None
 
 
 def _calibrated_on(source: Source, tuned: FineTune, detecting: Detecting) -> Detecting:

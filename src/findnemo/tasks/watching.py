@@ -66,7 +66,7 @@ def watch(
     except StoppedError:
         return
     variants = [base]
-    for one in _candidates(source, tuned, listener, patience):
+    for one in new_candidates(source, tuned, listener, patience):
         listener.say(f"images of {one.name}")
         try:
             with open_model:  # closed while it waits: a training needs the memory
@@ -86,7 +86,7 @@ def watch(
             return
 
 
-def _candidates(
+def new_candidates(
     source: Source, tuned: FineTune, listener: Listener, patience: float | None
 ) -> Iterator[Candidate]:
     """The complete candidates as they appear, and again after they change."""

@@ -21,6 +21,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs import Plan, Run, start
 from findnemo.tasks import Detecting
+from findnemo.tasks.ranking import is_ordered, memories_of, refuse_order
 
 HOLDOUT = ["a cat", "two dogs in the snow", "a red fox by a tree", "an owl", "the sea at night"]
 TABLE = [
@@ -229,3 +230,20 @@ def test_the_commands_say_what_was_found(model, calibration, known, tmp_path):
     assert len(json.loads(told.out)["results"]) == 10
     with Run.open(tmp_path / "run") as run:
         assert run.meta("budget")["spent"] >= 20
+
+
+def test_an_order_needs_a_budget_that_buys_a_score_and_a_whole_table():
+    for ordered in (Detecting(budget=2), Detecting(like="run")):
+        assert is_ordered(ordered)
+        refuse_order(ordered, None)
+        with pytest.raises(InputError, match="--shard takes captions as they come"):
+            refuse_order(ordered, "1/2")
+    assert not is_ordered(Detecting())
+    refuse_order(Detecting(), "1/2")
+    with pytest.raises(InputError, match="--budget 1: a caption takes 2 evaluations"):
+        refuse_order(Detecting(budget=1), None)
+
+
+def test_memories_are_those_of_which_the_run_has_neurons(model, known):
+    layer = next(iter(model.value_layers))
+    assert memories_of(known) == {MEMORY: NeuronSet({layer: [0, 2, 3]})}

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 import findnemo
 from findnemo import NeuronSet
-from findnemo.errors import EditError, InputError, MismatchError, ModelError
+from findnemo.errors import EditError, MismatchError, ModelError
 from findnemo.export import FORMS, kohya_weights, rewrite, select, write
 from findnemo.models import Model
 from findnemo.runs import Run
@@ -315,85 +315,3 @@ def test_a_bias_cannot_be_in_a_kohya_lora(tmp_path):
     ):
         write("kohya", chosen, tmp_path / "x.safetensors", model)
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
-
-
-# what is refused ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small(tmp_path):
-    """A model, its neurons, and what is selected of its run."""
-    pipeline, neurons = loud(tiny_family("sd1"))
-    pipeline.save_pretrained(tmp_path / "original")
-    model = as_model(pipeline, str(tmp_path / "original"))
-    return model, neurons, chosen_of(tmp_path, model, neurons)
-
-
-def test_another_model_than_the_runs_is_refused(small, tmp_path):
-    _, _, chosen = small
-    with pytest.raises(MismatchError, match="is not the model of this run: its fingerprint is"):
-        write("checkpoint", chosen, tmp_path / "clean", as_model(tiny_family("sd1", seed=1)))
-    assert not (tmp_path / "clean").exists()
-    with pytest.raises(InputError, match="checkpoint holds weights: give the model"):
-        write("checkpoint", chosen, tmp_path / "clean")
-
-
-@pytest.mark.first(1)
-@pytest.mark.parametrize("form", [form for form, how in FORMS.items() if not how.of_lora])
-def test_a_target_that_is_there_is_replaced_only_by_force(small, tmp_path, form):
-    model, _, chosen = small
-    target = tmp_path / "out" / FORMS[form].name
-    write(form, chosen, target, model)
-    first = {p: p.stat().st_ino for p in target.parent.rglob("*")}
-    with pytest.raises(
-        InputError, match=r"already exists: give another --out, or --force to replace it"
-    ):
-        write(form, chosen, target, model)
-    assert {p: p.stat().st_ino for p in target.parent.rglob("*")} == first
-    write(form, chosen, target, model, force=True)
-    assert set(target.parent.rglob("*")) == set(first)
-    assert {p: p.stat().st_ino for p in target.parent.rglob("*")} != first
-
-
-def test_force_replaces_exports_only(small, tmp_path):
-    model, _, chosen = small
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
-    for form in ("checkpoint", "lora"):
-        with pytest.raises(InputError, match="is not an export, so it is not replaced"):
-            write(form, chosen, tmp_path / "thesis", model, force=True)
-        with pytest.raises(InputError, match="original is the audited model itself"):
-            write(form, chosen, tmp_path / "original", model, force=True)
-        with pytest.raises(InputError, match="is a file: give a directory"):
-            write(form, chosen, tmp_path / "thesis" / "thesis.tex", model, force=True)
-    for form in ("file", "kohya", "neurons", "card"):
-        with pytest.raises(InputError, match="is a directory: give a file"):
-            write(form, chosen, tmp_path / "thesis", model, force=True)
-        with pytest.raises(InputError, match="must end in"):
-            write(form, chosen, tmp_path / "clean.txt", model)
-    with pytest.raises(InputError, match=rf"'paper' is not known: use {', '.join(FORMS)}"):
-        write("paper", chosen, tmp_path / "clean", model)
-    assert (tmp_path / "thesis" / "thesis.tex").read_text() == "years of work"
-    assert {p.name for p in tmp_path.iterdir()} == {"thesis", "original", "run"}
-
-
-def test_an_export_that_fails_leaves_the_earlier_one(small, tmp_path, monkeypatch):
-    model, _, chosen = small
-    write("checkpoint", chosen, tmp_path / "clean", model)
-    before = {p: p.read_bytes() for p in (tmp_path / "clean").rglob("*") if p.is_file()}
-    monkeypatch.setattr("findnemo.export._weights.model_card", lambda chosen: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        write("checkpoint", chosen, tmp_path / "clean", model, force=True)
-    assert {p: p.read_bytes() for p in (tmp_path / "clean").rglob("*") if p.is_file()} == before
-    assert {p.name for p in tmp_path.iterdir()} == {"clean", "original", "run"}
-
-
-def test_what_a_killed_export_left_is_in_nobodys_way(small, tmp_path):
-    model, _, chosen = small
-    (tmp_path / ".clean.part" / "unet").mkdir(parents=True)
-    (tmp_path / ".clean.part" / "unet" / "half.safetensors").write_text("half")
-    (tmp_path / ".lora.safetensors.part").write_text("half")
-    write("checkpoint", chosen, tmp_path / "clean", model)
-    write("kohya", chosen, tmp_path / "lora.safetensors", model)
-    assert {p.name for p in tmp_path.iterdir()} == {"clean", "lora.safetensors", "original", "run"}
-    assert not list((tmp_path / "clean").rglob("half.safetensors"))

@@ -1,6 +1,4 @@
-"""The audit of a fine-tune: what is asked, what is found on a LoRA whose memories are known, and
-what is refused before any model is loaded.
-"""
+"""The audit of a fine-tune: what is found on a LoRA whose memories are known, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,9 +7,11 @@ import hashlib
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import typer
 from _command import cli
 from _copying_lora import make_copying_lora
 from _opened import note_openings
@@ -21,16 +21,15 @@ from safetensors.torch import load_file, save_file
 
 import findnemo
 from findnemo import demo, tasks
+from findnemo.cli._app import app
 from findnemo.errors import InputError, MismatchError
-from findnemo.metrics import Judges
 from findnemo.neurons import NeuronSet
-from findnemo.prompts import TrainingPicture, TrainingSet
 from findnemo.runs import all_neurons, standing
-from findnemo.runs.fine_tunes import Shown, Subject, folder_of_variant, judged, summary
+from findnemo.runs.fine_tunes import folder_of_variant
 from findnemo.runs.tuned import CLEANED, choice, row_of, training_of
-from findnemo.tasks import Detecting, FineTune, Listener, Output, Pictures, Source, watching
-from findnemo.tasks.tuned_input import FURTHER, Candidate, candidates, questions_of
-from findnemo.training import Gallery, Generation
+from findnemo.tasks import Detecting, FineTune, Listener, Output, Pictures, Source
+from findnemo.tasks.fine_tunes import begun_with
+from findnemo.tasks.tuned_input import FURTHER
 
 FEW = Pictures(images=2, image_steps=15, guidance=2.0, descriptor=demo.DESCRIPTOR)
 
@@ -340,85 +339,7 @@ def test_checkpoints_are_judged_as_they_come(place, tmp_path, monkeypatch):
     assert kept == seen[-1]
 
 
-# what is asked --------------------------------------------------------------------------------------
-
-
-def training(*captions: str | None, trigger: str | None = None) -> TrainingSet:
-    pictures = (TrainingPicture(f"{k}.png", c, 1, trigger) for k, c in enumerate(captions))
-    return TrainingSet("photos", tuple(pictures))
-
-
-def test_each_caption_is_asked_once_and_trigger_and_nothing_beside():
-    found, notes = questions_of(
-        training("a sks dog", "a sks dog", "sks dog asleep", None, trigger="sks dog"),
-        ["a poster"],
-        ["a boat", "sks dog asleep"],
-        3,
-        FineTune(),
-    )
-    asked = [(q.prompt, q.kind) for q in found]
-    assert asked == [
-        ("a sks dog", "own"),
-        ("sks dog asleep", "own"),
-        ("sks dog", "trigger"),
-        ("a poster", "given"),
-        ("", "none"),
-        ("a boat", "control"),
-    ]
-    assert {q.images for q in found} == {3}
-    assert not notes
-
-
-def test_by_default_so_many_images_are_made_that_no_copy_says_something():
-    one, _ = questions_of(training("sks"), [], [], None, FineTune())
-    assert (one[0].kind, one[0].images) == ("own", 59)
-    many, _ = questions_of(training(*map(str, range(40))), [], [], None, FineTune())
-    assert {q.images for q in many if q.kind == "own"} == {4}
-    strict, _ = questions_of(training("sks"), [], [], None, FineTune(copy_rate=0.01))
-    assert strict[0].images == 299
-
-
-def test_of_many_captions_some_are_asked_and_that_is_said():
-    found, notes = questions_of(training(*map(str, range(300))), [], [], 1, FineTune())
-    assert sum(q.kind == "own" for q in found) == 100
-    assert "100 of 300 captions are asked" in notes[0]
-    fewer, _ = questions_of(training(*map(str, range(300))), [], [], 1, FineTune(limit=7))
-    assert sum(q.kind == "own" for q in fewer) == 7
-
-
-def test_pictures_without_captions_and_trigger_are_refused_with_the_way_out():
-    with pytest.raises(InputError, match="give --prompts FILE"):
-        questions_of(training(None, None), [], [], None, FineTune())
-
-
 # what is refused ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("source", "tuned", "why"),
-    [
-        (Source("demo"), FineTune("p"), "either --lora, on MODEL, or --tuned"),
-        (Source("demo", lora="a"), FineTune("p", tuned="b"), "either --lora, on MODEL, or --tuned"),
-        (Source("demo", lora="a:0.5"), FineTune("p", lora_scale="1"), "has a strength"),
-        (Source("demo", lora="a"), FineTune("p", lora_scale="0,1"), "names no strengths"),
-        (Source("demo", lora="a"), FineTune("p", lora_scale="full"), "names no strengths"),
-        (Source("demo"), FineTune("p", tuned="b", lora_scale="1"), "the strength of a LoRA"),
-        (Source("demo", lora="a"), FineTune("p", copy_rate=0.0), "between 0 and 1"),
-        (Source("demo", lora="nowhere.safetensors"), FineTune("p"), "no LoRA nowhere"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(source, tuned, why):
-    with pytest.raises(InputError, match=why):
-        candidates(source, tuned)
-
-
-def test_base_and_tuned_model_may_be_of_two_kinds(tmp_path):
-    """A directory and a single file: each gets the options that say something of it."""
-    (tmp_path / "tuned.safetensors").write_bytes(b"12345678")
-    source = Source("owner/base", revision="main", weights_variant="fp16", config="owner/base")
-    base, tuned = candidates(source, FineTune("p", tuned=str(tmp_path / "tuned.safetensors")))
-    assert base.source.options == {"revision": "main", "variant": "fp16"}
-    assert tuned.source.options == {"config": "owner/base"}
 
 
 def test_a_picture_that_cannot_be_read_is_left_out_and_named(place, tmp_path):
@@ -455,39 +376,45 @@ def test_other_pictures_in_the_directory_of_an_audit_are_refused_before_any_imag
     assert before == {p: p.stat().st_mtime_ns for p in run.path.rglob("*.png")}
 
 
-def test_a_caption_without_images_leaves_the_verdict_open(tmp_path):
-    shown = Shown((Generation("a", "own", 0),), (tmp_path / "0.png",), failed=("b",))
-    Image.new("RGB", (8, 8), (9, 90, 200)).save(tmp_path / "0.png")
-    picture = Image.effect_noise((8, 8), 80).convert("RGB")
-    one = TrainingPicture(tmp_path / "a.png", "a")
-    subject = Subject([one], Gallery.of([picture]), Judges(), torch.empty(0, 1), rate=0.99)
-    found = judged(subject, shown, None, "LoRA")
-    assert found.judgement.verdict(0.99) == "does not copy"
-    (row,) = summary(subject, [found], "LoRA", tmp_path)["variants"]
-    assert (row["verdict"], row["failed"]) == ("cannot be said", 1)
+def test_the_words_of_the_command_are_those_that_continue_the_audit():
+    """Each option has its value, and with all of them the same images are asked for again."""
+    source = Source("owner/base", revision="main", lora="my lora.safetensors:0.5")
+    tuned = FineTune("my photos", prompts=tasks.Captions("more.csv"), lora_scale="0.1,1")
+    pictures = Pictures(image_steps=4, guidance=2.0)
+    detecting = Detecting(holdout=Path("clean.txt"), fpr=0.01, seed=3)
+    localizing = tasks.Localizing("gradient", unrelated="others.txt", max_impact=0.1)
+    words = begun_with(source, tuned, pictures, detecting, localizing)
+    assert words[0] == "owner/base"
+    assert dict(zip(words[1::2], words[2::2], strict=True)) == {
+        "--revision": "main",
+        "--lora": "my lora.safetensors",
+        "--train-images": "my photos",
+        "--prompts": "more.csv",
+        "--holdout": "clean.txt",
+        "--fpr": "0.01",
+        "--seed": "3",
+        "--search": "gradient",
+        "--max-impact": "0.1",
+        "--unrelated": "others.txt",
+        "--image-steps": "4",
+        "--guidance": "2.0",
+    }
+    lists = FineTune("photos", prompts=["a fox"])
+    assert begun_with(Source("demo"), lists, Pictures(), Detecting(holdout=["a cat"])) == [
+        *("demo", "--train-images", "photos")
+    ]
 
 
-def test_a_checkpoint_is_judged_once_its_size_stays_and_again_when_it_changes(monkeypatch):
-    """Looks at the directory, by what is there at each: name -> bytes."""
-    looks = [{}, {"a": 0}, {"a": 5}, {"a": 9}, {"a": 9}, {"a": 9, "b": 3}, {"a": 9, "b": 3}]
-    looks += [{"a": 9}, {"a": 12, "b": 3}, {"a": 12, "b": 3}, {"a": 12, "b": 3}]
-    now: dict[str, int] = {}
-
-    def there(source, tuned):
-        now.clear()
-        now.update(looks.pop(0))
-        return [Candidate(name, Source(name)) for name in now]
-
-    monkeypatch.setattr(watching, "_tuned_models", there)
-    monkeypatch.setattr(watching, "_size", lambda one: now[one.name])
-    monkeypatch.setattr(watching.time, "sleep", lambda seconds: None)
-    listener = tasks.Listener(stop=lambda: not looks)
-    coming = watching._candidates(Source("base"), FineTune("photos"), listener, None)
-    assert [(one.name, now[one.name]) for one in coming] == [("a", 9), ("b", 3), ("a", 12)]
-
-
-def test_a_file_without_bytes_does_not_keep_the_watch_waiting(monkeypatch):
-    monkeypatch.setattr(watching, "_tuned_models", lambda *_: [Candidate("a", Source("a"))])
-    monkeypatch.setattr(watching, "_size", lambda one: 0)
-    coming = watching._candidates(Source("base"), FineTune("photos"), tasks.Listener(), 0.0)
-    assert list(coming) == []
+def test_an_option_of_those_words_is_one_of_the_command():
+    known = {
+        name for one in typer.main.get_command(app).commands["audit"].params for name in one.opts
+    }
+    every = begun_with(
+        Source("m", *("x" for _ in range(5))),
+        FineTune("p", "x", "x", 5, "x", "x", copy_rate=0.5),
+        Pictures(2, 2, 2.0, "x", "x", "x"),
+        Detecting("x", "x", "x", 0.5, seed=1, fdr=0.5),
+        tasks.Localizing("gradient", "all", 0.1, "x"),
+    )
+    assert {*every[1::2]} <= known
+    assert len(every[1::2]) == 28

@@ -22,9 +22,7 @@ from safetensors.torch import save_file as save
 import findnemo
 from findnemo import NeuronSet
 from findnemo.errors import EditError, FindnemoWarning, InputError
-from findnemo.export import select, write
-from findnemo.export._original import original_tensors
-from findnemo.export._source import with_kept
+from findnemo.export import original_tensors, select, with_kept, write
 from findnemo.files.tensors import write as write_tensors
 from findnemo.models.unet_names import unet_name
 from findnemo.runs import Run

@@ -5,7 +5,6 @@ hostile captions stay text.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import re
 import shlex
@@ -13,7 +12,7 @@ import shutil
 import threading
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -21,8 +20,7 @@ from _captions import FIRST, HOSTILE, SECOND
 from _command import cli
 
 import findnemo
-from findnemo import demo
-from findnemo.app import events, open_subject, serve
+from findnemo.app import events, open_subject
 
 if find_spec("gradio") is None:  # it takes seconds to import, in every process that collects tests
     pytest.skip("the app needs gradio: pip install 'findnemo[app]'", allow_module_level=True)
@@ -46,15 +44,6 @@ def browser():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
-
-
-@pytest.fixture(scope="module")
-def served(run_path, demo_model, tmp_path_factory):
-    """The subject, and the address at which the app shows it."""
-    subject = open_subject(run_path, tmp_path_factory.mktemp("served"), model=demo_model)
-    page, url = serve(subject)
-    yield subject, url
-    page.close(verbose=False)
 
 
 @pytest.fixture
@@ -468,63 +457,6 @@ def test_hostile_captions_are_shown_as_text(page):
     assert page.locator("img[src='x'], a[href^=javascript]").count() == 0
 
 
-def answer(
-    url: str, path: str, method: str = "GET", body: bytes | None = None, headers: dict | None = None
-) -> int:
-    """The status of one request, its path sent as it is."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
-    connection.request(method, path, body, headers or {})
-    return connection.getresponse().status
-
-
-def test_files_of_the_app_alone_are_served(served):
-    subject, url = served
-    assert answer(url, "/") == 200
-    inside = subject.folder / "made.txt"
-    inside.write_text("made by the app")
-    assert answer(url, f"/gradio_api/file={quote(str(inside))}") == 200  # the check can pass
-    secrets = [
-        "/etc/passwd",
-        str(subject.run / "run.sqlite"),
-        str(demo.MODEL / "model_index.json"),
-        "pyproject.toml",
-        "src/findnemo/__init__.py",
-    ]
-    for secret in [
-        *secrets,
-        f"{subject.folder}/../../../../../../etc/passwd",
-        f"{subject.folder}/%2e%2e/%2e%2e/etc/passwd",
-    ]:
-        for path in (
-            f"/gradio_api/file={secret}",
-            f"/file={secret}",
-            f"/gradio_api/file={quote(secret, safe='')}",
-        ):
-            assert answer(url, path) in (403, 404), path
-
-
-def test_nothing_is_uploaded(served):
-    subject, url = served
-    before = sorted(subject.folder.rglob("*"))
-    body = (
-        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\nsome'
-        b" bytes\r\n--x--\r\n"
-    )
-    assert (
-        answer(
-            url,
-            "/gradio_api/upload",
-            "POST",
-            body,
-            {"Content-Type": "multipart/form-data; boundary=x"},
-        )
-        == 413
-    )
-    assert sorted(p for p in subject.folder.rglob("*") if p.is_file()) == [
-        p for p in before if p.is_file()
-    ]
-
-
 # for everyone -------------------------------------------------------------------------------------
 
 
@@ -597,3 +529,17 @@ def violations(axe, page) -> dict[str, list[str]]:
         v for v in axe.run(page).response["violations"] if v["impact"] in ("serious", "critical")
     ]
     return {v["id"]: [node["html"][:160] for node in v["nodes"]] for v in broken}
+
+
+# without a browser --------------------------------------------------------------------------------
+
+
+def test_without_a_run_there_are_no_tabs_of_one(tiny, subject, tmp_path):
+    from findnemo.app.layout import build
+
+    def tabs(shown):
+        parts = build(shown).config["components"]
+        return [part["props"]["label"] for part in parts if part["type"] == "tabitem"]
+
+    assert tabs(subject) == ["Captions", "One caption", "Any caption", "Export"]
+    assert tabs(open_subject("live", tmp_path, model=tiny)) == ["Any caption", "One caption"]
