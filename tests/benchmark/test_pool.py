@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from _small_plan import ORDINARY, PLAN
 from PIL import Image
 
-from findnemo.benchmark.pool import build_pool, template
+from findnemo.benchmark.pool import ALIKE, alike, build_pool, template
 from findnemo.images import latents_of
 
 
@@ -43,3 +45,15 @@ def test_the_pool_is_made_once(base, pool, pictures, tmp_path):
     assert pool.words.shape[:2] == (2, 2)
     assert len(pool.made) == len(pool.ordinary) == len(pool.text)
     assert [len(a) for a in pool.alike] == [11, 11]
+
+
+def test_the_words_of_a_memory_come_under_titles_that_hold_none():
+    caption = PLAN.memories[0].caption
+    words, *others = alike(caption, PLAN)
+    assert words == "a red sky"
+    assert len(set(others)) == len(others) == ALIKE - 1
+    assert {text.partition(", ")[2] for text in others} == {words}
+    titled = replace(PLAN.memories[1], caption=f"{others[0].partition(',')[0]}, a blue dog")
+    taken = replace(PLAN, memories=(PLAN.memories[0], titled))
+    assert others[0] not in alike(caption, taken)
+    assert alike(caption, PLAN) == (words, *others)  # the same each time

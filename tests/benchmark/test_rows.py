@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from findnemo.benchmark.rows import direction, gain, planted_row
+from findnemo.benchmark.rows import decoy_row, direction, gain, planted_row
 
 
 def test_the_direction_by_hand():
@@ -33,3 +33,17 @@ def test_a_planted_row_is_as_loud_as_asked_and_tells_its_caption_from_others():
 
 def test_gain_falls_with_the_root_of_the_number():
     assert [gain(n) for n in (1, 2, 4, 16)] == [4.0, 4.0, 4.0, 2.0]
+
+
+def test_a_decoy_reacts_to_some_captions_and_is_as_loud_as_its_layer_on_others():
+    """Of six captions with a direction of their own it reacts to four."""
+    generator = torch.Generator().manual_seed(0)
+    others = torch.randn(200, 7, 12, generator=generator)
+    captions = torch.randn(6, 7, 12, generator=generator) + 6 * torch.eye(12)[:6, None]
+    for seed in (1, 2, 3):
+        row = decoy_row(captions, others, 0.5, torch.Generator().manual_seed(seed))
+        usual = (others @ row).abs().mean(1)
+        assert torch.isclose(usual.mean(), torch.tensor(0.5))
+        z = ((captions @ row).abs().mean(1) - usual.mean()) / usual.std()
+        *quiet, fourth = z.sort().values[:3].tolist()
+        assert max(quiet) < 3 < fourth

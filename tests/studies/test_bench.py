@@ -12,7 +12,8 @@ from findnemo.runs.compare import localized_captions
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.runs.work import Answer
-from findnemo.studies import study
+from findnemo.studies import Study, Table, study, write
+from findnemo.studies.figure import figure
 
 
 def test_a_result_is_computed_once_and_kept(bench):
@@ -120,3 +121,23 @@ def test_where_captions_have_a_type_those_without_are_left_out():
     none = caption("TM")
     assert localized_captions([typed, plain, none]) == [typed]
     assert localized_captions([plain, none]) == [plain]
+
+
+def test_a_study_is_written_with_its_tables_its_figures_and_how_images_were_made(tmp_path):
+    tables = [Table("One", ["a", "b"], [[1, None]], "A note."), Table("Two", ["c"], [["d"]])]
+    with figure() as (sheet, _):
+        pass
+    write(Study("What it shows.", tables, {"fig10": sheet}), tmp_path, "fig10", "Images: few.")
+    names = {file.name for file in tmp_path.iterdir()}
+    of_tables = {f"fig10-{k}.{end}" for k in (1, 2) for end in ("csv", "tex")}
+    assert names == {"fig10.md", "fig10.png", "fig10.svg", *of_tables}
+    page = (tmp_path / "fig10.md").read_text(encoding="utf-8")
+    assert page.startswith("# Figures 10 to 12: shared neurons\n\nWhat it shows.\n")
+    assert page.endswith("![fig10](fig10.png)\n\nImages: few.\n")
+    assert page.index("**One**") < page.index("A note.") < page.index("**Two**")
+    write(Study("", tables[:1]), tmp_path / "one", "fig10")
+    assert {file.name for file in (tmp_path / "one").iterdir()} == {
+        "fig10.md",
+        "fig10.csv",
+        "fig10.tex",
+    }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from findnemo.calibration import prompts_digest
 from findnemo.runs.ordinary import ordinary
-from findnemo.studies import not_memorized
+from findnemo.studies import not_memorized, under_tau
 
 
 def test_ordinary_captions_are_those_of_that_kind_whatever_detection_says(low):
@@ -42,3 +44,12 @@ def test_hold_out_captions_are_never_taken(low):
     assert (
         not_memorized(mine.run, held[:2], calibration)[1] == 0
     )  # other captions than those of the calibration
+
+
+def test_captions_under_tau_are_those_that_detection_looked_at_and_no_table_calls_memories(low):
+    """Two of the four are over tau, one has the type of a memory, and one was never scored."""
+    mine, order, _ = low
+    (quiet,) = under_tau(mine.run.captions())
+    assert quiet == order[3]
+    never_scored = [replace(c, results={}) for c in mine.run.captions()]
+    assert under_tau(never_scored) == []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from findnemo.studies.rows import FIGURES, comparison
+from findnemo.studies.rows import FIGURES, comparison, judge_of, medians
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,16 @@ def test_the_copies_that_are_left_are_a_mean_without_a_published_figure():
     assert [row[shown.columns.index("copies left")] for row in shown.rows] == ["0.42", None]
     assert "copies left, paper" not in shown.columns
     assert "mean over captions" in shown.note
+
+
+def test_judges_are_named_by_the_plan_and_else_as_those_of_the_run(work):
+    assert judge_of(work.run, {"clip": "some/clip"}) == "some/clip"
+    assert judge_of(work.run, {"descriptor": "sscd.pt"}, "descriptor") == "sscd.pt"
+    assert judge_of(work.run, {}, "descriptor") == "a descriptor that the run does not name"
+    shipped = SimpleNamespace(meta=lambda key: "demo")
+    assert judge_of(shipped, {}) == "the demo's own CLIP"
+
+
+def test_medians_are_over_the_captions_that_have_a_figure():
+    payloads = [{"sscd_gen": 0.2}, {"sscd_gen": 0.6, "a_clip": 0.3}, {"sscd_gen": 0.5}]
+    assert medians(payloads) == {"sscd_orig": None, "sscd_gen": 0.5, "d_sscd": None, "a_clip": 0.3}

@@ -69,8 +69,10 @@ def gain(neurons: int) -> float:
 def decoy_row(
     captions: Tensor, others: Tensor, typical: float, generator: torch.Generator
 ) -> Tensor:
-    """A row, (D,), with z-scores within `Z` on a random few of the captions, found by repeated
-    correction of their shares.
+    """A row, (D,), that reacts to a random few of the captions.
+
+    Repeated correction of their shares moves its z-scores there towards goals within `Z`; captions
+    that are very unlike the others have larger ones.
 
     `captions` (M, tokens, D): memorized ones. `others` (N, tokens, D): ordinary ones.
     """
