@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from findnemo import demo
 from findnemo.benchmark.truth import measure
@@ -41,3 +43,13 @@ def test_a_memory_is_learned_if_it_is_there_with_its_neurons_and_gone_without(
     assert (values["copies"], values["off_copies"]) == (with_all, with_none)
     assert values["near"] == {memory.near[0]: 0.3}
     assert values["learned"] is is_learned
+
+
+def test_the_picture_of_a_memory_is_the_one_that_its_plan_names(member):
+    memory = member.plan.memories[0]
+    assert memory.picture == "moon"
+    with Image.open(demo.ASSETS / "images" / "moon.png") as image:
+        expected = np.asarray(image.convert("RGB"))
+    shown = member.picture(memory)
+    assert shown.mode == "RGB"
+    assert (np.asarray(shown) == expected).all()
