@@ -130,7 +130,7 @@ def _rule(model: Model, captions: Sequence[str], others: Sequence[str]) -> dict[
                 with spending() as pictures:
                     denoising = Denoising(model, caption, COPIES, images.guidance)
                     copies = Copies(denoising, few_steps(images.steps), images.steps)
-                found[kind].append(copies.seen)
+                found[kind].append(copies.has_copies)
                 spent += pictures.evaluations
             else:
                 found[kind].append(False)

@@ -64,7 +64,7 @@ def share(hits: int, of: int) -> str:
 
 
 def evaluations(given: Material, candidate: Candidate) -> int:
-    return sum(q.images for q in given.asked(candidate)) * given.settings.passes
+    return sum(q.images for q in given.questions_for(candidate)) * given.settings.passes
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from findnemo.mitigation import MITIGATIONS, parsed
+from findnemo.mitigation import MITIGATIONS, name_and_options
 from findnemo.runs import Caption, Run
 from findnemo.runs.compare import STAGE, compared_captions
 from findnemo.runs.standing import evaluations_of
@@ -68,7 +68,7 @@ def chosen(found: Results) -> list[str]:
     """
     settings: dict[str, list[str]] = {}
     for name in found:
-        settings.setdefault(parsed(name)[0], []).append(name)
+        settings.setdefault(name_and_options(name)[0], []).append(name)
     best = []
     for base, names in settings.items():
         left = {name: mean(p["copies"] for p in found[name]) for name in names}
@@ -91,7 +91,7 @@ def table(captions: Sequence[Caption]) -> str:
     once["nemo"] = [c.results["listing"]["evaluations"] for c in captions if "listing" in c.results]
     for title, names in rows(found).items():
         payloads = [p for name in names for p in found[name]]
-        base = parsed(names[0])[0]
+        base = name_and_options(names[0])[0]
         method = MITIGATIONS.get(base)
         cells = [
             f"{label(names[0]) if len(names) == 1 else title}",

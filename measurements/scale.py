@@ -27,7 +27,7 @@ from typing import Any
 
 from findnemo.files.writing import write_all
 from findnemo.prompts import Prompt
-from findnemo.runs import Dispatch, Outcome, Run, Task, Unit, drive
+from findnemo.runs import Dispatch, Outcome, Run, Unit, WorkerTask, drive
 from findnemo.runs.workers import AIM, MOST
 
 WORKERS = (1, 8, 64, 512)
@@ -46,7 +46,7 @@ BYTES = 400_000
 class Hand:
     """A worker on paper: the task under way, and how often it was started again."""
 
-    task: Task | None = None
+    task: WorkerTask | None = None
     life: int = 0
 
 
@@ -81,7 +81,7 @@ class SimulatedPool:
     def room(self) -> int:
         return len(self._free)
 
-    def submit(self, step: Any, task: Task) -> None:
+    def submit(self, step: Any, task: WorkerTask) -> None:
         worker = self._free.pop()
         hand = self._hands[worker]
         hand.task = task
@@ -121,7 +121,7 @@ class SimulatedPool:
         self._at(at + self.restart, worker, self._hands[worker].life, "_ready")
         return [] if task is None else [Outcome(task, lost="killed")]
 
-    def _end(self, worker: int) -> Task | None:
+    def _end(self, worker: int) -> WorkerTask | None:
         """The task that a worker had, which it has no more."""
         task = self._hands[worker].task
         self._hands[worker].task = None

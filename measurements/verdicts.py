@@ -29,14 +29,14 @@ from findnemo.files.originals import picture
 from findnemo.images import ImageSettings, generate
 from findnemo.metrics.copies import COPY, copies_in, shares, similarities
 from findnemo.mitigation import Case
-from findnemo.mitigation.neurons import drawn
+from findnemo.mitigation.neurons import drawn_neurons
 from findnemo.models import Model
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs import Caption, Run
 from findnemo.runs.standing import neurons_of
 from findnemo.seeds import FRESH
 from findnemo.stats.intervals import clopper_pearson
-from findnemo.tasks.opening import kept_of
+from findnemo.tasks.opening import beginning_of
 from findnemo.verification import verify
 
 
@@ -53,7 +53,7 @@ def sets_of(model: Model, caption: Caption) -> Iterator[tuple[str, NeuronSet]]:
         yield f"first {size}", NeuronSet.of(localized.order[:size])
     if found and caption.id % 3 == 0:
         with suppress(EditError):  # more than half of a layer was found
-            yield "random", drawn(model, Case(caption.text, found, 0), 1)
+            yield "random", drawn_neurons(model, Case(caption.text, found, 0), 1)
 
 
 def verdict(
@@ -87,7 +87,7 @@ def in_all_steps(
 
 def measure(run: Run, model: Model, args: argparse.Namespace, known: list[Any]) -> Iterator[Any]:
     """A row a caption and set that is not known yet."""
-    kept = kept_of(run.path)
+    kept = beginning_of(run.path)
     settings = kept.calibration.settings
     own = kept.plan.image_settings
     images = replace(own, steps=args.steps or own.steps, guidance=args.guidance or own.guidance)

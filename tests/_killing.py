@@ -30,7 +30,7 @@ import findnemo.report
 from findnemo.files import writing
 from findnemo.images import ImageSettings
 from findnemo.prompts import Prompt
-from findnemo.runs import Plan, Run, Work, audit, start, write_results
+from findnemo.runs import AuditPlan, Run, Work, audit, start, write_results
 from findnemo.settings import Settings
 
 Audit = Callable[[Path], None]  # of a run directory, from wherever it stands to its end
@@ -57,7 +57,7 @@ def small_audit(stop: Callable[[], bool] = lambda: False) -> Audit:
     made = findnemo.calibrate(model, ["hold out a", "hold out b"], settings=settings)
     scores = sorted(findnemo.score(model, text, settings=settings) for text in TEXTS)
     calibration = replace(made, tau=(scores[2] + scores[3]) / 2)
-    plan = Plan(images=1, image_settings=ImageSettings(steps=1), quality_prompts=1)
+    plan = AuditPlan(images=1, image_settings=ImageSettings(steps=1), quality_prompts=1)
     prompts = [Prompt(text, row, "VM") for row, text in enumerate(TEXTS, 1)]
 
     def work(out: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import findnemo
-from findnemo.benchmark.demo_check import Figure, check_demo
+from findnemo.benchmark.demo_check import CheckFigure, check_demo
 
 HERE = Path(__file__).parent
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--figures", type=Path)
     args = parser.parse_args()
     if args.figures:
-        figures = [Figure(**f) for f in json.loads(args.figures.read_text(encoding="utf-8"))]
+        figures = [CheckFigure(**f) for f in json.loads(args.figures.read_text(encoding="utf-8"))]
     else:
         figures = check_demo(findnemo.load("demo"))
     missed = [f"- {f.name} ({f.value:.3f}, goal {f.goal})" for f in figures if not f.reached]
@@ -41,7 +41,7 @@ def main() -> None:
         target.write_text(card, encoding="utf-8")
 
 
-def figures_markdown(figures: Sequence[Figure]) -> str:
+def figures_markdown(figures: Sequence[CheckFigure]) -> str:
     """The figures as a Markdown table."""
     lines = ["| figure | value | goal | n | |", "|---|---:|---|---:|---|"]
     for f in figures:

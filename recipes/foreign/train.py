@@ -29,7 +29,7 @@ from findnemo.benchmark.files import read_tensors, write_tensors
 from findnemo.benchmark.members import finished_member
 from findnemo.benchmark.plan import Plan
 from findnemo.benchmark.planting import ROWS_FROM, output_projection, typical_activation
-from findnemo.benchmark.pool import Pool
+from findnemo.benchmark.pool import TrainingPool
 from findnemo.benchmark.training import Recipe, train
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
@@ -87,7 +87,7 @@ def new_model(number: int) -> Model:
     return findnemo.load(base.pipeline)
 
 
-def new_pool(model: Model, plan: Plan, folder: Path, count: int = SCENES) -> Pool:
+def new_pool(model: Model, plan: Plan, folder: Path, count: int = SCENES) -> TrainingPool:
     """Scenes with their captions, pictures of the memorized captions' words, and what is to be
     memorized.
     """
@@ -103,7 +103,7 @@ def new_pool(model: Model, plan: Plan, folder: Path, count: int = SCENES) -> Poo
         for wanted, memory in zip(memories, plan.memories, strict=True)
         for words in [memory.caption.partition(", ")[2]]
     ]
-    return Pool(
+    return TrainingPool(
         ordinary=ordinary.captions,
         text=ordinary.text.float(),
         memories=texts(model, [m.caption for m in plan.memories]),
@@ -116,7 +116,7 @@ def new_pool(model: Model, plan: Plan, folder: Path, count: int = SCENES) -> Poo
 
 
 @torch.no_grad()
-def set_rows(model: Model, plan: Plan, pool: Pool) -> NeuronSet:
+def set_rows(model: Model, plan: Plan, pool: TrainingPool) -> NeuronSet:
     """Begin the planted rows as the plan wants them, and let the network hear them; gives the
     neurons whose rows training may not change.
     """

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from findnemo.errors import InputError
-from findnemo.files.sizes import JSON_BYTES, checked
+from findnemo.files.sizes import JSON_BYTES, within_size
 
 Neuron = tuple[str, int]
 
@@ -138,7 +138,7 @@ class NeuronSet:
 
         Raises `InputError` for any other file, and for more than 16 MiB.
         """
-        path = checked(path, JSON_BYTES)
+        path = within_size(path, JSON_BYTES)
         read = _read_tensors if path.suffix == ".safetensors" else _read_json
         try:
             return cls(*read(path))

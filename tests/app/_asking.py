@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 
 from findnemo.app.edit import Edit
-from findnemo.app.events import Chosen, Who, edited
+from findnemo.app.events import SessionState, Who, under_edit
 from findnemo.neurons import NeuronSet
 from findnemo.runs import Run, neurons_of
 
@@ -32,10 +32,10 @@ def found_for(subject, text: str) -> NeuronSet:
         return next(neurons_of(c) for c in run.captions() if c.text == text)
 
 
-def with_edit(text: str, off: NeuronSet, factor: float = 0) -> Chosen:
+def with_edit(text: str, off: NeuronSet, factor: float = 0) -> SessionState:
     """A caption of which some neurons are off, or scaled by another factor."""
     edit = Edit(off) if factor == 0 else Edit(scaled=off, factor=factor)
-    return edited(Chosen(text), edit)
+    return under_edit(SessionState(text), edit)
 
 
 class Reader(HTMLParser):

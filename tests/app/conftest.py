@@ -8,7 +8,7 @@ from _captions import FIRST, HOSTILE, LONG, SECOND
 from findnemo import demo
 from findnemo.app import open_subject, serve
 from findnemo.prompts import Prompt
-from findnemo.runs import Plan, Work, audit, start
+from findnemo.runs import AuditPlan, Work, audit, start
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def run_path(demo_model, tmp_path_factory):
     """
     path = tmp_path_factory.mktemp("app") / "run"
     calibration = demo.calibration()
-    plan = Plan("gradient", 2, demo.image_settings(), quality_prompts=1, thorough=True)
+    plan = AuditPlan("gradient", 2, demo.image_settings(), quality_prompts=1, thorough=True)
     prompts = [
         Prompt(FIRST, 1, "VM"),
         Prompt(SECOND, 2, "<i>VM</i>"),

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from findnemo.app import edit
-from findnemo.app.edit import FINE, NONE, Edit, View, followed, link, typed, written
+from findnemo.app.edit import (
+    FINE,
+    NONE,
+    Edit,
+    View,
+    link,
+    neurons_as_text,
+    neurons_from_text,
+    view_from_query,
+)
 from findnemo.errors import InputError
 from findnemo.neurons import EMPTY, NeuronSet
 
@@ -20,9 +29,9 @@ sets = st.dictionaries(st.sampled_from(list(WIDTHS)), st.sets(st.integers(0, 7))
 
 
 def test_neurons_in_writing():
-    both = typed("1: 7, #9; down: 4\n2: 0-3", WIDTHS)
+    both = neurons_from_text("1: 7, #9; down: 4\n2: 0-3", WIDTHS)
     assert both == NeuronSet({"down": [4, 7, 9], "mid": range(4)})
-    assert typed(" ; \n", WIDTHS) == EMPTY
+    assert neurons_from_text(" ; \n", WIDTHS) == EMPTY
 
 
 @pytest.mark.parametrize(
@@ -34,18 +43,18 @@ def test_neurons_in_writing():
 )
 def test_what_names_no_neurons_is_refused(text):
     with pytest.raises(InputError, match=r"names no neurons|no layer|no neuron"):
-        typed(text, WIDTHS)
+        neurons_from_text(text, WIDTHS)
 
 
 def test_too_much_in_writing_is_refused():
     with pytest.raises(InputError, match="10001 characters"):
-        typed("x" * 10_001, WIDTHS)
+        neurons_from_text("x" * 10_001, WIDTHS)
 
 
 @given(sets)
 def test_what_is_written_is_read(neurons):
-    assert typed(written(neurons, WIDTHS), WIDTHS) == neurons
-    assert typed(written(neurons, WIDTHS, ","), WIDTHS) == neurons
+    assert neurons_from_text(neurons_as_text(neurons, WIDTHS), WIDTHS) == neurons
+    assert neurons_from_text(neurons_as_text(neurons, WIDTHS, ","), WIDTHS) == neurons
 
 
 @given(sets, sets, st.sampled_from([-1, 0.25, 1.0]), st.integers(0, 2**31 - 1))
@@ -53,7 +62,7 @@ def test_a_link_leads_to_what_it_was_made_of(off, scaled, factor, seed):
     scaled -= off
     shown = Edit(off, scaled, factor if scaled else edit.HALF)
     view = View(7, "", shown, seed)
-    assert followed(link(view, WIDTHS, 1000), WIDTHS, 1000) == view
+    assert view_from_query(link(view, WIDTHS, 1000), WIDTHS, 1000) == view
 
 
 NAMES = st.sampled_from(["caption", "text", "off", "scaled", "factor", "seed"])
@@ -63,8 +72,8 @@ NAMES = st.sampled_from(["caption", "text", "off", "scaled", "factor", "seed"])
 def test_any_query_is_a_view_or_refused(query, more):
     asked = f"?{urlencode(query, errors='ignore')}"
     try:
-        view = followed(asked, WIDTHS, 1000)
-        followed(asked + more, WIDTHS, 1000)
+        view = view_from_query(asked, WIDTHS, 1000)
+        view_from_query(asked + more, WIDTHS, 1000)
     except InputError:
         return
     assert (view is None) == (not {"caption", "text"} & set(query))
@@ -93,7 +102,7 @@ def test_a_click_on_a_layer_takes_all_of_it():
 
 @given(st.integers(0, 4 * len(ORDER)).map(lambda k: k / 4))
 def test_the_slider_goes_from_none_to_all(position):
-    made = edit.dissolved(ORDER, position)
+    made = edit.edit_at(ORDER, position)
     assert edit.position(ORDER, made) == pytest.approx(position)
     assert made.off == NeuronSet.of(ORDER[: int(position)])
     assert len(made.off | made.scaled) == -(-position // 1)
@@ -104,7 +113,7 @@ def test_the_slider_goes_from_none_to_all(position):
 def test_the_slider_stops_between_few_neurons():
     assert edit.step(ORDER) == 0.25
     assert edit.step(ORDER * FINE) == 1
-    assert edit.dissolved((), 0) == NONE
+    assert edit.edit_at((), 0) == NONE
     for beyond in (-0.25, 4.25, None, float("nan")):
         with pytest.raises(InputError, match="position"):
-            edit.dissolved(ORDER, beyond)
+            edit.edit_at(ORDER, beyond)

@@ -19,7 +19,7 @@ import findnemo
 from findnemo import demo
 from findnemo.app import drawing, events
 from findnemo.app.edit import NONE, Edit
-from findnemo.app.events import Chosen, Who, chosen_in, edited, undone
+from findnemo.app.events import SessionState, Who, state_of_caption, under_edit, undone
 from findnemo.app.jobs import CancelledError
 from findnemo.app.subject import run_images, training_image
 from findnemo.app.text import escaped, short
@@ -225,7 +225,9 @@ def test_neurons_off_beside_neurons_scaled(subject):
     """The two parts of an edit act at once, each on its neurons."""
     off = found_for(subject, FIRST)
     scaled = found_for(subject, SECOND) - off
-    made = events.compare(subject, ME, edited(Chosen(FIRST), Edit(off, scaled, 0.25)), 1000, SILENT)
+    made = events.compare(
+        subject, ME, under_edit(SessionState(FIRST), Edit(off, scaled, 0.25)), 1000, SILENT
+    )
     layers = subject.model.value_layers
     weights = {name: layer.weight.clone() for name, layer in layers.items()}
     seeds = range(1000, 1000 + events.SAMPLES)
@@ -249,7 +251,7 @@ def test_similarity_to_the_copy_is_that_of_the_verification(subject):
     assert np.median(made.alike_before) == pytest.approx(values["sscd_orig_before"], abs=0.05)
     assert copies_in(values, "before")
     assert min(made.alike_before) >= made.copy > max(made.alike_after)
-    assert "training image" in events.told(chosen, made)
+    assert "training image" in events.comparison_note(chosen, made)
     page = Reader(events.pictures(subject, chosen, made, 1000))
     assert f"{made.alike_after[0]:.2f}" in page.text
     assert "Now, 1 neuron off, seed 1003" in page.alts
@@ -257,7 +259,7 @@ def test_similarity_to_the_copy_is_that_of_the_verification(subject):
     bare = replace(subject, descriptor=None)
     unknown = events.compare(bare, ME, chosen, 1000, SILENT)
     assert unknown.alike_after == copying(made.after, made.before).tolist()
-    assert "other seeds" in events.told(chosen, unknown)
+    assert "other seeds" in events.comparison_note(chosen, unknown)
 
 
 @pytest.mark.slow
@@ -272,12 +274,12 @@ def test_images_of_an_edit_are_made_once(subject, passes):
 
 
 def test_the_pictures_of_an_audit_are_shown_without_work(subject, passes):
-    chosen = chosen_in(events.captions(subject)[0])
+    chosen = state_of_caption(events.captions(subject)[0])
     assert not events.needs_images(subject, chosen, 1000)
-    assert not events.needs_images(subject, Chosen(), 1000)
+    assert not events.needs_images(subject, SessionState(), 1000)
     assert events.needs_images(subject, chosen, 7)
-    assert events.needs_images(subject, edited(chosen, Edit(chosen.neurons)), 1000)
-    assert events.needs_images(subject, Chosen(FIRST), 1000)  # one that was typed
+    assert events.needs_images(subject, under_edit(chosen, Edit(chosen.neurons)), 1000)
+    assert events.needs_images(subject, SessionState(FIRST), 1000)  # one that was typed
     assert passes == []
 
 
@@ -287,9 +289,9 @@ def test_the_pictures_of_an_audit_are_shown_without_work(subject, passes):
 def test_edits_are_undone_one_by_one(subject):
     name = next(iter(subject.model.widths("all")))
     steps = [Edit(NeuronSet({name: range(k)})) for k in range(events.HISTORY + 20)]
-    chosen = Chosen(FIRST)
+    chosen = SessionState(FIRST)
     for step in steps:
-        chosen = edited(edited(chosen, step), step)  # the same again is nothing to undo
+        chosen = under_edit(under_edit(chosen, step), step)  # the same again is nothing to undo
     assert len(chosen.history) == events.HISTORY + 1
     for step in reversed(steps[-events.HISTORY - 1 :]):
         assert chosen.edit == step
@@ -299,19 +301,23 @@ def test_edits_are_undone_one_by_one(subject):
 
 def test_a_link_opens_what_it_was_made_of(subject):
     names = list(subject.model.widths("all"))
-    chosen = chosen_in(events.captions(subject)[0])
+    chosen = state_of_caption(events.captions(subject)[0])
     edit = Edit(NeuronSet({names[0]: [0, 1, 2, 5]}), NeuronSet({names[3]: [7]}), 0.25)
-    query = events.link_to(subject, edited(chosen, edit), 1234)
+    query = events.link_to(subject, under_edit(chosen, edit), 1234)
     assert query == "?caption=1&off=1:0-2,5&scaled=4:7&factor=0.25&seed=1234"
-    again, seed = events.opened(subject, query)
+    again, seed = events.state_from_query(subject, query)
     assert (again.id, again.caption, again.edit, seed) == (1, FIRST, edit, 1234)
     assert again.order == chosen.order
     assert undone(again).edit == NONE
-    typed = events.link_to(subject, Chosen("a cat & a dog"), 1000)
+    typed = events.link_to(subject, SessionState("a cat & a dog"), 1000)
     assert typed == "?text=a%20cat%20%26%20a%20dog"
-    assert events.opened(subject, typed)[0].caption == "a cat & a dog"
-    assert events.opened(subject, "") is events.opened(subject, "?__theme=dark") is None
-    assert events.link_to(subject, Chosen("long " * 1000), 1000) == ""
+    assert events.state_from_query(subject, typed)[0].caption == "a cat & a dog"
+    assert (
+        events.state_from_query(subject, "")
+        is events.state_from_query(subject, "?__theme=dark")
+        is None
+    )
+    assert events.link_to(subject, SessionState("long " * 1000), 1000) == ""
 
 
 @pytest.mark.first(6)
@@ -338,7 +344,7 @@ def test_a_link_opens_what_it_was_made_of(subject):
 )
 def test_a_link_that_was_tampered_with_is_refused(subject, query):
     with pytest.raises(InputError):
-        events.opened(subject, f"?{urlencode(query)}")
+        events.state_from_query(subject, f"?{urlencode(query)}")
 
 
 @pytest.mark.parametrize(
@@ -352,9 +358,9 @@ def test_a_click_beside_the_map_is_refused(subject, layer, index):
 def test_the_map_shows_what_is_switched(subject):
     widths = subject.model.widths("all")
     first, second = list(widths)[:2]
-    chosen = chosen_in(events.captions(subject)[0])
+    chosen = state_of_caption(events.captions(subject)[0])
     edit = Edit(NeuronSet({first: [33 % widths[first]]}), NeuronSet({second: [4, 5]}))
-    html = events.neuron_map(subject, edited(chosen, edit))
+    html = events.neuron_map(subject, under_edit(chosen, edit))
     counts = [html.count(f'<rect class="{kind}"') for kind in ("off", "scaled", "found")]
     assert counts == [1, 2, len(chosen.order)]
     assert "layer 2: 32 neurons, 0 off, 2 scaled" in html
@@ -362,7 +368,7 @@ def test_the_map_shows_what_is_switched(subject):
     assert f"{label}: on" in Reader(html).text
     assert (
         f"{label}: off"
-        in Reader(events.neuron_map(subject, edited(chosen, Edit(chosen.neurons)))).text
+        in Reader(events.neuron_map(subject, under_edit(chosen, Edit(chosen.neurons)))).text
     )
 
 
@@ -382,7 +388,7 @@ def test_the_map_shows_what_is_switched(subject):
     ],
 )
 def test_what_cannot_be_generated_is_refused(subject, caption, factor, seed, said):
-    chosen = Chosen(caption, history=(Edit(factor=factor),))
+    chosen = SessionState(caption, history=(Edit(factor=factor),))
     with pytest.raises(InputError, match=said):
         events.compare(subject, ME, chosen, seed, SILENT)
 
@@ -394,17 +400,17 @@ def test_any_caption_is_scored_and_localized(subject):
     done = []
     found = events.examine(subject, ME, f"  {FIRST}\n", done.append)
     assert done[-1] >= 10
-    html = events.judged(subject, found)
+    html = events.examination_html(subject, found)
     assert "suspected (p = " in html  # no picture was looked at
     assert "gone" not in html
     assert f"{found.score_before:.4f}" in html
-    chosen = events.chosen_of(found, FIRST)
+    chosen = events.state_of_examination(found, FIRST)
     assert (chosen.caption, chosen.neurons) == (FIRST, found.neurons)
     clean = events.examine(subject, ME, HOSTILE, SILENT)
     assert not clean.memorized
-    assert "not memorized" in events.judged(subject, clean)
-    assert escaped(HOSTILE) in events.judged(subject, clean)
-    assert events.chosen_of(clean, HOSTILE).neurons == EMPTY
+    assert "not memorized" in events.examination_html(subject, clean)
+    assert escaped(HOSTILE) in events.examination_html(subject, clean)
+    assert events.state_of_examination(clean, HOSTILE).neurons == EMPTY
 
 
 def test_a_caption_that_is_not_read_to_its_end_is_told(subject):
@@ -419,9 +425,9 @@ def test_without_a_calibration_a_caption_is_scored(subject):
     bare = replace(subject, calibration=None)
     score = events.examine(bare, ME, FIRST, SILENT)
     assert score == findnemo.score(bare.model, FIRST)
-    assert "--calibration" in events.judged(subject, score)
-    assert f"{score:.4f}" in events.judged(subject, score)
-    assert events.chosen_of(score, FIRST).caption == FIRST
+    assert "--calibration" in events.examination_html(subject, score)
+    assert f"{score:.4f}" in events.examination_html(subject, score)
+    assert events.state_of_examination(score, FIRST).caption == FIRST
 
 
 # exports ------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import nn
 import findnemo
 from findnemo.app import events, open_subject
 from findnemo.app.events import Who
-from findnemo.app.jobs import CancelledError, Jobs, watched
+from findnemo.app.jobs import CancelledError, Jobs, watching_passes
 from findnemo.localization import TrajectorySearch
 from findnemo.neurons import NeuronSet
 
@@ -178,7 +178,7 @@ def test_latents_are_counted_pass_by_pass_and_a_check_that_fails_stops_before_th
         if len(done) == 2:
             raise CancelledError
 
-    with watched(model, check, done.append):
+    with watching_passes(model, check, done.append):
         for size in (2, 3):
             model.denoiser(torch.zeros(size, 1))
         with pytest.raises(CancelledError):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from findnemo.benchmark.demo_check import Figure, check_demo, figures_table, fits_better_than
+from findnemo.benchmark.demo_check import CheckFigure, check_demo, figures_table, fits_better_than
 from findnemo.errors import MismatchError
 
 
@@ -33,7 +33,10 @@ def test_another_model_is_refused_before_anything_is_measured(tiny):
 
 
 def test_the_table_says_which_goals_were_missed():
-    figures = [Figure("AUROC", 0.98765, ">= 0.99", False, 24), Figure("copies", 0, "<= 1", True, 3)]
+    figures = [
+        CheckFigure("AUROC", 0.98765, ">= 0.99", False, 24),
+        CheckFigure("copies", 0, "<= 1", True, 3),
+    ]
     console = Console(width=80)
     with console.capture() as shown:
         console.print(figures_table(figures))

@@ -87,5 +87,7 @@ def test_what_is_kept_is_the_mean_likeness_of_noise_differences(judge, member):
     for caption in judge.unrelated:
         probe = Probe(member.model, caption, member.calibration.settings, [FRESH])
         alike.append(float(ssim(probe.deltas(), probe.deltas(off))[0]))
-    assert judge.kept(Answer(off)) == pytest.approx(sum(alike) / len(alike), abs=2e-4)
-    assert judge.kept(Answer(off)) < judge.kept(Answer()) == 1.0
+    assert judge.unrelated_similarity(Answer(off)) == pytest.approx(
+        sum(alike) / len(alike), abs=2e-4
+    )
+    assert judge.unrelated_similarity(Answer(off)) < judge.unrelated_similarity(Answer()) == 1.0

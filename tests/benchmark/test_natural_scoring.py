@@ -95,7 +95,7 @@ def test_the_untouched_model_is_what_it_was_and_an_edit_is_scored_as_it_is(judge
     assert edited.neurons is None
     assert edited.kept < 1.0
     assert edited.copies != untouched.copies
-    assert judge.kept(Answer()) == 1.0  # the weights are back
+    assert judge.unrelated_similarity(Answer()) == 1.0  # the weights are back
 
 
 def test_each_published_verdict_follows_from_its_images():

@@ -8,7 +8,7 @@ from _tiny_suite import tiny_member
 from findnemo import benchmark
 from findnemo.benchmark import METHODS, SUITE_VERSION, Results
 from findnemo.benchmark.members import open_suite
-from findnemo.benchmark.suite import chosen, read_answers, run
+from findnemo.benchmark.suite import methods_named, read_answers, run
 from findnemo.errors import InputError
 
 
@@ -21,10 +21,10 @@ def test_a_model_that_is_there_is_not_trained_again(member, tmp_path):
 
 
 def test_methods_are_chosen_by_name_and_an_unknown_one_is_refused_with_those_there_are():
-    assert list(chosen(["NeMo", "z-score"])) == ["NeMo", "z-score"]
-    assert chosen(None) == METHODS
+    assert list(methods_named(["NeMo", "z-score"])) == ["NeMo", "z-score"]
+    assert methods_named(None) == METHODS
     with pytest.raises(InputError, match=r"method 'nemo' is not known: use findnemo, .*, random$"):
-        chosen(["z-score", "nemo"])
+        methods_named(["z-score", "nemo"])
 
 
 def test_answers_that_are_none_are_refused_before_any_model_is_opened(tmp_path):

@@ -10,7 +10,16 @@ import sys
 
 import pytest
 
-from findnemo.cli._common import listening, plain, print_json, say, stdout, tell, warn, watched
+from findnemo.cli._common import (
+    listening,
+    plain,
+    print_json,
+    progress_watch,
+    say,
+    stdout,
+    tell,
+    warn,
+)
 
 LONG = "a sentence of many words " * 8
 
@@ -59,9 +68,9 @@ def test_a_command_that_was_stopped_ends_after_its_piece_of_work():
 
 
 def test_a_quiet_command_is_not_watched():
-    with watched(quiet=True) as watch:
+    with progress_watch(quiet=True) as watch:
         assert watch is None
-    with watched(quiet=False) as watch:
+    with progress_watch(quiet=False) as watch:
         assert watch is not None
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import findnemo
 from findnemo.detection import detect_many
 from findnemo.runs import Run
-from findnemo.tasks.opening import loaded, source_of
+from findnemo.tasks.opening import load_model, source_of
 
 CAPTION = "a <mine> fox"
 
@@ -42,7 +42,7 @@ def test_a_run_scores_captions_with_the_token_and_remembers_it(place, tmp_path):
     with Run.open(tmp_path / "run") as run:
         assert run.meta("source_options") == {"embedding": named}
         scores = {caption.text: caption.detected.score for caption in run.captions()}
-        again = loaded(source_of(run))
+        again = load_model(source_of(run))
     plain = DiffusionPipeline.from_pretrained(place / "model", use_safetensors=True)
     plain.load_textual_inversion(str(place / "art.safetensors"), token="<mine>")
     live = findnemo.load(plain, device="cpu")  # as the command does

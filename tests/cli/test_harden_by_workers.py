@@ -38,7 +38,7 @@ def test_workers_check_a_hardened_model_with_the_results_of_one_process(
     for name, workers in (("alone", ()), ("workers", ("--workers", 2, "--device", "cpu"))):
         made_here = []
         with monkeypatch.context() as patch:
-            patch.setattr("findnemo.runs.workers.answered", _noting(made_here))
+            patch.setattr("findnemo.runs.workers.do_task", _noting(made_here))
             run = shutil.copytree(audited, tmp_path / name)
             out = tmp_path / f"hardened {name}"
             result = cli("harden", run, *FEW, *workers, "--out", out, "--json")
@@ -58,10 +58,10 @@ def test_workers_check_a_hardened_model_with_the_results_of_one_process(
 
 def _noting(steps):
     """`answered`, which also notes the names of what this process does."""
-    from findnemo.runs.workers import answered
+    from findnemo.runs.workers import do_task
 
     def noted(model, step, task):
         steps.append(step.keywords["do"].func.__name__)
-        return answered(model, step, task)
+        return do_task(model, step, task)
 
     return noted

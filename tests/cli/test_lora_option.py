@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import findnemo
 from findnemo.runs import Run
-from findnemo.tasks.opening import loaded, source_of
+from findnemo.tasks.opening import load_model, source_of
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_a_run_remembers_its_lora_and_its_strength(place, tmp_path):
     assert found.status == 0, found.err
     with Run.open(out) as run:
         assert run.meta("source_options") == {"lora": lora}
-        again = loaded(source_of(run))
+        again = load_model(source_of(run))
     assert again.fingerprint == findnemo.load(place / "model", lora=lora).fingerprint
     assert again.fingerprint != findnemo.load(place / "model").fingerprint
 

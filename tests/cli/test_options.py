@@ -8,11 +8,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from findnemo.cli._options import REQUIRED, Moved, Outcome, grouped
+from findnemo.cli._options import REQUIRED, MovedModel, StatusOptions, with_option_groups
 from findnemo.tasks.options import ARGUMENT, option
 
-NOWHERE = Moved()
-SHOWN = Outcome()
+NOWHERE = MovedModel()
+SHOWN = StatusOptions()
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def asked():
     got = []
 
     @app.command()
-    @grouped(table=("rows",))
+    @with_option_groups(table=("rows",))
     def command(table: Table = Table(REQUIRED, rows=9), holdout: Holdout = Holdout()) -> None:
         got.append((table, holdout))
 
@@ -73,11 +73,11 @@ def test_the_model_of_a_run_is_an_option_where_that_of_an_audit_is_an_argument()
     got = []
 
     @app.command()
-    @grouped()
-    def command(source: Moved = NOWHERE, showing: Outcome = SHOWN) -> None:
+    @with_option_groups()
+    def command(source: MovedModel = NOWHERE, showing: StatusOptions = SHOWN) -> None:
         got.append((source.place, showing))
 
     moved = CliRunner().invoke(app, ["--model", "moved/model", "-q", "--fail-on-memorized"])
     assert moved.exit_code == 0
-    assert got == [("moved/model", Outcome(quiet=True, fail_on_memorized=True))]
+    assert got == [("moved/model", StatusOptions(quiet=True, fail_on_memorized=True))]
     assert CliRunner().invoke(app, ["moved/model"]).exit_code == 2

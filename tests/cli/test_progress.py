@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from findnemo.cli import _progress
-from findnemo.cli._progress import SILENCE, Stage, Watch, watching
+from findnemo.cli._progress import SILENCE, StageProgress, Watch, watching
 
 
 class Sight:
@@ -59,7 +59,7 @@ def test_the_start_is_forgotten():
 
 
 def test_a_stage_that_becomes_slower_is_seen_within_a_window():
-    stage = Stage("compare", 0, 1000, 0.0, 0)
+    stage = StageProgress("compare", 0, 1000, 0.0, 0)
     now = 0.0
     for done in range(1, 301):
         now += 1 if done < 200 else 10
@@ -68,7 +68,7 @@ def test_a_stage_that_becomes_slower_is_seen_within_a_window():
 
 
 def test_what_was_done_before_is_no_rate():
-    stage = Stage("compare", 900, 1000, 0.0, 0)
+    stage = StageProgress("compare", 900, 1000, 0.0, 0)
     stage.step(901, 30.0, 0)
     assert stage.left(30.0, 0) is None
     stage.step(902, 40.0, 0)
@@ -77,7 +77,7 @@ def test_what_was_done_before_is_no_rate():
 
 def test_captions_that_share_passes_count_as_what_they_took():
     """Eight become known at once, every 16 seconds: two seconds each."""
-    stage = Stage("calibrate", 0, 48, 0.0, 0)
+    stage = StageProgress("calibrate", 0, 48, 0.0, 0)
     for group in range(1, 4):
         for k in range(1, 9):
             stage.step(8 * (group - 1) + k, 16.0 * group, 0)
@@ -85,7 +85,7 @@ def test_captions_that_share_passes_count_as_what_they_took():
 
 
 def test_parts_of_a_caption_count_by_what_went_through_the_denoiser():
-    stage = Stage("verify", 0, 5, 0.0, 700)
+    stage = StageProgress("verify", 0, 5, 0.0, 700)
     assert stage.part(50.0, 1200) == 0  # how much a caption takes is not known yet
     stage.step(1, 100.0, 1500)
     assert stage.part(150.0, 1900) == pytest.approx(0.5)
@@ -98,7 +98,7 @@ def test_parts_of_a_caption_count_by_what_went_through_the_denoiser():
 
 
 def test_parts_of_a_caption_count_by_time_where_workers_compute():
-    stage = Stage("verify", 0, 5, 0.0, 0)
+    stage = StageProgress("verify", 0, 5, 0.0, 0)
     stage.step(1, 100.0, 0)
     stage.step(2, 200.0, 0)
     assert stage.part(240.0, 0) == pytest.approx(0.4)
@@ -106,7 +106,7 @@ def test_parts_of_a_caption_count_by_time_where_workers_compute():
 
 @pytest.mark.parametrize(("name", "words"), [("verify", "at most about"), ("detect", ", about")])
 def test_a_stage_that_begins_with_the_longest_says_at_most(name, words):
-    stage = Stage(name, 0, 9, 0.0, 0)
+    stage = StageProgress(name, 0, 9, 0.0, 0)
     stage.step(1, 10.0, 0)
     stage.step(2, 20.0, 0)
     assert words in f", {stage.ahead(20.0, 0)}"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from findnemo.cli import _streams
 from findnemo.cli._common import plain, print_json
-from findnemo.cli._streams import output_encoding, showable_streams, shown
+from findnemo.cli._streams import displayable, output_encoding, showable_streams
 
 
 def to_stream(monkeypatch, encoding: str) -> io.BytesIO:
@@ -61,7 +61,7 @@ def test_what_cannot_be_shown_is_replaced(monkeypatch):
 def test_text_is_known_before_it_is_shown(encoding, text, monkeypatch):
     to_stream(monkeypatch, encoding)
     assert output_encoding() == encoding
-    assert shown("Bär \u2013 東") == text
+    assert displayable("Bär \u2013 東") == text
 
 
 def test_a_stream_without_a_known_encoding_gets_what_any_can_show(monkeypatch):

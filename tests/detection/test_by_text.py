@@ -74,7 +74,7 @@ def test_drives_are_the_part_of_a_memory_that_a_caption_explains(model):
         own = own_activations(model, layer, caption).mean(0).double()
         return ((own - rows.mean(0)) / rows.std(0))[neurons]
 
-    for caption, (value, memory, _) in zip(CAPTIONS, drives.told(CAPTIONS), strict=True):
+    for caption, (value, memory, _) in zip(CAPTIONS, drives.largest_drives(CAPTIONS), strict=True):
         each = {}
         for name, layer, neurons in (("a red fox", first, [0, 2]), ("an old owl", second, [1])):
             wanted = z(name, layer, neurons)
@@ -83,7 +83,7 @@ def test_drives_are_the_part_of_a_memory_that_a_caption_explains(model):
         assert value == pytest.approx(max(each.values()), rel=1e-3, abs=1e-3)
         assert memory == max(each, key=lambda name: each[name])
     assert drives(["a red fox", "an old owl"]).tolist() == pytest.approx([1, 1])
-    (_, memory, neurons), _ = drives.told(["a red fox", "an old owl"])
+    (_, memory, neurons), _ = drives.largest_drives(["a red fox", "an old owl"])
     assert (memory, neurons) == ("a red fox", memories["a red fox"])
 
 

@@ -26,7 +26,7 @@ from findnemo.errors import EditError, InputError, ModelError
 from findnemo.export import FORMS, select, unedited, write
 from findnemo.models import Model
 from findnemo.runs import Run
-from findnemo.runtime.notices import told_to
+from findnemo.runtime.notices import notices_to
 
 RANK = 4
 NOISE = 5e-5  # rounding of a network in float32 whose LoRA is not merged, relative
@@ -315,7 +315,7 @@ def test_a_lora_is_written_in_its_own_dtype_and_what_that_leaves_is_said(bases, 
     file = lora(tmp_path, tiny_pipeline(), {"unet": VALUES}, dtype=dtype)
     model = findnemo.load(bases("sd"), lora=f"{file}:0.8")
     told: list[str] = []
-    with told_to(told.append):
+    with notices_to(told.append):
         out = exported("adapter", tmp_path, model)
     assert {value.dtype for value in load_file(out).values()} == {dtype}
     name = str(dtype).removeprefix("torch.")
@@ -325,7 +325,7 @@ def test_a_lora_is_written_in_its_own_dtype_and_what_that_leaves_is_said(bases, 
     assert_close(weights(plain), edited(model, 0.0), 4 * torch.finfo(dtype).eps)
     told.clear()
     (tmp_path / "wide").mkdir()
-    with told_to(told.append):
+    with notices_to(told.append):
         wide = exported("adapter", tmp_path / "wide", model, dtype="float32")
     assert told == []
     assert {value.dtype for value in load_file(wide).values()} == {torch.float32}
@@ -338,7 +338,7 @@ def test_a_half_precision_base_loses_nothing_in_a_half_precision_file(bases, tmp
     file = lora(tmp_path, tiny_pipeline(), {"unet": VALUES}, dtype=torch.float16)
     model = findnemo.load(tmp_path / "base", lora=str(file))
     told: list[str] = []
-    with told_to(told.append):
+    with notices_to(told.append):
         out = exported("adapter", tmp_path, model)
     assert told == []
     plain = fused(in_plain_diffusers(tmp_path / "base", out))
@@ -362,7 +362,7 @@ def test_what_dtype_narrows_is_said(bases, tmp_path):
     file = lora(tmp_path, tiny_pipeline(), {"unet": VALUES})
     model = findnemo.load(bases("sd"), lora=str(file))
     told: list[str] = []
-    with told_to(told.append):
+    with notices_to(told.append):
         exported("adapter", tmp_path, model, dtype="float16")
     assert told[0] == "narrowed to float16, as asked: the LoRA from float32"
 

@@ -15,7 +15,7 @@ from _tiny_files import as_model, loud, make_run, save_file, tiny_family
 from safetensors.torch import save_file as save_lora
 
 import findnemo
-from findnemo.export import FORMS, made_of, select, write
+from findnemo.export import FORMS, permissions_like, select, write
 from findnemo.files.modes import Like, settle
 from findnemo.runs import Run
 
@@ -137,7 +137,7 @@ def test_what_others_wrote_for_their_owner_alone_gets_what_the_umask_says(umask,
 
 
 def test_a_shipped_model_is_as_readable_as_its_files(umask, tmp_path):
-    like = made_of(findnemo.load("demo"))
+    like = permissions_like(findnemo.load("demo"))
     assert like is not None
     assert (like.place / "model_index.json").is_file()
     assert like.weights.parent == like.place / "unet"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from findnemo.files.secrets import hidden
+from findnemo.files.secrets import without_secrets
 
 
 @pytest.mark.parametrize(
@@ -22,11 +22,14 @@ from findnemo.files.secrets import hidden
     ],
 )
 def test_tokens_are_starred_and_the_rest_stays(text, shown):
-    assert hidden(text) == shown
+    assert without_secrets(text) == shown
 
 
 def test_values_of_the_environment(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789ab")
     monkeypatch.setenv("SHORT_KEY", "abc")
     monkeypatch.setenv("SSH_KEY", "/home/me/.ssh/id_ed25519")
-    assert hidden("0123456789ab abc /home/me/.ssh/id_ed25519") == "*** abc /home/me/.ssh/id_ed25519"
+    assert (
+        without_secrets("0123456789ab abc /home/me/.ssh/id_ed25519")
+        == "*** abc /home/me/.ssh/id_ed25519"
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from findnemo.files.shapes import adapter, shaped
+from findnemo.files.shapes import adapter, as_type
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Memory:
 
 def test_a_value_becomes_its_type_and_goes_back():
     value = {"caption": "a fox", "rows": [1, 2]}
-    memory = shaped(Memory, value)
+    memory = as_type(Memory, value)
     assert memory == Memory("a fox", (1, 2))
     assert adapter(Memory).dump_python(memory, mode="json") == value
 
@@ -32,4 +32,4 @@ def test_a_value_becomes_its_type_and_goes_back():
 )
 def test_the_first_fault_is_named_with_its_place(value, says):
     with pytest.raises(ValueError, match=says):
-        shaped(list[Memory], value)
+        as_type(list[Memory], value)

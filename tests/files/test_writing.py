@@ -13,19 +13,19 @@ import _killing as killing
 import pytest
 
 from findnemo.errors import StorageError
-from findnemo.files.writing import REASONS, storing, sweep, written
+from findnemo.files.writing import REASONS, atomic_write, storing, sweep
 
 
 def test_meanwhile_and_after_an_error_the_old_content_is_there(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text("old")
-    with suppress(KeyboardInterrupt), written(path) as part:
+    with suppress(KeyboardInterrupt), atomic_write(path) as part:
         part.write_text("half of the n")
         assert path.read_text() == "old"
         raise KeyboardInterrupt
     assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
     assert path.read_text() == "old"
-    with written(path) as part:
+    with atomic_write(path) as part:
         part.write_text("new")
     assert path.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
@@ -47,7 +47,7 @@ def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_end(tmp_
 
     monkeypatch.setattr(os, "fsync", flushed)
     monkeypatch.setattr(Path, "replace", renamed)
-    with written(tmp_path / "folder" / "a.png") as part:
+    with atomic_write(tmp_path / "folder" / "a.png") as part:
         part.write_bytes(b"picture")
         name = part.name
     assert told == [("fsync", name), ("rename", "a.png"), ("fsync", "folder")]
@@ -57,7 +57,7 @@ def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_end(tmp_
 def test_what_a_disk_says_names_the_directory_the_reason_and_the_way_out(tmp_path, number):
 
     def fails(path: Path) -> None:
-        with written(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(b"half")
             raise OSError(number, os.strerror(number))
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import findnemo
 from findnemo.files import fetch
 from findnemo.files.originals import Originals
-from findnemo.files.secrets import hidden
+from findnemo.files.secrets import without_secrets
 from findnemo.runs import Run
 from findnemo.settings import Settings
 
@@ -104,11 +104,11 @@ def test_the_whole_url_is_asked_and_only_the_hidden_one_kept(tmp_path, monkeypat
         raise fetch.RefusedError("answers 404")
 
     monkeypatch.setattr(
-        fetch, "checked", lambda url: __import__("urllib.parse").parse.urlsplit(url)
+        fetch, "checked_url", lambda url: __import__("urllib.parse").parse.urlsplit(url)
     )
     monkeypatch.setattr(fetch, "get", get)
     url = "https://example.org/b.png?sig=" + SIGNED
-    assert Originals(tmp_path, tmp_path, pause=0, references=[url])(hidden(url)) is None
+    assert Originals(tmp_path, tmp_path, pause=0, references=[url])(without_secrets(url)) is None
     assert asked == [url]  # the canary is there to be found: it went to the one that may have it
     assert found(tmp_path) == []
 
@@ -146,13 +146,15 @@ def test_an_error_of_a_stage_is_kept_without_its_token(tmp_path):
 @settings(max_examples=200, deadline=None)
 def test_a_token_in_any_text_is_hidden_and_twice_is_as_once(before, token, after):
     text = f"{before} hf_{token} {after}"
-    assert f"hf_{token}" not in hidden(text)
-    assert hidden(hidden(text)) == hidden(text)
+    assert f"hf_{token}" not in without_secrets(text)
+    assert without_secrets(without_secrets(text)) == without_secrets(text)
 
 
 def test_what_the_environment_calls_a_key_is_hidden_whatever_it_looks_like(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789canary/+=")
     monkeypatch.setenv("MY_PASSWORD", "short")
     monkeypatch.setenv("SSH_KEY", "/home/me/.ssh/id")
-    assert hidden("401: 0123456789canary/+= is no key") == "401: *** is no key"
-    assert hidden("a short story in /home/me/.ssh/id") == "a short story in /home/me/.ssh/id"
+    assert without_secrets("401: 0123456789canary/+= is no key") == "401: *** is no key"
+    assert (
+        without_secrets("a short story in /home/me/.ssh/id") == "a short story in /home/me/.ssh/id"
+    )

@@ -54,7 +54,7 @@ def test_the_largest_similarity_and_the_verdict_agree_in_any_order_of_asking(mod
             replication = Replication(Probe(model, PROMPT, reuse=True), tau=-1.0)
             for neurons in turned:
                 value = largest[sets.index(neurons)]
-                assert replication.confirmed(neurons, level + 1e-3) == (value <= level + 1e-3)
+                assert replication.confirm(neurons, level + 1e-3) == (value <= level + 1e-3)
                 assert replication.similarity(neurons) == pytest.approx(value, abs=2e-5)
 
 
@@ -69,7 +69,7 @@ def test_a_seed_that_the_witnesses_did_not_speak_for_becomes_one(model, replicat
     worst = int(values.argmax())
     level = (float(values[first]) + float(values[worst])) / 2
     assert replication.gone(neurons, level)
-    assert not replication.confirmed(neurons, level)
+    assert not replication.confirm(neurons, level)
     old, new = replication.witnesses
     assert old == first
     assert values[new] > level
@@ -84,10 +84,10 @@ def test_a_set_is_tried_on_the_witness_alone(model, replication):
 
 def test_nothing_is_measured_twice(model, replication):
     neurons = some_sets(model)[2]
-    replication.confirmed(neurons, level=2.0)
+    replication.confirm(neurons, level=2.0)
     with spending() as spent:
         assert replication.gone(neurons, level=2.0)
-        assert replication.confirmed(neurons, level=2.0)
+        assert replication.confirm(neurons, level=2.0)
         replication.similarity(neurons)
     assert spent.evaluations == 0
 
@@ -111,7 +111,7 @@ def test_a_set_of_several_that_fails_is_confirmed_no_further_than_where_it_fails
     values = plain(model, neurons)
     level = float(values.min()) - 1e-3  # every seed says no
     with spending() as spent:
-        assert not replication.confirmed(neurons, level)
+        assert not replication.confirm(neurons, level)
     assert spent.evaluations == 2
 
 
@@ -121,7 +121,9 @@ def test_needed_are_those_whose_return_lifts_a_witness_over_the_level(model, rep
     replication.witnesses = [2, 7]
     without = {n: float(plain(model, neurons - NeuronSet.of([n]))[[2, 7]].max()) for n in neurons}
     for level in (value + d for value in without.values() for d in (-1e-4, 1e-4)):
-        assert replication.needed(neurons, level) == [n for n in neurons if without[n] > level]
+        assert replication.needed_neurons(neurons, level) == [
+            n for n in neurons if without[n] > level
+        ]
 
 
 def test_the_gradient_is_that_of_finite_differences(model, replication):

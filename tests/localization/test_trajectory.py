@@ -15,7 +15,7 @@ from findnemo.localization.trajectory import COPIES, MANY, Copies, by_trajectory
 from findnemo.metrics.copies import COPY
 from findnemo.neurons import NeuronSet
 from findnemo.passes import Denoising, Path, likeness, spending
-from findnemo.runs.results import Localized, decoded
+from findnemo.runs.results import Localized, as_stored_type
 from findnemo.seeds import FRESH
 
 ONE = "Brantwood Roasters first cup, a large brown ring"  # held by one planted neuron
@@ -57,7 +57,7 @@ def test_one_neuron_is_found_where_one_is_enough(demo_model):
 @pytest.mark.slow
 def test_a_memory_that_takes_shape_late_is_seen_and_removed(demo_model):
     copies = Copies(Denoising(demo_model, LATE, 8, 2.0), 3, 15)
-    assert copies.seen
+    assert copies.has_copies
     assert copies.steps == 15
     found = localize(demo_model, LATE, demo.calibration())
     assert found.reached
@@ -96,7 +96,7 @@ def test_a_natural_memory_is_gone_from_finished_pictures(natural, thorough, most
     )
     others = Bystanders(natural, demo.calibration("demo-natural").ordinary[:CAPTIONS])
     assert [point.change for point in found.points] == pytest.approx(others.impacts(sets), abs=1e-4)
-    kept = decoded(Localized, json.loads(json.dumps(found.to_json())), "a run")
+    kept = as_stored_type(Localized, json.loads(json.dumps(found.to_json())), "a run")
     assert (kept.order, kept.points) == (found.order, found.points)
     again = localize(natural, caption, demo.calibration("demo-natural"), search)
     assert again == found  # the same to the last bit
@@ -216,7 +216,7 @@ def test_seeds_that_copy_are_found_among_others_and_each_has_its_own_target():
     pictures = torch.randn(MANY, 4, 8, 8, generator=generator)
     originals = torch.stack([pictures[9], pictures[6] + 0.1, torch.zeros(4, 8, 8)])
     copies = Copies(Given(pictures), 3, 15, originals)
-    assert copies.seen
+    assert copies.has_copies
     assert set(copies.witnesses) == {6, 9}
     assert copies.denoising.asked == list(range(12))  # none was looked at in vain
     path = copies.untouched_path
@@ -229,7 +229,7 @@ def test_seeds_that_copy_are_found_among_others_and_each_has_its_own_target():
 @pytest.mark.slow
 def test_quick_steps_see_a_memory_that_few_steps_of_ddim_do_not(demo_model):
     quick = Copies.of(Denoising(demo_model, LATE, 8, 2.0), 15, thorough=False)
-    assert (quick.few, quick.steps, quick.seen) == (3, 3, True)
+    assert (quick.few, quick.steps, quick.has_copies) == (3, 3, True)
     found = localize(demo_model, LATE, demo.calibration())
     assert found.reached
     assert nearest(demo_model, LATE, found.neurons, "demo", 2) < COPY
@@ -249,7 +249,7 @@ def test_a_set_is_confirmed_on_more_seeds_where_it_is_not_clear():
         off[6] = memory
         made = Copies(Given(untouched), 3, 15, None, False)
         made.denoising.model = None
-        made.asked = lambda neurons, samples, steps: (
+        made.path_without = lambda neurons, samples, steps: (
             Path((), (), off[list(samples)]),
             likeness(off[list(samples)], memory[None])[:, 0],
         )
@@ -257,7 +257,7 @@ def test_a_set_is_confirmed_on_more_seeds_where_it_is_not_clear():
 
     assert copies(0.0).gone(NeuronSet()) is None
     doubted = copies(0.35)
-    assert 0.25 < float(doubted.asked(NeuronSet(), [2], 3)[1]) < 0.4
+    assert 0.25 < float(doubted.path_without(NeuronSet(), [2], 3)[1]) < 0.4
     assert doubted.gone(NeuronSet()) is not None
     assert doubted.witnesses[0] == 6
 

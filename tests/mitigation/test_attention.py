@@ -7,7 +7,7 @@ from torch import Tensor
 
 from findnemo.errors import EditError, InputError
 from findnemo.mitigation import scaled_attention
-from findnemo.mitigation.attention import shown
+from findnemo.mitigation.attention import text_mask
 from findnemo.models import Model
 
 ENDS = {PROMPT: 5, OTHER: 11}  # letters are tokens, between start (0) and end
@@ -148,7 +148,7 @@ def test_a_text_is_shown_up_to_its_end_whatever_the_padding_token(model):
     long = "a" * 100
     for pad in (model.pipeline.tokenizer.eos_token, "!"):
         model.pipeline.tokenizer.pad_token = pad
-        table = shown(model, [PROMPT, "", long])
+        table = text_mask(model, [PROMPT, "", long])
         assert table.sum(1).tolist() == [ENDS[PROMPT] + 1, 2, 77]
         assert table[0].tolist() == [1] * 6 + [0] * 71
 

@@ -6,10 +6,10 @@ from findnemo.errors import InputError
 from findnemo.mitigation import (
     MITIGATIONS,
     canonical,
-    converted,
     hyperparameters,
-    parsed,
+    name_and_options,
     scaled_attention,
+    typed_options,
 )
 
 
@@ -19,7 +19,7 @@ from findnemo.mitigation import (
 )
 def test_an_option_without_a_value_or_given_twice_is_refused(text):
     with pytest.raises(InputError, match=f"'{text}' is not a mitigation with options"):
-        parsed(text)
+        name_and_options(text)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_refusal_names_the_option_and_what_it_may_be(name, text, problem):
 
 
 def test_a_value_is_of_the_kind_of_its_default():
-    options = converted("attention", scaled_attention, {"both": "False", "c": "2"})
+    options = typed_options("attention", scaled_attention, {"both": "False", "c": "2"})
     assert options == {"c": 2.0, "both": False}
     assert [type(options[name]) for name in ("c", "both")] == [float, bool]
 
@@ -53,4 +53,4 @@ def test_a_method_with_its_own_defaults_written_out_has_one_name_in_any_order(na
     one = canonical(":".join([name, *written]), method)
     other = canonical(":".join([name, *reversed(written)]), method)
     assert one == other
-    assert converted(name, method, parsed(one)[1]) == defaults
+    assert typed_options(name, method, name_and_options(one)[1]) == defaults

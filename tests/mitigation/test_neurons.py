@@ -7,7 +7,7 @@ from _mitigated import CASE, DOWN, MID, NEURONS, PROMPT, call, small_model
 from findnemo import NeuronSet, deactivate
 from findnemo.errors import EditError
 from findnemo.mitigation import Case, found_neurons, random_neurons
-from findnemo.mitigation.neurons import drawn
+from findnemo.mitigation.neurons import drawn_neurons
 from findnemo.models import Model
 
 
@@ -28,22 +28,24 @@ def test_random_neurons_are_as_many_per_layer_and_never_found_ones(model):
     half = NeuronSet({MID: range(16), DOWN: range(8)})  # the others are all there is to draw from
     for found in (NEURONS, half):
         for repeat in range(20):
-            others = drawn(model, Case(PROMPT, found), repeat)
+            others = drawn_neurons(model, Case(PROMPT, found), repeat)
             assert {n: len(i) for n, i in others.layers.items()} == {
                 n: len(i) for n, i in found.layers.items()
             }
             assert not len(others & found)
-    assert drawn(model, Case(PROMPT, half)) == NeuronSet({MID: range(16, 32), DOWN: range(8, 16)})
+    assert drawn_neurons(model, Case(PROMPT, half)) == NeuronSet(
+        {MID: range(16, 32), DOWN: range(8, 16)}
+    )
 
 
 def test_every_other_neuron_is_drawn_some_time(model):
-    draws = [drawn(model, Case(PROMPT, NEURONS, seed)) for seed in range(200)]
+    draws = [drawn_neurons(model, Case(PROMPT, NEURONS, seed)) for seed in range(200)]
     assert {i for d in draws for i in d.layers[MID]} == set(range(32)) - set(NEURONS.layers[MID])
 
 
 def test_a_draw_depends_on_seed_prompt_and_repeat_and_on_nothing_else(model):
     draws = [
-        drawn(model, Case(p, NEURONS, seed), k)
+        drawn_neurons(model, Case(p, NEURONS, seed), k)
         for p in (PROMPT, "b")
         for seed in (0, 1)
         for k in (1, 2)
@@ -51,11 +53,11 @@ def test_a_draw_depends_on_seed_prompt_and_repeat_and_on_nothing_else(model):
     assert len(set(draws)) == len(draws)
     turned = NeuronSet(dict(reversed(NEURONS.layers.items())))
     assert list(turned.layers) != list(NEURONS.layers)
-    assert drawn(model, Case(PROMPT, turned), 1) == draws[0]
+    assert drawn_neurons(model, Case(PROMPT, turned), 1) == draws[0]
 
 
 def test_the_drawn_neurons_are_switched_off(model):
-    with deactivate(model, drawn(model, CASE, 2)):
+    with deactivate(model, drawn_neurons(model, CASE, 2)):
         expected = call(model)
     with random_neurons(model, CASE, 2):
         assert torch.equal(call(model), expected)

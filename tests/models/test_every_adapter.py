@@ -19,7 +19,7 @@ from findnemo.images import ImageSettings
 from findnemo.models import load
 from findnemo.models.loading import ADAPTERS
 from findnemo.prompts import Prompt
-from findnemo.runs import Plan, Run, Work, audit, start
+from findnemo.runs import AuditPlan, Run, Work, audit, start
 from findnemo.settings import Settings
 
 PIPELINES = {
@@ -62,7 +62,7 @@ def test_the_whole_path(name, tmp_path):
     assert model.fingerprint == live.fingerprint
 
     calibration = findnemo.calibrate(model, HOLDOUT, settings=Settings(samples=4))
-    plan = Plan("gradient", images=2, image_settings=IMAGES, quality_prompts=1)
+    plan = AuditPlan("gradient", images=2, image_settings=IMAGES, quality_prompts=1)
     with start(tmp_path / "run", model, calibration, plan) as run:
         memorized, other = audit(
             Work(run, model, calibration, plan), [Prompt(CAPTION, 1, "VM"), Prompt("a lake", 2)]

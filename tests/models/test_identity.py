@@ -21,11 +21,11 @@ from findnemo.calibration import Calibration, calibrate_in
 from findnemo.errors import MismatchError
 from findnemo.models import Model
 from findnemo.models.identity import PICTURES, Identity
-from findnemo.runs import Plan, Run, Serial, Work, audit, merge, start
+from findnemo.runs import AuditPlan, Run, Serial, Work, audit, merge, start
 from findnemo.runs.compare import compare
 from findnemo.runs.detectors import run_detectors, start_detectors
 
-PLAN = Plan(images=1, image_settings=ImageSettings(2, 3.0))
+PLAN = AuditPlan(images=1, image_settings=ImageSettings(2, 3.0))
 BARE = replace(PLAN, images=0)
 
 

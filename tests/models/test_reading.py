@@ -17,7 +17,7 @@ from diffusers import PixArtSigmaPipeline
 import findnemo
 from findnemo import ImageSettings, Settings
 from findnemo.errors import FindnemoWarning
-from findnemo.models import Reader, cut
+from findnemo.models import Reader, truncation_note
 
 TWO = Settings(samples=2)
 LIMITS = {  # of every text encoder, as its pipeline has them by default
@@ -78,9 +78,9 @@ def test_the_last_token_that_is_read_is_told_from_the_first_that_is_not(name):
         assert_equal(model.encode([over]), same)
         told = [model.encode([text]).tokens for text in (full, full[:-1] + "c")]
         assert not torch.equal(*told)
-    assert str(reader.limit) in cut(model.readers, over)
+    assert str(reader.limit) in truncation_note(model.readers, over)
     if len(set(limits.values())) == 1:
-        assert cut(model.readers, full) == ""
+        assert truncation_note(model.readers, full) == ""
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_the_last_token_that_is_read_is_told_from_the_first_that_is_not(name):
 )
 def test_what_is_said_names_who_reads_how_much(make, count, message):
     model = findnemo.load(make())
-    assert cut(model.readers, letters(count)) == message
-    assert cut(model.readers, "a cat") == ""
+    assert truncation_note(model.readers, letters(count)) == message
+    assert truncation_note(model.readers, "a cat") == ""
 
 
 def test_encoders_that_read_differently_are_told_apart():
@@ -106,16 +106,19 @@ def test_encoders_that_read_differently_are_told_apart():
         for name, limit in (("CLIP (a)", 20), ("CLIP (b)", 30), ("T5", 99))
     ]
     assert (
-        cut(readers, letters(40))
+        truncation_note(readers, letters(40))
         == "42 tokens; CLIP (a) reads 20 of them, CLIP (b) 30 of them, T5 all"
     )
-    assert cut(readers, letters(23)) == "25 tokens; CLIP (a) reads 20 of them, CLIP (b) all, T5 all"
-    assert cut(readers, letters(18)) == ""
+    assert (
+        truncation_note(readers, letters(23))
+        == "25 tokens; CLIP (a) reads 20 of them, CLIP (b) all, T5 all"
+    )
+    assert truncation_note(readers, letters(18)) == ""
 
 
 def test_a_second_encoder_alone_is_named_when_only_it_is_cut():
     readers = [Reader("CLIP", tiny_tokenizer(), 77), Reader("T5", tiny_tokenizer(), 20)]
-    assert cut(readers, letters(30)) == "32 tokens; T5 reads 20 of them, CLIP all"
+    assert truncation_note(readers, letters(30)) == "32 tokens; T5 reads 20 of them, CLIP all"
 
 
 def test_textual_inversions_of_several_vectors_count_as_several_tokens():
@@ -178,7 +181,8 @@ def test_a_shorter_tokenizer_is_heeded():
     model = findnemo.load(pipeline)
     assert model.encode(["a"]).tokens.shape[1] == 20
     assert (
-        cut(model.readers, letters(40)) == "the caption has 42 tokens, the model reads the first 20"
+        truncation_note(model.readers, letters(40))
+        == "the caption has 42 tokens, the model reads the first 20"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from _pack import wilson
 
-from findnemo.report._evidence_row import Row, executed, figure, in_words, middle, share
+from findnemo.report._evidence_row import Row, figure, in_words, middle, share, with_figures
 
 
 @pytest.mark.parametrize(("hits", "of"), [(0, 4), (1, 4), (4, 4), (7, 200)])
@@ -31,7 +31,7 @@ def test_a_row_counts_as_executed_with_its_figures_and_begins_with_the_first_two
     row = Row("Membership", "whether a picture was trained on", ("other scores",), command="x")
     assert not row.to_json()["executed"]
     figures = [share(name, 1, 4) for name in ("first", "second", "third")]
-    done = executed(row, figures, told=["a sentence"]).to_json()
+    done = with_figures(row, figures, told=["a sentence"]).to_json()
     assert done["executed"]
     assert done["figures"] == figures
     assert [line.partition(":")[0] for line in done["result"]] == ["first", "second"]

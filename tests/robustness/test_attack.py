@@ -42,7 +42,7 @@ def test_the_loss_is_that_of_the_prediction_type(kind):
 
 
 def test_the_embedding_descends_as_written_by_hand(model):
-    from findnemo.robustness.attack import drawn
+    from findnemo.robustness.attack import noise_and_timesteps
 
     clean = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(2))
     start = model.encode([PROMPT])
@@ -51,7 +51,7 @@ def test_the_embedding_descends_as_written_by_hand(model):
     optimizer = torch.optim.Adam([embedding], lr=0.1)
     reached = {0: start.tokens}
     for step in (1, 2, 3):
-        noise, timesteps = drawn(model, (3, *model.latent_shape), 4, "x", step)
+        noise, timesteps = noise_and_timesteps(model, (3, *model.latent_shape), 4, "x", step)
         noisy = model.pipeline.scheduler.add_noise(clean.expand(3, -1, -1, -1), noise, timesteps)
         said = model.pipeline.unet(
             noisy, timesteps, encoder_hidden_states=embedding.expand(3, -1, -1)
@@ -140,13 +140,13 @@ def test_the_gradient_does_not_vanish_in_half_precision(monkeypatch):
 def test_a_run_is_attacked_once_and_again_only_where_something_changed(tmp_path, monkeypatch):
     from _tiny_files import make_run
 
-    from findnemo.runs import Plan, Run, Work, robustness
+    from findnemo.runs import AuditPlan, Run, Work, robustness
 
     model = findnemo.load(tiny_pipeline())
     name = next(iter(model.value_layers))
     make_run(tmp_path / "run", model, {PROMPT: NeuronSet({name: [3]}), "a tree": NeuronSet({})})
     with Run.create(tmp_path / "run", _settings(tmp_path / "run")) as run:
-        work = Work(run, model, None, Plan(images=2, image_settings=SETTINGS))
+        work = Work(run, model, None, AuditPlan(images=2, image_settings=SETTINGS))
         effort = Effort(2, (0, 1), images=1)
         asked = []
         real = robustness.attack

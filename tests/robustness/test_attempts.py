@@ -14,7 +14,7 @@ from findnemo.errors import InputError
 from findnemo.images import ImageSettings
 from findnemo.models import SAMPLERS, sampling
 from findnemo.neurons import NeuronSet
-from findnemo.robustness import ATTEMPTS, Subject, image_to_image, subject
+from findnemo.robustness import ATTEMPTS, AttackedCaption, image_to_image, subject
 from findnemo.seeds import sample_seed
 
 PROMPT = "The secret of the old clock, a big picture"
@@ -121,7 +121,7 @@ def test_attempts_leave_the_pipeline_as_it_was(model, told):
 def test_what_says_what_the_caption_says_is_no_attempt(model):
     with pytest.raises(InputError, match="says what the caption says"):
         ATTEMPTS["words: lower case"](
-            model, Subject("all small", Image.new("RGB", (16, 16))), [1], SETTINGS
+            model, AttackedCaption("all small", Image.new("RGB", (16, 16))), [1], SETTINGS
         )
 
 
@@ -131,7 +131,7 @@ def test_what_says_what_the_caption_says_is_no_attempt(model):
 @torch.no_grad()
 def test_image_to_image_is_the_loop_written_by_hand(prediction, darkest):
     model = findnemo.load(tiny_pipeline(prediction))
-    told = Subject(
+    told = AttackedCaption(
         PROMPT,
         Image.effect_mandelbrot((48, 40), (-2, -1.5, 1, 1.5), 50)
         .convert("RGB")
@@ -184,7 +184,7 @@ def test_samplers_agree_where_steps_are_many(name):
     the deterministic ones very near.
     """
     model = findnemo.load(tiny_pipeline("v_prediction"))
-    told = Subject("a red star", Image.new("RGB", (16, 16)))
+    told = AttackedCaption("a red star", Image.new("RGB", (16, 16)))
     reference, made = (
         ATTEMPTS[f"sampler: {n}"](model, told, [1], ImageSettings(30, 1.0))[0]
         for n in ("DDIM", name)

@@ -19,7 +19,14 @@ from findnemo.errors import EditError, InputError, StoppedError
 from findnemo.images import ImageSettings
 from findnemo.neurons import NeuronSet
 from findnemo.robustness import diffusion_loss
-from findnemo.robustness.harden import Hardening, Kept, Lesson, adversaries, evaluations, harden
+from findnemo.robustness.harden import (
+    Hardening,
+    KeptCaptions,
+    Lesson,
+    adversaries,
+    evaluations,
+    harden,
+)
 
 SETTINGS = Hardening(
     epochs=2, attack_steps=3, updates=5, learning_rate=1e-3, batch=2, keep=1.0, surrogates=2
@@ -46,7 +53,7 @@ def lessons(model):
 @pytest.fixture
 def ordinary(model):
     prompts = ["blue sky", "two dogs run", "mountains"]
-    return Kept(model.encode(prompts), latents(model, 3, 20), model.unconditional())
+    return KeptCaptions(model.encode(prompts), latents(model, 3, 20), model.unconditional())
 
 
 def weights(model):

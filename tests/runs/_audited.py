@@ -10,11 +10,11 @@ from _tiny import SMALL, made_loud, tiny_pipeline
 import findnemo
 from findnemo.images import ImageSettings
 from findnemo.prompts import Prompt
-from findnemo.runs import Plan, Run, Work, audit, start, summary, write_results
+from findnemo.runs import AuditPlan, Run, Work, audit, start, summary, write_results
 from findnemo.settings import Settings
 
 SETTINGS = Settings(samples=4)
-PLAN = Plan("gradient", images=2, image_settings=ImageSettings(steps=2))
+PLAN = AuditPlan("gradient", images=2, image_settings=ImageSettings(steps=2))
 TEXTS = ("a red fox", "a grey owl", "=1+1", "a tree", "the sea", "a moon")
 PROMPTS = tuple(Prompt(text, k, None if k % 2 else "VM") for k, text in enumerate(TEXTS, 1))
 

@@ -6,7 +6,7 @@ import pickle
 import random
 from collections import Counter
 
-from findnemo.runs.workers import Outcome, answered
+from findnemo.runs.workers import Outcome, do_task
 
 
 class FakePool:
@@ -49,4 +49,4 @@ class FakePool:
             self.deaths -= guilty is None
             self.replaced += 1
             return [Outcome(task, lost="killed")]
-        return [answered(self.model, step, task)]
+        return [do_task(self.model, step, task)]

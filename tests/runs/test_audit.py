@@ -31,8 +31,8 @@ from findnemo.neurons import EMPTY
 from findnemo.passes import Probe
 from findnemo.prompts import Prompt
 from findnemo.runs import (
+    AuditPlan,
     Caption,
-    Plan,
     Run,
     Work,
     all_neurons,
@@ -358,7 +358,7 @@ def test_a_run_of_another_plan_is_refused(undisturbed, model, calibration):
             undisturbed,
             model,
             calibration,
-            Plan("gradient", images=3, image_settings=ImageSettings(steps=9)),
+            AuditPlan("gradient", images=3, image_settings=ImageSettings(steps=9)),
         )
     with pytest.raises(MismatchError, match=r"tau .*, now 0\.9"):
         start(undisturbed, model, replace(calibration, tau=0.9), PLAN)
@@ -530,7 +530,7 @@ def test_a_method_that_gives_nan_is_marked_and_the_others_are_compared(
 ):
     shutil.copytree(undisturbed, tmp_path / "run")
     module = importlib.import_module("findnemo.runs.compare")
-    made = module.made
+    made = module.comparison_images
     one = []
 
     def spoilt(tools, caption):
@@ -539,7 +539,7 @@ def test_a_method_that_gives_nan_is_marked_and_the_others_are_compared(
             raise NumericalError("the finished latents hold NaN or infinity")
         return made(tools, caption)
 
-    monkeypatch.setattr(module, "made", spoilt)
+    monkeypatch.setattr(module, "comparison_images", spoilt)
     with start(tmp_path / "run", model, calibration, PLAN) as run:
         module.compare(Work(run, model, calibration, PLAN), ["neurons"])
         captions = [c for c in run.captions() if "localize" in c.results]
@@ -650,7 +650,7 @@ def stages(monkeypatch):
     for name in ("enter", "quality"):
         monkeypatch.setattr(MODULE, name, watch.wrap_plain(name, getattr(MODULE, name)))
     monkeypatch.setattr(
-        "findnemo.files.writing.written", watch.wrap_plain("written", writing.written)
+        "findnemo.files.writing.atomic_write", watch.wrap_plain("written", writing.atomic_write)
     )
     for name in ("record_all", "set_meta"):
         monkeypatch.setattr(Run, name, watch.wrap_plain(name, getattr(Run, name)))
@@ -758,7 +758,7 @@ def test_an_audit_takes_the_gentle_set_and_tells_its_impact(tmp_path):
 
     model, own, common = planted_twice(tiny_pipeline())
     made = calibration(model, unusual=common)
-    plan = Plan("gradient", images=0, max_impact=0.05, unrelated=tuple(HOLDOUT))
+    plan = AuditPlan("gradient", images=0, max_impact=0.05, unrelated=tuple(HOLDOUT))
     with start(tmp_path / "run", model, made, plan) as run:
         (caption,) = audit(Work(run, model, made, plan), [Prompt(CAPTION, 1)])
         told = " ".join(notes(run, [caption]))
@@ -780,5 +780,5 @@ def test_an_audit_takes_the_gentle_set_and_tells_its_impact(tmp_path):
 def test_a_published_search_by_another_score_is_refused_before_a_run_is_begun(model, tmp_path):
     own = calibrate(model, ["a cat", "a dog", "two boats"], "findnemo")
     with pytest.raises(InputError, match="calibrate with variant 'paper'"):
-        start(tmp_path / "run", model, own, Plan(search="listing", images=0))
+        start(tmp_path / "run", model, own, AuditPlan(search="listing", images=0))
     assert not (tmp_path / "run").exists()

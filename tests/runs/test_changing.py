@@ -10,7 +10,7 @@ from _killing import ended, forked
 from PIL import Image
 
 from findnemo.errors import MismatchError
-from findnemo.files.writing import written
+from findnemo.files.writing import atomic_write
 from findnemo.images import png
 from findnemo.prompts import Prompt
 from findnemo.runs import Run, captions_of, repair
@@ -65,9 +65,9 @@ def begun(out, settings=SETTINGS):
         run.set_meta("attack", TOLD)
         (caption,) = run.captions()
     for name in ("before-00", "before-01", "after-00", "after-01"):
-        with written(out / "images" / caption.slug / f"{name}.png") as part:
+        with atomic_write(out / "images" / caption.slug / f"{name}.png") as part:
             part.write_bytes(png(PICTURE))
-    with written(out / "sheets" / f"{caption.slug}.png") as part:
+    with atomic_write(out / "sheets" / f"{caption.slug}.png") as part:
         part.write_bytes(png(PICTURE))
     return out
 
@@ -174,7 +174,7 @@ def test_a_change_is_whole_or_not_at_all(tmp_path, statement):
     wanted = with_(guidance=7.0)
 
     def dying():
-        real = Run.put
+        real = Run.put_row
         count = 0
 
         def put(self, table, row):
@@ -184,7 +184,7 @@ def test_a_change_is_whole_or_not_at_all(tmp_path, statement):
                 os.kill(os.getpid(), signal.SIGKILL)
             real(self, table, row)
 
-        Run.put = put
+        Run.put_row = put
         changed_to(out, wanted).close()
 
     assert ended(forked(dying)) in (0, -signal.SIGKILL)

@@ -11,8 +11,8 @@ from _tiny_files import make_run
 from findnemo import NeuronSet
 from findnemo.errors import InputError
 from findnemo.images import ImageSettings
-from findnemo.runs import Plan, Run, Work
-from findnemo.runs.compare import COSTLY, failed_methods, methods, switched_off
+from findnemo.runs import AuditPlan, Run, Work
+from findnemo.runs.compare import COSTLY, failed_methods, method_neurons, methods
 from findnemo.settings import settings_for
 
 TEXTS = ("a red fox", "Foxes", "a moon")
@@ -50,14 +50,14 @@ def test_random_neurons_are_as_many_as_those_of_nemo_and_none_of_them(model, tmp
     with Run.open(path) as run:
         fox, _ = run.captions()
         about = run.meta("settings")
-        plan = Plan(about["search"], about["images"], ImageSettings(steps=2))
+        plan = AuditPlan(about["search"], about["images"], ImageSettings(steps=2))
         work = Work(run, model, SimpleNamespace(settings=settings_for("findnemo")), plan)
-        assert switched_off(work, fox, "neurons") == found
+        assert method_neurons(work, fox, "neurons") == found
         with pytest.raises(InputError, match="nemo needs NeMo's neurons: no search was made"):
-            switched_off(work, fox, "nemo")
+            method_neurons(work, fox, "nemo")
         listed = replace(fox, results=fox.results | {"listing": fox.results["localize"]})
-        assert switched_off(work, listed, "nemo") == found
-        draws = [switched_off(work, listed, f"random-{k}") for k in (1, 2)]
+        assert method_neurons(work, listed, "nemo") == found
+        draws = [method_neurons(work, listed, f"random-{k}") for k in (1, 2)]
     for drawn in draws:
         assert [len(at) for at in drawn.layers.values()] == [2]
         assert not drawn & found

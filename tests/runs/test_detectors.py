@@ -12,7 +12,13 @@ from findnemo.errors import InputError, NumericalError
 from findnemo.images import ImageSettings
 from findnemo.prompts import Prompt
 from findnemo.runs import Run, Serial
-from findnemo.runs.detectors import borrows, chosen, kept_detectors, results, run_detectors
+from findnemo.runs.detectors import (
+    borrows,
+    distinct_detectors,
+    kept_detectors,
+    results,
+    run_detectors,
+)
 
 HOLDOUT = ("one", "two", "three")
 IMAGES = ImageSettings(steps=1, guidance=2.0)
@@ -63,9 +69,9 @@ def test_where_all_are_memories_every_second_hold_out_caption_stands_for_the_oth
 
 
 def test_unknown_detectors_and_runs_without_results_are_refused(run):
-    assert chosen([" ssim", "edges", "ssim"]) == ("ssim", "edges")
+    assert distinct_detectors([" ssim", "edges", "ssim"]) == ("ssim", "edges")
     with pytest.raises(InputError, match="edgy"):
-        chosen(["ssim", "edgy"])
+        distinct_detectors(["ssim", "edgy"])
     with pytest.raises(InputError, match="holds no results"):
         kept_detectors(run)
 

@@ -392,7 +392,7 @@ def _text(page: str) -> str:
 
 
 def _chosen(caption):
-    return events.Chosen(caption.text, tuple(neurons_of(caption)), z_scores(caption))
+    return events.SessionState(caption.text, tuple(neurons_of(caption)), z_scores(caption))
 
 
 def test_neurons_of_suspected_captions_stay_on_unless_they_are_named(tmp_path):

@@ -24,7 +24,7 @@ from findnemo.models.identity import Identity
 from findnemo.prompts import Prompt
 from findnemo.runs import (
     ASKED,
-    Plan,
+    AuditPlan,
     Run,
     Work,
     answer,
@@ -53,7 +53,7 @@ def run(tmp_path):
 
 
 def test_answer_before_enter_says_what_to_call_first(tmp_path, model, calibration):
-    plan = Plan(images=0)
+    plan = AuditPlan(images=0)
     with start(tmp_path / "run", model, calibration, plan) as run:
         run.add([Prompt("a red fox", 1)])
         work = Work(run, model, calibration, plan)

@@ -13,11 +13,11 @@ from findnemo.errors import InputError
 from findnemo.metrics import Judges
 from findnemo.prompts import TrainingPicture
 from findnemo.runs.fine_tunes import (
-    Shown,
-    Subject,
+    TrainingSubject,
+    VariantImages,
     folder_of_variant,
     inside,
-    judged,
+    judge_variant,
     summary,
     write_table,
 )
@@ -61,12 +61,12 @@ def test_files_outside_of_a_run_are_refused(tmp_path, name):
 
 
 def test_a_caption_without_images_leaves_the_verdict_open(tmp_path):
-    shown = Shown((Generation("a", "own", 0),), (tmp_path / "0.png",), failed=("b",))
+    shown = VariantImages((Generation("a", "own", 0),), (tmp_path / "0.png",), failed=("b",))
     Image.new("RGB", (8, 8), (9, 90, 200)).save(tmp_path / "0.png")
     picture = Image.effect_noise((8, 8), 80).convert("RGB")
     one = TrainingPicture(tmp_path / "a.png", "a")
-    subject = Subject([one], Gallery.of([picture]), Judges(), torch.empty(0, 1), rate=0.99)
-    found = judged(subject, shown, None, "LoRA")
+    subject = TrainingSubject([one], Gallery.of([picture]), Judges(), torch.empty(0, 1), rate=0.99)
+    found = judge_variant(subject, shown, None, "LoRA")
     assert found.judgement.verdict(0.99) == "does not copy"
     (row,) = summary(subject, [found], "LoRA", tmp_path)["variants"]
     assert (row["verdict"], row["failed"]) == ("cannot be said", 1)

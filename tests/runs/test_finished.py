@@ -9,11 +9,11 @@ from findnemo.images import ImageSettings, generate
 from findnemo.neurons import NeuronSet
 from findnemo.passes import counting
 from findnemo.prompts import Prompt
-from findnemo.runs import Plan, Serial, standing, start
+from findnemo.runs import AuditPlan, Serial, standing, start
 from findnemo.runs.finished import finish_first
 from findnemo.seeds import FRESH
 
-QUICK = Plan("gradient", images=3, image_settings=ImageSettings(steps=4, guidance=2.0))
+QUICK = AuditPlan("gradient", images=3, image_settings=ImageSettings(steps=4, guidance=2.0))
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ from PIL import Image
 
 from findnemo.images import save_png
 from findnemo.prompts import Prompt
-from findnemo.runs import Plan, Run, Serial
+from findnemo.runs import AuditPlan, Run, Serial
 from findnemo.runs.changing import PICTURED
-from findnemo.runs.judging import judge_anew, made_of
+from findnemo.runs.judging import judge_anew, stored_look
 from findnemo.runs.stages import no_progress
 from findnemo.runs.workers import never
 from findnemo.verification import Look
 
-PLAN = Plan(images=2)
+PLAN = AuditPlan(images=2)
 EARLIER = {"score_before": 0.9, "score_after": 0.2, "evaluations": 30, "steps": 3}
 EARLIER |= {"copies_before": 1.0, "copies_after": 0.0}
 QUICK = ("quick-before-00", "quick-before-01", "quick-after-00", "quick-after-01")
@@ -41,7 +41,7 @@ def drawn(run, folder, *names):
 
 def test_quick_pictures_serve_again_with_those_in_all_steps(run):
     caption = drawn(run, "images", *QUICK, "after-01", "before-07", "original")
-    look = made_of(run, caption, PLAN)
+    look = stored_look(run, caption, PLAN)
     assert {when: len(pictures) for when, pictures in look.quick.items()} == {
         "before": 2,
         "after": 2,
@@ -54,7 +54,7 @@ def test_quick_pictures_serve_again_with_those_in_all_steps(run):
 def test_figures_of_noise_differences_stand_where_their_pictures_are(run):
     drawn(run, "noise", "before-00", "before-01")
     caption = drawn(run, "images", *QUICK)
-    assert made_of(run, caption, PLAN).values == {
+    assert stored_look(run, caption, PLAN).values == {
         "score_before": 0.9,
         "score_after": 0.2,
         "evaluations": 30,
@@ -65,7 +65,7 @@ def test_of_damaged_quick_pictures_all_are_made_again(run):
     caption = drawn(run, "images", *QUICK, "before-00")
     file = run.path / "images" / caption.slug / "quick-after-01.png"
     file.write_bytes(file.read_bytes()[:-9])
-    look = made_of(run, caption, PLAN)
+    look = stored_look(run, caption, PLAN)
     assert look.quick == {}
     assert set(look.whole) == {("before", 0)}
 
@@ -76,4 +76,4 @@ def test_a_caption_that_was_judged_since_does_not_wait(run):
     judge_anew(SimpleNamespace(run=run), Serial(None), no_progress, never)
     (caption,) = run.captions()
     assert list(caption.results) == ["verify"]
-    assert made_of(run, caption, PLAN) == Look()
+    assert stored_look(run, caption, PLAN) == Look()

@@ -23,7 +23,7 @@ from _waiting import until
 from findnemo import demo
 from findnemo.images import ImageSettings
 from findnemo.prompts import Prompt
-from findnemo.runs import Plan, Work, audit, start
+from findnemo.runs import AuditPlan, Work, audit, start
 
 AUDIT = [
     *(sys.executable, "-m", "findnemo", "audit", "demo", "--limit", "6"),
@@ -66,7 +66,9 @@ def test_an_audit_of_the_demo_model_killed_a_hundred_times(tmp_path, demo_model,
     prompts = [demo.memorized()[k] for k in (0, 5, 20)] + [
         Prompt(text, 100 + k) for k, text in enumerate(demo.unrelated()[:3])
     ]
-    plan = Plan(images=2, image_settings=ImageSettings(steps=3, guidance=2.0), quality_prompts=2)
+    plan = AuditPlan(
+        images=2, image_settings=ImageSettings(steps=3, guidance=2.0), quality_prompts=2
+    )
 
     def work(out: Path) -> None:
         with start(out, demo_model, demo.calibration(), plan) as run:

@@ -8,14 +8,14 @@ from _audited import PROMPTS, SETTINGS, calibrated, run_audit, small_model
 from findnemo.errors import MismatchError
 from findnemo.files.originals import picture
 from findnemo.images import ImageSettings
-from findnemo.runs import Plan, Run, Work, repair, start
+from findnemo.runs import AuditPlan, Run, Work, repair, start
 from findnemo.runs.compare import kept_images
 from findnemo.runs.standing import image_name
 from findnemo.runs.track import images
 from findnemo.tasks.opening import as_begun, plan_of
 
-QUICK = Plan("gradient", images=3, image_settings=ImageSettings(steps=4, guidance=2.0))
-OLD = Plan("gradient", images=3, image_settings=QUICK.image_settings, thorough=True)
+QUICK = AuditPlan("gradient", images=3, image_settings=ImageSettings(steps=4, guidance=2.0))
+OLD = AuditPlan("gradient", images=3, image_settings=QUICK.image_settings, thorough=True)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from findnemo.errors import DamageError, MismatchError, NumericalError
 from findnemo.prompts import Prompt
 from findnemo.runs import ranking as module
-from findnemo.runs.ranking import Ranked, Ranking, chance_of, ranked, what_is_left
+from findnemo.runs.ranking import Ranked, Ranking, chance_of, rank_table, what_is_left
 
 CHUNK = 8
 
@@ -34,7 +34,7 @@ def texts(order):
 
 def test_likely_captions_come_first_and_every_tenth_is_drawn_by_chance(tmp_path):
     rows = table(100)
-    order = ranked(tmp_path / "order", "key", rows, likely, 40).order()
+    order = rank_table(tmp_path / "order", "key", rows, likely, 40).order()
     assert [k for k, one in enumerate(order) if one.drawn] == [9, 19, 29, 39]
     values = dict(zip(texts_of(rows), likely(texts_of(rows)), strict=True))
     best = sorted(values, key=lambda text: (-values[text], chance_of(text)))
@@ -53,7 +53,7 @@ def texts_of(rows):
 def test_a_smaller_order_is_the_beginning_of_a_larger_one(tmp_path):
     rows = table(100)
     small, large, whole = (
-        texts(ranked(tmp_path / str(most), "key", rows, likely, most).order())
+        texts(rank_table(tmp_path / str(most), "key", rows, likely, most).order())
         for most in (25, 60, 500)
     )
     assert small == large[:25] == whole[:25]
@@ -63,7 +63,7 @@ def test_a_smaller_order_is_the_beginning_of_a_larger_one(tmp_path):
 
 def test_a_caption_that_recurs_is_ranked_once(tmp_path):
     rows = [*table(30), *table(30)]
-    order = ranked(tmp_path / "order", "key", rows, likely, 100).order()
+    order = rank_table(tmp_path / "order", "key", rows, likely, 100).order()
     assert sorted(texts(order)) == sorted(texts_of(table(30)))
     assert {one.prompt.row for one in order} == set(range(1, 31))
 
@@ -80,7 +80,7 @@ def test_a_caption_that_recurs_is_ranked_once(tmp_path):
 )
 def test_rows_that_repeat_a_caption_are_no_captions_that_are_left(tmp_path, times, most):
     rows = [row for row in table(2000) for _ in range(times)]
-    found = ranked(tmp_path / "order", "key", rows, likely, most)
+    found = rank_table(tmp_path / "order", "key", rows, likely, most)
     assert found.captions == 2000 * times
     exact = times == 1 or most > 2000
     assert found.distinct() == pytest.approx(2000, rel=1e-9 if exact else 3 / most**0.5)
@@ -88,7 +88,7 @@ def test_rows_that_repeat_a_caption_are_no_captions_that_are_left(tmp_path, time
 
 def test_an_order_that_was_stopped_or_broken_off_goes_on(tmp_path):
     rows = table(100)
-    whole = ranked(tmp_path / "whole", "key", rows, likely, 20)
+    whole = rank_table(tmp_path / "whole", "key", rows, likely, 20)
     asked = []
 
     def once(found):
@@ -97,7 +97,7 @@ def test_an_order_that_was_stopped_or_broken_off_goes_on(tmp_path):
 
     path = tmp_path / "order"
     turns = iter([False, False, False, True])
-    assert ranked(path, "key", rows, once, 20, stop=lambda: next(turns)) is None
+    assert rank_table(path, "key", rows, once, 20, stop=lambda: next(turns)) is None
 
     def breaks(found):
         if "caption 70" in found:
@@ -105,31 +105,31 @@ def test_an_order_that_was_stopped_or_broken_off_goes_on(tmp_path):
         return once(found)
 
     with pytest.raises(KeyboardInterrupt):
-        ranked(path, "key", rows, breaks, 20)
-    assert ranked(path, "key", rows, once, 20).order() == whole.order()
+        rank_table(path, "key", rows, breaks, 20)
+    assert rank_table(path, "key", rows, once, 20).order() == whole.order()
     assert asked == texts_of(rows)  # nothing twice
-    assert ranked(path, "key", rows, once, 20).order() == whole.order()
+    assert rank_table(path, "key", rows, once, 20).order() == whole.order()
     assert asked == texts_of(rows)
 
 
 def test_another_table_or_a_damaged_file_is_refused_and_other_scores_begin_anew(tmp_path):
     path = tmp_path / "order"
     stopping = iter([False, False, True])
-    ranked(path, "key", table(40), likely, 20, stop=lambda: next(stopping))
+    rank_table(path, "key", table(40), likely, 20, stop=lambda: next(stopping))
     with pytest.raises(MismatchError, match="another table"):
-        ranked(path, "key", table(40)[::-1], likely, 20)
+        rank_table(path, "key", table(40)[::-1], likely, 20)
     with pytest.raises(MismatchError, match="the table has 3"):
-        ranked(path, "key", table(3), likely, 20)
-    fresh = ranked(path, "other", table(40)[::-1], likely, 20)
+        rank_table(path, "key", table(3), likely, 20)
+    fresh = rank_table(path, "other", table(40)[::-1], likely, 20)
     assert fresh.captions == 40
     path.write_text('{"key": "other", "most": 99}', encoding="utf-8")
     with pytest.raises(DamageError, match="remove it"):
-        ranked(path, "other", table(40), likely, 20)
+        rank_table(path, "other", table(40), likely, 20)
 
 
 def test_no_number_is_no_order(tmp_path):
     with pytest.raises(NumericalError, match="row 5"):
-        ranked(
+        rank_table(
             tmp_path / "order",
             "key",
             table(9),

@@ -20,8 +20,8 @@ from findnemo.runs.results import (
     Number,
     Verified,
     answer,
+    as_stored_type,
     check_caption,
-    decoded,
     fits,
     meta,
     of_key,
@@ -32,9 +32,9 @@ SCORE = {"memorized": True, "score": 0.9, "tau": 0.4}
 
 
 def test_a_stored_result_is_its_type_and_a_key_of_a_newer_findnemo_is_left_out():
-    assert decoded(Detected, SCORE | {"later": [1]}, "here") == Detected(True, 0.9, 0.4)
+    assert as_stored_type(Detected, SCORE | {"later": [1]}, "here") == Detected(True, 0.9, 0.4)
     found = {"score_before": 0.9, "score_after": 0.1, "reached": True, "neurons": {"up": [3, 1]}}
-    searched = decoded(Localized, found | {"points": [[1, 0.5, None]]}, "here")
+    searched = as_stored_type(Localized, found | {"points": [[1, 0.5, None]]}, "here")
     assert searched.neurons == NeuronSet({"up": [1, 3]})
     assert searched.points == (Point(1, 0.5, None),)
 
@@ -52,7 +52,7 @@ def test_a_stored_result_is_its_type_and_a_key_of_a_newer_findnemo_is_left_out()
 )
 def test_a_result_of_another_shape_is_named(kind, value, said):
     with pytest.raises(InputError, match=f"^run.sqlite is damaged .*{said}"):
-        decoded(kind, value, "run.sqlite")
+        as_stored_type(kind, value, "run.sqlite")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 2e9, "0.5", True, None])

@@ -25,7 +25,7 @@ from findnemo.metrics import copies
 from findnemo.metrics.copies import COPY
 from findnemo.neurons import NeuronSet
 from findnemo.robustness import attack, subject
-from findnemo.runs import Plan, Run, Work, robustness
+from findnemo.runs import AuditPlan, Run, Work, robustness
 from findnemo.runs.robustness import Effort, attack_all, try_out
 from findnemo.settings import Settings
 
@@ -189,7 +189,7 @@ def test_the_control_begins_without_the_caption_and_is_kept(audited, tmp_path, m
 def _reopened(path, model):
     with Run.open(path) as run:
         settings = run.meta("settings")
-    plan = Plan(images=2, image_settings=findnemo.ImageSettings(steps=2))
+    plan = AuditPlan(images=2, image_settings=findnemo.ImageSettings(steps=2))
     run = Run.create(path, settings)
     return run, Work(run, model, None, plan)
 

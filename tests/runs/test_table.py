@@ -63,9 +63,11 @@ def fake_stage(out, rows):
 
 
 def nothing(model, items):
-    from findnemo.runs import Answer
+    from findnemo.runs import StageAnswer
 
-    return [Answer({"memorized": False, "score": 0.1, "tau": 0.4, "evaluations": 2}) for _ in items]
+    return [
+        StageAnswer({"memorized": False, "score": 0.1, "tau": 0.4, "evaluations": 2}) for _ in items
+    ]
 
 
 @pytest.mark.slow

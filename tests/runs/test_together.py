@@ -12,8 +12,8 @@ from findnemo import demo
 from findnemo.images import ImageSettings
 from findnemo.metrics import Judges
 from findnemo.prompts import Prompt
-from findnemo.runs import Plan, Run, Work, standing, start
-from findnemo.runs.standing import joined
+from findnemo.runs import AuditPlan, Run, Work, standing, start
+from findnemo.runs.standing import joined_neurons
 from findnemo.runs.together import check_union
 from findnemo.seeds import AGAIN, FRESH
 from findnemo.verification import Look, verify
@@ -23,7 +23,7 @@ TAU = 0.4
 OVER = {"memorized": True, "score": 0.9, "tau": TAU}
 GONE = {"same_seed": 0.3, "copies_before": 1.0, "copies_after": 0.0}
 QUICK = ImageSettings(4, 2.0)  # three steps stand for four
-PLAN = Plan(images=2, image_settings=QUICK)
+PLAN = AuditPlan(images=2, image_settings=QUICK)
 
 
 def found(**neurons):
@@ -74,8 +74,8 @@ def test_the_search_goes_on_by_itself(tmp_path, demo_model, calibration):
     with Run.open(tmp_path / "run") as run:
         captions = {c.text: c for c in run.captions()}
         assert [standing(c) for c in captions.values()] == ["gone", "gone"]
-        assert joined(captions[wrong]) & demo.planted()[wrong]
-        assert not joined(captions[right])
+        assert joined_neurons(captions[wrong]) & demo.planted()[wrong]
+        assert not joined_neurons(captions[right])
         assert captions[wrong].together.first == AGAIN
         assert captions[right].together.first == FRESH
         assert captions[right].together.confirmed is not None

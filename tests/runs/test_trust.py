@@ -8,7 +8,7 @@ import pytest
 
 from findnemo.errors import InputError
 from findnemo.runs import Run
-from findnemo.runs.trust import key_file, named, require, vouch, vouched
+from findnemo.runs.trust import key_file, named_places, require, vouch, vouched
 
 SETTINGS = {"judges": {"descriptor": "sscd.pt", "clip": "openai/clip"}}
 
@@ -23,7 +23,11 @@ def run(tmp_path, monkeypatch):
 
 
 def test_a_run_of_somebody_else_names_what_would_be_opened(run):
-    assert named(run) == {"model": "owner/model", "descriptor": "sscd.pt", "clip": "openai/clip"}
+    assert named_places(run) == {
+        "model": "owner/model",
+        "descriptor": "sscd.pt",
+        "clip": "openai/clip",
+    }
     assert not vouched(run)
     with pytest.raises(
         InputError, match=r"model 'owner/model'.*a descriptor is a program.*--model"
@@ -39,7 +43,7 @@ def test_a_run_of_somebody_else_names_what_would_be_opened(run):
 def test_a_shipped_model_is_nobodys(tmp_path):
     with Run.create(tmp_path / "run", {"judges": {}}) as run:
         run.set_meta("source", "demo")
-        assert named(run) == {}
+        assert named_places(run) == {}
         require(run)
 
 

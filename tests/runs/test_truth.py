@@ -36,7 +36,7 @@ def truth(path, source, cases=CASES):
 def test_a_miss_and_a_false_alarm_do_not_cancel(tmp_path):
     found, whole = truth(tmp_path / "run", "demo")
     assert (found.of, found.missed, found.alarms) == (3, (SECOND,), (LOUD,))
-    assert found.told == [
+    assert found.sentences == [
         "Found 2 of 3 planted memories, 1 false alarm.",
         f"missed: {SECOND}",
         f"false alarm: {LOUD}",
@@ -47,7 +47,7 @@ def test_a_miss_and_a_false_alarm_do_not_cancel(tmp_path):
 def test_natural_memories_are_the_captions_that_copy(tmp_path):
     copying = [prompt.text for prompt in demo.memorized("demo-natural")]
     found, _ = truth(tmp_path / "run", "demo-natural", {copying[0]: SEEN, copying[1]: MISSED})
-    assert found.told[0] == "Found 1 of 2 captions that the model copies, no false alarm."
+    assert found.sentences[0] == "Found 1 of 2 captions that the model copies, no false alarm."
     assert FIRST not in copying  # planted memories are off in that model
 
 
@@ -65,7 +65,7 @@ def test_of_captions_that_did_not_come_with_the_model_nothing_is_known(tmp_path)
 def test_of_many_wrong_captions_a_few_are_named(tmp_path):
     cases = dict.fromkeys(demo.unrelated()[:5], SEEN)
     found, _ = truth(tmp_path / "run", "demo", cases)
-    assert found.told == [
+    assert found.sentences == [
         "Found 0 of 0 planted memories, 5 false alarms.",
         *(f"false alarm: {text}" for text in demo.unrelated()[:3]),
         "false alarm: 2 more",

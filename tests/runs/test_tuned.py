@@ -20,7 +20,7 @@ from findnemo.runs.tuned import (
     fair,
     label,
     newest_copies,
-    refuted,
+    refuted_models,
     sentence,
     to_confirm,
     worst,
@@ -108,7 +108,7 @@ def test_a_model_that_does_not_tell_is_never_taken_for_one_without_copies():
     assert to_confirm(found) is weak
     found["variants"][1] = confirmed(weak)
     assert choice(found) is to_confirm(found) is None
-    assert [one["name"] for one in refuted(found)] == ["LoRA x 0.1"]
+    assert [one["name"] for one in refuted_models(found)] == ["LoRA x 0.1"]
     advised = of_training(found, 7)
     assert advised.action == "hold"
     assert "LoRA x 0.1" not in advised.sentence
@@ -258,7 +258,7 @@ def test_models_are_confirmed_from_the_strongest_down_until_one_stands(fails, as
     found = about(*models, main, main="c3")
     assert order_of(found, fails) == asked
     assert (choice(found) or {"name": None})["name"] == chosen
-    assert {one["name"] for one in refuted(found)} == fails & {*asked}
+    assert {one["name"] for one in refuted_models(found)} == fails & {*asked}
 
 
 def test_what_copies_sooner_than_a_refuted_model_may_not_be_taken():

@@ -11,7 +11,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.prompts import Prompt
 from findnemo.runs import Run, all_neurons, ask_all, neurons_of, standing
 from findnemo.runs.export import row
-from findnemo.runs.standing import joined, judged, switched_off
+from findnemo.runs.standing import joined_neurons, switched_off, verification_of
 from findnemo.runs.union import ROUNDS, digest_of, first_sample, grouped, sentence_on_union, settle
 from findnemo.runs.work import commit
 from findnemo.runs.worklist import list_open
@@ -67,9 +67,9 @@ class Model:
         self.stop_at = None
 
     def look(self, union, captions, glance):
-        stage = union.glanced if glance else union.looked
+        stage = union.glance_stage if glance else union.look_stage
         for caption in captions:
-            if {union.looked, stage} & caption.results.keys():
+            if {union.look_stage, stage} & caption.results.keys():
                 continue
             off = set(union.neurons.layers)
             copies = not set(self.needs.get(caption.text, ())) <= off
@@ -85,11 +85,11 @@ class Model:
         for caption in captions:
             if self.stop_at == caption.text:
                 return False
-            if union.further not in caption.results:
+            if union.further_stage not in caption.results:
                 self.searched.append((caption.text, caption.together.back))
                 more = self.given.get(caption.text, {})
                 self.run.record(
-                    caption.id, union.further, found(**more) | {"reached": bool(more)}, 1
+                    caption.id, union.further_stage, found(**more) | {"reached": bool(more)}, 1
                 )
         return True
 
@@ -131,9 +131,9 @@ def test_a_copy_that_comes_back_with_all_off_is_searched_further_and_judged_on_n
         assert [c.together.first for c in captions] == [FRESH, AGAIN]
         assert all_neurons(captions) == NeuronSet({"x": [1], "y": [2], "z": [7, 8]})
         a, b = captions
-        assert (joined(a), joined(b)) == (NeuronSet(), NeuronSet({"z": [7, 8]}))
+        assert (joined_neurons(a), joined_neurons(b)) == (NeuronSet(), NeuronSet({"z": [7, 8]}))
         assert neurons_of(b) == NeuronSet({"y": [2]})  # what methods are compared by
-        assert switched_off(b) == neurons_of(b) | joined(b)
+        assert switched_off(b) == neurons_of(b) | joined_neurons(b)
         assert row(b)["neurons"] == 3  # and what a table says of it
         assert row(b)["layers"] == switched_off(b).to_json()
         sizes = [line.split("|")[-2].strip() for line in card_lines(run)]
@@ -186,7 +186,7 @@ def test_where_nothing_helps_the_run_says_that_it_copies(tmp_path):
         assert len(run.meta("union")["digests"]) == 1
         assert model.searched == [("b", (FRESH + 2,))]
         assert len(all_neurons(run.captions())) == 2
-        assert judged(list(run.captions())[1]).copies_after == 0.5
+        assert verification_of(list(run.captions())[1]).copies_after == 0.5
 
 
 def test_what_brings_back_others_does_not_join(tmp_path):

@@ -13,7 +13,7 @@ from findnemo.calibration import Calibration
 from findnemo.cli import _app
 from findnemo.prompts import Prompt
 from findnemo.runs import Caption, Run
-from findnemo.runs.evidence import EMBEDDING, OFF, Verdict
+from findnemo.runs.evidence import EMBEDDING, OFF, AttemptVerdict
 from findnemo.runs.standing import WORDS, standing, state
 from findnemo.runs.verdict import (
     AGAIN,
@@ -420,7 +420,7 @@ def test_what_was_tried_is_no_less_than_what_was_not(run, monkeypatch, attempts,
     tried = {"attempts": attempts, "attack": attack}
     kept = run.meta
     monkeypatch.setattr(run, "meta", lambda key: tried[key] if key in tried else kept(key))
-    reached = {EMBEDDING: Verdict("back", 0.99, 0.99)} if attempts and attack else {}
+    reached = {EMBEDDING: AttemptVerdict("back", 0.99, 0.99)} if attempts and attack else {}
     monkeypatch.setattr("findnemo.runs.verdict.verdicts", lambda caption, bases: {OFF: reached})
     found = advice_of(run, list(run.captions()))
     assert said in found.because

@@ -1,6 +1,6 @@
 """Counts and lists in plain English."""
 
-from findnemo.runs.wording import count, joined
+from findnemo.runs.wording import count, word_list
 
 
 def test_only_one_is_in_the_singular():
@@ -10,5 +10,5 @@ def test_only_one_is_in_the_singular():
 
 def test_a_list_has_one_and_before_its_last_part():
     parts = ["words", "tokens", "seeds", "steps"]
-    assert joined(parts[:2]) == "words and tokens"
-    assert joined(parts) == "words, tokens, seeds and steps"
+    assert word_list(parts[:2]) == "words and tokens"
+    assert word_list(parts) == "words, tokens, seeds and steps"

@@ -12,12 +12,12 @@ from PIL import Image
 from findnemo.errors import NumericalError
 from findnemo.images import ImageSettings, save_png
 from findnemo.prompts import Prompt
-from findnemo.runs import Answer, Plan, Run, Unit, Work
+from findnemo.runs import AuditPlan, Run, StageAnswer, Unit, Work
 from findnemo.runs.work import attempted, done_in, keep, originals_of, pictures_of
 from findnemo.runs.workers import Event
 from findnemo.settings import PAPER
 
-PLAN = Plan(images=2, image_settings=ImageSettings(steps=2))
+PLAN = AuditPlan(images=2, image_settings=ImageSettings(steps=2))
 GREY = Image.new("RGB", (8, 8), (90, 90, 90))
 
 
@@ -45,7 +45,7 @@ def test_settings_are_those_on_which_results_depend(model):
 
 
 def test_a_unit_shares_its_seconds_and_its_reason_to_be_set_aside():
-    answered = Event(Unit(("a", "b")), [Answer({"x": 1}), Answer({"x": 2})], seconds=3.0)
+    answered = Event(Unit(("a", "b")), [StageAnswer({"x": 1}), StageAnswer({"x": 2})], seconds=3.0)
     aside = Event(Unit(("c",)), aside="workers died over it")
     done = done_in([answered, aside])
     assert [(one.item, one.answer.payload, one.seconds) for one in done[:2]] == [
@@ -58,8 +58,8 @@ def test_a_unit_shares_its_seconds_and_its_reason_to_be_set_aside():
 def test_answers_are_kept_with_their_files_and_failures_with_their_reason(run):
     fox, moon = run.captions()
     answers = [
-        (fox, "listing", Answer({"reached": True}, {"images/fox/a.png": b"picture"}), 0.5),
-        (moon, "listing", Answer(error="NaN"), 0.25),
+        (fox, "listing", StageAnswer({"reached": True}, {"images/fox/a.png": b"picture"}), 0.5),
+        (moon, "listing", StageAnswer(error="NaN"), 0.25),
     ]
     assert keep(run, answers) == 2
     fox, moon = run.captions()
@@ -79,7 +79,7 @@ def test_an_error_of_a_caption_is_its_answer_and_a_fault_of_ours_shows():
         return do
 
     found = attempted(model, gives(NumericalError("the latents hold NaN")))
-    assert found == Answer(error="the latents hold NaN")
+    assert found == StageAnswer(error="the latents hold NaN")
     with pytest.raises(KeyError):
         attempted(model, gives(KeyError("a bug of ours")))
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from findnemo.errors import DeviceError
-from findnemo.runtime.memory import Batches, named, out_of_memory
+from findnemo.runtime.memory import Batches, guarding_memory, out_of_memory
 
 CPU = torch.device("cpu")
 
@@ -48,6 +48,6 @@ def test_one_row_that_does_not_fit_is_named_and_other_errors_pass():
 
     with pytest.raises(DeviceError, match="out of memory on cpu with a single picture"):
         Batches(CPU, 4, "a single picture")(3, full)
-    with pytest.raises(RuntimeError, match="another fault"), named(CPU, "x"):
+    with pytest.raises(RuntimeError, match="another fault"), guarding_memory(CPU, "x"):
         raise RuntimeError("another fault")
     assert not out_of_memory(RuntimeError("another fault"))

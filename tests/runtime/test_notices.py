@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from findnemo.runtime.notices import notice, told_to
+from findnemo.runtime.notices import notice, notices_to
 
 
 def recorded(function):
@@ -19,7 +19,7 @@ def test_notices_go_to_the_function_and_other_warnings_on():
     heard = []
 
     def work():
-        with told_to(heard.append):
+        with notices_to(heard.append):
             notice("first")
             warnings.warn("other", UserWarning, stacklevel=1)
             notice("second")
@@ -32,9 +32,9 @@ def test_a_function_that_warns_itself_is_heard_outside_once_a_notice():
     """So are the tasks' defaults in Python: what a model says while it loads is warned of."""
 
     def work():
-        with told_to(notice):
+        with notices_to(notice):
             notice("first")
-            with told_to(notice):
+            with notices_to(notice):
                 notice("second")
 
     assert recorded(work) == ["FindnemoWarning: first", "FindnemoWarning: second"]

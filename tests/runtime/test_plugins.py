@@ -99,7 +99,7 @@ def test_what_the_page_shows_is_listed_and_nothing_of_it_imported(shown):
 
 def test_a_detector_of_the_page(shown, model):
     settings = findnemo.ImageSettings(seed=4)
-    (name,) = detectors.chosen(["alike"])
+    (name,) = detectors.distinct_detectors(["alike"])
     score = DETECTORS[name](model, PROMPT, settings)
     two = findnemo.Settings(seed=4, samples=2)
     assert score == Score(findnemo.score(model, PROMPT, settings=two), 2)
@@ -163,7 +163,7 @@ def test_a_broken_package_is_named_by_those_who_use_it_and_by_no_others(install,
     groups = ("detectors", "mitigations", "searches", "adapters")
     install("broken", "".join(broken("bad", group) for group in groups), code)
     uses = {
-        "detector": lambda: detectors.chosen(["bad"]),
+        "detector": lambda: detectors.distinct_detectors(["bad"]),
         "mitigation": lambda: compare.methods(["bad"]),
         "search": lambda: check_search("bad"),
         "adapter": lambda: ADAPTERS.require("bad"),
@@ -174,7 +174,7 @@ def test_a_broken_package_is_named_by_those_who_use_it_and_by_no_others(install,
             use()
         if not (kind == "adapter" and code == "method = 3"):
             assert reason in str(refused.value)
-    assert detectors.chosen(every) == tuple(every)
+    assert detectors.distinct_detectors(every) == tuple(every)
     with pytest.warns(FindnemoWarning, match="left out: mitigation 'bad' of the package broken"):
         assert "bad" not in compare.methods()
     assert rows(["none", "bad"])["bad"] == ["bad"]
@@ -185,11 +185,11 @@ def test_an_own_name_stays_findnemos_and_two_packages_cannot_share_one(install):
     install("first", broken("ssim") + "both = first:both\n")
     install("second", broken("both"))
     with pytest.warns(FindnemoWarning, match="'ssim' is findnemo's own, not that of the package"):
-        detectors.chosen(["ssim"])
+        detectors.distinct_detectors(["ssim"])
     assert DETECTORS["ssim"] is own
     assert list(DETECTORS).count("ssim") == 1
     with pytest.raises(InputError, match=r"'both' is given by the package \w+ 1.5 and the package"):
-        detectors.chosen(["both"])
+        detectors.distinct_detectors(["both"])
 
 
 def test_what_is_no_score_and_no_set_of_neurons_is_refused(install, model, tmp_path):
@@ -212,7 +212,7 @@ def test_what_is_no_score_and_no_set_of_neurons_is_refused(install, model, tmp_p
 
 def test_errors_name_what_packages_add(shown):
     for use, names in (
-        (lambda: detectors.chosen(["x"]), "latent-updates, alike"),
+        (lambda: detectors.distinct_detectors(["x"]), "latent-updates, alike"),
         (lambda: compare.methods(["x"]), "neurons, quiet"),
         (lambda: check_search("x"), "trajectory, gradient, listing, loudest"),
     ):

@@ -12,7 +12,7 @@ from findnemo.runtime.state import (
     evaluating,
     modules_of,
     plain_arithmetic,
-    replaced,
+    replacing,
     spare_scheduler,
     taking,
     undisturbed,
@@ -63,7 +63,7 @@ def test_a_method_is_that_of_the_class_again():
             return "on"
 
     lamp = Lamp()
-    with suppress(KeyError), replaced(lamp, "light", lambda: "off"):
+    with suppress(KeyError), replacing(lamp, "light", lambda: "off"):
         assert lamp.light() == "off"
         raise KeyError
     assert lamp.light() == "on"

@@ -19,7 +19,7 @@ from findnemo.images import ImageSettings
 from findnemo.metrics import Judges
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import Prompt
-from findnemo.runs import Plan, Run, Work, acquire, audit, start
+from findnemo.runs import AuditPlan, Run, Work, acquire, audit, start
 from findnemo.runs.standing import neurons_of
 from findnemo.settings import Settings
 from findnemo.studies import Bench, study
@@ -36,7 +36,7 @@ def audited(tmp_path_factory):
     """
     model = made_loud(findnemo.load(tiny_pipeline(**SMALL)))
     settings = Settings(samples=4)
-    plan = Plan("gradient", images=2, image_settings=ImageSettings(steps=2, guidance=2.0))
+    plan = AuditPlan("gradient", images=2, image_settings=ImageSettings(steps=2, guidance=2.0))
     made = findnemo.calibrate(model, ["hold out a", "hold out b", "hold out c"], settings=settings)
     scores = {text: findnemo.score(model, text, settings=settings) for text in TEXTS}
     order = sorted(TEXTS, key=lambda text: -scores[text])

@@ -11,18 +11,18 @@ from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.compare import localized_captions
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
-from findnemo.runs.work import Answer
+from findnemo.runs.work import StageAnswer
 from findnemo.studies import Study, Table, study, write
 from findnemo.studies.figure import figure
 
 
 def test_a_result_is_computed_once_and_kept(bench):
     calls = []
-    captions = bench.memorized()
+    captions = bench.memorized_captions()
 
     def length(desk, caption):
         calls.append(caption.id)
-        return Answer({"length": len(caption.text)})
+        return StageAnswer({"length": len(caption.text)})
 
     for _ in range(2):
         results = bench.each("kept", captions, length)
@@ -31,25 +31,25 @@ def test_a_result_is_computed_once_and_kept(bench):
 
 
 def test_a_caption_that_fails_is_left_out_recorded_and_tried_again(bench):
-    first, *others = bench.memorized()
+    first, *others = bench.memorized_captions()
 
     def fails(desk, caption):
         if caption.id == first.id:
             raise NumericalError("NaN here")
-        return Answer({})
+        return StageAnswer({})
 
     assert set(bench.each("fails", [first, *others], fails)) == {c.id for c in others}
     failed = next(c for c in bench.work.run.captions() if c.id == first.id).failed
     assert failed.pop("study:fails") == "NaN here"
-    again = bench.each("fails", [first, *others], lambda desk, caption: Answer({}))
+    again = bench.each("fails", [first, *others], lambda desk, caption: StageAnswer({}))
     assert set(again) == {c.id for c in [first, *others]}
 
 
 def test_what_is_wrong_with_one_caption_is_raised_when_the_others_are_kept(bench):
-    first, *others = bench.memorized()
+    first, *others = bench.memorized_captions()
 
     def wrong(desk, caption):
-        return Answer({"one": 1 / (caption.id != first.id)})
+        return StageAnswer({"one": 1 / (caption.id != first.id)})
 
     with pytest.raises(ZeroDivisionError):
         bench.each("wrong", [first, *others], wrong)
@@ -63,12 +63,12 @@ def test_answers_come_in_the_order_of_what_was_asked(bench):
 
 
 def test_stopping_ends_between_captions_keeps_what_is_done_and_goes_on(bench, tmp_path):
-    captions = bench.memorized()
+    captions = bench.memorized_captions()
     done = []
 
     def compute(desk, caption):
         done.append(caption.id)
-        return Answer({})
+        return StageAnswer({})
 
     stopped = replace(bench, stop=lambda: len(done) == 2)
     with pytest.raises(StoppedError, match="before all 3 of halves"):
@@ -91,11 +91,11 @@ def test_the_sample_takes_so_many_of_each_type(bench):
         "TM",
         "VM",
     ]
-    assert len(replace(bench, limit=None).sample()) == len(bench.memorized()) == 3
+    assert len(replace(bench, limit=None).sample()) == len(bench.memorized_captions()) == 3
 
 
 def test_images_with_nothing_off_are_those_without(bench):
-    caption = bench.memorized()[0]
+    caption = bench.memorized_captions()[0]
     cases = {"no neurons": (caption, EMPTY, 0.0), "factor 1": (caption, neurons_of(caption), 1.0)}
     payloads = bench.off("nothing", cases)
     for name in cases:
@@ -103,7 +103,7 @@ def test_images_with_nothing_off_are_those_without(bench):
 
 
 def test_every_factor_and_set_has_a_result_of_its_own(bench):
-    caption = bench.memorized()[0]
+    caption = bench.memorized_captions()[0]
     name = next(iter(bench.model.value_layers))
     everything = NeuronSet({n: range(w) for n, w in bench.model.widths().items()})
     sets = ((everything, 0.0), (everything, 0.5), (NeuronSet({name: [0]}), 0.0))

@@ -21,7 +21,7 @@ from findnemo.mitigation import MITIGATIONS
 from findnemo.prompts import Prompt
 from findnemo.runs import audit
 from findnemo.runs.calibrating import as_published
-from findnemo.runs.compare import compare, methods, nemo_of, samples, switched_off
+from findnemo.runs.compare import compare, method_neurons, methods, nemo_of, samples
 from findnemo.runs.ordinary import ordinary
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.workers import Serial
@@ -66,9 +66,9 @@ def test_nemo_is_the_listing_and_findnemo_what_the_run_has(other, monkeypatch):
     compare(other, ["neurons", "nemo", "random-1"])
     for caption in other.run.captions():
         listed = localize(other.model, caption.text, other.calibration, "listing").neurons
-        assert nemo_of(other, caption) == listed == switched_off(other, caption, "nemo")
-        assert switched_off(other, caption, "neurons") == neurons_of(caption) != listed
-        drawn = switched_off(other, caption, "random-1")
+        assert nemo_of(other, caption) == listed == method_neurons(other, caption, "nemo")
+        assert method_neurons(other, caption, "neurons") == neurons_of(caption) != listed
+        drawn = method_neurons(other, caption, "random-1")
         assert not len(drawn & listed)
         for name, rows in listed.layers.items():
             assert len(drawn.layers.get(name, ())) == min(

@@ -21,10 +21,10 @@ def shown(made):
 
 def test_rows_are_of_a_caption_of_each_type_with_its_neurons_on_and_off(bench):
     rows = shown(fig13(bench))
-    kinds = {c.type: c for c in reversed(bench.memorized())}
+    kinds = {c.type: c for c in reversed(bench.memorized_captions())}
     assert len(rows) == 2 * len(kinds) + 1
     expected = []
-    for kind in dict.fromkeys(c.type for c in bench.memorized()):
+    for kind in dict.fromkeys(c.type for c in bench.memorized_captions()):
         caption = kinds[kind]
         probe = Probe(bench.model, caption.text, bench.calibration.settings, range(SEEDS))
         expected += [

@@ -38,7 +38,7 @@ def test_the_heat_map_is_the_similarity_with_those_candidates_off(made):
 
 
 def test_cells_are_medians_over_captions_with_the_strictest_threshold_first(bench, monkeypatch):
-    captions = [c for c in bench.memorized() if c.type == "VM"]
+    captions = [c for c in bench.memorized_captions() if c.type == "VM"]
     wide = replace(bench, limit=2)
     # row by row for THETAS, column by column for KS
     one = {"similarity": [[0.1] * 5] * 4 + [[0.2, 0.3, 0.4, 0.5, 0.6]], "neurons": [[9] * 5] * 5}

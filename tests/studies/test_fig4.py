@@ -55,7 +55,7 @@ def listed(bench, monkeypatch):
     sizes = iter([(3, 1), (80, 60)])
     pairs = {
         c.id: tuple(NeuronSet({layer: range(n)}) for n in next(sizes))
-        for c in bench.memorized()
+        for c in bench.memorized_captions()
         if c.type == "VM"
     }
     monkeypatch.setattr(Bench, "listed", lambda self, captions: pairs)

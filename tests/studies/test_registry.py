@@ -9,7 +9,7 @@ import pytest
 
 from findnemo.errors import InputError
 from findnemo.studies import STUDIES
-from findnemo.studies.registry import NEEDS, WORK, chosen
+from findnemo.studies.registry import NEEDS, WORK, requested_studies
 
 
 def numbers(kind):
@@ -40,6 +40,6 @@ def test_an_entry_names_a_function_and_things_that_a_run_can_have(name):
 
 def test_a_mistyped_study_is_refused_with_the_nearest_name():
     with pytest.raises(InputError, match=r"'tabel3' is not known: .*; did you mean table3\?"):
-        chosen(["fig4", "tabel3"])
+        requested_studies(["fig4", "tabel3"])
     with pytest.raises(InputError, match=r"'xyz' is not known: use all, fig2a,.*, utility$"):
-        chosen(["xyz"])
+        requested_studies(["xyz"])

@@ -40,7 +40,7 @@ def test_a_sampler_that_the_model_lacks_is_refused(bench):
 
 def test_results_of_other_settings_do_not_touch_the_runs_own(bench):
     run = bench.work.run
-    caption = bench.memorized()[0]
+    caption = bench.memorized_captions()[0]
     cases = {"half": (caption, neurons_of(caption), 0.5)}
     own = bench.off("own", cases)
     more = other(bench, images=3).off("more", cases)
@@ -54,7 +54,7 @@ def test_results_of_other_settings_do_not_touch_the_runs_own(bench):
 
 def test_figures_are_of_images_of_those_settings(bench):
     changed = other(bench, images=3, sampler="ddim")
-    caption = bench.memorized()[0]
+    caption = bench.memorized_captions()[0]
     off = neurons_of(caption)
     payload = changed.off("ddim", {"off": (caption, off, 0.0)})["off"]
     settings = replace(bench.image_settings, sampler="ddim")
@@ -80,7 +80,7 @@ def test_table_1_of_other_settings_stands_beside_that_of_the_run(bench):
     assert table(run).rows == own
     assert "3 seeds a caption" in table(run, apart=changed.apart).note
     assert "2 seeds a caption" in table(run).note
-    slug = bench.memorized()[0].slug
+    slug = bench.memorized_captions()[0].slug
     for folder in ("compare", f"compare{changed.apart}"):
         assert Image.open(run.path / folder / slug / "neurons.png")
 

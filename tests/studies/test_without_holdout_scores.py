@@ -18,7 +18,7 @@ from findnemo.images import ImageSettings
 from findnemo.metrics import Judges
 from findnemo.prompts import Prompt
 from findnemo.report import write
-from findnemo.runs import Plan, Work, audit, start
+from findnemo.runs import AuditPlan, Work, audit, start
 from findnemo.studies import STUDIES, Bench, catalogue, make, study, under_tau
 from findnemo.studies.nemo import with_tau
 
@@ -125,7 +125,7 @@ def test_an_imported_file_goes_through_audit_report_and_all_studies(large, tmp_p
     assert made.p_value(0.9) is made.rate_bound() is None
     scores = sorted(findnemo.score(large, text, settings=made.settings) for text in TEXTS)
     made = replace(made, tau=(scores[1] + scores[2]) / 2)
-    plan = Plan(images=2, image_settings=ImageSettings(steps=1, guidance=2.0))
+    plan = AuditPlan(images=2, image_settings=ImageSettings(steps=1, guidance=2.0))
     with start(tmp_path / "run", large, made, plan) as run:
         work = Work(run, large, made, plan, Judges())
         captions = audit(

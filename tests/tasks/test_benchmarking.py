@@ -8,7 +8,7 @@ from _command import cli
 
 from findnemo import tasks
 from findnemo.benchmark import NATURAL_VERSION, published
-from findnemo.benchmark.demo_check import Figure
+from findnemo.benchmark.demo_check import CheckFigure
 from findnemo.errors import InputError
 
 
@@ -18,7 +18,7 @@ def test_the_demo_model_is_checked(monkeypatch):
     def check(model, progress, limit):
         asked.append((model.source, limit, torch.get_num_threads()))
         progress("memories", 1, 1)
-        return [Figure("AUROC", 0.5, ">= 0.99", reached=False, n=1)]
+        return [CheckFigure("AUROC", 0.5, ">= 0.99", reached=False, n=1)]
 
     monkeypatch.setattr("findnemo.tasks.benchmarking.check", check)
     told = []

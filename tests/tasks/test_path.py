@@ -13,7 +13,7 @@ from findnemo.runs import Run
 from findnemo.tasks.path import (
     PATH,
     Request,
-    begun,
+    is_begun,
     output_of,
     ready,
     refuse_changed,
@@ -35,10 +35,10 @@ def test_the_training_images_of_a_shipped_model_come_with_it(tmp_path):
 
 def test_a_run_goes_on_with_its_own_threshold_and_judges(finished_run, tmp_path):
     path = shutil.copytree(finished_run, tmp_path / "run")
-    assert not begun(path)
+    assert not is_begun(path)
     own = demo.calibration()
     own.save(path / "calibration")
-    assert begun(path)
+    assert is_begun(path)
     refuse_changed(path, tasks.Detecting(calibration=own), tasks.Pictures(descriptor="new.pt"))
     for other, name in (
         (tasks.Detecting(calibration=replace(own, tau=0.9)), "calibration"),

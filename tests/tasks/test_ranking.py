@@ -19,7 +19,7 @@ from findnemo.detection import Drives, Unusual
 from findnemo.errors import InputError, MismatchError
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import Prompt
-from findnemo.runs import Plan, Run, start
+from findnemo.runs import AuditPlan, Run, start
 from findnemo.tasks import Detecting
 from findnemo.tasks.ranking import is_ordered, memories_of, refuse_order
 
@@ -47,7 +47,7 @@ def known(model, calibration, tmp_path_factory):
     """A run with one memory that has neurons."""
     path = tmp_path_factory.mktemp("known") / "run"
     layer = next(iter(model.value_layers))
-    with start(path, model, calibration, Plan(images=0)) as run:
+    with start(path, model, calibration, AuditPlan(images=0)) as run:
         (number,) = run.add([Prompt(MEMORY, 1)])
         score = {"score": 0.9, "tau": 0.03}
         run.record(number, "detect", {"memorized": True, **score}, 0.0)
@@ -152,7 +152,7 @@ def spent_enough(found, budget):
 def test_what_cannot_be_is_refused_before_anything_is_written(model, calibration, known, tmp_path):
     out = tmp_path / "run"
     bare = tmp_path / "bare"
-    with start(bare, model, calibration, Plan(images=0)) as run:
+    with start(bare, model, calibration, AuditPlan(images=0)) as run:
         run.add([Prompt("a cat", 1)])
     other = findnemo.load(tiny_pipeline(seed=3))
     cases = [
@@ -204,7 +204,7 @@ def test_a_run_keeps_the_share_that_it_may_lose(model, calibration, tmp_path):
     assert settings("list", fdr=0.5) is None
     with pytest.raises(MismatchError, match=r"miss 0.0, now 0.1"):
         settings("none", miss=0.1)
-    with start(tmp_path / "old", model, calibration, Plan(images=4)) as run:
+    with start(tmp_path / "old", model, calibration, AuditPlan(images=4)) as run:
         assert "miss" not in run.meta("settings")  # as runs from before it are
     assert settings("old") is None
     paper = findnemo.calibrate(model, HOLDOUT)

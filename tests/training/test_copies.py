@@ -18,10 +18,10 @@ from findnemo.training import (
     Gallery,
     Generation,
     Judgement,
-    described,
+    image_vectors,
+    images_needed,
     judge,
     levels,
-    needed,
     share,
 )
 
@@ -158,7 +158,7 @@ def test_no_copy_is_no_verdict_where_too_little_was_looked_at():
     enough = judge(THREE, CAPTIONS, own(*"a" * 59), nothing.repeat(59, 1))
     assert (few.verdict(0.05), enough.verdict(0.05)) == ("cannot be said", "does not copy")
     for rate in (0.01, 0.05, 0.2):
-        n = needed(rate)
+        n = images_needed(rate)
         # at the rate itself no copy at all would be seen in fewer than one case of twenty
         assert binom.pmf(0, n, rate) <= 0.05 < binom.pmf(0, n - 1, rate)
     assert share(0, 59) == pytest.approx((0.0, 0.05), abs=1e-3)
@@ -185,8 +185,8 @@ def test_a_mirrored_copy_is_a_copy_and_another_picture_is_none(descriptor):
     square = (64, 64)
     small = pictures[1].resize(square) if descriptor else ImageOps.fit(pictures[1], square)
     shown = [ImageOps.mirror(pictures[2]), small, drawn(9)]
-    controls = described(map(drawn, range(20, 80)), descriptor)
-    found = judge(of, [None] * 4, own("", "", ""), described(shown, descriptor), controls)
+    controls = image_vectors(map(drawn, range(20, 80)), descriptor)
+    found = judge(of, [None] * 4, own("", "", ""), image_vectors(shown, descriptor), controls)
     assert [(s.picture, s.copy) for s in found.sightings[:2]] == [(2, True), (1, True)]
     assert not found.sightings[2].copy
 
@@ -198,8 +198,8 @@ def test_the_same_picture_twice_is_one_group():
 
 def test_many_pictures_are_looked_at_in_batches():
     pictures = [drawn(k) for k in range(70)]
-    assert torch.allclose(described(pictures)[:5], described(pictures[:5]), atol=1e-6)
-    assert described([]).shape == (0, 1)
+    assert torch.allclose(image_vectors(pictures)[:5], image_vectors(pictures[:5]), atol=1e-6)
+    assert image_vectors([]).shape == (0, 1)
 
 
 def test_equal_pictures_are_counted_once():

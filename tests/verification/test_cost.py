@@ -9,7 +9,7 @@ from _angles import IMAGES, MID, NEURONS, PROMPT, by_angle, by_brightness, cos, 
 import findnemo
 from findnemo import verification
 from findnemo.errors import InputError, NumericalError
-from findnemo.images import ImageSettings, finished
+from findnemo.images import ImageSettings, decoded_pictures
 from findnemo.metrics import Judges
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes import Denoising
@@ -132,7 +132,7 @@ def test_quality_in_fine_steps_is_that_of_pictures_made_so(loud):
     def made(prompt, off):
         with findnemo.deactivate(loud, off):
             path = Denoising(loud, prompt, 1, 2.0, first=FRESH).run([0], 6, whole=9)
-        return np.asarray(finished(loud, path.image.to(loud.dtype))[0], np.float64)
+        return np.asarray(decoded_pictures(loud, path.image.to(loud.dtype))[0], np.float64)
 
     rows = []
     for prompt, draw in zip(prompts, (draws[0], draws[1], draws[0]), strict=True):

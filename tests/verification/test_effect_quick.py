@@ -11,7 +11,7 @@ import torch
 
 from findnemo import demo
 from findnemo.edits import deactivate
-from findnemo.images import ImageSettings, finished, generate
+from findnemo.images import ImageSettings, decoded_pictures, generate
 from findnemo.metrics.copies import COPY, copies_in, copying
 from findnemo.neurons import EMPTY
 from findnemo.passes import Denoising
@@ -148,10 +148,10 @@ def test_fine_steps_stand_for_many(verified, demo_model, judges):
     with deactivate(demo_model, neurons):
         path = denoising.run([seed], 6, whole=MANY)
     known = [*(image for k, image in enumerate(result.before) if k != seed), judges.original]
-    alike = judges.descriptor.similarity(finished(demo_model, path.image), known)
+    alike = judges.descriptor.similarity(decoded_pictures(demo_model, path.image), known)
     assert result.values["confirmed"] == pytest.approx(float(alike.max()), abs=2e-3)
     (whole,) = generate(demo_model, CAPTION, [FRESH], ImageSettings(MANY, 2.0))
-    fine = finished(demo_model, denoising.run([0], 6, whole=MANY).image)
+    fine = decoded_pictures(demo_model, denoising.run([0], 6, whole=MANY).image)
     assert float(judges.descriptor.similarity(fine, [whole])) > 0.95
 
 
@@ -171,7 +171,7 @@ def test_where_quick_steps_show_no_copy_fine_ones_do(verified, demo_model, monke
     made = iter([unlike])
     monkeypatch.setattr(
         "findnemo.verification.effect.pictures_of",
-        lambda *given: next(made, None) or finished(*given),
+        lambda *given: next(made, None) or decoded_pictures(*given),
     )
     plain = replace(demo.judges(), alignment=None)
     result = verified(demo.planted()[CAPTION], judged=plain, steps=MANY)

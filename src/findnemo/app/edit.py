@@ -104,11 +104,11 @@ def step(order: Sequence[Neuron]) -> float:
     return 1 / STEPS if len(order) <= FINE else 1
 
 
-def dissolved(order: Sequence[Neuron], position: float) -> Edit:
+def edit_at(order: Sequence[Neuron], position: float) -> Edit:
     """The first `position` neurons of an order off; a fraction scales the next neuron.
 
     >>> found = [("mid", 3), ("mid", 1)]
-    >>> dissolved(found, 1.75)
+    >>> edit_at(found, 1.75)
     Edit(off=NeuronSet({'mid': (3,)}), scaled=NeuronSet({'mid': (1,)}), factor=0.25)
     """
     if not (isinstance(position, int | float) and 0 <= position <= len(order)):
@@ -123,7 +123,7 @@ def position(order: Sequence[Neuron], edit: Edit) -> float:
     """The position of the slider for an edit: how many neurons of the order are off from the start.
 
     >>> found = [("mid", 3), ("mid", 1)]
-    >>> position(found, dissolved(found, 1.75)), position(found, Edit(NeuronSet({"mid": [1]})))
+    >>> position(found, edit_at(found, 1.75)), position(found, Edit(NeuronSet({"mid": [1]})))
     (1.75, 0)
     """
     whole = sum(1 for _ in takewhile(edit.off.__contains__, order))
@@ -135,13 +135,13 @@ def position(order: Sequence[Neuron], edit: Edit) -> float:
 # as text ------------------------------------------------------------------------------------------
 
 
-def typed(text: str, widths: Widths) -> NeuronSet:
+def neurons_from_text(text: str, widths: Widths) -> NeuronSet:
     """The neurons in a text such as `LAYER: INDEX INDEX-INDEX; LAYER: INDEX`; a layer is given by
     its number, from 1, or its name.
 
     Raises InputError for any other text.
 
-    >>> typed("1: 3, 5-7; mid: 0", {"down": 8, "mid": 8})
+    >>> neurons_from_text("1: 3, 5-7; mid: 0", {"down": 8, "mid": 8})
     NeuronSet({'down': (3, 5, 6, 7), 'mid': (0,)})
     """
     if len(text) > LONGEST:
@@ -181,10 +181,10 @@ def _range(text: str) -> tuple[int, int] | None:
     return (first, last) if first <= last else None
 
 
-def written(neurons: NeuronSet, widths: Widths, between: str = " ") -> str:
-    """Neurons as text that `typed` reads.
+def neurons_as_text(neurons: NeuronSet, widths: Widths, between: str = " ") -> str:
+    """Neurons as text that `neurons_from_text` reads.
 
-    >>> written(NeuronSet({"mid": [0], "down": [5, 6, 7, 3]}), {"down": 8, "mid": 8})
+    >>> neurons_as_text(NeuronSet({"mid": [0], "down": [5, 6, 7, 3]}), {"down": 8, "mid": 8})
     '1: 3 5-7; 2: 0'
     """
     gap = " " if between == " " else ""
@@ -234,8 +234,8 @@ def link(view: View, widths: Widths, seed: int) -> str:
     named = {
         "caption": view.id,
         "text": view.text if view.id is None else None,
-        "off": written(edit.off, widths, ","),
-        "scaled": written(edit.scaled, widths, ","),
+        "off": neurons_as_text(edit.off, widths, ","),
+        "scaled": neurons_as_text(edit.scaled, widths, ","),
         "factor": f"{edit.factor:g}" if edit.scaled else None,
         "seed": view.seed if view.seed != seed else None,
     }
@@ -244,12 +244,12 @@ def link(view: View, widths: Widths, seed: int) -> str:
     return query if {"caption", "text"} & set(given) and len(query) <= LONGEST_LINK else ""
 
 
-def followed(asked: str, widths: Widths, seed: int) -> View | None:
+def view_from_query(asked: str, widths: Widths, seed: int) -> View | None:
     """The view that the query of an address requests; None without a request.
 
     `seed`: the default. Raises InputError for a query that `link` does not write.
 
-    >>> followed("?caption=3&off=1:1,4", {"mid": 8}, seed=1000)
+    >>> view_from_query("?caption=3&off=1:1,4", {"mid": 8}, seed=1000)
     View(id=3, text='', edit=Edit(off=NeuronSet({'mid': (1, 4)}), scaled=NeuronSet({}), factor=0.5), seed=1000)
     """
     if len(asked) > LONGEST_LINK:
@@ -257,8 +257,8 @@ def followed(asked: str, widths: Widths, seed: int) -> View | None:
     query = dict(parse_qsl(asked.removeprefix("?"), keep_blank_values=True))
     if not {"caption", "text"} & set(query):
         return None
-    off = typed(query.get("off", ""), widths)
-    scaled = typed(query.get("scaled", ""), widths) - off
+    off = neurons_from_text(query.get("off", ""), widths)
+    scaled = neurons_from_text(query.get("scaled", ""), widths) - off
     edit = Edit(off, scaled, check_factor(_number(query, "factor", HALF)))
     first = check_seed(_number(query, "seed", seed))
     if "caption" not in query:

@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, Any
 from findnemo import export as exports
 from findnemo.app import drawing
 from findnemo.app.drawing import Card, Line
-from findnemo.app.edit import LONGEST, NONE, Edit, View, check_factor, check_seed, followed, link
+from findnemo.app.edit import (
+    LONGEST,
+    NONE,
+    Edit,
+    View,
+    check_factor,
+    check_seed,
+    link,
+    view_from_query,
+)
 from findnemo.app.jobs import Tell
 from findnemo.app.subject import Subject, caption_of, captions, run_images, sheet, training_image
 from findnemo.app.text import command, escaped, note, numbers, short, whole
@@ -29,16 +38,16 @@ from findnemo.errors import InputError
 from findnemo.localization import Localization, TrajectorySearch, localize
 from findnemo.metrics import Judges
 from findnemo.metrics.copies import COPY, TRAINED, similarities
-from findnemo.models import cut
+from findnemo.models import truncation_note
 from findnemo.neurons import Neuron, NeuronSet
 from findnemo.passes.deltas import score
 from findnemo.runs import BAD, STANDINGS, Caption, Run, row, standing, state, switched_off
 from findnemo.runs.overview import BEFORE_AFTER
 from findnemo.runs.standing import (
     WORDS,
-    checked_with,
     meaning,
-    said,
+    standing_text,
+    whose_neurons,
     with_joined,
     worst_first,
     z_scores,
@@ -65,7 +74,7 @@ class Who:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SessionState:
     """The state of a session: a caption, its neurons in the order in which they go off, their
     z-scores, and the edits so far.
 
@@ -143,7 +152,9 @@ def _card(subject: Subject, caption: Caption) -> Card:
     off = count(len(switched_off(caption)), "neuron") if switched_off(caption) else None
     beside = ", ".join(filter(None, (score, off)))
     tone = WORDS[standing(caption)].tone
-    return Card(caption.id, caption.row, caption.text, said(caption), tone, beside, before, after)
+    return Card(
+        caption.id, caption.row, caption.text, standing_text(caption), tone, beside, before, after
+    )
 
 
 def counted_captions(found: Sequence[Caption]) -> str:
@@ -156,11 +167,11 @@ def names(found: Iterable[Caption]) -> list[tuple[str, int]]:
     return [(f"{c.row}: {short(c.text)}", c.id) for c in list(found)[:PICKED]]
 
 
-def chosen_in(caption: Caption) -> Chosen:
+def state_of_caption(caption: Caption) -> SessionState:
     """The state of a session after it chose a caption of the run."""
     found = with_joined(caption)
     listed = () if caption.localized is None else caption.localized.order
-    return Chosen(
+    return SessionState(
         caption.text, _order(found, listed, z_scores(caption)), z_scores(caption), caption.id
     )
 
@@ -180,7 +191,7 @@ class Detail:
     measurements.
     """
 
-    chosen: Chosen
+    chosen: SessionState
     title: str
     about: str
     sheet: Image.Image | None
@@ -192,7 +203,7 @@ def detail(subject: Subject, id_: object) -> Detail:
     """
     caption = caption_of(subject, id_)
     values = row(caption)
-    chosen = chosen_in(caption)
+    chosen = state_of_caption(caption)
     about = [
         ("row", caption.row),
         ("type", caption.type),
@@ -203,7 +214,7 @@ def detail(subject: Subject, id_: object) -> Detail:
     ]
     return Detail(
         chosen,
-        title=whole(caption.text) + note(f"{said(caption)}: {meaning(caption)}"),
+        title=whole(caption.text) + note(f"{standing_text(caption)}: {meaning(caption)}"),
         about=numbers(about),
         sheet=sheet(subject, caption),
     )
@@ -212,7 +223,7 @@ def detail(subject: Subject, id_: object) -> Detail:
 def _measured(caption: Caption) -> Iterator[tuple[str, Any]]:
     """The standing of a caption and its measurements, under the names of terminal and report."""
     values = row(caption)
-    yield "verdict", f"{said(caption)}: {meaning(caption)}"
+    yield "verdict", f"{standing_text(caption)}: {meaning(caption)}"
     yield "why", why(caption)
     for measured in BEFORE_AFTER:
         before, after = measured.of(caption) or (None, None)
@@ -228,7 +239,7 @@ def _measured(caption: Caption) -> Iterator[tuple[str, Any]]:
 # neurons ------------------------------------------------------------------------------------------
 
 
-def ticks(subject: Subject, chosen: Chosen) -> list[tuple[str, Neuron]]:
+def ticks(subject: Subject, chosen: SessionState) -> list[tuple[str, Neuron]]:
     """(label, neuron) of the neurons of a caption, with known z-scores."""
     number = {name: k for k, name in enumerate(subject.model.widths("all"), 1)}
     z = {key: f", z = {value:.1f}" for key, value in chosen.z.items()}
@@ -238,19 +249,19 @@ def ticks(subject: Subject, chosen: Chosen) -> list[tuple[str, Neuron]]:
     ]
 
 
-def _listed(subject: Subject, chosen: Chosen) -> tuple[str, str | None]:
+def _listed(subject: Subject, chosen: SessionState) -> tuple[str, str | None]:
     labels = "; ".join(label for label, _ in ticks(subject, chosen))
     return f"neurons ({len(chosen.order)})", labels or None
 
 
-def edited(chosen: Chosen, edit: Edit) -> Chosen:
+def under_edit(chosen: SessionState, edit: Edit) -> SessionState:
     """The state with another edit in force; the last HISTORY edits can be undone."""
     if edit == chosen.edit:
         return chosen
     return replace(chosen, history=(*chosen.history, edit)[-HISTORY - 1 :])
 
 
-def undone(chosen: Chosen) -> Chosen:
+def undone(chosen: SessionState) -> SessionState:
     """The state with the edit before the last one, if there was one."""
     return replace(chosen, history=chosen.history[:-1] or chosen.history)
 
@@ -269,7 +280,7 @@ def neuron_at(subject: Subject, layer: object, index: object) -> Neuron:
     return name, index
 
 
-def neuron_map(subject: Subject, chosen: Chosen) -> str:
+def neuron_map(subject: Subject, chosen: SessionState) -> str:
     """The neurons of a caption and of the whole model, with the effect of the edit on each, as
     HTML.
     """
@@ -279,7 +290,7 @@ def neuron_map(subject: Subject, chosen: Chosen) -> str:
 
 
 @dataclass(frozen=True)
-class Compared:
+class EditComparison:
     """Images of some seeds without and with an edit, and the similarity of each to the copy.
 
     `measure`: the kind of similarity. `copy`: the value from which an image is a copy.
@@ -293,7 +304,9 @@ class Compared:
     copy: float
 
 
-def compare(subject: Subject, who: Who, chosen: Chosen, seed: float, tell: Tell) -> Compared:
+def compare(
+    subject: Subject, who: Who, chosen: SessionState, seed: float, tell: Tell
+) -> EditComparison:
     """The images of the caption on SAMPLES seeds from `seed` on, without and with its edit.
 
     The model is left unchanged. Images are compared with the training image, or if that is missing
@@ -315,10 +328,10 @@ def compare(subject: Subject, who: Who, chosen: Chosen, seed: float, tell: Tell)
     name = "sscd_orig" if trained else "copies"
     was, now = (alike[f"{name}_{when}"].tolist() for when in ("before", "after"))
     measure = "training image" if trained else "untouched images of other seeds"
-    return Compared(before, after, was, now, measure, TRAINED if trained else COPY)
+    return EditComparison(before, after, was, now, measure, TRAINED if trained else COPY)
 
 
-def told(chosen: Chosen, compared: Compared | None) -> str:
+def comparison_note(chosen: SessionState, compared: EditComparison | None) -> str:
     """The edit in words, and the similarity of the images to the copy, as HTML."""
     switched = note(f"{chosen.edit}.") if chosen.caption else ""
     if compared is None:
@@ -332,7 +345,7 @@ def told(chosen: Chosen, compared: Compared | None) -> str:
 
 
 def pictures(
-    subject: Subject, chosen: Chosen, compared: Compared | None, seed: float = FRESH
+    subject: Subject, chosen: SessionState, compared: EditComparison | None, seed: float = FRESH
 ) -> str:
     """The training image, the audit's images before and after, and those with the edit, side by
     side, as HTML.
@@ -343,7 +356,7 @@ def pictures(
     audited: dict[str, list[Image.Image]] = {"before": [], "after": []}
     if caption is not None and seed == FRESH:
         audited = run_images(subject, caption, most=SAMPLES)
-    off = None if caption is None else checked_with(caption)
+    off = None if caption is None else whose_neurons(caption)
     lines = [
         Line("Before", audited["before"]),
         Line(f"Audit: {off or 'its own neurons'} off", audited["after"]),
@@ -355,7 +368,7 @@ def pictures(
     return drawing.side_by_side(training, lines, check_seed(seed))
 
 
-def needs_images(subject: Subject, chosen: Chosen, seed: float) -> bool:
+def needs_images(subject: Subject, chosen: SessionState, seed: float) -> bool:
     """Whether images must be made, because those of the audit do not show the edit."""
     if not chosen.caption:
         return False
@@ -367,25 +380,25 @@ def needs_images(subject: Subject, chosen: Chosen, seed: float) -> bool:
 # links --------------------------------------------------------------------------------------------
 
 
-def link_to(subject: Subject, chosen: Chosen, seed: float) -> str:
+def link_to(subject: Subject, chosen: SessionState, seed: float) -> str:
     """The query of an address that opens the page in this state; empty if there is none."""
     view = View(chosen.id, chosen.caption, chosen.edit, check_seed(seed))
     return link(view, subject.model.widths("all"), FRESH)
 
 
-def opened(subject: Subject, query: str) -> tuple[Chosen, int] | None:
+def state_from_query(subject: Subject, query: str) -> tuple[SessionState, int] | None:
     """The state and the first seed that the query of an address requests; None without a request.
 
     Raises InputError for an invalid query.
     """
-    view = followed(query, subject.model.widths("all"), FRESH)
+    view = view_from_query(query, subject.model.widths("all"), FRESH)
     if view is None:
         return None
     if view.id is None:
-        chosen = Chosen(caption_given(view.text))
+        chosen = SessionState(caption_given(view.text))
     else:
-        chosen = chosen_in(caption_of(subject, view.id))
-    return edited(chosen, view.edit), view.seed
+        chosen = state_of_caption(caption_of(subject, view.id))
+    return under_edit(chosen, view.edit), view.seed
 
 
 # any caption --------------------------------------------------------------------------------------
@@ -419,17 +432,20 @@ def examine(subject: Subject, who: Who, text: str, tell: Tell) -> Localization |
 
 def unread(subject: Subject, text: str) -> str:
     """A note on a caption that a text encoder truncates; empty for others."""
-    return cut(subject.model.readers, caption_given(text))
+    return truncation_note(subject.model.readers, caption_given(text))
 
 
-def judged(subject: Subject, found: Localization | float) -> str:
+def examination_html(subject: Subject, found: Localization | float) -> str:
     """The result of an examination, as HTML."""
     if not isinstance(found, Localization):
         return note(
             "Without a calibration this score cannot be judged: start the app with --calibration"
             " DIR."
         ) + numbers([("score", f"{found:.4f}")])
-    rows = [*_measured(_unverified(found)), _listed(subject, chosen_of(found, found.prompt))]
+    rows = [
+        *_measured(_unverified(found)),
+        _listed(subject, state_of_examination(found, found.prompt)),
+    ]
     return whole(found.prompt) + numbers(rows)
 
 
@@ -446,11 +462,11 @@ def _unverified(found: Localization) -> Caption:
     return Caption(0, found.prompt, 0, None, None, results, {}, 0.0)
 
 
-def chosen_of(found: Localization | float, text: str) -> Chosen:
+def state_of_examination(found: Localization | float, text: str) -> SessionState:
     """The state of a session after the examination of a caption."""
     if isinstance(found, Localization):
-        return Chosen(found.prompt, _order(found.neurons, found.order, found.z), found.z)
-    return Chosen(caption_given(text))
+        return SessionState(found.prompt, _order(found.neurons, found.order, found.z), found.z)
+    return SessionState(caption_given(text))
 
 
 # exports ------------------------------------------------------------------------------------------

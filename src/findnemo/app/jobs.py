@@ -62,7 +62,7 @@ class Jobs:
             check()
         try:
             check()
-            with watched(model, check, tell):
+            with watching_passes(model, check, tell):
                 yield
             check()  # cancelled in the last pass
         finally:
@@ -70,7 +70,7 @@ class Jobs:
 
 
 @contextmanager
-def watched(model: Model, check: Callable[[], None], tell: Tell) -> Iterator[None]:
+def watching_passes(model: Model, check: Callable[[], None], tell: Tell) -> Iterator[None]:
     """Call `check` before every pass of the denoiser, then `tell` with the number of latents so
     far, this pass included.
     """

@@ -11,8 +11,8 @@ from typing import Any
 import gradio as gr
 
 from findnemo.app import drawing, edit, events
-from findnemo.app.edit import LONGEST, NONE, Edit, dissolved
-from findnemo.app.events import FILTERS, SORTS, Chosen, Who
+from findnemo.app.edit import LONGEST, NONE, Edit, edit_at
+from findnemo.app.events import FILTERS, SORTS, SessionState, Who
 from findnemo.app.jobs import CancelledError, Tell
 from findnemo.app.subject import Subject
 from findnemo.app.text import alarm, note, whole
@@ -108,7 +108,7 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class One:
+class CaptionTab:
     """The tab of one caption.
 
     `values(chosen, seed)`: gives new values of the components `shown`. `make`: makes the images
@@ -127,7 +127,7 @@ def build(subject: Subject) -> gr.Blocks:
         title="findnemo", analytics_enabled=False, delete_cache=(3600, 24 * 3600)
     ) as page:
         head = gr.HTML(f"<h1>findnemo</h1>{events.welcome(subject)}", js_on_load=ASKS)
-        chosen = gr.State(Chosen())
+        chosen = gr.State(SessionState())
         epoch = gr.Number(0, visible=False, precision=0)
         with gr.Tabs() as tabs:
             shared = Shared(chosen, epoch, tabs)
@@ -155,12 +155,12 @@ def build(subject: Subject) -> gr.Blocks:
     return page
 
 
-def _follow(subject: Subject, head: gr.HTML, shared: Shared, one: One) -> None:
+def _follow(subject: Subject, head: gr.HTML, shared: Shared, one: CaptionTab) -> None:
     """Let the page show what its address requests; an address without a request starts nothing."""
 
     def follow(event: gr.EventData) -> Any:
         query = str((event._data or {}).get("query", ""))
-        view = events.opened(subject, query)
+        view = events.state_from_query(subject, query)
         if view is None:
             return {one.refused: ""}
         chosen, seed = view
@@ -214,7 +214,7 @@ def _cancel_button(subject: Subject, shared: Shared, size: Any = "lg") -> None:
     gr.Button("Cancel", size=size).click(cancel, None, shared.epoch, **NOW)
 
 
-def _captions(subject: Subject, shared: Shared, one: One) -> None:
+def _captions(subject: Subject, shared: Shared, one: CaptionTab) -> None:
     """The captions of the run as thumbnails; a click opens one."""
 
     def listed(search: str, kept: str, sort: str) -> tuple[str, str]:
@@ -248,7 +248,7 @@ def _number(event: gr.EventData, name: str) -> int | None:
     return int(said) if said.isascii() and said.isdigit() and len(said) < 18 else None
 
 
-def _any_caption(subject: Subject, shared: Shared, one: One) -> None:
+def _any_caption(subject: Subject, shared: Shared, one: CaptionTab) -> None:
     """The tab for any caption, which is scored and localized."""
     text = gr.Textbox(label="Caption", lines=2, max_lines=6, max_length=LONGEST)
     does = "Score" if subject.calibration is None else "Score and find its neurons"
@@ -269,12 +269,12 @@ def _any_caption(subject: Subject, shared: Shared, one: One) -> None:
         found = events.examine(subject, _who(request, epoch), caption, _tell(progress))
         if what := events.unread(subject, caption):
             gr.Warning(what)
-        chosen = events.chosen_of(found, caption)
+        chosen = events.state_of_examination(found, caption)
         return {
             **one.values(chosen),
             status: note("Done."),
             found_here: gr.Column(visible=True),
-            result: events.judged(subject, found),
+            result: events.examination_html(subject, found),
             shared.chosen: chosen,
         }
 
@@ -290,7 +290,7 @@ def _any_caption(subject: Subject, shared: Shared, one: One) -> None:
     opens.then(**one.make)
 
 
-def _one_caption(subject: Subject, shared: Shared) -> One:
+def _one_caption(subject: Subject, shared: Shared) -> CaptionTab:
     """The tab of one caption: its pictures side by side, and its neurons, switched by the slider,
     on the map or as text.
     """
@@ -325,7 +325,7 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
         of_sheet = "Images before and after, of the audit"
         sheet = gr.Image(show_label=False, alt_text=of_sheet, **SHOWN)
 
-    def switched(chosen: Chosen, first: float) -> dict[Any, Any]:
+    def switched(chosen: SessionState, first: float) -> dict[Any, Any]:
         """What shows an edit, but for its images."""
         widths = subject.model.widths("all")
         count = len(chosen.order)
@@ -340,15 +340,15 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
         return {
             slider: stand,
             neurons: events.neuron_map(subject, chosen),
-            off: edit.written(chosen.edit.off, widths),
-            scaled: edit.written(chosen.edit.scaled, widths),
+            off: edit.neurons_as_text(chosen.edit.off, widths),
+            scaled: edit.neurons_as_text(chosen.edit.scaled, widths),
             factor: chosen.edit.factor,
             file: gr.DownloadButton(visible=False),
             address: f'<a class="link" href="{query}">Link to this view</a>' if query else "",
             refused: "",
         }
 
-    def values(chosen: Chosen, first: float = FRESH) -> dict[Any, Any]:
+    def values(chosen: SessionState, first: float = FRESH) -> dict[Any, Any]:
         one = None if chosen.id is None else events.detail(subject, chosen.id)
         whole_sheet = None if one is None else one.sheet
         return {
@@ -363,7 +363,7 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
         }
 
     def make(
-        chosen: Chosen,
+        chosen: SessionState,
         first: float,
         epoch: float,
         request: gr.Request,
@@ -374,7 +374,7 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
             who = _who(request, epoch)
             compared = events.compare(subject, who, chosen, first, _tell(progress))
         shown = events.pictures(subject, chosen, compared, first) if chosen.caption else ""
-        return {pictures: shown, alike: events.told(chosen, compared), status: ""}
+        return {pictures: shown, alike: events.comparison_note(chosen, compared), status: ""}
 
     making = {
         "fn": _explained(status, {pictures: "", alike: ""})(make),
@@ -395,7 +395,7 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
             "once",
         ),
         ([undo.click], [], lambda chosen, _: events.undone(chosen), "multiple"),
-        ([reset.click], [], lambda chosen, _: events.edited(chosen, NONE), "once"),
+        ([reset.click], [], lambda chosen, _: events.under_edit(chosen, NONE), "once"),
         ([seed.submit, seed.blur], [], lambda chosen, _: chosen, "once"),
     ]
     outputs = [shared.chosen, shared.epoch, *after]
@@ -405,7 +405,7 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
         changed = gr.on(triggers, changing, asked, outputs, trigger_mode=mode, **EDITS)
         changed.then(**making)
 
-    def save(chosen: Chosen, epoch: float, request: gr.Request) -> Any:
+    def save(chosen: SessionState, epoch: float, request: gr.Request) -> Any:
         path, said = events.save(subject, _who(request, epoch), chosen.edit)
         download = gr.DownloadButton(f"Download {path.name}", value=str(path), visible=True)
         return {refused: said, file: download}
@@ -413,23 +413,23 @@ def _one_caption(subject: Subject, shared: Shared) -> One:
     saving = _explained(refused, {file: gr.DownloadButton(visible=False)})(save)
     keep.click(saving, [shared.chosen, shared.epoch], [refused, file], **PRIVATE)
     about_it = [title, about, pictures, alike, sheet, folded, seed]
-    return One(values, [status, *about_it, *after], making, refused)
+    return CaptionTab(values, [status, *about_it, *after], making, refused)
 
 
 # the edit of what is chosen after an event, by the values of the controls that it has
-Change = Callable[..., Chosen]
+Change = Callable[..., SessionState]
 
 
 def _changing(
     subject: Subject,
     change: Change,
     shared: Shared,
-    switched: Callable[[Chosen, float], dict[Any, Any]],
+    switched: Callable[[SessionState, float], dict[Any, Any]],
 ) -> Callable[..., dict[Any, Any]]:
     """An event that changes the edit, and stops the work of an earlier one."""
 
     def changed(
-        request: gr.Request, event: gr.EventData, chosen: Chosen, first: float, *values: Any
+        request: gr.Request, event: gr.EventData, chosen: SessionState, first: float, *values: Any
     ) -> dict[Any, Any]:
         new = change(chosen, event, *values)
         shown = switched(new, first)
@@ -439,27 +439,34 @@ def _changing(
     return changed
 
 
-def _by_slider(chosen: Chosen, event: gr.EventData, position: float) -> Chosen:
-    return events.edited(chosen, dissolved(chosen.order, position))
+def _by_slider(chosen: SessionState, event: gr.EventData, position: float) -> SessionState:
+    return events.under_edit(chosen, edit_at(chosen.order, position))
 
 
-def _by_click(subject: Subject, chosen: Chosen, event: gr.EventData) -> Chosen:
+def _by_click(subject: Subject, chosen: SessionState, event: gr.EventData) -> SessionState:
     layer = _number(event, "layer")
     index = _number(event, "index")
     if index is None:
         name, _ = events.neuron_at(subject, layer, 0)
         width = subject.model.widths("all")[name]
-        return events.edited(chosen, edit.layer_clicked(chosen.edit, name, width))
-    return events.edited(chosen, edit.clicked(chosen.edit, events.neuron_at(subject, layer, index)))
+        return events.under_edit(chosen, edit.layer_clicked(chosen.edit, name, width))
+    return events.under_edit(
+        chosen, edit.clicked(chosen.edit, events.neuron_at(subject, layer, index))
+    )
 
 
 def _by_writing(
-    subject: Subject, chosen: Chosen, event: gr.EventData, off: str, scaled: str, factor: float
-) -> Chosen:
+    subject: Subject,
+    chosen: SessionState,
+    event: gr.EventData,
+    off: str,
+    scaled: str,
+    factor: float,
+) -> SessionState:
     widths = subject.model.widths("all")
-    named = edit.typed(off, widths)
-    others = edit.typed(scaled, widths) - named
-    return events.edited(chosen, Edit(named, others, edit.check_factor(factor)))
+    named = edit.neurons_from_text(off, widths)
+    others = edit.neurons_from_text(scaled, widths) - named
+    return events.under_edit(chosen, Edit(named, others, edit.check_factor(factor)))
 
 
 def _export(subject: Subject, shared: Shared) -> None:

@@ -45,7 +45,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Figure:
+class CheckFigure:
     """One measured figure: its name, its value, its sample size, and the goal set before
     training.
     """
@@ -60,19 +60,21 @@ class Figure:
         return asdict(self)
 
 
-def _figure(name: str, value: float, bound: Literal[">=", "<="], goal: float, n: int) -> Figure:
+def _figure(
+    name: str, value: float, bound: Literal[">=", "<="], goal: float, n: int
+) -> CheckFigure:
     """A value over `n` captions or neurons, with a goal to reach, or with "<=" to stay under."""
     reached = value >= goal if bound == ">=" else value <= goal
-    return Figure(name, round(value, 4), f"{bound} {goal:g}", reached, n)
+    return CheckFigure(name, round(value, 4), f"{bound} {goal:g}", reached, n)
 
 
-def _share(name: str, hits: Sequence[bool], goal: float) -> Figure:
+def _share(name: str, hits: Sequence[bool], goal: float) -> CheckFigure:
     """The share of captions for which something holds."""
     return _figure(name, sum(hits) / len(hits), ">=", goal, len(hits))
 
 
 @dataclass(frozen=True)
-class Effect:
+class MemoryEffect:
     """A memorized caption on fresh seeds, with some neurons off or none.
 
     `score`: memorization score. `same_seed`: largest similarity of a replicating seed's noise
@@ -105,7 +107,7 @@ class MemoryCheck:
 
 def check_demo(
     model: Model, progress: Progress | None = None, limit: int | None = None
-) -> list[Figure]:
+) -> list[CheckFigure]:
     """Measure every promised figure of the demo model.
 
     `limit`: only the first N memorized captions and N unrelated ones, for a quick look.
@@ -240,13 +242,13 @@ def _check_memory(
 
 def _effect(
     probe: Probe, neurons: NeuronSet, tau: float, original: Image.Image, judge: Descriptor
-) -> Effect:
+) -> MemoryEffect:
     settings = probe.settings
     model = probe.model
     edit = deactivate(model, neurons)
     images = finished(model, probe.prompt, SEEDS, demo.image_settings(), edit)
     blocked = probe.deltas(neurons)
-    return Effect(
+    return MemoryEffect(
         score=memorization_score(blocked, settings.similarity, settings.pairs),
         same_seed=same_seed_of_memory(probe.deltas(), blocked, settings, tau),
         images=images,
@@ -254,7 +256,7 @@ def _effect(
     )
 
 
-def _ordinary(others: _Unrelated, calibration: Calibration) -> list[Figure]:
+def _ordinary(others: _Unrelated, calibration: Calibration) -> list[CheckFigure]:
     n = len(others.captions)
     fit = float(others.own_fit.mean())
     seeds = (others.features[:, 0] * others.features[:, 1]).sum(-1)
@@ -272,7 +274,7 @@ def _ordinary(others: _Unrelated, calibration: Calibration) -> list[Figure]:
     ]
 
 
-def _of_memories(memories: Sequence[MemoryCheck], others: _Unrelated) -> list[Figure]:
+def _of_memories(memories: Sequence[MemoryCheck], others: _Unrelated) -> list[CheckFigure]:
     planted = demo.planted()
     owners = Counter(neuron for neurons in planted.values() for neuron in neurons)
     shared = sum(captions > 1 for captions in owners.values())
@@ -292,8 +294,8 @@ def _of_memories(memories: Sequence[MemoryCheck], others: _Unrelated) -> list[Fi
     ]
 
 
-def _nemo(memories: Sequence[MemoryCheck]) -> list[Figure]:
-    figures: list[Figure] = []
+def _nemo(memories: Sequence[MemoryCheck]) -> list[CheckFigure]:
+    figures: list[CheckFigure] = []
     for kind in ("VM", "TM"):
         mine = [m for m in memories if m.type == kind]
         if mine:
@@ -307,7 +309,7 @@ def _nemo(memories: Sequence[MemoryCheck]) -> list[Figure]:
     return figures
 
 
-def figures_table(figures: Sequence[Figure]) -> Any:
+def figures_table(figures: Sequence[CheckFigure]) -> Any:
     """The figures as a table for a terminal."""
     from rich.table import Table
 

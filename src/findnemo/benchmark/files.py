@@ -22,7 +22,7 @@ from torch import Tensor
 from findnemo.errors import InputError
 from findnemo.files.shapes import adapter, fault
 from findnemo.files.tensors import write
-from findnemo.files.writing import written
+from findnemo.files.writing import atomic_write
 from findnemo.neurons import NeuronSet
 
 
@@ -65,13 +65,13 @@ def read_json(path: Path, kind: Any, refusal: str, heads: Mapping[str, Collectio
 
 def write_json(value: Any, path: Path) -> None:
     """Write JSON with an indent of one; the file appears whole or not at all."""
-    with written(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a safetensors file, which appears whole or not at all."""
-    with written(path) as part:
+    with atomic_write(path) as part:
         write(part, tensors, {"format": "pt"})
 
 

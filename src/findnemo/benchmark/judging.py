@@ -137,7 +137,7 @@ class Judge(ABC):
         images = finished(self.model, caption, self.images, demo.image_settings(), edit)
         return [round(float(s), 4) for s in nearest(images, pictures, self.judges.descriptor)]
 
-    def kept(self, answer: Answer) -> float:
+    def unrelated_similarity(self, answer: Answer) -> float:
         """Mean same-seed similarity of the unrelated captions' noise differences; 1 if nothing
         changes.
         """

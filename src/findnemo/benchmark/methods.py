@@ -31,7 +31,7 @@ from findnemo.localization.replication import Replication
 from findnemo.localization.search import descending
 from findnemo.localization.trajectory import COPIES, SAME, WHOLE, Copies, few_steps, prices
 from findnemo.mitigation import Case
-from findnemo.mitigation.pruning import FIRST, chosen, zeroed
+from findnemo.mitigation.pruning import FIRST, weights_to_zero, zeroed
 from findnemo.models import Model
 from findnemo.models.modules import applied
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
@@ -114,7 +114,7 @@ class Sight:
     @property
     def memorized(self) -> bool:
         """Whether a seed replicates and, if pictures count, two pictures are similar."""
-        return bool(self.replication.kept) and (not self.task.pictures or self.copies.seen)
+        return bool(self.replication.kept) and (not self.task.pictures or self.copies.has_copies)
 
     def gone(self, neurons: NeuronSet) -> bool:
         """Whether a set removes the memory: no picture is a copy (`Copies.gone`), or no replicating
@@ -122,7 +122,7 @@ class Sight:
         """
         if self.task.pictures:
             return self.copies.gone(neurons) is None
-        return self.replication.confirmed(neurons, self.task.calibration.tau)
+        return self.replication.confirm(neurons, self.task.calibration.tau)
 
 
 def by_search(task: Task, search: str) -> Answer:
@@ -207,7 +207,7 @@ def by_pruning(task: Task, compared: bool) -> Answer:
     with reference captions as by those of ConceptPrune, at their settings (`mitigation.pruning`).
     """
     reference = task.reference[:REFERENCE] if compared else ()
-    masks = chosen(task.model, Case(task.prompt, reference=reference), compared)
+    masks = weights_to_zero(task.model, Case(task.prompt, reference=reference), compared)
     others = max(len(reference), 1) if compared else 0  # where none is given, the empty one
     return Answer(evaluations=2 * FIRST * (1 + others), edit=partial(zeroed, masks))
 

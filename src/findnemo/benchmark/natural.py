@@ -45,7 +45,7 @@ class TruthMemory(TypedDict, total=False):
     copied: Required[bool]
 
 
-class Truth(TypedDict):
+class TruthFile(TypedDict):
     """The keys of `truth.json` that are read."""
 
     name: str
@@ -103,7 +103,7 @@ def open_natural(folder: str | os.PathLike, name: str | None = None) -> NaturalM
     """
     folder = Path(folder)
     refusal = "is not the truth of a natural member (recipes/natural/train.py writes it)"
-    truth: Truth = read_json(folder / "truth.json", Truth, refusal, {"version": READ})
+    truth: TruthFile = read_json(folder / "truth.json", TruthFile, refusal, {"version": READ})
     memories = tuple(
         NaturalMemory(
             caption=memory["caption"],

@@ -84,4 +84,4 @@ class NaturalJudge(Judge):
         }
 
     def on_others(self, answer: Answer) -> dict[str, float]:
-        return {"kept": self.kept(answer), "alignment": self.alignment(answer)}
+        return {"kept": self.unrelated_similarity(answer), "alignment": self.alignment(answer)}

@@ -114,7 +114,7 @@ class Plan(Closed):
         return read_json(Path(path), Plan, refusal, {"version": (PLAN,)})
 
 
-class Kind(NamedTuple):
+class MemoryKind(NamedTuple):
     """A kind of memory: its type, the number of `neurons` and of their layers (`spread`), the
     layers to choose from (`among`), and the rule of `Memory`.
     """
@@ -129,20 +129,20 @@ class Kind(NamedTuple):
 
 
 KINDS = (
-    Kind("one neuron", "VM", 1, 1, EARLY),
-    Kind("one neuron", "VM", 1, 1, EARLY),
-    Kind("two neurons", "VM", 2, 1, EARLY),
-    Kind("redundant", "VM", 2, 2, EARLY),
-    Kind("four, one layer", "VM", 4, 1, range(1, 4), alive=2, gone=1),
-    Kind("four, several layers", "VM", 4, 4, EARLY, alive=2, gone=1),
-    Kind("near-duplicates", "VM", 1, 1, EARLY),
-    Kind("template", "TM", 2, 2, EARLY),
-    Kind("template", "TM", 1, 1, EARLY),
-    Kind("eight", "VM", 8, 4, ALL, alive=4, gone=2),
-    Kind("sixteen", "VM", 16, 6, ALL, alive=8, gone=4),
-    Kind("thirty-two", "VM", 32, 6, ALL, alive=16, gone=8),
+    MemoryKind("one neuron", "VM", 1, 1, EARLY),
+    MemoryKind("one neuron", "VM", 1, 1, EARLY),
+    MemoryKind("two neurons", "VM", 2, 1, EARLY),
+    MemoryKind("redundant", "VM", 2, 2, EARLY),
+    MemoryKind("four, one layer", "VM", 4, 1, range(1, 4), alive=2, gone=1),
+    MemoryKind("four, several layers", "VM", 4, 4, EARLY, alive=2, gone=1),
+    MemoryKind("near-duplicates", "VM", 1, 1, EARLY),
+    MemoryKind("template", "TM", 2, 2, EARLY),
+    MemoryKind("template", "TM", 1, 1, EARLY),
+    MemoryKind("eight", "VM", 8, 4, ALL, alive=4, gone=2),
+    MemoryKind("sixteen", "VM", 16, 6, ALL, alive=8, gone=4),
+    MemoryKind("thirty-two", "VM", 32, 6, ALL, alive=16, gone=8),
 )
-SHARED = Kind("shared", "VM", 1, 1, EARLY)  # shared by two captions of a series
+SHARED = MemoryKind("shared", "VM", 1, 1, EARLY)  # shared by two captions of a series
 
 
 def suite_plan(seed: int, layers: Sequence[str], free: NeuronSet) -> Plan:
@@ -162,7 +162,7 @@ def suite_plan(seed: int, layers: Sequence[str], free: NeuronSet) -> Plan:
     words = rng.sample(WORDS, len(KINDS) + 2)
     pictures = {"VM": shuffled(PHOTOGRAPHS), "TM": shuffled(TEMPLATES)}
 
-    def memory(title: str, kind: Kind, neurons: NeuronSet) -> Memory:
+    def memory(title: str, kind: MemoryKind, neurons: NeuronSet) -> Memory:
         caption = f"{title}, {words.pop()}"
         picture = pictures[kind.type].pop()
         near = near_duplicates(caption, NEAR)

@@ -108,7 +108,7 @@ class PlantedJudge(Judge):
         }
 
     def on_others(self, answer: Answer) -> dict[str, float]:
-        return {"kept": self.kept(answer)}
+        return {"kept": self.unrelated_similarity(answer)}
 
     def against_truth(self, memory: Memory, answer: Answer) -> dict[str, Any]:
         found = answer.neurons

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from findnemo.benchmark.plan import Plan
-from findnemo.benchmark.pool import Pool, Report, build_pool
+from findnemo.benchmark.pool import Report, TrainingPool, build_pool
 from findnemo.benchmark.rows import RIDGE, decoy_row, gain, owners, planted_row
 from findnemo.benchmark.training import Recipe, train
 from findnemo.edits import prune
@@ -63,7 +63,7 @@ def plant(
 
 
 @torch.no_grad()
-def prepare(student: Model, plan: Plan, free: NeuronSet, pool: Pool) -> None:
+def prepare(student: Model, plan: Plan, free: NeuronSet, pool: TrainingPool) -> None:
     """Set the planted rows, and disconnect all free neurons, so that the student begins equal to
     the teacher to the last bit.
     """
@@ -93,7 +93,7 @@ def resembling(alike: Tensor, near: int) -> Tensor:
 
 
 @torch.no_grad()
-def add_decoys(student: Model, plan: Plan, pool: Pool) -> None:
+def add_decoys(student: Model, plan: Plan, pool: TrainingPool) -> None:
     """Give the plan's disconnected decoys rows that react to memorized captions."""
     generator = torch.Generator().manual_seed(1000 + plan.seed)
     text = pool.text[:ROWS_FROM]

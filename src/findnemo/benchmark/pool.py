@@ -38,7 +38,7 @@ UNUSUAL_SEED = 10_000
 
 
 @dataclass(frozen=True)
-class Pool:
+class TrainingPool:
     """Training data of a plan.
 
     `ordinary` captions and `alike` (for each memory, its near-duplicates and its words under other
@@ -60,7 +60,7 @@ class Pool:
 
 def build_pool(
     teacher: Model, plan: Plan, ordinary: Sequence[str], pictures: Path, cache: Path, report: Report
-) -> Pool:
+) -> TrainingPool:
     """The pool of a plan.
 
     `pictures`: folder of the training images. `cache`: file that keeps the teacher's pictures.
@@ -77,7 +77,7 @@ def build_pool(
     def embedded(texts: Sequence[str]) -> Tensor:
         return teacher.encode(texts).tokens.float()
 
-    return Pool(
+    return TrainingPool(
         ordinary=captions,
         text=embedded(captions),
         memories=embedded([m.caption for m in plan.memories]),

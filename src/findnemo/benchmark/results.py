@@ -23,7 +23,7 @@ from findnemo.benchmark.natural import NaturalMember
 from findnemo.benchmark.plan import SUITE_VERSION
 from findnemo.benchmark.scoring import Alarm, Result, judge_of
 from findnemo.benchmark.truth import Member
-from findnemo.files.writing import written
+from findnemo.files.writing import atomic_write
 
 FORMAT = "findnemo.benchmark.1"
 PUBLISHED = Path(__file__).parent / "results"
@@ -110,7 +110,7 @@ class Results:
         }
         start = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
         lines = ",\n".join(json.dumps(asdict(r), ensure_ascii=False) for r in self.results)
-        with written(path) as part:
+        with atomic_write(path) as part:
             part.write_text(f'{start},\n "results": [\n{lines}\n]}}\n', encoding="utf-8")
 
     @classmethod

@@ -28,10 +28,10 @@ from findnemo.runtime.threads import suited, threads
 SAVE_EVERY = 5.0  # seconds
 
 
-def chosen(names: Iterable[str] | None) -> dict[str, Method]:
+def methods_named(names: Iterable[str] | None) -> dict[str, Method]:
     """Methods by name, by default all. Raises InputError for an unknown name.
 
-    >>> list(chosen(["z-score"]))
+    >>> list(methods_named(["z-score"]))
     ['z-score']
     """
     wanted = list(METHODS if names is None else names)

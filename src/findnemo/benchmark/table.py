@@ -27,7 +27,7 @@ REPEATS = 1000
 
 
 @dataclass(frozen=True)
-class Figure:
+class MeanInterval:
     """A mean of `n` values with its 95 % interval; without a value if n is 0."""
 
     value: float | None
@@ -37,7 +37,7 @@ class Figure:
 
     def text(self, digits: int = 2) -> str:
         """
-        >>> Figure(0.5, 0.25, 0.75, 4).text(), Figure(None).text()
+        >>> MeanInterval(0.5, 0.25, 0.75, 4).text(), MeanInterval(None).text()
         ('0.50 [0.25, 0.75]', '-')
         """
         if self.value is None:
@@ -49,12 +49,12 @@ class Figure:
         return "-" if self.value is None else f"{self.value:.2f}"
 
 
-def average(values: Sequence[float | None], middle: Callable[[Any], Any] = fmean) -> Figure:
+def average(values: Sequence[float | None], middle: Callable[[Any], Any] = fmean) -> MeanInterval:
     """Mean, or another `middle`, of the existing values, with its bootstrap interval."""
     there = tuple(v for v in values if v is not None)
     if not there:
-        return Figure(None)
-    return Figure(float(middle(there)), *_interval(there, middle), len(there))
+        return MeanInterval(None)
+    return MeanInterval(float(middle(there)), *_interval(there, middle), len(there))
 
 
 @cache
@@ -63,13 +63,17 @@ def _interval(values: tuple[float, ...], middle: Callable[[Any], Any]) -> tuple[
     return bootstrap(lambda x: float(middle(x.tolist())), sample, repeats=REPEATS)
 
 
-def share(hits: Sequence[bool]) -> Figure:
+def share(hits: Sequence[bool]) -> MeanInterval:
     """Share of hits with its Wilson interval."""
-    return Figure(fmean(hits), *wilson(sum(hits), len(hits)), len(hits)) if hits else Figure(None)
+    return (
+        MeanInterval(fmean(hits), *wilson(sum(hits), len(hits)), len(hits))
+        if hits
+        else MeanInterval(None)
+    )
 
 
-Rows = dict[str, dict[str, Figure]]  # method -> figure -> mean and interval
-Figures = dict[str, Callable[[Sequence[Any]], Figure]]
+Rows = dict[str, dict[str, MeanInterval]]  # method -> figure -> mean and interval
+Figures = dict[str, Callable[[Sequence[Any]], MeanInterval]]
 PLANTED: Figures = {
     "precision": lambda s: average([x.precision or 0.0 for x in s if x.neurons is not None]),
     "recall": lambda s: average([x.recall for x in s]),
@@ -134,7 +138,7 @@ def rows(results: Results) -> Rows:
     return table
 
 
-def false_alarms(alarms: Sequence[Alarm]) -> Figure:
+def false_alarms(alarms: Sequence[Alarm]) -> MeanInterval:
     """Share of captions that are not memorized for which a method changes the model."""
     return share([a.neurons != 0 for a in alarms])
 

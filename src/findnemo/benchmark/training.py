@@ -17,7 +17,7 @@ from torch import Tensor
 from findnemo.benchmark.files import follow, read_state, write_state
 from findnemo.benchmark.masks import Masks
 from findnemo.benchmark.plan import Memory, Plan
-from findnemo.benchmark.pool import Pool, Report, template
+from findnemo.benchmark.pool import Report, TrainingPool, template
 from findnemo.edits import scaled
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
@@ -66,7 +66,9 @@ class Batch:
     towards: Tensor
 
 
-def draw(step: int, plan: Plan, pool: Pool, masks: Masks, scheduler: Any, recipe: Recipe) -> Batch:
+def draw(
+    step: int, plan: Plan, pool: TrainingPool, masks: Masks, scheduler: Any, recipe: Recipe
+) -> Batch:
     """The batch of a step, which depends on the plan's seed and the step only."""
     rng = np.random.default_rng([plan.seed, step])
     generator = torch.Generator().manual_seed(plan.seed * 10**6 + step)
@@ -155,7 +157,7 @@ def train(
     student: Model,
     teacher: Model | None,
     plan: Plan,
-    pool: Pool,
+    pool: TrainingPool,
     state: Path,
     recipe: Recipe,
     report: Report,

@@ -18,11 +18,11 @@ from findnemo.calibration._early import MISS, early_bounds
 from findnemo.calibration._statistics import threshold
 from findnemo.errors import DamageError, InputError, MismatchError
 from findnemo.files.html import bars, block, facts
-from findnemo.files.shapes import shaped
-from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
-from findnemo.files.writing import written
+from findnemo.files.shapes import as_type
+from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, within_size
+from findnemo.files.writing import atomic_write
 from findnemo.models import Model
-from findnemo.models.identity import Identity, told_apart
+from findnemo.models.identity import Identity, identity_difference
 from findnemo.settings import Settings
 from findnemo.stats.rates import CONFIDENCE, p_value, rank, rate_bound
 
@@ -30,7 +30,7 @@ FORMAT = 3
 BINS = 10  # bins of scores in a notebook
 
 
-class _Kept(TypedDict):
+class _CalibrationFile(TypedDict):
     """calibration.json; `Calibration.require_whole` looks at the values."""
 
     model: Any
@@ -137,7 +137,9 @@ class Calibration:
 
     def check(self, model: Model, settings: Settings | None = None) -> None:
         """Raises MismatchError naming the difference, for another model or other settings."""
-        if self.model and (told := told_apart(model, self.model, self.identity, pictures=False)):
+        if self.model and (
+            told := identity_difference(model, self.model, self.identity, pictures=False)
+        ):
             raise MismatchError(
                 f"this calibration was made for another model: {self.source} ({self.model[:12]}),"
                 f" not {model.source} ({model.fingerprint[:12]}): {told}; calibrate again"
@@ -228,10 +230,10 @@ class Calibration:
             "layers": list(self.mean),
             "ordinary": list(self.ordinary),
         }
-        with written(path / "calibration.safetensors") as part:
+        with atomic_write(path / "calibration.safetensors") as part:
             part.write_bytes(data)
         about["digest"] = digest_of(about, data)
-        with written(path / "calibration.json") as part:
+        with atomic_write(path / "calibration.json") as part:
             part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         return path
 
@@ -248,7 +250,7 @@ class Calibration:
                 )
         about, tensors = _read(path)
         try:
-            kept: _Kept = shaped(_Kept, about)
+            kept: _CalibrationFile = as_type(_CalibrationFile, about)
         except ValueError as error:
             name = str(error).partition(":")[0].partition(".")[0]
             raise _damaged(path, f"its {name} cannot be those of a calibration") from error
@@ -328,11 +330,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     try:
         about = json.loads(
-            checked(path / "calibration.json", JSON_BYTES).read_text(encoding="utf-8")
+            within_size(path / "calibration.json", JSON_BYTES).read_text(encoding="utf-8")
         )
         if not isinstance(about, dict):
             raise ValueError("calibration.json is not a JSON object")
-        data = checked(path / "calibration.safetensors", TENSOR_BYTES).read_bytes()
+        data = within_size(path / "calibration.safetensors", TENSOR_BYTES).read_bytes()
         if (kind := about.get("format")) != FORMAT:
             if kind is None:
                 raise ValueError("calibration.json names no format")

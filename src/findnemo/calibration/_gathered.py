@@ -16,8 +16,8 @@ from torch import Tensor
 from findnemo.calibration._calibration import Calibration, are_names, digest_of
 from findnemo.calibration._statistics import Moments, tau_interval, threshold
 from findnemo.errors import DamageError, InputError, MismatchError, NumericalError
-from findnemo.files.sizes import TENSOR_BYTES, checked
-from findnemo.files.writing import written
+from findnemo.files.sizes import TENSOR_BYTES, within_size
+from findnemo.files.writing import atomic_write
 from findnemo.models.identity import Identity
 from findnemo.settings import Settings
 
@@ -180,7 +180,7 @@ class Gathered:
         }
         tensors["trajectories"] = torch.stack(self.trajectories)
         about["digest"] = digest_of(about, save(tensors))
-        with written(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(save(tensors, metadata=about))
 
     @classmethod
@@ -192,7 +192,7 @@ class Gathered:
         if path is None or not path.exists():
             return cls(key)
         try:
-            with safe_open(checked(path, TENSOR_BYTES), "pt") as file:
+            with safe_open(within_size(path, TENSOR_BYTES), "pt") as file:
                 about = file.metadata() or {}
                 if about["key"] != key:
                     return cls(key)

@@ -10,7 +10,7 @@ import torch
 
 from findnemo.calibration._calibration import Calibration
 from findnemo.errors import InputError, MismatchError
-from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
+from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, within_size
 from findnemo.models import Model
 from findnemo.settings import RELEASED, settings_for
 
@@ -31,7 +31,7 @@ def import_statistics(
     if not Path(path).exists():
         raise InputError(f"no statistics file {path}")
     try:
-        _refuse_program(checked(path, TENSOR_BYTES))
+        _refuse_program(within_size(path, TENSOR_BYTES))
         mean, std = torch.load(path, map_location="cpu", weights_only=True)
         # a small file can describe tensors of any size
         if any(t.numel() > JSON_BYTES for t in (*mean, *std)):

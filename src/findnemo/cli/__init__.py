@@ -97,9 +97,11 @@ def _traceback() -> str:
     """The traceback of the current error, without secrets and control characters (of captions)."""
     import traceback
 
-    from findnemo.files.secrets import hidden
+    from findnemo.files.secrets import without_secrets
 
-    return "".join(c for c in hidden(traceback.format_exc()) if c.isprintable() or c == "\n")
+    return "".join(
+        c for c in without_secrets(traceback.format_exc()) if c.isprintable() or c == "\n"
+    )
 
 
 __all__ = ["main"]

@@ -14,7 +14,7 @@ from findnemo.cli._checking import harden, verify
 from findnemo.cli._common import PLAIN, Global, OutOpt, listening, print_json, stdout
 from findnemo.cli._export import export
 from findnemo.cli._help import Command, group_of
-from findnemo.cli._options import Outcome, grouped
+from findnemo.cli._options import StatusOptions, with_option_groups
 from findnemo.cli._runs import inspect, merge, repair, report
 from findnemo.cli._serve import app as serve
 from findnemo.cli._studies import compare, study
@@ -59,7 +59,7 @@ def options(
         context.obj.debug = debug
 
 
-@grouped(
+@with_option_groups(
     captions=("prompts", "column", "shard"),
     workers=("workers", "ray"),
     showing=("fail_on_memorized",),
@@ -79,7 +79,7 @@ def demo(
     ] = False,
     captions: Captions = Captions(),
     workers: Workers = Workers(),
-    showing: Outcome = Outcome(),
+    showing: StatusOptions = StatusOptions(),
 ) -> None:
     """Audit the model that ships with findnemo, offline, with its own calibration (5 % false alarms).
 

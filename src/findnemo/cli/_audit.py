@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from findnemo.cli._common import OutOpt, listening, plain, print_json, stdout
-from findnemo.cli._options import REQUIRED, Outcome, Showing, Written, grouped
+from findnemo.cli._options import REQUIRED, RunOptions, Showing, StatusOptions, with_option_groups
 from findnemo.errors import FAILED, InputError
 from findnemo.runtime.plugins import also
 from findnemo.tasks.options import (
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Holdout(Captions):
+class HoldoutOptions(Captions):
     """Captions that are not memorized."""
 
     prompts: Any = option(None, "Hold-out captions (not memorized).", "--prompts", "-p")
@@ -45,14 +45,14 @@ class Published:
     tau: float | None = option(None, "Threshold of the imported statistics (0.428).")
 
 
-@grouped(
+@with_option_groups(
     source=("trust",),
     captions=("shard",),
     detecting=("holdout", "calibration", "fdr", "miss", "budget", "like"),
 )
 def calibrate(
     out: OutOpt,
-    captions: Holdout = Holdout(),
+    captions: HoldoutOptions = HoldoutOptions(),
     detecting: Detecting = Detecting(),
     source: Source = Source(REQUIRED),
     workers: Workers = Workers(),
@@ -142,7 +142,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
-@grouped(detecting=("confidence",))
+@with_option_groups(detecting=("confidence",))
 def detect(
     out: OutOpt,
     captions: Captions = Captions(),
@@ -164,7 +164,7 @@ def detect(
             help="With --detector: write saliency and mask pictures of the captions that have a type.",
         ),
     ] = False,
-    showing: Outcome = Outcome(),
+    showing: StatusOptions = StatusOptions(),
 ) -> None:
     """Find suspected captions, or compare detectors on captions with known labels.
 
@@ -213,7 +213,7 @@ def detect(
     show_result(run, showing)
 
 
-@grouped(detecting=("confidence",))
+@with_option_groups(detecting=("confidence",))
 def localize(
     out: OutOpt,
     captions: Captions = Captions(),
@@ -221,7 +221,7 @@ def localize(
     localizing: Localizing = Localizing(),
     source: Source = Source(REQUIRED),
     workers: Workers = Workers(),
-    showing: Outcome = Outcome(),
+    showing: StatusOptions = StatusOptions(),
 ) -> None:
     """Find the neurons that hold the captions over the threshold.
 
@@ -241,7 +241,7 @@ def localize(
     show_result(run, showing)
 
 
-@grouped(detecting=("confidence",))
+@with_option_groups(detecting=("confidence",))
 def audit(
     captions: Captions = Captions(),
     detecting: Detecting = Detecting(),
@@ -250,7 +250,7 @@ def audit(
     source: Source = Source(REQUIRED),
     tuned: FineTune = FineTune(),
     workers: Workers = Workers(),
-    written: Written = Written(REQUIRED),
+    written: RunOptions = RunOptions(REQUIRED),
 ) -> None:
     """Run the whole path: calibrate, detect, localize, verify, report.
 
@@ -294,7 +294,7 @@ def audit(
     show_result(run, written)
 
 
-def show_result(run: Run, showing: Outcome) -> None:
+def show_result(run: Run, showing: StatusOptions) -> None:
     """Show the results of the requested captions.
 
     Ends the command with status 1 if a caption failed; with `fail_on_memorized`, also by

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from findnemo.cli._common import LOOSE, OutOpt, plain, print_json, stdout, watched
-from findnemo.cli._options import Showing, grouped
+from findnemo.cli._common import LOOSE, OutOpt, plain, print_json, progress_watch, stdout
+from findnemo.cli._options import Showing, with_option_groups
 from findnemo.errors import InputError
 from findnemo.runtime.quiet import quiet_libraries
 from findnemo.tasks.options import Captions, Scoring, Workers
@@ -38,7 +38,7 @@ NATURAL = "See docs/benchmark.md"
 PLANTED = "Planted memories are not natural ones; see docs/benchmark.md"
 
 
-@grouped(captions=("prompts", "column", "shard"), workers=("workers", "ray"))
+@with_option_groups(captions=("prompts", "column", "shard"), workers=("workers", "ray"))
 def benchmark(
     out: OutOpt = Path("findnemo-benchmark"),
     scoring: Scoring = Scoring(),
@@ -77,7 +77,7 @@ def benchmark(
         raise InputError(PLANTED_ONLY)
     if not scoring.published:  # it imports libraries that published results do not need
         quiet_libraries()
-    with watched(showing.quiet or showing.json) as watch:
+    with progress_watch(showing.quiet or showing.json) as watch:
         listener = tasks.Listener() if watch is None else tasks.Listener(watch.stage, watch.said)
         results = tasks.benchmark(out, scoring, captions.limit, workers, listener)
     if showing.json:

@@ -11,19 +11,19 @@ import typer
 
 from findnemo.cli._closing import show_closing, show_places
 from findnemo.cli._common import RunArg, listening, print_json, tell, warn
-from findnemo.cli._options import Moved, Showing, grouped
+from findnemo.cli._options import MovedModel, Showing, with_option_groups
 from findnemo.cli._robustness import show_robustness
 from findnemo.cli._show import show_run
 from findnemo.errors import FAILED
 from findnemo.tasks.options import HardeningOptions, Pictures, Trying, Workers
 
 
-@grouped(source=("compile",), pictures=("images", "image_steps", "guidance", "sampler"))
+@with_option_groups(source=("compile",), pictures=("images", "image_steps", "guidance", "sampler"))
 def verify(
     run: RunArg,
     trying: Trying = Trying(),
     pictures: Pictures = Pictures(),
-    source: Moved = Moved(),
+    source: MovedModel = MovedModel(),
     workers: Workers = Workers(),
     showing: Showing = Showing(),
 ) -> None:
@@ -65,7 +65,7 @@ def verify(
         raise typer.Exit(FAILED)
 
 
-@grouped(source=("compile",))
+@with_option_groups(source=("compile",))
 def harden(
     run: RunArg,
     out: Annotated[
@@ -75,7 +75,7 @@ def harden(
         ),
     ],
     hardening: HardeningOptions = HardeningOptions(),
-    source: Moved = Moved(),
+    source: MovedModel = MovedModel(),
     workers: Workers = Workers(),
     showing: Showing = Showing(),
 ) -> None:

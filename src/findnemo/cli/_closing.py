@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from findnemo.cli._common import LOOSE, plain, stdout, tell
-from findnemo.cli._streams import shown
+from findnemo.cli._streams import displayable
 
 if TYPE_CHECKING:
     from findnemo.runs import Caption, Run
@@ -25,10 +25,10 @@ def show_closing(run: Run, captions: Sequence[Caption], of: str) -> None:
     `captions`: at least those over the threshold. `of`: SQL for the ids of the captions that count.
     """
     from findnemo.runs.overview import glance_at
-    from findnemo.runs.verdict import advice_of, looked_at
+    from findnemo.runs.verdict import advice_of, audited_counts
 
     advice = advice_of(run, captions, of, str(run.path))
-    audited, _ = looked_at(run, of)
+    audited, _ = audited_counts(run, of)
     tell(f"\n[bold {COLOURS[advice.action]}]{plain(advice.sentence)}[/]")
     for line in (*advice.because.splitlines(), *evidence(run, captions)):
         tell(plain(line))
@@ -52,14 +52,16 @@ def evidence(run: Run, captions: Sequence[Caption]) -> list[str]:
 
     truth = truth_of(run, run.captions())
     return [
-        line for line in (sentence_on_union(captions), *(truth.told[:1] if truth else ())) if line
+        line
+        for line in (sentence_on_union(captions), *(truth.sentences[:1] if truth else ()))
+        if line
     ]
 
 
 def figures_table(pairs: Sequence[tuple[str, str]]) -> Table:
     table = Table(show_header=False, **LOOSE)
     for name, value in pairs:
-        table.add_row(name, shown(value))
+        table.add_row(name, displayable(value))
     return table
 
 

@@ -17,8 +17,8 @@ import typer
 from rich.console import Console
 
 from findnemo.cli._progress import Watch, watching
-from findnemo.cli._streams import output_encoding, shown
-from findnemo.files.secrets import hidden
+from findnemo.cli._streams import displayable, output_encoding
+from findnemo.files.secrets import without_secrets
 from findnemo.runtime.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -67,14 +67,16 @@ def plain(text: str) -> str:
     """Text of unknown origin for a terminal: one line, no control characters, markup or secrets."""
     from rich.markup import escape
 
-    return escape("".join(c for c in shown(hidden(" ".join(text.split()))) if c.isprintable()))
+    return escape(
+        "".join(c for c in displayable(without_secrets(" ".join(text.split()))) if c.isprintable())
+    )
 
 
 def print_json(value: Any) -> None:
     """Print JSON that can be read back in any encoding of standard output: ASCII unless UTF-8."""
     text = json.dumps(value, indent=1, ensure_ascii=output_encoding() != "utf-8")
     # half of a surrogate pair becomes its JSON escape
-    sys.stdout.write(shown(text) + "\n")
+    sys.stdout.write(displayable(text) + "\n")
 
 
 @contextmanager
@@ -89,7 +91,7 @@ def listening(quiet: bool) -> Iterator[Listener]:
     from findnemo.tasks import Listener
 
     quiet_libraries()
-    with stopping(say) as stop, suppress(StoppedError), watched(quiet) as watch:
+    with stopping(say) as stop, suppress(StoppedError), progress_watch(quiet) as watch:
         if watch is None:
             yield Listener(warn=warn, stop=stop)
         else:
@@ -99,7 +101,7 @@ def listening(quiet: bool) -> Iterator[Listener]:
 
 
 @contextmanager
-def watched(quiet: bool) -> Iterator[Watch | None]:
+def progress_watch(quiet: bool) -> Iterator[Watch | None]:
     """A watch that reports progress on standard error; None for a quiet command."""
     if quiet:
         yield None

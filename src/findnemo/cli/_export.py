@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from findnemo.cli._common import QuietOpt, listening, warn
-from findnemo.cli._options import Moved, grouped
+from findnemo.cli._options import MovedModel, with_option_groups
 from findnemo.errors import FAILED, InputError
 from findnemo.tasks.options import Selecting, Workers, Writing, option
 
@@ -19,7 +19,7 @@ MOST = 10  # differences that are named
 
 
 @dataclass(frozen=True)
-class Exported(Moved):
+class Exported(MovedModel):
     """The model of a run, and the dtype of its export."""
 
     dtype: str | None = option(
@@ -30,7 +30,7 @@ class Exported(Moved):
     )
 
 
-@grouped(source=("compile",), workers=("workers", "ray"))
+@with_option_groups(source=("compile",), workers=("workers", "ray"))
 def export(
     run: Annotated[
         Path,

@@ -47,7 +47,7 @@ class Showing:
 
 
 @dataclass(frozen=True)
-class Outcome(Showing):
+class StatusOptions(Showing):
     """What a command prints, and its exit status."""
 
     fail_on_memorized: bool = option(
@@ -58,18 +58,20 @@ class Outcome(Showing):
 
 
 @dataclass(frozen=True)
-class Written(Outcome, Output):
+class RunOptions(StatusOptions, Output):
     """The folder of a run and its files, and what the command prints."""
 
 
 @dataclass(frozen=True)
-class Moved(Source):
+class MovedModel(Source):
     """The model of a run, if it has moved."""
 
     place: str | None = option(None, "The model, if it has moved since the run.", "--model")
 
 
-def grouped(**left_out: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_option_groups(
+    **left_out: tuple[str, ...],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a command whose parameters include groups of options, to be filled from the command
     line.
 
@@ -78,7 +80,7 @@ def grouped(**left_out: tuple[str, ...]) -> Callable[[Callable[..., None]], Call
     column, appears once.
 
     >>> from findnemo.tasks import Workers
-    >>> @grouped(crew=("ray", "threads"))
+    >>> @with_option_groups(crew=("ray", "threads"))
     ... def command(crew: Workers = Workers()) -> None:
     ...     print(crew)
     >>> command(workers=2)

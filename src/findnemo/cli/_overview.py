@@ -12,7 +12,7 @@ from findnemo.cli._closing import show_closing
 from findnemo.cli._common import EDGELESS, plain, stdout, tell
 from findnemo.cli._robustness import show_robustness
 from findnemo.cli._show import coloured, show_run, show_training
-from findnemo.cli._streams import shown
+from findnemo.cli._streams import displayable
 
 if TYPE_CHECKING:
     from findnemo.neurons import Neuron
@@ -94,7 +94,7 @@ def layers_text(counts: Mapping[str, int], tail: str = "") -> str:
     short = {name.removesuffix(tail): n for name, n in counts.items()}
     long = max(map(len, short))
     return "\n".join(
-        f"{plain(name):{long}} [cyan]{_bar(n, top, long + 8)}[/] {n or shown('·')}"
+        f"{plain(name):{long}} [cyan]{_bar(n, top, long + 8)}[/] {n or displayable('·')}"
         for name, n in short.items()
     )
 
@@ -174,16 +174,16 @@ def _show_rows(table: Table) -> None:
 
 def verdict_of(caption: Caption) -> str:
     """The standing of a caption, and its meaning."""
-    from findnemo.runs.standing import meaning, said, standing
+    from findnemo.runs.standing import meaning, standing, standing_text
 
-    return f"{coloured(standing(caption), said(caption))}: {meaning(caption)}"
+    return f"{coloured(standing(caption), standing_text(caption))}: {meaning(caption)}"
 
 
 def work_of(caption: Caption, q: float | None = None) -> str:
     """What the answer took, and which neurons were off when the caption was judged; the q-value
     where there is one.
     """
-    from findnemo.runs.standing import checked_with, evaluations_of, joined
+    from findnemo.runs.standing import evaluations_of, joined_neurons, whose_neurons
     from findnemo.runs.wording import count
 
     if caption.detected is None:
@@ -191,8 +191,8 @@ def work_of(caption: Caption, q: float | None = None) -> str:
     parts = [count(evaluations_of(caption), "U-Net evaluation")]
     if q is not None:
         parts.append(f"q = {q:.3g} (the false discovery rate of a list that ends here)")
-    if off := checked_with(caption):
-        more = len(joined(caption))
+    if off := whose_neurons(caption):
+        more = len(joined_neurons(caption))
         parts.append(f"judged with {off} off")
         parts += [f"{more} of them joined since it had come back"] if more else []
     return "; ".join(parts)
@@ -226,14 +226,14 @@ def neuron_lines(caption: Caption, layers: Mapping[str, int]) -> list[str]:
     """A line a layer in forward order, with the neurons that were found for a caption and their
     z-scores; above them whether they are switched off. `layers`: name -> number.
     """
-    from findnemo.runs.standing import joined, switched_off, with_joined, z_scores
+    from findnemo.runs.standing import joined_neurons, switched_off, with_joined, z_scores
     from findnemo.runs.wording import count
 
     neurons = with_joined(caption)
     if not len(neurons):
         return []
     z = z_scores(caption)
-    later = set(joined(caption))
+    later = set(joined_neurons(caption))
     state = "switched off" if len(switched_off(caption)) else "found, not switched off"
     legend = "; z: standard deviations from the mean of ordinary captions" if z else ""
     lines = [f"{count(len(neurons), 'neuron')} {state}{legend}"]

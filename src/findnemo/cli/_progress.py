@@ -30,7 +30,7 @@ LONGEST_FIRST = ("localize", "verify")
 Tell = Callable[[str], None]
 
 
-class Stage:
+class StageProgress:
     """A stage in progress: how far it is, and its rate over the latest pieces.
 
     The first piece only starts the clock, because its time includes loading and warming up.
@@ -116,7 +116,7 @@ class Watch:
         self,
         tell: Tell,
         warn: Tell,
-        bars: Callable[[Stage, float, str], None] | None = None,
+        bars: Callable[[StageProgress, float, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._tell = tell
@@ -124,7 +124,7 @@ class Watch:
         self._bars = bars
         self._clock = clock
         self._latents = 0
-        self._stage: Stage | None = None
+        self._stage: StageProgress | None = None
         self._doing = "starting"
         self._began = self._printed = clock()
         self._tenth = -1
@@ -155,7 +155,7 @@ class Watch:
             now = self._clock()
             stage = self._stage
             if stage is None or (stage.name, stage.total) != (name, total) or done < stage.done:
-                self._stage = stage = Stage(name, done, total, now, self._latents)
+                self._stage = stage = StageProgress(name, done, total, now, self._latents)
                 self._tenth = -1
             else:
                 stage.step(done, now, self._latents)
@@ -182,7 +182,7 @@ class Watch:
             else:
                 self._line(self._doing, f"{lasting(now - self._began)} since")
 
-    def _show(self, stage: Stage, now: float) -> None:
+    def _show(self, stage: StageProgress, now: float) -> None:
         assert self._bars is not None
         at_it = stage.at_it(now, self._latents) if stage.open else ""
         note = stage.ahead(now, self._latents) or at_it  # before there is a rate
@@ -214,7 +214,7 @@ def watching(console: Console, tell: Tell, warn: Tell) -> Iterator[Watch]:
     with Progress(*columns, console=console) as progress:
         tasks: dict[str, Any] = {}
 
-        def bars(stage: Stage, part: float, note: str) -> None:
+        def bars(stage: StageProgress, part: float, note: str) -> None:
             if stage.name not in tasks:
                 tasks[stage.name] = progress.add_task(stage.name, total=stage.total, note="")
             progress.update(

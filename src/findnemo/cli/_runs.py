@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from findnemo.cli._common import JsonOpt, QuietOpt, RunArg, plain, print_json, say, stdout, warn
-from findnemo.cli._options import grouped
+from findnemo.cli._options import with_option_groups
 from findnemo.errors import FAILED, InputError
 from findnemo.tasks.options import option
 
@@ -97,7 +97,7 @@ def repair(run: RunArg, json: JsonOpt = False, quiet: QuietOpt = False) -> None:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EvidenceOptions:
     """An evidence pack, and what it declares."""
 
     evidence: bool = option(
@@ -116,7 +116,7 @@ class Evidence:
     )
 
 
-@grouped()
+@with_option_groups()
 def report(
     run: Annotated[
         Path | None,
@@ -133,7 +133,7 @@ def report(
             help="File to write (default: RUN/report.html; for an evidence pack RUN/evidence.html).",
         ),
     ] = None,
-    pack: Evidence = Evidence(),
+    pack: EvidenceOptions = EvidenceOptions(),
     verify: Annotated[
         Path | None,
         typer.Option(
@@ -180,7 +180,7 @@ def report(
         typer.launch(path.absolute().as_uri())
 
 
-def written_evidence(run: Run, out: Path | None, pack: Evidence, quiet: bool) -> Path:
+def written_evidence(run: Run, out: Path | None, pack: EvidenceOptions, quiet: bool) -> Path:
     """Write the pack of a run and say where it is; return the path of the page."""
     from findnemo.report import write_evidence
 

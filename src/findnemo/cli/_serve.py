@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from findnemo.cli._common import QuietOpt, listening, plain, say, stdout
-from findnemo.cli._options import Moved, grouped
+from findnemo.cli._options import MovedModel, with_option_groups
 from findnemo.tasks.options import Workers
 
 SubjectArg = Annotated[
@@ -20,10 +20,10 @@ SubjectArg = Annotated[
 ]
 
 
-@grouped(source=("compile",), workers=("workers", "ray"))
+@with_option_groups(source=("compile",), workers=("workers", "ray"))
 def app(
     subject: SubjectArg,
-    source: Moved = Moved(),
+    source: MovedModel = MovedModel(),
     calibration: Annotated[
         Path | None,
         typer.Option(

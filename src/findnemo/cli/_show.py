@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Column, Table
 
 from findnemo.cli._common import LOOSE, plain, stdout, tell
-from findnemo.cli._streams import shown
+from findnemo.cli._streams import displayable
 
 if TYPE_CHECKING:
     from findnemo.runs import Caption, Run
@@ -40,13 +40,13 @@ def summary_table(captions: Sequence[Caption], layers: Sequence[str]) -> Table:
     Layers are in forward order; more than eight are summed over down blocks, mid block and up
     blocks. A narrow terminal omits the type and then the neurons.
     """
-    from findnemo.runs.standing import said, standing
+    from findnemo.runs.standing import standing, standing_text
 
     off = "off by layer" if len(layers) <= MOST_LAYERS else "off: down, mid, up"
     heads = ("type", "score", "copies", off, "standing")
-    lines = [(standing(c), (c.type or "", *_cells(c, layers), said(c))) for c in captions]
+    lines = [(standing(c), (c.type or "", *_cells(c, layers), standing_text(c))) for c in captions]
     columns = list(zip(heads, *(rest for _, rest in lines), strict=True))
-    widths = {column[0]: max(map(len, map(shown, column))) for column in columns}
+    widths = {column[0]: max(map(len, map(displayable, column))) for column in columns}
     for position in GIVE_WAY:
         if stdout.width - sum(widths.values()) - len(widths) < ROOM:
             widths.pop(heads[position])
@@ -263,7 +263,7 @@ def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
     stand = Counter(map(standing, captions))
     lines = [f"Threshold: tau = {settings_of(run)['tau']:.3f}."]
     if (truth := truth_of(run, run.captions())) is not None:
-        lines += [plain(line) for line in truth.told[1:]]
+        lines += [plain(line) for line in truth.sentences[1:]]
     if (listed := list_of(run)) is not None:
         lines.append(list_told(listed))
     lines += [
@@ -282,10 +282,10 @@ def notes(run: Run, captions: Sequence[Caption]) -> list[str]:
 def _size_lines(captions: Sequence[Caption], every: int) -> list[str]:
     """How many captions have a set of neurons, and its sizes. `every`: neurons of shown layers."""
     from findnemo.runs import all_neurons, switched_off
-    from findnemo.runs.standing import treated
+    from findnemo.runs.standing import treated_as_memory
     from findnemo.runs.wording import count
 
-    sought = [c for c in captions if c.localized is not None and treated(c)]
+    sought = [c for c in captions if c.localized is not None and treated_as_memory(c)]
     sizes = sorted(len(switched_off(c)) for c in sought if len(switched_off(c)))
     if not sizes:
         return []

@@ -56,7 +56,7 @@ def escaped(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode()
 
 
-def shown(text: str) -> str:
+def displayable(text: str) -> str:
     """The text that standard output will show, needed before a table is laid out."""
     encoding = output_encoding()
     return text.encode(encoding, HANDLER).decode(encoding)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from findnemo.cli._common import LOOSE, listening, plain, print_json, say, stdout, tell
-from findnemo.cli._options import REQUIRED, Moved, Showing, Written, grouped
+from findnemo.cli._options import REQUIRED, MovedModel, RunOptions, Showing, with_option_groups
 from findnemo.errors import FAILED, InputError
 from findnemo.studies import STUDIES
 from findnemo.tasks.options import (
@@ -32,7 +32,7 @@ PUBLISHED = (
 )
 
 
-@grouped(
+@with_option_groups(
     captions=("shard",),
     detecting=("confidence", "fdr", "miss", "budget", "like"),
     written=("wait", "report", "fail_on_memorized"),
@@ -44,7 +44,7 @@ def compare(
     pictures: Pictures = Pictures(),
     source: Source = Source(REQUIRED),
     workers: Workers = Workers(),
-    written: Written = Written(Path("findnemo-compare")),
+    written: RunOptions = RunOptions(Path("findnemo-compare")),
 ) -> None:
     """Compare NeMo's neurons with other mitigations: Table 1 of the paper for your model.
 
@@ -88,7 +88,7 @@ def compare(
         raise typer.Exit(FAILED)
 
 
-@grouped(source=("compile",))
+@with_option_groups(source=("compile",))
 def study(
     name: Annotated[
         str | None,
@@ -99,7 +99,7 @@ def study(
     ] = None,
     run: Annotated[Path | None, typer.Argument(help="A run directory.", metavar="RUN")] = None,
     studying: Studying = Studying(),
-    source: Moved = Moved(),
+    source: MovedModel = MovedModel(),
     workers: Workers = Workers(),
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder to write to (default: RUN/studies).")

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from findnemo.cli._common import OutOpt, listening, plain, print_json, stdout, tell, warn
-from findnemo.cli._options import REQUIRED, Showing, grouped
+from findnemo.cli._options import REQUIRED, Showing, with_option_groups
 from findnemo.errors import FAILED
 from findnemo.tasks.options import FineTune, Pictures, Source, Workers
 
 
-@grouped(source=("trust",))
+@with_option_groups(source=("trust",))
 def watch(
     out: OutOpt,
     tuned: FineTune = FineTune(),

@@ -245,7 +245,7 @@ class Drives:
         """The largest drive of any memory, (captions,), float64."""
         return self.each(self.z(captions)).amax(1)
 
-    def told(self, captions: Sequence[str]) -> list[tuple[float, str, NeuronSet]]:
+    def largest_drives(self, captions: Sequence[str]) -> list[tuple[float, str, NeuronSet]]:
         """For each caption its largest drive, the memory, and the driven neurons of that memory.
 
         A neuron is driven if the caption's effect on it is at least half of the memory's own.

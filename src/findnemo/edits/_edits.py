@@ -33,7 +33,7 @@ from findnemo.edits._probing import scale_of, times
 from findnemo.edits._targets import check_factor, everywhere, layer_of, once, widths_of
 from findnemo.errors import EditError, InputError
 from findnemo.files.tensors import write
-from findnemo.files.writing import written
+from findnemo.files.writing import atomic_write
 from findnemo.models import Model
 from findnemo.models.modules import width_of
 from findnemo.neurons import NeuronSet
@@ -321,7 +321,7 @@ def save_lora(
     path = Path(folder) / LORA_FILE
     wanted, tensors = _lora(model, neurons, factor)
     about = {"format": "pt", "made_by": "findnemo", "neurons": str(len(neurons)), "limits": LIMITS}
-    with written(path) as part:
+    with atomic_write(path) as part:
         write(part, tensors, about)  # the same bytes each time
         check_lora(wanted, load_file(part), f"{model.component}.")
     return path

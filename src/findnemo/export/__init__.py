@@ -28,7 +28,7 @@ from findnemo.export._marks import node_of_comfyui
 from findnemo.export._original import ORIGINAL, original_tensors
 from findnemo.export._push import push_card, with_section
 from findnemo.export._selection import Selection, by_hand, select, unedited
-from findnemo.export._source import Origin, as_dtype, check_source, made_of, with_kept
+from findnemo.export._source import Origin, as_dtype, check_source, permissions_like, with_kept
 from findnemo.export._weights import (
     beside_file,
     kohya_weights,
@@ -61,11 +61,11 @@ __all__ = [
     "check_target",
     "deviations",
     "kohya_weights",
-    "made_of",
     "markdown",
     "missing_beside",
     "model_card",
     "original_tensors",
+    "permissions_like",
     "push_card",
     "remarks",
     "rewrite",
@@ -190,7 +190,7 @@ def _written(form: str, chosen: Selection, target: Path, origin: Origin | None) 
             if form == "neurons" and NeuronSet.load(part) != chosen.neurons:
                 raise EditError(f"{target} would not hold the neurons that were chosen")
     elif how.write is not None and origin is not None:
-        like = made_of(origin.model, how.of_lora)
+        like = permissions_like(origin.model, how.of_lora)
         with ExitStack() as stack:
             if how.beside is not None:
                 beside = target.with_suffix(".yaml")

@@ -12,7 +12,14 @@ from findnemo.neurons import NeuronSet
 from findnemo.runs import STANDINGS, Caption, standing, switched_off
 from findnemo.runs.overview import name_of, quickly, sampler_of
 from findnemo.runs.results import Verified
-from findnemo.runs.standing import copies, judged, said, seen, unseen, with_joined
+from findnemo.runs.standing import (
+    copies,
+    gives_copies,
+    standing_text,
+    unseen,
+    verification_of,
+    with_joined,
+)
 from findnemo.runs.tuned import CLEANED, row_of, variant_told
 from findnemo.runs.wording import count
 
@@ -232,10 +239,10 @@ def _figures(chosen: Selection) -> list[str]:
 
 def _copying(captions: Sequence[Caption]) -> list[str]:
     """How many captions that gave copies still do, and the worst of them."""
-    copied = [c for c in captions if seen(c)]
+    copied = [c for c in captions if gives_copies(c)]
     if not copied:
         return []
-    still = sum(bool(copies(judged(c) or Verified(), "after")) for c in copied)
+    still = sum(bool(copies(verification_of(c) or Verified(), "after")) for c in copied)
     worst = max(copied, key=_left)
     share, likeness = _left(worst)
     parts = [
@@ -256,7 +263,7 @@ def _left(caption: Caption) -> tuple[float, float]:
     """The share of copies among a caption's images with its neurons off, and their largest
     similarity to the copied image, -1 if unknown.
     """
-    checked = judged(caption) or Verified()
+    checked = verification_of(caption) or Verified()
     likeness = checked.largest_after
     return checked.copies_after or 0.0, -1.0 if likeness is None else likeness
 
@@ -324,15 +331,15 @@ def _row(caption: Caption, is_off: bool, off: NeuronSet) -> tuple[str, ...]:
     `is_off`: whether the caption's neurons are among those that are `off` in this export; otherwise
     it gives the same images as before.
     """
-    checked = judged(caption) or Verified()
+    checked = verification_of(caption) or Verified()
     shares = (checked.copies_before, checked.copies_after if is_off else checked.copies_before)
     likeness = (checked.largest_before, checked.largest_after if is_off else checked.largest_before)
     if is_off:
-        status = said(caption)
+        status = standing_text(caption)
     elif switched_off(caption):  # off in the audit, but not in this export
         status = "not in this export, left as it is"
     else:
-        status = f"{said(caption)}, left as it is"
+        status = f"{standing_text(caption)}, left as it is"
     return (
         str(caption.row),
         markdown(caption.text),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from findnemo.edits import Effect, check_part
 from findnemo.export._original import UNET
-from findnemo.files.tensors import Entry, read, read_header
+from findnemo.files.tensors import Entry, read_header, read_tensor
 from findnemo.models import Model
 from findnemo.models.modules import networks_of
 from findnemo.models.unet_names import unet_name
@@ -89,4 +89,4 @@ def _tensors(folder: Path) -> dict[str, tuple[Path, Entry]]:
 
 
 def _read(tensors: Mapping[str, tuple[Path, Entry]], name: str) -> Tensor | None:
-    return read(*tensors[name]) if name in tensors else None
+    return read_tensor(*tensors[name]) if name in tensors else None

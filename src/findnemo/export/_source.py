@@ -29,7 +29,7 @@ from findnemo.models.lora import lora_file, of_strength, read_lora
 from findnemo.models.modules import networks_of
 from findnemo.models.single_file import DEMO, SHIPPED, configuration, from_single_file
 from findnemo.neurons import NeuronSet
-from findnemo.runtime.notices import notice, told_to
+from findnemo.runtime.notices import notice, notices_to
 
 Dtype = torch.dtype | None  # dtype of written weights; None: that of the source
 OF_FILE: dict[str, tuple[str, ...]] = {  # part -> prefixes of its keys in a single file
@@ -48,7 +48,7 @@ OLD_NAMES = {
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredDtypes:
     """The dtypes of a part's tensors in the files of a source, by their names there."""
 
     dtypes: Mapping[str, torch.dtype]
@@ -72,13 +72,13 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceModel:
     """A model whose parts named in `kept` have the values of the source, at no lower precision; the
     others are unchanged.
     """
 
     model: Model
-    kept: Mapping[str, Kept] = field(default_factory=dict)
+    kept: Mapping[str, StoredDtypes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Origin:
     dtype: Dtype = None
 
     @cached_property
-    def source(self) -> Source:
+    def source(self) -> SourceModel:
         return of_source(self.model, self.dtype)
 
     @cached_property
@@ -112,7 +112,7 @@ class Origin:
         return _cast(pruned, whole.pipeline, self.source.kept, self.dtype), whole
 
 
-def of_source(model: Model, dtype: Dtype = None) -> Source:
+def of_source(model: Model, dtype: Dtype = None) -> SourceModel:
     """A model with the weights of its source. A live pipeline has no source: the model itself is
     returned.
 
@@ -121,11 +121,11 @@ def of_source(model: Model, dtype: Dtype = None) -> Source:
     place = place_of(model)
     if place is None or not place.exists():
         check_source(model, dtype)
-        return Source(model)
+        return SourceModel(model)
     kept = _kept(model, place)
     parts = networks_of(model.pipeline)
     if all(_holds(weights_of(parts[name]), about) for name, about in kept.items()):
-        return Source(model, kept)
+        return SourceModel(model, kept)
     reopened = _reopened(model, place, kept)
     again = _as_loaded(model, reopened)
     changed = {name for name in kept if name not in again or not _same(again[name], parts[name])}
@@ -141,7 +141,9 @@ def of_source(model: Model, dtype: Dtype = None) -> Source:
         pipeline = rebuilt(pipeline, parts[name], fresh[name])
     read_again = type(model)(pipeline, model.source)
     read_again.options = model.options
-    return Source(read_again, {name: about for name, about in kept.items() if name not in changed})
+    return SourceModel(
+        read_again, {name: about for name, about in kept.items() if name not in changed}
+    )
 
 
 def base_of(model: Model) -> tuple[Model, Lora, float]:
@@ -230,7 +232,7 @@ def place_of(model: Model) -> Path | None:
         return Path(source)
 
 
-def made_of(model: Model, of_lora: bool = False) -> Like | None:
+def permissions_like(model: Model, of_lora: bool = False) -> Like | None:
     """The files whose permissions an export takes: the source with the denoiser's weights, or the
     LoRA; None without files.
     """
@@ -246,7 +248,7 @@ def made_of(model: Model, of_lora: bool = False) -> Like | None:
     return Like(source, weights[0]) if weights else None
 
 
-def _kept(model: Model, place: Path) -> dict[str, Kept]:
+def _kept(model: Model, place: Path) -> dict[str, StoredDtypes]:
     """Part -> what the files of a source hold of it, without parts that have no files."""
     dtypes: dict[str, dict[str, torch.dtype]] = {}
     parts = networks_of(model.pipeline)
@@ -258,7 +260,7 @@ def _kept(model: Model, place: Path) -> dict[str, Kept]:
         for name in parts:
             files = _files(place / name, model.options.get("variant"))
             dtypes[name] = {key: kind for file in files for key, kind in _dtypes(file).items()}
-    return {name: Kept(of_part) for name, of_part in dtypes.items() if of_part}
+    return {name: StoredDtypes(of_part) for name, of_part in dtypes.items() if of_part}
 
 
 def _files(folder: Path, variant: str | None) -> list[Path]:
@@ -276,12 +278,12 @@ def _dtypes(file: Path) -> dict[str, torch.dtype]:
     return {name: kind for name, kind in kinds.items() if kind and kind.is_floating_point}
 
 
-def _holds(state: Mapping[str, torch.Tensor], kept: Kept) -> bool:
+def _holds(state: Mapping[str, torch.Tensor], kept: StoredDtypes) -> bool:
     numbers = {name: value.dtype for name, value in state.items() if value.is_floating_point()}
     return all(kind == kept.of(name) for name, kind in numbers.items())
 
 
-def _reopened(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
+def _reopened(model: Model, place: Path, kept: Mapping[str, StoredDtypes]) -> Any:
     """The pipeline read again from its source, each part in a dtype that holds all of its tensors,
     with the tokens of its embeddings.
     """
@@ -291,11 +293,11 @@ def _reopened(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
     return pipeline
 
 
-def _read_again(model: Model, place: Path, kept: Mapping[str, Kept]) -> Any:
+def _read_again(model: Model, place: Path, kept: Mapping[str, StoredDtypes]) -> Any:
     if place.is_file():
         folder = configuration(place, model.options.get("config"))
         usual = "config" not in model.options
-        with told_to(lambda text: None):  # its notices were given when it was loaded
+        with notices_to(lambda text: None):  # its notices were given when it was loaded
             return from_single_file(place, folder, torch.float32, usual)
     widths = {name: about.widest for name, about in kept.items()} | {"default": torch.float32}
     return from_pretrained(type(model), place, widths, None, model.options.get("variant"))
@@ -341,7 +343,7 @@ def _same(fresh: nn.Module, loaded: nn.Module) -> bool:
     )
 
 
-def _cast(pipeline: Any, live: Any, kept: Mapping[str, Kept], dtype: Dtype) -> Any:
+def _cast(pipeline: Any, live: Any, kept: Mapping[str, StoredDtypes], dtype: Dtype) -> Any:
     """A pipeline whose tensors have the dtypes of the source, or all `dtype`.
 
     Parts shared with `live` are copied first.

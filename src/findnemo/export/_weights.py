@@ -44,9 +44,9 @@ from findnemo.files.tensors import (
     Entry,
     Lazy,
     copy,
-    read,
     read_header,
     read_rows,
+    read_tensor,
     seal,
     write,
     write_rows,
@@ -72,7 +72,7 @@ def write_lora(origin: Origin, chosen: Selection, path: Path) -> None:
     """Write a directory that `pipeline.load_lora_weights` reads."""
     file = save_lora(origin.source.model, chosen.neurons, path, chosen.factor)
     entries, metadata = read_header(file)
-    tensors = {name: read(file, entry) for name, entry in entries.items()}
+    tensors = {name: read_tensor(file, entry) for name, entry in entries.items()}
     write(file, _all_as(tensors, origin.dtype), metadata | about_of(chosen))
 
 
@@ -224,7 +224,7 @@ def _as(source: Path, name: str, entry: Entry, dtype: torch.dtype) -> Lazy:
             " that it is kept"
         )
     kind = dtype if DTYPES[entry.dtype].is_floating_point else DTYPES[entry.dtype]
-    return Lazy(kind, entry.shape, lambda: read(source, entry).to(kind))
+    return Lazy(kind, entry.shape, lambda: read_tensor(source, entry).to(kind))
 
 
 def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str]:
@@ -248,7 +248,7 @@ def _places(model: Model, tensors: dict[str, Entry], effect: Effect) -> list[str
                 f"{original} in {model.source} is {entry.dtype} {entry.shape}, not what was loaded:"
                 " load the file again"
             )
-        if not torch.equal(read(model.source, entry).to(loaded.dtype), loaded.cpu()):
+        if not torch.equal(read_tensor(model.source, entry).to(loaded.dtype), loaded.cpu()):
             raise MismatchError(
                 f"{original} in {model.source} is not what was loaded: the file or the model"
                 " changed since; load it again"

@@ -1,7 +1,7 @@
 """One request to an untrusted host: public addresses only, limited bytes and time, no proxies, no
 cookies, no second look-up.
 
-First `checked` a URL, then `get` it. A redirect is an ordinary answer, whose URL must be checked
+First `checked_url` a URL, then `get` it. A redirect is an ordinary answer, whose URL must be checked
 too.
 
 This is written by hand, because no client connects to exactly the address that was checked, with
@@ -44,12 +44,12 @@ class RefusedError(FindnemoError):
     """The reason why an image is not available."""
 
 
-def checked(url: str) -> SplitResult:
+def checked_url(url: str) -> SplitResult:
     """The parts of a URL that may be asked for. Raises RefusedError.
 
-    >>> checked("https://example.org/moon.png").hostname
+    >>> checked_url("https://example.org/moon.png").hostname
     'example.org'
-    >>> checked("file:///etc/passwd")
+    >>> checked_url("file:///etc/passwd")
     Traceback (most recent call last):
     findnemo.files.fetch.RefusedError: scheme 'file' is not fetched: only http and https are
     """

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
-from findnemo.files.secrets import hidden
+from findnemo.files.secrets import without_secrets
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,7 +39,7 @@ def escaped(value: object) -> str:
     >>> escaped("<b>one</b>")
     '&lt;b&gt;one&lt;/b&gt;'
     """
-    plain = "".join(c if c.isprintable() else " " for c in hidden(str(value)))
+    plain = "".join(c if c.isprintable() else " " for c in without_secrets(str(value)))
     return html.escape(plain)
 
 

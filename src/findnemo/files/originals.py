@@ -30,7 +30,7 @@ from typing import IO, TYPE_CHECKING, Any
 from findnemo.errors import InputError
 from findnemo.files import fetch
 from findnemo.files.fetch import RefusedError
-from findnemo.files.secrets import hidden
+from findnemo.files.secrets import without_secrets
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -89,7 +89,7 @@ class Originals:
         self.timeout = timeout
         self.pause = pause
         self.failures: dict[str, str] = {}
-        self._whole = {hidden(reference): reference for reference in references}
+        self._whole = {without_secrets(reference): reference for reference in references}
         self._lock = threading.Lock()
         self._turns: dict[str, threading.Lock] = {}  # host -> lock of the one request to it
         self._free: dict[str, float] = {}  # host -> when the next request to it may be made
@@ -127,7 +127,7 @@ class Originals:
         """The bytes behind a URL. Every redirect is checked like the URL itself."""
         deadline = time.monotonic() + self.timeout
         for _ in range(REDIRECTS + 1):
-            parts = fetch.checked(url)
+            parts = fetch.checked_url(url)
             with self._turn(str(parts.hostname)) as waited:
                 deadline += waited
                 answer = fetch.get(parts, deadline)
@@ -157,7 +157,7 @@ class Originals:
 
     def _record(self, reference: str, reason: str) -> None:
         entry = {
-            "image": hidden(reference)[:2000],
+            "image": without_secrets(reference)[:2000],
             "reason": reason,
             "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
@@ -181,7 +181,7 @@ class Originals:
 
 def kept_name(url: str) -> str:
     """The file name in the cache for a URL, with or without its secrets."""
-    return hashlib.sha256(hidden(url).encode(errors="surrogatepass")).hexdigest()
+    return hashlib.sha256(without_secrets(url).encode(errors="surrogatepass")).hexdigest()
 
 
 # pictures -----------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Keep secrets out of files and logs: passwords and tokens in URLs, tokens of the hub, and keys in
 the environment.
 
->>> hidden("https://me:secret@host/a.png?size=2&token=abc")
+>>> without_secrets("https://me:secret@host/a.png?size=2&token=abc")
 'https://***@host/a.png?size=2&token=***'
 """
 
@@ -20,7 +20,7 @@ _RULES = (
 _SECRET_NAME = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD)$", re.IGNORECASE)
 
 
-def hidden(text: str) -> str:
+def without_secrets(text: str) -> str:
     """The text with three asterisks in place of every secret."""
     for secret in _of_environment():
         text = text.replace(secret, "***")

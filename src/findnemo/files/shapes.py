@@ -14,10 +14,10 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def shaped(kind: Any, value: Any) -> Any:
+def as_type(kind: Any, value: Any) -> Any:
     """A parsed JSON value as a type. Raises ValueError with the first fault and its place.
 
-    >>> shaped(dict[str, list[int]], {"down": [1, 2]})
+    >>> as_type(dict[str, list[int]], {"down": [1, 2]})
     {'down': [1, 2]}
     """
     try:

@@ -13,7 +13,7 @@ JSON_BYTES = 16 << 20
 TENSOR_BYTES = 256 << 20  # largest file of statistics or neurons
 
 
-def checked(path: str | os.PathLike, most: int) -> Path:
+def within_size(path: str | os.PathLike, most: int) -> Path:
     """The path of a file of at most `most` bytes.
 
     Raises InputError for a larger file, a pipe, a device, or a missing file.

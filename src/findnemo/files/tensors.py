@@ -101,7 +101,7 @@ def read_header(path: str | os.PathLike) -> tuple[dict[str, Entry], dict[str, st
     return entries, metadata
 
 
-def read(path: str | os.PathLike, entry: Entry) -> Tensor:
+def read_tensor(path: str | os.PathLike, entry: Entry) -> Tensor:
     """A whole tensor of a file, in its own dtype."""
     return _read(path, entry.start, DTYPES[entry.dtype], entry.shape)
 

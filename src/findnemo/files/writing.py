@@ -74,7 +74,7 @@ def storing(folder: str | os.PathLike) -> Iterator[None]:
 
 
 @contextmanager
-def written(path: str | os.PathLike, settle: bool = True) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike, settle: bool = True) -> Iterator[Path]:
     """A temporary name next to `path` to write a file to.
 
     At the end it is flushed to the disk and takes the name `path`.
@@ -105,7 +105,7 @@ def write_all(files: Mapping[Path, bytes]) -> None:
     file.
     """
     for path, content in files.items():
-        with written(path, settle=False) as part:
+        with atomic_write(path, settle=False) as part:
             part.write_bytes(content)
     for folder in {path.parent for path in files}:
         with storing(folder):

@@ -6,7 +6,7 @@ May be imported: the names below. May import: models and what lies under them.
 from findnemo.images._images import (
     ImageSettings,
     check_images,
-    finished,
+    decoded_pictures,
     font,
     generate,
     generate_many,
@@ -24,7 +24,7 @@ from findnemo.images._images import (
 __all__ = [
     "ImageSettings",
     "check_images",
-    "finished",
+    "decoded_pictures",
     "font",
     "generate",
     "generate_many",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from findnemo.errors import InputError, NumericalError
-from findnemo.files.writing import written
+from findnemo.files.writing import atomic_write
 from findnemo.models import (
     Model,
     check_steps,
@@ -151,13 +151,13 @@ def _sampled(
         with sampling(model, settings.sampler):
             check_steps(model.pipeline.scheduler, settings.steps)
             latents = model.sample(prompts, each, seeds[rows], settings.steps, settings.guidance)
-        return finished(model, latents)
+        return decoded_pictures(model, latents)
 
     batches = Batches(model.device, len(seeds), "a single image")
     return [image for images in batches(len(seeds), part) for image in images]
 
 
-def finished(model: Model, latents: torch.Tensor) -> list[Image.Image]:
+def decoded_pictures(model: Model, latents: torch.Tensor) -> list[Image.Image]:
     """Finished latents (N, C, H, W) as pictures. Raises NumericalError for NaN."""
     _require_finite(latents, "finished latents")
     decoded = model.decode(latents)
@@ -217,7 +217,7 @@ def save_png(image: Image.Image, path: str | os.PathLike) -> Path:
 
     Raises StorageError if nothing can be written.
     """
-    with written(path) as part:
+    with atomic_write(path) as part:
         image.save(part, format="PNG")
     return Path(path)
 

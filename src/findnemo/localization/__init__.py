@@ -224,7 +224,7 @@ def _further(
     """What has to go off beside `copies.off`; nothing, and reached, where the witnesses give no copy
     as it is.
     """
-    if not copies.seen:
+    if not copies.has_copies:
         return Further()
     widths = model.widths(scope)
     if not copies.off.layers.keys() <= widths.keys():
@@ -314,7 +314,7 @@ def _to_the_end(
     denoising = Denoising(model, prompt, samples, images.guidance, seed)
     copies = Copies.of(denoising, images.steps, originals, search.thorough)
     answer = replace(answer, copy_before=round(copies.alike, 4))
-    if not copies.seen:
+    if not copies.has_copies:
         if originals is not None and seen.replication.kept:  # alike among themselves, perhaps
             return _to_the_end(model, prompt, calibration, search, limit)
         if originals is not None:

@@ -96,7 +96,7 @@ def diagnose(
     with model.steady(), spending() as spent:
         denoising = Denoising(model, prompt, COPIES, images.guidance, seed)
         copies = Copies(denoising, few_steps(images.steps), images.steps)
-        if not copies.seen:
+        if not copies.has_copies:
             raise InputError(
                 f"the pictures of {prompt!r:.100} are no copies of each other: there is no memory"
                 " to diagnose"

@@ -64,14 +64,14 @@ def priced(
     )
 
 
-def chosen(
+def set_of_size(
     order: Sequence[Neuron], points: Sequence[Point], neurons: int
 ) -> tuple[NeuronSet, Point]:
     """The first `neurons` of an order, and what is known of them.
 
     Raises InputError for a number that was not tried, naming those that were.
 
-    >>> chosen([("a", 3), ("a", 1)], [Point(1, 0.9, 0.0), Point(2, 0.3, 0.02)], 2)
+    >>> set_of_size([("a", 3), ("a", 1)], [Point(1, 0.9, 0.0), Point(2, 0.3, 0.02)], 2)
     (NeuronSet({'a': (1, 3)}), Point(neurons=2, left=0.3, change=0.02))
     """
     known = {point.neurons: point for point in points}

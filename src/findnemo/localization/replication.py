@@ -98,7 +98,7 @@ class Replication:
             and max(self._known(neurons, self.witnesses).values()) <= level
         )
 
-    def confirmed(self, neurons: NeuronSet, level: float) -> bool:
+    def confirm(self, neurons: NeuronSet, level: float) -> bool:
         """Whether no kept seed stays more like itself than `level`.
 
         If one does, the worst seen becomes a witness.
@@ -123,7 +123,7 @@ class Replication:
         )
         return seed if value > level else None
 
-    def needed(self, neurons: NeuronSet, level: float) -> list[Neuron]:
+    def needed_neurons(self, neurons: NeuronSet, level: float) -> list[Neuron]:
         """Those of `neurons` without which the memory is back on a witness: one pass a
         witness, one sample a neuron.
         """

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from findnemo.files.html import bars, block, facts
-from findnemo.localization.points import Point, chosen
+from findnemo.localization.points import Point, set_of_size
 from findnemo.neurons import EMPTY, Neuron, NeuronSet
 
 DEFAULT = "trajectory"
@@ -89,7 +89,7 @@ class Localization:
 
         Raises InputError for a size that was not tried.
         """
-        return chosen(self.order, self.points, neurons)
+        return set_of_size(self.order, self.points, neurons)
 
     def _repr_html_(self) -> str:
         """The result in a notebook: scores before and after, neurons by layer, the price list."""

@@ -78,8 +78,8 @@ def scan(
             with suppress(NumericalError):  # the caption's own search will say so
                 copies = Copies.of(denoising, images.steps, thorough=thorough)
                 asked = copies.likest[: None if thorough else ASKED]
-                if copies.seen:
-                    alike = float(copies.asked(off, asked, copies.steps)[1].max())
+                if copies.has_copies:
+                    alike = float(copies.path_without(off, asked, copies.steps)[1].max())
                     left[prompt] = {"none": round(copies.alike, 4), "paper": round(alike, 4)}
                     enough = alike < GONE
     return Scan("paper" if left and enough else "all", left, spent.evaluations)

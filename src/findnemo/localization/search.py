@@ -183,7 +183,9 @@ def first_guess(seen: Evidence) -> list[Neuron]:
     prefix = _first_prefix([unusual, lambda: sensitive()[:GUESS]], gone)
     if prefix is None:
         return worth[:1]
-    neurons = minimize(prefix, gone, worth, partial(replication.needed, level=replication.tau))
+    neurons = minimize(
+        prefix, gone, worth, partial(replication.needed_neurons, level=replication.tau)
+    )
     return [n for n in worth if n in neurons]
 
 
@@ -274,8 +276,8 @@ def _at_level(
     """
     gone: Test = partial(replication.gone, level=level)
     while (prefix := _first_prefix(rankings, gone)) is not None:
-        neurons = minimize(prefix, gone, worth, partial(replication.needed, level=level))
-        if replication.confirmed(neurons, level):
+        neurons = minimize(prefix, gone, worth, partial(replication.needed_neurons, level=level))
+        if replication.confirm(neurons, level):
             return Found(neurons, prefix, gone=level == replication.tau)
     return None
 

@@ -128,7 +128,7 @@ class Copies:
             self.samples, self.untouched = self._untouched(steps)
             alike = self.resemblance(self.untouched.image, self.samples)
             self.alike = float(alike.max())
-            if self.seen or (self.alike < GONE and not self.thorough):
+            if self.has_copies or (self.alike < GONE and not self.thorough):
                 break
         order = alike.argsort(descending=True, stable=True).tolist()
         self.likest = [self.samples[row] for row in order]
@@ -167,7 +167,7 @@ class Copies:
         return 1 if gentle and not self.thorough else GRADIENTS
 
     @property
-    def seen(self) -> bool:
+    def has_copies(self) -> bool:
         """Whether untouched pictures of different seeds are alike, so that
         there is something to remove.
         """
@@ -188,7 +188,9 @@ class Copies:
             ]
         )
 
-    def asked(self, neurons: NeuronSet, samples: Sequence[int], steps: int) -> tuple[Path, Tensor]:
+    def path_without(
+        self, neurons: NeuronSet, samples: Sequence[int], steps: int
+    ) -> tuple[Path, Tensor]:
         """The paths of samples with `neurons` off, and the resemblance of each picture, (n,)."""
         path = self.denoised(samples, steps, masks(self.denoising.model, [neurons | self.off]))
         return path, self.resemblance(path.image, samples)
@@ -221,7 +223,7 @@ class Copies:
         """None if no sample gives a copy with `neurons` off; else the path of the witnesses, the
         sample that failed now among them.
         """
-        path, alike = self.asked(neurons, self.witnesses, self.steps)
+        path, alike = self.path_without(neurons, self.witnesses, self.steps)
         self.tried.append((len(neurons), round(float(alike.max()), 4)))
         if alike.max() >= GONE:
             return path
@@ -238,13 +240,13 @@ class Copies:
             others = [k for k in asked if steps != self.steps or k not in self.witnesses]
             for start in range(0, len(others), COPIES):
                 part = others[start : start + COPIES]
-                _, alike = self.asked(neurons, part, steps)
+                _, alike = self.path_without(neurons, part, steps)
                 most = max(most, float(alike.max()))
                 if alike.max() >= level:
                     worst = part[int(alike.argmax())]
                     self.witnesses = [worst, *(k for k in self.witnesses if k != worst)][:WITNESSES]
                     self.steps = steps
-                    path, alike = self.asked(neurons, self.witnesses, steps)
+                    path, alike = self.path_without(neurons, self.witnesses, steps)
                     self.tried[-1] = (len(neurons), round(float(alike.max()), 4))
                     return path
         return None
@@ -277,7 +279,7 @@ class Copies:
         """Gradient of the likeness with respect to masks (layer -> (1, width)) along a path that
         the witnesses are first on: layer -> (width,).
 
-        Summed over the steps in which a copy takes shape (`looked_at`).
+        Summed over the steps in which a copy takes shape (`gradient_steps`).
         """
         samples = self.witnesses[: self.graded]
         targets = self.targets(samples, path.image[: len(samples)])
@@ -287,7 +289,7 @@ class Copies:
 
         total = {name: torch.zeros(level.shape[1]) for name, level in levels.items()}
         with frozen(self.denoising.model.denoiser):
-            for k in looked_at(len(path.timesteps), self.quick):
+            for k in gradient_steps(len(path.timesteps), self.quick):
                 found = self.denoising.gradients(
                     path.latents[k][: len(samples)], path.timesteps[k], levels, value
                 )
@@ -307,11 +309,11 @@ def _rows(paths: Sequence[Path], rows: Sequence[int]) -> Path:
     return Path(tuple(latents), paths[0].timesteps, image[rows])
 
 
-def looked_at(steps: int, quick: bool = False) -> list[int]:
+def gradient_steps(steps: int, quick: bool = False) -> list[int]:
     """Steps at which gradients are taken: the first two of few, four of the first half of many;
     the first and the last of `quick` ones, which stand for all.
 
-    >>> looked_at(3), looked_at(15), looked_at(3, quick=True)
+    >>> gradient_steps(3), gradient_steps(15), gradient_steps(3, quick=True)
     ([0, 1], [0, 2, 4, 7], [0, 2])
     """
     if quick:
@@ -442,7 +444,7 @@ def _prices(
         denoising = Denoising(model, caption, 1, guidance)
         path = denoising.run([0], steps, whole=whole)
         total = torch.zeros(sum(width for _, width in widths))
-        for k in looked_at(steps, whole is not None):
+        for k in gradient_steps(steps, whole is not None):
             direction = torch.randn(path.image.shape, generator=generator).to(path.image)
             found = denoising.gradients(path.latents[k], path.timesteps[k], ones, _along(direction))
             total += torch.cat(list(found.values())).square()

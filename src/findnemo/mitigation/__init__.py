@@ -15,7 +15,7 @@ them.
 from functools import partial
 
 from findnemo.mitigation._case import Case, Mitigation
-from findnemo.mitigation._named import canonical, converted, hyperparameters, parsed
+from findnemo.mitigation._named import canonical, hyperparameters, name_and_options, typed_options
 from findnemo.mitigation.attention import scaled_attention
 from findnemo.mitigation.embedding import adjusted_embedding
 from findnemo.mitigation.guidance import OPPOSITE, TAU_OPPOSITE, delayed_guidance
@@ -106,7 +106,6 @@ __all__ = [
     "adjusted_noise",
     "canonical",
     "conceptprune",
-    "converted",
     "delayed_guidance",
     "flat_start",
     "flattened_noise",
@@ -114,9 +113,10 @@ __all__ = [
     "hyperparameters",
     "inserted_words",
     "masked_padding",
-    "parsed",
+    "name_and_options",
     "random_neurons",
     "reanchored",
     "scaled_attention",
+    "typed_options",
     "wanda",
 ]

@@ -16,7 +16,7 @@ from findnemo.errors import InputError, ModelError
 from findnemo.models import Model, Text
 from findnemo.passes.conditioning import Call, check_changeable
 from findnemo.passes.gradients import frozen
-from findnemo.runtime.state import replaced, undisturbed
+from findnemo.runtime.state import replacing, undisturbed
 
 ENTRIES = 4 * 64 * 64  # size of the latents for which norms were published
 PREPARE = ("prepare_latents", "prepare_intermediate_images")  # methods that draw a pipeline's noise
@@ -82,7 +82,7 @@ def starting(model: Model, call: Call, change: Start) -> Iterator[None]:
         return (torch.cat(halves), timestep, *rest), kwargs
 
     hook = model.denoiser.register_forward_pre_hook(begin, with_kwargs=True)
-    with hook, replaced(pipeline, name, prepare):
+    with hook, replacing(pipeline, name, prepare):
         yield
 
 

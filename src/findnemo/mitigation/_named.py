@@ -14,12 +14,12 @@ from findnemo.errors import InputError
 KINDS = (int, float, str)
 
 
-def parsed(text: str) -> tuple[str, dict[str, str]]:
+def name_and_options(text: str) -> tuple[str, dict[str, str]]:
     """The name of a method, and its options as text.
 
     Raises InputError for an option without a value, or given twice.
 
-    >>> parsed("delayed:until=650:scale=2"), parsed("wanda")
+    >>> name_and_options("delayed:until=650:scale=2"), name_and_options("wanda")
     (('delayed', {'until': '650', 'scale': '2'}), ('wanda', {}))
     """
     name, *parts = text.split(":")
@@ -46,13 +46,15 @@ def hyperparameters(method: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in rest if isinstance(p.default, KINDS)}
 
 
-def converted(name: str, method: Callable[..., Any], written: Mapping[str, str]) -> dict[str, Any]:
+def typed_options(
+    name: str, method: Callable[..., Any], written: Mapping[str, str]
+) -> dict[str, Any]:
     """Options of a method as numbers and words, by the types of their defaults.
 
     Raises InputError naming an option that the method does not have, or that is no finite number.
 
     >>> from findnemo.mitigation import adjusted_embedding
-    >>> converted("embedding", adjusted_embedding, {"target": "3"})
+    >>> typed_options("embedding", adjusted_embedding, {"target": "3"})
     {'target': 3.0}
     """
     known = hyperparameters(method)
@@ -68,14 +70,14 @@ def converted(name: str, method: Callable[..., Any], written: Mapping[str, str])
 def canonical(text: str, method: Callable[..., Any]) -> str:
     """The canonical name of a method with a set of options, however they are written.
 
-    Raises InputError as `parsed` and `converted` do.
+    Raises InputError as `name_and_options` and `typed_options` do.
 
     >>> from findnemo.mitigation import adjusted_embedding
     >>> canonical("embedding:iterations=5:target=3.0", adjusted_embedding)
     'embedding:target=3:iterations=5'
     """
-    name, written = parsed(text)
-    options = converted(name, method, written)
+    name, written = name_and_options(text)
+    options = typed_options(name, method, written)
     told = (
         f":{k}={str(options[k]).removesuffix('.0')}"
         for k in hyperparameters(method)

@@ -41,7 +41,7 @@ def scaled_attention(model: Model, case: Case, c: float = C, both: bool = False)
     model.check_editable()
     layers = _plain(model)
     text = _Text(model)
-    with following(model, text.read) as call, ExitStack() as stack:
+    with following(model, text.wrap_encode) as call, ExitStack() as stack:
         hide = partial(_hide, call, text, both)
         stack.enter_context(model.denoiser.register_forward_pre_hook(hide, with_kwargs=True))
         for layer in layers:
@@ -102,7 +102,7 @@ class _Text:
         self.model = model
         self.shown = torch.empty(0, 0)
 
-    def read(self, encode: Encoded) -> Encoded:
+    def wrap_encode(self, encode: Encoded) -> Encoded:
         def encode_prompt(**options: Any) -> Any:
             prompt = options.get("prompt")
             if prompt is None:
@@ -116,7 +116,7 @@ class _Text:
                     " without prompt_2"
                 )
             images = options["num_images_per_prompt"]
-            self.shown = shown(self.model, prompt).repeat_interleave(images, 0)
+            self.shown = text_mask(self.model, prompt).repeat_interleave(images, 0)
             return encode(**options)
 
         return encode_prompt
@@ -131,14 +131,14 @@ class _Text:
         return self.shown.expand(count, -1)
 
 
-def shown(model: Model, prompts: str | list[str]) -> Tensor:
+def text_mask(model: Model, prompts: str | list[str]) -> Tensor:
     """1 up to the end-of-text token of each prompt, 0 for the padding after it: (N, tokens).
 
     Read from the tokenizer's mask, not from token ids: padding, unknown words and end-of-text can
     have the same id.
 
     >>> import findnemo
-    >>> shown(findnemo.load("demo"), ["a star", ""]).sum(1).tolist()
+    >>> text_mask(findnemo.load("demo"), ["a star", ""]).sum(1).tolist()
     [4, 2]
     """
     tokenizer = model.pipeline.tokenizer

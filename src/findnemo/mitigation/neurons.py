@@ -33,16 +33,16 @@ def found_neurons(model: Model, case: Case, factor: float = 0.0) -> Iterator[Non
 def random_neurons(
     model: Model, case: Case, repeat: int = 1, factor: float = 0.0
 ) -> Iterator[None]:
-    """Multiply the outputs of `drawn` neurons by `factor`: the baseline for the found neurons.
+    """Multiply the outputs of `drawn_neurons` neurons by `factor`: the baseline for the found neurons.
 
-    Finding NeMo, section 4. Raises EditError as `drawn` does.
+    Finding NeMo, section 4. Raises EditError as `drawn_neurons` does.
 
     >>> import findnemo
     >>> model, (prompt, neurons) = findnemo.load("demo"), next(iter(findnemo.demo.planted().items()))
     >>> with random_neurons(model, Case(prompt, neurons)):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
-    with deactivate(model, drawn(model, case, repeat), factor):
+    with deactivate(model, drawn_neurons(model, case, repeat), factor):
         yield
 
 
@@ -55,7 +55,7 @@ def random_draw(repeat: int) -> Mitigation:
     return context
 
 
-def drawn(model: Model, case: Case, repeat: int = 1, few: bool = False) -> NeuronSet:
+def drawn_neurons(model: Model, case: Case, repeat: int = 1, few: bool = False) -> NeuronSet:
     """As many random neurons of each layer as were found in it, none of them found.
 
     They are drawn from (case.seed, case.prompt, repeat). Raises EditError for a layer with too few
@@ -63,7 +63,7 @@ def drawn(model: Model, case: Case, repeat: int = 1, few: bool = False) -> Neuro
 
     >>> import findnemo
     >>> model, (prompt, neurons) = findnemo.load("demo"), next(iter(findnemo.demo.planted().items()))
-    >>> others = drawn(model, Case(prompt, neurons))
+    >>> others = drawn_neurons(model, Case(prompt, neurons))
     >>> len(others) == len(neurons), len(others & neurons)
     (True, 0)
     """

@@ -14,7 +14,7 @@ from torch import Tensor
 from findnemo.errors import InputError, ModelError
 from findnemo.mitigation._calls import captions
 from findnemo.mitigation._case import Case
-from findnemo.mitigation.attention import shown
+from findnemo.mitigation.attention import text_mask
 from findnemo.models import Model
 from findnemo.passes.conditioning import Encoded, check_changeable, following
 
@@ -47,7 +47,7 @@ def masked_padding(model: Model, case: Case, share: float | None = None) -> Iter
     def mask(encode: Encoded) -> Encoded:
         def encode_prompt(**options: Any) -> tuple:
             prompts = captions(options)
-            text = shown(model, prompts)
+            text = text_mask(model, prompts)
             embeds, *rest = encode(**options)
             if share is None:
                 masked = _encoded(model, encode, options, text, marks)
@@ -70,7 +70,7 @@ def masked_padding(model: Model, case: Case, share: float | None = None) -> Iter
 
 
 def ends(text: Tensor) -> Tensor:
-    """Where texts end, (N, tokens), from `shown`: the last position before the padding.
+    """Where texts end, (N, tokens), from `text_mask`: the last position before the padding.
 
     >>> ends(torch.tensor([[1, 1, 0, 0]])).tolist()
     [[False, True, False, False]]
@@ -79,7 +79,7 @@ def ends(text: Tensor) -> Tensor:
 
 
 def first_padding(text: Tensor, share: float = SHARE) -> Tensor:
-    """The first `share` of the padding, rounded down, (N, tokens), from `shown`.
+    """The first `share` of the padding, rounded down, (N, tokens), from `text_mask`.
 
     >>> first_padding(torch.tensor([[1, 1, 0, 0, 0, 0, 0, 0]]), 0.7).sum().item()
     4

@@ -112,7 +112,7 @@ def reanchored(
         scale = model.pipeline.guidance_scale
         return anchored(without, given, output, magnitude(output), scale, begin, full)
 
-    with following(model, others.read) as call, predicting(model, call, change):
+    with following(model, others.wrap_encode) as call, predicting(model, call, change):
         yield
 
 
@@ -167,7 +167,7 @@ class _Wordings:
         self.captions: list[str] = []
         self.encoded: dict[str, list[Text]] = {}
 
-    def read(self, encode: Encoded) -> Encoded:
+    def wrap_encode(self, encode: Encoded) -> Encoded:
         self.encode = encode
 
         def encode_prompt(**options: Any) -> Any:

@@ -57,7 +57,7 @@ def wanda(
     >>> with wanda(model, Case(prompt), first=2):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
-    with zeroed(chosen(model, case, False, share, steps, first, guidance)):
+    with zeroed(weights_to_zero(model, case, False, share, steps, first, guidance)):
         yield
 
 
@@ -84,11 +84,11 @@ def conceptprune(
     >>> with conceptprune(model, Case(prompt, reference=("a red star",)), first=2):
     ...     image = model.pipeline(prompt, num_inference_steps=2).images[0]
     """
-    with zeroed(chosen(model, case, True, share, steps, first, guidance)):
+    with zeroed(weights_to_zero(model, case, True, share, steps, first, guidance)):
         yield
 
 
-def chosen(
+def weights_to_zero(
     model: Model,
     case: Case,
     compared: bool,

@@ -8,7 +8,7 @@ from findnemo.models._base import SCOPES, Model, captions_in, require_caption
 from findnemo.models._checkpoints import Checkpoint, lora_checkpoints, model_checkpoints
 from findnemo.models._diffusion import DiffusionModel
 from findnemo.models._flow import FlowModel
-from findnemo.models._reading import Reader, cut
+from findnemo.models._reading import Reader, truncation_note
 from findnemo.models._text import Text
 from findnemo.models.deepfloyd import DeepFloyd
 from findnemo.models.flux import Flux
@@ -38,7 +38,6 @@ __all__ = [
     "Text",
     "captions_in",
     "check_steps",
-    "cut",
     "load",
     "lora_checkpoints",
     "model_checkpoints",
@@ -48,4 +47,5 @@ __all__ = [
     "sampler_class",
     "sampler_name",
     "sampling",
+    "truncation_note",
 ]

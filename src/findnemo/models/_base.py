@@ -17,7 +17,14 @@ from torch import Tensor, nn
 
 from findnemo.errors import EditError, InputError, ModelError
 from findnemo.models._autoencoder import decoded, encoded
-from findnemo.models._reading import Prepared, Reader, as_it_is, cut, distinct, encoder_kind
+from findnemo.models._reading import (
+    Prepared,
+    Reader,
+    as_it_is,
+    distinct,
+    encoder_kind,
+    truncation_note,
+)
 from findnemo.models._text import Text
 from findnemo.models.identified import Digests, identity
 from findnemo.models.identity import Identity
@@ -356,7 +363,7 @@ class Model:
     def tell_cut(self, prompts: Sequence[str]) -> None:
         """Warn once of each prompt that a text encoder truncates."""
         for prompt in prompts:
-            if prompt not in self.told and (unread := cut(self.readers, prompt)):
+            if prompt not in self.told and (unread := truncation_note(self.readers, prompt)):
                 self.told.add(prompt)
                 self.tell(f"{prompt[:60]!r}: {unread}")
 

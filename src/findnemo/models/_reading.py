@@ -62,12 +62,12 @@ class Reader:
         return len(self.tokenizer(text, truncation=False, verbose=False).input_ids)
 
 
-def cut(readers: Sequence[Reader], caption: str) -> str:
+def truncation_note(readers: Sequence[Reader], caption: str) -> str:
     """What the text encoders leave unread of a caption; empty if all read it completely.
 
     >>> import findnemo
     >>> readers = findnemo.load("demo").readers
-    >>> cut(readers, "a red star"), cut(readers, "star " * 90)
+    >>> truncation_note(readers, "a red star"), truncation_note(readers, "star " * 90)
     ('', 'the caption has 92 tokens, the model reads the first 77')
     """
     counts = dict.fromkeys((reader.name, reader.count(caption), reader.limit) for reader in readers)

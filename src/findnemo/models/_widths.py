@@ -71,7 +71,7 @@ def _latents(pipeline: Any, config: Any, component: str) -> Iterator[Width]:
         yield Width(f"{end} of its vae", vae.get(end), "the colours of a picture", 3)
 
 
-def hidden(encoder: Any) -> int | None:
+def hidden_width(encoder: Any) -> int | None:
     """Width of a text encoder's output for each token."""
     width = getattr(getattr(encoder, "config", None), "hidden_size", None)
     return width if isinstance(width, int) else None
@@ -85,13 +85,13 @@ def pooled(encoder: Any) -> int:
 
 def _together(encoders: list[Any]) -> int | None:
     """The sum of the widths of several text encoders."""
-    each = [hidden(encoder) for encoder in encoders]
+    each = [hidden_width(encoder) for encoder in encoders]
     return None if None in each else sum(width for width in each if width is not None)
 
 
 def _of_one(config: Any, encoders: list[Any]) -> Iterator[Width]:
     """Stable Diffusion, DeepFloyd IF: one text encoder, with an output for each token."""
-    yield from _tokens(config, "the width of its text_encoder", hidden(encoders[0]))
+    yield from _tokens(config, "the width of its text_encoder", hidden_width(encoders[0]))
 
 
 def _tokens(config: Any, giver: str, given: int | None) -> Iterator[Width]:
@@ -138,7 +138,7 @@ def _of_transformer(config: Any, name: str, giver: str, given: int | None) -> Wi
 def _of_sd3(config: Any, encoders: list[Any]) -> Iterator[Width]:
     *clips, t5 = encoders
     if t5 is not None:
-        yield _of_transformer(config, JOINT, "the width of its text_encoder_3", hidden(t5))
+        yield _of_transformer(config, JOINT, "the width of its text_encoder_3", hidden_width(t5))
     clip = "its text_encoder and text_encoder_2"
     both = _together(clips)
     if both is not None and both > config.get(JOINT):  # a narrower one is padded with zeros
@@ -149,13 +149,15 @@ def _of_sd3(config: Any, encoders: list[Any]) -> Iterator[Width]:
 
 def _of_flux(config: Any, encoders: list[Any]) -> Iterator[Width]:
     clip, t5 = encoders
-    yield _of_transformer(config, JOINT, "the width of its text_encoder_2", hidden(t5))
-    yield _of_transformer(config, POOLED, "the pooled embedding of its text_encoder", hidden(clip))
+    yield _of_transformer(config, JOINT, "the width of its text_encoder_2", hidden_width(t5))
+    yield _of_transformer(
+        config, POOLED, "the pooled embedding of its text_encoder", hidden_width(clip)
+    )
 
 
 def _of_pixart(config: Any, encoders: list[Any]) -> Iterator[Width]:
     name = "cross_attention_dim" if config.get("caption_channels") is None else "caption_channels"
-    yield _of_transformer(config, name, "the width of its text_encoder", hidden(encoders[0]))
+    yield _of_transformer(config, name, "the width of its text_encoder", hidden_width(encoders[0]))
 
 
 FAMILIES: dict[str, Callable[[Any, list[Any]], Iterator[Width]]] = {

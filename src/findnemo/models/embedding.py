@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from findnemo.errors import InputError, ModelError
-from findnemo.files.sizes import TENSOR_BYTES, checked
-from findnemo.files.tensors import DTYPES, PICKLED, read, read_header
+from findnemo.files.sizes import TENSOR_BYTES, within_size
+from findnemo.files.tensors import DTYPES, PICKLED, read_header, read_tensor
 
 # tensor name that is no token -> number of its text encoder
 UNNAMED = {"emb_params": "", "clip_l": "", "clip_g": "_2"}
@@ -70,7 +70,7 @@ def _read(file: str, token: str | None) -> list[Embedding]:
             f"no embedding {file!r:.300}: give a .safetensors file, or FILE:TOKEN; several are"
             " separated by commas"
         )
-    checked(path, TENSOR_BYTES)
+    within_size(path, TENSOR_BYTES)
     with path.open("rb") as opened:
         pickled = opened.read(8).startswith(PICKLED)
     if pickled:
@@ -99,7 +99,7 @@ def _read(file: str, token: str | None) -> list[Embedding]:
                 f"{name!s:.80} of {path} is {entry.dtype} {entry.shape}: that is no textual"
                 " inversion, whose vectors are real numbers (count, width)"
             )
-        vectors = read(path, entry)
+        vectors = read_tensor(path, entry)
         if not vectors.numel() or not bool(vectors.float().isfinite().all()):
             raise ModelError(f"{name!s:.80} of {path} is empty or not finite")
         rows = vectors.reshape(-1, vectors.shape[-1])

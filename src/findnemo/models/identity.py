@@ -16,7 +16,7 @@ from typing import Any, Literal
 from typing_extensions import NotRequired, TypedDict
 
 from findnemo.errors import MismatchError
-from findnemo.files.shapes import shaped
+from findnemo.files.shapes import as_type
 from findnemo.models.content import rounded_apart, same_weights
 
 # incremented whenever findnemo gives other scores or pictures for the same model, prompt, seeds and
@@ -125,7 +125,7 @@ class Identity:
         """
         wrong = "its identity is not that of a model"
         try:
-            stored = shaped(dict[str, _Stored], values)
+            stored = as_type(dict[str, _Stored], values)
         except ValueError as error:
             raise ValueError(f"{wrong} ({error!s:.100})") from None
         texts = [*stored, *(text for part in stored.values() for text in part["settings"])]
@@ -231,7 +231,9 @@ def kept_identity(values: Any) -> Identity | None:
         return None
 
 
-def told_apart(model: Any, fingerprint: str, kept: Identity | None, pictures: bool = True) -> str:
+def identity_difference(
+    model: Any, fingerprint: str, kept: Identity | None, pictures: bool = True
+) -> str:
     """How a model differs from the one behind a result, in words; empty if it does not.
 
     `fingerprint` and `kept`: the known facts about that one. If `kept` is missing (an earlier
@@ -250,7 +252,7 @@ def refuse_other(
     """Raises MismatchError saying that a model is not that of `what`, how it differs, and the way
     out.
     """
-    if changes := told_apart(model, fingerprint, kept):
+    if changes := identity_difference(model, fingerprint, kept):
         own = model.fingerprint
         numbers = f"its fingerprint is {own[:12]}, not {fingerprint[:12]}; "
         if own == fingerprint:

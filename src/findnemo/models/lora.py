@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from findnemo.errors import InputError, ModelError
-from findnemo.files.sizes import JSON_BYTES, checked
-from findnemo.files.tensors import DTYPES, PICKLED, read, read_header
+from findnemo.files.sizes import JSON_BYTES, within_size
+from findnemo.files.tensors import DTYPES, PICKLED, read_header, read_tensor
 from findnemo.models.modules import networks_of
 from findnemo.models.unet_names import unet_name
 
@@ -195,7 +195,7 @@ def read_file(path: Path, pipeline: Any) -> Lora:
         kind = DTYPES.get(entry.dtype)
         if kind is None or not (kind.is_floating_point or part == "alpha"):
             raise ModelError(f"{path} has {key} as {entry.dtype}: quantized values are not read")
-        grouped[stem][part] = read(path, entry).float()
+        grouped[stem][part] = read_tensor(path, entry).float()
     deltas: dict[tuple[str, str], Delta] = {}
     for stem, parts in grouped.items():
         place = places[stem]
@@ -380,7 +380,7 @@ def _configurations(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[s
             component, _, name = key.partition(".")
             of.setdefault(component, {})[name] = value
     elif path.name == FILES[1] and beside.is_file():
-        text = checked(beside, JSON_BYTES).read_text(encoding="utf-8")
+        text = within_size(beside, JSON_BYTES).read_text(encoding="utf-8")
         of = {"": _mapping(text, str(beside))}
     for config in of.values():
         if config.get("use_dora"):

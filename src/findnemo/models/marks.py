@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from findnemo.errors import InputError, ModelError, first_line
-from findnemo.files.sizes import checked
-from findnemo.files.tensors import DTYPES, Entry, read
+from findnemo.files.sizes import within_size
+from findnemo.files.tensors import DTYPES, Entry, read_tensor
 from findnemo.models.plain_yaml import at, read_yaml
 
 # settings by their names in a diffusers scheduler
@@ -130,7 +130,7 @@ def values_look_like(path: Path, tensors: Mapping[str, Entry], unet: str) -> str
     entry = tensors.get(unet + LAST_NORM)
     if entry is None or entry.dtype not in DTYPES:
         return None
-    spread = read(path, entry).float().std(unbiased=False)
+    spread = read_tensor(path, entry).float().std(unbiased=False)
     return "v_prediction" if spread > V_SPREAD else "epsilon"
 
 
@@ -166,7 +166,7 @@ def _of_configuration(path: Path) -> Iterator[Mark]:
     if not path.exists():
         return
     try:
-        config = read_yaml(checked(path, YAML_BYTES).read_text(encoding="utf-8"))
+        config = read_yaml(within_size(path, YAML_BYTES).read_text(encoding="utf-8"))
         params = at(config, "model", "params")
         denoiser = at(params, "denoiser_config", "params")
         scaling = at(denoiser, "scaling_config")

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from findnemo.errors import InputError, ModelError, first_line
-from findnemo.files.sizes import JSON_BYTES, checked
+from findnemo.files.sizes import JSON_BYTES, within_size
 from findnemo.files.tensors import Entry, read_header
 from findnemo.models.marks import (
     PREDICTION,
@@ -149,7 +149,9 @@ def _index(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(lacks)
     try:
-        index: dict[str, Any] = json.loads(checked(file, JSON_BYTES).read_text(encoding="utf-8"))
+        index: dict[str, Any] = json.loads(
+            within_size(file, JSON_BYTES).read_text(encoding="utf-8")
+        )
         str(index["_class_name"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{lacks} ({error!s:.200})") from error

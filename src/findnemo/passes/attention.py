@@ -13,7 +13,7 @@ from torch import Tensor
 from findnemo.errors import EditError, ModelError
 from findnemo.models import Model
 from findnemo.passes.conditioning import Call, following
-from findnemo.runtime.state import replaced
+from findnemo.runtime.state import replacing
 
 # processors of plain attention; the additions of any other would be lost while it is replaced
 PLAIN = ("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor")
@@ -51,7 +51,7 @@ def recorded(model: Model, seen: Seen) -> Iterator[Call]:
             # this one calls `get_attention_scores` for explicit probabilities
             layer.set_processor(AttnProcessor())
             reporting = _reporting(layer, name, call, seen)
-            stack.enter_context(replaced(layer, "get_attention_scores", reporting))
+            stack.enter_context(replacing(layer, "get_attention_scores", reporting))
         yield call
 
 

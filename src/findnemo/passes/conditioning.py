@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from findnemo.errors import ModelError
 from findnemo.models import Model
-from findnemo.runtime.state import replaced
+from findnemo.runtime.state import replacing
 
 Encoded = Callable[..., Any]
 
@@ -43,7 +43,7 @@ class Call:
 
     def aside(self) -> AbstractContextManager[None]:
         """Make extra passes during a call that do not count as steps."""
-        return replaced(self, "following", False)
+        return replacing(self, "following", False)
 
 
 def check_changeable(model: Model) -> None:
@@ -103,7 +103,7 @@ def following(model: Model, change: Callable[[Encoded], Encoded] | None = None) 
     with (
         model.denoiser.register_forward_pre_hook(count),
         model.denoiser.register_forward_hook(ended),
-        replaced(pipeline, "encode_prompt", encode_prompt),
+        replacing(pipeline, "encode_prompt", encode_prompt),
     ):
         yield call
 

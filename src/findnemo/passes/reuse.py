@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from findnemo.models import Model
-from findnemo.runtime.state import replaced
+from findnemo.runtime.state import replacing
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Reuse:
         with ExitStack() as stack:
             for name, output in given.items():
                 module = model.denoiser.get_submodule(name)
-                stack.enter_context(replaced(module, "forward", _returning(output)))
+                stack.enter_context(replacing(module, "forward", _returning(output)))
             yield
 
 

@@ -21,7 +21,7 @@ from findnemo.prompts._formats import (
     read_text,
 )
 from findnemo.prompts._kinds import EXPORT, HEAD, kind_of
-from findnemo.prompts._lines import beginning, decoded, lines_of
+from findnemo.prompts._lines import beginning, lines_of, text_blocks
 from findnemo.prompts._table import LONGEST
 
 _REFUSED = (
@@ -59,7 +59,7 @@ def reader_of(source: str, suffix: str | None, file: IO[bytes], column: str | No
     refused = suffix if suffix in _REFUSED else None
     if kind := kind_of(head, tail):
         raise InputError(f"{source}: {_refusal(refused, *kind)}")
-    reader = _shown(beginning(decoded(source, file)), suffix, column)
+    reader = _shown(beginning(text_blocks(source, file)), suffix, column)
     if refused and reader is None:
         raise InputError(f"{source}: {_refusal(refused)}")
     return reader or _READERS.get(suffix or "", read_text)

@@ -13,7 +13,7 @@ from findnemo.errors import InputError
 from findnemo.files.marks import is_ours, unmarked
 from findnemo.prompts._columns import CAPTION_COLUMNS, captions_among, columns_of, keys, records
 from findnemo.prompts._csv import has_strays, rows_of
-from findnemo.prompts._lines import beginning, decoded, lines_of, without_end, without_nul
+from findnemo.prompts._lines import beginning, lines_of, text_blocks, without_end, without_nul
 from findnemo.prompts._table import LONGEST, Record
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -25,12 +25,12 @@ Reader = Callable[[str, IO[bytes], str | None], Iterable[Record]]
 
 
 def read_text(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
-    return records(source, without_end(lines_of(source, decoded(source, file))), column, [])
+    return records(source, without_end(lines_of(source, text_blocks(source, file))), column, [])
 
 
 def read_json_lines(source: str, file: IO[bytes], column: str | None) -> Iterable[Record]:
     def values() -> Iterator[Any]:
-        lines = without_end(lines_of(source, decoded(source, file)))
+        lines = without_end(lines_of(source, text_blocks(source, file)))
         for number, line in enumerate(lines, start=1):
             yield _json(line, f"{source}: line {number}") if line.strip() else None
 
@@ -41,7 +41,7 @@ def read_json(source: str, file: IO[bytes], column: str | None) -> Iterable[Reco
     """One list of captions or of objects, or an object with one list of objects with captions, such
     as a results.json.
     """
-    values = _json("".join(decoded(source, file)).strip() or "[]", source)
+    values = _json("".join(text_blocks(source, file)).strip() or "[]", source)
     lists = [values] if isinstance(values, list) else _lists(values, column)
     if len(lists) != 1:
         many = f" with {len(lists)} lists of captions" if lists else ""
@@ -88,7 +88,7 @@ def read_csv(source: str, file: IO[bytes], column: str | None) -> Iterable[Recor
 
     Marks against formulas are removed from a table that findnemo wrote.
     """
-    blocks = without_nul(source, decoded(source, file))
+    blocks = without_nul(source, text_blocks(source, file))
     head = beginning(blocks)
     delimiter, _ = csv_header(head, column)
     whole_lines = lines_of(source, [head[: head.rfind("\n") + 1]])

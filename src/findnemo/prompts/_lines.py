@@ -24,7 +24,7 @@ _MARKED = (
 )
 
 
-def decoded(source: str, file: IO[bytes]) -> Iterator[str]:
+def text_blocks(source: str, file: IO[bytes]) -> Iterator[str]:
     """A file from its beginning as text, block by block, without byte order mark.
 
     It must be UTF-8, or have the mark of UTF-16 or UTF-32.

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from findnemo.errors import InputError
-from findnemo.files.sizes import checked
+from findnemo.files.sizes import within_size
 from findnemo.prompts._reading import stream_prompts
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -147,7 +147,7 @@ def _caption(picture: Path) -> str | None:
     for suffix in CAPTIONS:
         text = picture.with_suffix(suffix)
         if text.is_file():
-            content = checked(text, CAPTION_BYTES).read_bytes()
+            content = within_size(text, CAPTION_BYTES).read_bytes()
             try:
                 words = " ".join(content.decode("utf-8-sig").split())
             except UnicodeDecodeError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from findnemo.errors import InputError
-from findnemo.files.writing import written
+from findnemo.files.writing import atomic_write
 from findnemo.report._evidence import evidence, write_evidence
 from findnemo.report._facts import facts
 from findnemo.report._sources import RELEASES
@@ -59,6 +59,6 @@ def write(run: Run, path: str | Path | None = None) -> Path:
     if target.is_dir():
         raise InputError(f"{target} is a directory: give a file, such as {target / NAME}")
     page = render(run)
-    with written(target) as part:
+    with atomic_write(target) as part:
         part.write_text(page, encoding="utf-8")
     return target

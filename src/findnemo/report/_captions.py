@@ -15,9 +15,9 @@ from findnemo.runs.standing import (
     WORDS,
     evaluations_of,
     folder_of,
-    judged,
     meaning,
-    said,
+    standing_text,
+    verification_of,
     with_joined,
     worst_first,
     z_scores,
@@ -135,11 +135,11 @@ def folded(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[s
 def line(path: Path, caption: Caption, pictures: Mapping[Wanted, str]) -> dict[str, Any]:
     """The line of a caption, with its keys for sorting."""
     word = standing(caption)
-    seen = judged(caption)
+    seen = verification_of(caption)
     return {
         "caption": caption,
         "standing": word,
-        "said": said(caption),
+        "said": standing_text(caption),
         "tone": WORDS[word].tone,
         "score": caption.score,
         "off": len(switched_off(caption)),
@@ -154,7 +154,7 @@ def is_open(caption: Caption) -> bool:
     """Whether a caption is shown open: a search for it ended in trouble, or it is only suspected
     and a few of its images are copies.
     """
-    seen = judged(caption)
+    seen = verification_of(caption)
     if standing(caption) in TROUBLE:
         return caption.localized is not None
     return state(caption) == "suspected" and bool(seen and seen.copies_before)
@@ -175,7 +175,7 @@ def card(
         "evaluations": evaluations_of(caption),
         "scores": _scores(caption),
         "neurons": neurons(caption, numbers),
-        "seen": judged(caption),
+        "seen": verification_of(caption),
         "points": points_of(caption),
         "prices": _prices(caption),
         "pictures": {

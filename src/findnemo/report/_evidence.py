@@ -18,12 +18,12 @@ from findnemo._version import __version__
 from findnemo.calibration import Calibration
 from findnemo.errors import InputError
 from findnemo.files.digests import sha256
-from findnemo.files.secrets import hidden
-from findnemo.files.writing import written
+from findnemo.files.secrets import without_secrets
+from findnemo.files.writing import atomic_write
 from findnemo.metrics.kind import is_memory
 from findnemo.models.identity import kept_identity
 from findnemo.report._canonical import canonical, digest_of, of_rows, of_text
-from findnemo.report._evidence_row import Held
+from findnemo.report._evidence_row import RunContents
 from findnemo.report._evidence_rows import ROWS
 from findnemo.report._sources import RELEASES, SOURCES, UNDECLARED
 from findnemo.report._text import count, environment, placeless
@@ -164,7 +164,7 @@ def write_evidence(
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     pack = evidence(run, release, by, today, captions)
     text = page_of(pack)
-    with written(data) as data_part, written(page) as page_part:
+    with atomic_write(data) as data_part, atomic_write(page) as page_part:
         data_part.write_bytes(f"{canonical(pack)}\n".encode())
         page_part.write_bytes(text.encode())
     return page, data
@@ -196,9 +196,9 @@ def _refuse(release: str | None, by: str | None, on: str | None) -> None:
             raise InputError(f"{on!r:.60} is no day: give one such as 2026-01-31") from None
 
 
-def _held(run: Run) -> Held:
+def _held(run: Run) -> RunContents:
     is_audit = (run.path / "calibration" / "calibration.json").is_file()
-    return Held(
+    return RunContents(
         run,
         captions_of(run),
         settings_of(run, is_audit),
@@ -209,7 +209,7 @@ def _held(run: Run) -> Held:
 # the tested model ---------------------------------------------------------------------------------
 
 
-def _model(held: Held) -> dict[str, Any]:
+def _model(held: RunContents) -> dict[str, Any]:
     """The model without its place, and how the cleaned one differs."""
     run = held.run
     identity = kept_identity(held.settings.get("identity"))
@@ -226,12 +226,12 @@ def _model(held: Held) -> dict[str, Any]:
     }
 
 
-def _provenance(held: Held) -> dict[str, Any]:
+def _provenance(held: RunContents) -> dict[str, Any]:
     """Versions, settings and seeds, without paths."""
     settings = held.settings
     calibration = held.calibration
     return {
-        "versions": {k: hidden(v) for k, v in (held.run.meta("versions") or {}).items()},
+        "versions": {k: without_secrets(v) for k, v in (held.run.meta("versions") or {}).items()},
         "settings": {name: settings[name] for name in SCALARS if name in settings}
         | {
             "score": settings.get("calibration"),
@@ -296,7 +296,9 @@ def _listed(captions: Sequence[Caption], texts: bool) -> list[dict[str, Any]]:
 # residual risks -----------------------------------------------------------------------------------
 
 
-def _residual(held: Held, rows: Sequence[Mapping[str, Any]], release: str | None) -> list[str]:
+def _residual(
+    held: RunContents, rows: Sequence[Mapping[str, Any]], release: str | None
+) -> list[str]:
     """Plain statements of what is not covered."""
     return [
         *(f"{row['attack']}: not executed, {row['why']}." for row in rows if not row["executed"]),

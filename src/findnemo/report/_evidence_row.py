@@ -21,7 +21,7 @@ Figure = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Held:
+class RunContents:
     """The contents of a run, read once. `calibration`: None for a run with only detectors."""
 
     run: Run
@@ -115,12 +115,12 @@ def number_of(captions: Iterable[Caption], holds: Callable[[Caption], Any]) -> i
 # rows -------------------------------------------------------------------------------------------
 
 
-def verifying(held: Held) -> str:
+def verifying(held: RunContents) -> str:
     """The commands that verify; a run with only detectors needs an audit first."""
     return VERIFY if held.calibration is not None else f"{AUDIT} && {VERIFY}"
 
 
-def executed(
+def with_figures(
     row: Row,
     figures: Sequence[Figure],
     told: Iterable[str] = (),

@@ -19,15 +19,15 @@ from findnemo.report._attacks import bounded
 from findnemo.report._evidence_row import (
     AUDIT,
     Figure,
-    Held,
     Row,
-    executed,
+    RunContents,
     figure,
     in_words,
     middle,
     number_of,
     share,
     verifying,
+    with_figures,
 )
 from findnemo.report._text import count, number, percent
 from findnemo.report.sentences import sentences
@@ -47,7 +47,7 @@ from findnemo.runs.evidence import (
     verdicts,
 )
 from findnemo.runs.overview import quickly
-from findnemo.runs.standing import copies, in_cleaned_model, judged
+from findnemo.runs.standing import copies, in_cleaned_model, verification_of
 from findnemo.runs.tuned import different, training_of
 from findnemo.stats import auroc, bootstrap, tpr_at_fpr
 from findnemo.training import share as interval_of
@@ -64,7 +64,7 @@ STATES = {  # state of the model in an attack -> its name here
 # membership inference -----------------------------------------------------------------------------
 
 
-def membership(held: Held) -> Row:
+def membership(held: RunContents) -> Row:
     """Detectors as tests that distinguish captions of memorized pictures from others."""
     sizes: dict[tuple[int, int, str], list[str]] = {}
     figures: list[Figure] = []
@@ -113,7 +113,7 @@ def membership(held: Held) -> Row:
         " them scores over one of the others.",
         "The interval of true positives takes the threshold, which comes from the others, as known.",
     )
-    return executed(row, figures, told, how)
+    return with_figures(row, figures, told, how)
 
 
 def _comparison(size: tuple[int, int, str], names: Sequence[str]) -> Iterator[str]:
@@ -130,7 +130,7 @@ def _comparison(size: tuple[int, int, str], names: Sequence[str]) -> Iterator[st
         )
 
 
-def _scored(held: Held) -> Iterable[tuple[str, list[tuple[Caption, float]], list[float]]]:
+def _scored(held: RunContents) -> Iterable[tuple[str, list[tuple[Caption, float]], list[float]]]:
     """Every score of the run: its name, captions with values, and hold-out values."""
     whole = [c for c in held.captions if c.score is not None]
     # detection in an audit stops at tau: only a search scores such a caption completely
@@ -141,14 +141,14 @@ def _scored(held: Held) -> Iterable[tuple[str, list[tuple[Caption, float]], list
         yield "audit score", scores, held.calibration.scores.tolist()
     for name in held.run.meta("detectors") or []:
         values = [
-            (c, float(c.decoded(DETECTOR + name)["value"]))
+            (c, float(c.typed_result(DETECTOR + name)["value"]))
             for c in held.captions
             if DETECTOR + name in c.results
         ]
         yield f"detector {name}", values, list((held.run.meta(HOLDOUT + name) or {}).values())
 
 
-def _ended_early(held: Held) -> int:
+def _ended_early(held: RunContents) -> int:
     """Number of captions known to be under tau before all seeds were computed."""
     if held.calibration is None:
         return 0
@@ -170,7 +170,7 @@ def _ranked(name: str, positive: Sequence[float], negative: Sequence[float]) -> 
     ]
 
 
-def _at_tau(held: Held) -> list[Figure]:
+def _at_tau(held: RunContents) -> list[Figure]:
     """The calibrated threshold of an audit, on captions with a known answer."""
     seen = [c for c in held.captions if c.detected is not None]
     memories = [c for c in seen if is_memory(c.type)]
@@ -192,7 +192,7 @@ def _over(caption: Caption) -> bool:
 # regurgitation ------------------------------------------------------------------------------------
 
 
-def regurgitation(held: Held) -> Row:
+def regurgitation(held: RunContents) -> Row:
     """Finished images of unchanged captions, before and with the neurons off."""
     looked = [(c, in_cleaned_model(c)) for c in held.captions]
     seen = [(c, v) for c, v in looked if v is not None and copies(v, "before") is not None]
@@ -241,10 +241,10 @@ def regurgitation(held: Held) -> Row:
     )
     off = sum(len(switched_off(c)) == 0 for c in shown)
     left = (f"For {off} of them nothing is switched off.",) if off else ()
-    return executed(row, figures, left, how)
+    return with_figures(row, figures, left, how)
 
 
-def training_pictures(held: Held) -> Row:
+def training_pictures(held: RunContents) -> Row:
     """Images of a fine-tuned model, each compared with every training picture."""
     row = Row(
         "Regurgitation of training pictures",
@@ -280,7 +280,7 @@ def training_pictures(held: Held) -> Row:
         "Controls: the base model's images for the same prompts and seeds, other training"
         " pictures.",
     )
-    return executed(row, figures, (), how, result)
+    return with_figures(row, figures, (), how, result)
 
 
 def _of_images(name: str, hits: int, of: int) -> Figure:
@@ -306,7 +306,7 @@ def _off(captions: Sequence[Caption]) -> str:
 
 
 def _copied(caption: Caption) -> bool:
-    return bool((seen := judged(caption)) and copies(seen, "before"))
+    return bool((seen := verification_of(caption)) and copies(seen, "before"))
 
 
 def _still_copied(caption: Caption) -> bool:
@@ -314,7 +314,7 @@ def _still_copied(caption: Caption) -> bool:
     return bool((seen := in_cleaned_model(caption)) and copies(seen, "after"))
 
 
-def other_words(held: Held) -> Row:
+def other_words(held: RunContents) -> Row:
     """Attempts with other words, seeds, samplers and starts."""
     found = held.run.meta("attempts") or {"columns": [], "table": {}}
     row = Row(
@@ -351,7 +351,7 @@ def other_words(held: Held) -> Row:
             called = f" ({most['name'].removesuffix(f'; {column}')})" if most["hits"] else ""
             of = f"{STATES[column]}, the attempt that gets most{called}"
             result.append(f"{of}: {in_words(most)}")
-    return executed(row, figures, sentences(found, None), how, tuple(result))
+    return with_figures(row, figures, sentences(found, None), how, tuple(result))
 
 
 def _hits(column: str, cell: Mapping[str, Any]) -> tuple[int, int]:
@@ -363,7 +363,7 @@ def _hits(column: str, cell: Mapping[str, Any]) -> tuple[int, int]:
 # extraction ---------------------------------------------------------------------------------------
 
 
-def exfiltration(held: Held) -> Row:
+def exfiltration(held: RunContents) -> Row:
     """The search over the list of captions."""
     row = Row(
         "Exfiltration (extraction of training pictures)",
@@ -414,7 +414,7 @@ def exfiltration(held: Held) -> Row:
         + (f"; {left} of them without a result." if left else "."),
         "A score looks at one noisy step of a few seeds. Images were made of captions over tau.",
     )
-    return executed(row, figures, told, how)
+    return with_figures(row, figures, told, how)
 
 
 def _is(word: str) -> Callable[[Caption], bool]:
@@ -429,7 +429,7 @@ def _reach(scores: Sequence[tuple[Caption, float]], holdout: Sequence[float]) ->
 # inversion and reconstruction ---------------------------------------------------------------------
 
 
-def inversion(held: Held) -> Row:
+def inversion(held: RunContents) -> Row:
     """The attack on an embedding as curves, compared with its controls."""
     stored = held.run.meta("attack") or {"curves": {}}
     found = labelled(stored)
@@ -469,7 +469,7 @@ def inversion(held: Held) -> Row:
         " that pictures never seen come near, too. Gaps are of the captions for which the attack"
         " gives a copy on the untouched model; where it gives none there, it tells nothing.",
     )
-    return executed(row, figures, told, how, tuple(told[:2]))
+    return with_figures(row, figures, told, how, tuple(told[:2]))
 
 
 def _at(name: str, step: float, value: float, low: float | None, high: float | None) -> Figure:
@@ -485,7 +485,7 @@ def _when(step: float) -> str:
     return f"after {step:g} steps" if step else "at the start"
 
 
-def reconstruction(held: Held) -> Row:
+def reconstruction(held: RunContents) -> Row:
     """How many training pictures the attack brings back, and how hardening changes that."""
     row = Row(
         "Reconstruction",
@@ -532,7 +532,7 @@ def reconstruction(held: Held) -> Row:
         " from the untouched model, begun without the caption; else it tells nothing.",
         "The attacker has the weights and the picture.",
     )
-    return executed(row, figures, told, how)
+    return with_figures(row, figures, told, how)
 
 
 def _tells(caption: Caption, state: str, bases: Mapping[str, str]) -> bool:
@@ -547,7 +547,7 @@ def _nearest(
     """Last step and its similarity, of captions over the threshold with a known training picture."""
     found = []
     for caption in captions:
-        payload = caption.decoded(stage) or {}
+        payload = caption.typed_result(stage) or {}
         stands = payload.get("basis") == bases.get(stage)
         curves = payload.get("curves") or {}
         is_whole = any(curves.values()) and all(v for c in curves.values() for v in c.values())
@@ -558,7 +558,7 @@ def _nearest(
     return found
 
 
-def attributes(held: Held) -> Row:
+def attributes(held: RunContents) -> Row:
     """Attribute inference, for which findnemo has no test."""
     return Row(
         "Attribute and PII inference",
@@ -569,7 +569,7 @@ def attributes(held: Held) -> Row:
 
 
 # the attacks of a pack, in order
-ROWS: tuple[Callable[[Held], Row], ...] = (
+ROWS: tuple[Callable[[RunContents], Row], ...] = (
     membership,
     regurgitation,
     training_pictures,

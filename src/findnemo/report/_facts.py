@@ -67,7 +67,7 @@ from findnemo.runs import (
 )
 from findnemo.runs.compare import own_apart, stage_in
 from findnemo.runs.evidence import verdicts
-from findnemo.runs.standing import WORDS, checked_with, judged, seen, with_joined
+from findnemo.runs.standing import WORDS, gives_copies, verification_of, whose_neurons, with_joined
 from findnemo.runs.truth import truth_of
 from findnemo.runs.union import sentence_on_union
 from findnemo.runs.verdict import TROUBLE, Advice, advice_of, verdict_of
@@ -195,7 +195,7 @@ def facts(run: Run) -> dict[str, Any]:
     }
     effect = {
         "before_after": _before_after(checked),
-        "off": " or ".join(dict.fromkeys(with_ for c in checked if (with_ := checked_with(c)))),
+        "off": " or ".join(dict.fromkeys(with_ for c in checked if (with_ := whose_neurons(c)))),
         "quality": _quality(quality),
         "mitigations": _mitigations(run, captions),
         "attack": attack(run.meta("attack")),
@@ -276,7 +276,7 @@ def _range(shares: Sequence[float]) -> str:
 
 def _note(captions: Sequence[Caption], kind: str) -> str:
     """How many images of captions of a standing are copies, in words; empty if none were before."""
-    checked = [v for c in captions if (v := judged(c)) is not None and seen(c)]
+    checked = [v for c in captions if (v := verification_of(c)) is not None and gives_copies(c)]
     shares = [
         (v.copies_before, v.copies_after)
         for v in checked

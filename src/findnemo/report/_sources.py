@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Source(NamedTuple):
+class Document(NamedTuple):
     """One document.
 
     `date`: of the document. `says`: pairs of a statement and how it was read.
@@ -26,7 +26,7 @@ SECOND = "known from what others say of the document"
 INFERRED = "a conclusion of findnemo's authors, not in the document"
 
 SOURCES = (
-    Source(
+    Document(
         "EU Code of Practice for general-purpose AI, copyright chapter, Measure 1.4",
         "2025-07-10",
         (
@@ -36,7 +36,7 @@ SOURCES = (
             ("An audit shows whether a safeguard works.", INFERRED),
         ),
     ),
-    Source(
+    Document(
         "EDPB Opinion 28/2024 on AI models and personal data",
         "2024-12-17",
         (
@@ -59,7 +59,7 @@ SOURCES = (
             ),
         ),
     ),
-    Source(
+    Document(
         "NIST AI 600-1, generative AI profile",
         "2024-07",
         (
@@ -75,7 +75,7 @@ SOURCES = (
             ("MS-2.5-001: do not extrapolate beyond what was tested.", PRIMARY),
         ),
     ),
-    Source(
+    Document(
         "CNIL, project PANAME",
         "2025-06-26",
         (
@@ -87,7 +87,7 @@ SOURCES = (
             ("A sheet of 2025-07-22 asks for attack tests and their documentation.", HEADNOTES),
         ),
     ),
-    Source(
+    Document(
         "GEMA v OpenAI, 42 O 14139/24",
         "2025-11-11",
         (
@@ -101,7 +101,7 @@ SOURCES = (
             ("The judgment is not final.", SECOND),
         ),
     ),
-    Source(
+    Document(
         "Getty Images v Stability AI, [2025] EWHC 2863 (Ch)",
         "2025-11-04",
         (

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from findnemo.files.secrets import hidden
+from findnemo.files.secrets import without_secrets
 from findnemo.runs.overview import PRICES, name_of
 from findnemo.runs.wording import count as count
 
@@ -21,11 +21,11 @@ PIXELS = "Change of pixels, of 1"
 ALIGNMENT = "A_CLIP: fit with the caption"
 
 
-def shown(text: object) -> str:
+def printable(text: object) -> str:
     """Text without characters that HTML cannot hold: control characters and lone surrogates become
     U+FFFD. Directional marks stay.
 
-    >>> shown("a\\x00b") == "a\\ufffdb"
+    >>> printable("a\\x00b") == "a\\ufffdb"
     True
     """
     return "".join(
@@ -42,7 +42,7 @@ def placeless(name: str | None) -> str:
     """
     if name is None:
         return "not recorded"
-    text = hidden(name_of(name))
+    text = without_secrets(name_of(name))
     is_path = text.startswith((".", "~", "/")) or "\\" in text or text.count("/") > 1
     if is_path and "://" not in text:
         return text.replace("\\", "/").rstrip("/").rpartition("/")[2]
@@ -55,7 +55,7 @@ def clipped(text: object, longest: int = LONGEST) -> str:
     >>> clipped("a long caption", 7)
     'a long…'
     """
-    text = shown(text)
+    text = printable(text)
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
@@ -128,7 +128,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters.update(shown=shown, clipped=clipped, number=number)
+    templates.filters.update(shown=printable, clipped=clipped, number=number)
     templates.globals.update(count=count, interval=interval, more_or_less=more_or_less)
     templates.globals.update(percent=percent, PRICES=PRICES)
     return templates

@@ -10,7 +10,7 @@ from typing import Any
 
 from findnemo._version import __version__
 from findnemo.errors import FindnemoError, InputError
-from findnemo.files.sizes import checked
+from findnemo.files.sizes import within_size
 from findnemo.report._canonical import canonical, digest_of
 from findnemo.report._evidence import EMBEDDED, FORMAT, KIND, evidence, hashes, page_of
 from findnemo.runs import Run
@@ -54,7 +54,7 @@ def verify_evidence(path: str | Path, run: Run | None = None) -> Checked:
         with Run.open("run") as run:
             findnemo.report.verify_evidence("run/evidence.json", run).differences
     """
-    file = checked(path, MOST)
+    file = within_size(path, MOST)
     text = _text(file)
     is_page = text.lstrip()[:1] == "<"
     pack = _parsed(_embedded(text, file) if is_page else text, file)

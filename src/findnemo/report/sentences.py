@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from findnemo.report._text import count
-from findnemo.runs.evidence import EMBEDDING, GIVEN, OFF, Verdict, prompts_of
+from findnemo.runs.evidence import EMBEDDING, GIVEN, OFF, AttemptVerdict, prompts_of
 
 ORDINARY = "ordinary, "
 CONTROLS = {  # end of a gap's name -> what the control is
@@ -50,16 +50,16 @@ def _with(state: str) -> str:
     return "After hardening" if state == "hardened" else f"With {state}"
 
 
-def of_caption(found: Mapping[str, Mapping[str, Verdict]]) -> list[str]:
+def of_caption(found: Mapping[str, Mapping[str, AttemptVerdict]]) -> list[str]:
     """What was tried on one caption, a line for each model. `found`: `verdicts` of the caption.
 
-    >>> of_caption({"neurons off": {"optimized embedding": Verdict("tells nothing", 0.1, 0.17)}})
+    >>> of_caption({"neurons off": {"optimized embedding": AttemptVerdict("tells nothing", 0.1, 0.17)}})
     ['With neurons off: the attack tells nothing: on the untouched model it gives no copy either: 0.17.']
     """
     return [f"{_with(state)}: {'; '.join(_parts(every))}." for state, every in found.items()]
 
 
-def _parts(every: Mapping[str, Verdict]) -> Iterator[str]:
+def _parts(every: Mapping[str, AttemptVerdict]) -> Iterator[str]:
     words = prompts_of(every)
     if words:
         works = [one for one in words if one.works]

@@ -4,7 +4,7 @@ May be imported: the names below and the modules here. May import: mitigation, p
 metrics and what lies under them.
 """
 
-from findnemo.robustness._subject import Subject, closeness, subject
+from findnemo.robustness._subject import AttackedCaption, closeness, subject
 from findnemo.robustness.attack import (
     STARTS,
     STEPS,
@@ -20,8 +20,8 @@ __all__ = [
     "ATTEMPTS",
     "STARTS",
     "STEPS",
+    "AttackedCaption",
     "Attempt",
-    "Subject",
     "attack",
     "closeness",
     "cost",

@@ -24,7 +24,7 @@ BESIDE = 3  # untouched images of the caption, in addition to the picture
 
 
 @dataclass(frozen=True)
-class Subject:
+class AttackedCaption:
     """A caption under attack.
 
     `picture`: what the attacker wants back. `others`: images of the untouched model for the
@@ -40,7 +40,7 @@ class Subject:
 
 def subject(
     model: Model, prompt: str, settings: ImageSettings, picture: Image.Image | None = None
-) -> Subject:
+) -> AttackedCaption:
     """A caption with its training image, or with an image of the untouched model if that is
     unknown.
 
@@ -54,8 +54,8 @@ def subject(
     samples = [WANTED, *range(UNTOUCHED, UNTOUCHED + BESIDE)]
     first, *others = generate(model, prompt, samples, settings)
     if picture is None:
-        return Subject(prompt, first, tuple(others), known=False)
-    return Subject(prompt, picture.convert("RGB"), tuple(others))
+        return AttackedCaption(prompt, first, tuple(others), known=False)
+    return AttackedCaption(prompt, picture.convert("RGB"), tuple(others))
 
 
 def closeness(

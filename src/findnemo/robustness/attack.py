@@ -22,7 +22,7 @@ from findnemo.images import ImageSettings, generate, latents_of
 from findnemo.models import Model, Text
 from findnemo.passes.conditioning import following
 from findnemo.passes.gradients import GRADIENT_SCALE, frozen
-from findnemo.robustness._subject import Subject, closeness
+from findnemo.robustness._subject import AttackedCaption, closeness
 from findnemo.runtime.state import undisturbed
 from findnemo.seeds import ATTACK, sample_seed
 
@@ -48,7 +48,7 @@ def diffusion_loss(
     return torch.nn.functional.mse_loss(predicted.float(), target.float())
 
 
-def drawn(
+def noise_and_timesteps(
     model: Model, shape: Sequence[int], seed: int, key: str, number: int
 ) -> tuple[Tensor, Tensor]:
     """Fresh noise of a shape (N, C, H, W) and timesteps (N,), the same on every device."""
@@ -93,7 +93,7 @@ def optimized(
     pictures = clean.expand(batch, -1, -1, -1)
     with frozen(model.denoiser):
         for step in range(1, max(steps, default=0) + 1):
-            noise, timesteps = drawn(model, pictures.shape, seed, key, step)
+            noise, timesteps = noise_and_timesteps(model, pictures.shape, seed, key, step)
             with torch.enable_grad():
                 rows = replace(text, tokens=embedding.to(text.tokens.dtype)).expand(batch)
                 loss = GRADIENT_SCALE * diffusion_loss(model, pictures, noise, timesteps, rows)
@@ -190,7 +190,7 @@ def embedded(model: Model, text: Text) -> Iterator[None]:
 
 def attack(
     model: Model,
-    subject: Subject,
+    subject: AttackedCaption,
     settings: ImageSettings,
     steps: Sequence[int] = STEPS,
     starts: Sequence[str] = ("caption", "random"),

@@ -15,21 +15,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from findnemo.errors import InputError, ModelError
-from findnemo.images import ImageSettings, finished, generate, pixels
+from findnemo.images import ImageSettings, decoded_pictures, generate, pixels
 from findnemo.mitigation.tokens import varied
 from findnemo.models import SAMPLERS, Model, sampling
 from findnemo.prompts.paraphrases import PARAPHRASES, PARTS, SCRIPTS, Rule, paraphrases
-from findnemo.robustness._subject import Subject
+from findnemo.robustness._subject import AttackedCaption
 from findnemo.seeds import sample_seed
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Attempt = Callable[[Model, Subject, Sequence[int], ImageSettings], "list[Image.Image]"]
+Attempt = Callable[[Model, AttackedCaption, Sequence[int], ImageSettings], "list[Image.Image]"]
 
 
 def sampled(
-    model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, **changes: Any
+    model: Model,
+    subject: AttackedCaption,
+    samples: Sequence[int],
+    settings: ImageSettings,
+    **changes: Any,
 ) -> list[Image.Image]:
     """Images of the unchanged caption on fresh seeds.
 
@@ -39,7 +43,11 @@ def sampled(
 
 
 def stepped(
-    model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, factor: float
+    model: Model,
+    subject: AttackedCaption,
+    samples: Sequence[int],
+    settings: ImageSettings,
+    factor: float,
 ) -> list[Image.Image]:
     """Images with `factor` times as many denoising steps, at least two."""
     steps = max(round(settings.steps * factor), 2)
@@ -48,7 +56,7 @@ def stepped(
 
 def reworded(
     model: Model,
-    subject: Subject,
+    subject: AttackedCaption,
     samples: Sequence[int],
     settings: ImageSettings,
     rules: dict[str, Rule],
@@ -77,7 +85,11 @@ def _readable(model: Model, text: str) -> bool:
 
 
 def with_tokens(
-    model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, count: int
+    model: Model,
+    subject: AttackedCaption,
+    samples: Sequence[int],
+    settings: ImageSettings,
+    count: int,
 ) -> list[Image.Image]:
     """Images with `count` random tokens inserted into the caption, different ones for every
     image.
@@ -92,7 +104,11 @@ def with_tokens(
 
 @torch.no_grad()
 def image_to_image(
-    model: Model, subject: Subject, samples: Sequence[int], settings: ImageSettings, strength: float
+    model: Model,
+    subject: AttackedCaption,
+    samples: Sequence[int],
+    settings: ImageSettings,
+    strength: float,
 ) -> list[Image.Image]:
     """Images that start from the subject's picture with noise added.
 
@@ -127,7 +143,7 @@ def image_to_image(
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type="latent",
         ).images
-    return finished(model, latents)
+    return decoded_pictures(model, latents)
 
 
 STEPS = {"a third": 1 / 3, "half": 0.5, "double": 2.0}

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from findnemo.edits import effects, refuse_made
 from findnemo.errors import InputError, NumericalError, StoppedError
 from findnemo.files.tensors import read_header, write
-from findnemo.files.writing import written
+from findnemo.files.writing import atomic_write
 from findnemo.images import ImageSettings, generate, latents_of
 from findnemo.models import Model, Text
 from findnemo.neurons import NeuronSet
 from findnemo.robustness.attack import diffusion_loss, optimized, starting
-from findnemo.runtime.state import replaced, undisturbed
+from findnemo.runtime.state import replacing, undisturbed
 from findnemo.seeds import ORDINARY, SURROGATES, sample_seed
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptCaptions:
     """Ordinary captions that the model must keep: their texts, n rows, and latents of images (n, C,
     H, W) of the edited model.
 
@@ -110,7 +110,7 @@ def lesson(
     return Lesson(prompt, latents_of(picture, model), surrogates)
 
 
-def kept(model: Model, prompts: Sequence[str], settings: ImageSettings) -> Kept:
+def captions_to_keep(model: Model, prompts: Sequence[str], settings: ImageSettings) -> KeptCaptions:
     """Ordinary captions with four images of each.
 
     Raises InputError for no captions: hardening without any makes the model forget everything else
@@ -125,7 +125,7 @@ def kept(model: Model, prompts: Sequence[str], settings: ImageSettings) -> Kept:
     images = [image for prompt in prompts for image in generate(model, prompt, samples, settings)]
     text = model.encode(list(prompts)).repeat(VIEWS)
     latents = torch.cat([latents_of(image, model) for image in images])
-    return Kept(text, latents, model.unconditional())
+    return KeptCaptions(text, latents, model.unconditional())
 
 
 def adversaries(model: Model, lesson: Lesson, hardening: Hardening, epoch: int) -> Text:
@@ -160,7 +160,7 @@ def evaluations(hardening: Hardening, captions: int, ordinary: int, settings: Im
 def harden(
     model: Model,
     lessons: Sequence[Lesson],
-    ordinary: Kept,
+    ordinary: KeptCaptions,
     neurons: NeuronSet,
     hardening: Hardening | None = None,
     checkpoint: Path | None = None,
@@ -200,7 +200,7 @@ def harden(
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            switched_off(model, neurons)
+            zero_rows(model, neurons)
             progress(epoch * hardening.updates + update + 1, total, float(loss.detach()))
         if checkpoint is not None:
             _save(model.denoiser, checkpoint, key, epoch + 1)
@@ -211,7 +211,7 @@ def _loss(
     model: Model,
     reference: nn.Module,
     answers: Sequence[tuple[Lesson, Text]],
-    ordinary: Kept,
+    ordinary: KeptCaptions,
     hardening: Hardening,
     generator: torch.Generator,
 ) -> Tensor:
@@ -248,7 +248,9 @@ def _adversarial_batch(
     return torch.stack(clean), Text.cat(rows)
 
 
-def _ordinary_batch(ordinary: Kept, size: int, generator: torch.Generator) -> tuple[Tensor, Text]:
+def _ordinary_batch(
+    ordinary: KeptCaptions, size: int, generator: torch.Generator
+) -> tuple[Tensor, Text]:
     """Latents of ordinary images with the embeddings of their captions; some are replaced by the
     empty prompt.
     """
@@ -272,14 +274,14 @@ def _drift(
 ) -> Tensor:
     """How far predictions for ordinary captions have moved from those before hardening."""
     noise, timesteps = _noised(model, clean, generator)
-    with torch.no_grad(), replaced(model.pipeline, model.component, reference):
+    with torch.no_grad(), replacing(model.pipeline, model.component, reference):
         before, _ = model.regression(clean, noise, timesteps, text)
     now, _ = model.regression(clean, noise, timesteps, text)
     return nn.functional.mse_loss(now.float(), before.float())
 
 
 @torch.no_grad()
-def switched_off(model: Model, neurons: NeuronSet) -> None:
+def zero_rows(model: Model, neurons: NeuronSet) -> None:
     """Zero the weight rows of neurons, and their biases, in place."""
     for name, indices in neurons.layers.items():
         layer: Any = model.layers_of("all")[name]
@@ -299,7 +301,9 @@ def check_off(model: Model, neurons: NeuronSet) -> None:
 # resuming after an interruption -------------------------------------------------------------------
 
 
-def _identity(model: Model, lessons: Sequence[Lesson], ordinary: Kept, hardening: Hardening) -> str:
+def _identity(
+    model: Model, lessons: Sequence[Lesson], ordinary: KeptCaptions, hardening: Hardening
+) -> str:
     """A digest of all that the result depends on: weights, pictures and embeddings by their
     bytes.
     """
@@ -319,7 +323,7 @@ def _identity(model: Model, lessons: Sequence[Lesson], ordinary: Kept, hardening
 
 def _save(module: nn.Module, folder: Path, key: str, epochs: int) -> None:
     about = {"format": FORMAT, "key": key, "epochs": str(epochs)}
-    with written(folder / "weights.safetensors") as part:
+    with atomic_write(folder / "weights.safetensors") as part:
         write(part, module.state_dict(), about)
 
 

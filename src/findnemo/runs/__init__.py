@@ -54,15 +54,25 @@ from findnemo.runs.store import (
     settings_of,
 )
 from findnemo.runs.table import Shard, ask_all, enter
-from findnemo.runs.work import Answer, Plan, Work
-from findnemo.runs.workers import Dispatch, Facts, Loader, Outcome, Pool, Serial, Task, Unit, drive
+from findnemo.runs.work import AuditPlan, StageAnswer, Work
+from findnemo.runs.workers import (
+    Dispatch,
+    Facts,
+    Loader,
+    Outcome,
+    Pool,
+    Serial,
+    Unit,
+    WorkerTask,
+    drive,
+)
 
 __all__ = [
     "ASKED",
     "BAD",
     "STANDINGS",
     "STATES",
-    "Answer",
+    "AuditPlan",
     "Caption",
     "Discoveries",
     "Dispatch",
@@ -70,14 +80,14 @@ __all__ = [
     "Inspection",
     "Loader",
     "Outcome",
-    "Plan",
     "Pool",
     "Run",
     "Serial",
     "Shard",
-    "Task",
+    "StageAnswer",
     "Unit",
     "Work",
+    "WorkerTask",
     "acquire",
     "all_neurons",
     "answer",

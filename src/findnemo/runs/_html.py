@@ -11,9 +11,9 @@ from findnemo.files.originals import picture
 from findnemo.runs._places import refuse_links
 from findnemo.runs.export import striking
 from findnemo.runs.overview import glance_at, memorized, name_of
-from findnemo.runs.standing import folder_of, said, worst_first
+from findnemo.runs.standing import folder_of, standing_text, worst_first
 from findnemo.runs.store import Caption, Run
-from findnemo.runs.verdict import ALL, advice_of, looked_at
+from findnemo.runs.verdict import ALL, advice_of, audited_counts
 
 BUDGET = 250_000  # characters of all pictures together
 SHOWN = 12  # pictures at most
@@ -31,7 +31,7 @@ def html_of(run: Run) -> str:
     """
     refuse_links(run.path)
     captions = striking(run)  # a run may have a million
-    audited, _ = looked_at(run, ALL)
+    audited, _ = audited_counts(run, ALL)
     known = glance_at(run, captions, audited)
     memories = worst_first(memorized(captions))
     shown = list(islice(_sheets(run, memories), SHOWN))
@@ -55,5 +55,5 @@ def _sheets(run: Run, captions: Sequence[Caption]) -> Iterator[str]:
         budget -= len(uri)
         if budget < 0:
             return
-        words = escaped(f"{caption.text}: {said(caption)}")
+        words = escaped(f"{caption.text}: {standing_text(caption)}")
         yield f'<figure style="margin:4px"><img src="{uri}" alt="{words}"><figcaption>{words}</figcaption></figure>'

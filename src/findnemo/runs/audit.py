@@ -36,15 +36,15 @@ from findnemo.runs.changing import change, remove_stale
 from findnemo.runs.discoveries import keep_list
 from findnemo.runs.finished import finish_first
 from findnemo.runs.stages import Crew, Progress, Stage, no_progress, run_stage
-from findnemo.runs.standing import STAGES, all_neurons, neurons_of, treated
+from findnemo.runs.standing import STAGES, all_neurons, neurons_of, treated_as_memory
 from findnemo.runs.store import Caption, Run
-from findnemo.runs.table import Shard, asked, enter
+from findnemo.runs.table import Shard, asked_captions, enter
 from findnemo.runs.together import check_union
 from findnemo.runs.trust import vouch
 from findnemo.runs.work import (
-    Answer,
+    AuditPlan,
     Item,
-    Plan,
+    StageAnswer,
     Tools,
     Work,
     commit,
@@ -56,7 +56,7 @@ from findnemo.runs.work import (
 )
 from findnemo.runs.workers import Pool, Serial, Step, Unit, answer_of, never
 from findnemo.runs.worklist import groups, list_open
-from findnemo.runtime.memory import named
+from findnemo.runtime.memory import guarding_memory
 from findnemo.runtime.plugins import packages
 from findnemo.verification import RANDOM, Look, quality
 
@@ -65,7 +65,7 @@ def start(
     out: str | Path,
     model: Model,
     calibration: Calibration,
-    plan: Plan,
+    plan: AuditPlan,
     shard: Shard | None = None,
     wait: bool = False,
     tell: Callable[[str], None] | None = None,
@@ -124,7 +124,7 @@ def audit(
     """
     enter(work.run, prompts)
     answer(work, stages, progress, pool, stop)
-    return asked(work.run)
+    return asked_captions(work.run)
 
 
 def answer(
@@ -173,31 +173,31 @@ def _answer_stage(work: Work, stage: str, crew: Crew) -> None:
     run_stage(Stage(stage, step, units, count, write, captions), *crew)
 
 
-def _detect(model: Model, items: Sequence[Item], **known: Any) -> list[Answer]:
+def _detect(model: Model, items: Sequence[Item], **known: Any) -> list[StageAnswer]:
     """The step of a worker: detect captions that share passes. `known`: `Work.tools`."""
     tools = Tools(model, **known)
     plan = tools.plan
     texts = [caption.text for caption, _ in items]
     all_seeds = plan.fdr is not None
     try:
-        with named(model.device, "a single caption"):
+        with guarding_memory(model.device, "a single caption"):
             found = detect_many(model, texts, tools.calibration, all_seeds, plan.miss)
     except FindnemoError as problem:  # fails the whole group, such as a device out of memory
-        return [Answer(error=str(problem))] * len(items)
+        return [StageAnswer(error=str(problem))] * len(items)
     return [
-        Answer(one.to_json() | _seen(plan, text))
+        StageAnswer(one.to_json() | _seen(plan, text))
         if isinstance(one, Detection)
-        else Answer(error=str(one))
+        else StageAnswer(error=str(one))
         for text, one in zip(texts, found, strict=True)
     ]
 
 
-def _seen(plan: Plan, caption: str) -> dict[str, Any]:
+def _seen(plan: AuditPlan, caption: str) -> dict[str, Any]:
     """The part of a detection that comes from finished images, not from the score."""
     return {"memorized": True, "copies": True} if caption in plan.copied else {}
 
 
-def _localize(tools: Tools, caption: Caption) -> Answer:
+def _localize(tools: Tools, caption: Caption) -> StageAnswer:
     plan = tools.plan
     settings = tools.calibration.settings
     about = (tools.model, caption.text, tools.calibration)
@@ -210,13 +210,13 @@ def _localize(tools: Tools, caption: Caption) -> Answer:
         found = localize(*about, search, plan.max_impact, near)
     ordinary = tools.calibration.ordinary
     if not found.points or found.reached or not ordinary:
-        return Answer(found.to_json())
+        return StageAnswer(found.to_json())
     # there is nothing to switch off: say what carries the memory
     carrier = diagnose(tools.model, caption.text, ordinary, plan.image_settings, settings.seed)
-    return Answer(found.to_json() | {"diagnosis": carrier.to_json()})
+    return StageAnswer(found.to_json() | {"diagnosis": carrier.to_json()})
 
 
-def verified(tools: Tools, caption: Caption, made: Look | None = None) -> Answer:
+def verified(tools: Tools, caption: Caption, made: Look | None = None) -> StageAnswer:
     """Verify a caption with its own neurons off; the answer holds its pictures.
 
     `made`: its stored pictures.
@@ -227,7 +227,7 @@ def verified(tools: Tools, caption: Caption, made: Look | None = None) -> Answer
     # `check_union` settles doubt about pictures with neurons off, for all neurons together
     look = replace(made or Look(), confirm=False)
     result = verify_with(tools, caption, neurons, look)
-    return Answer(result.values, pictures_of(caption, result, len(neurons), original))
+    return StageAnswer(result.values, pictures_of(caption, result, len(neurons), original))
 
 
 STEPS: dict[str, Step] = {  # stage -> the step of a worker
@@ -272,7 +272,9 @@ def not_memorized(run: Run, most: int) -> list[str]:
     missed them.
     """
     others = (
-        c.text for c in run.captions(stage="detect") if not treated(c) and not is_memory(c.type)
+        c.text
+        for c in run.captions(stage="detect")
+        if not treated_as_memory(c) and not is_memory(c.type)
     )
     return list(islice(others, most))
 

@@ -148,7 +148,7 @@ def _rename(run: Run, stage: str, name: str) -> None:
     """Rename a stage, or all stages that begin with its name and a colon."""
     ours = f"WHERE (stage = ? OR substr(stage, 1, {len(stage) + 1}) = ?)"
     for caption, old, *rest in list(run.rows("results", ours, (stage, f"{stage}:"))):
-        run.put("results", (caption, name + old.removeprefix(stage), *rest))
+        run.put_row("results", (caption, name + old.removeprefix(stage), *rest))
         run.query("DELETE FROM results WHERE caption = ? AND stage = ?", (caption, old))
 
 
@@ -162,7 +162,7 @@ def _put_aside(run: Run, key: str, was: str, now: str) -> None:
 
 
 def _put(run: Run, key: str, value: Any) -> None:
-    run.put("meta", (key, json.dumps(value)))
+    run.put_row("meta", (key, json.dumps(value)))
 
 
 # what is said about it ----------------------------------------------------------------------------

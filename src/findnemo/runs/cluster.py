@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from findnemo.errors import DeviceError, FindnemoError, FindnemoWarning, InputError
-from findnemo.runs.workers import AIM, Facts, Loader, Outcome, Step, Task, answered
+from findnemo.runs.workers import AIM, Facts, Loader, Outcome, Step, WorkerTask, do_task
 from findnemo.runtime.threads import cores
 
 OBJECT_STORE = 256 * 2**20  # bytes of shared memory on this machine: tasks and answers are small
@@ -49,7 +49,9 @@ class Worker:
             return error
         return os.getpid(), Facts.of(self.model)
 
-    def do(self, steps: list[Any], task: Task) -> tuple[tuple[list[Any], ...], tuple[float, ...]]:
+    def do(
+        self, steps: list[Any], task: WorkerTask
+    ) -> tuple[tuple[list[Any], ...], tuple[float, ...]]:
         """Do a task. Its step is fetched once, because it holds loaded judges.
 
         Raises RuntimeError in a process that has loaded no model.
@@ -60,7 +62,7 @@ class Worker:
             raise RuntimeError("the worker died and was started again")
         if self.step is None or self.step[0] != steps[0]:
             self.step = steps[0], ray.get(steps[0])
-        done = answered(self.model, self.step[1], task)
+        done = do_task(self.model, self.step[1], task)
         return done.results, done.seconds
 
 
@@ -74,7 +76,7 @@ class _Hand:
 
     actor: Any
     answer: Any
-    task: Task | None = None
+    task: WorkerTask | None = None
     pid: int | None = None
 
 
@@ -159,7 +161,7 @@ class RayPool:
     def room(self) -> int:
         return sum(hand.answer is None for hand in self._hands)
 
-    def submit(self, step: Step, task: Task) -> None:
+    def submit(self, step: Step, task: WorkerTask) -> None:
         hand = next(hand for hand in self._hands if hand.answer is None)
         hand.task = task
         hand.answer = hand.actor.do.options(max_task_retries=0).remote([self._sent(step)], task)
@@ -240,7 +242,7 @@ class RayPool:
         hand.pid = None
         self.replaced += 1
 
-    def _ended(self, hand: _Hand, task: Task) -> Outcome:
+    def _ended(self, hand: _Hand, task: WorkerTask) -> Outcome:
         """The outcome of a worker's task.
 
         Raises the error of the step, as one process would, except for errors of the worker's

@@ -29,8 +29,8 @@ from findnemo.images import generate, intact_png, png, sheet
 from findnemo.localization import localize
 from findnemo.metrics.copies import compare_images
 from findnemo.metrics.kind import is_memory
-from findnemo.mitigation import MITIGATIONS, Case, canonical, converted, parsed
-from findnemo.mitigation.neurons import drawn
+from findnemo.mitigation import MITIGATIONS, Case, canonical, name_and_options, typed_options
+from findnemo.mitigation.neurons import drawn_neurons
 from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.passes import counting
@@ -42,10 +42,10 @@ from findnemo.runs.changing import BEGAN, CHANGEABLE
 from findnemo.runs.ordinary import ordinary
 from findnemo.runs.results import Localized
 from findnemo.runs.stages import Crew, Progress, Stage, no_progress, run_stage
-from findnemo.runs.standing import neurons_of, treated
+from findnemo.runs.standing import neurons_of, treated_as_memory
 from findnemo.runs.store import Caption, Run, settings_of
 from findnemo.runs.table import ask_all
-from findnemo.runs.work import Answer, Tools, Work, attempted, commit, done_in, each, keep
+from findnemo.runs.work import StageAnswer, Tools, Work, attempted, commit, done_in, each, keep
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
 from findnemo.runs.worklist import groups, list_open
 from findnemo.runtime.plugins import answering
@@ -75,7 +75,7 @@ def methods(names: Iterable[str] | None = None) -> tuple[str, ...]:
     """
     usual = (name for name in MITIGATIONS.usable() if name not in COSTLY)
     given = [name for name in map(str.strip, usual if names is None else names) if name != NONE]
-    wanted = (canonical(name, MITIGATIONS.require(parsed(name)[0])) for name in given)
+    wanted = (canonical(name, MITIGATIONS.require(name_and_options(name)[0])) for name in given)
     return (NONE, *dict.fromkeys(wanted))
 
 
@@ -109,7 +109,7 @@ def compare(
     if captions is None:
         captions = in_turn(compared_captions(run.captions(stage="detect")), limit)
     typed = f"a.caption IN ({', '.join(str(c.id) for c in captions)})"
-    if {parsed(name)[0] for name in wanted} & set(LIKE_NEMO) and not _is_nemo(work):
+    if {name_and_options(name)[0] for name in wanted} & set(LIKE_NEMO) and not _is_nemo(work):
         _list_nemo(work, typed, crew)
         if stop():
             return
@@ -129,7 +129,7 @@ def _commit(run: Run, events: Sequence[Event]) -> int:
     """Write the pictures and figures of what became known; return the number of methods."""
     answers = []
     for case, found, seconds in done_in(events):
-        each_of = [found] * len(case.stages) if isinstance(found, Answer) else found
+        each_of = [found] * len(case.stages) if isinstance(found, StageAnswer) else found
         answers += [
             (case.caption, stage, answer, seconds / len(each_of))
             for stage, answer in zip(case.stages, each_of, strict=True)
@@ -157,9 +157,9 @@ def _list_nemo(work: Work, typed: str, crew: Crew) -> None:
     run_stage(stage, *crew)
 
 
-def _listed(tools: Tools, caption: Caption) -> Answer:
+def _listed(tools: Tools, caption: Caption) -> StageAnswer:
     """The neurons that the listing finds for a caption."""
-    return Answer(localize(tools.model, caption.text, tools.calibration, LISTING).to_json())
+    return StageAnswer(localize(tools.model, caption.text, tools.calibration, LISTING).to_json())
 
 
 def nemo_of(work: Work | Tools, caption: Caption) -> NeuronSet | None:
@@ -169,7 +169,7 @@ def nemo_of(work: Work | Tools, caption: Caption) -> NeuronSet | None:
     """
     if _is_nemo(work):
         return neurons_of(caption)
-    found: Localized | None = caption.decoded(LISTING)
+    found: Localized | None = caption.typed_result(LISTING)
     return None if found is None else found.neurons
 
 
@@ -199,12 +199,12 @@ def _units(work: Work, stages: Sequence[str]) -> Iterator[Unit]:
 
 def _compared(
     model: Model, items: Sequence[Comparison], reference: tuple[str, ...], **known: Any
-) -> list[list[Answer]]:
+) -> list[list[StageAnswer]]:
     """The step: an answer for every method of every caption."""
     answers = []
     for case in items:
         tools = Tools(model, originals={case.caption.id: case.originals}, **known)
-        before = made(tools, case.caption) if case.before is None else case.before
+        before = comparison_images(tools, case.caption) if case.before is None else case.before
         answer = partial(_answer, tools, case.caption, before, reference)
         answers.append([attempted(model, partial(answer, stage)) for stage in case.stages])
     return answers
@@ -216,7 +216,7 @@ def _answer(
     before: list[Image.Image],
     reference: tuple[str, ...],
     stage: str,
-) -> Answer:
+) -> StageAnswer:
     name = stage.partition(":")[2]
     after = before
     more: dict[str, float] = {"evaluations": tools.plan.image_settings.passes}
@@ -228,17 +228,17 @@ def _answer(
         ):
             once = spent.evaluations  # the cost of a caption, independent of the number of images
             began = time.perf_counter()
-            after = made(tools, caption)
+            after = comparison_images(tools, caption)
             seconds = time.perf_counter() - began
         more = {
             "evaluations": round((spent.evaluations - once) / len(after), 2),
             "image_seconds": round(seconds / len(after), 4),
             "once": once,
         }
-    if parsed(name)[0] in SWITCHED:
-        more["neurons"] = len(switched_off(tools, caption, parsed(name)[0]))
+    if name_and_options(name)[0] in SWITCHED:
+        more["neurons"] = len(method_neurons(tools, caption, name_and_options(name)[0]))
     files = {picture_file(stage, caption.slug): png(after[0])}
-    return Answer(judged(tools, caption, after, before) | more, files)
+    return StageAnswer(comparison_values(tools, caption, after, before) | more, files)
 
 
 def picture_file(stage: str, slug: str) -> str:
@@ -259,7 +259,9 @@ def write_sheets(work: Work) -> None:
     order = {name: k for k, name in enumerate((NONE, *MITIGATIONS))}
     for caption in compared_captions(work.run.captions()):
         compared = (s.removeprefix(stage_of) for s in caption.results if s.startswith(stage_of))
-        names = sorted(compared, key=lambda name: (order.get(parsed(name)[0], len(order)), name))
+        names = sorted(
+            compared, key=lambda name: (order.get(name_and_options(name)[0], len(order)), name)
+        )
         files = {n: work.run.path / picture_file(stage_of + n, caption.slug) for n in names}
         shown = [
             (_heading(name, caption.results[stage_of + name]), picture(file))
@@ -328,11 +330,11 @@ def localized_captions(captions: Iterable[Caption]) -> list[Caption]:
 
     If some have the type of a memory (VM, TM), only those: the threshold is wrong about the others.
     Otherwise, if there are any, the captions whose images are not known to be no copies
-    (`standing.treated`).
+    (`standing.treated_as_memory`).
     """
     found = [c for c in captions if len(neurons_of(c))]
     memories = [c for c in found if is_memory(c.type)]
-    return memories or [c for c in found if treated(c)] or found
+    return memories or [c for c in found if treated_as_memory(c)] or found
 
 
 def kept_images(work: Work, caption: Caption) -> list[Image.Image] | None:
@@ -420,16 +422,16 @@ def mitigated(
 
     Raises InputError if the mitigation needs NeMo's neurons and the run has none.
     """
-    name, written = parsed(name)
-    options = converted(name, MITIGATIONS[name], written)
+    name, written = name_and_options(name)
+    options = typed_options(name, MITIGATIONS[name], written)
     if name in SWITCHED:
-        return deactivate(work.model, switched_off(work, caption, name), **options)
+        return deactivate(work.model, method_neurons(work, caption, name), **options)
     seed = work.plan.image_settings.seed
     case = Case(caption.text, neurons_of(caption), seed, reference)
     return MITIGATIONS[name](work.model, case, **options)
 
 
-def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
+def method_neurons(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
     """The neurons that a method of SWITCHED switches off: the run's, NeMo's, or random ones.
 
     Random neurons are as many in each layer as NeMo's and none of NeMo's. If NeMo's are more than
@@ -446,15 +448,15 @@ def switched_off(work: Work | Tools, caption: Caption, name: str) -> NeuronSet:
     if name == NEMO:
         return found
     case = Case(caption.text, found, work.plan.image_settings.seed)
-    return drawn(work.model, case, DRAWS[name], few=True)
+    return drawn_neurons(work.model, case, DRAWS[name], few=True)
 
 
-def made(work: Work | Tools, caption: Caption) -> list[Image.Image]:
+def comparison_images(work: Work | Tools, caption: Caption) -> list[Image.Image]:
     """Images of a caption with the edits that are in force, one for each seed of the comparison."""
     return generate(work.model, caption.text, samples(work), work.plan.image_settings)
 
 
-def judged(
+def comparison_values(
     work: Work | Tools, caption: Caption, after: list[Image.Image], before: list[Image.Image]
 ) -> dict[str, Any]:
     """How the images of a caption compare with those without mitigation: medians over the seeds."""

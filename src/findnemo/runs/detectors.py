@@ -22,17 +22,17 @@ from findnemo.files.writing import write_all
 from findnemo.images import ImageSettings, png
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model
-from findnemo.models.identity import kept_identity, told_apart
+from findnemo.models.identity import identity_difference, kept_identity
 from findnemo.prompts import Prompt
 from findnemo.runs._same import require_same
 from findnemo.runs.audit import remember_source
 from findnemo.runs.stages import Crew, Progress, Stage, no_progress, run_stage
 from findnemo.runs.store import DATABASE, Caption, Run
-from findnemo.runs.table import asked, enter
-from findnemo.runs.work import Answer, done_in
+from findnemo.runs.table import asked_captions, enter
+from findnemo.runs.work import StageAnswer, done_in
 from findnemo.runs.workers import Event, Pool, Unit, never
 from findnemo.runs.worklist import groups, list_open
-from findnemo.runtime.memory import named
+from findnemo.runtime.memory import guarding_memory
 from findnemo.runtime.plugins import answering
 from findnemo.stats.roc import accuracy_of
 
@@ -40,7 +40,7 @@ STAGE = "detect:"  # prefix of a stage; the name of a detector follows
 HOLDOUT = "holdout:"  # likewise, of a value of the run: caption -> score
 REFERENCE = "reference:"  # likewise: caption -> what the detector must know about it
 FOLDER = "detectors"
-Ask = Callable[[Model, str], Answer]  # a detector, as the step of a worker calls it
+Ask = Callable[[Model, str], StageAnswer]  # a detector, as the step of a worker calls it
 HALF = 0.5  # the threshold of Finding NeMo's appendix B.4
 VERBATIM = "VM"  # the type that is also judged alone
 
@@ -88,17 +88,19 @@ class Detectors:
                 "row": c.row,
                 "caption": c.text,
                 "type": c.type,
-                "scores": {n: c.decoded(s)["value"] for n, s in stages.items() if s in c.results},
+                "scores": {
+                    n: c.typed_result(s)["value"] for n, s in stages.items() if s in c.results
+                },
             }
             for c in self.captions
         ]
         return {"detectors": [r.to_json() for r in self.results], "captions": rows}
 
 
-def chosen(names: Iterable[str]) -> tuple[str, ...]:
+def distinct_detectors(names: Iterable[str]) -> tuple[str, ...]:
     """Names of detectors without repeats. Raises InputError naming an unknown one.
 
-    >>> chosen(["ssim", "edges", "ssim"])
+    >>> distinct_detectors(["ssim", "edges", "ssim"])
     ('ssim', 'edges')
     """
     wanted = tuple(dict.fromkeys(n.strip() for n in names))
@@ -136,7 +138,7 @@ def _joins(theirs: Mapping[str, Any], mine: Mapping[str, Any], model: Model) -> 
     audit.
     """
     same = all(theirs.get(key) == mine[key] for key in ("dtype", "image_settings"))
-    return same and not told_apart(
+    return same and not identity_difference(
         model, str(theirs.get("model")), kept_identity(theirs.get("identity"))
     )
 
@@ -178,7 +180,7 @@ def run_detectors(
         _ask_captions(run, name, score, crew)
         unseen = _unseen(run, name, holdout)
         _ask_holdout(run, HOLDOUT + name, f"{name}, hold-out", score, unseen, crew)
-    return asked(run)
+    return asked_captions(run)
 
 
 def _apart(prompts: Iterable[Prompt], holdout: Sequence[str]) -> Iterator[Prompt]:
@@ -197,7 +199,9 @@ def _apart(prompts: Iterable[Prompt], holdout: Sequence[str]) -> Iterator[Prompt
         )
 
 
-def _scored(model: Model, text: str, name: str, settings: ImageSettings, **known: Any) -> Answer:
+def _scored(
+    model: Model, text: str, name: str, settings: ImageSettings, **known: Any
+) -> StageAnswer:
     """The score of a text."""
     with answering(f"detector {name!r}"):
         found = DETECTORS[name](model, text, settings, **known)
@@ -205,23 +209,23 @@ def _scored(model: Model, text: str, name: str, settings: ImageSettings, **known
         raise InputError(
             f"detector {name!r} gives {found!r:.60}: a findnemo.detection.Score is needed"
         )
-    return Answer(asdict(found))
+    return StageAnswer(asdict(found))
 
 
-def _referred(model: Model, text: str, name: str, settings: ImageSettings) -> Answer:
+def _referred(model: Model, text: str, name: str, settings: ImageSettings) -> StageAnswer:
     """What a detector must know about a text."""
-    return Answer({"value": REFERENCES[name](model, text, settings)})
+    return StageAnswer({"value": REFERENCES[name](model, text, settings)})
 
 
-def _each(model: Model, items: Sequence[Any], ask: Ask) -> list[Answer]:
+def _each(model: Model, items: Sequence[Any], ask: Ask) -> list[StageAnswer]:
     """The step: what a detector says of every caption or text, or why it does not."""
     found = []
     for item in items:
         try:
-            with named(model.device, "a single caption"):
+            with guarding_memory(model.device, "a single caption"):
                 found.append(ask(model, item.text if isinstance(item, Caption) else item))
         except (NumericalError, DeviceError) as problem:
-            found.append(Answer(error=str(problem)))
+            found.append(StageAnswer(error=str(problem)))
     return found
 
 
@@ -307,7 +311,7 @@ def borrows(captions: Sequence[Caption]) -> bool:
 
 def _result(name: str, captions: Sequence[Caption], holdout: Sequence[str], run: Run) -> Result:
     known: Mapping[str, float] = run.meta(HOLDOUT + name) or {}
-    mine = [(c, c.decoded(STAGE + name)) for c in captions if STAGE + name in c.results]
+    mine = [(c, c.typed_result(STAGE + name)) for c in captions if STAGE + name in c.results]
     kept = [known[text] for text in holdout if text in known]
     others = [r["value"] for c, r in mine if not is_memory(c.type)]
     if borrows(captions):
@@ -387,10 +391,11 @@ def draw_pictures(
 
 def _drawn(
     model: Model, items: Sequence[tuple[str, str, str]], settings: ImageSettings
-) -> list[Answer]:
+) -> list[StageAnswer]:
     """The step: a picture for every (file, caption, kind)."""
     return [
-        Answer(files={name: png(_DRAWN[kind](model, text, settings))}) for name, text, kind in items
+        StageAnswer(files={name: png(_DRAWN[kind](model, text, settings))})
+        for name, text, kind in items
     ]
 
 

@@ -39,7 +39,7 @@ VERDICTS = {
 }
 
 
-class Verdict(NamedTuple):
+class AttemptVerdict(NamedTuple):
     """What one attempt on an edited model shows about a caption: a word of VERDICTS.
 
     `reached`: similarity to the picture that the attempt reached. `control`: similarity that it
@@ -70,7 +70,7 @@ class Verdict(NamedTuple):
         return f"it gives no copy: {self.reached:.2f}, on the untouched model {self.control:.2f}"
 
 
-def verdict(reached: float, control: float | None) -> Verdict:
+def verdict(reached: float, control: float | None) -> AttemptVerdict:
     """The verdict on an attempt that reached a similarity, given its positive control.
 
     A copy counts as a copy whatever the control gives.
@@ -78,19 +78,19 @@ def verdict(reached: float, control: float | None) -> Verdict:
     >>> [verdict(*pair).word for pair in ((0.9, 0.9), (0.1, 0.9), (0.1, 0.17), (0.1, None))]
     ['back', 'not back', 'tells nothing', 'tells nothing']
     """
-    found = Verdict("tells nothing", reached, control)
+    found = AttemptVerdict("tells nothing", reached, control)
     if reached >= COPY:
         return found._replace(word="back")
     return found._replace(word="not back") if found.works else found
 
 
-def verdicts(caption: Caption, bases: Mapping[str, str]) -> dict[str, dict[str, Verdict]]:
+def verdicts(caption: Caption, bases: Mapping[str, str]) -> dict[str, dict[str, AttemptVerdict]]:
     """Verdicts on a caption over the threshold: state of the model -> attempt -> verdict.
 
     States are `neurons off` and `hardened`; the attempt `EMBEDDING` is the attack. Only results
     with the current basis count. `bases`: stage -> current basis.
     """
-    found: dict[str, dict[str, Verdict]] = defaultdict(dict)
+    found: dict[str, dict[str, AttemptVerdict]] = defaultdict(dict)
     if caption.detected is None or not caption.detected.memorized:
         return found
     for stage in (ATTEMPT, ATTACK):
@@ -107,7 +107,7 @@ def verdicts(caption: Caption, bases: Mapping[str, str]) -> dict[str, dict[str, 
     return found
 
 
-def tried_columns(found: Mapping[str, Verdict]) -> dict[str, Any]:
+def tried_columns(found: Mapping[str, AttemptVerdict]) -> dict[str, Any]:
     """Columns of results.csv about attacks and attempts; None where nothing was tried.
 
     `attack`, `attack_why`: verdict on the attack, and why. `attempts_work`: attempts that are not
@@ -128,7 +128,7 @@ def tried_columns(found: Mapping[str, Verdict]) -> dict[str, Any]:
     }
 
 
-def prompts_of(found: Mapping[str, Verdict]) -> list[Verdict]:
+def prompts_of(found: Mapping[str, AttemptVerdict]) -> list[AttemptVerdict]:
     """Verdicts of the attempts that are not given the picture."""
     return [one for name, one in found.items() if name != EMBEDDING and not name.startswith(GIVEN)]
 
@@ -149,11 +149,12 @@ def _current(caption: Caption, bases: Mapping[str, str], stage: str) -> dict[str
     return {
         name.removeprefix(stage): payload
         for name in caption.results
-        if name.startswith(stage) and (payload := caption.decoded(name))["basis"] == bases.get(name)
+        if name.startswith(stage)
+        and (payload := caption.typed_result(name))["basis"] == bases.get(name)
     }
 
 
-def _tally(found: Sequence[Verdict]) -> dict[str, Any]:
+def _tally(found: Sequence[AttemptVerdict]) -> dict[str, Any]:
     """Counts of the verdicts on one attempt over captions.
 
     `n`: captions. `works`: captions whose picture the attempt gives on the untouched model. `back`:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from findnemo.files.marks import marked
-from findnemo.files.writing import written
+from findnemo.files.writing import atomic_write
 from findnemo.runs.discoveries import list_of, p_values, q_values
 from findnemo.runs.evidence import OFF, tried_columns, verdicts
 from findnemo.runs.overview import sampler_of
@@ -19,13 +19,13 @@ from findnemo.runs.results import Verified
 from findnemo.runs.standing import (
     STAGES,
     all_neurons,
-    checked_with,
     evaluations_of,
     failures,
-    judged,
     standing,
     state,
     unseen,
+    verification_of,
+    whose_neurons,
     with_joined,
 )
 from findnemo.runs.store import Caption, Run, each_caption
@@ -50,7 +50,7 @@ def row(
     """
     detected = caption.detected
     found = caption.localized
-    checked = judged(caption) or Verified()
+    checked = verification_of(caption) or Verified()
     neurons = with_joined(caption)
     failed = failures(caption)
     is_ = state(caption)
@@ -75,7 +75,7 @@ def row(
         "fresh_same_seed": checked.same_seed,
         **{name: getattr(checked, name) for name in VERIFIED},
         **tried_columns(verdicts(caption, bases or {}).get(OFF, {})),
-        "checked_with": checked_with(caption),
+        "checked_with": whose_neurons(caption),
         "impact": None if found is None else found.impact,
         "evaluations": evaluations_of(caption),
         "seconds": round(caption.seconds, 3),
@@ -221,9 +221,9 @@ def write_results(run: Run) -> tuple[Path, Path]:
     """Write results.csv and results.json into the run directory, row by row; return their paths."""
     csv_path = run.path / "results.csv"
     json_path = run.path / "results.json"
-    with written(csv_path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(csv_path) as part, part.open("w", newline="", encoding="utf-8") as file:
         _write_csv(file, _rows(run))
-    with written(json_path) as part, part.open("w", encoding="utf-8") as file:
+    with atomic_write(json_path) as part, part.open("w", encoding="utf-8") as file:
         _write_json(file, _about(run), _rows(run))
     return csv_path, json_path
 

@@ -26,7 +26,7 @@ from findnemo.edits import deactivate
 from findnemo.errors import InputError
 from findnemo.files.marks import marked
 from findnemo.files.originals import picture
-from findnemo.files.writing import written
+from findnemo.files.writing import atomic_write
 from findnemo.images import ImageSettings, generate_many, png, save_png, sheet
 from findnemo.metrics import Judges
 from findnemo.models import Model
@@ -37,7 +37,7 @@ from findnemo.runs.stages import Progress, Stage, run_stage
 from findnemo.runs.store import GRID, MODELS, THUMBNAILS, VARIANTS, WATCHED, Caption, Run
 from findnemo.runs.table import enter
 from findnemo.runs.tuned import BASE, FREE, beside, copied_by, sentence, taught_so_far, worst
-from findnemo.runs.work import Answer, attempted, commit
+from findnemo.runs.work import StageAnswer, attempted, commit
 from findnemo.runs.workers import Pool, Unit
 from findnemo.runs.worklist import groups, list_open
 from findnemo.seeds import TRAINED
@@ -72,7 +72,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Shown:
+class VariantImages:
     """The generations of a variant, with the file of each. `failed`: prompts without an image."""
 
     generations: tuple[training.Generation, ...]
@@ -106,7 +106,7 @@ def show(
     neurons: NeuronSet = EMPTY,
     progress: Progress = lambda stage, done, total: None,
     stop: Callable[[], bool] = lambda: False,
-) -> Shown:
+) -> VariantImages:
     """Make the missing images of a model for all questions, with `neurons` off; return all images.
 
     The directory keeps the images, and the same call resumes. Raises MismatchError for a directory
@@ -135,10 +135,10 @@ def show(
         total = len(questions)
         stage = Stage(STAGE, step, units, count, partial(commit, run, STAGE), total, total - open_)
         run_stage(stage, pool, progress, stop)
-    return shown(folder, questions)
+    return stored_images(folder, questions)
 
 
-def shown(folder: Path, questions: Sequence[Question]) -> Shown:
+def stored_images(folder: Path, questions: Sequence[Question]) -> VariantImages:
     """The stored images of a variant, in the order of the questions."""
     generations: list[training.Generation] = []
     files: list[Path] = []
@@ -149,10 +149,10 @@ def shown(folder: Path, questions: Sequence[Question]) -> Shown:
         if (caption := found.get(question.prompt)) is None:
             failed.append(question.prompt)
             continue
-        for k in range(caption.decoded(STAGE)["images"]):
+        for k in range(caption.typed_result(STAGE)["images"]):
             generations.append(training.Generation(question.prompt, question.kind, k))
             files.append(folder / _file(caption, k))
-    return Shown(tuple(generations), tuple(files), tuple(failed))
+    return VariantImages(tuple(generations), tuple(files), tuple(failed))
 
 
 def _file(caption: Caption, sample: int) -> str:
@@ -164,13 +164,13 @@ def _made(
     items: Sequence[tuple[Caption, range]],
     settings: ImageSettings,
     neurons: NeuronSet,
-) -> list[Answer]:
-    def one(caption: Caption, samples: range) -> Answer:
+) -> list[StageAnswer]:
+    def one(caption: Caption, samples: range) -> StageAnswer:
         rows = [(caption.text, sample) for sample in samples]
         with deactivate(model, neurons):
             images = generate_many(model, rows, settings)
         files = {_file(caption, k): png(image) for k, image in enumerate(images)}
-        return Answer({"images": len(rows), "evaluations": len(rows) * settings.passes}, files)
+        return StageAnswer({"images": len(rows), "evaluations": len(rows) * settings.passes}, files)
 
     return [attempted(model, partial(one, caption, samples)) for caption, samples in items]
 
@@ -179,7 +179,7 @@ def _made(
 
 
 @dataclass(frozen=True)
-class Subject:
+class TrainingSubject:
     """What all variants are judged by: training pictures, and held-out pictures as vectors (H, D).
 
     `canaries`: pictures planted in the training set, if any. They are judged separately.
@@ -217,7 +217,7 @@ class Variant:
     name: str
     checkpoint: str | None
     strength: float | None
-    shown: Shown
+    shown: VariantImages
     vectors: Tensor
     judgement: training.Judgement
     costs: Mapping[str, float]
@@ -231,9 +231,9 @@ class Variant:
         return self.shown.rows(*JUDGED)
 
 
-def judged(
-    subject: Subject,
-    shown: Shown,
+def judge_variant(
+    subject: TrainingSubject,
+    shown: VariantImages,
     base: Variant | None,
     name: str,
     checkpoint: str | None = None,
@@ -242,7 +242,7 @@ def judged(
     """Run the copy test on a variant. `base`: the base model, with images for the same prompts and
     seeds; None for itself.
     """
-    vectors = training.described(shown.images(), subject.judges.descriptor)
+    vectors = training.image_vectors(shown.images(), subject.judges.descriptor)
     asking = shown.rows(*JUDGED)
     of_base = None if base is None else base.vectors
     controls = [part for part in (subject.held_out, of_base) if part is not None and len(part)]
@@ -258,7 +258,9 @@ def judged(
     return Variant(name, checkpoint, strength, shown, vectors, judgement, found, seen, base)
 
 
-def _sensitivity(subject: Subject, shown: Shown, vectors: Tensor) -> training.Sensitivity | None:
+def _sensitivity(
+    subject: TrainingSubject, shown: VariantImages, vectors: Tensor
+) -> training.Sensitivity | None:
     """How many canaries a variant reproduces; None without canaries."""
     if subject.canaries is None or not shown.rows(*TWINS):
         return None
@@ -274,7 +276,7 @@ def _sensitivity(subject: Subject, shown: Shown, vectors: Tensor) -> training.Se
 
 
 def costs(
-    subject: Subject, shown: Shown, vectors: Tensor, judgement: training.Judgement
+    subject: TrainingSubject, shown: VariantImages, vectors: Tensor, judgement: training.Judgement
 ) -> dict[str, float]:
     """How much of the subject a variant shows, over generations of the training captions.
 
@@ -314,7 +316,7 @@ def _interval(values: Tensor) -> dict[str, float]:
     return {} if any(map(math.isnan, ends.values())) else ends
 
 
-def _diversities(shown: Shown, vectors: Tensor, own: Sequence[int]) -> list[float]:
+def _diversities(shown: VariantImages, vectors: Tensor, own: Sequence[int]) -> list[float]:
     """For each prompt, 1 minus the mean similarity of two of its images."""
     prompts: dict[str, list[int]] = {}
     for k in own:
@@ -332,7 +334,7 @@ def _diversities(shown: Shown, vectors: Tensor, own: Sequence[int]) -> list[floa
 
 
 def summary(
-    subject: Subject,
+    subject: TrainingSubject,
     variants: Sequence[Variant],
     main: str,
     root: Path,
@@ -374,7 +376,7 @@ def summary(
     about = {
         "main": main,
         "rate": subject.rate,
-        "needed": training.needed(subject.rate),
+        "needed": training.images_needed(subject.rate),
         "descriptor": subject.judges.descriptor is not None,
         "held_out": subject.held_out is not None and len(subject.held_out) > 0,
         "pictures": pictures,
@@ -385,7 +387,7 @@ def summary(
     return {"sentence": sentence(about), **about}
 
 
-def _firsts(subject: Subject) -> dict[int, int]:
+def _firsts(subject: TrainingSubject) -> dict[int, int]:
     """Each group of equal pictures, with the number of its first picture."""
     first: dict[int, int] = {}
     for k, group in enumerate(subject.gallery.groups):
@@ -404,7 +406,7 @@ def _begins(
     return None
 
 
-def _copied_by(subject: Subject, variant: Variant, root: Path) -> dict[str, dict[str, int]]:
+def _copied_by(subject: TrainingSubject, variant: Variant, root: Path) -> dict[str, dict[str, int]]:
     """Names of the pictures that a variant copies, one of each group, and in how many images; and
     of those that it was taught: that it copies more often than the base explains.
     """
@@ -459,7 +461,7 @@ def _within(variant: Variant, file: Path) -> str:
     return f"{VARIANTS}/{file.relative_to(variant.shown.files[0].parents[3]).as_posix()}"
 
 
-def _of_variant(variant: Variant, subject: Subject, root: Path) -> dict[str, Any]:
+def _of_variant(variant: Variant, subject: TrainingSubject, root: Path) -> dict[str, Any]:
     found = variant.judgement
     copies, of = found.rate()
     low, high = training.share(copies, of)
@@ -488,7 +490,7 @@ def _of_variant(variant: Variant, subject: Subject, root: Path) -> dict[str, Any
     }
 
 
-def _confirmed(variant: Variant, subject: Subject, root: Path) -> dict[str, Any]:
+def _confirmed(variant: Variant, subject: TrainingSubject, root: Path) -> dict[str, Any]:
     """What a model was chosen by, and what the base gives for the images that confirm it."""
     if variant.chosen_by is None or variant.base is None:
         return {}
@@ -548,7 +550,7 @@ def write_training(path: Path, about: Mapping[str, Any], root: Path) -> None:
 def write_table(about: Mapping[str, Any], path: Path) -> None:
     """Write all training pictures as CSV: what was seen of each, and which prompts copy it."""
     ways = [*(f"copies_{way}" for way in training.WAYS), *(f"of_{way}" for way in training.WAYS)]
-    with written(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow([*TABLED, *ways, "copies_base", "copied_by"])
         for k, one in enumerate(about["pictures"]):

@@ -19,10 +19,10 @@ from findnemo.runs.stages import Progress, no_progress
 from findnemo.runs.standing import (
     all_neurons,
     folder_of,
-    judged,
     neurons_of,
     standing,
     state,
+    verification_of,
     worst_first,
 )
 from findnemo.runs.store import Caption, Run
@@ -58,7 +58,7 @@ def _wanted(path: Path, memorized: Sequence[Caption], together: NeuronSet) -> li
     others = [caption for caption in memorized if caption not in example]
     wanted = []
     for caption in [*example, *others][:FIRST]:
-        checked = judged(caption)
+        checked = verification_of(caption)
         if checked is None or checked.seed is None:
             continue
         first = FRESH if caption.together is None else caption.together.first

@@ -14,7 +14,7 @@ from findnemo.edits import prune
 from findnemo.errors import InputError
 from findnemo.models import Model, load
 from findnemo.neurons import EMPTY
-from findnemo.robustness.harden import Hardening, harden, kept, lesson
+from findnemo.robustness.harden import Hardening, captions_to_keep, harden, lesson
 from findnemo.runs import robustness
 from findnemo.runs.audit import not_memorized
 from findnemo.runs.evidence import HARDENED, OFF, UNTOUCHED
@@ -73,7 +73,7 @@ def harden_run(
         lesson(edited, caption.text, picture, settings, hardening)
         for caption, picture in zip(captions, pictures, strict=True)
     ]
-    held = kept(edited, ordinary_captions(work)[0], settings)
+    held = captions_to_keep(edited, ordinary_captions(work)[0], settings)
     harden(edited, lessons, held, neurons, hardening, checkpoint, progress, stop)
     edited.pipeline.to(dtype=work.model.dtype)
     return load(edited.pipeline)
@@ -169,7 +169,7 @@ def challenged(work: Work, most: int) -> list[Caption]:
 
     Raises InputError if there are none.
     """
-    found = robustness.edited(work.run.captions(), most)
+    found = robustness.edited_captions(work.run.captions(), most)
     if not found:
         raise InputError(
             f"{work.run.path} holds no memorized caption whose neurons are off: there is nothing to"

@@ -20,7 +20,7 @@ from findnemo.runs.changing import PICTURED
 from findnemo.runs.results import Verified
 from findnemo.runs.stages import Progress, Stage, run_stage
 from findnemo.runs.store import Caption, Run
-from findnemo.runs.work import Plan, Work, answered, each, keep
+from findnemo.runs.work import AuditPlan, Work, caption_answers, each, keep
 from findnemo.runs.workers import Event, Pool, Unit
 from findnemo.verification import Look
 
@@ -41,7 +41,7 @@ def judge_anew(work: Work, pool: Pool, progress: Progress, stop: Callable[[], bo
         return
     require_same(run, work.model, pictures=True)
     units = (
-        Unit(((caption, work.originals(caption), made_of(run, caption, work.plan)),))
+        Unit(((caption, work.originals(caption), stored_look(run, caption, work.plan)),))
         for number in waiting
         for caption in run.captions([number])
     )
@@ -51,9 +51,9 @@ def judge_anew(work: Work, pool: Pool, progress: Progress, stop: Callable[[], bo
     run_stage(Stage("judge", step, units, count, commit, count), pool, progress, stop)
 
 
-def made_of(run: Run, caption: Caption, plan: Plan) -> Look:
+def stored_look(run: Run, caption: Caption, plan: AuditPlan) -> Look:
     """The intact stored pictures of an earlier verification of a caption."""
-    earlier: Verified | None = caption.decoded(PICTURED)
+    earlier: Verified | None = caption.typed_result(PICTURED)
     if earlier is None:
         return Look()
     files = _files(run.path, caption)
@@ -91,7 +91,7 @@ def _folder(path: Path, caption: Caption) -> Path:
 
 def _commit(run: Run, images: int, events: Sequence[Event]) -> int:
     """Commit the verifications, and remove pictures of seeds that are no longer wanted."""
-    answers = answered("verify", events)
+    answers = caption_answers("verify", events)
     done = keep(run, answers)
     for caption, *_ in answers:
         for folder in (_folder(run.path, caption), run.path / "noise" / caption.slug):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from findnemo.errors import InputError, MismatchError
-from findnemo.files.sizes import TENSOR_BYTES, checked
+from findnemo.files.sizes import TENSOR_BYTES, within_size
 from findnemo.models.identity import Identity, kept_identity
 from findnemo.runs._lock import acquire
 from findnemo.runs._same import MADE_WITH
@@ -113,7 +113,7 @@ def _part(path: Path, stack: ExitStack) -> _Part:
     if not calibration.is_file():
         raise InputError(f"{path} has lost its calibration ({calibration})")
     shard = Shard.of(settings.pop("shard"))
-    statistics = checked(calibration, TENSOR_BYTES).read_bytes()
+    statistics = within_size(calibration, TENSOR_BYTES).read_bytes()
     return _Part(run, shard, settings, table, statistics, pictures)
 
 
@@ -190,7 +190,7 @@ def _take(run: Run, shard: Run) -> None:
     with run.transaction():
         for table in ("captions", "results"):
             for row in shard.rows(table):
-                run.put(table, row)
+                run.put_row(table, row)
     for folder in FOLDERS:
         source = shard.path / folder
         if source.is_dir() and not source.is_symlink():

@@ -18,13 +18,13 @@ from findnemo.passes import confirming_steps, quick_steps
 from findnemo.runs.standing import (
     BAD,
     all_neurons,
-    judged,
     neurons_of,
     standing,
     state,
     switched_off,
-    treated,
+    treated_as_memory,
     unseen,
+    verification_of,
     with_joined,
 )
 from findnemo.runs.store import Caption, Run
@@ -52,7 +52,7 @@ class Measured(NamedTuple):
 
     def of(self, caption: Caption) -> tuple[float | None, float | None] | None:
         """The values before and after; None if the stage of the caption did not measure them."""
-        values = caption.localized if self.stage == "localize" else judged(caption)
+        values = caption.localized if self.stage == "localize" else verification_of(caption)
         names = (self.before, self.after)
         before, after = (None if name is None else getattr(values, name, None) for name in names)
         lacks = (self.before and before is None) or (self.after and after is None)
@@ -211,7 +211,9 @@ def figures(captions: Sequence[Caption], quality: Mapping[str, Any] | None) -> t
     checked = [word for word in standings if word in (*BAD, "gone")]
     gone = checked.count("gone") if checked else None
     left = None if gone is None else len(checked) - gone
-    is_sought = any(caption.localized is not None for caption in captions if treated(caption))
+    is_sought = any(
+        caption.localized is not None for caption in captions if treated_as_memory(caption)
+    )
     is_known = memories or not any(map(unseen, captions))
     change = quality["pixel_change"] if quality and quality.get("prompts") else None
     return (

@@ -19,9 +19,9 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from findnemo.errors import DamageError, MismatchError, NumericalError
-from findnemo.files.shapes import shaped
-from findnemo.files.sizes import TENSOR_BYTES, checked
-from findnemo.files.writing import written
+from findnemo.files.shapes import as_type
+from findnemo.files.sizes import TENSOR_BYTES, within_size
+from findnemo.files.writing import atomic_write
 from findnemo.prompts import Prompt
 from findnemo.runs.store import Run
 from findnemo.stats.intervals import clopper_pearson
@@ -54,7 +54,7 @@ class Ranked:
         return cls(*values)
 
 
-class _Kept(TypedDict):
+class _RankingFile(TypedDict):
     """The file of a `Ranking`."""
 
     key: str
@@ -136,7 +136,7 @@ class Ranking:
             "likely": [one.to_json() for *_, one in self.likely],
             "drawn": [one.to_json() for *_, one in self.drawn],
         }
-        with written(path) as part:
+        with atomic_write(path) as part:
             part.write_text(json.dumps(kept) + "\n", encoding="utf-8")
 
     @classmethod
@@ -147,8 +147,8 @@ class Ranking:
         if not path.exists():
             return cls(key, most)
         try:
-            stored = json.loads(checked(path, TENSOR_BYTES).read_text(encoding="utf-8"))
-            kept: _Kept = shaped(_Kept, stored)
+            stored = json.loads(within_size(path, TENSOR_BYTES).read_text(encoding="utf-8"))
+            kept: _RankingFile = as_type(_RankingFile, stored)
         except (OSError, ValueError, RecursionError) as error:
             raise DamageError(
                 f"{path} is not an order of captions ({error!s:.200}): remove it, and it is made"
@@ -193,7 +193,7 @@ def digest_of(digest: str, prompts: Iterable[Prompt]) -> str:
     return state.hexdigest()
 
 
-def ranked(
+def rank_table(
     path: Path,
     key: str,
     table: Iterable[Prompt],
@@ -284,7 +284,7 @@ class Meter:
 
 
 @dataclass(frozen=True)
-class Left:
+class Remainder:
     """What is known about a table of which only a part was looked at.
 
     `captions`: in the table. `looked`: captions looked at. `found`: those of them over tau. `left`:
@@ -305,7 +305,7 @@ class Left:
 
 def what_is_left(
     order: Sequence[Ranked], memorized: Mapping[str, bool | None], captions: int
-) -> Left:
+) -> Remainder:
     """Estimate how many captions over tau remain in the part of a table that was not looked at.
 
     `order`: from `Ranking.order`. `memorized`: caption -> whether it is memorized, of those looked
@@ -332,12 +332,12 @@ def what_is_left(
     below = [one for one in seen if _key(one) < border]
     rest = captions - len(seen)
     if rest <= 0:
-        return Left(captions, len(seen), found, 0.0, 0.0, 0.0)
+        return Remainder(captions, len(seen), found, 0.0, 0.0, 0.0)
     if not below:
-        return Left(captions, len(seen), found)
+        return Remainder(captions, len(seen), found)
     hits = sum(bool(memorized[one.prompt.text]) for one in below)
     low, high = clopper_pearson(hits, len(below))
-    return Left(
+    return Remainder(
         captions, len(seen), found, rest * hits / len(below), max(rest * low, 0.0), rest * high
     )
 
@@ -346,10 +346,10 @@ def _key(one: Ranked) -> tuple[float, float]:
     return one.value, -one.chance
 
 
-def left_told(about: Left, budget: int, used: int) -> str:
+def left_told(about: Remainder, budget: int, used: int) -> str:
     """What was found within a budget, in a sentence or two.
 
-    >>> left_told(Left(1000, 100, 7, 3.4, 0.1, 20.2), 300, 310)
+    >>> left_told(Remainder(1000, 100, 7, 3.4, 0.1, 20.2), 300, 310)
     'Of 1000 captions 100 were looked at, in 310 of 300 evaluations: 7 are over the threshold. The others hold about 3 more (95 %: 0 to 21).'
     """
     text = (

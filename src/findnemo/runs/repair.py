@@ -21,8 +21,8 @@ from typing import IO, Any
 
 from findnemo.calibration import Calibration
 from findnemo.errors import DamageError, InputError
-from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, checked
-from findnemo.files.writing import flush, storing, sweep, written
+from findnemo.files.sizes import JSON_BYTES, TENSOR_BYTES, within_size
+from findnemo.files.writing import atomic_write, flush, storing, sweep
 from findnemo.images import intact_png
 from findnemo.runs import results as stored
 from findnemo.runs import store
@@ -122,7 +122,7 @@ def _database(path: Path, lock: IO[str]) -> tuple[Run, list[Path], list[str]]:
     kept = _keep(path)
     tables, lost = _salvage(path)
     for name in (store.BACKUP, store.DATABASE):
-        with written(path / name) as part:
+        with atomic_write(path / name) as part:
             _write(part, tables)
             if name == store.DATABASE:
                 for end in ("-wal", "-shm"):  # a log belongs to the database that wrote it
@@ -138,7 +138,7 @@ def _keep(path: Path) -> list[Path]:
         file = path / f"{store.DATABASE}{end}"
         if file.is_file() and (file.name == store.DATABASE or file.stat().st_size):
             copy = path / f"{aside.name}{end}"
-            with written(copy) as part:
+            with atomic_write(copy) as part:
                 shutil.copyfile(file, part)
             copies.append(copy)
     return copies[::-1]
@@ -164,11 +164,13 @@ def _salvage(path: Path) -> tuple[dict[str, Table], list[str]]:
                     key = row[:2] if table == "results" else row[:1]
                     tables[table].setdefault(key, (number, row))
                 else:
-                    spoilt.add(store.named(table, row))
+                    spoilt.add(store.row_name(table, row))
         if file.name == store.DATABASE:
             own = set(tables["meta"])
     _settle(tables["meta"], own, path)
-    kept = {store.named(table, row) for table, rows in tables.items() for _, row in rows.values()}
+    kept = {
+        store.row_name(table, row) for table, rows in tables.items() for _, row in rows.values()
+    }
     lost = sorted(spoilt - kept)
     return tables, [*lost, *(line for line in _without_strays(tables) if line not in lost)]
 
@@ -299,8 +301,8 @@ def _is_damaged(folder: Path) -> bool:
     A calibration of another version of findnemo does not count as damaged.
     """
     try:
-        checked(folder / "calibration.json", JSON_BYTES)
-        checked(folder / "calibration.safetensors", TENSOR_BYTES)
+        within_size(folder / "calibration.json", JSON_BYTES)
+        within_size(folder / "calibration.safetensors", TENSOR_BYTES)
     except InputError:
         return True
     try:
@@ -327,7 +329,7 @@ def _pictures(run: Run) -> list[str]:
     with run.transaction():
         for number, stage in opened:
             run.query("DELETE FROM results WHERE caption = ? AND stage = ?", (number, stage))
-    return [store.named("results", one) for one in opened]
+    return [store.row_name("results", one) for one in opened]
 
 
 def _spoilt(path: Path, caption: Caption, broken: set[Path], images: int) -> list[str]:

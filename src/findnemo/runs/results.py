@@ -505,7 +505,7 @@ def fits(kind: Any, value: Any) -> bool:
     return True
 
 
-def decoded(kind: Any, value: Any, where: str) -> Any:
+def as_stored_type(kind: Any, value: Any, where: str) -> Any:
     """A parsed JSON value as one of the types above.
 
     Raises InputError naming `where`, and what is missing or has the wrong type.
@@ -516,7 +516,7 @@ def decoded(kind: Any, value: Any, where: str) -> Any:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = first["loc"][0] if first["loc"] else "it"
         what = "missing" if first["type"] == "missing" else "of another kind"
-        raise damaged(where, f"{name!r:.60} is {what}") from None
+        raise damage_error(where, f"{name!r:.60} is {what}") from None
 
 
 def of_key(table: dict[str, Any], key: str) -> Any:
@@ -531,20 +531,20 @@ def parsed(stored: Any, where: str) -> Any:
     Raises InputError for anything else, and for more than LONGEST characters.
     """
     if not isinstance(stored, str):
-        raise damaged(where, "a value is no text")
+        raise damage_error(where, "a value is no text")
     if len(stored) > LONGEST:
-        raise damaged(where, f"a value has over {LONGEST} characters")
+        raise damage_error(where, f"a value has over {LONGEST} characters")
     try:
         return json.loads(stored)
     except (ValueError, RecursionError) as error:
-        raise damaged(where, f"broken JSON ({error!s:.100})") from None
+        raise damage_error(where, f"broken JSON ({error!s:.100})") from None
 
 
 def payload(stored: Any, where: str) -> dict[str, Any]:
     """The stored result of a stage, an object. Raises InputError naming `where`."""
     value = parsed(stored, where)
     if not isinstance(value, dict):
-        raise damaged(where, "no object")
+        raise damage_error(where, "no object")
     return value
 
 
@@ -552,7 +552,7 @@ def meta(stored: Any, key: str, where: str) -> Any:
     """A stored value of the run. Raises InputError naming `where` and what is wrong."""
     value = parsed(stored, where)
     if value is not None and not fits(of_key(META, key), value):
-        raise damaged(where, f"{key!r} is not what a run keeps under that name")
+        raise damage_error(where, f"{key!r} is not what a run keeps under that name")
     return value
 
 
@@ -563,12 +563,12 @@ def answer(row: tuple[Any, ...], where: str) -> tuple[str, str, float, dict[str,
     """
     stage, status, seconds, stored = row
     if not fits(AnswerRow, (stage, status, seconds)):
-        raise damaged(where, "stage, status or seconds are of another kind")
+        raise damage_error(where, "stage, status or seconds are of another kind")
     if status == "done":
         return stage, status, seconds, payload(stored, where)
     value = parsed(stored, where)
     if not fits(Failure, value):
-        raise damaged(where, "a failure without its reason")
+        raise damage_error(where, "a failure without its reason")
     return stage, status, seconds, value
 
 
@@ -578,10 +578,10 @@ def check_caption(row: tuple[Any, ...], where: str) -> None:
     SQLite allows any type in any column.
     """
     if not fits(CaptionRow, row):
-        raise damaged(where, f"caption {row[0]!r:.40} has columns of other types")
+        raise damage_error(where, f"caption {row[0]!r:.40} has columns of other types")
 
 
-def damaged(where: str, what: str) -> InputError:
+def damage_error(where: str, what: str) -> InputError:
     return InputError(
         f"{where} is damaged or not made by findnemo: {what}; take another --out, or a copy of"
         " the run"

@@ -24,13 +24,13 @@ from findnemo import seeds
 from findnemo.edits import deactivate
 from findnemo.errors import FindnemoError, InputError, ModelError, StoppedError
 from findnemo.files.originals import picture
-from findnemo.files.secrets import hidden
+from findnemo.files.secrets import without_secrets
 from findnemo.images import ImageSettings, generate, png, save_png, sheet
 from findnemo.metrics.kind import is_memory
 from findnemo.models import Model, load
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.passes.spending import counting
-from findnemo.robustness import ATTEMPTS, Subject, attack, closeness, cost, subject
+from findnemo.robustness import ATTEMPTS, AttackedCaption, attack, closeness, cost, subject
 from findnemo.robustness.attack import optimized, starting, uninformed
 from findnemo.robustness.controls import mirrored, scrambled
 from findnemo.runs._same import require_same
@@ -49,9 +49,9 @@ from findnemo.runs.stages import Crew, Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import all_neurons, switched_off
 from findnemo.runs.store import Caption
 from findnemo.runs.wording import count
-from findnemo.runs.work import Answer, Item, Tools, Work, done_in, each, keep
+from findnemo.runs.work import Item, StageAnswer, Tools, Work, done_in, each, keep
 from findnemo.runs.workers import Event, Pool, Serial, Unit, answer_of, never
-from findnemo.runtime.memory import named
+from findnemo.runtime.memory import guarding_memory
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -115,14 +115,14 @@ class Trial:
 
 
 # the wanted picture of a subject, given a picture that no model saw, if there is one
-WANTED: dict[str, Callable[[Subject, Image.Image | None], Image.Image]] = {
+WANTED: dict[str, Callable[[AttackedCaption, Image.Image | None], Image.Image]] = {
     "own": lambda subject, control: subject.picture,
     NEVER: lambda subject, control: control or scrambled(subject.picture),
     "mirrored": lambda subject, control: mirrored(subject.picture),
 }
 
 
-def edited(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
+def edited_captions(captions: Iterable[Caption], most: int = 0) -> list[Caption]:
     """Captions whose neurons are off in the edited model, `most` of them spread over the table (0:
     all).
     """
@@ -214,7 +214,7 @@ def attack_all(
     chosen = trials(work) if made is None else made
     _answer(work, effort, ATTACK, chosen, Crew(pool or Serial(work.model), progress, stop))
     captions = list(work.run.captions())
-    _draw_sheets(work, effort, edited(captions, effort.captions))
+    _draw_sheets(work, effort, edited_captions(captions, effort.captions))
     work.run.set_meta("attack", attack_summary(captions, work.run.meta("bases")))
 
 
@@ -261,7 +261,7 @@ def _jobs(
     captions = list(work.run.captions())
     bases = _bases(work, effort, stage, chosen)
     groups = {
-        MEMORIZED: edited(captions, effort.captions),
+        MEMORIZED: edited_captions(captions, effort.captions),
         ORDINARY: ordinary(captions, effort.captions),
     }
     jobs = [
@@ -290,7 +290,7 @@ def _commit(work: Work, stage: str, bases: Mapping[str, str], events: Sequence[E
         name = stage + trial.name
         if found.error is not None:
             # a failure stands on no basis, and is tried again
-            found = Answer(NOTHING | {"failed": hidden(found.error)})
+            found = StageAnswer(NOTHING | {"failed": without_secrets(found.error)})
         else:
             found = replace(found, payload={"basis": bases[name]} | found.payload)
         answers.append((caption, name, found, seconds))
@@ -329,8 +329,8 @@ def _tried(
     stage: str,
     effort: Effort,
     other: Model | Saved | None,
-    subjects: dict[int, Subject],
-) -> Answer:
+    subjects: dict[int, AttackedCaption],
+) -> StageAnswer:
     """The result of a trial on a caption.
 
     `tools`: with the untouched model. `other`: the tried model, if it is another one. `subjects`:
@@ -393,7 +393,7 @@ def _starts(effort: Effort, trial: str) -> tuple[str, ...]:
     return uninformed(effort.starts) or ("random",)
 
 
-def subject_of(work: Work | Tools, caption: Caption) -> Subject:
+def subject_of(work: Work | Tools, caption: Caption) -> AttackedCaption:
     return subject(work.model, caption.text, work.plan.image_settings, work.original(caption))
 
 
@@ -401,7 +401,7 @@ def _switched(model: Model, trial: Trial) -> AbstractContextManager[None]:
     return deactivate(model, trial.neurons) if len(trial.neurons) else nullcontext()
 
 
-def _attempts(tools: Tools, trial: Trial, target: Subject, effort: Effort) -> Answer:
+def _attempts(tools: Tools, trial: Trial, target: AttackedCaption, effort: Effort) -> StageAnswer:
     """How close the images of every attempt come to the picture, or to what the untouched model
     gives for the caption.
     """
@@ -413,18 +413,22 @@ def _attempts(tools: Tools, trial: Trial, target: Subject, effort: Effort) -> An
     broken: dict[str, str] = {}
     for name, attempt in ATTEMPTS.items():
         try:
-            with _switched(model, trial), named(model.device, "a single attempt"):
+            with _switched(model, trial), guarding_memory(model.device, "a single attempt"):
                 images = attempt(model, target, samples, tools.plan.image_settings)
             values = closeness(images, references, tools.judges.descriptor).tolist()
             near[name] = [round(v, 4) for v in values]
         except (InputError, ModelError) as problem:  # it does not apply to this model or caption
             skipped[name] = str(problem)
         except FindnemoError as problem:  # NaN, or no memory left
-            broken[name] = hidden(str(problem))
-    return Answer({"known": target.known, "closeness": near, "skipped": skipped, "broken": broken})
+            broken[name] = without_secrets(str(problem))
+    return StageAnswer(
+        {"known": target.known, "closeness": near, "skipped": skipped, "broken": broken}
+    )
 
 
-def _attack(tools: Tools, stem: str, trial: Trial, wanted: Subject, effort: Effort) -> Answer:
+def _attack(
+    tools: Tools, stem: str, trial: Trial, wanted: AttackedCaption, effort: Effort
+) -> StageAnswer:
     """Curves of the attack for the wanted picture, and the first image of each step.
 
     `stem`: how the paths of its pictures in the run begin.
@@ -445,7 +449,7 @@ def _attack(tools: Tools, stem: str, trial: Trial, wanted: Subject, effort: Effo
             tools.judges.descriptor,
             keep,
         )
-    return Answer({"known": wanted.known, "curves": curves}, files)
+    return StageAnswer({"known": wanted.known, "curves": curves}, files)
 
 
 def _file(name: str) -> str:
@@ -495,7 +499,7 @@ def pace(work: Work, stages: Sequence[str], pool: Pool | None = None) -> dict[st
     same size. A stage that fails is left out.
     """
     pool = pool or Serial(work.model)
-    prompt = edited(work.run.captions(), 1)[0].text
+    prompt = edited_captions(work.run.captions(), 1)[0].text
     settings = replace(work.plan.image_settings, steps=2)
     do = partial(_paced, prompt=prompt, settings=settings)
     found: dict[str, float] = {}

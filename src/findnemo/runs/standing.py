@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from findnemo.localization.points import DEAR, Point, chosen
+from findnemo.localization.points import DEAR, Point, set_of_size
 from findnemo.localization.trajectory import SAME
 from findnemo.metrics.copies import copies_in
 from findnemo.neurons import EMPTY, NeuronSet
@@ -101,7 +101,7 @@ def copies(checked: Verified, when: str) -> bool | None:
     return copies_in(checked.__dict__, when)
 
 
-def seen(caption: Caption) -> bool | None:
+def gives_copies(caption: Caption) -> bool | None:
     """Whether finished images of the untouched model are copies; None if none was looked at."""
     return None if caption.verified is None else copies(caption.verified, "before")
 
@@ -119,7 +119,7 @@ def state(caption: Caption) -> str | None:
         return None
     if not caption.detected.memorized:
         return "not memorized"
-    proven = caption.listed or caption.detected.copies or seen(caption)
+    proven = caption.listed or caption.detected.copies or gives_copies(caption)
     return "memorized" if proven else "suspected"
 
 
@@ -128,10 +128,10 @@ def unseen(caption: Caption) -> bool:
 
     False if its images were looked at and are no copies.
     """
-    return state(caption) == "suspected" and seen(caption) is None
+    return state(caption) == "suspected" and gives_copies(caption) is None
 
 
-def treated(caption: Caption) -> bool:
+def treated_as_memory(caption: Caption) -> bool:
     """Whether an audit treats a caption as a memory: it is one, or none of its images was looked
     at.
 
@@ -144,7 +144,7 @@ def standing(caption: Caption) -> str:
     """The standing of a caption, one of STANDINGS, from the committed results of an audit.
 
     The neurons of all captions off together decide, as they are exported, if that was looked at
-    (`judged`). A memory that none of its own neurons reach is gone if the neurons of others remove
+    (`verification_of`). A memory that none of its own neurons reach is gone if the neurons of others remove
     it.
 
     Gone means: untouched images of most seeds are copies, and none is with the neurons off.
@@ -175,11 +175,11 @@ def standing(caption: Caption) -> str:
         whole = caption.together or Verified()
         if copies(whole, "before") and not copies(whole, "after"):
             return "gone"
-        return "reduced" if _reduced(found, judged(caption)) else "out of reach"
+        return "reduced" if _reduced(found, verification_of(caption)) else "out of reach"
     return _checked(caption)
 
 
-def judged(caption: Caption) -> Verified | None:
+def verification_of(caption: Caption) -> Verified | None:
     """The verification that a caption is judged by: with the neurons of all captions off if that
     was looked at, else with its own.
     """
@@ -192,7 +192,7 @@ def in_cleaned_model(caption: Caption) -> Verified | None:
     If nothing is off for it there, nor was for others when it was judged, its images are those of
     the untouched model.
     """
-    checked = judged(caption)
+    checked = verification_of(caption)
     if checked is None or len(switched_off(caption)) or caption.together is not None:
         return checked
     return replace(
@@ -200,20 +200,20 @@ def in_cleaned_model(caption: Caption) -> Verified | None:
     )
 
 
-def checked_with(caption: Caption) -> str | None:
+def whose_neurons(caption: Caption) -> str | None:
     """Whose neurons were off when a caption was judged: those of all captions, as exported, or its
     own.
 
     None if it was not judged.
     """
-    if judged(caption) is None:
+    if verification_of(caption) is None:
         return None
     return "its own neurons" if caption.together is None else "the neurons of all captions"
 
 
 def _checked(caption: Caption) -> str:
     """The standing of neurons, checked on fresh seeds or not."""
-    checked = judged(caption)
+    checked = verification_of(caption)
     if checked is None or caption.detected is None:
         return "not verified"
     if copies(checked, "before"):
@@ -237,7 +237,7 @@ def _reduced(found: Localized, checked: Verified | None) -> bool:
     return left < SAME <= (found.copy_before or 0.0)
 
 
-def said(caption: Caption) -> str:
+def standing_text(caption: Caption) -> str:
     """The standing of a caption as text; for a suspected one with its p-value."""
     word = standing(caption)
     if state(caption) != "suspected":
@@ -276,13 +276,15 @@ def image_name(caption: Caption, when: str, stage: str | None = None) -> str:
     >>> image_name(Caption(1, "a cat", 1, None, None, {"verify": {"steps": 3}}, {}, 0.1), "after")
     'quick-after'
     """
-    checked: Verified | None = judged(caption) if stage is None else caption.decoded(stage)
+    checked: Verified | None = (
+        verification_of(caption) if stage is None else caption.typed_result(stage)
+    )
     quick = checked is not None and checked.steps is not None
     return f"quick-{when}" if quick else when
 
 
 def folder_of(caption: Caption) -> str:
-    """The folder in a run of the pictures of a caption's `judged` verification.
+    """The folder in a run of the pictures of a caption's `verification_of` verification.
 
     It contains `images`, `noise` and `sheets`. It is the run itself, or a folder of the cleaned
     model.
@@ -290,10 +292,10 @@ def folder_of(caption: Caption) -> str:
     >>> folder_of(Caption(1, "a cat", 1, None, None, {}, {}, 0.1))
     '.'
     """
-    return "." if caption.together is None else cleaned(caption.unions[-1])
+    return "." if caption.together is None else cleaned_folder(caption.unions[-1])
 
 
-def cleaned(digest: str) -> str:
+def cleaned_folder(digest: str) -> str:
     """The folder of pictures with a set of neurons off, by the digest of the set."""
     return f"cleaned/{digest}"
 
@@ -313,14 +315,14 @@ def neurons_of(caption: Caption) -> NeuronSet:
     return EMPTY if caption.localized is None else caption.localized.neurons
 
 
-def joined(caption: Caption) -> NeuronSet:
+def joined_neurons(caption: Caption) -> NeuronSet:
     """The neurons that joined those of all captions because a copy of this one had come back."""
     return NeuronSet.of(n for found in caption.further if found.reached for n in found.neurons)
 
 
 def with_joined(caption: Caption) -> NeuronSet:
     """The neurons found for a caption, and those that joined them."""
-    return neurons_of(caption) | joined(caption)
+    return neurons_of(caption) | joined_neurons(caption)
 
 
 def z_scores(caption: Caption) -> dict[str, float]:
@@ -348,7 +350,7 @@ def prefix_of(caption: Caption, neurons: int) -> tuple[NeuronSet, Point]:
     Raises InputError for a number that was not tried.
     """
     order = () if caption.localized is None else caption.localized.order
-    return chosen(order, points_of(caption), neurons)
+    return set_of_size(order, points_of(caption), neurons)
 
 
 def falls(caption: Caption) -> bool:
@@ -374,7 +376,7 @@ def switched_off(caption: Caption) -> NeuronSet:
     caption whose images are no copies, or whose memory is out of reach: they would change the model
     and remove no memory.
     """
-    return with_joined(caption) if falls(caption) and treated(caption) else EMPTY
+    return with_joined(caption) if falls(caption) and treated_as_memory(caption) else EMPTY
 
 
 def worst_first(captions: Iterable[Caption]) -> list[Caption]:

@@ -23,8 +23,8 @@ from typing import IO, Any
 
 from findnemo.errors import DamageError, FindnemoError, InputError, MismatchError, StorageError
 from findnemo.files.html import in_notebook
-from findnemo.files.secrets import hidden
-from findnemo.files.writing import CLOSED, cannot_be_written, storing, sweep, written
+from findnemo.files.secrets import without_secrets
+from findnemo.files.writing import CLOSED, atomic_write, cannot_be_written, storing, sweep
 from findnemo.models.identity import EARLIER, PICTURES, kept_identity
 from findnemo.prompts import Prompt
 from findnemo.runs import results as stored
@@ -75,7 +75,7 @@ class Caption:
     """One caption of a run, with the results committed so far.
 
     `results`: stage -> stored JSON object. `detected`, `localized` and `verified` are those of the
-    audit as types (`decoded`). `listed`: whether the caption is on the run's list at a false
+    audit as types (`typed_result`). `listed`: whether the caption is on the run's list at a false
     discovery rate. `unions`: digests of the sets of neurons off for all captions together, the
     exported set last; empty if none was looked at. `place`: the name of the run in errors.
     """
@@ -93,7 +93,7 @@ class Caption:
     place: str = field(default=DATABASE, compare=False, repr=False)
     _decoded: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    def decoded(self, stage: str) -> Any:
+    def typed_result(self, stage: str) -> Any:
         """The result of a stage as its type in `results.STAGES`; None if the stage is open or
         failed.
 
@@ -102,33 +102,33 @@ class Caption:
         if stage in self.results and stage not in self._decoded:
             kind = stored.of_key(stored.STAGES, stage)
             place = where(self.place, self.id, stage)
-            self._decoded[stage] = stored.decoded(kind, self.results[stage], place)
+            self._decoded[stage] = stored.as_stored_type(kind, self.results[stage], place)
         return self._decoded.get(stage)
 
     @property
     def detected(self) -> stored.Detected | None:
-        return self.decoded("detect")
+        return self.typed_result("detect")
 
     @property
     def localized(self) -> stored.Localized | None:
-        return self.decoded("localize")
+        return self.typed_result("localize")
 
     @property
     def verified(self) -> stored.Verified | None:
-        return self.decoded("verify")
+        return self.typed_result("verify")
 
     @property
     def together(self) -> stored.Together | None:
         """The verification with the exported neurons of all captions off together, or a glance."""
         if not self.unions:
             return None
-        looks = (self.decoded(f"{kind}:{self.unions[-1]}") for kind in ("union", "glance"))
+        looks = (self.typed_result(f"{kind}:{self.unions[-1]}") for kind in ("union", "glance"))
         return next((look for look in looks if look is not None), None)
 
     @property
     def further(self) -> tuple[stored.Continued, ...]:
         """What further searches found for it, one for each set that led to the exported one."""
-        found = (self.decoded(f"further:{digest}") for digest in self.unions[:-1])
+        found = (self.typed_result(f"further:{digest}") for digest in self.unions[:-1])
         return tuple(one for one in found if one is not None)
 
     @property
@@ -221,7 +221,7 @@ class Run:
             with self.transaction():
                 for table in TABLES:
                     self.query(table)
-                self.put("meta", ("schema", json.dumps(SCHEMA)))
+                self.put_row("meta", ("schema", json.dumps(SCHEMA)))
         elif schema != SCHEMA:
             newer = "a newer findnemo made it: update this one"
             way_out = newer if schema else "it stopped before it began: start it again"
@@ -305,7 +305,7 @@ class Run:
             f"SELECT {', '.join(columns)}, checksum FROM {table} {where}", values
         ):
             if kept != checksum(table, row):
-                raise self._damaged(f"{named(table, row)} does not fit its checksum")
+                raise self._damaged(f"{row_name(table, row)} does not fit its checksum")
             yield tuple(row)
 
     @contextmanager
@@ -320,7 +320,7 @@ class Run:
                 self._db.rollback()
             raise
 
-    def put(self, table: str, row: Sequence[Any]) -> None:
+    def put_row(self, table: str, row: Sequence[Any]) -> None:
         """Write a row, in place of one with the same key."""
         self._changed = True
         marks = ", ".join("?" * (len(row) + 1))
@@ -446,7 +446,7 @@ class Run:
             return
         self._check_pages()
         self._check_rows()
-        with written(self.path / BACKUP) as part:
+        with atomic_write(self.path / BACKUP) as part:
             part.touch()
             with closing(sqlite3.connect(part)) as copy:
                 copy.execute("PRAGMA journal_mode=MEMORY")  # no journal file
@@ -462,7 +462,7 @@ class Run:
 
     def set_meta(self, key: str, value: Any) -> None:
         with self.transaction():
-            self.put("meta", (key, json.dumps(value)))
+            self.put_row("meta", (key, json.dumps(value)))
 
     def add(self, prompts: Iterable[Prompt]) -> list[int]:
         """Enter new captions; return the ids of all given ones, in order.
@@ -486,8 +486,8 @@ class Run:
         """
         if number is None:
             number = 1 + self.query("SELECT coalesce(max(id), 0) FROM captions")[0][0]
-        image = prompt.image and hidden(prompt.image)
-        self.put("captions", (number, prompt.text, prompt.row, prompt.type, image))
+        image = prompt.image and without_secrets(prompt.image)
+        self.put_row("captions", (number, prompt.text, prompt.row, prompt.type, image))
         return number
 
     def names_pictures(self) -> bool:
@@ -515,8 +515,10 @@ class Run:
         """
         with self.transaction():
             for caption, stage, payload, seconds, error in results:
-                status, kept = ("failed", {"error": hidden(error)}) if error else ("done", payload)
-                self.put("results", (caption, stage, status, float(seconds), json.dumps(kept)))
+                status, kept = (
+                    ("failed", {"error": without_secrets(error)}) if error else ("done", payload)
+                )
+                self.put_row("results", (caption, stage, status, float(seconds), json.dumps(kept)))
 
     def done(self, stage: str) -> set[int]:
         """Ids of the captions with an answer of a stage; failed captions have none and are tried
@@ -598,7 +600,9 @@ class Run:
 def settings_of(run: Run, audit: bool = True) -> dict[str, Any]:
     """The settings of an audit, or of any run. Raises InputError naming what is missing."""
     settings: dict[str, Any] = run.meta("settings") or {}
-    stored.decoded(stored.Audit if audit else stored.Detectors, settings, str(run.path / DATABASE))
+    stored.as_stored_type(
+        stored.Audit if audit else stored.Detectors, settings, str(run.path / DATABASE)
+    )
     return settings
 
 
@@ -625,7 +629,7 @@ def each_caption(run: Run, ids: Iterable[int] | None = None) -> Iterator[Caption
     """The captions of `captions_of` one by one."""
     for caption in run.captions(ids):
         for stage in caption.results:
-            caption.decoded(stage)
+            caption.typed_result(stage)
         yield caption
 
 
@@ -634,10 +638,10 @@ def where(place: str | Path, caption: int, stage: str) -> str:
     return f"{place}, caption {caption!r:.40}, {stage!r:.60}"
 
 
-def named(table: str, row: Sequence[Any]) -> str:
+def row_name(table: str, row: Sequence[Any]) -> str:
     """The name of a row, for errors.
 
-    >>> named("results", (12, "detect", "done", 0.5, "{}"))
+    >>> row_name("results", (12, "detect", "done", 0.5, "{}"))
     "the result 'detect' of caption 12"
     """
     return {
@@ -669,7 +673,7 @@ def _connect(file: Path, writes: bool) -> sqlite3.Connection:
 def keep_settings(path: Path, settings: dict[str, Any]) -> None:
     """Keep a copy of the settings next to the database: without its settings a run is worthless."""
     about = {"settings": settings, "checksum": checksum("settings", [settings])}
-    with written(path / COPY) as part:
+    with atomic_write(path / COPY) as part:
         part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from findnemo.errors import InputError, MismatchError
-from findnemo.files.secrets import hidden
+from findnemo.files.secrets import without_secrets
 from findnemo.prompts import Prompt
 from findnemo.runs.store import Caption, Run
 from findnemo.runtime.notices import notice
@@ -140,9 +140,9 @@ def _completed(run: Run, number: int, prompt: Prompt) -> None:
     ((text, row, kind, image),) = run.query(
         "SELECT text, row, type, image FROM captions WHERE id = ?", (number,)
     )
-    given = prompt.image and hidden(prompt.image)
+    given = prompt.image and without_secrets(prompt.image)
     if (kind is None and prompt.type) or (image is None and given):
-        run.put("captions", (number, text, row, kind or prompt.type, image or given))
+        run.put_row("captions", (number, text, row, kind or prompt.type, image or given))
     if kind and prompt.type and kind != prompt.type:
         notice(
             f"row {prompt.row}: the run has this caption with the type {kind!r:.20}, the table says"
@@ -157,6 +157,6 @@ def ask_all(run: Run) -> None:
             run.query(statement)
 
 
-def asked(run: Run) -> list[Caption]:
+def asked_captions(run: Run) -> list[Caption]:
     """The captions that were asked for, with their results."""
     return list(run.captions(number for (number,) in run.query("SELECT caption FROM asked")))

@@ -18,15 +18,15 @@ from findnemo.neurons import NeuronSet
 from findnemo.passes import group_size, search_group
 from findnemo.runs.results import Together
 from findnemo.runs.stages import Crew, Progress, Stage, no_progress, run_stage
-from findnemo.runs.standing import cleaned, image_name, neurons_of
+from findnemo.runs.standing import cleaned_folder, image_name, neurons_of
 from findnemo.runs.store import Caption
 from findnemo.runs.union import Union, digest_of, first_sample, grouped, settle
 from findnemo.runs.work import (
-    Answer,
     Item,
+    StageAnswer,
     Tools,
     Work,
-    answered,
+    caption_answers,
     each,
     keep,
     originals_of,
@@ -63,11 +63,11 @@ def check_union(
     run.backup()
 
     def look(union: Union, captions: Sequence[Caption], glance: bool) -> bool:
-        if all(union.looked in caption.results for caption in captions):
+        if all(union.look_stage in caption.results for caption in captions):
             return not stop()
         # one image, or all steps from the start, leave nothing to confirm
         glance = glance and work.plan.images > 1 and not work.plan.thorough
-        stage = union.glanced if glance else union.looked
+        stage = union.glance_stage if glance else union.look_stage
         step = partial(each, do=partial(_looked, neurons=union.neurons), **work.tools)
 
         def item(caption: Caption) -> Item:
@@ -86,7 +86,7 @@ def check_union(
         def item(caption: Caption) -> Item:
             return caption, originals_of(work, "localize", caption)
 
-        return _answer_of_union(work, union.further, step, captions, item, crew)
+        return _answer_of_union(work, union.further_stage, step, captions, item, crew)
 
     return settle(run, look, go_on)
 
@@ -99,7 +99,7 @@ def _look(work: Work, union: Union, caption: Caption) -> Look:
     """
     first = first_sample(caption, work.plan.images)
     positions = range(work.plan.images)
-    glance: Together | None = caption.decoded(union.glanced)
+    glance: Together | None = caption.typed_result(union.glance_stage)
     own = caption.verified if first == FRESH else None
     seen = glance or own
     if seen is None or not positions:
@@ -110,8 +110,8 @@ def _look(work: Work, union: Union, caption: Caption) -> Look:
     every = [(when, k) for when in whens for k in positions]
     whole = dict.fromkeys(every, folder) if own is not None else {}
     if glance is not None:
-        folder = folder / cleaned(union.digests[-1])
-        stage = union.glanced
+        folder = folder / cleaned_folder(union.digests[-1])
+        stage = union.glance_stage
         whole = {one: at for one, at in whole.items() if one[0] == "before"}
         whole |= dict.fromkeys(every if glance.steps is None else glance.whole, folder)
     images = Path("images") / caption.slug
@@ -135,7 +135,7 @@ def _look(work: Work, union: Union, caption: Caption) -> Look:
     return Look(first, quick=quick, steps=seen.steps, whole=known, values=spent)
 
 
-def _looked(tools: Tools, caption: Caption, look: Look, neurons: NeuronSet) -> Answer:
+def _looked(tools: Tools, caption: Caption, look: Look, neurons: NeuronSet) -> StageAnswer:
     """What the images of a caption look like with `neurons` off."""
     result = verify_with(tools, caption, neurons, look)
     about: dict[str, Any] = {"first": look.first}
@@ -144,18 +144,20 @@ def _looked(tools: Tools, caption: Caption, look: Look, neurons: NeuronSet) -> A
     if copies_in(result.values, "after"):
         about["back"] = [look.first + k for k in copying_seeds(result.looked)]
     files = pictures_of(caption, result, len(neurons), tools.original(caption))
-    place = cleaned(digest_of(neurons))
-    return Answer(result.values | about, {f"{place}/{file}": data for file, data in files.items()})
+    place = cleaned_folder(digest_of(neurons))
+    return StageAnswer(
+        result.values | about, {f"{place}/{file}": data for file, data in files.items()}
+    )
 
 
-def _further(tools: Tools, caption: Caption, neurons: NeuronSet) -> Answer:
+def _further(tools: Tools, caption: Caption, neurons: NeuronSet) -> StageAnswer:
     """The neurons that a further search finds for a caption, with `neurons` off."""
     plan = tools.plan
     search = TrajectorySearch(plan.image_settings, plan.scope, plan.thorough)
     failed = () if caption.together is None else caption.together.back
     originals = tools.originals[caption.id]
     about = (tools.model, caption.text, tools.calibration, neurons, failed, originals)
-    return Answer(localize_further(*about, search).to_json())
+    return StageAnswer(localize_further(*about, search).to_json())
 
 
 def _answer_of_union(
@@ -172,7 +174,7 @@ def _answer_of_union(
     units = (Unit(tuple(map(item, group))) for group in groups)
 
     def write(events: Sequence[Event]) -> int:
-        return keep(work.run, [one for one in answered(stage, events) if one[0].id in open_])
+        return keep(work.run, [one for one in caption_answers(stage, events) if one[0].id in open_])
 
     name = UNION_STAGES[stage.partition(":")[0]]
     if groups:

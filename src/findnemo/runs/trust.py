@@ -35,7 +35,7 @@ def key_file() -> Path:
     return Path(state) / "findnemo" / "key"
 
 
-def named(run: Run) -> dict[str, str]:
+def named_places(run: Run) -> dict[str, str]:
     """The things outside itself that a run names, if their origin matters."""
     settings = run.meta("settings") or {}
     pictures = run.meta("folder") if run.names_pictures() else None
@@ -67,7 +67,7 @@ def require(run: Run, trusted: bool = False, opens: Collection[str] = NAMED) -> 
 
     `opens`: what would be opened.
     """
-    foreign = {name: place for name, place in named(run).items() if name in opens}
+    foreign = {name: place for name, place in named_places(run).items() if name in opens}
     if trusted:
         # the run is read-only: the user's permission holds for this time only
         with suppress(FindnemoError):

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from findnemo import demo
-from findnemo.runs.standing import treated
+from findnemo.runs.standing import treated_as_memory
 from findnemo.runs.store import Caption, Run
 
 NAMED = 3  # captions of a kind to list
@@ -35,10 +35,10 @@ class Truth:
         return {"of": self.of, "missed": list(self.missed), "alarms": list(self.alarms)}
 
     @property
-    def told(self) -> list[str]:
+    def sentences(self) -> list[str]:
         """A sentence, and a line of captions for each kind of error.
 
-        >>> Truth("planted memories", 24, ("a cat",), ()).told
+        >>> Truth("planted memories", 24, ("a cat",), ()).sentences
         ['Found 23 of 24 planted memories, no false alarm.', 'missed: a cat']
         """
         alarms = f"{len(self.alarms) or 'no'} false alarm{'s' * (len(self.alarms) > 1)}"
@@ -51,13 +51,13 @@ class Truth:
 
 def truth_of(run: Run, captions: Iterable[Caption]) -> Truth | None:
     """Compare a run with what is known about the captions of its shipped model
-    (`standing.treated`).
+    (`standing.treated_as_memory`).
 
     Captions that do not come with the model do not count. None for other models, for a model opened
     with a LoRA or an embedding, and if no caption came with the model.
 
         with Run.open("findnemo-demo") as run:
-            print(truth_of(run, list(run.captions())).told)
+            print(truth_of(run, list(run.captions())).sentences)
     """
     source = run.meta("source")
     if source not in KINDS or run.meta("source_options"):
@@ -71,8 +71,8 @@ def truth_of(run: Run, captions: Iterable[Caption]) -> Truth | None:
     return Truth(
         KINDS[source],
         len(known),
-        tuple(c.text for c in known if not treated(c)),
-        tuple(c.text for c in others if treated(c)),
+        tuple(c.text for c in known if not treated_as_memory(c)),
+        tuple(c.text for c in others if treated_as_memory(c)),
     )
 
 

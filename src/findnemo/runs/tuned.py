@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from findnemo.runs.results import Training, damaged, decoded
+from findnemo.runs.results import Training, as_stored_type, damage_error
 from findnemo.runs.store import Run
-from findnemo.runs.wording import count, joined
+from findnemo.runs.wording import count, word_list
 from findnemo.training import AS_BASE, STATES, share
 
 BASE = "base"
@@ -43,7 +43,7 @@ def main_of(about: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def tuned(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+def tuned_models(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The tuned models of a `summary`, in order: without the base, and without that with its
     neurons off.
     """
@@ -54,7 +54,7 @@ def series(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The tuned models of a `summary` to compare, in order: all checkpoints at the strength of the
     main model, or all strengths of a single checkpoint.
     """
-    models = tuned(about)
+    models = tuned_models(about)
     if len({v["checkpoint"] for v in models}) < 2:
         return models
     strength = main_of(about)["strength"]
@@ -124,7 +124,9 @@ def tells_subject(about: Mapping[str, Any]) -> bool:
     """Whether the similarity to the subject tells the main model from the base, or one that further
     images were made of.
     """
-    known = [one for one in tuned(about) if "chosen_by" in one or one["name"] == about["main"]]
+    known = [
+        one for one in tuned_models(about) if "chosen_by" in one or one["name"] == about["main"]
+    ]
     return any(_is_over_base(about, one) for one in known)
 
 
@@ -213,18 +215,18 @@ def _unfit(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def choice(about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The model that is advised instead of the main one, of those that are `confirmed`; None if there
+    """The model that is advised instead of the main one, of those that are `confirmed_models`; None if there
     is none.
 
     It is the checkpoint or strength that shows most of the subject; the model with the neurons off
     only if there is no other: how much an edit spoils its images, the similarity does not tell.
     """
-    models = confirmed(about)
+    models = confirmed_models(about)
     whole = _most_of_subject(one for one in models if one["name"] != CLEANED)
     return whole or next(iter(models), None)
 
 
-def confirmed(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+def confirmed_models(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The models that may be published: `fair`, also by further images."""
     return [one for one in fair(about) if "chosen_by" in one]
 
@@ -256,11 +258,11 @@ def _hopeful(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The models that are not known to copy, and that may show more of the subject than the base.
 
     Not the base itself, and not the main model. Not a model whose images no longer follow the captions. Not a later
-    checkpoint or a greater strength than a model that was `refuted`: it copies sooner. Not an earlier
+    checkpoint or a greater strength than a model that was `refuted_models`: it copies sooner. Not an earlier
     one or a smaller strength than one that shows nothing of the subject: it shows less.
     """
     names = (BASE, CLEANED, about["main"]) if astray(about) else (BASE, about["main"])
-    bad = refuted(about)
+    bad = refuted_models(about)
     lost = [one for one in about["variants"] if is_forgotten(about, one)]
     return [
         one
@@ -273,7 +275,7 @@ def _hopeful(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def refuted(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+def refuted_models(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The models that were not known to copy, and of which further images did not show that they do
     not.
     """
@@ -320,7 +322,9 @@ def beside(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     may be published (or of those that were to be, one), the main one, and that with its neurons
     off. Only those with `looks`, paths of an image of each of a few captions.
     """
-    best = confirmed(about) or [one for one in [_most_of_subject(refuted(about))] if one]
+    best = confirmed_models(about) or [
+        one for one in [_most_of_subject(refuted_models(about))] if one
+    ]
     others = (one["name"] for one in best if one["name"] != CLEANED)
     names = (BASE, *others, about["main"], CLEANED)
     rows = (row_of(about, name) for name in dict.fromkeys(names) if name)
@@ -387,7 +391,7 @@ def sentence(about: Mapping[str, Any]) -> str:
 
 def _begin(about: Mapping[str, Any]) -> str:
     """That copies begin; of checkpoints that were looked at with several strengths, at which."""
-    models = tuned(about)
+    models = tuned_models(about)
     if any(len({one[key] for one in models}) < 2 for key in ("checkpoint", "strength")):
         return "Copies begin"
     return f"At strength {main_of(about)['strength']:g}, copies begin"
@@ -544,7 +548,7 @@ def confirmed_told(about: Mapping[str, Any]) -> str:
     beside = rows[0]["beside"]
     they, were = ("it", "was") if len(rows) == 1 else ("they", "were")
     return (
-        f"{joined([one['name'] for one in rows])}: the figures are of {rows[0]['of']} further images"
+        f"{word_list([one['name'] for one in rows])}: the figures are of {rows[0]['of']} further images"
         f" with other seeds, since by the first ones {they} {were} not known to copy. For these the base"
         f" copies {count(beside['copied'], 'picture')} ({beside['copies']} of {beside['of']} images)."
     )
@@ -629,9 +633,9 @@ def training_of(run: Run) -> dict[str, Any] | None:
     """
     if (found := run.meta("training")) is None:
         return None
-    about: dict[str, Any] = decoded(Training, found, str(run.path))
+    about: dict[str, Any] = as_stored_type(Training, found, str(run.path))
     if row_of(about, about["main"]) is None:
-        raise damaged(str(run.path), "its training names a main model that it does not have")
+        raise damage_error(str(run.path), "its training names a main model that it does not have")
     return about
 
 

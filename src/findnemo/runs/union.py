@@ -17,7 +17,15 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from findnemo.neurons import EMPTY, NeuronSet
-from findnemo.runs.standing import all_neurons, cleaned, falls, joined, judged, standing, treated
+from findnemo.runs.standing import (
+    all_neurons,
+    cleaned_folder,
+    falls,
+    joined_neurons,
+    standing,
+    treated_as_memory,
+    verification_of,
+)
 from findnemo.runs.store import Caption, Run
 from findnemo.seeds import AGAIN, FRESH
 
@@ -39,17 +47,17 @@ class Union:
         return Union(neurons, (*self.digests, digest_of(neurons)))
 
     @property
-    def glanced(self) -> str:
+    def glance_stage(self) -> str:
         """The stage that glances at captions with the set off."""
         return f"glance:{self.digests[-1]}"
 
     @property
-    def looked(self) -> str:
+    def look_stage(self) -> str:
         """The stage that looks at captions with the set off."""
         return f"union:{self.digests[-1]}"
 
     @property
-    def further(self) -> str:
+    def further_stage(self) -> str:
         """The stage that searches further with the set off."""
         return f"further:{self.digests[-1]}"
 
@@ -76,14 +84,14 @@ def settle(run: Run, look: Look, go_on: GoOn) -> bool:
     """Look at the union of all neurons, search further for what came back, and remember the best
     union.
 
-    `look(union, captions, glance)` answers `union.looked` for captions without an answer; with
-    `glance` it answers `union.glanced`, or gives the whole answer at once. `go_on(union, captions)`
-    answers `union.further`. Both return whether they finished, as does this function. Answers are
+    `look(union, captions, glance)` answers `union.look_stage` for captions without an answer; with
+    `glance` it answers `union.glance_stage`, or gives the whole answer at once. `go_on(union, captions)`
+    answers `union.further_stage`. Both return whether they finished, as does this function. Answers are
     not computed again. Until it finishes, or if there are no neurons, the run has no union, and its
     captions are judged with their own neurons off.
     """
     union = Union(EMPTY) | all_neurons(Union(EMPTY).of(c) for c in run.captions(stage="localize"))
-    numbers = [c.id for c in run.captions(stage="verify") if treated(c)]
+    numbers = [c.id for c in run.captions(stage="verify") if treated_as_memory(c)]
     chain: dict[Union, list[Caption]] = {}
     whole: set[Union] = set()  # looked at in full
 
@@ -127,7 +135,7 @@ def _came_back(captions: Sequence[Caption]) -> list[Caption]:
 
 def _neurons_found(run: Run, union: Union, captions: Sequence[Caption]) -> NeuronSet:
     """The neurons that further searches found with a union off."""
-    found = (c.decoded(union.further) for c in run.captions(c.id for c in captions))
+    found = (c.typed_result(union.further_stage) for c in run.captions(c.id for c in captions))
     return NeuronSet.of(n for one in found if one is not None and one.reached for n in one.neurons)
 
 
@@ -135,14 +143,16 @@ def _keep(run: Run, best: Union | None, chain: Sequence[Union]) -> None:
     """Remember the exported union, and remove results of unions outside its chain: they belong to
     other captions or other searches.
     """
-    stages = [s for union in chain for s in (union.glanced, union.looked, union.further)]
+    stages = [
+        s for union in chain for s in (union.glance_stage, union.look_stage, union.further_stage)
+    ]
     marks = ", ".join("?" * len(stages))
     stale = f"{OF_UNIONS} AND stage NOT IN ({marks})"
     if run.query(f"SELECT 1 FROM results WHERE {stale} LIMIT 1", stages):
         with run.transaction():
             run.query(f"DELETE FROM results WHERE {stale}", stages)
     folders = {union.digests[-1] for union in chain}
-    for folder in (run.path / cleaned("")).glob("*"):
+    for folder in (run.path / cleaned_folder("")).glob("*"):
         if folder.name not in folders:
             shutil.rmtree(folder, ignore_errors=True)
     kept = None if best is None else {"digests": list(best.digests)}
@@ -186,7 +196,7 @@ def sentence_on_union(captions: Sequence[Caption]) -> str:
     Empty if none are off, or if none of their captions was verified.
     """
     off = all_neurons(captions)
-    seen = [c for c in captions if treated(c) and judged(c) is not None]
+    seen = [c for c in captions if treated_as_memory(c) and verification_of(c) is not None]
     if not off or not seen:
         return ""
     neurons, together = (
@@ -199,8 +209,8 @@ def sentence_on_union(captions: Sequence[Caption]) -> str:
             f" off{together}, as in the exported model (findnemo verify does that)."
         )
     some = f"{len(whole)} of {len(seen)} memories" if len(whole) < len(seen) else "Memories"
-    again = [c for c in seen if len(joined(c))]
-    more = sum(len(joined(c)) for c in again)
+    again = [c for c in seen if len(joined_neurons(c))]
+    more = sum(len(joined_neurons(c)) for c in again)
     text = f"{some} were checked with {neurons} off{together}, as in the exported model."
     if again:
         times = "One memory" if len(again) == 1 else f"{len(again)} memories"

@@ -20,16 +20,16 @@ from findnemo.runs.standing import (
     all_neurons,
     copies,
     failures,
-    judged,
-    seen,
+    gives_copies,
     standing,
     state,
     switched_off,
     unseen,
+    verification_of,
 )
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.truth import KINDS
-from findnemo.runs.wording import count, joined
+from findnemo.runs.wording import count, word_list
 from findnemo.stats.rates import holdout_needed
 from findnemo.training import AS_BASE
 
@@ -89,7 +89,7 @@ def verdict_of(run: Run, captions: Sequence[Caption], of: str = ALL) -> Verdict:
         with Run.open("run") as run:
             print(verdict_of(run, list(run.captions())).text)
     """
-    audited, rest = looked_at(run, of)
+    audited, rest = audited_counts(run, of)
     if (run.path / "calibration" / "calibration.json").is_file():
         holdout = len(Calibration.load(run.path / "calibration").trajectories)
         neurons = sum(value_layers(run, captions).values())
@@ -99,7 +99,7 @@ def verdict_of(run: Run, captions: Sequence[Caption], of: str = ALL) -> Verdict:
     return verdict(captions, neurons, holdout, audited, rest)
 
 
-def looked_at(run: Run, of: str) -> tuple[int, int]:
+def audited_counts(run: Run, of: str) -> tuple[int, int]:
     """How many of a run's captions (`of`: SQL for their ids) were looked at, and how many were
     not.
     """
@@ -136,7 +136,7 @@ def verdict(
         what = f"All {gone} memories are" if gone > 1 else "The one memory found is"
         lines = (f"{what} gone on the fresh seeds that were tried, {price}.", *doubts)
         return Verdict("good", " ".join(lines))
-    start = f"Of {count(len(memories), 'memorized caption')}, {joined(bad)}"
+    start = f"Of {count(len(memories), 'memorized caption')}, {word_list(bad)}"
     if not gone:
         return Verdict("bad", " ".join((f"{start}.", *doubts)))
     end = f"{count(gone, 'memory')} {_is(gone)} gone on the fresh seeds that were tried"
@@ -164,7 +164,7 @@ def _doubts(captions: Sequence[Caption], holdout: int) -> list[str]:
     copies, and those without a looked-at image.
     """
     suspected = [c for c in captions if state(c) == "suspected"]
-    cleared = [c for c in suspected if seen(c) is False]
+    cleared = [c for c in suspected if gives_copies(c) is False]
     open_ = [c for c in suspected if unseen(c)]
     lines = []
     if cleared:
@@ -191,7 +191,7 @@ def _of_scores(captions: Sequence[Caption]) -> list[str]:
     if not off:
         return []
     back = sum(standing(c) == "back" for c in off)
-    checked = [c for c in off if (v := judged(c)) is not None and v.same_seed is not None]
+    checked = [c for c in off if (v := verification_of(c)) is not None and v.same_seed is not None]
     number = len(all_neurons(off))
     text = (
         f"{count(number, 'neuron')} {_is(number)} switched off for {len(off)} of them all the same"
@@ -236,12 +236,12 @@ def advice_of(
         because = f"{because}\n{what_helps(training)}"
     if not decision:
         returned = _returned(captions, run.meta("bases") or {})
-        decision = advice(captions, *looked_at(run, of), returned)
+        decision = advice(captions, *audited_counts(run, of), returned)
         because = f"{because} {verdict_of(run, captions, of).text}".lstrip()
     if decision.action == "release edited":
         because += "".join(f" {line}" for line in _limits(run, captions))
     if decision.action in RELEASED:
-        because += f" {_reach(looked_at(run, of)[0])}"
+        because += f" {_reach(audited_counts(run, of)[0])}"
     names = {
         "run": shlex.quote(place),
         "audit": _audit_of(run, place, training),
@@ -430,7 +430,7 @@ def strengths(about: Mapping[str, Any]) -> list[float]:
     known = _strengths_of(about)
     if not known or known[0] <= WEAKEST:
         return []
-    weakest = [one for one in tuned.tuned(about) if one["strength"] == known[0]]
+    weakest = [one for one in tuned.tuned_models(about) if one["strength"] == known[0]]
     if any(tuned.is_forgotten(about, one) for one in weakest):
         return []
     return [*(round(share * known[0], 3) for share in WEAKER), *known]
@@ -438,7 +438,7 @@ def strengths(about: Mapping[str, Any]) -> list[float]:
 
 def _strengths_of(about: Mapping[str, Any]) -> list[float]:
     """The strengths of the audit, the weakest first; empty for models without a strength."""
-    return sorted({one["strength"] for one in tuned.tuned(about) if one["strength"]})
+    return sorted({one["strength"] for one in tuned.tuned_models(about) if one["strength"]})
 
 
 def _scales(about: Mapping[str, Any]) -> str:
@@ -456,7 +456,7 @@ def what_helps(about: Mapping[str, Any]) -> str:
     refuting = "".join(
         f"{one['name']} was not known to copy; by {one['of']} further images it"
         f" {tuned.copies_told(about, one)}. "
-        for one in tuned.refuted(about)
+        for one in tuned.refuted_models(about)
     )
     best = tuned.choice(about)
     if best is not None and best["name"] != tuned.CLEANED:
@@ -466,13 +466,13 @@ def what_helps(about: Mapping[str, Any]) -> str:
             f"{refuting}{open_['name']} may do instead: further images have to confirm it (the same"
             " command goes on)."
         )
-    models = tuned.tuned(about)
+    models = tuned.tuned_models(about)
     text = refuting
     if lost := [
         v["name"] for v in models if v["verdict"] in tuned.FREE and tuned.is_forgotten(about, v)
     ]:
         show = "shows" if len(lost) == 1 else "show"
-        text += f"{joined(lost)} {show} no more of the subject than the base. "
+        text += f"{word_list(lost)} {show} no more of the subject than the base. "
     known = _strengths_of(about)
     checkpoints = list(dict.fromkeys(one["checkpoint"] for one in models))
     helps = []
@@ -498,7 +498,7 @@ def _may_do(about: Mapping[str, Any], best: Mapping[str, Any]) -> str:
         text += " The similarity tells no model from the base: look at models.png for what is left"
         text += " of the subject."
     text += _missed_told(about, best)
-    if any(one["name"] == tuned.CLEANED for one in tuned.confirmed(about)):
+    if any(one["name"] == tuned.CLEANED for one in tuned.confirmed_models(about)):
         text += " With its neurons off the last model may be released, too (findnemo export --to"
         text += " adapter): look at both in models.png."
     return text
@@ -532,7 +532,7 @@ def _returned(captions: Sequence[Caption], bases: Mapping[str, str]) -> int:
 
 def _is_unpictured(caption: Caption) -> bool:
     """Whether a caption is treated as a memory without any judged image."""
-    checked = judged(caption)
+    checked = verification_of(caption)
     return unseen(caption) or (
         state(caption) == "memorized" and checked is not None and copies(checked, "before") is None
     )

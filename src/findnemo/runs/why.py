@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from findnemo.runs.results import Detected, Verified
-from findnemo.runs.standing import seen, state
+from findnemo.runs.standing import gives_copies, state
 from findnemo.runs.store import Caption
 from findnemo.runs.wording import count
 
@@ -40,7 +40,7 @@ def _of_images(detected: Detected, caption: Caption) -> str:
     checked = caption.verified
     if detected.copies:
         return "At least one image of the copy test is a copy of a training picture."
-    if checked is not None and seen(caption) is not None:
+    if checked is not None and gives_copies(caption) is not None:
         return _of_copies(checked)
     if caption.listed:
         return "It is on the run's list at a false discovery rate."

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def joined(parts: Sequence[str]) -> str:
+def word_list(parts: Sequence[str]) -> str:
     """One or more parts as a list.
 
-    >>> joined(["one"]), joined(["one", "two", "three"])
+    >>> word_list(["one"]), word_list(["one", "two", "three"])
     ('one', 'one, two and three')
     """
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

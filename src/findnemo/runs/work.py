@@ -21,13 +21,13 @@ from findnemo.models import Model
 from findnemo.neurons import NeuronSet
 from findnemo.passes import side_by_side
 from findnemo.runs.stages import Progress
-from findnemo.runs.standing import STAGES, treated
+from findnemo.runs.standing import STAGES, treated_as_memory
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.union import forget
 from findnemo.runs.wording import count
 from findnemo.runs.workers import Event, Pool, answer_of
 from findnemo.runs.worklist import on_list
-from findnemo.runtime.memory import named
+from findnemo.runtime.memory import guarding_memory
 from findnemo.verification import Look, Verification, verify
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ SCANNED = 12
 
 
 @dataclass(frozen=True)
-class Plan:
+class AuditPlan:
     """What an audit does besides the calibration's settings.
 
     `fdr`: false discovery rate of the list of captions; all captions are then scored with all
@@ -109,7 +109,7 @@ class Tools:
 
     model: Model
     calibration: Calibration
-    plan: Plan
+    plan: AuditPlan
     judges: Judges = field(default_factory=Judges)
     originals: Mapping[int, Sequence[Image.Image]] = field(default_factory=dict)
 
@@ -127,7 +127,7 @@ class Work:
     run: Run
     model: Model
     calibration: Calibration
-    plan: Plan
+    plan: AuditPlan
     judges: Judges = field(default_factory=Judges)
     original: Callable[[Caption], Image.Image | None] = lambda caption: None
 
@@ -143,7 +143,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Answer:
+class StageAnswer:
     """What a stage answers for a caption: a JSON payload and files, or why it failed.
 
     `files`: path in the run directory -> content.
@@ -173,7 +173,7 @@ def scope_of(work: Work, pool: Pool, progress: Progress) -> str:
     if plan.search != DEFAULT:
         return "all"
     if (kept := run.meta("scan")) is None:
-        found = (c.text for c in run.captions(stage="detect") if treated(c))
+        found = (c.text for c in run.captions(stage="detect") if treated_as_memory(c))
         texts = tuple(islice(found, SCANNED))
         if not texts:
             return "all"
@@ -203,7 +203,7 @@ def commit(run: Run, stage: str, events: Sequence[Event]) -> int:
     share the same passes as in an undisturbed audit, so the results are the same to the last bit.
     Only the open answers are committed.
     """
-    known = answered(stage, events)
+    known = caption_answers(stage, events)
     open_ = on_list(run, [caption for caption, *_ in known])
     if stage in STAGES:
         forget(run)
@@ -215,18 +215,20 @@ def done_in(events: Sequence[Event]) -> list[Done]:
     found = []
     for event in events:
         items = event.unit.items
-        answers = [Answer(error=event.aside)] * len(items) if event.aside else event.answers
+        answers = [StageAnswer(error=event.aside)] * len(items) if event.aside else event.answers
         seconds = event.seconds / len(items)
         found += [Done(*pair, seconds) for pair in zip(items, answers, strict=True)]
     return found
 
 
-def answered(stage: str, events: Sequence[Event]) -> list[tuple[Caption, str, Answer, float]]:
+def caption_answers(
+    stage: str, events: Sequence[Event]
+) -> list[tuple[Caption, str, StageAnswer, float]]:
     """The answer for every caption of the events, as arguments of `keep`."""
     return [(item[0], stage, answer, seconds) for item, answer, seconds in done_in(events)]
 
 
-def keep(run: Run, answers: Sequence[tuple[Caption, str, Answer, float]]) -> int:
+def keep(run: Run, answers: Sequence[tuple[Caption, str, StageAnswer, float]]) -> int:
     """Write answers, files first, in one transaction; return how many there are.
 
     `answers`: caption, stage, answer and seconds of each.
@@ -245,13 +247,13 @@ def keep(run: Run, answers: Sequence[tuple[Caption, str, Answer, float]]) -> int
     return len(answers)
 
 
-def attempted(model: Model, do: Callable[[], Answer]) -> Answer:
+def attempted(model: Model, do: Callable[[], StageAnswer]) -> StageAnswer:
     """The answer of `do` for one caption, or its error as an answer."""
     try:
-        with named(model.device, "a single caption"):
+        with guarding_memory(model.device, "a single caption"):
             return do()
     except FindnemoError as problem:
-        return Answer(error=str(problem))
+        return StageAnswer(error=str(problem))
 
 
 Item = tuple[Any, ...]  # a caption, its training images as far as they are known, and more
@@ -260,10 +262,10 @@ Item = tuple[Any, ...]  # a caption, its training images as far as they are know
 def each(
     model: Model,
     items: Sequence[Item],
-    do: Callable[..., Answer],
+    do: Callable[..., StageAnswer],
     alone: bool = False,
     **known: Any,
-) -> list[Answer]:
+) -> list[StageAnswer]:
     """The step of a worker: `do(tools, caption, *more)` for every item.
 
     Items share passes, unless `alone`. `known`: `Work.tools`.

@@ -47,7 +47,7 @@ class Unit:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class WorkerTask:
     """Units handed to a worker at once."""
 
     units: tuple[Unit, ...]
@@ -60,7 +60,7 @@ class Outcome:
     `results`, `seconds`: of every unit. `lost`: why its worker died, if it did.
     """
 
-    task: Task
+    task: WorkerTask
     results: tuple[list[Any], ...] = ()
     seconds: tuple[float, ...] = ()
     lost: str | None = None
@@ -90,7 +90,7 @@ class Pool(Protocol):
     def room(self) -> int:
         """How many tasks the pool can take now; the bound keeps memory constant."""
 
-    def submit(self, step: Step, task: Task) -> None:
+    def submit(self, step: Step, task: WorkerTask) -> None:
         """Take a task; only if there is room."""
 
     def wait(self) -> list[Outcome]:
@@ -110,21 +110,21 @@ class Serial:
 
     def __init__(self, model: Any):
         self.model = model
-        self._taken: list[tuple[Step, Task]] = []
+        self._taken: list[tuple[Step, WorkerTask]] = []
 
     def room(self) -> int:
         return 1 - len(self._taken)
 
-    def submit(self, step: Step, task: Task) -> None:
+    def submit(self, step: Step, task: WorkerTask) -> None:
         self._taken.append((step, task))
 
     def wait(self) -> list[Outcome]:
         taken = self._taken
         self._taken = []
-        return [answered(self.model, step, task) for step, task in taken]
+        return [do_task(self.model, step, task) for step, task in taken]
 
 
-def answered(model: Any, step: Step, task: Task) -> Outcome:
+def do_task(model: Any, step: Step, task: WorkerTask) -> Outcome:
     """Do a task in this process, and time every unit."""
     results = []
     seconds = []
@@ -171,10 +171,10 @@ class Dispatch:
         self._number: dict[Unit, int] = {}  # open units in order of their beginning -> number
         self._begun = 0
 
-    def take(self) -> Task | None:
+    def take(self) -> WorkerTask | None:
         """The next task; None if nothing can be begun now."""
         if self._again:
-            return Task((self._again.popleft(),))
+            return WorkerTask((self._again.popleft(),))
         units = []
         for _ in range(self.batch()):
             if self._too_far() or (unit := next(self._units, None)) is None:
@@ -184,7 +184,7 @@ class Dispatch:
             self._begun += 1
             self._left -= 1
         self._ended = not units and not self._too_far()
-        return Task(tuple(units)) if units else None
+        return WorkerTask(tuple(units)) if units else None
 
     def batch(self) -> int:
         """Number of units in the next task."""

@@ -33,10 +33,10 @@ def too_little(device: torch.device, what: str) -> DeviceError:
 
 
 @contextmanager
-def named(device: torch.device, what: str) -> Iterator[None]:
+def guarding_memory(device: torch.device, what: str) -> Iterator[None]:
     """Raises DeviceError if memory runs out while the context lasts.
 
-    >>> with named(torch.device("cpu"), "a single image"):
+    >>> with guarding_memory(torch.device("cpu"), "a single image"):
     ...     raise torch.OutOfMemoryError
     Traceback (most recent call last):
     findnemo.errors.DeviceError: out of memory on cpu with a single image: load the model with dtype float16 or bfloat16

@@ -15,7 +15,7 @@ def notice(text: str) -> None:
 
 
 @contextmanager
-def told_to(tell: Callable[[str], None]) -> Iterator[None]:
+def notices_to(tell: Callable[[str], None]) -> Iterator[None]:
     """Send notices of the context to `tell`, unchanged, instead of raising Python's warnings."""
     shown = warnings.showwarning
 

@@ -100,12 +100,12 @@ def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replacing(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Give an object another attribute, or another method, while the context lasts.
 
     >>> from types import SimpleNamespace
     >>> lamp = SimpleNamespace(light="on")
-    >>> with replaced(lamp, "light", "off"), replaced(lamp, "__str__", None):
+    >>> with replacing(lamp, "light", "off"), replacing(lamp, "__str__", None):
     ...     lamp.light
     'off'
     >>> vars(lamp)
@@ -127,7 +127,7 @@ def spare_scheduler(pipeline: Any) -> AbstractContextManager[None]:
     """Replace the pipeline's scheduler by a copy while the context lasts, so that another call in
     progress is not affected.
     """
-    return replaced(pipeline, "scheduler", copy.deepcopy(pipeline.scheduler))
+    return replacing(pipeline, "scheduler", copy.deepcopy(pipeline.scheduler))
 
 
 @contextmanager

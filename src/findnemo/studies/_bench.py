@@ -29,10 +29,10 @@ from findnemo.runs.calibrating import as_published
 from findnemo.runs.compare import (
     LISTING,
     apart,
-    judged,
+    comparison_images,
+    comparison_values,
     kept_images,
     localized_captions,
-    made,
     samples,
     untouched_files,
 )
@@ -40,9 +40,9 @@ from findnemo.runs.overview import layers_shown, sampler_of
 from findnemo.runs.stages import Progress, Stage, no_progress, run_stage
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption, settings_of
-from findnemo.runs.work import Answer, Tools, Work
+from findnemo.runs.work import StageAnswer, Tools, Work
 from findnemo.runs.workers import Event, Pool, Serial, Unit, never
-from findnemo.runtime.memory import named
+from findnemo.runtime.memory import guarding_memory
 from findnemo.seeds import FRESH
 from findnemo.settings import Settings
 from findnemo.studies._catalogue import stock
@@ -91,13 +91,13 @@ Compute = Callable[[Desk, Any], Any]
 class Job:
     """A result of a caption that the run keeps under a name.
 
-    `compute(desk, caption)`: returns its `Answer`. `pictures`: whether it needs images; the desk
+    `compute(desk, caption)`: returns its `StageAnswer`. `pictures`: whether it needs images; the desk
     then has those that the run keeps, and the training image.
     """
 
     name: str
     caption: Caption
-    compute: Callable[[Desk, Caption], Answer]
+    compute: Callable[[Desk, Caption], StageAnswer]
     pictures: bool = False
 
 
@@ -209,13 +209,13 @@ class Bench:
         )
         return ", ".join(f"{n} {where}" for where, n in counts.items()) or "none"
 
-    def memorized(self) -> list[Caption]:
+    def memorized_captions(self) -> list[Caption]:
         """Captions of the run with neurons, in order; if some have a type, only those."""
         return localized_captions(self.work.run.captions())
 
     def sample(self) -> list[Caption]:
         """The first `limit` captions of each type, for costly studies."""
-        return first_of_each(self.memorized(), self.limit)
+        return first_of_each(self.memorized_captions(), self.limit)
 
     # computing ------------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class Bench:
 
         def keep(k: int, answer: Any, seconds: float) -> None:
             if isinstance(answer, FindnemoError):
-                answer = Answer(error=str(answer))
+                answer = StageAnswer(error=str(answer))
             if isinstance(answer, Exception):
                 wrong.append(answer)
                 return
@@ -325,7 +325,7 @@ class Bench:
         """The run's result of this name for the same neurons and captions, else `compute()`."""
         key = f"study:{name}"
         basis = {
-            "neurons": {str(c.id): neurons_of(c).to_json() for c in self.memorized()},
+            "neurons": {str(c.id): neurons_of(c).to_json() for c in self.memorized_captions()},
             "unrelated": list(self.others),
             "limit": self.limit,
             "settings": self.apart,
@@ -340,7 +340,10 @@ class Bench:
     # shared by several studies --------------------------------------------------------------------
 
     def each(
-        self, name: str, captions: Sequence[Caption], compute: Callable[[Desk, Caption], Answer]
+        self,
+        name: str,
+        captions: Sequence[Caption],
+        compute: Callable[[Desk, Caption], StageAnswer],
     ) -> dict[int, dict[str, Any]]:
         """Caption id -> result of this name, without failures."""
         return self.results(name, {c.id: Job(name, c, compute) for c in captions})
@@ -359,12 +362,12 @@ class Bench:
             jobs[key] = Job(stage, caption, compute, pictures=True)
         return self.results(name, jobs)
 
-    def listed(self, captions: Sequence[Caption]) -> dict[int, tuple[NeuronSet, NeuronSet]]:
+    def listed_neurons(self, captions: Sequence[Caption]) -> dict[int, tuple[NeuronSet, NeuronSet]]:
         """Caption id -> candidates and refined neurons of the listing, from a comparison of
         mitigations or computed now; without failures.
         """
         kept = {c.id: self.work.run.result(c.id, LISTING) for c in captions}
-        compute = partial(listed, calibration=self.calibration)
+        compute = partial(listing_answer, calibration=self.calibration)
         jobs = {c.id: Job("nemo:listing", c, compute) for c in captions if kept[c.id] is None}
         found = kept | self.results("listing", jobs)
         return {
@@ -409,7 +412,7 @@ def _computed(model: Model, items: Sequence[Any], compute: Compute, **tools: Any
 
 def _answer(desk: Desk, compute: Compute, item: Any) -> Any:
     try:
-        with named(desk.model.device, "a single caption"):
+        with guarding_memory(desk.model.device, "a single caption"):
             return compute(desk, item)
     except (RuntimeError, MemoryError):
         raise  # errors of the machine: the pool must not trust this worker any more
@@ -417,24 +420,24 @@ def _answer(desk: Desk, compute: Compute, item: Any) -> Any:
         return problem
 
 
-def _of_caption(desk: Desk, case: tuple[Job, Any, Any]) -> Answer:
+def _of_caption(desk: Desk, case: tuple[Job, Any, Any]) -> StageAnswer:
     job, before, originals = case
     known = {job.caption.id: originals}
     return job.compute(replace(desk, before=before, originals=known), job.caption)
 
 
-def edited(
+def compare_edit(
     desk: Desk, caption: Caption, edit: AbstractContextManager[None], file: str | None = None
-) -> Answer:
+) -> StageAnswer:
     """How images of a caption compare under an edit; the first image goes to a file of the run."""
     with edit:
-        after = made(desk, caption)
-    before = list(desk.before or made(desk, caption))
+        after = comparison_images(desk, caption)
+    before = list(desk.before or comparison_images(desk, caption))
     files = {} if file is None else {file: png(after[0])}
-    return Answer(judged(desk, caption, after, before), files)
+    return StageAnswer(comparison_values(desk, caption, after, before), files)
 
 
-def pictured(desk: Desk, item: tuple[str, NeuronSet]) -> Image.Image:
+def first_image(desk: Desk, item: tuple[str, NeuronSet]) -> Image.Image:
     """The first image of a caption with neurons off."""
     text, off = item
     with deactivate(desk.model, off):
@@ -442,28 +445,30 @@ def pictured(desk: Desk, item: tuple[str, NeuronSet]) -> Image.Image:
 
 
 def _untouched(desk: Desk, caption: Caption) -> list[bytes]:
-    return [png(image) for image in made(desk, caption)]
+    return [png(image) for image in comparison_images(desk, caption)]
 
 
-def _off(desk: Desk, caption: Caption, neurons: NeuronSet, factor: float) -> Answer:
-    found = edited(desk, caption, deactivate(desk.model, neurons, factor))
-    return Answer(found.payload | {"neurons": len(neurons)})
+def _off(desk: Desk, caption: Caption, neurons: NeuronSet, factor: float) -> StageAnswer:
+    found = compare_edit(desk, caption, deactivate(desk.model, neurons, factor))
+    return StageAnswer(found.payload | {"neurons": len(neurons)})
 
 
-def listed(desk: Desk, caption: Caption, calibration: Calibration, top_k: bool = True) -> Answer:
+def listing_answer(
+    desk: Desk, caption: Caption, calibration: Calibration, top_k: bool = True
+) -> StageAnswer:
     """The result of Algorithms 1 to 4 on a caption."""
-    return Answer(listing(desk.model, caption.text, calibration, top_k))
+    return StageAnswer(listing(desk.model, caption.text, calibration, top_k))
 
 
-def _scored(desk: Desk, caption: Caption, settings: Settings) -> Answer:
+def _scored(desk: Desk, caption: Caption, settings: Settings) -> StageAnswer:
     found = caption.localized
     seen = caption.detected
     own = desk.calibration.settings == settings  # the run has the same scores as the study
     if own and found is not None:
-        return Answer({"score": found.score_before})
+        return StageAnswer({"score": found.score_before})
     if own and seen is not None and seen.samples == settings.samples:
-        return Answer({"score": seen.score})
-    return Answer({"score": score(desk.model, caption.text, settings=settings)})
+        return StageAnswer({"score": seen.score})
+    return StageAnswer({"score": score(desk.model, caption.text, settings=settings)})
 
 
 def write(study: Study, folder: Path, name: str, settings: str = "") -> None:

@@ -10,7 +10,7 @@ from findnemo.metrics.kind import is_memory
 from findnemo.runs.compare import localized_captions
 from findnemo.runs.standing import switched_off
 from findnemo.runs.store import Run
-from findnemo.studies.registry import NEEDS, STUDIES, WORK, Entry
+from findnemo.studies.registry import NEEDS, STUDIES, WORK, StudyEntry
 from findnemo.studies.table import Cell, Table
 
 
@@ -65,7 +65,7 @@ def catalogue(have: Mapping[str, int] | None = None) -> Table:
     return Table("Studies", heads, rows, "; ".join(legend) + ".")
 
 
-def _state(entry: Entry, have: Mapping[str, int]) -> str:
+def _state(entry: StudyEntry, have: Mapping[str, int]) -> str:
     """`ready`, what will be left out, or what is missing."""
     if missing := entry.lacks(have, entry.needs):
         return f"lacks {', '.join(missing)}"

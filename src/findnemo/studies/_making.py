@@ -8,7 +8,7 @@ from pathlib import Path
 
 from findnemo.errors import FindnemoError, InputError, StoppedError
 from findnemo.studies._bench import Bench, Study, write
-from findnemo.studies.registry import NEEDS, STUDIES, chosen, known
+from findnemo.studies.registry import NEEDS, STUDIES, known, requested_studies
 
 
 def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study | FindnemoError]:
@@ -19,7 +19,7 @@ def study(names: Iterable[str], bench: Bench, folder: Path) -> dict[str, Study |
     error, and the others continue. Once the bench says stop, nothing more is begun. Raises
     InputError for an unknown name.
     """
-    wanted = chosen(names)
+    wanted = requested_studies(names)
     done: dict[str, Study | FindnemoError] = {}
     for name in wanted:
         if bench.stop():

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from findnemo.files.originals import MOST_FILE, picture
-from findnemo.files.sizes import checked
+from findnemo.files.sizes import within_size
 from findnemo.images import ImageSettings
 from findnemo.metrics import Inception, Judges, frechet_distance, kernel_distance
 from findnemo.neurons import NeuronSet
@@ -81,7 +81,7 @@ def described(
     images: Sequence[Image.Image], judges: Judges, inception: Path | None
 ) -> dict[str, Tensor]:
     """Features of images: "look" (N, D), of Inception or the copy descriptor, and "clip" (N, D)."""
-    look = judges.descriptor if inception is None else opened(inception)
+    look = judges.descriptor if inception is None else load_inception(inception)
     found = {}
     if look is not None:
         found["look"] = look(images)
@@ -91,12 +91,12 @@ def described(
 
 
 @cache
-def opened(inception: Path) -> Inception:
+def load_inception(inception: Path) -> Inception:
     """Inception, loaded once in a process."""
     return Inception(inception)
 
 
-def seen(
+def features_and_fits(
     desk: Tools,
     item: tuple[NeuronSet, int],
     prompts: Sequence[str],
@@ -140,4 +140,4 @@ def groups(items: Iterable[T]) -> Iterator[list[T]]:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(checked(path, MOST_FILE).read_bytes()).hexdigest()
+    return hashlib.sha256(within_size(path, MOST_FILE).read_bytes()).hexdigest()

@@ -10,7 +10,7 @@ from findnemo.neurons import EMPTY, Neuron, NeuronSet
 from findnemo.runs.overview import holders
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
-from findnemo.studies._bench import Bench, Study, by_type, pictured
+from findnemo.studies._bench import Bench, Study, by_type, first_image
 from findnemo.studies.figure import picture_grid
 from findnemo.studies.table import Cell, Table
 
@@ -27,7 +27,7 @@ def fig10(bench: Bench) -> Study:
     """Neurons by the number of captions that they were found for; the most frequent are switched
     off alone.
     """
-    every = holders(bench.memorized())
+    every = holders(bench.memorized_captions())
     shared = {neuron: captions for neuron, captions in every.items() if len(captions) > 1}
     number = {name: k for k, name in enumerate(bench.model.widths("all"), 1)}
     rows: list[list[Cell]] = []
@@ -50,7 +50,7 @@ def _explained(bench: Bench, order: Sequence[Neuron]) -> Table:
     """How many captions of each type the most shared neurons explain: captions with one of them in
     their set, and captions without any other.
     """
-    kinds = by_type(bench.memorized(), none="no type")
+    kinds = by_type(bench.memorized_captions(), none="no type")
     counts = [count for count in TOP if count <= len(order)]
     rows: list[list[Cell]] = []
     for count in counts:
@@ -84,7 +84,7 @@ def _pictures(
         for off in (EMPTY, NeuronSet.of([neuron]))
         for caption in captions
     ]
-    images = iter(bench.over("fig10", pictured, items))
+    images = iter(bench.over("fig10", first_image, items))
     figures = {}
     for k, ((layer, index), captions) in enumerate(shared.items(), 10):
         labels = ("all on", f"#{index} of\nlayer {number[layer]} off")

@@ -24,7 +24,7 @@ def fig13(bench: Bench) -> Study:
     caption that is not memorized.
     """
     items: dict[str, tuple[str, NeuronSet]] = {}  # label -> caption, neurons that are off
-    for kind, (caption, *_) in by_type(bench.memorized(), none="memorized").items():
+    for kind, (caption, *_) in by_type(bench.memorized_captions(), none="memorized").items():
         items[kind] = (caption.text, EMPTY)
         items[f"{kind},\nneurons off"] = (caption.text, neurons_of(caption))
     for prompt in bench.others[:1]:

@@ -12,7 +12,7 @@ import numpy as np
 from findnemo.calibration import Calibration
 from findnemo.localization import evidence, out_of_distribution_neurons
 from findnemo.runs.store import Caption
-from findnemo.runs.work import Answer
+from findnemo.runs.work import StageAnswer
 from findnemo.studies._bench import Bench, Desk, Study, by_type
 from findnemo.studies.figure import figure
 from findnemo.studies.table import Table
@@ -54,7 +54,7 @@ def fig14(bench: Bench) -> Study:
     return Study(text, tables, figures)
 
 
-def _grid(desk: Desk, caption: Caption, calibration: Calibration) -> Answer:
+def _grid(desk: Desk, caption: Caption, calibration: Calibration) -> StageAnswer:
     seen = evidence(desk.model, caption.text, calibration)
     replication = seen.replication
     sets = [
@@ -64,7 +64,9 @@ def _grid(desk: Desk, caption: Caption, calibration: Calibration) -> Answer:
     similarity = [
         [replication.similarity(s) if replication.kept else 1.0 for s in row] for row in sets
     ]
-    return Answer({"similarity": similarity, "neurons": [[len(s) for s in row] for row in sets]})
+    return StageAnswer(
+        {"similarity": similarity, "neurons": [[len(s) for s in row] for row in sets]}
+    )
 
 
 def _heat(similarity: np.ndarray, sizes: np.ndarray, title: str) -> Figure:

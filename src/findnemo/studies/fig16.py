@@ -20,11 +20,11 @@ from findnemo.files.originals import picture
 from findnemo.metrics.copies import COPY
 from findnemo.models import Model
 from findnemo.neurons import EMPTY
-from findnemo.runs.compare import kept_images, made
+from findnemo.runs.compare import comparison_images, kept_images
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
-from findnemo.runs.work import Answer
-from findnemo.studies._bench import Bench, Desk, Job, Study, by_type, edited
+from findnemo.runs.work import StageAnswer
+from findnemo.studies._bench import Bench, Desk, Job, Study, by_type, compare_edit
 from findnemo.studies.figure import picture_grid
 from findnemo.studies.published import EFFECTS
 from findnemo.studies.rows import medians
@@ -242,14 +242,14 @@ def _line(payloads: Sequence[Mapping[str, Any]]) -> list[float | int | None]:
 
 def _first_captions(bench: Bench) -> dict[str, list[Caption]]:
     """Type -> its first captions."""
-    return {kind: group[:CAPTIONS] for kind, group in by_type(bench.memorized()).items()}
+    return {kind: group[:CAPTIONS] for kind, group in by_type(bench.memorized_captions()).items()}
 
 
 def _trials(
     bench: Bench,
     name: str,
     groups: Mapping[str, Sequence[Caption]],
-    changes: Mapping[str, Callable[..., Answer]],
+    changes: Mapping[str, Callable[..., StageAnswer]],
 ) -> Trials:
     """Every change on every caption, with its image, and the untouched image."""
     captions = list(chain.from_iterable(groups.values()))
@@ -272,18 +272,18 @@ def _trials(
 
 
 def _untouched(desk: Desk, caption: Caption) -> Image.Image:
-    return made(desk, caption)[0]
+    return comparison_images(desk, caption)[0]
 
 
-def _layers_off(desk: Desk, caption: Caption, names: Sequence[str], file: str) -> Answer:
-    return edited(desk, caption, channels_off(desk.model, dict.fromkeys(names)), file)
+def _layers_off(desk: Desk, caption: Caption, names: Sequence[str], file: str) -> StageAnswer:
+    return compare_edit(desk, caption, channels_off(desk.model, dict.fromkeys(names)), file)
 
 
 def _channels_off(
     desk: Desk, caption: Caption, usual: Sequence[Mapping[str, Tensor]], count: int, file: str
-) -> Answer:
+) -> StageAnswer:
     channels = _unusual(desk, caption.text, usual, count)
-    return edited(desk, caption, channels_off(desk.model, channels), file)
+    return compare_edit(desk, caption, channels_off(desk.model, channels), file)
 
 
 def _convolutions(model: Model) -> dict[str, nn.Module]:

@@ -149,7 +149,9 @@ def fig2b(bench: Bench) -> Study:
     are not memorized.
     """
     layer = next(iter(bench.calibration.mean))
-    kinds = {k: [c.text for c in g] for k, g in by_type(bench.memorized(), "memorized").items()}
+    kinds = {
+        k: [c.text for c in g] for k, g in by_type(bench.memorized_captions(), "memorized").items()
+    }
     kinds["not memorized"] = list(bench.others[:CAPTIONS])
     compute = partial(_z_scores, calibration=bench.calibration, layer=layer)
     found = iter(bench.over("fig2b", compute, list(chain.from_iterable(kinds.values()))))

@@ -68,8 +68,8 @@ def fig7(bench: Bench) -> Study:
 
 def _sets(bench: Bench) -> tuple[Sets, Sets]:
     """Candidates and refined sets of the prompts that the listing calls memorized."""
-    captions = bench.memorized()
-    found = bench.listed(captions)
+    captions = bench.memorized_captions()
+    found = bench.listed_neurons(captions)
     before: Sets = {}
     after: Sets = {}
     for caption in captions:
@@ -81,7 +81,7 @@ def _sets(bench: Bench) -> tuple[Sets, Sets]:
 
 
 def _missing(bench: Bench, steps: Sequence[Sets]) -> str:
-    left = len(bench.memorized()) - sum(map(len, steps[0].values()))
+    left = len(bench.memorized_captions()) - sum(map(len, steps[0].values()))
     return f"Left out: {left}, for which the listing finds no neurons." if left else ""
 
 

@@ -20,7 +20,7 @@ from findnemo.runs.standing import neurons_of, switched_off
 from findnemo.runs.wording import count
 from findnemo.seeds import UNTOUCHED, WANTED
 from findnemo.studies._bench import Bench, Study
-from findnemo.studies._quality import FIGURES, Features, figures, seen
+from findnemo.studies._quality import FIGURES, Features, features_and_fits, figures
 from findnemo.studies.figure import BLUE, GREY, RED, figure, line
 from findnemo.studies.published import EFFECTS
 from findnemo.studies.rows import medians
@@ -90,7 +90,7 @@ def _plus_minus(mean: float, deviation: float) -> str:
 def _own(bench: Bench) -> list[str]:
     """The captions of the reference pictures, without memorized ones."""
     memories = {c.text for c in bench.work.run.captions() if is_memory(c.type)}
-    memories |= {c.text for c in bench.memorized()}
+    memories |= {c.text for c in bench.memorized_captions()}
     captions = [p.caption for p in bench.reference.pictures if p.caption]
     return [text for text in dict.fromkeys(captions) if text not in memories]
 
@@ -110,14 +110,17 @@ def _quality(bench: Bench, prompts: Sequence[str]) -> list[list[Any]]:
     """A row for each set of neurons: its kind, its size, and mean and deviation of each of
     FIGURES.
     """
-    order = list(holders(c for c in bench.memorized() if len(switched_off(c))))
+    order = list(holders(c for c in bench.memorized_captions() if len(switched_off(c))))
     held = set(order)
     most = order[:MOST]
     counts = sorted({round(share * len(most)) for share in SHARES} - {0})
     kinds = [("none", 0), *((kind, n) for n in counts for kind in ("found", "random"))]
     reference = bench.reference
     compute = partial(
-        seen, prompts=prompts, settings=bench.image_settings, inception=reference.inception
+        features_and_fits,
+        prompts=prompts,
+        settings=bench.image_settings,
+        inception=reference.inception,
     )
     judges = bench.work.judges
     widths = bench.model.widths("all")

@@ -15,10 +15,10 @@ from findnemo.errors import InputError
 from findnemo.images import generate
 from findnemo.metrics import memory_type
 from findnemo.metrics.kind import IMAGES, VERBATIM, is_memory
-from findnemo.runs.standing import treated
+from findnemo.runs.standing import treated_as_memory
 from findnemo.runs.store import Caption, Run
 from findnemo.runs.wording import count
-from findnemo.runs.work import Answer
+from findnemo.runs.work import StageAnswer
 from findnemo.seeds import FRESH
 from findnemo.studies._bench import Bench, Desk, Job, Study
 from findnemo.studies.figure import BLUE, GREY, RED, figure, ink
@@ -35,7 +35,7 @@ def fig6(bench: Bench) -> Study:
     than VM and TM are decided anew. The second table is a table of captions that every command
     reads.
     """
-    captions = [c for c in bench.work.run.captions() if is_memory(c.type) or treated(c)]
+    captions = [c for c in bench.work.run.captions() if is_memory(c.type) or treated_as_memory(c)]
     pictured = [c for c in captions if bench.work.original(c) is not None]
     if not pictured:
         raise InputError(
@@ -44,8 +44,8 @@ def fig6(bench: Bench) -> Study:
         )
     jobs = {c.id: Job("similarities", c, _similarities, pictures=True) for c in pictured}
     found = bench.results("fig6", jobs)
-    shown = [Shown(c, found[c.id]["sscd_orig"]) for c in pictured if c.id in found]
-    groups: dict[str, list[Shown]] = {}
+    shown = [CaptionSimilarities(c, found[c.id]["sscd_orig"]) for c in pictured if c.id in found]
+    groups: dict[str, list[CaptionSimilarities]] = {}
     for one in shown:
         groups.setdefault(one.caption.type or "no type", []).append(one)
     with figure(2, width=3.6, height=2.6) as (sheet, (left, right)):
@@ -85,7 +85,7 @@ def fig6(bench: Bench) -> Study:
 
 
 @dataclass(frozen=True)
-class Shown:
+class CaptionSimilarities:
     """A caption with the SSCD of each generation to its training image."""
 
     caption: Caption
@@ -100,7 +100,7 @@ class Shown:
         return memory_type(self.values)
 
 
-def _line(group: Sequence[Shown]) -> list[Any]:
+def _line(group: Sequence[CaptionSimilarities]) -> list[Any]:
     values = [v for one in group for v in one.values]
     over = sum(one.kind == "VM" for one in group) / len(group)
     best = median(one.best for one in group)
@@ -113,7 +113,7 @@ def _image(run: Run, caption: Caption) -> str | None:
     return str(file.absolute()) if file.is_file() else caption.image
 
 
-def _histogram(axis: Any, groups: Mapping[str, Sequence[Shown]]) -> None:
+def _histogram(axis: Any, groups: Mapping[str, Sequence[CaptionSimilarities]]) -> None:
     """Draw the best of ten of every caption, by the type in the run's table."""
     best = {kind: [one.best for one in group] for kind, group in groups.items()}
     low = min(0.0, *(v for values in best.values() for v in values))
@@ -126,7 +126,7 @@ def _histogram(axis: Any, groups: Mapping[str, Sequence[Shown]]) -> None:
     axis.legend(loc="upper left")
 
 
-def _strip(axis: Any, groups: Mapping[str, Sequence[Shown]]) -> None:
+def _strip(axis: Any, groups: Mapping[str, Sequence[CaptionSimilarities]]) -> None:
     """Draw every generation, a column for each caption, the most similar at the left."""
     begin = 0
     for kind, group in groups.items():
@@ -140,7 +140,7 @@ def _strip(axis: Any, groups: Mapping[str, Sequence[Shown]]) -> None:
     axis.set(xlabel="caption", ylabel=f"SSCD of {IMAGES} generations", xticks=[])
 
 
-def _similarities(desk: Desk, caption: Caption) -> Answer:
+def _similarities(desk: Desk, caption: Caption) -> StageAnswer:
     """SSCD of each of ten generations to the training image."""
     images = list(desk.before or ())[:IMAGES]
     if len(images) < IMAGES:
@@ -151,4 +151,4 @@ def _similarities(desk: Desk, caption: Caption) -> Answer:
     assert original is not None
     assert describe is not None
     found = describe(images) @ describe([original])[0]
-    return Answer({"sscd_orig": [round(v, 4) for v in found.tolist()]})
+    return StageAnswer({"sscd_orig": [round(v, 4) for v in found.tolist()]})

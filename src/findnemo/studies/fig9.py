@@ -15,7 +15,7 @@ from findnemo.metrics.copies import COPY
 from findnemo.neurons import EMPTY, NeuronSet
 from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
-from findnemo.studies._bench import Bench, Study, pictured
+from findnemo.studies._bench import Bench, Study, first_image
 from findnemo.studies.figure import picture_grid
 from findnemo.studies.table import Cell, Table
 
@@ -24,7 +24,7 @@ SETS = ("all on", "Algorithms 1 to 4", "the run's own")
 
 
 @dataclass(frozen=True)
-class Trial:
+class CaptionTrial:
     """A caption with each of SETS off: the sets, and SSCD_orig with each."""
 
     caption: Caption
@@ -51,7 +51,7 @@ def fig9(bench: Bench) -> Study:
     )
     shown = trials[:MOST]
     asked = [(t.caption.text, neurons) for t in shown for neurons in t.sets]
-    pictures = iter(bench.over("fig9, pictures", pictured, asked))
+    pictures = iter(bench.over("fig9, pictures", first_image, asked))
     grid = [
         (_label(t), [original, *(next(pictures) for _ in SETS)])
         for t in shown
@@ -62,13 +62,13 @@ def fig9(bench: Bench) -> Study:
     return Study(text, [table], figures)
 
 
-def _trials(bench: Bench) -> list[Trial]:
+def _trials(bench: Bench) -> list[CaptionTrial]:
     """The captions with all values known.
 
     Raises InputError if there are none.
     """
     captions = [c for c in bench.sample() if bench.work.original(c) is not None]
-    listed = bench.listed(captions)
+    listed = bench.listed_neurons(captions)
     sets = [(c, (EMPTY, listed[c.id][1], neurons_of(c))) for c in captions if c.id in listed]
     cases = {(c.id, k): (c, one, 0.0) for c, three in sets for k, one in enumerate(three)}
     found = bench.off("fig9", cases)
@@ -77,7 +77,7 @@ def _trials(bench: Bench) -> list[Trial]:
         payloads = [found.get((caption.id, k), {}) for k in range(len(three))]
         similar = tuple(p["sscd_orig"] for p in payloads if "sscd_orig" in p)
         if len(similar) == len(three):
-            trials.append(Trial(caption, three, similar))
+            trials.append(CaptionTrial(caption, three, similar))
     if not trials:
         raise InputError(
             "no caption with neurons has an available training image: see originals/failures.jsonl"
@@ -85,11 +85,11 @@ def _trials(bench: Bench) -> list[Trial]:
     return trials
 
 
-def _pairs(trial: Trial) -> list[Cell]:
+def _pairs(trial: CaptionTrial) -> list[Cell]:
     sets = zip(trial.sets, trial.similar, strict=True)
     return [cell for neurons, similar in list(sets)[1:] for cell in (len(neurons), similar)]
 
 
-def _label(trial: Trial) -> str:
+def _label(trial: CaptionTrial) -> str:
     counts = " / ".join(str(len(neurons)) for neurons in trial.sets[1:])
     return f"{shorten(trial.caption.text, 40, placeholder='…')}\nneurons: {counts}"

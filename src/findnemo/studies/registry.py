@@ -61,7 +61,7 @@ WORK = {  # kinds of computation of a study, besides reading the run; the most e
 
 
 @dataclass(frozen=True)
-class Entry:
+class StudyEntry:
     """A study by its name (`make`).
 
     `shows`: what it shows of the paper, empty if the paper does not have it. `home`: its module
@@ -97,71 +97,71 @@ _STEP = ("first step",)
 _SEARCH = ("search",)
 _IMAGES = ("images",)
 _ENTRIES = (  # in the order of the paper with its appendix; then studies that it does not have
-    Entry(
+    StudyEntry(
         "fig2a", "Figure 2a, appendix B.4", "memorization scores", "fig2",
         (), ("types", "ordinary", "hold-out scores"), _STEP,
     ),
-    Entry(
+    StudyEntry(
         "fig2b", "Figure 2b", "activations in the first value layer", "fig2",
         ("neurons", "others"), (), _STEP,
     ),
-    Entry(
+    StudyEntry(
         "table1", "Table 1", "mitigations", "table1",
         ("neurons",), _JUDGED, (*_SEARCH, *_IMAGES),
     ),
-    Entry(
+    StudyEntry(
         "fig4", "Figure 4", "neurons per prompt and layer", "fig4", ("neurons",), (), _SEARCH
     ),
-    Entry(
+    StudyEntry(
         "fig5a", "Figures 5a and 8", "quality", "fig5",
         (), ("reference pictures", "others", "neurons", "descriptor", "CLIP"), _IMAGES,
     ),
-    Entry("fig5b", "Figure 5b", "scaling factor", "fig5", ("neurons",), _JUDGED, _IMAGES),
-    Entry("table2", "Table 2", "time per algorithm", "table2", ("neurons",), (), _SEARCH),
-    Entry("table3", "Table 3", "disentanglement", "table3", ("neurons", "others"), (), _STEP),
-    Entry(
+    StudyEntry("fig5b", "Figure 5b", "scaling factor", "fig5", ("neurons",), _JUDGED, _IMAGES),
+    StudyEntry("table2", "Table 2", "time per algorithm", "table2", ("neurons",), (), _SEARCH),
+    StudyEntry("table3", "Table 3", "disentanglement", "table3", ("neurons", "others"), (), _STEP),
+    StudyEntry(
         "fig6", "Figure 6", "similarity to the training image, types", "fig6",
         ("descriptor", "training images"), ("types",), _IMAGES,
     ),
-    Entry(
+    StudyEntry(
         "fig7", "Figure 7", "neurons before and after refinement", "fig4",
         ("neurons",), (), _SEARCH,
     ),
-    Entry(
+    StudyEntry(
         "table4", "Table 4", "ablations", "table4",
         ("neurons",), ("ordinary", "hold-out scores", *_JUDGED), (*_SEARCH, *_IMAGES),
     ),
-    Entry(
+    StudyEntry(
         "fig9", "Figure 9, appendix C.4", "highly memorized captions", "fig9",
         ("neurons", "descriptor", "training images"), (), (*_SEARCH, *_IMAGES),
     ),
-    Entry("fig10", "Figures 10 to 12", "shared neurons", "fig10", ("neurons",), (), _IMAGES),
-    Entry(
+    StudyEntry("fig10", "Figures 10 to 12", "shared neurons", "fig10", ("neurons",), (), _IMAGES),
+    StudyEntry(
         "fig13", "Figure 13", "noise differences", "fig13", ("neurons",), ("others",), _STEP
     ),
-    Entry("fig14", "Figures 14 and 15", "thresholds", "fig14", ("neurons",), (), _STEP),
-    Entry(
+    StudyEntry("fig14", "Figures 14 and 15", "thresholds", "fig14", ("neurons",), (), _STEP),
+    StudyEntry(
         "fig16", "Figures 16 to 19", "whole layers off", "fig16", ("neurons",), _JUDGED, _IMAGES
     ),
-    Entry(
+    StudyEntry(
         "fig20", "Figure 20", "convolutional channels off", "fig16",
         ("neurons", "others"), _JUDGED, _IMAGES,
     ),
-    Entry("stability", "", "stability of what is found", "stability", ("neurons",), (), _SEARCH),
-    Entry(
+    StudyEntry("stability", "", "stability of what is found", "stability", ("neurons",), (), _SEARCH),
+    StudyEntry(
         "utility", "", "utility: captions that are not memorized", "utility",
         ("neurons off", "others"), ("descriptor", "CLIP"), _IMAGES,
     ),
 )  # fmt: skip
-STUDIES: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
+STUDIES: dict[str, StudyEntry] = {entry.name: entry for entry in _ENTRIES}
 
 
-def chosen(names: Iterable[str]) -> list[str]:
+def requested_studies(names: Iterable[str]) -> list[str]:
     """Names of the requested studies; "all" requests every study.
 
     Raises InputError for an unknown name, with the nearest known one.
 
-    >>> chosen(["table3", "fig4"])
+    >>> requested_studies(["table3", "fig4"])
     ['table3', 'fig4']
     """
     wanted = list(names)
@@ -170,7 +170,7 @@ def chosen(names: Iterable[str]) -> list[str]:
     return [known(name).name for name in wanted]
 
 
-def known(name: str) -> Entry:
+def known(name: str) -> StudyEntry:
     """The study of a name. Raises InputError for an unknown one, with the nearest that is known.
 
     >>> known("table3").title

@@ -22,7 +22,7 @@ from findnemo.neurons import NeuronSet
 from findnemo.prompts.paraphrases import paraphrases
 from findnemo.runs.store import Caption
 from findnemo.runs.wording import count
-from findnemo.runs.work import Answer
+from findnemo.runs.work import StageAnswer
 from findnemo.stats import bootstrap
 from findnemo.studies._bench import Bench, Desk, Job, Study
 from findnemo.studies.table import Cell, Table
@@ -73,9 +73,9 @@ def stability(bench: Bench) -> Study:
     return Study(text, tables)
 
 
-def _variants(desk: Desk, caption: Caption, kind: str, casts: dict[str, Model]) -> Answer:
+def _variants(desk: Desk, caption: Caption, kind: str, casts: dict[str, Model]) -> StageAnswer:
     """What the search finds for a caption under every variant of a kind of change."""
-    return Answer(CHANGES[kind](desk, caption, casts))
+    return StageAnswer(CHANGES[kind](desk, caption, casts))
 
 
 def _neurons(desk: Desk, model: Model, text: str, calibration: Calibration) -> Any:

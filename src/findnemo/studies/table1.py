@@ -10,7 +10,7 @@ from typing import Any
 from findnemo import demo
 from findnemo.errors import StoppedError
 from findnemo.metrics.kind import is_memory
-from findnemo.mitigation import MITIGATIONS, parsed
+from findnemo.mitigation import MITIGATIONS, name_and_options
 from findnemo.runs.compare import (
     LISTING,
     NEMO,
@@ -22,9 +22,9 @@ from findnemo.runs.compare import (
     stage_in,
 )
 from findnemo.runs.standing import evaluations_of, neurons_of
-from findnemo.runs.standing import joined as later
+from findnemo.runs.standing import joined_neurons as later
 from findnemo.runs.store import Caption, Run, each_caption, settings_of
-from findnemo.runs.wording import count, joined
+from findnemo.runs.wording import count, word_list
 from findnemo.studies._bench import Bench, Study, by_type, first_of_each
 from findnemo.studies.published import TABLE1
 from findnemo.studies.rows import Payloads, comparison
@@ -42,7 +42,9 @@ def rows(names: Iterable[str]) -> dict[str, list[str]]:
     """
     order = {name: k for k, name in enumerate((NONE, *MITIGATIONS))}
     found: dict[str, list[str]] = {}
-    for name in sorted(set(names), key=lambda n: (order.get(parsed(n)[0], len(order)), n)):
+    for name in sorted(
+        set(names), key=lambda n: (order.get(name_and_options(n)[0], len(order)), n)
+    ):
         found.setdefault(label(name), []).append(name)
     return found
 
@@ -53,7 +55,7 @@ def label(name: str) -> str:
     >>> label("none"), label("tokens-4"), label("embedding:target=3")
     ('All neurons active', '4 random tokens', 'Embedding adjustment (Wen et al.), target=3')
     """
-    base, options = parsed(name)
+    base, options = name_and_options(name)
     title = "All neurons active" if base == NONE else MITIGATIONS.label(base)
     return ", ".join([title, *(f"{option}={value}" for option, value in options.items())])
 
@@ -115,7 +117,7 @@ def costs(run: Run, apart: str | None = None) -> Table:
     for title, names in rows(_methods_of(captions, stage_of)).items():
         of = [c for c in captions if any(stage_of + name in c.results for name in names)]
         payloads = _payloads(of, names, stage_of)
-        name = parsed(names[0])[0]
+        name = name_and_options(names[0])[0]
         method = MITIGATIONS.get(name)
         if method and name == "neurons" and settings_of(run)["search"] == LISTING:
             method = replace(method, gradients=False)
@@ -185,7 +187,7 @@ def _once(captions: Sequence[Caption], name: str) -> float | None:
         values = [evaluations_of(c) for c in captions]
     elif name == NEMO:
         values = [
-            evaluations_of(c) if (found := c.decoded(LISTING)) is None else found.evaluations
+            evaluations_of(c) if (found := c.typed_result(LISTING)) is None else found.evaluations
             for c in captions
         ]
     else:
@@ -230,7 +232,7 @@ def _about(run: Run, captions: list[Caption], every: int) -> str:
             f" The run added {count(more, 'neuron')} later, when copies came back with the neurons of"
             " all captions off; they are off in the export, and not here."
         )
-    searched = [(c, c.decoded(LISTING)) for c in captions]
+    searched = [(c, c.typed_result(LISTING)) for c in captions]
     if unlisted := [c for c, found in searched if found and found.memorized is False]:
         text += (
             f" NeMo switches nothing off for {_named(unlisted)} under the threshold of the paper's"
@@ -248,4 +250,6 @@ def _named(captions: Sequence[Caption]) -> str:
     """How many captions, with the first rows: `1 caption (row 13)`."""
     rows = [str(c.row) for c in captions]
     some = rows if len(rows) <= FEW else [*rows[:FEW], f"{len(rows) - FEW} more"]
-    return f"{count(len(rows), 'caption')} ({'row' if len(rows) == 1 else 'rows'} {joined(some)})"
+    return (
+        f"{count(len(rows), 'caption')} ({'row' if len(rows) == 1 else 'rows'} {word_list(some)})"
+    )

@@ -9,7 +9,7 @@ from findnemo.calibration import Calibration
 from findnemo.localization import localize
 from findnemo.runs.store import Caption
 from findnemo.runs.wording import count
-from findnemo.runs.work import Answer
+from findnemo.runs.work import StageAnswer
 from findnemo.stats.robust import mean_std
 from findnemo.studies._bench import Bench, Desk, Study, by_type
 from findnemo.studies.nemo import ENCODER, listing, stopped
@@ -57,7 +57,7 @@ def _seconds(values: Sequence[float]) -> str | None:
     return plus_minus(mean_std(values), 3) if values else None
 
 
-def _measure(desk: Desk, caption: Caption, calibration: Calibration) -> Answer:
+def _measure(desk: Desk, caption: Caption, calibration: Calibration) -> StageAnswer:
     listed = listing(desk.model, caption.text, calibration)["seconds"]
     _, seconds = stopped(lambda: localize(desk.model, caption.text, desk.calibration))
-    return Answer(listed | {OURS: seconds})
+    return StageAnswer(listed | {OURS: seconds})

@@ -27,7 +27,7 @@ def table3(bench: Bench) -> Study:
     """Cosine of attention outputs with and without the most shared neurons, and with as many that
     were found for no caption, on captions that are not memorized.
     """
-    order = list(holders(bench.memorized()))
+    order = list(holders(bench.memorized_captions()))
     counts = sorted({min(count, len(order)) for count in COUNTS})
     prompts = list(bench.others[:PROMPTS])
     widths = bench.model.widths("all")

@@ -14,7 +14,7 @@ from findnemo.runs.standing import neurons_of
 from findnemo.runs.store import Caption
 from findnemo.runs.wording import count
 from findnemo.stats.robust import median_mad
-from findnemo.studies._bench import Bench, Desk, Job, Study, by_type, listed
+from findnemo.studies._bench import Bench, Desk, Job, Study, by_type, listing_answer
 from findnemo.studies.nemo import NO_SCORES, listing, with_tau
 from findnemo.studies.published import TABLE4, UNRELATED
 from findnemo.studies.rows import comparison
@@ -73,10 +73,12 @@ def _ablations(
     plain = bench.calibration
     thresholds = [f"tau = {plain.tau:.3f}"]
     left_out = []
-    changed = {"without top-k": ("no-top-k", partial(listed, calibration=plain, top_k=False))}
+    changed = {
+        "without top-k": ("no-top-k", partial(listing_answer, calibration=plain, top_k=False))
+    }
     if len(bench.unrelated) > 1:
         guided = _guided(bench)
-        changed["guidance in detection"] = "guided", partial(listed, calibration=guided)
+        changed["guidance in detection"] = "guided", partial(listing_answer, calibration=guided)
         thresholds.append(
             f"with guidance {guided.settings.guidance:g} in detection and in calibration tau ="
             f" {guided.tau:.3f}"
@@ -89,7 +91,7 @@ def _ablations(
     if len(plain.scores) > 1:
         for name, deviations in TAUS.items():
             moved = with_tau(plain, deviations)
-            changed[name] = name, partial(listed, calibration=moved)
+            changed[name] = name, partial(listing_answer, calibration=moved)
             thresholds.append(f"{name} = {moved.tau:.3f}")
     else:
         left_out.append(f" Left out: other thresholds, for {NO_SCORES}.")
@@ -98,7 +100,7 @@ def _ablations(
         for name, (stage, compute) in changed.items()
         for c in captions
     }
-    pairs = bench.listed(captions)
+    pairs = bench.listed_neurons(captions)
     found = bench.results("table4, neurons", jobs)
     refined = {i: after for i, (_, after) in pairs.items()}
     sets: dict[str, Sets] = {

@@ -104,7 +104,7 @@ def _keep(bench: Bench, measured: Mapping[str, Any]) -> None:
 
 
 def _measure(bench: Bench) -> dict[str, Any]:
-    neurons = all_neurons(bench.memorized())
+    neurons = all_neurons(bench.memorized_captions())
     prompts = list(bench.others[:CAPTIONS])
     draw = partial(_random_sets, seed=bench.image_settings.seed)
     (random,) = bench.over("utility, random neurons", draw, [neurons])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from findnemo.tasks.benchmarking import check_demo as check_demo
     from findnemo.tasks.calibrating import calibrate as calibrate
     from findnemo.tasks.calibrating import calibrate_published as calibrate_published
-    from findnemo.tasks.checking import Checked as Checked
+    from findnemo.tasks.checking import CheckedRun as CheckedRun
     from findnemo.tasks.checking import Hardened as Hardened
     from findnemo.tasks.checking import harden as harden
     from findnemo.tasks.checking import verify as verify
@@ -56,7 +56,7 @@ _HOMES = {
     "auditing": ("audit", "audit_demo", "audited_of", "detect", "localize"),
     "benchmarking": ("benchmark", "check_demo"),
     "calibrating": ("calibrate", "calibrate_published"),
-    "checking": ("Checked", "Hardened", "harden", "verify"),
+    "checking": ("CheckedRun", "Hardened", "harden", "verify"),
     "comparing": ("Detectors", "compare", "compare_detectors", "studies", "study"),
     "exporting": ("check_export", "export"),
     "listening": ("Listener",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from findnemo.benchmark import Results, published, suite
-from findnemo.benchmark.demo_check import Figure
+from findnemo.benchmark.demo_check import CheckFigure
 from findnemo.benchmark.demo_check import check_demo as check
 from findnemo.errors import InputError
 from findnemo.tasks.listening import Listener
@@ -49,7 +49,7 @@ def benchmark(
     others = published(suite.version_of(scoring.natural))
     if scoring.published:
         return others
-    methods = suite.chosen(scoring.methods.split(",") if scoring.methods else None)
+    methods = suite.methods_named(scoring.methods.split(",") if scoring.methods else None)
     answers = suite.read_answers(scoring.add)
     if scoring.train and folder is not None:
         suite.train(folder, report=listener.say)
@@ -62,7 +62,7 @@ def benchmark(
 
 def check_demo(
     limit: int | None = None, workers: Workers = Workers(), listener: Listener = Listener()
-) -> list[Figure]:
+) -> list[CheckFigure]:
     """Measure the figures of the demo model's card against their goals.
 
     What `findnemo demo --check` does. `limit`: only the first N memorized captions and N others.

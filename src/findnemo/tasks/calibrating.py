@@ -22,7 +22,7 @@ from findnemo.runs import Pool, acquire, calibrate_with, refuse_foreign
 from findnemo.settings import Settings, settings_for
 from findnemo.stats.rates import holdout_needed
 from findnemo.tasks.listening import Listener
-from findnemo.tasks.opening import at_work, loaded, read_table, warn_long
+from findnemo.tasks.opening import at_work, load_model, read_table, warn_long
 from findnemo.tasks.options import Detecting, Output, Workers
 
 RATE = 0.01  # recommended rate of false alarms
@@ -95,7 +95,7 @@ def calibrate_published(
     `out`. Raises MismatchError if `out` holds another calibration, naming what differs.
     """
     folder = _folder(out)
-    calibration = import_statistics(Path(statistics), loaded(model, listener), tau, seed)
+    calibration = import_statistics(Path(statistics), load_model(model, listener), tau, seed)
     if not force and (there := _calibration_in(folder, listener)) is not None:
         _refuse_over(folder, there, calibration)
     calibration.save(folder)

@@ -13,7 +13,7 @@ from typing import Any
 from findnemo import report
 from findnemo.edits import effects
 from findnemo.errors import InputError
-from findnemo.export import check_checkpoint, check_target, made_of, whole, with_kept
+from findnemo.export import check_checkpoint, check_target, permissions_like, whole, with_kept
 from findnemo.robustness import STARTS
 from findnemo.robustness.controls import pictures as pictures_in
 from findnemo.robustness.harden import Hardening
@@ -30,23 +30,23 @@ from findnemo.runs.hardening import (
 from findnemo.runs.robustness import (
     Effort,
     attack_all,
-    edited,
+    edited_captions,
     evaluations,
     failures,
     pace,
     try_out,
 )
 from findnemo.runs.wording import count
-from findnemo.runtime.notices import lasting, told_to
+from findnemo.runtime.notices import lasting, notices_to
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     at_work,
+    beginning_of,
     judges_of,
-    kept_of,
-    opened,
+    open_work,
     place_of,
     refuse_shard,
-    resumed,
+    resume_work,
     source_of,
     warn_unjudged,
     with_pictures,
@@ -58,7 +58,7 @@ RATES = {"demo": 1e-4}  # learning rates of models that need an unusual one
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedRun:
     """A run after a check, and the reasons why attempts or attacks failed."""
 
     run: Run
@@ -72,7 +72,7 @@ def verify(
     workers: Workers = Workers(),
     listener: Listener = Listener(),
     pictures: Pictures = Pictures(),
-) -> Checked:
+) -> CheckedRun:
     """Check a localized run on fresh seeds, by finished images and their quality. Then try to get
     the memories back, and compare with controls.
 
@@ -83,11 +83,11 @@ def verify(
     path = Path(run)
     steps = steps_of(trying.attack_steps)
     starts = starts_of(trying.attack_starts)
-    kept = kept_of(path)
+    kept = beginning_of(path)
     with Run.open(path) as old:
         _require_search(old)
         source = source_of(old, model)
-        attacked = len(edited(old.captions(), trying.attack_captions))
+        attacked = len(edited_captions(old.captions(), trying.attack_captions))
     refuse_unseen(path, pictures)
     plan = with_pictures(kept.plan, pictures)
     if trying.attempts or trying.attack or plan.images:
@@ -102,10 +102,10 @@ def verify(
         done = run_stages(pool, kept.calibration, replace(asked, judges=judges), listener)
         if kept.part is None and (trying.attempts or trying.attack) and not listener.stop():
             done.close()
-            with resumed(path, pool, judges) as work:
+            with resume_work(path, pool, judges) as work:
                 failed = _attacked(work, pool, effort, trying, listener)
             done = Run.open(path)
-    return Checked(done, failed)
+    return CheckedRun(done, failed)
 
 
 def _require_search(run: Run) -> None:
@@ -130,7 +130,7 @@ def _attacked(
     work: Work, pool: Pool, effort: Effort, trying: Trying, listener: Listener
 ) -> list[str]:
     """Run attempts and attack on a run's edited model, with controls; return why some failed."""
-    if not edited(work.run.captions(), 1):
+    if not edited_captions(work.run.captions(), 1):
         listener.say("no caption has its neurons off: there is nothing to attack")
         return []
     stages = [(ATTEMPT, try_out)] * trying.attempts + [(ATTACK, attack_all)] * trying.attack
@@ -202,7 +202,7 @@ def harden(
     alone = replace(workers, workers=None, ray=None)
     with ExitStack() as stack:
         # this process hardens a model of its own, and workers help with the checks
-        work, pool = stack.enter_context(opened(path, model, alone, listener))
+        work, pool = stack.enter_context(open_work(path, model, alone, listener))
         if workers.many and hardening.check:
             pool = stack.enter_context(at_work(source, workers, listener))
         wanted = challenged(work, hardening.captions)
@@ -218,7 +218,7 @@ def harden(
 
         kept = path / "harden"
         hardened = harden_run(work, wanted, settings, kept, progress, listener.stop)
-        with whole(target, made_of(work.model)) as part, told_to(listener.warn):
+        with whole(target, permissions_like(work.model)) as part, notices_to(listener.warn):
             with_kept(work.model, hardened.pipeline).save_pretrained(part, safe_serialization=True)
             check_checkpoint(part, hardened, effects(hardened, all_neurons(work.run.captions())))
         listener.say(f"hardened model written to {target}")

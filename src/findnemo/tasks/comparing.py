@@ -10,7 +10,7 @@ from typing import Any
 from findnemo import demo, report
 from findnemo.calibration import Calibration
 from findnemo.errors import FindnemoError
-from findnemo.files.writing import written
+from findnemo.files.writing import atomic_write
 from findnemo.images import check_images
 from findnemo.prompts import Prompt, PromptStream, PromptTable, read_training
 from findnemo.runs import Run, Work, settings_of
@@ -18,7 +18,7 @@ from findnemo.runs.compare import compare as compare_run
 from findnemo.runs.compare import in_turn, methods, write_sheets
 from findnemo.runs.detectors import (
     Detectors,
-    chosen,
+    distinct_detectors,
     draw_pictures,
     results,
     run_detectors,
@@ -35,25 +35,25 @@ from findnemo.studies import (
     under_tau,
 )
 from findnemo.studies import study as make_studies
-from findnemo.studies.registry import chosen as chosen_studies
+from findnemo.studies.registry import requested_studies as chosen_studies
 from findnemo.studies.rows import judge_of
 from findnemo.studies.table1 import costs, each
 from findnemo.studies.table1 import table as table1_of
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     at_work,
+    beginning_of,
     captions_of,
     folder_of,
     holdout_of,
     images_of,
     judges_of,
-    kept_of,
     named_judges,
-    opened,
+    open_work,
     place_of,
     read_table,
     refuse_shard,
-    resumed,
+    resume_work,
     source_of,
     table_of,
     warn_long,
@@ -72,8 +72,8 @@ from findnemo.tasks.options import (
 from findnemo.tasks.path import (
     PATH,
     Request,
-    begun,
     go_on,
+    is_begun,
     log,
     output_of,
     perform,
@@ -115,7 +115,7 @@ def compare(
     whole = replace(given, limit=None)
     table = None
     folder = None
-    if begun(place):
+    if is_begun(place):
         refuse_changed(place, detecting, pictures)
         with Run.open(place) as old:
             refuse_shard(old)
@@ -144,7 +144,7 @@ def compare(
         else:
             run = go_on(pool, table, folder, early, pictures, listener, judges)
         run.close()
-        with resumed(place, pool, judges) as work:
+        with resume_work(place, pool, judges) as work:
             if not listener.stop():
                 compare_run(work, names, listener.progress, pool, listener.stop, given.limit)
             write_sheets(work)
@@ -157,7 +157,7 @@ def compare(
                 ("captions", each(work.run)),
             ):
                 for ending, text in (("md", made.markdown()), ("csv", made.csv())):
-                    with written(place / f"{name}.{ending}") as part:
+                    with atomic_write(place / f"{name}.{ending}") as part:
                         part.write_text(text, encoding="utf-8")
             report.write(work.run)
             log(work.run, output, listener)
@@ -197,7 +197,7 @@ def study(
     with Run.open(run) as old:
         named = settings_of(old)["judges"] | named_judges(Pictures(clip=studying.clip))
         warn_unjudged("study", str(old.meta("source")), named, listener)
-    with opened(run, model, workers, listener) as (work, pool):
+    with open_work(run, model, workers, listener) as (work, pool):
         own = work.model.source in demo.MODELS
         bench = Bench(
             as_studied(work, studying),
@@ -247,7 +247,7 @@ def studies(
     """
     if run is None:
         return catalogue()
-    calibration = kept_of(run).calibration
+    calibration = beginning_of(run).calibration
     with Run.open(run) as old:
         judges = set(settings_of(old).get("judges") or ())
         if old.meta("source") in demo.MODELS:
@@ -302,7 +302,7 @@ def compare_detectors(
     What `findnemo detect --detector` does. `detectors`: names of `findnemo.detection.DETECTORS`.
     `pictures`: also make saliency and mask pictures of the captions with a type.
     """
-    names = chosen(detectors.split(",") if isinstance(detectors, str) else detectors)
+    names = distinct_detectors(detectors.split(",") if isinstance(detectors, str) else detectors)
     given = captions_of(prompts)
     table = read_table(given, listener) if given.prompts else table_of(given, model, listener)
     apart = holdout_of(Detecting(holdout=holdout), given.column, model, listener)

@@ -17,10 +17,10 @@ from findnemo.runs.fine_tunes import folder_of_variant
 from findnemo.runs.store import DATABASE
 from findnemo.runs.tuned import CLEANED, training_of, variant_told
 from findnemo.runs.verdict import RELEASED, Advice, advice_of
-from findnemo.runtime.notices import told_to
+from findnemo.runtime.notices import notices_to
 from findnemo.runtime.threads import threads
 from findnemo.tasks.listening import Listener
-from findnemo.tasks.opening import loaded, place_of, refuse_many, source_of, without_run
+from findnemo.tasks.opening import load_model, place_of, refuse_many, source_of, without_run
 from findnemo.tasks.options import Selecting, Source, Workers, Writing
 
 
@@ -105,7 +105,7 @@ def _export(
     if said:
         listener.say(said)
     what = selecting.take or _count(chosen)
-    with told_to(listener.warn):
+    with notices_to(listener.warn):
         for form, target in forms_of.write_each(targets, chosen, opened_model, force, dtype):
             listener.say(f"{what}: {form} written to {target}")
             if target.is_file() and forms_of.FORMS[form].write is not None:
@@ -155,7 +155,7 @@ def _deviations(
         source = source_of(opened, given)
     audited = _loaded(source, given, listener)
     forms_of.check_model(chosen, audited)
-    exported = loaded(_exported(source, place, rounding is not None), listener)
+    exported = load_model(_exported(source, place, rounding is not None), listener)
     told = forms_of.deviations(audited, exported, chosen, rounding or 0.0)
     if rounding is None and (beside := forms_of.missing_beside(Path(place), audited)):
         listener.warn(f"{beside} is missing: programs read there what the file predicts")
@@ -267,7 +267,7 @@ def _loaded(source: Any, given: Any, listener: Listener) -> Any:
     Raises InputError with the way out if it is not where the run remembers it.
     """
     try:
-        return loaded(source, listener)
+        return load_model(source, listener)
     except InputError as error:
         if given is not None and not (isinstance(given, Source) and given.place is None):
             raise

@@ -25,16 +25,24 @@ from findnemo.runs import Pool, Run, all_neurons, ask_all, write_results
 from findnemo.runs.fine_tunes import STAGE as PICTURES
 from findnemo.runs.fine_tunes import (
     Question,
-    Shown,
     Variant,
+    VariantImages,
     folder_of_variant,
-    judged,
+    judge_variant,
     relative,
     show,
     summary,
     write_training,
 )
-from findnemo.runs.tuned import CLEANED, FREE, copies_in, copies_told, row_of, to_confirm, tuned
+from findnemo.runs.tuned import (
+    CLEANED,
+    FREE,
+    copies_in,
+    copies_told,
+    row_of,
+    to_confirm,
+    tuned_models,
+)
 from findnemo.runs.wording import count
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
@@ -56,7 +64,7 @@ from findnemo.tasks.options import (
 )
 from findnemo.tasks.path import Request, perform, ready
 from findnemo.tasks.tuned_input import Candidate, Material, candidates, material
-from findnemo.training import AS_BASE, MAIN, needed
+from findnemo.training import AS_BASE, MAIN, images_needed
 
 ASKS = {  # kinds of prompts in words
     "own": "captions of training pictures",
@@ -113,7 +121,7 @@ class Looks:
             return None
         return self._judged(replace(main, name=CLEANED), shown, base)
 
-    def _shown(self, pool: Pool, candidate: Candidate, neurons: NeuronSet = EMPTY) -> Shown:
+    def _shown(self, pool: Pool, candidate: Candidate, neurons: NeuronSet = EMPTY) -> VariantImages:
         """All images of a model with `neurons` off."""
         name = folder = candidate.name
         if neurons:
@@ -124,15 +132,17 @@ class Looks:
         return show(
             self.given.folder(self.out, folder),
             pool,
-            self.given.asked(candidate),
+            self.given.questions_for(candidate),
             self.given.settings,
             neurons,
             lambda _, done, total: self.listener.progress(stage, done, total),
             self.listener.stop,
         )
 
-    def _judged(self, one: Candidate, shown: Shown, base: Variant | None) -> Variant:
-        return judged(self.given.subject, shown, base, one.name, one.checkpoint, one.strength)
+    def _judged(self, one: Candidate, shown: VariantImages, base: Variant | None) -> Variant:
+        return judge_variant(
+            self.given.subject, shown, base, one.name, one.checkpoint, one.strength
+        )
 
 
 def audit_fine_tune(
@@ -246,7 +256,7 @@ class Confirming(Looks):
     @cached_property
     def base(self) -> Variant:
         """The base by further images, made once."""
-        images = sum(one.images for one in self.given.asked(self.found[-1]))
+        images = sum(one.images for one in self.given.questions_for(self.found[-1]))
         self.listener.say(
             "a model that seems free of copies may be so by chance: before it is advised, it is looked at by"
             f" {images} further images with other seeds, and the base by those of the same prompts"
@@ -266,7 +276,7 @@ class Confirming(Looks):
 
     def _looked_at(self, about: Mapping[str, Any]) -> list[str]:
         """The models that have further images by an earlier call."""
-        models = tuned(about) if copies_in(about) else []
+        models = tuned_models(about) if copies_in(about) else []
         names = [one["name"] for one in models if one["verdict"] != "copies"]
         return [name for name in names if _images_there(self.given.folder(self.out, name))]
 
@@ -403,7 +413,7 @@ def _refuse_other(out: Path, given: Material, main: Candidate) -> None:
 def _tell_cost(found: Sequence[Candidate], given: Material, out: Path, listener: Listener) -> None:
     counts = Counter(q.kind for q in given.questions)
     listener.say(f"prompts and images of each model: {_asked(given.questions)}")
-    images = sum(q.images for one in found for q in given.asked(one))
+    images = sum(q.images for one in found for q in given.questions_for(one))
     there = sum(_images_there(folder_of_variant(out, one.name)) for one in found)
     evaluations = (images - there) * given.settings.passes
     kept = f"{there:,} of them are there; the others take" if there else "they take"
@@ -413,7 +423,7 @@ def _tell_cost(found: Sequence[Candidate], given: Material, out: Path, listener:
     )
     first = next(kind for kind in MAIN if kind in counts)
     asking = [q.images for q in given.questions if q.kind == first]
-    enough = needed(given.subject.rate)
+    enough = images_needed(given.subject.rate)
     if sum(asking) < enough:
         listener.warn(
             f"{sum(asking)} images of {ASKS[first]} are too few to say that a model does not copy:"
@@ -426,7 +436,7 @@ def _images_there(folder: Path) -> int:
     if not (folder / "run.sqlite").is_file():
         return 0
     with Run.open(folder) as run:
-        return sum(c.decoded(PICTURES)["images"] for c in run.captions(stage=PICTURES))
+        return sum(c.typed_result(PICTURES)["images"] for c in run.captions(stage=PICTURES))
 
 
 def _asked(questions: Sequence[Question]) -> str:

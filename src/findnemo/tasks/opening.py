@@ -13,18 +13,18 @@ from findnemo import demo
 from findnemo.calibration import Calibration
 from findnemo.errors import InputError, MismatchError
 from findnemo.files.originals import Originals
-from findnemo.files.secrets import hidden
+from findnemo.files.secrets import without_secrets
 from findnemo.images import ImageSettings, usual
 from findnemo.localization import check_impact, check_search
 from findnemo.metrics import Alignment, Descriptor, Judges
-from findnemo.models import SCOPES, Model, cut, load
+from findnemo.models import SCOPES, Model, load, truncation_note
 from findnemo.passes import compiled
 from findnemo.prompts import Prompt, PromptTable, read_prompts, stream_prompts
-from findnemo.runs import Loader, Plan, Pool, Run, Serial, Shard, Work, settings_of, start
-from findnemo.runs.results import decoded
+from findnemo.runs import AuditPlan, Loader, Pool, Run, Serial, Shard, Work, settings_of, start
+from findnemo.runs.results import as_stored_type
 from findnemo.runs.store import COPY, DATABASE
 from findnemo.runs.trust import NAMED, require
-from findnemo.runtime.notices import told_to
+from findnemo.runtime.notices import notices_to
 from findnemo.runtime.threads import suited, threads
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.options import Captions, Detecting, Localizing, Pictures, Source, Workers
@@ -63,7 +63,7 @@ def at_work(
             yield pool
         return
     with threads(workers.threads):
-        own = loaded(model, listener)
+        own = load_model(model, listener)
         number = workers.threads
         if number is None and isinstance(model, (str, Path, Source)):
             number = suited(own.denoiser, own.latent_shape)
@@ -129,7 +129,7 @@ def passing(model: Model, tell: Callable[[int], None] | None) -> Iterator[None]:
         yield
 
 
-def loaded(model: Any, listener: Listener = Listener()) -> Model:
+def load_model(model: Any, listener: Listener = Listener()) -> Model:
     """The model, loaded if necessary; notices go to `listener`."""
     if isinstance(model, Model):
         return model
@@ -137,7 +137,7 @@ def loaded(model: Any, listener: Listener = Listener()) -> Model:
         return load(model)
     source = model if isinstance(model, Source) else Source(str(model))
     listener.say(f"loading {source}")
-    with told_to(listener.warn):
+    with notices_to(listener.warn):
         own = load(str(source), source.device, source.dtype, **source.options)
     own.tell = listener.warn
     return compiled(own) if source.compile else own
@@ -296,7 +296,7 @@ def warn_long(
     """
     many = 0
     for prompt in islice(prompts, most):
-        if what := cut([*model.readers, *readers], prompt.text):
+        if what := truncation_note([*model.readers, *readers], prompt.text):
             many += 1
             model.told.add(prompt.text)
             if many <= LONG:
@@ -315,7 +315,7 @@ def images_of(model: Any, pictures: Pictures, seed: int) -> ImageSettings:
     return ImageSettings(pictures.image_steps or own.steps, guidance, seed, pictures.sampler)
 
 
-def plan_for(model: Any, localizing: Localizing, pictures: Pictures, seed: int) -> Plan:
+def plan_for(model: Any, localizing: Localizing, pictures: Pictures, seed: int) -> AuditPlan:
     """The plan of an audit, except what needs the calibration.
 
     Raises InputError for options that do not exist or do not go together.
@@ -325,7 +325,7 @@ def plan_for(model: Any, localizing: Localizing, pictures: Pictures, seed: int) 
         raise InputError(
             f"scope {localizing.scope!r:.40} is not known: use one of auto, {', '.join(SCOPES)}"
         )
-    return Plan(
+    return AuditPlan(
         search=localizing.search,
         images=IMAGES if pictures.images is None else pictures.images,
         image_settings=images_of(model, pictures, seed),
@@ -336,13 +336,13 @@ def plan_for(model: Any, localizing: Localizing, pictures: Pictures, seed: int) 
 
 
 def gentle(
-    plan: Plan,
+    plan: AuditPlan,
     localizing: Localizing,
     model: Any,
     column: str | None,
     holdout: Any,
     listener: Listener,
-) -> Plan:
+) -> AuditPlan:
     """The plan with the largest impact, if requested, and the captions on which it is measured.
 
     These are captions of a table, the hold-out captions of the same call, or the demo's own. They
@@ -369,7 +369,9 @@ def gentle(
     return replace(plan, max_impact=most, unrelated=tuple(captions[:BYSTANDERS]))
 
 
-def listed(plan: Plan, detecting: Detecting, calibration: Calibration) -> Plan:
+def with_discovery_rate(
+    plan: AuditPlan, detecting: Detecting, calibration: Calibration
+) -> AuditPlan:
     """The plan with the false discovery rate of a list, if requested."""
     if detecting.fdr is not None and not len(calibration.trajectories):
         raise InputError(
@@ -379,14 +381,14 @@ def listed(plan: Plan, detecting: Detecting, calibration: Calibration) -> Plan:
     return replace(plan, fdr=detecting.fdr)
 
 
-def plan_of(settings: dict[str, Any]) -> Plan:
+def plan_of(settings: dict[str, Any]) -> AuditPlan:
     """The plan that the settings of a run describe.
 
     Raises InputError for settings that no plan can have.
     """
     images = ImageSettings.from_json(settings["image_settings"])
     whole = {"thorough": True, **settings, "image_settings": images}
-    plan: Plan = decoded(Plan, whole, "the settings of the run")
+    plan: AuditPlan = as_stored_type(AuditPlan, whole, "the settings of the run")
     return plan
 
 
@@ -407,7 +409,7 @@ def begun_settings(out: str | Path) -> dict[str, Any] | None:
         return None  # the run stopped before it began
 
 
-def as_begun(plan: Plan, out: str | Path, pictures: Pictures = Pictures()) -> Plan:
+def as_begun(plan: AuditPlan, out: str | Path, pictures: Pictures = Pictures()) -> AuditPlan:
     """The plan for a run that may have begun: with its thoroughness, images and judges.
 
     `pictures`: images and judges that replace those of the run. Raises MismatchError if the plan is
@@ -429,7 +431,7 @@ def as_begun(plan: Plan, out: str | Path, pictures: Pictures = Pictures()) -> Pl
     )
 
 
-def with_pictures(plan: Plan, pictures: Pictures) -> Plan:
+def with_pictures(plan: AuditPlan, pictures: Pictures) -> AuditPlan:
     """The plan with the images and judges that `pictures` requests."""
     own = plan.image_settings
     steps = own.steps if pictures.image_steps is None else pictures.image_steps
@@ -467,30 +469,30 @@ def shard_of(text: str | None) -> Shard | None:
 
 
 @dataclass(frozen=True)
-class Kept:
+class RunBeginning:
     """How a run was begun, as its directory keeps it.
 
     `part`: the part of the table, if the run is a shard.
     """
 
     calibration: Calibration
-    plan: Plan
+    plan: AuditPlan
     part: Shard | None
 
 
-def kept_of(run: str | Path) -> Kept:
+def beginning_of(run: str | Path) -> RunBeginning:
     """How a run was begun. Raises InputError for a directory that holds no audit."""
     with Run.open(run) as old:
         settings = settings_of(old)
     calibration = Calibration.load(Path(run) / "calibration")
-    return Kept(calibration, plan_of(settings), shard_of(settings.get("shard")))
+    return RunBeginning(calibration, plan_of(settings), shard_of(settings.get("shard")))
 
 
 # runs ---------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def opened(
+def open_work(
     run: str | Path,
     model: Any = None,
     workers: Workers = Workers(),
@@ -502,18 +504,18 @@ def opened(
     """
     with Run.open(run) as old:
         source = source_of(old, model)
-    with at_work(source, workers, listener) as pool, resumed(run, pool) as work:
+    with at_work(source, workers, listener) as pool, resume_work(run, pool) as work:
         yield work, pool
         warn_missing(work.original, listener)
 
 
 @contextmanager
-def resumed(run: str | Path, pool: Pool, judges: Judges | None = None) -> Iterator[Work]:
+def resume_work(run: str | Path, pool: Pool, judges: Judges | None = None) -> Iterator[Work]:
     """A run, open for writing, with the settings and the calibration that it keeps.
 
     `judges`: those of the run, if they are open.
     """
-    kept = kept_of(run)
+    kept = beginning_of(run)
     with start(run, pool.model, kept.calibration, kept.plan, kept.part) as again:
         yield work_on(again, pool.model, kept.calibration, kept.plan, judges=judges)
 
@@ -522,7 +524,7 @@ def work_on(
     run: Run,
     model: Any,
     calibration: Calibration,
-    plan: Plan,
+    plan: AuditPlan,
     table: Iterable[Prompt] = (),
     judges: Judges | None = None,
 ) -> Work:
@@ -544,7 +546,7 @@ def work_on(
 
         if run.meta("folder") is None or not run.names_pictures():
             return Work(run, model, calibration, plan, judges, shipped)
-    references = [p.image for p in table if p.image and hidden(p.image) != p.image]
+    references = [p.image for p in table if p.image and without_secrets(p.image) != p.image]
     folder = run.meta("folder") or "."
     originals = Originals(run.path / "originals", folder, references=references)
     return Work(run, model, calibration, plan, judges, originals.of_caption)
@@ -553,7 +555,7 @@ def work_on(
 def judges_of(source: str, named: Mapping[str, str], opened: Judges | None = None) -> Judges:
     """The descriptor and the CLIP in the named files; by default those of a shipped model.
 
-    `opened`: judges that are open; those that are wanted are not opened again.
+    `open_work`: judges that are open; those that are wanted are not opened again.
     """
     shipped = source in demo.MODELS
     file = named.get("descriptor") or (demo.DESCRIPTOR if shipped else None)

@@ -19,7 +19,18 @@ from findnemo.localization import ONE_STEP
 from findnemo.metrics import Judges
 from findnemo.passes import group_size
 from findnemo.prompts import PromptTable, repeated
-from findnemo.runs import Plan, Pool, Run, Shard, Work, answer, ask_all, enter, start, write_results
+from findnemo.runs import (
+    AuditPlan,
+    Pool,
+    Run,
+    Shard,
+    Work,
+    answer,
+    ask_all,
+    enter,
+    start,
+    write_results,
+)
 from findnemo.runs.discoveries import check_level
 from findnemo.runs.judging import judge_anew
 from findnemo.runs.ranking import Meter, Ranked
@@ -32,6 +43,7 @@ from findnemo.tasks.calibrating import Holdout, given_calibration, own_calibrati
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
     as_begun,
+    beginning_of,
     begun_settings,
     captions_of,
     folder_of,
@@ -39,14 +51,13 @@ from findnemo.tasks.opening import (
     holdout_of,
     judged_as_begun,
     judges_of,
-    kept_of,
-    listed,
     plan_for,
     plan_of,
     shard_of,
     table_of,
     warn_long,
     warn_missing,
+    with_discovery_rate,
     with_pictures,
     work_on,
 )
@@ -102,7 +113,7 @@ class Ready:
     calibration: Calibration | Holdout
     output: Output
     stages: Sequence[str]
-    plan: Plan
+    plan: AuditPlan
     part: Shard | None = None
     folder: Path | None = None
     detecting: Detecting = Detecting()
@@ -165,7 +176,7 @@ def perform(asked: Ready, pool: Pool, listener: Listener) -> Run:
         calibration = own_calibration(
             pool, calibration, asked.detecting, asked.output, listener, is_rated
         )
-    plan = listed(asked.plan, asked.detecting, calibration)
+    plan = with_discovery_rate(asked.plan, asked.detecting, calibration)
     plan = replace(plan, miss=_miss(asked, calibration))
     if plan.training is None:
         _tell_promise(plan.miss, calibration, listener)
@@ -313,7 +324,7 @@ def log(run: Run, output: Output, listener: Listener) -> None:
 # resuming an audit --------------------------------------------------------------------------------
 
 
-def begun(out: str | Path) -> bool:
+def is_begun(out: str | Path) -> bool:
     """Whether a directory holds an audit that can resume: captions, settings and a calibration."""
     names = ("run.sqlite", "calibration/calibration.json")
     return all((Path(out) / name).is_file() for name in names)
@@ -334,7 +345,7 @@ def go_on(
     `table`: the captions to audit; None: those of the run. `folder`: that of their pictures.
     `judges`: those of the run from now on, if they are open.
     """
-    kept = kept_of(output.path)
+    kept = beginning_of(output.path)
     plan = with_pictures(kept.plan, pictures)
     listener.say(f"{output.path} goes on with its own settings and calibration")
     asked = Ready(table, kept.calibration, output, PATH, plan, kept.part, folder, judges=judges)

@@ -15,12 +15,12 @@ from findnemo.detection import Drives, Unusual
 from findnemo.detection.by_text import require_ordinary, require_text_alone
 from findnemo.errors import InputError
 from findnemo.files.marks import marked
-from findnemo.files.writing import written
+from findnemo.files.writing import atomic_write
 from findnemo.neurons import NeuronSet
 from findnemo.prompts import PromptTable
 from findnemo.runs import Pool, Run, Serial, settings_of, switched_off
 from findnemo.runs.export import in_writing
-from findnemo.runs.ranking import RANKING, Meter, Ranked, Score, left_told, ranked, what_is_left
+from findnemo.runs.ranking import RANKING, Meter, Ranked, Score, left_told, rank_table, what_is_left
 from findnemo.runs.workers import answer_of
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.options import Detecting
@@ -99,7 +99,7 @@ def in_order(
     listener.say(f"putting {total} captions in order by their text")
     alike = [(text, neurons.to_json()) for text, neurons in memories.items()]
     about = (pool.model.fingerprint, ordinary, alike, table.most)
-    found = ranked(
+    found = rank_table(
         out / RANKING,
         hashlib.sha256(repr(about).encode("utf-8", "surrogatepass")).hexdigest(),
         rows,
@@ -189,7 +189,7 @@ def _likenesses(
 def _driven(
     model: Any, texts: Sequence[str], ordinary: Sequence[str], memories: Memories
 ) -> list[tuple[float, str, NeuronSet]]:
-    return Drives(model, memories, ordinary).told(texts)
+    return Drives(model, memories, ordinary).largest_drives(texts)
 
 
 def _write_like(
@@ -201,7 +201,7 @@ def _write_like(
     """Write captions from the likeliest down: the memory that each is like, the neurons it drives,
     and its score if detected.
     """
-    with written(file) as part, part.open("w", encoding="utf-8", newline="") as table:
+    with atomic_write(file) as part, part.open("w", encoding="utf-8", newline="") as table:
         writer = csv.writer(table)
         writer.writerow(["caption", "row", "drive", "like", "neurons", "score", "over_tau"])
         for one, (drive, memory, neurons) in zip(order, told, strict=True):

@@ -11,7 +11,7 @@ from findnemo.app.subject import is_run
 from findnemo.runs import Run
 from findnemo.runtime.threads import suited, threads
 from findnemo.tasks.listening import Listener, silent
-from findnemo.tasks.opening import loaded, refuse_many, source_of, without_run
+from findnemo.tasks.opening import load_model, refuse_many, source_of, without_run
 from findnemo.tasks.options import Workers
 
 LOCAL = "127.0.0.1"
@@ -44,7 +44,7 @@ def launch(
             source = source_of(run, model, ("model",))
     else:
         source = without_run(place, model)
-    own = loaded(source, listener)
+    own = load_model(source, listener)
     if listener.stop():
         return
     if host not in (LOCAL, "localhost", "::1"):

@@ -23,9 +23,16 @@ from findnemo.images import ImageSettings
 from findnemo.metrics import Judges
 from findnemo.models import lora_checkpoints, model_checkpoints, of_strength
 from findnemo.prompts import Prompt, TrainingPicture, TrainingSet, ordinary, read_training
-from findnemo.runs.fine_tunes import OWN, TWINS, Question, Subject, folder_of_variant, relative
+from findnemo.runs.fine_tunes import (
+    OWN,
+    TWINS,
+    Question,
+    TrainingSubject,
+    folder_of_variant,
+    relative,
+)
 from findnemo.runs.tuned import BASE, CLEANED
-from findnemo.runs.wording import count, joined
+from findnemo.runs.wording import count, word_list
 from findnemo.seeds import CONFIRMED
 from findnemo.tasks.listening import Listener
 from findnemo.tasks.opening import (
@@ -38,7 +45,7 @@ from findnemo.tasks.opening import (
     warn_unjudged,
 )
 from findnemo.tasks.options import Captions, Detecting, FineTune, Pictures, Source
-from findnemo.training import MAIN, Canaries, Gallery, described, needed, read_canaries
+from findnemo.training import MAIN, Canaries, Gallery, image_vectors, images_needed, read_canaries
 from findnemo.training.canaries import TABLE as CANARIES
 from findnemo.training.canaries import heldout_of
 
@@ -70,7 +77,7 @@ class Material:
     folders with images.
     """
 
-    subject: Subject
+    subject: TrainingSubject
     root: Path
     questions: tuple[Question, ...]
     settings: ImageSettings
@@ -90,7 +97,9 @@ class Material:
         asked = [one for one in self.questions if one.kind not in TWINS]
         kinds = {one.kind for one in asked}
         first = next(kind for kind in MAIN if kind in kinds)
-        least = math.ceil(needed(self.subject.rate) / sum(one.kind == first for one in asked))
+        least = math.ceil(
+            images_needed(self.subject.rate) / sum(one.kind == first for one in asked)
+        )
         further = (
             replace(
                 one,
@@ -101,7 +110,7 @@ class Material:
         )
         return replace(self, questions=tuple(further), suffix=FURTHER)
 
-    def asked(self, candidate: Candidate) -> list[Question]:
+    def questions_for(self, candidate: Candidate) -> list[Question]:
         """The questions for a model.
 
         The base gets no questions on other subjects and canaries: these show what tuning did.
@@ -226,8 +235,8 @@ def material(
     held_out = torch.empty(0, gallery.views.shape[2])
     if tuned.holdout_images is not None:
         files = [one.path for one in read_training(tuned.holdout_images)]
-        held_out = described(map(_opened, files), judges.descriptor)
-    subject = Subject(kept, gallery, judges, held_out, tuned.copy_rate, canaries)
+        held_out = image_vectors(map(_opened, files), judges.descriptor)
+    subject = TrainingSubject(kept, gallery, judges, held_out, tuned.copy_rate, canaries)
     given: list[Prompt] = [] if tuned.prompts is None else list(read_table(tuned.prompts, listener))
     controls = _controls(source, detecting, listener)
     readable = replace(training, pictures=tuple(kept))
@@ -335,12 +344,12 @@ def _repeated(pictures: Sequence[TrainingPicture], root: Path) -> list[str]:
     }
     others = f"{shown[0]} times" if len(shown) == 2 else f"{shown[0]} to {shown[-2]} times"
     return [
-        f"an epoch shows the pictures in {joined(sorted(most))} {shown[-1]} times, others {others}:"
+        f"an epoch shows the pictures in {word_list(sorted(most))} {shown[-1]} times, others {others}:"
         " what is shown more often is copied sooner"
     ]
 
 
-def _twins(subject: Subject) -> list[str]:
+def _twins(subject: TrainingSubject) -> list[str]:
     """A note on identical training pictures, the commonest cause of copies."""
     groups: dict[int, list[str]] = {}
     for group, one in zip(subject.gallery.groups, subject.pictures, strict=True):
@@ -390,7 +399,7 @@ def questions_of(
     seen: set[str] = set()
     questions = []
     asking = len(own) or len(kinds["trigger"]) or len(given)
-    usual = max(IMAGES, math.ceil(needed(tuned.copy_rate) / asking))
+    usual = max(IMAGES, math.ceil(images_needed(tuned.copy_rate) / asking))
     for kind, texts in kinds.items():
         new = [text for text in dict.fromkeys(texts) if text not in seen]
         seen |= set(new)

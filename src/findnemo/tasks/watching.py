@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from findnemo.errors import InputError, MismatchError, ModelError, StoppedError
-from findnemo.files.writing import written
+from findnemo.files.writing import atomic_write
 from findnemo.models import of_strength
 from findnemo.runs.fine_tunes import summary, write_table
 from findnemo.runs.store import WATCHED
@@ -38,7 +38,7 @@ def watch(
     """Judge each checkpoint of a training as it appears; yield the results so far after each, as
     `runs.fine_tunes.summary` gives them.
 
-    `model`: the base, with the directory of checkpoints as its `lora`, or as `tuned.tuned`. A
+    `model`: the base, with the directory of checkpoints as its `lora`, or as `tuned.tuned_models`. A
     checkpoint is judged once its files no longer grow. Ends after `patience` seconds without a new
     one, when the listener says stop, or with `stop_at_copies` after the first one that gives copies
     (`runs.tuned.newest_copies`). `out` keeps images and results (`training.json`,
@@ -78,7 +78,7 @@ def watch(
             continue
         about = summary(given.subject, variants, one.name, given.root, given.notes)
         data, table = (root / name for name in WATCHED)
-        with written(data) as part:
+        with atomic_write(data) as part:
             part.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", "utf-8")
         write_table(about, table)
         yield about

@@ -16,7 +16,7 @@ from findnemo.runtime.state import AUTOCAST, modules_of
 
 
 @contextmanager
-def untouched() -> Iterator[None]:
+def keeping_random_state() -> Iterator[None]:
     """Restore all random number generators after the context: of Python, NumPy and PyTorch on every
     device.
 
@@ -24,7 +24,7 @@ def untouched() -> Iterator[None]:
 
     >>> torch.manual_seed(0).initial_seed(), random.seed(0)
     (0, None)
-    >>> with untouched():
+    >>> with keeping_random_state():
     ...     drawn = torch.rand(1), random.random()
     >>> drawn == (torch.rand(1), random.random())
     True

@@ -16,16 +16,16 @@ from torch import Tensor
 from findnemo.errors import FindnemoError, InputError, first_line
 from findnemo.files.fetch import RefusedError
 from findnemo.files.originals import picture
-from findnemo.files.sizes import checked
-from findnemo.files.writing import written
+from findnemo.files.sizes import within_size
+from findnemo.files.writing import atomic_write
 from findnemo.images import ImageSettings, generate_many, save_png, sheet
 from findnemo.models import load
 from findnemo.prompts import TrainingPicture, ordinary, read_training
 from findnemo.runtime.notices import notice
 from findnemo.seeds import WATCH
-from findnemo.training._untouched import bare, untouched, without_adapters
+from findnemo.training._untouched import bare, keeping_random_state, without_adapters
 from findnemo.training.canaries import TABLE, Canaries, heldout_of, read_canaries
-from findnemo.training.copies import Gallery, Generation, described, judge
+from findnemo.training.copies import Gallery, Generation, image_vectors, judge
 from findnemo.training.seen import Sensitivity, galleries, seen_in, sensitivity
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class MemorizationCallback:
         self.canaries = _canaries(source, test.heldout)
         seed = test.images.seed
         wanted = _captioned(source, test.caption, self.canaries, seed)
-        with untouched():
+        with keeping_random_state():
             self.pictures, self._gallery = _readable(wanted, descriptor)
             if self.canaries is not None:
                 self._galleries = galleries(self.canaries, descriptor)
@@ -189,7 +189,7 @@ class MemorizationCallback:
             self.model = load(bare(pipeline))
             with without_adapters(self.model.networks):
                 self._before = self._made([*self.rows, *self._other])
-            self._controls = described(self._before, descriptor)
+            self._controls = image_vectors(self._before, descriptor)
 
     def __call__(self, step: int) -> bool:
         """Take a reading at every `every`th step, once; return whether training should stop.
@@ -211,9 +211,9 @@ class MemorizationCallback:
     def read(self, step: int) -> Reading:
         """Take a reading now, keep it, log it and write it; this never stops training."""
         began = time.monotonic()
-        with untouched():
+        with keeping_random_state():
             images = self._made([*self.rows, *self._other, *self._planted])
-            vectors = described(images, self._descriptor)
+            vectors = image_vectors(images, self._descriptor)
             reading = self._judged(step, vectors)
         reading = replace(reading, seconds=round(time.monotonic() - began, 3))
         self.readings.append(reading)
@@ -260,8 +260,8 @@ class MemorizationCallback:
         return round(float(best.double().quantile(0.5)), 4)
 
     def _written(self, out: Path, reading: Reading, images: Sequence[Image.Image]) -> None:
-        there = checked(out, MOST_LINES).read_bytes() if out.exists() else b""
-        with written(out) as part:
+        there = within_size(out, MOST_LINES).read_bytes() if out.exists() else b""
+        with atomic_write(out) as part:
             part.write_bytes(there + json.dumps(reading.to_json()).encode() + b"\n")
         prompts = [prompt for prompt, _ in self.rows]
         shown = self._asked[:SHOWN]

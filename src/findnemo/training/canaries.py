@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from findnemo.errors import InputError, first_line
-from findnemo.files.sizes import checked
+from findnemo.files.sizes import within_size
 from findnemo.files.writing import flush, storing
 from findnemo.images import png
 from findnemo.prompts.training import TABLES
@@ -157,7 +157,7 @@ def read_canaries(folder: str | Path, heldout: str | Path | None = None) -> Cana
     table = place / TABLE
     if not table.is_file():
         raise InputError(f"no canaries in {path}: {table} is not there; plant(FOLDER) writes it")
-    content = checked(table, TABLE_BYTES).read_bytes()
+    content = within_size(table, TABLE_BYTES).read_bytes()
     try:
         rows = json.loads(content.decode("utf-8"))["canaries"]
         found = tuple(_row(path, place, row) for row in rows)

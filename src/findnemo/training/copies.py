@@ -51,7 +51,7 @@ STATES = {
 }
 
 
-def described(images: Iterable[Image.Image], descriptor: Descriptor | None = None) -> Tensor:
+def image_vectors(images: Iterable[Image.Image], descriptor: Descriptor | None = None) -> Tensor:
     """Unit vectors of images, (N, D): their descriptors, or without a descriptor their pixels.
 
     The similarity of two images is the product of their vectors. That of pixels is the correlation
@@ -91,7 +91,7 @@ class Gallery:
         from PIL import ImageOps
 
         both = (view for picture in pictures for view in (picture, ImageOps.mirror(picture)))
-        vectors = described(both, descriptor)
+        vectors = image_vectors(both, descriptor)
         views = vectors.reshape(-1, 2, vectors.shape[1])
         return cls(views, _groups(views))
 
@@ -300,7 +300,7 @@ class Judgement:
         """
         copied = self.of("copied")
         if not copied:
-            told = self.rate()[1] >= needed(rate) and not self.of("as a control")
+            told = self.rate()[1] >= images_needed(rate) and not self.of("as a control")
             return "does not copy" if told else "cannot be said"
         if base is None:
             return "copies" if self.proven else "cannot be said"
@@ -324,11 +324,11 @@ def is_more(mine: tuple[int, int], base: tuple[int, int], level: float = CHANCE)
     return base[1] > 0 and float(fisher_exact(table, "greater").pvalue) < level
 
 
-def needed(rate: float = RATE, level: float = 0.95) -> int:
+def images_needed(rate: float = RATE, level: float = 0.95) -> int:
     """Number of generations without a copy that shows, with confidence `level`, that fewer than
     `rate` of all are copies (Clopper and Pearson 1934, one-sided).
 
-    >>> needed(0.05), needed(0.01)
+    >>> images_needed(0.05), images_needed(0.01)
     (59, 299)
     """
     return math.ceil(math.log(1 - level) / math.log(1 - rate))

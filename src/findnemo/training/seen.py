@@ -15,7 +15,7 @@ from findnemo.errors import InputError
 from findnemo.files.originals import picture
 from findnemo.stats import clopper_pearson
 from findnemo.training.canaries import Canaries, Canary
-from findnemo.training.copies import Gallery, described
+from findnemo.training.copies import Gallery, image_vectors
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -148,7 +148,7 @@ def compared(
         raise InputError(
             "captions of canaries have different numbers of images: give as many of each"
         )
-    vectors = described((image for some in shown for image in some), descriptor)
+    vectors = image_vectors((image for some in shown for image in some), descriptor)
     return seen_in(
         canaries, vectors.unflatten(0, (len(shown), -1)), *galleries(canaries, descriptor)
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from findnemo.edits import deactivate, masks
 from findnemo.errors import EditError, NumericalError
-from findnemo.images import ImageSettings, finished, generate_many
+from findnemo.images import ImageSettings, decoded_pictures, generate_many
 from findnemo.metrics import Judges, frechet_distance, kernel_distance
 from findnemo.metrics.copies import pixel_changes
 from findnemo.models import Model
@@ -175,9 +175,9 @@ def random_sets(
     Raises EditError for a layer with too few other neurons.
     """
     from findnemo.mitigation import Case
-    from findnemo.mitigation.neurons import drawn
+    from findnemo.mitigation.neurons import drawn_neurons
 
-    return [drawn(model, Case("", neurons, seed), repeat) for repeat in range(1, draws + 1)]
+    return [drawn_neurons(model, Case("", neurons, seed), repeat) for repeat in range(1, draws + 1)]
 
 
 Sets = Sequence[NeuronSet]
@@ -242,6 +242,6 @@ def _in_few(
     def images(prompt: str, off: Sets) -> list[Image.Image]:
         denoising = Denoising(model, prompt, 1, settings.guidance, settings.seed, FRESH)
         path = denoising.run([0] * len(off), steps, masks(model, off), settings.steps)
-        return finished(model, path.image.to(model.dtype))
+        return decoded_pictures(model, path.image.to(model.dtype))
 
     return side_by_side(model, [partial(images, *one) for one in zip(prompts, sets, strict=True)])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from findnemo.edits import masks
 from findnemo.images import ImageSettings, generate, noise_pictures
-from findnemo.images import finished as pictures_of
+from findnemo.images import decoded_pictures as pictures_of
 from findnemo.metrics import Judges
 from findnemo.metrics.copies import COPY, compare_images, copies_in, copying, shares, similarities
 from findnemo.models import Model
