@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from findnemo.report import _charts as charts
 from findnemo.report._charts import BINS, LEFT, RIGHT, WIDTH, Axis, distribution, neuron_map, sizes
 
 
@@ -49,3 +50,34 @@ def test_sizes_count_every_caption_once():
     assert sum(b["captions"] for b in bins) == len(counts)
     assert max(b["share"] for b in bins) == 1
     assert sizes([]) == []
+
+
+def test_bands_and_gaps_stand_where_their_values_are():
+    attack = {
+        "x": "steps",
+        "y": "similarity",
+        "n": 5,
+        "curves": {"a": [[0, 0.0], [50, 1.0]], "b": [[0, 0.2]]},
+        "bands": {"a": [[0, -0.5, 0.5], [50, 0.9, 1.0]]},
+        "gaps": {
+            "x": [[0, 0.0, None, None], [50, 0.5, 0.25, 1.0]],
+            "y": [[50, 0.5, 0.0, 1.0]],
+            "none": [],
+        },
+    }
+    drawn = charts.curves(attack)
+    (x0, low0), (x1, _), _, (x3, high0) = (
+        [float(v) for v in p.split(",")] for p in drawn["lines"][0]["band"].split()
+    )
+    assert (x0, x1, x3) == (130, 630, 130)
+    assert low0 == 220 - 12  # the lowest value of all
+    assert high0 == pytest.approx(12 + 196 * (1.0 - 0.5) / 1.5, abs=0.01)
+    assert drawn["lines"][1]["band"] == ""
+    assert [text for _, text in drawn["levels"]] == ["\u22120.5", "0.0", "0.5", "1.0"]
+    made = charts.gaps(attack)
+    assert [line["name"] for line in made["lines"]] == ["x", "y"]
+    (_, zero, *none), (x, y, low, high) = made["lines"][0]["points"]
+    assert (zero, none) == (made["zero"], [None, None])
+    assert (y, low, high) == (12 + 98, 12 + 147, 12)
+    assert made["lines"][1]["points"][0][0] > x  # beside each other
+    assert charts.gaps(attack | {"gaps": {}}) is None

@@ -3,10 +3,10 @@ results, by hand-computed cases.
 """
 
 import pytest
+from _counts import NAME
 
 from findnemo.errors import InputError
-from findnemo.report import _charts as charts
-from findnemo.report.sentences import EARLIER, WEIGHTS, of_caption, sentences
+from findnemo.report.sentences import of_caption
 from findnemo.runs import Run
 from findnemo.runs.evidence import (
     attack_summary,
@@ -19,110 +19,6 @@ from findnemo.runs.evidence import (
 from findnemo.runs.export import row
 from findnemo.runs.store import Caption
 from findnemo.stats import wilson
-
-NAME = "neurons off: memorized less never seen"
-
-
-def told(works=5, back=0, n=None, silent=(), beyond=0):
-    """What an attempt says of captions, counted by hand but for Wilson's interval."""
-    low, high = wilson(back, works) if works else (None, None)
-    n = works + len(silent) + beyond if n is None else n
-    counts = {"n": n, "works": works, "back": back, "beyond": beyond, "silent": list(silent)}
-    return counts | {"low": low, "high": high}
-
-
-def cell(captions, n=5, **of):
-    return {"images": captions / n, "captions": captions, "n": n, "low": 0.0, "high": 0.43, **of}
-
-
-def attempts(words, given, ordinary):
-    table = {
-        "seeds: fresh": {
-            "untouched": cell(5),
-            "neurons off": cell(0, told=told(5)),
-            "ordinary, neurons off": cell(2),
-        },
-        "words: synonyms": {
-            "untouched": cell(4),
-            "neurons off": cell(words, told=told(4, words, silent=[0.41])),
-        },
-        "script: Greek": {
-            "untouched": cell(0),
-            "neurons off": cell(0, told=told(0, silent=[0.17, 0.2, 0.3, 0.1, 0.0])),
-        },
-        "image to image: 0.9": {
-            "untouched": cell(5),
-            "neurons off": cell(given, told=told(5, given)),
-            "ordinary, neurons off": cell(ordinary),
-        },
-    }
-    return {"columns": ["untouched", "neurons off", "ordinary, neurons off"], "table": table}
-
-
-def test_nothing_tried_says_nothing():
-    assert sentences(None, None) == []
-
-
-def test_attempts_without_a_copy_and_with_some():
-    what = "attempts with other seeds, samplers, steps, guidance, words and tokens"
-    none, silent, quiet, given, last = sentences(attempts(0, 1, 4), None)
-    assert none == (
-        f"With neurons off, none of 2 {what} gives a copy of a caption for which it works on the"
-        " untouched model (4 to 5 of the 5 captions tried, each; 95 %: fewer than 49 %)."
-    )
-    assert silent == (
-        "1 of 3 attempts tell nothing: on the untouched model they give no copy of the 5 captions"
-        " tried either (similarity at most 0.30)."
-    )
-    assert quiet.startswith("No prompt that brings a picture back from the untouched model brought")
-    assert "with neurons off, of the 5 captions tried" in quiet
-    assert given == (
-        "Image to image: 0.9, which is given the picture, gives back 1 of the 5 captions tried"
-        " for which it works on the untouched model, and 4 of 5 of ordinary captions."
-    )
-    assert last == WEIGHTS
-    some, silent, *rest = sentences(attempts(3, 1, 4), None)
-    assert len(rest) == 2, "prompts bring pictures back: nothing is said of them being quiet"
-    assert some == (
-        f"With neurons off, 1 of 2 {what} give copies; the most has 'words: synonyms', of 3 of the"
-        " 4 captions tried for which it works on the untouched model."
-    )
-
-
-def test_where_no_attempt_works_nothing_is_said_of_prompts_that_bring_nothing_back():
-    mute = {"untouched": cell(0), "neurons off": cell(0, told=told(0, silent=[0.17] * 5))}
-    said = sentences({"columns": [*mute], "table": {"seeds: fresh": mute}}, None)
-    assert said == [
-        "1 of 1 attempts tell nothing: on the untouched model they give no copy of the 5 captions"
-        " tried either (similarity at most 0.17).",
-        WEIGHTS,
-    ]
-
-
-def test_the_attack_says_of_how_many_captions_it_tells_what():
-    told_of = {
-        "neurons off": told(3, 2, silent=[0.17, None]) | {"never": [1, 5]},
-        "hardened": told(3, 0, silent=[0.17], beyond=1),
-    }
-    off, mute, after, beyond, silent, _ = sentences(None, {"curves": {}, "told": told_of})
-    assert off == (
-        "With neurons off, an optimized embedding gives a copy of 2 of the 3 captions attacked for"
-        " which the attack works on the untouched model (95 %: 21 to 94 %); of pictures never seen, of 1 of 5."
-    )
-    assert mute == (
-        "With neurons off, the attack tells nothing of 2 captions of the 5 attacked: on the"
-        " untouched model it gives no copy either (0.17)."
-    )
-    assert "of 0 of the 3 captions attacked" in after
-    assert "a copy of 1 caption of which it gives none on the untouched model" in beyond
-    assert "nothing of 1 caption of the 5 attacked" in silent
-
-
-def test_what_was_kept_without_controls_tells_nothing():
-    bare = {"untouched": cell(5), "neurons off": cell(0)}
-    old = {"columns": [*bare], "table": {"seeds: fresh": bare}}
-    curves = {"curves": {"memorized, neurons off": [[0, 0.1]]}, "gaps": {NAME: [[5, 0.5, 0.2, 1]]}}
-    assert sentences(old, curves) == [EARLIER, WEIGHTS]
 
 
 @pytest.mark.parametrize(
@@ -138,79 +34,6 @@ def test_what_was_kept_without_controls_tells_nothing():
 )
 def test_a_copy_counts_anyhow_and_none_only_beside_a_control_that_gives_one(reached, control, word):
     assert verdict(reached, control).word == word
-
-
-@pytest.mark.parametrize(
-    ("points", "says"),
-    [
-        (
-            [[0, 0.9, 0.8, 1.0], [5, 0.5, 0.2, 0.8]],
-            (
-                "come nearer to them than to {}: the gap is 0.90 [0.80, 1.00] at the start, 0.50"
-                " [0.20, 0.80] after 5 steps."
-            ),
-        ),
-        (
-            [[5, 0.5, 0.2, 0.8], [50, 0.1, -0.1, 0.3]],
-            (
-                "come nearer to them than to {}: the gap is 0.50 [0.20, 0.80] after 5 steps, 0.10"
-                " [-0.10, 0.30] after 50 steps."
-            ),
-        ),
-        (
-            [[0, 0.9, 0.8, 1.0], [5, 0.1, -0.1, 0.3]],
-            (
-                "are not seen to come nearer to them than to {}: the gap is 0.90 [0.80, 1.00] at"
-                " the start, 0.10 [-0.10, 0.30] after 5 steps."
-            ),
-        ),
-        (
-            [[5, 0.5, None, None], [9, 0.6, None, None]],
-            (
-                "gaps to {} have no interval (the gap is 0.50 after 5 steps, 0.60 after 9 steps):"
-                " too few"
-            ),
-        ),
-    ],
-)
-def test_an_attack_is_told_for_every_control_by_all_its_intervals(points, says):
-    mirrored = NAME.replace("never seen", "mirrored")
-    attack = {"curves": {}, "gaps": {NAME: points, mirrored: points}}
-    _, never, mirror, last = sentences(None, attack | {"told": {"neurons off": told(5)}})
-    assert says.format("pictures never seen") in never
-    assert says.format("mirrored images of ordinary captions") in mirror
-    assert last == WEIGHTS
-
-
-def test_bands_and_gaps_stand_where_their_values_are():
-    attack = {
-        "x": "steps",
-        "y": "similarity",
-        "n": 5,
-        "curves": {"a": [[0, 0.0], [50, 1.0]], "b": [[0, 0.2]]},
-        "bands": {"a": [[0, -0.5, 0.5], [50, 0.9, 1.0]]},
-        "gaps": {
-            "x": [[0, 0.0, None, None], [50, 0.5, 0.25, 1.0]],
-            "y": [[50, 0.5, 0.0, 1.0]],
-            "none": [],
-        },
-    }
-    drawn = charts.curves(attack)
-    (x0, low0), (x1, _), _, (x3, high0) = (
-        [float(v) for v in p.split(",")] for p in drawn["lines"][0]["band"].split()
-    )
-    assert (x0, x1, x3) == (130, 630, 130)
-    assert low0 == 220 - 12  # the lowest value of all
-    assert high0 == pytest.approx(12 + 196 * (1.0 - 0.5) / 1.5, abs=0.01)
-    assert drawn["lines"][1]["band"] == ""
-    assert [text for _, text in drawn["levels"]] == ["\u22120.5", "0.0", "0.5", "1.0"]
-    made = charts.gaps(attack)
-    assert [line["name"] for line in made["lines"]] == ["x", "y"]
-    (_, zero, *none), (x, y, low, high) = made["lines"][0]["points"]
-    assert (zero, none) == (made["zero"], [None, None])
-    assert (y, low, high) == (12 + 98, 12 + 147, 12)
-    assert made["lines"][1]["points"][0][0] > x  # beside each other
-    assert charts.gaps(attack | {"gaps": {}}) is None
 
 
 def caption(number, results, is_memorized=True):
