@@ -94,13 +94,13 @@ def kept(monkeypatch, found, without):
             for c in run.captions()
             for file in (without / "images" / c.slug).glob("*.png")
         }
-    real = effect._finished
+    real = effect.fresh_images
 
     def finished(model, prompt, seeds, settings, neurons, first):
         assert neurons or not stored & {(prompt, f"before-{k:02d}") for k in seeds}
         return real(model, prompt, seeds, settings, neurons, first)
 
-    monkeypatch.setattr(effect, "_finished", finished)
+    monkeypatch.setattr(effect, "fresh_images", finished)
     yield
     assert pictures
     changed = [file for file, data in pictures.items() if file.read_bytes() != data]

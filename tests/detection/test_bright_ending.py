@@ -57,9 +57,9 @@ def test_only_down_layers_of_the_most_queries_count():
 
 def test_maps_lie_as_the_latents_do_and_coarser_ones_are_enlarged():
     values = torch.arange(8.0)[None]
-    assert module._map(values, (2, 4)).tolist() == [[[[0, 1, 2, 3], [4, 5, 6, 7]]]]
-    assert module._map(values, (4, 8)).shape == (1, 1, 4, 8)
-    assert torch.equal(module._scaled(torch.full((1, 1, 2, 2), 0.3)), torch.ones(1, 1, 2, 2))
+    assert module.attention_map(values, (2, 4)).tolist() == [[[[0, 1, 2, 3], [4, 5, 6, 7]]]]
+    assert module.attention_map(values, (4, 8)).shape == (1, 1, 4, 8)
+    assert torch.equal(module.min_max_scaled(torch.full((1, 1, 2, 2), 0.3)), torch.ones(1, 1, 2, 2))
 
 
 @pytest.mark.parametrize("raw", [False, True])

@@ -16,9 +16,9 @@ from findnemo.localization.diagnosis import (
     KINDS,
     NO_CAPTION,
     NO_NAMES,
-    _of_parts,
-    _of_words,
-    _parts,
+    parts_of,
+    sentence_on_parts,
+    sentence_on_words,
 )
 
 CAPTION = "Old Red house"
@@ -112,7 +112,7 @@ def test_a_part_without_which_nothing_finite_comes_is_not_told():
 
 
 def test_parts_hold_each_other(tiny):
-    parts = {part: (whole, names) for part, whole, names in _parts(tiny)}
+    parts = {part: (whole, names) for part, whole, names in parts_of(tiny)}
     order = list(parts)
     for part, (whole, names) in parts.items():
         if whole:
@@ -160,7 +160,7 @@ def test_what_cannot_be_diagnosed_is_refused(tiny):
     ],
 )
 def test_sentences_of_parts(carrier, left, says):
-    assert _of_parts(carrier, left, {"a": 0.5, "b": 0.3}).startswith(says)
+    assert sentence_on_parts(carrier, left, {"a": 0.5, "b": 0.3}).startswith(says)
 
 
 @pytest.mark.parametrize(
@@ -183,4 +183,4 @@ def test_sentences_of_parts(carrier, left, says):
     ],
 )
 def test_sentences_of_words(words, says):
-    assert _of_words(words) == says
+    assert sentence_on_words(words) == says

@@ -18,8 +18,8 @@ def model(request) -> Model:
 def passes(monkeypatch):
     """The number of rows of each pass."""
     seen = []
-    real = module._through
+    real = module.one_pass
     monkeypatch.setattr(
-        module, "_through", lambda model, one: seen.append(len(one)) or real(model, one)
+        module, "one_pass", lambda model, one: seen.append(len(one)) or real(model, one)
     )
     return seen

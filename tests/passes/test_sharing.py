@@ -156,7 +156,7 @@ def test_an_error_or_nan_of_one_caption_is_its_own(tiny):
 
 @pytest.mark.slow
 def test_memory_that_runs_out_splits_the_pass(tiny, monkeypatch, passes):
-    real = module._through
+    real = module.one_pass
 
     def scarce(model, one):
         if len(one) > 2:
@@ -167,7 +167,7 @@ def test_memory_that_runs_out_splits_the_pass(tiny, monkeypatch, passes):
     whole = side_by_side(tiny, searches)
     assert max(passes) == 6
     passes.clear()
-    monkeypatch.setattr(module, "_through", scarce)
+    monkeypatch.setattr(module, "one_pass", scarce)
     for one, other in zip(side_by_side(tiny, searches), whole, strict=True):
         for a, b in zip(one, other, strict=True):
             torch.testing.assert_close(a, b, atol=2e-4, rtol=2e-3)
@@ -175,7 +175,7 @@ def test_memory_that_runs_out_splits_the_pass(tiny, monkeypatch, passes):
     def none(model, one):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(module, "_through", none)
+    monkeypatch.setattr(module, "one_pass", none)
     assert all(isinstance(one, DeviceError) for one in attempts(tiny, searches))
 
 

@@ -499,7 +499,7 @@ def test_numbers_that_go_wrong_in_a_later_stage_mark_the_caption(
     module = WORK if stage == "verify" else MODULE
     whole = getattr(module, stage)
     ill = []
-    eps = Probe._eps
+    eps = Probe.epsilon
 
     def spoilt(self, *arguments):
         return eps(self, *arguments) * (value if ill and self.prompt == one else 1.0)
@@ -513,7 +513,7 @@ def test_numbers_that_go_wrong_in_a_later_stage_mark_the_caption(
                 ill.clear()
 
     with monkeypatch.context() as patch:
-        patch.setattr(Probe, "_eps", spoilt)
+        patch.setattr(Probe, "epsilon", spoilt)
         patch.setattr(module, stage, step)
         captions = run_audit(tmp_path / "run", model, calibration)
     failed = {c.text: c.failed for c in captions if c.failed}

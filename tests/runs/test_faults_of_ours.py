@@ -215,7 +215,7 @@ def test_a_disk_that_is_full_during_a_repair_is_told_as_such(run, monkeypatch):
     def full(file, tables):
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(sys.modules["findnemo.runs.repair"], "_write", full)
+    monkeypatch.setattr(sys.modules["findnemo.runs.repair"], "write_tables", full)
     with pytest.raises(StorageError, match="no space left on the device"):
         repair(path)
 

@@ -172,7 +172,7 @@ def test_the_control_begins_without_the_caption_and_is_kept(audited, tmp_path, m
         return {start: {step: [0.9] for step in steps} for start in starts}
 
     monkeypatch.setattr(robustness, "attack", attack)
-    monkeypatch.setattr(robustness, "_draw_sheets", lambda *given: None)
+    monkeypatch.setattr(robustness, "draw_sheets", lambda *given: None)
     model = findnemo.load(audited.parent / "model")
     run, work = _reopened(shutil.copytree(audited, tmp_path / "run"), model)
     with run:

@@ -149,6 +149,6 @@ def test_pictures_that_are_there_are_not_made_again(demo_model, calibration, mon
     third = verify(*about, replace(look, thorough=True, whole=untouched))
     assert third.values["evaluations"] == noise + 3 * whole
     assert third.values["copies_after"] == thorough.values["copies_after"]
-    monkeypatch.setattr(effect_of, "_quickly", None)  # quick ones were not enough before
+    monkeypatch.setattr(effect_of, "quick_look", None)  # quick ones were not enough before
     doubted = verify(*about, replace(look, whole=untouched))
     assert "steps" not in doubted.values

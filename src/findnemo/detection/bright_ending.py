@@ -70,8 +70,8 @@ def soft_masks(
     end = len(model.tokens(prompt)) - 1
     with recorded(model, lambda layer, step, p: latest.update({layer: p[..., end]})):
         pictures = generate(model, prompt, range(images), settings)
-    maps = _map(largest(latest), model.latent_shape[1:])
-    return pictures, maps if raw else _scaled(maps)
+    maps = attention_map(largest(latest), model.latent_shape[1:])
+    return pictures, maps if raw else min_max_scaled(maps)
 
 
 def largest(maps: dict[str, Tensor]) -> Tensor:
@@ -87,14 +87,15 @@ def largest(maps: dict[str, Tensor]) -> Tensor:
     return torch.stack([m for m in down if m.shape[1] == most]).mean(0)
 
 
-def _map(values: Tensor, size: tuple[int, int]) -> Tensor:
+def attention_map(values: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, queries) -> (N, 1, H, W) of `size`; maps of coarser layers are enlarged."""
     height = round(math.sqrt(values.shape[1] * size[0] / size[1]))
     grid = values.unflatten(1, (height, -1))[:, None]
     return grid if grid.shape[2:] == size else F.interpolate(grid, size, mode="bilinear")
 
 
-def _scaled(maps: Tensor) -> Tensor:
+def min_max_scaled(maps: Tensor) -> Tensor:
+    """Maps (N, 1, H, W), each from 0 to 1; a constant map is 1."""
     low, high = (f(maps.flatten(1), 1)[:, None, None, None] for f in (torch.amin, torch.amax))
     return torch.where(
         high > low, (maps - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny), 1.0

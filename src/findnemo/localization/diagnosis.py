@@ -106,7 +106,7 @@ def diagnose(
         kept: dict[str, float] = {}
         sizes: dict[str, int] = {}
         divided = {""}  # parts whose own parts are asked
-        for part, whole, names in _parts(model):
+        for part, whole, names in parts_of(model):
             if whole not in divided:
                 continue
             # no pictures without it, or it never runs
@@ -124,7 +124,7 @@ def diagnose(
             words[without_words] = _left(copies, changed)
     carriers = [part for part in left if left[part] < GONE and kept[part] >= SAME]
     carrier = min(carriers, key=lambda part: sizes[part], default=None)
-    sentence = f"{_of_parts(carrier, left, kept)} {_of_words(words)}"
+    sentence = f"{sentence_on_parts(carrier, left, kept)} {sentence_on_words(words)}"
     before = round(copies.alike, 4)
     return Diagnosis(before, left, kept, words, carrier, sentence, spent.evaluations)
 
@@ -141,7 +141,7 @@ def _left(copies: Copies, denoising: Denoising) -> float:
     return round(float(copies.resemblance(pictures, copies.witnesses).max()), 4)
 
 
-def _parts(model: Model) -> list[tuple[str, str, list[str]]]:
+def parts_of(model: Model) -> list[tuple[str, str, list[str]]]:
     """Parts of the denoiser, each with the part that holds it ("" for none) and the names of its
     layers; larger ones come first.
     """
@@ -175,7 +175,12 @@ def _shortened(model: Model, prompt: str) -> Iterator[tuple[str, Text]]:
             yield what, model.encode([" ".join(rest)])
 
 
-def _of_parts(carrier: str | None, left: dict[str, float], kept: dict[str, float]) -> str:
+def sentence_on_parts(carrier: str | None, left: dict[str, float], kept: dict[str, float]) -> str:
+    """What carries a memory, in a sentence.
+
+    `carrier`: the part that does, if one was found. `left`, `kept`: part -> likeness of the picture
+    to the copy, and of ordinary pictures to themselves, without that part.
+    """
     if carrier is not None:
         here = (
             f"no copy comes (likeness {left[carrier]:.2f}), and ordinary pictures survive"
@@ -193,7 +198,8 @@ def _of_parts(carrier: str | None, left: dict[str, float], kept: dict[str, float
     )
 
 
-def _of_words(words: dict[str, float]) -> str:
+def sentence_on_words(words: dict[str, float]) -> str:
+    """Which words a memory needs, in a sentence. `words`: word -> likeness to the copy without it."""
     if words[NO_CAPTION] >= SAME:
         return "The picture comes without the caption too."
     needed = [

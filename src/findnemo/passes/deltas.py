@@ -125,12 +125,12 @@ class Rows:
         text = self.text if len(self.text) == 1 else self.text[list(keep)]
         untouched = untouched if scales else len(keep)
         if self.model.engine is not None and not torch.is_grad_enabled():
-            eps = self._eps(latents, text, partial(self.model.engine.predict, scales=scales))
+            eps = self.epsilon(latents, text, partial(self.model.engine.predict, scales=scales))
         elif sharing(self.model):
-            eps = self._eps(latents, text, partial(self._shared, scales=scales))
+            eps = self.epsilon(latents, text, partial(self._shared, scales=scales))
         else:
             with self._reusing(scales, keep, untouched), scaled(self.model, scales):
-                eps = self._eps(latents, text, self.model.predict_noise)
+                eps = self.epsilon(latents, text, self.model.predict_noise)
         return self._scaled(eps - latents.float(), latents.float().abs().max())
 
     def _scaled(self, delta: Tensor, beside: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class Rows:
         first = min((self._layers.index(n) for n in scales), default=len(self._layers))
         return self._reuse.replay(self.model, first, keep)
 
-    def _eps(self, latents: Tensor, text: Text, predict: Predict) -> Tensor:
+    def epsilon(self, latents: Tensor, text: Text, predict: Predict) -> Tensor:
         conditional = self._predict(latents, text, predict).float()
         if self.empty is None or self.settings.guidance is None:
             return conditional

@@ -153,7 +153,7 @@ def outputs(model: Model, asked: Pass) -> Tensor:
     shared.
     """
     if not sharing(model):
-        return _through(model, asked)
+        return one_pass(model, asked)
     return ask((model, asked.kind), partial(_outputs, model), asked)
 
 
@@ -171,7 +171,7 @@ def gradients(model: Model, asked: Pass, values: Values) -> dict[str, Tensor]:
 @torch.no_grad()
 def _outputs(model: Model, asked: Sequence[Pass]) -> Sequence[Tensor]:
     joined = _joined(asked)
-    parts = _batches("batches", len(joined), lambda rows: _through(model, joined[rows]))
+    parts = _batches("batches", len(joined), lambda rows: one_pass(model, joined[rows]))
     return torch.cat(parts, 1).split([len(one) for one in asked], 1)
 
 
@@ -189,7 +189,7 @@ def _gradients(model: Model, asked: Sequence[tuple[Pass, Values]]) -> list[dict[
             for name, scale in chunk.scales.items()
         }
         with torch.enable_grad():
-            output = _through(model, Pass(chunk.latents, chunk.timestep, chunk.texts, scales))
+            output = one_pass(model, Pass(chunk.latents, chunk.timestep, chunk.texts, scales))
             total = output.new_zeros((), dtype=torch.float32)
             for (one, values), start in zip(asked, starts, strict=False):
                 first = max(rows.start, start)
@@ -224,7 +224,7 @@ def _batches(kind: str, count: int, part: Callable[[slice], Tensor]) -> list[Ten
     return batches(count, part)
 
 
-def _through(model: Model, asked: Pass) -> Tensor:
+def one_pass(model: Model, asked: Pass) -> Tensor:
     """One pass: all samples with the first text, then with the next, (T, N, C, H, W)."""
     times = len(asked.texts)
     timestep = asked.timestep

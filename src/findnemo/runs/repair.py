@@ -123,7 +123,7 @@ def _database(path: Path, lock: IO[str]) -> tuple[Run, list[Path], list[str]]:
     tables, lost = _salvage(path)
     for name in (store.BACKUP, store.DATABASE):
         with atomic_write(path / name) as part:
-            _write(part, tables)
+            write_tables(part, tables)
             if name == store.DATABASE:
                 for end in ("-wal", "-shm"):  # a log belongs to the database that wrote it
                     path.joinpath(store.DATABASE + end).unlink(missing_ok=True)
@@ -264,7 +264,7 @@ def _holds(meta: Table) -> Callable[[int], bool]:
     return lambda number: not any(shard.holds((number - 1) // group) for shard in missing)
 
 
-def _write(file: Path, tables: dict[str, Table]) -> None:
+def write_tables(file: Path, tables: dict[str, Table]) -> None:
     """Write a new database of these rows, in the order of their numbers."""
     file.touch()  # with the umask's mode: the mode of SQLite would not let a group write
     with closing(sqlite3.connect(file, isolation_level=None)) as db:

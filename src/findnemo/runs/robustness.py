@@ -214,7 +214,7 @@ def attack_all(
     chosen = trials(work) if made is None else made
     _answer(work, effort, ATTACK, chosen, Crew(pool or Serial(work.model), progress, stop))
     captions = list(work.run.captions())
-    _draw_sheets(work, effort, edited_captions(captions, effort.captions))
+    draw_sheets(work, effort, edited_captions(captions, effort.captions))
     work.run.set_meta("attack", attack_summary(captions, work.run.meta("bases")))
 
 
@@ -456,7 +456,7 @@ def _file(name: str) -> str:
     return name.replace(", ", "-").replace(" ", "-")
 
 
-def _draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> None:
+def draw_sheets(work: Work, effort: Effort, captions: Sequence[Caption]) -> None:
     """Draw a sheet for each attacked caption: a row a trial, a column a step, the images of the
     attack from its first start.
     """

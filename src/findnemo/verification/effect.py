@@ -180,7 +180,7 @@ def verify(
         looked = None
         # images already made in all steps say more than quick ones would
         if images > 1 and not look.thorough and (look.quick or not look.whole):
-            looked = _quickly(model, prompt, neurons, images, image_settings, judges, look)
+            looked = quick_look(model, prompt, neurons, images, image_settings, judges, look)
         if images and looked is None:
             looked = _in_all_steps(model, prompt, neurons, images, image_settings, judges, look)
     values["evaluations"] = look.values.get("evaluations", 0) + spent.evaluations
@@ -223,7 +223,7 @@ def _in_all_steps(
     shown = []
     for when, off in (("before", EMPTY), ("after", neurons)):
         missing = [k for k in range(images) if (when, k) not in look.whole]
-        made = _finished(model, prompt, missing, settings, off, look.first)
+        made = fresh_images(model, prompt, missing, settings, off, look.first)
         new = dict(zip(missing, made, strict=True))
         shown.append([new[k] if k in new else look.whole[when, k] for k in range(images)])
     before, after = shown
@@ -231,7 +231,7 @@ def _in_all_steps(
     return Looked(before, after, values, similarities(before, after, judges))
 
 
-def _finished(
+def fresh_images(
     model: Model,
     prompt: str,
     seeds: Sequence[int],
@@ -248,7 +248,7 @@ def _finished(
     return pictures(model, prompt, [first + k for k in seeds], settings, neurons)
 
 
-def _quickly(
+def quick_look(
     model: Model,
     prompt: str,
     neurons: NeuronSet,
@@ -320,7 +320,7 @@ def _in_few(
                 return alike
         kept = look.whole.get(one)
         if kept is None:
-            (kept,) = _finished(model, prompt, [seed], settings, off[when], look.first)
+            (kept,) = fresh_images(model, prompt, [seed], settings, off[when], look.first)
         whole[one] = kept
         shown[when][seed] = whole[one]
         return _alike(quick["before"], shown, judges)
