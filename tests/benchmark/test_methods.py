@@ -123,8 +123,8 @@ def test_the_shortest_prefix_of_a_ranking_that_leaves_no_copy_among_pictures(tas
 @pytest.mark.parametrize("pictures", [True, False])
 def test_the_test_of_a_set_is_the_tasks(task, monkeypatch, pictures):
     sight = methods.Sight(methods.Task(task.model, CAPTION, task.calibration, pictures=pictures))
-    sight.__dict__["copies"] = SimpleNamespace(seen=False, gone=lambda off: None)
-    monkeypatch.setattr(sight.replication, "confirmed", lambda off, tau: False)
+    sight.__dict__["copies"] = SimpleNamespace(has_copies=False, gone=lambda off: None)
+    monkeypatch.setattr(sight.replication, "confirm", lambda off, tau: False)
     assert (
         sight.memorized is not pictures
     )  # pictures that are unlike each other only count where pictures are asked for

@@ -63,7 +63,7 @@ def test_a_score_by_hand(judge, monkeypatch):
     table = torch.tensor([[0.1, 0.3], [0.69, 0.2], [0.5, COPY]])
     descriptor = SimpleNamespace(similarity=lambda made, pictures: table)
     monkeypatch.setattr(judge, "judges", replace(judge.judges, descriptor=descriptor))
-    for cost in ("kept", "alignment"):
+    for cost in ("unrelated_similarity", "alignment"):
         monkeypatch.setattr(judge, cost, lambda answer: 0.5)
     memory = judge.member.memories[0]
     score = judge.score(

@@ -16,7 +16,7 @@ def test_the_result_comes_back():
 def test_its_own_error_comes_back(tmp_path):
     place = str(tmp_path / "missing.csv")
     with pytest.raises(InputError, match=r"missing\.csv .*cannot be read"):
-        call("findnemo.files.sizes", "checked", place, 10)
+        call("findnemo.files.sizes", "within_size", place, 10)
 
 
 def test_a_crash_names_the_file():

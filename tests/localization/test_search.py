@@ -110,12 +110,12 @@ class Table:
     def gone(self, neurons, level):
         return all(self.value(neurons, k) <= level for k in self.witnesses)
 
-    def confirmed(self, neurons, level):
+    def confirm(self, neurons, level):
         bad = [k for k in self.kept if self.value(neurons, k) > level]
         self.witnesses += [k for k in bad[:1] if k not in self.witnesses]
         return not bad
 
-    def needed(self, neurons, level):
+    def needed_neurons(self, neurons, level):
         return [n for n in neurons if not self.gone(neurons - NeuronSet.of([n]), level)]
 
     def similarity(self, neurons):

@@ -46,7 +46,7 @@ def made_by_hand(sets):
         for k, (kind, found) in enumerate(sets)
     ]
     bench = SimpleNamespace(
-        memorized=lambda: captions,
+        memorized_captions=lambda: captions,
         model=SimpleNamespace(widths=lambda scope: {"a": 8, "b": 8}),
         over=lambda name, compute, items: [Image.new("RGB", (8, 8), "grey") for _ in items],
     )

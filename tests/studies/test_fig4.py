@@ -58,7 +58,7 @@ def listed(bench, monkeypatch):
         for c in bench.memorized_captions()
         if c.type == "VM"
     }
-    monkeypatch.setattr(Bench, "listed", lambda self, captions: pairs)
+    monkeypatch.setattr(Bench, "listed_neurons", lambda self, captions: pairs)
     return bench
 
 
