@@ -231,3 +231,18 @@ def test_what_is_no_error_of_a_function_ends_the_meeting(calls):
     with pytest.raises(KeyboardInterrupt):
         together([partial(search, n) for n in (1, 2, 3)])
     assert sorted(calls) == [1, 2, 3]
+
+
+def test_a_signal_that_interrupts_no_wait_is_heard_all_the_same():
+    """One that another thread gets, or that comes just before the main thread begins to wait."""
+    heard = threading.Event()
+
+    def busy():
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        return heard.wait(60)
+
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: heard.set())
+    try:
+        assert together([busy, busy]) == [True, True]
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -16,6 +16,7 @@ T = TypeVar("T")
 X = TypeVar("X")
 Y = TypeVar("Y")
 
+HEARD = 1.0  # seconds after which a signal is heard that no wait was interrupted by
 PATIENCE = 2.0  # seconds for a running function to end when all must end
 
 Many = Callable[[Sequence[Any]], Sequence[Any]]
@@ -65,7 +66,8 @@ class _Member:
         """
         self.waits = False
         self._turn.release()
-        self._back.acquire()
+        while not self._back.acquire(timeout=HEARD):
+            pass  # Python hears signals between two waits: one that came just before this one, too
         if self.fatal is not None:
             raise self.fatal
 
