@@ -24,6 +24,15 @@ from findnemo import Settings
 from findnemo.errors import FindnemoWarning, ModelError
 
 TWO = Settings(samples=2)
+OF_TWO_READERS = (
+    "tokenizer",
+    "text_encoder",
+    "tokenizer_2",
+    "text_encoder_2",
+    "transformer",
+    "scheduler",
+    "vae",
+)
 PARTS = {
     f"{make.__name__} without {part}": (
         with_parts(make, **{part: None}),
@@ -34,30 +43,8 @@ PARTS = {
         (tiny_sdxl, ("tokenizer_2", "text_encoder_2", "unet", "scheduler", "vae")),
         (tiny_if, ("tokenizer", "text_encoder", "unet", "scheduler")),
         (tiny_pixart, ("tokenizer", "text_encoder", "transformer", "scheduler", "vae")),
-        (
-            tiny_sd3,
-            (
-                "tokenizer",
-                "text_encoder",
-                "tokenizer_2",
-                "text_encoder_2",
-                "transformer",
-                "scheduler",
-                "vae",
-            ),
-        ),
-        (
-            tiny_flux,
-            (
-                "tokenizer",
-                "text_encoder",
-                "tokenizer_2",
-                "text_encoder_2",
-                "transformer",
-                "scheduler",
-                "vae",
-            ),
-        ),
+        (tiny_sd3, OF_TWO_READERS),
+        (tiny_flux, OF_TWO_READERS),
     )
     for part in parts
 } | {

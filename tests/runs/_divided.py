@@ -23,8 +23,10 @@ def two_by_two() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("findnemo.passes.deltas.GROUP", 2)
         torch.set_num_threads(1)
-        yield
-        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def run_with(out, model, calibration, pool=None, shard=None, prompts=PROMPTS):

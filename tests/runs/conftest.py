@@ -21,7 +21,7 @@ def saved_model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def saved_calibration(saved_model) -> findnemo.Calibration:
+def calibration(saved_model) -> findnemo.Calibration:
     """Of the saved model, with tau so that three of the six captions reach it."""
     from _audited import SETTINGS, TEXTS
     from _divided import HOLDOUT, two_by_two
@@ -33,14 +33,29 @@ def saved_calibration(saved_model) -> findnemo.Calibration:
     return replace(made, tau=(scores[2] + scores[3]) / 2)
 
 
+@pytest.fixture(scope="module")
+def model(saved_model) -> findnemo.Model:
+    """The saved model, as workers load it."""
+    return findnemo.load(saved_model)
+
+
+@pytest.fixture(scope="module")
+def small_groups():
+    """Two captions share passes, on one thread."""
+    from _divided import two_by_two
+
+    with two_by_two():
+        yield
+
+
 @pytest.fixture(scope="session")
-def undivided(tmp_path_factory, saved_model, saved_calibration) -> Path:
+def undivided(tmp_path_factory, saved_model, calibration) -> Path:
     """The run of the small audit, made in one process."""
     from _divided import run_with, two_by_two
 
     model = findnemo.load(saved_model)
     with two_by_two():
-        return run_with(tmp_path_factory.mktemp("whole") / "run", model, saved_calibration)
+        return run_with(tmp_path_factory.mktemp("whole") / "run", model, calibration)
 
 
 @pytest.fixture(scope="session")

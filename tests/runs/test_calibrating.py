@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from _audited import SETTINGS
-from _divided import HOLDOUT, two_by_two
+from _divided import HOLDOUT
 from _pool import FakePool
 
 import findnemo
@@ -14,16 +14,7 @@ from findnemo.errors import DeviceError
 from findnemo.runs import Run, Serial, calibrate_with
 from findnemo.runs.calibrating import as_published
 
-
-@pytest.fixture(scope="module", autouse=True)
-def small_groups():
-    with two_by_two():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model(saved_model):
-    return findnemo.load(saved_model)
+pytestmark = pytest.mark.usefixtures("small_groups")
 
 
 @pytest.mark.slow

@@ -11,33 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 from _audited import PLAN, PROMPTS
-from _divided import everything, two_by_two
+from _divided import everything
 
-import findnemo
 from findnemo.errors import InputError
 from findnemo.runs import Facts, Loader, Work, audit, start, write_results
 from findnemo.runs.cluster import RayPool
 
-
-@pytest.fixture(scope="module", autouse=True)
-def small_groups():
-    with two_by_two():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model(saved_model):
-    return findnemo.load(saved_model)
-
-
-@pytest.fixture(scope="module")
-def calibration(saved_calibration):
-    return saved_calibration
-
-
-@pytest.fixture(scope="module")
-def whole(undivided):
-    return undivided
+pytestmark = pytest.mark.usefixtures("small_groups")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +29,7 @@ def ray_pool(saved_model):
 
 @pytest.mark.slow
 def test_ray_workers_give_the_same_and_one_killed_in_mid_task_loses_nothing(
-    tmp_path, ray_pool, model, calibration, whole
+    tmp_path, ray_pool, model, calibration, undivided
 ):
     assert isinstance(ray_pool.model, Facts)
     assert (ray_pool.model.fingerprint, ray_pool.model.widths()) == (
@@ -64,7 +44,7 @@ def test_ray_workers_give_the_same_and_one_killed_in_mid_task_loses_nothing(
         audit(Work(run, ray_pool.model, calibration, PLAN), PROMPTS, pool=ray_pool)
         write_results(run)
     killer.join()
-    assert everything(tmp_path / "run") == everything(whole)
+    assert everything(tmp_path / "run") == everything(undivided)
     deadline = time.monotonic() + 60
     while ray_pool.alive < 2 and time.monotonic() < deadline:
         ray_pool.wait()

@@ -9,34 +9,14 @@ from dataclasses import replace
 
 import pytest
 from _audited import PLAN, PROMPTS
-from _divided import everything, run_with, two_by_two
+from _divided import everything, run_with
 
-import findnemo
 from findnemo.errors import InputError, MismatchError
 from findnemo.prompts import Prompt
 from findnemo.runs import Run, Shard, enter, merge, repair, start
 from findnemo.runs.trust import vouch, vouched
 
-
-@pytest.fixture(scope="module", autouse=True)
-def small_groups():
-    with two_by_two():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model(saved_model):
-    return findnemo.load(saved_model)
-
-
-@pytest.fixture(scope="module")
-def calibration(saved_calibration):
-    return saved_calibration
-
-
-@pytest.fixture(scope="module")
-def whole(undivided):
-    return undivided
+pytestmark = pytest.mark.usefixtures("small_groups")
 
 
 @pytest.fixture(scope="module")
@@ -51,29 +31,29 @@ def shards(three, tmp_path):
     return [shutil.copytree(one, tmp_path / one.name) for one in three]
 
 
-def test_merged_shards_are_the_undivided_run(tmp_path, model, calibration, whole, shards):
+def test_merged_shards_are_the_undivided_run(tmp_path, model, calibration, undivided, shards):
     made = merge(tmp_path / "run", reversed(shards))
     assert (made.captions, made.open, made.failed, made.missing) == (6, 0, 0, ())
     have = everything(tmp_path / "run")
-    want = everything(whole)
+    want = everything(undivided)
     assert have.pop("quality") is None  # it looks at all neurons together
     del want["quality"]
     assert have == want
-    assert everything(run_with(tmp_path / "run", model, calibration)) == everything(whole)
+    assert everything(run_with(tmp_path / "run", model, calibration)) == everything(undivided)
     assert not list(tmp_path.glob(".*.part"))
 
 
 def test_a_missing_shard_is_named_and_its_captions_find_their_places_later(
-    tmp_path, model, calibration, whole, shards
+    tmp_path, model, calibration, undivided, shards
 ):
     with pytest.raises(InputError, match=r"shards 2/3 are missing"):
         merge(tmp_path / "run", [shards[0], shards[2]])
     assert not (tmp_path / "run").exists()
     assert merge(tmp_path / "run", [shards[0], shards[2]], partial=True).missing == ("2/3",)
-    assert everything(run_with(tmp_path / "run", model, calibration)) == everything(whole)
+    assert everything(run_with(tmp_path / "run", model, calibration)) == everything(undivided)
 
 
-def test_what_does_not_belong_together_is_refused(tmp_path, model, calibration, whole, shards):
+def test_what_does_not_belong_together_is_refused(tmp_path, model, calibration, undivided, shards):
     other = run_with(
         tmp_path / "other",
         model,
@@ -89,7 +69,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path, model, calibration, 
         ([*shards[:2], other], "another table"),
         ([*shards[:2], tmp_path / "strict"], r"different settings .*tau"),
         ([*shards, shards[0]], "in use|are both shard 1/3"),
-        ([whole], "was made without --shard"),
+        ([undivided], "was made without --shard"),
         ([], "no shards"),
     ):
         with pytest.raises((InputError, MismatchError), match=message):

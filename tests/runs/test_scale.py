@@ -6,41 +6,22 @@ from __future__ import annotations
 
 import pytest
 from _audited import PLAN, PROMPTS, TEXTS, outcome
-from _divided import everything, run_with, two_by_two
+from _divided import everything, run_with
 from _pool import FakePool
 
 import findnemo
 from findnemo.runs import Work, answer, enter, start
 
-
-@pytest.fixture(scope="module", autouse=True)
-def small_groups():
-    with two_by_two():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model(saved_model):
-    return findnemo.load(saved_model)
-
-
-@pytest.fixture(scope="module")
-def calibration(saved_calibration):
-    return saved_calibration
-
-
-@pytest.fixture(scope="module")
-def whole(undivided):
-    return undivided
+pytestmark = pytest.mark.usefixtures("small_groups")
 
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize(("size", "deaths", "aim"), [(1, 0, 0.0), (3, 2, 0.0), (5, 2, 60.0)])
 def test_the_same_to_the_last_bit_whoever_answers(
-    tmp_path, model, calibration, whole, size, deaths, aim
+    tmp_path, model, calibration, undivided, size, deaths, aim
 ):
     pool = FakePool(model, size, seed=size, deaths=deaths, aim=aim)
-    want = everything(whole)
+    want = everything(undivided)
     assert (
         len(want["files"]) == 3 * 9
     )  # of three memorized captions four images, four noise differences and a sheet
@@ -50,7 +31,7 @@ def test_the_same_to_the_last_bit_whoever_answers(
 
 @pytest.mark.slow
 def test_a_caption_that_kills_workers_is_set_aside_and_the_rest_is_answered(
-    tmp_path, model, calibration, whole
+    tmp_path, model, calibration, undivided
 ):
     pool = FakePool(
         model,
@@ -61,7 +42,7 @@ def test_a_caption_that_kills_workers_is_set_aside_and_the_rest_is_answered(
     )
     out = run_with(tmp_path / "run", model, calibration, pool)
     have = outcome(out)["captions"]
-    want = outcome(whole)["captions"]
+    want = outcome(undivided)["captions"]
     results, failed = have.pop(TEXTS[1])
     assert results == {}
     assert "workers died over it alone" in failed["detect"]
@@ -70,7 +51,7 @@ def test_a_caption_that_kills_workers_is_set_aside_and_the_rest_is_answered(
     with_its_neighbour = {t: r for t, (r, _) in have.items() if t != TEXTS[0]}
     assert with_its_neighbour == {t: r for t, (r, _) in want.items() if t != TEXTS[0]}
     have, want = (
-        everything(run) for run in (run_with(out, model, calibration), whole)
+        everything(run) for run in (run_with(out, model, calibration), undivided)
     )  # a later run tries it again
     alone, shared = (
         run["captions"].pop(TEXTS[0])[0] for run in (have, want)
@@ -81,7 +62,7 @@ def test_a_caption_that_kills_workers_is_set_aside_and_the_rest_is_answered(
 
 
 @pytest.mark.slow
-def test_stopped_between_tasks_and_gone_on_with(tmp_path, model, calibration, whole):
+def test_stopped_between_tasks_and_gone_on_with(tmp_path, model, calibration, undivided):
     asked = iter([False] * 4 + [True] * 1000)
     with start(tmp_path / "run", model, calibration, PLAN) as run:
         enter(run, PROMPTS, size=2)
@@ -89,4 +70,4 @@ def test_stopped_between_tasks_and_gone_on_with(tmp_path, model, calibration, wh
         assert not answer(work, pool=FakePool(model, 2), stop=lambda: next(asked))
         done = run.query("SELECT COUNT(*) FROM results")[0][0]
     assert 0 < done < 12
-    assert everything(run_with(tmp_path / "run", model, calibration)) == everything(whole)
+    assert everything(run_with(tmp_path / "run", model, calibration)) == everything(undivided)
