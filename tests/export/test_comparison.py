@@ -68,6 +68,7 @@ def test_a_single_file_without_its_yaml_is_right_and_that_is_said(tmp_path):
     assert heard == [f"{beside} is missing: programs read there what the file predicts"]
 
 
+@pytest.mark.slow
 def test_a_lora_without_its_copies_is_right_and_the_lora_itself_is_not(run, tmp_path):
     base = tmp_path / "base"
     tiny_pipeline(seed=1).save_pretrained(base)

@@ -239,6 +239,7 @@ for number in ids:
 """
 
 
+@pytest.mark.slow
 def test_one_process_writes_another_reads_and_what_was_committed_survives_sigkill(tmp_path):
     path = tmp_path / "run"
     environment = {

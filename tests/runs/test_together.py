@@ -65,6 +65,7 @@ def union_of(path, model, calibration, **options):
     return done, json.dumps(results, sort_keys=True), pictures
 
 
+@pytest.mark.slow
 def test_the_search_goes_on_by_itself(tmp_path, demo_model, calibration):
     """A real model: pictures are made, the copy is seen, its planted neuron found."""
     right, wrong = list(demo.planted())[:2]

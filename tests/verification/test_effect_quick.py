@@ -164,6 +164,7 @@ def test_what_fine_steps_leave_in_doubt_is_made_in_all(verified, monkeypatch):
     assert result.values["evaluations"] == NOISE + 8 * QUICK + FINE + 2 * MANY
 
 
+@pytest.mark.slow
 def test_where_quick_steps_show_no_copy_fine_ones_do(verified, demo_model, monkeypatch):
     """Quick steps give pictures that are like no other, finer ones the copy."""
     scenes = demo.unrelated()[:8]
